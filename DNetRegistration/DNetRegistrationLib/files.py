@@ -1,0 +1,121 @@
+"""Files that appear whole or not at all, and the error that says what is wrong with one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ScanError(ValueError):
+    """Something is wrong with a scan or a file; the message names it, the cause and the remedy, in one line."""
+
+
+class Staging:
+    """Outputs written beside their places under temporary names, and moved there together.
+
+    Every temporary file stands in the folder of its target, so that the move is a rename and a full disk or a missing
+    right shows before anything of the user's is replaced.
+    """
+
+    #: Bytes that must be free before an output is begun. Some writers do not notice a full disk (ITK's text and MATLAB
+    #: transforms) and one brings the process down (HDF5), so small outputs are assured of their room beforehand.
+    room = 1 << 20
+
+    def __init__(self) -> None:
+        self._moves: list[tuple[Path, Path]] = []
+        self._folders: list[tempfile.TemporaryDirectory] = []
+
+    def path(self, target) -> Path:
+        """Where to write what shall become `target`: same name and suffix, in a temporary folder beside it.
+
+        Raises:
+            ScanError: the folder is missing, not a folder, full or not writable, or `target` is itself a folder.
+        """
+        target = Path(target)
+        if target.is_dir():
+            raise ScanError(f"{target}: cannot be written, it is a folder; give a file name")
+        if not target.parent.is_dir():
+            problem = "is not a folder" if target.parent.exists() else "does not exist"
+            raise ScanError(f"{target}: cannot be written, its folder {problem}; create {target.parent} first")
+        with writing(target):
+            if target.exists() and not os.access(target, os.W_OK):
+                raise PermissionError("the file there is write-protected")
+            folder = tempfile.TemporaryDirectory(prefix=".dnet-", dir=target.parent)
+            self._folders.append(folder)
+            temporary = Path(folder.name) / target.name
+            temporary.write_bytes(bytes(self.room))
+            temporary.unlink()
+        self._moves.append((temporary, target))
+        return temporary
+
+    def commit(self) -> None:
+        """Moves everything written to its place.
+
+        Raises:
+            ScanError: something was not written, or cannot be moved; then nothing is moved as far as can be known.
+        """
+        for temporary, target in self._moves:
+            if not temporary.is_file():
+                raise ScanError(f"{target}: was not written; check the disk and try again")
+        for temporary, target in self._moves:
+            with writing(target):
+                os.replace(temporary, target)
+        self._moves.clear()
+
+    def discard(self) -> None:
+        """Removes whatever was not moved."""
+        while self._folders:
+            self._folders.pop().cleanup()
+        self._moves.clear()
+
+
+@contextmanager
+def writing(target):
+    """Turns what goes wrong with writing `target` inside the block into a one-line `ScanError`.
+
+    The operating system's errors and the `RuntimeError` of SimpleITK's writers are meant; others pass.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        message = f"{target}: cannot be written ({condensed(error)}); check the folder and the disk, or write elsewhere"
+        raise ScanError(message) from error
+
+
+@contextmanager
+def staged():
+    """A `Staging` whose files all move into place when the block ends well, and all vanish when it does not.
+
+    Example:
+        >>> with staged() as staging:  # doctest: +SKIP
+        ...     staging.path("report.json").write_text("{}")
+    """
+    staging = Staging()
+    try:
+        yield staging
+        staging.commit()
+    finally:
+        staging.discard()
+
+
+def condensed(error: BaseException) -> str:
+    """The gist of an error in at most one line: of ITK's many lines the one that says why, without source locations."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # The first line is SimpleITK's own place in its source, not a reason.
+    if len(lines) > 1 and lines[0].startswith("Exception thrown"):
+        lines = lines[1:]
+    # Teem (NRRD) goes from the general to the particular: its last line tells.
+    line = (
+        lines[-1]
+        if lines and lines[-1].startswith("[nrrd]")
+        else next((line for line in lines if line.startswith("Reason:")), lines[0] if lines else type(error).__name__)
+    )
+    for prefix in ("ITK ERROR: ", "itk::ERROR: ", "sitk::ERROR: ", "Reason: "):
+        line = line.removeprefix(prefix)
+    if line.split("(0x")[0].isidentifier() and "): " in line:  # "NrrdImageIO(0x5f3a): ..."
+        line = line.split("): ", 1)[1]
+    return line if len(line) <= 160 else line[:157] + "..."

@@ -1,0 +1,244 @@
+"""From a scan to what is aligned: bone images after T (Eq. 5), from native to working resolution, and the canonical cube."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .sampling import sample_linear
+from .threshold import BoneScale
+from .volume import Volume
+
+CUBE_SIZE = 64
+PAPER_SPACING = 0.08
+# Bone that reaches further from its centroid than this share of half the cube's edge makes the working spacing grow. A
+# mouse tibia of the paper, cut by its field of view of 5.12 mm, reaches to about one.
+CUBE_REACH = 1.2
+# Voxels worked on at a time when a native scan is passed through.
+SLAB_VOXELS = 1 << 23
+
+
+@dataclass(frozen=True)
+class BoneImage:
+    """T of a scan on a grid that is its own, or a coarser one with the same axes.
+
+    Attributes:
+        values: ``(z, y, x)`` float32, 0 outside bone and around 1 in dense bone; the mean over each voxel.
+        affine: ``(4, 4)`` float64, index (x, y, z) to world LPS mm.
+        inside: ``(z, y, x)`` float32 share of each voxel that lies in the field of view, or None where all of it does.
+    """
+
+    values: Tensor
+    affine: np.ndarray
+    inside: Tensor | None = None
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """``(3,)`` voxel size along x, y, z in mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Bone values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), and the share of each that lies inside."""
+        return sample_linear(self.values, index, self.inside)
+
+
+@dataclass(frozen=True)
+class NativeScan:
+    """A scan's own voxels, left in memory as they are, and what turns them into bone values on access.
+
+    Attributes:
+        raw: ``(z, y, x)`` tensor; uint16 is held as the bits of int16, which is what torch can index.
+        unsigned: whether `raw` holds such bits.
+        scale: T of this scan.
+        affine: ``(4, 4)`` float64, index (x, y, z) to world LPS mm.
+        mask: ``(z, y, x)`` bool tensor of where to look, or None.
+    """
+
+    raw: Tensor
+    unsigned: bool
+    scale: BoneScale
+    affine: np.ndarray
+    mask: Tensor | None = None
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """``(3,)`` voxel size along x, y, z in mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def bone(self, raw: Tensor) -> Tensor:
+        """Raw values of any shape to float32 bone values; NaN outside the field of view."""
+        values = (raw.to(torch.int32) & 0xFFFF).float() if self.unsigned else raw.float()
+        return self.scale(values)
+
+    def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Bone values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), and the share of each that lies inside."""
+        return sample_linear(self.raw, index, self.mask, self.bone)
+
+
+@dataclass(frozen=True)
+class CanonicalCube:
+    """What a network sees of a scan: 64^3 voxels along the world's axes, placed on the bone.
+
+    Attributes:
+        image: ``(64, 64, 64)`` float32 bone values, indexed (z, y, x).
+        inside: ``(64, 64, 64)`` float32, the share of each voxel that lies in the scan's field of view.
+        center: ``(3,)`` float64, world position of the cube's centre in mm.
+        spacing: working spacing in mm.
+    """
+
+    image: Tensor
+    inside: Tensor
+    center: np.ndarray
+    spacing: float
+
+    @property
+    def affine(self) -> np.ndarray:
+        """``(4, 4)`` float64, index (x, y, z) to world LPS mm."""
+        affine = np.diag((self.spacing, self.spacing, self.spacing, 1.0))
+        affine[:3, 3] = self.center - self.spacing * (self.image.shape[0] - 1) / 2
+        return affine
+
+
+def native_scan(volume: Volume, scale: BoneScale, mask: np.ndarray | None, device: torch.device) -> NativeScan:
+    """The scan as a tensor, which shares the volume's memory where its dtype allows."""
+    voxels = np.ascontiguousarray(volume.voxels)
+    unsigned = voxels.dtype == np.uint16
+    if unsigned:
+        voxels = voxels.view(np.int16)
+    elif voxels.dtype not in (np.uint8, np.int8, np.int16, np.int32, np.float32):
+        voxels = voxels.astype(np.float32)
+    raw = _tensor(voxels).to(device)
+    return NativeScan(raw, unsigned, scale, volume.affine, None if mask is None else _tensor(mask.astype(bool)).to(device))
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        # SimpleITK's views are read-only, and torch warns of that; nothing here writes to them.
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def bone_pyramid(scan: NativeScan, working: float, check: Callable[[], None] = lambda: None) -> list[BoneImage]:
+    """Box-averaged bone images, finest first, each with voxels about twice the last one's, none above `working` mm.
+
+    T comes before averaging, as in the paper (Sec. 2.3). The finest is averaged once from the native voxels (unless they
+    already are at the working spacing): the native scan itself is never copied as a whole.
+
+    Args:
+        scan: the native scan.
+        working: the coarsest voxel size in mm.
+        check: called between slabs; whatever it raises ends the work.
+    """
+    factors = _factors(scan.spacing, working)
+    levels = [_first_level(scan, factors, check)]
+    while max(factors := _factors(levels[-1].spacing, working)) > 1:
+        check()
+        finer = levels[-1]
+        inside = None if finer.inside is None else _pool(finer.inside, factors)
+        levels.append(BoneImage(_pool(finer.values, factors), _coarser(finer.affine, factors), inside))
+    return levels
+
+
+def _factors(spacing: np.ndarray, working: float) -> tuple[int, int, int]:
+    """1 or 2 for each of x, y, z: what brings the voxels closer to twice the finest size, and stays within `working`."""
+    target = 2 * spacing.min()
+    if target > working * 1.001:
+        return (1, 1, 1)
+    return tuple(2 if 2 * s <= 1.5 * target and 2 * s <= working * 1.001 else 1 for s in spacing)
+
+
+def _coarser(affine: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
+    grid = np.diag((*factors, 1.0))
+    grid[:3, 3] = (np.array(factors) - 1) / 2
+    return affine @ grid
+
+
+def _pool(values: Tensor, factors: tuple[int, int, int]) -> Tensor:
+    """Means over blocks of (x, y, z) `factors`; what does not fill a block is left off."""
+    for axis, factor in zip((2, 1, 0), factors, strict=True):
+        if factor == 2 and values.shape[axis] > 1:
+            even = values.shape[axis] // 2 * 2
+            values = values.narrow(axis, 0, even).unflatten(axis, (even // 2, 2))
+            values = (values.select(axis + 1, 0) + values.select(axis + 1, 1)) * 0.5
+    return values
+
+
+def pool_image(image: BoneImage, factor: int) -> BoneImage:
+    """Means over blocks of `factor` (a power of two) voxels an axis."""
+    while factor > 1:
+        inside = None if image.inside is None else _pool(image.inside, (2, 2, 2))
+        image = BoneImage(_pool(image.values, (2, 2, 2)), _coarser(image.affine, (2, 2, 2)), inside)
+        factor //= 2
+    return image
+
+
+def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:
+    partial = scan.mask is not None or scan.raw.is_floating_point() and not bool(_finite(scan.raw))
+    step = max(2, SLAB_VOXELS // (scan.raw.shape[1] * scan.raw.shape[2]) // 2 * 2)
+    values, inside = [], []
+    for start in range(0, scan.raw.shape[0], step):
+        check()
+        slab = scan.bone(scan.raw[start : start + step])
+        if not partial:
+            values.append(_pool(slab, factors))
+            continue
+        seen = slab.isfinite()
+        if scan.mask is not None:
+            seen &= scan.mask[start : start + step]
+        share = _pool(seen.float(), factors)
+        # The mean over the seen part of each voxel, not over all of it.
+        values.append(_pool(slab.where(seen, 0.0), factors) / share.clamp(min=1e-3))
+        inside.append(share)
+    return BoneImage(torch.cat(values), _coarser(scan.affine, factors), torch.cat(inside) if partial else None)
+
+
+def _finite(raw: Tensor) -> Tensor:
+    return raw.sum().isfinite()
+
+
+@dataclass(frozen=True)
+class BonePlace:
+    """Where a scan's bone is: world centroid (3,) in mm, and the radius about it that holds 95 % of the bone, in mm."""
+
+    center: np.ndarray
+    radius: float
+
+
+def place_of_bone(image: BoneImage) -> BonePlace:
+    """Centroid and radius of the bone in an image, by its values; they turn with the bone."""
+    index = image.values.nonzero()
+    weight = image.values[tuple(index.T)].double().cpu().numpy()
+    points = index.flip(-1).double().cpu().numpy() @ image.affine[:3, :3].T + image.affine[:3, 3]
+    center = np.average(points, axis=0, weights=weight)
+    distance = np.linalg.norm(points - center, axis=1)
+    order = np.argsort(distance, kind="stable")
+    mass = np.cumsum(weight[order])
+    return BonePlace(center, float(distance[order[np.searchsorted(mass, 0.95 * mass[-1])]]))
+
+
+def working_spacing(fixed: BonePlace, moving: BonePlace) -> float:
+    """The paper's 0.08 mm, or what lets the larger of two larger bones (rat, human) fill the cube; in mm, for both."""
+    reach = max(fixed.radius, moving.radius) / (CUBE_REACH * CUBE_SIZE / 2)
+    return max(PAPER_SPACING, reach)
+
+
+def canonical_cube(levels: list[BoneImage], place: BonePlace, spacing: float) -> CanonicalCube:
+    """The cube of 64^3 voxels of `spacing` mm on the bone, from the level whose voxels come closest to that size.
+
+    The level's voxels are means already, no larger than the cube's, so linear interpolation does not alias.
+    """
+    device = levels[0].values.device
+    level = max((x for x in levels if x.spacing.min() <= spacing * 1.001), key=lambda x: x.spacing.min(), default=levels[0])
+    cube = CanonicalCube(torch.empty(CUBE_SIZE, CUBE_SIZE, CUBE_SIZE), torch.empty(0), place.center, spacing)
+    to_index = np.linalg.inv(level.affine) @ cube.affine
+    axis = torch.arange(CUBE_SIZE, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).view(-1, 3)
+    index = grid @ torch.from_numpy(to_index[:3, :3].T) + torch.from_numpy(to_index[:3, 3])
+    values, inside = sample_linear(level.values, index.float().to(device), level.inside)
+    shape = (CUBE_SIZE,) * 3
+    return CanonicalCube(values.view(shape), inside.view(shape), place.center, spacing)

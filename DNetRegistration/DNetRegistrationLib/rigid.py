@@ -1,0 +1,209 @@
+"""Rotations and rigid transforms.
+
+A rigid transform is a ``(..., 4, 4)`` matrix that acts on column vectors of world coordinates (LPS, mm). Functions on
+tensors keep batch dimensions, dtype and device, and are differentiable.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def rotation_from_6d(parameters: Tensor) -> Tensor:
+    """Eq. 1: six or more numbers ``(..., >= 6)`` to rotations ``(..., 3, 3)``, by Gram-Schmidt; the rest is unused.
+
+    The first three numbers give the first column, the next three the second, and the third is their cross product
+    (the determinant of Eq. 1). Where the two are zero or parallel, which have no rotation of their own, the nearest
+    usable axes are taken instead, so that the result is a rotation and its gradient finite everywhere.
+    """
+    first, second = parameters[..., :3], parameters[..., 3:6]
+    # Scaled by the largest entry, so that neither tiny nor huge numbers leave the range of squares.
+    first, second = _scaled(first), _scaled(second)
+    x = _unit(first, fallback=torch.eye(3, dtype=first.dtype, device=first.device)[0].expand_as(first))
+    rest = second - (x * second).sum(-1, keepdim=True) * x
+    # A second pass removes what rounding left of x when the two are nearly parallel.
+    rest = rest - (x * rest).sum(-1, keepdim=True) * x
+    y = _unit(rest, fallback=_perpendicular(x), tolerance=1e-5 if rest.dtype != torch.float64 else 1e-12)
+    return torch.stack((x, y, torch.linalg.cross(x, y)), dim=-1)
+
+
+def _scaled(vector: Tensor) -> Tensor:
+    size = vector.detach().abs().amax(-1, keepdim=True)
+    return vector / torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _unit(vector: Tensor, fallback: Tensor, tolerance: float = 0.0) -> Tensor:
+    squared = (vector * vector).sum(-1, keepdim=True)
+    usable = squared > tolerance**2
+    # `where` on the input too: the gradient of an unused branch must not be NaN.
+    safe = torch.where(usable, squared, torch.ones_like(squared))
+    return torch.where(usable, vector * safe.rsqrt(), fallback)
+
+
+def _perpendicular(unit: Tensor) -> Tensor:
+    """A unit vector at right angles to each of ``(..., 3)`` unit vectors."""
+    axis = torch.nn.functional.one_hot(unit.detach().abs().argmin(-1), 3).to(unit)
+    other = torch.linalg.cross(unit.detach(), axis)
+    return other / other.norm(dim=-1, keepdim=True)
+
+
+def rotation_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
+    """Rotations ``(..., 3, 3)`` about axes ``(..., 3)`` of any length but zero, by angles ``(...)`` in radians."""
+    x, y, z = (axis / axis.norm(dim=-1, keepdim=True)).unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).unflatten(-1, (3, 3))
+    sine, versine = angle.sin()[..., None, None], (1 - angle.cos())[..., None, None]
+    return torch.eye(3, dtype=x.dtype, device=x.device) + sine * cross + versine * (cross @ cross)
+
+
+def random_rotations(count: int, generator: torch.Generator | None = None, dtype=torch.float64, device="cpu") -> Tensor:
+    """``(count, 3, 3)`` rotations, uniform on SO(3) (Haar measure): unit quaternions from a normal distribution."""
+    quaternion = torch.randn(count, 4, generator=generator, dtype=dtype, device=device)
+    return rotation_from_quaternion(quaternion)
+
+
+def random_axis_angle_rotations(
+    count: int, generator: torch.Generator | None = None, dtype=torch.float64, device="cpu"
+) -> Tensor:
+    """``(count, 3, 3)`` rotations as the paper draws them (Sec. 2.3): angle U(-pi, pi), axis uniform on the sphere.
+
+    This is not uniform on SO(3), where the angle's density is proportional to 1 - cos(angle): small angles are more
+    frequent here.
+    """
+    axis = torch.randn(count, 3, generator=generator, dtype=dtype, device=device)
+    angle = (2 * torch.rand(count, generator=generator, dtype=dtype, device=device) - 1) * math.pi
+    return rotation_from_axis_angle(axis, angle)
+
+
+def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
+    """Rotations ``(..., 3, 3)`` from quaternions ``(..., 4)`` (w, x, y, z) of any length but zero."""
+    w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
+    return torch.stack(
+        (
+            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+        ),
+        dim=-1,
+    ).unflatten(-1, (3, 3))  # fmt: skip
+
+
+def spiral_rotations(count: int, dtype=torch.float64) -> Tensor:
+    """``(count, 3, 3)`` rotations spread evenly over SO(3) by the super-Fibonacci spiral (Alexa, CVPR 2022)."""
+    phi, psi = math.sqrt(2.0), 1.533751168755204288118041413
+    s = torch.arange(count, dtype=torch.float64) + 0.5
+    outer, inner = (s / count).sqrt(), (1 - s / count).sqrt()
+    alpha, beta = 2 * math.pi * s / phi, 2 * math.pi * s / psi
+    quaternion = torch.stack((outer * alpha.sin(), outer * alpha.cos(), inner * beta.sin(), inner * beta.cos()), dim=-1)
+    return rotation_from_quaternion(quaternion).to(dtype)
+
+
+def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
+    """Angle in radians, 0 to pi, of the rotation between two ``(..., 3, 3)`` rotations: the paper's RE (Sec. 2.5).
+
+    From the chord and the trace together (atan2), because arccos alone resolves only 0.02 degrees in float32 and its
+    gradient is infinite at zero.
+    """
+    relative = first.transpose(-1, -2) @ second
+    skew = torch.stack(
+        (
+            relative[..., 2, 1] - relative[..., 1, 2],
+            relative[..., 0, 2] - relative[..., 2, 0],
+            relative[..., 1, 0] - relative[..., 0, 1],
+        ),
+        dim=-1,
+    )
+    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    squared = (skew * skew).sum(-1) / 4
+    sine = torch.where(squared > 0, torch.where(squared > 0, squared, 1).sqrt(), 0 * squared)
+    return torch.atan2(sine, cosine)
+
+
+def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
+    """``(..., 4, 4)`` transforms x -> R x + t from ``(..., 3, 3)`` rotations and ``(..., 3)`` translations in mm."""
+    top = torch.cat((rotation, translation[..., None]), dim=-1)
+    bottom = top.new_tensor((0.0, 0.0, 0.0, 1.0)).expand(*top.shape[:-2], 1, 4)
+    return torch.cat((top, bottom), dim=-2)
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """``(..., 4, 4)``: first `inner`, then `outer`."""
+    return outer @ inner
+
+
+def inverse(transform: Tensor) -> Tensor:
+    """The inverse of ``(..., 4, 4)`` rigid transforms, by transposition."""
+    back = transform[..., :3, :3].transpose(-1, -2)
+    return rigid(back, -(back @ transform[..., :3, 3:])[..., 0])
+
+
+def apply(transform: Tensor, points: Tensor) -> Tensor:
+    """Points ``(..., n, 3)`` in mm moved by ``(..., 4, 4)`` transforms."""
+    return points @ transform[..., :3, :3].transpose(-1, -2) + transform[..., None, :3, 3]
+
+
+def rotation_about(rotation: Tensor, center: Tensor) -> Tensor:
+    """``(..., 4, 4)`` transforms that turn about `center` ``(..., 3)``, a world position in mm."""
+    return rigid(rotation, center - (rotation @ center[..., None])[..., 0])
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotation nearest to each ``(..., 3, 3)`` matrix in the Frobenius norm, determinant +1 (Kabsch, by SVD)."""
+    u, _, vh = torch.linalg.svd(matrix)
+    sign = torch.linalg.det(u @ vh).sign()
+    return torch.cat((u[..., :2], u[..., 2:] * sign[..., None, None]), dim=-1) @ vh
+
+
+def to_sitk(matrix: np.ndarray):
+    """A ``SimpleITK.AffineTransform`` of a ``(4, 4)`` matrix in LPS mm.
+
+    Affine, although the map is rigid: an Euler3DTransform is singular at right angles, and its files have crashed
+    SimpleITK's reader.
+    """
+    import SimpleITK as sitk
+
+    matrix = np.asarray(matrix, dtype=np.float64)
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    return transform
+
+
+def from_sitk(transform) -> np.ndarray:
+    """The ``(4, 4)`` float64 matrix of a linear SimpleITK transform, by its action on points.
+
+    Raises:
+        ValueError: the transform is not linear, or not rigid to 1e-4.
+    """
+    if not transform.IsLinear():
+        raise ValueError(f"{transform.GetName()} is not a linear transform; give a rigid one")
+    matrix = np.eye(4)
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    for axis in range(3):
+        # The difference of two points loses digits when the translation is large; ITK keeps the vector map apart.
+        unit = [float(axis == k) for k in range(3)]
+        matrix[:3, axis] = transform.TransformVector(unit, (0.0, 0.0, 0.0))
+    return require_rigid(matrix, transform.GetName())
+
+
+def require_rigid(matrix, name: str = "matrix") -> np.ndarray:
+    """A ``(4, 4)`` float64 copy whose rotation is exact, of a matrix that is rigid to 1e-4.
+
+    Raises:
+        ValueError: wrong shape, not finite, mirrored, or not rigid.
+    """
+    matrix = np.array(matrix, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise ValueError(f"{name} is not a finite 4x4 matrix; give one that maps fixed to moving points in LPS mm")
+    rotation = matrix[:3, :3]
+    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4 or np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9:
+        raise ValueError(f"{name} is not a rigid transform (it scales or shears); give a rotation with a translation")
+    if np.linalg.det(rotation) < 0:
+        raise ValueError(f"{name} mirrors (its determinant is -1); give a rotation with a translation")
+    u, _, vh = np.linalg.svd(rotation)
+    matrix[:3, :3] = u @ vh
+    return matrix

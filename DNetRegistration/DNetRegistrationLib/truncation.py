@@ -1,0 +1,115 @@
+"""Whether an image file is all there.
+
+ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file cut short. Those of NIfTI, TIFF and BMP fill the rest with
+whatever lies in memory, or drop the last slices, without an error; so these are looked at before they are believed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+
+def is_truncated(path) -> bool:
+    """True if a NIfTI, TIFF or BMP file ends before its header says it should; False for other kinds of file.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: its header makes no sense, or its compressed part is damaged.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    try:
+        if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
+            return _nifti_is_truncated(path)
+        if name.endswith((".tif", ".tiff")):
+            return _tiff_is_truncated(path)
+        if name.endswith(".bmp"):
+            return _bmp_is_truncated(path)
+    except (struct.error, EOFError):  # the header itself is cut, or the compressed stream
+        return True
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError("its compressed part is damaged") from error
+    return False
+
+
+def _nifti_is_truncated(path: Path) -> bool:
+    pair = path.suffix.lower() in (".hdr", ".img")
+    header_path = path.with_suffix(".hdr") if pair else path
+    data_path = path.with_suffix(".img") if pair else path
+    compressed = path.suffix.lower() == ".gz"
+    with (gzip.open if compressed else open)(header_path, "rb") as file:
+        header = file.read(540)
+    for order in "<>":
+        kind = struct.unpack_from(order + "i", header)[0]
+        if kind in (348, 540):
+            break
+    else:
+        raise ValueError("not a NIfTI file")
+    if kind == 348:
+        sizes = struct.unpack_from(order + "8h", header, 40)
+        bits = struct.unpack_from(order + "h", header, 72)[0]
+        offset = int(struct.unpack_from(order + "f", header, 108)[0])
+    else:
+        sizes = struct.unpack_from(order + "8q", header, 16)
+        bits = struct.unpack_from(order + "h", header, 14)[0]
+        offset = struct.unpack_from(order + "q", header, 168)[0]
+    if not 1 <= sizes[0] <= 7:
+        raise ValueError("its NIfTI header gives no dimensions")
+    voxels = 1
+    for size in sizes[1 : sizes[0] + 1]:
+        voxels *= max(size, 1)
+    expected = (0 if pair else offset) + voxels * bits // 8
+    if not compressed:
+        return data_path.stat().st_size < expected
+    # The last four bytes of a gzip member are its length modulo 2^32: no need to unpack it all to see that it is whole.
+    with open(path, "rb") as file:
+        file.seek(-4, 2)
+        if struct.unpack("<I", file.read(4))[0] == expected % 2**32:
+            return False
+    # Cut, or written in several members, or with something after the voxels: unpack it and count.
+    length = 0
+    with gzip.open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            length += len(block)
+    return length < expected
+
+
+def _tiff_is_truncated(path: Path) -> bool:
+    """Follows the chain of pages: it must end in a page that has no next, inside the file."""
+    with open(path, "rb") as file:
+        order = {b"II": "<", b"MM": ">"}.get(file.read(2))
+        if order is None:
+            raise ValueError("not a TIFF file")
+        big = struct.unpack(order + "H", file.read(2))[0] == 43
+        if big:
+            file.seek(8)
+        offset_format, count_format, entry = (order + "Q", order + "Q", 20) if big else (order + "I", order + "H", 12)
+
+        def number(form: str) -> int:
+            return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+        seen = set()
+        offset = number(offset_format)
+        while offset:
+            if offset in seen:
+                raise ValueError("its pages run in a circle")
+            seen.add(offset)
+            file.seek(offset)
+            file.seek(number(count_format) * entry, 1)
+            offset = number(offset_format)
+    return not seen
+
+
+def _bmp_is_truncated(path: Path) -> bool:
+    with open(path, "rb") as file:
+        header = file.read(54)
+    if header[:2] != b"BM":
+        raise ValueError("not a BMP file")
+    start, _, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", header, 10)
+    if compression:  # run lengths: the size is not known beforehand
+        return False
+    row = (abs(width) * bits + 31) // 32 * 4
+    return path.stat().st_size < start + row * abs(height)
