@@ -13,7 +13,6 @@ from DNetRegistrationLib.proposal import propose
 from scipy.spatial.transform import Rotation
 
 SIZE = 64
-# Radii (share of the cube's edge) by which the landmarks differ, so that a network can tell them apart.
 LANDMARKS = np.array([[9.0, 2.0, -3.0], [-4.0, 10.0, 5.0], [-6.0, -7.0, 8.0], [3.0, -5.0, -11.0]])  # voxels, (x, y, z)
 
 
@@ -62,7 +61,7 @@ class LandmarkNetwork(torch.nn.Module):
             near = ((index - peak) ** 2).sum(-1) <= 25
             found.append((index[near] * array[near][:, None]).sum(0) / array[near].sum())
             array[near] = 0
-        return (np.array(found)[:, ::-1] - (SIZE - 1) / 2) * 0.08  # (x, y, z) from the middle, mm at the paper's spacing
+        return (np.array(found)[:, ::-1] - (SIZE - 1) / 2) * 0.08  # (x, y, z) from the middle, in mm
 
     @staticmethod
     def fit(source, target):
@@ -89,7 +88,9 @@ def test_both_candidates_are_the_true_motion_in_the_world(spacing, seed):
     moved = points @ truth[:3, :3].T + truth[:3, 3]
     # The cubes do not sit on corresponding points: the network has a translation to tell.
     moving_center = truth[:3, :3] @ fixed_center + truth[:3, 3] + rng.uniform(-6, 6, 3) * spacing
-    candidates = propose(LandmarkNetwork(), cube_of(points, fixed_center, spacing), cube_of(moved, moving_center, spacing))
+    candidates = propose(
+        LandmarkNetwork(), cube_of(points, fixed_center, spacing), cube_of(moved, moving_center, spacing)
+    )
     assert len(candidates) == 2
     for candidate in candidates:
         assert candidate.shape == (4, 4) and candidate.dtype == torch.float64
@@ -109,7 +110,9 @@ def test_hand_worked_answer():
             return torch.tensor([[0.08, 0.16, 0.0, *quarter]]), torch.tensor([[0.0, 0.0, 0.08, *half]])
 
     image = torch.zeros(SIZE, SIZE, SIZE)
-    first, second = propose(Fixed(), Cube(image, np.array([1.0, 2, 3]), 0.1), Cube(image, np.array([10.0, 20, 30]), 0.1))
+    first, second = propose(
+        Fixed(), Cube(image, np.array([1.0, 2, 3]), 0.1), Cube(image, np.array([10.0, 20, 30]), 0.1)
+    )
     # One voxel in x and two in y, of 0.1 mm. The point one mm in x from the fixed centre goes one mm in y.
     np.testing.assert_allclose(first @ torch.tensor([2.0, 2, 3, 1]).double(), [10.1, 21.2, 30, 1], atol=1e-6)
     # Backwards, (10, 21, 30) goes to (1, 1, 3.1): so (1, 1, 3.1) comes from it.

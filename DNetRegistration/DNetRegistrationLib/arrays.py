@@ -40,7 +40,7 @@ class Arrays:
 
     def take(self, table, index):
         """Elements of a flat table."""
-        return table.take(index) if self.device is None else table[index]
+        return table.take(index) if self.device is None else table.index_select(0, index)
 
     def nonzero(self, mask):
         """Flat indices at which a mask is true."""
@@ -49,7 +49,7 @@ class Arrays:
     def generator(self, seed: int):
         if self.device is None:
             return np.random.Generator(np.random.SFC64(seed))
-        return self.xp.Generator(self.device).manual_seed(seed)
+        return self.xp.Generator(self.device).manual_seed(int(seed))
 
     def normal(self, shape, generator):
         if self.device is None:

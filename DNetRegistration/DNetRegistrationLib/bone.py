@@ -101,9 +101,11 @@ def cortical_bone(
     pieces = _large_pieces(bone, SMALLEST_PIECE)
     cortex, whole = np.zeros_like(bone), np.zeros_like(bone)
     if pieces.any():
-        cut_ends = _cut_ends(pieces, inside, step, spacing * BRIDGE)
         box = _box(pieces, np.ceil(2 * BRIDGE * spacing / step).astype(int) + 2)
-        whole[box] = _within_periosteum(pieces[box], inside[box], cut_ends[box], step, spacing)
+        dilated = np.zeros_like(bone)
+        dilated[box] = _near(pieces[box], step, BRIDGE * spacing) & inside[box]
+        filled = ndimage.binary_fill_holes((dilated | _cut_ends(dilated, inside))[box]) & inside[box]
+        whole[box] = filled & ~_near(inside[box] & ~filled, step, BRIDGE * spacing)
         marrow = _marrow(bone[box], whole[box], inside[box], step, spacing)
         cortex[box] = _large_pieces(bone[box] & whole[box] & ~marrow, SMALLEST_PIECE)
     core = (slice(1, -1),) * 3
@@ -143,42 +145,49 @@ def dice(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> float
         fixed, moving: segmentations.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
     """
-    carried, seen = carry_over(moving, fixed.affine, fixed.cortex.shape, matrix)
-    seen &= np.isfinite(fixed.grey)
+    grid = fixed.affine, fixed.cortex.shape
+    carried = carry_over(moving.cortex, moving.affine, *grid, matrix)
+    seen = carry_over(np.isfinite(moving.grey), moving.affine, *grid, matrix, whole_voxels=True) & np.isfinite(
+        fixed.grey
+    )
     both = np.count_nonzero(fixed.cortex & carried & seen)
     total = np.count_nonzero(fixed.cortex & seen) + np.count_nonzero(carried & seen)
-    return 2 * both / total if total else 0.0
+    return float(2 * both / total) if total else 0.0
 
 
 def carry_over(
-    bone: CorticalBone, affine: np.ndarray, shape: tuple[int, int, int], matrix: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The cortex of one scan on another grid.
+    mask: np.ndarray,
+    own: np.ndarray,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    matrix: np.ndarray,
+    whole_voxels: bool = False,
+) -> np.ndarray:
+    """A mask on another grid: true where, interpolated linearly, at least half of it arrives.
 
     Args:
-        bone: a segmentation.
-        affine, shape: the other grid, index (x, y, z) to world LPS mm, and (z, y, x).
-        matrix: ``(4, 4)``, points of that grid's world to points of the segmentation's.
+        mask: ``(z, y, x)`` bool.
+        own: ``(4, 4)``, the mask's index (x, y, z) to its world, LPS mm.
+        affine, shape: the other grid, index (x, y, z) to its world, and (z, y, x).
+        matrix: ``(4, 4)``, points of the other grid's world to points of the mask's world.
+        whole_voxels: true where the voxel is that a point lies in, instead.
 
     Returns:
-        ``shape`` bool arrays: the cortex there, and the field of view there.
+        ``shape`` bool, false outside the mask's grid, which reaches half a voxel beyond the outermost voxel centres.
     """
     import SimpleITK as sitk
 
     # In index coordinates throughout: exact for any axes, and no digits are lost to a far origin.
+    to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
     index_map = sitk.AffineTransform(3)
-    to_index = np.linalg.solve(bone.affine, np.asarray(matrix, float) @ affine)
-    index_map.SetMatrix(to_index[:3, :3].ravel().tolist())
-    index_map.SetTranslation(to_index[:3, 3].tolist())
-    size = [int(n) for n in shape[::-1]]
-
-    def resampled(array: np.ndarray, interpolator: int) -> np.ndarray:
-        image = sitk.GetImageFromArray(array.astype(np.uint8) * 255)
-        return sitk.GetArrayFromImage(
-            sitk.Resample(image, size, index_map, interpolator, (0.0,) * 3, (1.0,) * 3, np.eye(3).ravel().tolist())
-        )
-
-    return resampled(bone.cortex, sitk.sitkLinear) > 127, resampled(np.isfinite(bone.grey), sitk.sitkNearestNeighbor) > 0
+    index_map.SetMatrix(to_own[:3, :3].ravel().tolist())
+    index_map.SetTranslation(to_own[:3, 3].tolist())
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetTransform(index_map)
+    resampler.SetSize([int(n) for n in shape[::-1]])
+    resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)
+    carried = resampler.Execute(sitk.GetImageFromArray(mask.astype(np.uint8) * np.uint8(255)))
+    return sitk.GetArrayViewFromImage(carried) > 127
 
 
 def averaged(volume: Volume, resolution: float, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -246,15 +255,10 @@ def _box(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
     )
 
 
-def _cut_ends(bone: np.ndarray, inside: np.ndarray, step: np.ndarray, bridge: float) -> np.ndarray:
-    """Where the field of view's border runs through the inside of a bone: what bone parts from the rest of the border."""
-    connected = ndimage.generate_binary_structure(3, 2)
+def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Where the field of view ends inside a bone: what bone parts from the rest of the border of the field of view."""
     border = inside & ~ndimage.binary_erosion(inside, ndimage.generate_binary_structure(3, 1))
-    reach = np.ceil(bridge / step).astype(int) + 1
-    box = _box(bone, reach)
-    closed = np.zeros_like(bone)
-    closed[box] = _near(bone[box], step, bridge)
-    labels, count = ndimage.label(border & ~closed, connected)
+    labels, count = ndimage.label(border & ~bone, ndimage.generate_binary_structure(3, 2))
     if count < 2:
         return np.zeros_like(bone)
     sizes = np.bincount(labels.ravel())
@@ -264,16 +268,12 @@ def _cut_ends(bone: np.ndarray, inside: np.ndarray, step: np.ndarray, bridge: fl
     return ends[labels]
 
 
-def _within_periosteum(bone, inside, cut_ends, step, spacing) -> np.ndarray:
-    dilated = _near(bone, step, BRIDGE * spacing) & inside | cut_ends
-    filled = ndimage.binary_fill_holes(dilated) & inside
-    return filled & ~_near(inside & ~filled, step, BRIDGE * spacing)
-
-
 def _marrow(bone, whole, inside, step, spacing) -> np.ndarray:
     """The space within the endosteal surface: marrow with its trabeculae."""
     deep = ~_near(inside & ~whole, step, THINNEST * spacing)
     space = whole & ~bone & deep
-    space &= ~_near(inside & ~space, step, PORE * spacing)
-    grown = _near(space, step, (PORE + SWALLOW) * spacing)
+    if PORE * spacing >= step.min():  # a smaller ball holds no neighbour, and takes nothing away
+        space &= ~_near(inside & ~space, step, PORE * spacing)
+        space = _near(space, step, PORE * spacing)
+    grown = _near(space, step, SWALLOW * spacing)
     return ~_near(inside & ~grown, step, SWALLOW * spacing) & whole & deep

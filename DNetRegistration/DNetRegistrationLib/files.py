@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,10 @@ class Staging:
         target = Path(target)
         if target.is_dir():
             raise ScanError(f"{target}: cannot be written, it is a folder; give a file name")
+        if not target.parent.exists():
+            raise ScanError(f"{target}: cannot be written, its folder does not exist; create {target.parent} first")
         if not target.parent.is_dir():
-            problem = "is not a folder" if target.parent.exists() else "does not exist"
-            raise ScanError(f"{target}: cannot be written, its folder {problem}; create {target.parent} first")
+            raise ScanError(f"{target}: cannot be written, {target.parent} is not a folder; write elsewhere")
         with writing(target):
             if target.exists() and not os.access(target, os.W_OK):
                 raise PermissionError("the file there is write-protected")
@@ -54,7 +56,7 @@ class Staging:
         """Moves everything written to its place.
 
         Raises:
-            ScanError: something was not written, or cannot be moved; then nothing is moved as far as can be known.
+            ScanError: something was not written, when nothing is moved; or cannot be moved.
         """
         for temporary, target in self._moves:
             if not temporary.is_file():
@@ -108,14 +110,9 @@ def condensed(error: BaseException) -> str:
     # The first line is SimpleITK's own place in its source, not a reason.
     if len(lines) > 1 and lines[0].startswith("Exception thrown"):
         lines = lines[1:]
-    # Teem (NRRD) goes from the general to the particular: its last line tells.
-    line = (
-        lines[-1]
-        if lines and lines[-1].startswith("[nrrd]")
-        else next((line for line in lines if line.startswith("Reason:")), lines[0] if lines else type(error).__name__)
-    )
-    for prefix in ("ITK ERROR: ", "itk::ERROR: ", "sitk::ERROR: ", "Reason: "):
-        line = line.removeprefix(prefix)
-    if line.split("(0x")[0].isidentifier() and "): " in line:  # "NrrdImageIO(0x5f3a): ..."
-        line = line.split("): ", 1)[1]
+    # Teem (NRRD) goes from the general to the particular, MetaImage gives a reason: there the last line tells.
+    told_last = bool(lines) and lines[-1].startswith(("[nrrd]", "Reason:"))
+    line = lines[-1 if told_last else 0] if lines else type(error).__name__
+    # "ITK ERROR: NrrdImageIO(0x5f3a): Read: ..." is "Read: ..." to a reader.
+    line = re.sub(r"^((ITK ERROR|itk::ERROR|sitk::ERROR|Reason|\[nrrd\]): ?|\w+\(0x[0-9a-f]+\): |\[nrrd\] )*", "", line)
     return line if len(line) <= 160 else line[:157] + "..."

@@ -191,6 +191,7 @@ class Regression(nn.Linear):
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, PARAMETERS)
         with torch.no_grad():
+            self.weight.normal_(std=0.01)
             self.bias.copy_(torch.cat((torch.zeros(3), torch.eye(3).flatten())))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -218,9 +219,8 @@ class Siamese(nn.Module):
     def features(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """What the head reads of each branch: ``(batch, channels * 8^3)``; swapping the inputs swaps them."""
         _require_cubes(fixed, moving)
-        # Both branches as one batch; the links find the partner in the other half. `contiguous(memory_format=...)` leaves
-        # the strides of a single channel as they are, and the first block would then run in the plain layout, three
-        # times slower.
+        # Both branches as one batch; the links find the partner in the other half. `contiguous(memory_format=...)` does
+        # not touch a single channel's strides, with which the first shortcut runs in the plain layout, thrice as long.
         cubes = torch.cat((fixed, moving)).reshape(-1, CUBE, CUBE, CUBE, 1).movedim(-1, 1)
         first, second = self.decoder(self.encoder(cubes)).flatten(1).chunk(2)
         return first, second
@@ -276,6 +276,7 @@ class MixedEncoder(nn.Module):
 
     def both_directions(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """The motion from fixed to moving and the one from moving to fixed, ``(batch, 12)`` each."""
+        _require_cubes(fixed, moving)
         there, back = self(torch.cat((fixed, moving)), torch.cat((moving, fixed))).chunk(2)
         return there, back
 

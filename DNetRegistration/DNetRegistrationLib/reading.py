@@ -7,11 +7,14 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections import Counter, defaultdict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from .files import ScanError, condensed
 from .truncation import is_truncated
@@ -21,8 +24,8 @@ logger = logging.getLogger(__name__)
 #: Kinds of file that hold slices, and nothing about how far apart these are.
 SLICE_SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
 
-#: What ITK may call the deviation of DICOM slices from even steps, as a fraction of a step, and still be rounding.
-_UNEVEN = 0.01
+#: By what fraction of a step DICOM slices may be off even steps and still be rounded numbers.
+_UNEVEN = 0.02
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def read_image(path, series: str | int | None = None, series_option: str = "seri
         image = _read([path], path)
     except OSError as error:
         raise ScanError(f"{path}: cannot be read ({condensed(error)}); check the file and its permissions") from error
+    if image.GetDimension() == 3 and image.GetSize()[2] == 1:
+        image = image[:, :, 0]
     picture = path.suffix.lower() in SLICE_SUFFIXES
     return FoundImage(scalar_3d(image, path, grey_as_colours=picture), knows_spacing=not picture)
 
@@ -80,7 +85,7 @@ def scalar_3d(image, name, grey_as_colours: bool = False):
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
     size = " x ".join(str(n) for n in image.GetSize())
-    if image.GetDimension() == 2 or (image.GetDimension() == 3 and image.GetSize()[2] == 1):
+    if image.GetDimension() == 2:
         raise ScanError(f"{name}: is a single 2D image ({size}); give a 3D scan, or the folder of all its slices")
     if image.GetDimension() != 3:
         raise ScanError(
@@ -230,14 +235,31 @@ def _read_dicom(folder: Path, series, option: str):
         raise ScanError(f"{folder}: the DICOM files hold no image; give the folder of an image series")
     chosen = _choose(folder, [found for _, _, found in sorted(listed, key=lambda item: item[:2])], series, option)
     image = _read(list(chosen.files), folder)
-    key = "ITK_non_uniform_sampling_deviation"
-    deviation = _number(image.GetMetaData(key)) if image.HasMetaDataKey(key) else 0.0
-    if len(chosen.files) > 1 and abs(deviation) > _UNEVEN * image.GetSpacing()[2]:
+    _require_even_positions(folder, chosen)
+    return image
+
+
+def _require_even_positions(folder: Path, series: _Series) -> None:
+    """A missing slice, or two scans in one series: ITK reads them as if evenly spaced, and only warns."""
+    import SimpleITK as sitk
+
+    depths = []
+    header = sitk.ImageFileReader()
+    with quietly():
+        for file in series.files:
+            header.SetFileName(str(file))
+            header.ReadImageInformation()
+            if not (header.HasMetaDataKey("0020|0032") and header.HasMetaDataKey("0020|0037")):
+                return
+            position = np.array(header.GetMetaData("0020|0032").split("\\"), dtype=float)
+            axes = np.array(header.GetMetaData("0020|0037").split("\\"), dtype=float)
+            depths.append(position @ np.cross(axes[:3], axes[3:]))
+    steps = np.diff(depths)
+    if len(steps) and np.ptp(steps) > _UNEVEN * abs(np.median(steps)):
         raise ScanError(
-            f"{folder}: the slices of series {chosen.uid} are not evenly spaced (one is missing, or two scans are "
+            f"{folder}: the slices of series {series.uid} are not evenly spaced (one is missing, or two scans are "
             "mixed); export the complete series again"
         )
-    return image
 
 
 def _number(text: str, otherwise: float = 0.0) -> float:
@@ -327,6 +349,10 @@ def _require_positive_spacing(path: Path) -> None:
         )
 
 
+# The terminal is one for all threads: two that silenced it in turn would put back each other's silence.
+_terminal_lock = threading.RLock()
+
+
 class Noise:
     """What the C and C++ libraries wrote to the terminal while it was held back."""
 
@@ -342,15 +368,16 @@ def quietly():
     import SimpleITK as sitk
 
     noise = Noise()
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        with _caught_stderr(noise):
-            yield noise
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-        if noise.text:
-            logger.debug("%s", noise.text)
+    with _terminal_lock:
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            with _caught_stderr(noise):
+                yield noise
+        finally:
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    if noise.text:
+        logger.debug("%s", noise.text)
 
 
 @contextmanager

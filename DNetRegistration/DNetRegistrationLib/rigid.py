@@ -1,7 +1,8 @@
 """Rotations and rigid transforms.
 
 A rigid transform is a ``(..., 4, 4)`` matrix that acts on column vectors of world coordinates (LPS, mm). Functions on
-tensors keep batch dimensions, dtype and device, and are differentiable.
+tensors keep batch dimensions, dtype and device, and are differentiable (`nearest_rotation` only
+where singular values differ).
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ def rotation_from_6d(parameters: Tensor) -> Tensor:
     """Eq. 1: six or more numbers ``(..., >= 6)`` to rotations ``(..., 3, 3)``, by Gram-Schmidt; the rest is unused.
 
     The first three numbers give the first column, the next three the second, and the third is their cross product
-    (the determinant of Eq. 1). Where the two are zero or parallel, which have no rotation of their own, the nearest
-    usable axes are taken instead, so that the result is a rotation and its gradient finite everywhere.
+    (the determinant of Eq. 1). Where the two are zero or parallel, which have no rotation of their own, usable axes are
+    taken instead, so that the result is a rotation and its gradient finite. At zero that gradient
+    is zero: a network's last layer must not start there.
+
+    Source: Eq. 1; Zhou et al., On the continuity of rotation representations in neural networks, CVPR 2019.
     """
     first, second = parameters[..., :3], parameters[..., 3:6]
     # Scaled by the largest entry, so that neither tiny nor huge numbers leave the range of squares.
@@ -33,6 +37,8 @@ def rotation_from_6d(parameters: Tensor) -> Tensor:
 
 def _scaled(vector: Tensor) -> Tensor:
     size = vector.detach().abs().amax(-1, keepdim=True)
+    # The gradient grows as the reciprocal of the size; where that would overflow, none is given.
+    vector = torch.where(size > torch.finfo(size.dtype).tiny ** 0.5, vector, vector.detach())
     return vector / torch.where(size > 0, size, torch.ones_like(size))
 
 
@@ -125,7 +131,8 @@ def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     """``(..., 4, 4)`` transforms x -> R x + t from ``(..., 3, 3)`` rotations and ``(..., 3)`` translations in mm."""
-    top = torch.cat((rotation, translation[..., None]), dim=-1)
+    batch = torch.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1])
+    top = torch.cat((rotation.expand(*batch, 3, 3), translation.expand(*batch, 3)[..., None]), dim=-1)
     bottom = top.new_tensor((0.0, 0.0, 0.0, 1.0)).expand(*top.shape[:-2], 1, 4)
     return torch.cat((top, bottom), dim=-2)
 
@@ -177,8 +184,10 @@ def from_sitk(transform) -> np.ndarray:
     """The ``(4, 4)`` float64 matrix of a linear SimpleITK transform, by its action on points.
 
     Raises:
-        ValueError: the transform is not linear, or not rigid to 1e-4.
+        ValueError: the transform is not linear, not three-dimensional, or not rigid to 1e-4.
     """
+    if transform.GetDimension() != 3:
+        raise ValueError(f"{transform.GetName()} has {transform.GetDimension()} dimensions; give a 3D rigid transform")
     if not transform.IsLinear():
         raise ValueError(f"{transform.GetName()} is not a linear transform; give a rigid one")
     matrix = np.eye(4)

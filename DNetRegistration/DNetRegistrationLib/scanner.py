@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .anatomy import Animal, Bone, Waves
+from .anatomy import CENTER, Animal, Bone
 from .arrays import Arrays
+from .shape import Waves
 
 # Voxels are cut into samples of at most this edge (mm) before averaging: about half a trabecula.
 _SAMPLE = 0.03
-# Voxels in a slab; memory stays within a few float32 copies of this, whatever the size of the scan.
-_SLAB = 1 << 23
+# A voxel up to this edge is one sample: the ramps at its surfaces say enough.
+_SINGLE = 0.0125
+# Voxels in a slab; memory stays within a few float32 copies of this, whatever the size of the scan. What surrounds the
+# bone is computed in sheets of a slab that fit a cache.
+_SLAB, _SHEET = 1 << 23, 1 << 18
 
 # How scanners write Hounsfield units: gain, offset, dtype. "raw" puts water at 1000, so that dense solution and muscle
 # stay below the paper's threshold of 2000; "attenuation" is in 1/cm.
@@ -26,6 +30,8 @@ SCALES = {
     "byte": (255 / 5500, 1000 * 255 / 5500, "uint8"),
     "attenuation": (0.45e-3, 0.45, "float32"),
 }
+
+BACKGROUNDS = ("air", "water", "fixative")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Fragment:
     center: np.ndarray
     axes: np.ndarray  # (3, 3) rows: directions over half lengths
     lumps: Waves
+    face: float  # where it broke: a flat cut across its first axis, over the half length
     brightness: float
 
 
@@ -91,8 +98,10 @@ class Session:
     muscle: float  # how much soft tissue is left: a level of a unit normal field
     muscle_waves: Waves
     soak_waves: Waves
+    fibre_waves: Waves
     fragments: tuple[Fragment, ...]
     strands: tuple[Strand, ...]
+    surface: tuple[np.ndarray, float] | None  # of the liquid, air beyond: normal (animal's frame), distance along it
     tube: tuple[np.ndarray, np.ndarray, float, float] | None  # point, axis (animal's frame), inner radius, wall
     blur: float  # point spread, standard deviation in voxels
     noise: float
@@ -106,12 +115,13 @@ class Session:
         generator = np.random.default_rng([seed, 4])
         uniform = generator.uniform
         if background is None:
-            background = str(generator.choice(["air", "water", "fixative"], p=[0.15, 0.35, 0.5]))
+            background = str(generator.choice(BACKGROUNDS, p=[0.15, 0.35, 0.5]))
         medium = {"air": -1000.0, "water": uniform(-20, 40), "fixative": uniform(150, 700)}[background]
         soft = uniform(40, 160) + (uniform(0, 250) if generator.random() < 0.3 else 0)
         washout = uniform(0, 1)
-        # Remnants partly stick to the bone from session to session, and partly move.
-        stuck = Waves.draw(np.random.default_rng([animal.structure, 5]), 8, 2.2, 0.4)
+        # What stays from session to session: how dense the bone is, and the remnants that stick to it; others move.
+        lasting = np.random.default_rng([animal.structure, 5])
+        stuck = Waves.draw(lasting, 8, 2.2, 0.4)
         moved = Waves.draw(generator, 8, 1.8, 0.4)
         muscle_waves = Waves(np.hstack((stuck.vectors, moved.vectors)), np.hstack((stuck.phases, moved.phases)))
         bone = Bone(animal, Arrays())
@@ -121,17 +131,19 @@ class Session:
             gain=uniform(0.97, 1.03),
             background=background,
             medium=medium,
-            bone=uniform(2500, 3700),
-            marrow=uniform(-60, 80),
+            bone=lasting.uniform(2500, 3700),
+            marrow=lasting.uniform(-60, 80),
             soft=soft,
             cartilage=soft + uniform(-20, 60),
-            uptake=uniform(500, 4200) * (1 - 0.6 * washout) if contrast else 0.0,
+            uptake=uniform(700, 4500) * (1 - 0.6 * washout) if contrast else 0.0,
             soaked=uniform(150, 1300) * (1 - washout) + 40 if contrast else 0.0,
             muscle=generator.normal(0.2, 0.8),
             muscle_waves=muscle_waves,
             soak_waves=Waves.draw(generator, 10, 1.6, 0.5),
+            fibre_waves=_fibres(generator),
             fragments=tuple(_fragment(generator, bone) for _ in range(generator.poisson(2.2))),
             strands=tuple(_strand(generator, bone, soft) for _ in range(generator.integers(0, 5))),
+            surface=(_direction(generator), uniform(1.0, 2.4)) if generator.random() < 0.35 else None,
             tube=_tube(generator) if generator.random() < 0.75 else None,
             blur=uniform(0.35, 0.6),
             noise=float(np.exp(uniform(np.log(60), np.log(260)))),
@@ -142,7 +154,7 @@ class Session:
         if clean:
             session = replace(
                 session, gain=1.0, background="air", medium=-1000.0, uptake=0.0, soaked=0.0, muscle=-9.0, fragments=(),
-                strands=(), tube=None, blur=0.0, noise=0.0, rings=0.0, cupping=0.0,
+                strands=(), surface=None, tube=None, blur=0.0, noise=0.0, rings=0.0, cupping=0.0,
             )  # fmt: skip
         return session
 
@@ -165,7 +177,8 @@ def _fragment(generator, bone: Bone) -> Fragment:
     halves = np.clip(size * np.exp(generator.normal(0, 0.35, 3)), 0.04, 0.45)
     turn, _ = np.linalg.qr(generator.standard_normal((3, 3)))
     center = _outside(generator, bone, 1.25 * halves.max() + 0.02, 0.9)
-    return Fragment(center, turn / halves[:, None], Waves.draw(generator, 12, 0.35, 0.4), generator.uniform(0.55, 1.0))
+    lumps = Waves.draw(generator, 12, 0.35, 0.4)
+    return Fragment(center, turn / halves[:, None], lumps, generator.uniform(-0.1, 1.2), generator.uniform(0.55, 1.0))
 
 
 def _strand(generator, bone: Bone, soft: float) -> Strand:
@@ -176,6 +189,13 @@ def _strand(generator, bone: Bone, soft: float) -> Strand:
         rim = np.array([generator.normal(0, 0.2), generator.normal(0, 0.3), 0.2])
     away = np.array([0.4 * np.cos(angle), 0.4 * np.sin(angle), 1.0]) + generator.normal(0, 0.4, 3)
     return Strand(rim, rim + away * generator.uniform(0.5, 1.3), generator.uniform(0.1, 0.28), soft + generator.uniform(20, 200))
+
+
+def _fibres(generator) -> Waves:
+    """The grain of muscle, along no particular direction, of widely varying width."""
+    waves = Waves.draw(generator, 48, 0.32, 0.9, (1, 1, 3.5))
+    turn, _ = np.linalg.qr(generator.standard_normal((3, 3)))
+    return replace(waves, vectors=turn @ waves.vectors)
 
 
 def _tube(generator) -> tuple[np.ndarray, np.ndarray, float, float]:
@@ -219,6 +239,7 @@ class _Scanner:
         self.size = np.array(grid.size) + 2 * self.radius  # padded, so that the blur sees no edge
         self.spacing = grid.spacing
         self.counts = np.ceil(self.spacing / _SAMPLE - 1e-6).astype(int)
+        self.counts[self.spacing > _SINGLE] = np.maximum(self.counts[self.spacing > _SINGLE], 2)
         self.generator = arrays.generator(np.random.default_rng([session.seed, 6]).integers(1 << 62))
 
     def scan(self) -> Scan:
@@ -276,7 +297,7 @@ class _Scanner:
 
     def _near_bone(self):
         """Per block of voxels of the padded grid: whether bone or cartilage may lie in it."""
-        arrays, xp = self.arrays, self.xp
+        arrays = self.arrays
         self.block = np.maximum(1, np.floor(0.1 / self.spacing + 1e-6)).astype(int)
         blocks = -(-self.size // self.block)
         shift = (self.block - 1) / 2 - self.radius
@@ -294,7 +315,6 @@ class _Scanner:
             depths = self.bone.depths(*points)
             over_plateau = (depths.side > -0.1) & (depths.top > -0.13 - margin)
             near[low : low + rows] = ((depths.outer > -margin) | over_plateau).reshape(-1, blocks[1], blocks[0])
-        del xp
         return near
 
     def _slab(self, low, high, near):
@@ -302,7 +322,13 @@ class _Scanner:
         arrays, xp, session = self.arrays, self.xp, self.session
         radius = self.radius
         nx, ny = int(self.size[0]), int(self.size[1])
-        slab = self._surroundings(low, high)
+        slab, texture = arrays.zeros((high - low, ny, nx)), arrays.zeros((high - low, ny, nx))
+        sheet = max(1, (_SHEET if arrays.device in (None, "cpu") else _SLAB) // (nx * ny))
+        for first in range(low, high, sheet):
+            part = slice(first - low, min(first + sheet, high) - low)
+            self._fill_surroundings(slab[part], texture[part], first, min(first + sheet, high))
+        for fragment in session.fragments:
+            self._add_fragment(fragment, slab, low, high)
         mineral, share = arrays.zeros(slab.shape), arrays.zeros(slab.shape)
 
         rows = [
@@ -317,6 +343,7 @@ class _Scanner:
         linear = arrays.array(self.affine[:3, :3])
         origin = self.affine[:3, :3] @ np.array([-radius, -radius, low]) + self.affine[:3, 3]
         values, minerals, shares = slab.reshape(-1), mineral.reshape(-1), share.reshape(-1)
+        texture = texture.reshape(-1)
         for start in range(0, len(flat), step):
             here = flat[start : start + step]
             index = (here % nx, (here // nx) % ny, here // (nx * ny))
@@ -332,7 +359,8 @@ class _Scanner:
             )
             around = values[here]
             inside = density * session.bone + (filled - bone) * session.marrow
-            values[here] = inside + cartilage * (session.cartilage + session.uptake) + (1 - filled - cartilage) * around
+            soaked = session.cartilage + session.uptake * (1 + 0.15 * texture[here])
+            values[here] = inside + cartilage * soaked + (1 - filled - cartilage) * around
             minerals[here], shares[here] = bone, cartilage
         return slab, mineral, share
 
@@ -366,25 +394,31 @@ class _Scanner:
             else (u @ z)[:, None, None] + (u @ y)[:, None] + (u @ x)
         )
 
-    def _surroundings(self, low, high):
-        """HU of everything but the tibia and fibula, as if they were not there."""
+    def _fill_surroundings(self, slab, texture, low, high):
+        """HU of everything but bones, as if they were not there; and how unevenly contrast soaks in."""
         arrays, xp, session = self.arrays, self.xp, self.session
-        shape = (high - low, int(self.size[1]), int(self.size[0]))
-        slab = arrays.zeros(shape)
         slab += session.medium
+        if session.muscle > -5 or session.uptake:
+            texture += self._field(session.soak_waves, low, high)
         project = self._points(low, high)
         edge = float(self.spacing.mean())
 
+        if session.surface is not None:
+            normal, distance = session.surface
+            above = project(0, arrays.array(normal)) - float(normal @ CENTER + distance)
+            slab += xp.clip(above * (1 / edge) + 0.5, 0, 1) * (-1000.0 - slab)
         if session.muscle > -5:
             level = self._field(session.muscle_waves, low, high)
             level += session.muscle
+            fibres = self._field(session.fibre_waves, low, high)
+            level += 0.09 * fibres
             # Remnants thin out with the distance from the shaft's axis, and beyond the joint.
             x, y, z = (project(c) for c in range(3))
             reach = xp.sqrt(x * x + y * y) - 1.3
             level -= 1.3 * xp.maximum(reach, (z + 0.1) * 1.6)
             cover = xp.clip(level * (0.3 / edge) + 0.5, 0, 1)
-            texture = self._field(session.soak_waves, low, high)
-            tissue = session.soft + 15 * texture + session.soaked * xp.clip(0.55 + 0.4 * texture, 0.05, 1.5)
+            fibres += 1.5 * texture
+            tissue = session.soft + 14 * fibres + session.soaked * xp.clip(0.5 + 0.16 * fibres, 0.05, 1.5)
             slab += cover * (tissue - slab)
         for strand in session.strands:
             along = strand.end - strand.start
@@ -405,13 +439,10 @@ class _Scanner:
             distance = xp.sqrt(xp.clip(squared, 0, None))
             slab += xp.clip((distance - inner) * (1 / edge) + 0.5, 0, 1) * (120.0 - slab)
             slab += xp.clip((distance - inner - wall) * (1 / edge) + 0.5, 0, 1) * (-1000.0 - slab)
-        for fragment in session.fragments:
-            self._add_fragment(fragment, slab, low, high)
-        return slab
 
     def _add_fragment(self, fragment, slab, low, high):
         """Works in the box around the fragment only."""
-        arrays, xp, radius = self.arrays, self.xp, self.radius
+        arrays, radius = self.arrays, self.radius
         halves = 1 / np.linalg.norm(fragment.axes, axis=1)
         inverse = np.linalg.inv(self.affine)
         center = inverse[:3, :3] @ fragment.center + inverse[:3, 3]
@@ -423,17 +454,18 @@ class _Scanner:
         cells = tuple(
             slice(first[axis] - start, last[axis] - start) for axis, start in ((2, low), (1, -radius), (0, -radius))
         )
-        # Three samples per axis and voxel: a fragment may be smaller than a voxel.
-        fine = 3 if self.spacing.max() > _SAMPLE else 1
-        axes = [np.repeat(np.arange(first[a], last[a]), fine) + np.tile((np.arange(fine) + 0.5) / fine - 0.5, last[a] - first[a]) for a in range(3)]
+        # A fragment may be smaller than a voxel.
+        fine = 2 if self.spacing.max() > _SINGLE else 1
+        parts = (np.arange(fine) + 0.5) / fine - 0.5
+        axes = [(np.arange(first[a], last[a])[:, None] + parts).ravel() for a in range(3)]
         index = np.stack(np.meshgrid(*axes[::-1], indexing="ij")[::-1], -1).reshape(-1, 3)
         points = index @ self.affine[:3, :3].T + self.affine[:3, 3]
-        local = np.linalg.norm((points - fragment.center) @ fragment.axes.T, axis=1)
-        depth = (1 - local) * halves.mean() + 0.03 * fragment.lumps.values(points)
+        local = (points - fragment.center) @ fragment.axes.T
+        depth = (1 - np.linalg.norm(local, axis=1)) * halves.mean() + 0.025 * fragment.lumps.values(points)
+        depth = np.minimum(depth, (fragment.face - local[:, 0]) * halves[0])
         cover = np.clip(depth / (self.spacing.mean() / fine) + 0.5, 0, 1)
         shape = [n for a in (2, 1, 0) for n in (last[a] - first[a], fine)]
         cover = arrays.array(cover.reshape(shape).mean((1, 3, 5)))
-        del xp
         slab[cells] += cover * (fragment.brightness * self.session.bone - slab[cells])
 
     def _kernel(self) -> np.ndarray:

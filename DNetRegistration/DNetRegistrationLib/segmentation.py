@@ -12,10 +12,15 @@ from .nrrd import write_nrrd
 from .volume import Volume
 
 # The colours of Fig. 5.
-SEGMENTS = (("FixedCorticalBone", "Fixed cortical bone", (1.0, 1.0, 1.0)), ("MovingCorticalBone", "Moving cortical bone", (1.0, 0.0, 0.0)))
+SEGMENTS = (
+    ("FixedCorticalBone", "Fixed cortical bone", (1.0, 1.0, 1.0)),
+    ("MovingCorticalBone", "Moving cortical bone", (1.0, 0.0, 0.0)),
+)
 
 
-def write_segmentation(path: str | Path, fixed: Volume, bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> None:
+def write_segmentation(
+    path: str | Path, fixed: Volume, bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray
+) -> None:
     """Writes a ``.seg.nrrd`` on the fixed scan's grid, with the fixed cortex and the aligned moving one.
 
     Each segment has a layer of its own, a component of the image: one layer for both would lose where they overlap.
@@ -31,7 +36,8 @@ def write_segmentation(path: str | Path, fixed: Volume, bones: tuple[CorticalBon
     """
     shape = fixed.voxels.shape
     layers = [
-        carry_over(bone, fixed.affine, shape, to_own)[0] for bone, to_own in zip(bones, (np.eye(4), matrix), strict=True)
+        carry_over(bone.cortex, bone.affine, fixed.affine, shape, placed)
+        for bone, placed in zip(bones, (np.eye(4), matrix), strict=True)
     ]
     write_nrrd(path, _slices(layers), (*shape, 2), np.uint8, fixed.affine, _keys(shape), compress=True)
 

@@ -13,7 +13,7 @@ import numpy as np
 from .anatomy import CENTER, Animal
 from .arrays import Arrays
 from .files import staged
-from .scanner import SCALES, Grid, Scan, Session, scan
+from .scanner import BACKGROUNDS, SCALES, Grid, Scan, Session, scan
 from .volume import Volume
 
 # Cut scans of a pair share at least this fraction of the smaller one's visible bone: the field of view of a repeated
@@ -62,6 +62,7 @@ def make_pair(
     max_translation: float = 0.64,
     rotations: str = "uniform",
     max_angle: float = np.pi,
+    matrix: np.ndarray | None = None,
     impostor: str | None = None,
     relative_amount: float = 0.3,
     fixed_animal: Animal | None = None,
@@ -86,6 +87,7 @@ def make_pair(
         max_translation: the bone moves by U(-this, this) mm per axis against the grids' (uncut) centres.
         rotations: "uniform" over SO(3), or "axis-angle", the paper's angle U(-pi, pi) about a uniform axis.
         max_angle: largest relative rotation, in radians; smaller than pi draws "axis-angle" within it.
+        matrix: the relation of the two (fixed to moving, LPS mm) instead of a drawn one.
         impostor: the moving scan is of another "animal", of a "relative" in shape space, or of the "mirror" image.
         relative_amount: how far the relative is, 0 to 1.
         fixed_animal, moving_animal: scan these instead; they make an impostor when they differ.
@@ -104,6 +106,8 @@ def make_pair(
         raise ValueError(f"impostor {impostor!r} is unknown; give one of {', '.join(IMPOSTORS)}")
     if scale not in (None, *SCALES):
         raise ValueError(f"scale {scale!r} is unknown; give one of {', '.join(SCALES)}")
+    if background not in (None, *BACKGROUNDS):
+        raise ValueError(f"background {background!r} is unknown; give one of {', '.join(BACKGROUNDS)}")
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; give a fraction above 0 and at most 1")
     generator = np.random.default_rng([seed, 0])
@@ -125,7 +129,9 @@ def make_pair(
     jitter = generator.uniform(-1, 1, 3) * min(0.25, max_translation)
     shift = generator.uniform(-1, 1, 3) * max_translation
     fixed_pose = _rigid(fixed_turn, fixed_grid.center + jitter - fixed_turn @ CENTER)
-    matrix = _rigid(relative, moving_grid.center + shift - relative @ fixed_grid.center)
+    if matrix is None:
+        matrix = _rigid(relative, moving_grid.center + shift - relative @ fixed_grid.center)
+    matrix = np.array(matrix, float)
     moving_pose = matrix @ fixed_pose
 
     options = dict(scale=scale, background=background, clean=clean)
@@ -155,8 +161,8 @@ def make_pair(
         "uptake_hu": sessions[1].uptake,
         "noise_hu": [session.noise for session in sessions],
         "fragments": [len(session.fragments) for session in sessions],
-        "rotation_deg": float(np.degrees(_angle(relative))),
-        "shift_mm": shift.tolist(),
+        "rotation_deg": float(np.degrees(_angle(matrix[:3, :3]))),
+        "shift_mm": (matrix[:3, :3] @ fixed_grid.center + matrix[:3, 3] - moving_grid.center).tolist(),
         "shared": shared,
         "impostor": impostor,
         "osteoarthritis": fixed_animal.shape.osteoarthritis,
@@ -171,9 +177,13 @@ def make_pair(
 
 def target_registration_error(pair: SyntheticPair, matrix) -> float:
     """Mean distance, in mm, over the fixed scan's bone voxels, of where `matrix` puts them and where they are."""
-    points = pair.fixed.to_world(np.argwhere(pair.fixed_bone)[:, ::-1])
-    difference = np.asarray(matrix, float) - pair.matrix
-    return float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
+    difference = (np.asarray(matrix, float) - pair.matrix) @ pair.fixed.affine
+    flat, total = np.flatnonzero(pair.fixed_bone), 0.0
+    for start in range(0, flat.size, 1 << 20):
+        index = np.unravel_index(flat[start : start + (1 << 20)], pair.fixed_bone.shape)
+        moved = np.stack(index[::-1], -1) @ difference[:3, :3].T + difference[:3, 3]
+        total += np.linalg.norm(moved, axis=1).sum()
+    return float(total / flat.size)
 
 
 def random_rotation(generator: np.random.Generator, rotations: str = "uniform", max_angle: float = np.pi) -> np.ndarray:
@@ -250,7 +260,8 @@ def _rigid(rotation, translation) -> np.ndarray:
 
 
 def _angle(rotation) -> float:
-    return float(np.arctan2(np.linalg.norm(rotation - rotation.T) / np.sqrt(2) / 2 * 1.0, (np.trace(rotation) - 1) / 2))
+    """Of a ``(3, 3)`` rotation, in radians, by its sine and its cosine."""
+    return float(np.arctan2(np.linalg.norm(rotation - rotation.T) / np.sqrt(8), (np.trace(rotation) - 1) / 2))
 
 
 def _as_numpy(scan: Scan, arrays: Arrays, session: Session) -> Scan:

@@ -15,6 +15,8 @@ from .volume import ScanError, Volume
 # The histogram and the half-maximum are taken from a preview of about this many voxels an axis.
 PREVIEW_SIZE = 128
 HISTOGRAM_BINS = 256
+# What Otsu's method parts off is parted again while it holds more than this share of the scan.
+BRIGHTEST_SHARE = 0.08
 # Below this ratio of bone contrast to noise in the preview, nothing tells bone from noise.
 LEAST_CONTRAST_TO_NOISE = 4.0
 # Fewer bone voxels than this are no object to align.
@@ -54,7 +56,7 @@ def preview(volume: Volume) -> np.ndarray:
 def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.ndarray | None = None) -> BoneScale:
     """The bone threshold and the level of dense bone of a scan.
 
-    The start is the threshold of Otsu's method (IEEE Trans. SMC 9:62, 1979), applied twice upwards; it is
+    The start is the threshold of Otsu's method (IEEE Trans. SMC 9:62, 1979), applied repeatedly upwards; it is
     then moved to half way between the grey value inside the bone and the one just around it, the half-maximum-height
     rule, which places the bone's surface right whatever the scanner's scale and whatever the bone lies in: air, water,
     dense fixative, bright muscle.
@@ -76,7 +78,12 @@ def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.nda
     valid = image[np.isfinite(image)]
     if threshold is None:
         smooth = _smooth(image)
-        threshold = _half_maximum(image, smooth, _otsu_start(smooth[np.isfinite(smooth)]), volume.name)
+        threshold = _half_maximum(image, smooth)
+        if threshold is None:
+            raise ScanError(
+                f"{volume.name}: found no bone in it (nothing stands out from its surroundings); "
+                "give the bone threshold in the scan's units, or check that this is the right scan"
+            )
     elif not np.isfinite(threshold):
         raise ScanError(f"{volume.name}: the bone threshold {threshold} is not a number; give one in the scan's units")
     bone = valid[valid > threshold]
@@ -98,15 +105,6 @@ def _smooth(image: np.ndarray) -> np.ndarray:
     return np.where(inside, mean, np.nan)
 
 
-def _otsu_start(values: np.ndarray) -> float:
-    """A threshold among the brightest material: the class that Otsu's method parts off, parted once more.
-
-    Too high a start does no harm, since the half-maximum rule comes down from it to the bone's own surface; from too
-    low a one it would stop at the surface of the soft tissue.
-    """
-    return _otsu(values[values > _otsu(values)])
-
-
 def _otsu(values: np.ndarray) -> float:
     if values.size == 0:
         return np.inf
@@ -118,37 +116,51 @@ def _otsu(values: np.ndarray) -> float:
     below = np.cumsum(counts)[:-1] / counts.sum()
     moment = np.cumsum(counts * centers)[:-1] / counts.sum()
     mean = (counts * centers).sum() / counts.sum()
-    between = np.divide((mean * below - moment) ** 2, below * (1 - below), out=np.zeros_like(below), where=below > 0)
+    between = np.divide((mean * below - moment) ** 2, below * (1 - below), out=np.zeros_like(below), where=(below > 0) & (below < 1))
     return float(edges[np.argmax(between) + 1])
 
 
-def _half_maximum(image: np.ndarray, smooth: np.ndarray, start: float, name: str) -> float:
-    threshold = start
+def _half_maximum(image: np.ndarray, smooth: np.ndarray) -> float | None:
+    """Half way between bone and what is around it, from the brightest material downwards; None where there is none.
+
+    The start is the class that Otsu's method parts off, parted again until it is a small share of the scan. Too high a
+    start does no harm, since the half-maximum rule comes down from it to the bone's own surface; from too low a one it
+    would stop at the surface of the soft tissue. Only where so little is so bright that it makes no object do the lower
+    starts get their turn.
+    """
+    values = smooth[np.isfinite(smooth)]
+    above, starts = values, []
+    while above.size > BRIGHTEST_SHARE * values.size and (not starts or np.ptp(above) > 0):
+        starts.append(_otsu(above))
+        above = above[above > starts[-1]]
+    for start in reversed(starts):
+        threshold = _half_maximum_from(image, smooth, start)
+        if threshold is not None:
+            return threshold
+    return None
+
+
+def _half_maximum_from(image: np.ndarray, smooth: np.ndarray, threshold: float) -> float | None:
     for _ in range(8):
-        bone = smooth > threshold
-        bone = _largest(bone)
+        bone = _largest(smooth > threshold)
         if bone.sum() < LEAST_BONE_VOXELS:
-            break
+            return None
         near = ndimage.binary_dilation(bone, iterations=2)
         around = ndimage.binary_dilation(near, iterations=3) & ~near & np.isfinite(smooth)
         if around.sum() < LEAST_BONE_VOXELS:
             around = ~bone & np.isfinite(smooth)
         if not around.any():
-            break
-        inside, outside = np.percentile(smooth[bone], 75), np.median(smooth[around])
+            return None
+        inside, outside = np.percentile(smooth[bone], 75), np.percentile(smooth[around], 80)
+        # Of what lies around, soft tissue rather than the air beside it: a high percentile, not the median.
         noise = 1.4826 * np.median(np.abs(image[around] - np.median(image[around])))
         if inside - outside < LEAST_CONTRAST_TO_NOISE * noise / np.sqrt(27):
-            break
+            return None
         moved = (inside + outside) / 2
         if abs(moved - threshold) < 0.01 * (inside - outside):
-            return float(moved)
+            break
         threshold = moved
-    else:
-        return float(threshold)
-    raise ScanError(
-        f"{name}: found no bone in it (nothing stands out from its surroundings); "
-        "give the bone threshold in the scan's units, or check that this is the right scan"
-    )
+    return float(threshold)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

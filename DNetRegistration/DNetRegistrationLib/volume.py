@@ -164,7 +164,8 @@ def read_volume(path, spacing=None, series=None, name: str | None = None, role: 
     from .reading import read_image
 
     path = Path(path)
-    name = path.name or str(path) if name is None else name
+    if name is None:
+        name = path.name or str(path)
     if spacing is not None:
         spacing = _checked_spacing(spacing, str(path), _option(role, "spacing"))
     found = read_image(path, series, _option(role, "series"))
@@ -174,10 +175,8 @@ def read_volume(path, spacing=None, series=None, name: str | None = None, role: 
     else:
         remedy = f"give the true voxel size in mm with {_option(role, 'spacing')}"
         if not found.knows_spacing:
-            told = volume.spacing[:2]
-            hint = (
-                "" if np.all(told == 1) else f" (in the slices: {told[0]:.6g} x {told[1]:.6g} mm, but not between them)"
-            )
+            x, y, _ = volume.spacing
+            hint = "" if x == y == 1 else f" (in the slices: {x:.6g} x {y:.6g} mm, but not between them)"
             raise ScanError(f"{path}: its kind of file does not store the voxel size{hint}; {remedy}")
         doubt = spacing_doubt(volume)
         if doubt is not None:
@@ -302,7 +301,7 @@ def _checked_spacing(spacing, name: str, option: str = "spacing=") -> np.ndarray
     except (TypeError, ValueError):
         values = np.empty(0)
     if values.shape not in ((), (1,), (3,)):
-        raise ScanError(f"{name}: the spacing {spacing!r} is not one number or three (x, y, z); correct {option}")
+        raise ScanError(f"{name}: the spacing {spacing} is not one number or three (x, y, z); correct {option}")
     if not (np.isfinite(values) & (values > 0)).all():
         text = ", ".join(f"{v:g}" for v in values.ravel())
         raise ScanError(f"{name}: the spacing is {text}; it must be positive and finite, in mm: correct {option}")

@@ -15,8 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .files import staged
-from .volume import ScanError
+from .files import ScanError, staged, writing
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +65,7 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, card: dict[s
 
     Raises:
         WeightsError: another suffix, or weights that are not finite (in half precision).
-        OSError: the folder cannot be written.
+        ScanError: the files cannot be written there.
     """
     import torch
 
@@ -86,7 +85,7 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, card: dict[s
     torch.save({"format": _FORMAT, "network": network.name, "card": json.dumps(card), "state": state}, buffer)
     content = buffer.getvalue()
     card["sha256"] = hashlib.sha256(content).hexdigest()
-    with staged() as staging:
+    with staged() as staging, writing(path):
         staging.path(path).write_bytes(content)
         staging.path(_card_path(path)).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 

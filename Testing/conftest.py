@@ -1,0 +1,50 @@
+"""What all tests need: the library on the path, quiet and repeatable test tools, and the real scans."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "DNetRegistration"))
+
+# Repeatable, and no time limit per example: machines that run tests are shared and slow.
+settings.register_profile(
+    "quick",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scans beside the checkout; tests that need it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real scans are not here ({folder}); see the README on where they come from")
+    return folder
+
+
+@pytest.fixture
+def ankles(shared_data) -> Path:
+    """Real CT of two human ankles, 167 x 268 x 150 voxels of 1 mm, HU."""
+    return _present(shared_data / "visible-human-ankles" / "VHF_ankles_1mm.nii.gz")
+
+
+@pytest.fixture
+def trabecular_cube(shared_data) -> Path:
+    """Real micro-CT of human trabecular bone, 200^3 voxels of 19.5 um, 8 bit."""
+    return _present(shared_data / "lhdl-trabecular" / "3155_D_4_bc.nrrd")
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        pytest.skip(f"the real scan is not here ({path})")
+    return path
