@@ -87,7 +87,8 @@ def test_moving_scan_shows_the_bone_where_the_matrix_says(grids):
     seen = np.all((at > 1) & (at < np.array(pair.moving.voxels.shape) - 2), axis=-1)
     moved = ndimage.map_coordinates(pair.moving.voxels, np.moveaxis(at, -1, 0), order=3)
     # Both blurred, so that what remains of the grids' different boxes is small.
-    first, second = (ndimage.gaussian_filter(v, 1.5) for v in (pair.fixed.voxels, np.where(seen, moved, pair.fixed.voxels)))
+    moved = np.where(seen, moved, pair.fixed.voxels)
+    first, second = (ndimage.gaussian_filter(v, 1.5) for v in (pair.fixed.voxels, moved))
     well = ndimage.binary_erosion(seen, iterations=6)
     assert np.corrcoef(first[well], second[well])[0, 1] > 0.99
     # Boxes of two shapes and an interpolation blur differently: second derivatives take that up, apart from the shift.
@@ -210,7 +211,7 @@ def test_target_registration_error_is_the_mean_over_bone(pair):
 def test_random_rotations_have_their_distributions():
     generator = np.random.default_rng(0)
     uniform = np.array([random_rotation(generator) for _ in range(4000)])
-    np.testing.assert_allclose(uniform @ uniform.transpose(0, 2, 1), np.broadcast_to(np.eye(3), uniform.shape), atol=1e-12)
+    assert np.abs(uniform @ uniform.transpose(0, 2, 1) - np.eye(3)).max() < 1e-12
     np.testing.assert_allclose(np.linalg.det(uniform), 1)
     # Haar: the mean rotation is zero, and the angle's mean is pi/2 + 2/pi.
     assert np.abs(uniform.mean(0)).max() < 0.04
@@ -280,17 +281,19 @@ def test_contrast_brightens_cartilage_only_in_the_twin():
     pose, grid = pose_at(2, (0, 0, 0), (0.0, 0.0, -0.1)), Grid.centered(60, 0.03)
     plain = Session.draw(1, animal, scale="hu", background="water")
     twin = Session.draw(1, animal, contrast=True, scale="hu", background="water")
-    first, second = (scan(animal, replace(s, noise=0.0, rings=0.0), grid, pose) for s in (plain, twin))
+    first, second = (scan(animal, replace(s, noise=0.0, rings=0.0, blur=0.0), grid, pose) for s in (plain, twin))
     assert np.array_equal(first.cartilage, second.cartilage)
-    cartilage = first.cartilage > 200
-    assert cartilage.sum() > 200 and not (cartilage & first.bone).any()
-    assert abs(np.median(first.voxels[cartilage]) - plain.cartilage) < 250
-    assert np.median(second.voxels[cartilage]) - np.median(first.voxels[cartilage]) > 0.45 * twin.uptake
+    cartilage = first.cartilage > 250
+    assert cartilage.sum() > 100 and not (cartilage & first.bone).any()
+    assert abs(np.median(first.voxels[cartilage]) - plain.cartilage) < 50
+    assert np.median(second.voxels[cartilage]) - np.median(first.voxels[cartilage]) > 0.6 * twin.uptake
     inside = ndimage.binary_erosion(first.bone)
     assert np.median(np.abs(first.voxels[inside].astype(int) - second.voxels[inside])) < 150
 
 
-@pytest.mark.parametrize("scale, dtype", [("hu", "int16"), ("raw", "uint16"), ("byte", "uint8"), ("attenuation", "float32")])
+@pytest.mark.parametrize(
+    "scale, dtype", [("hu", "int16"), ("raw", "uint16"), ("byte", "uint8"), ("attenuation", "float32")]
+)
 def test_scales(scale, dtype):
     pair = make_pair(3, size=32, spacing=0.16, scale=scale, background="fixative", contrast=False)
     assert pair.fixed.voxels.dtype == pair.moving.voxels.dtype == dtype
@@ -355,7 +358,8 @@ def test_synthesize_writes_pairs_with_their_truth(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"impostor": "cat"}, {"scale": "mm"}, {"keep": 0.0}, {"keep": 1.5}, {"rotations": "euler"}, {"background": "oil"}]
+    "options",
+    [{"impostor": "cat"}, {"scale": "mm"}, {"keep": 0.0}, {"keep": 1.5}, {"rotations": "euler"}, {"background": "oil"}],
 )
 def test_bad_options_are_named(options):
     value = str(next(iter(options.values())))

@@ -79,7 +79,7 @@ class Tissue:
 
 
 class Bone:
-    """An animal's tibia ready for evaluation with NumPy or torch. Points are flat arrays x, y, z in its frame, in mm."""
+    """An animal's tibia, ready for evaluation. Points are flat float32 arrays x, y, z in the animal's frame, in mm."""
 
     def __init__(self, animal: Animal, arrays: Arrays) -> None:
         shape = self.shape = animal.shape
@@ -112,7 +112,8 @@ class Bone:
         dx, dy = x - axis_x, y - axis_y
         column = (xp.arctan2(dy, dx) + np.pi) * (ANGLES / (2 * np.pi))
         mantle_at = _cell(arrays, row_index, row_weight, xp.clip(column, 0, ANGLES - 0.001), ANGLES + 1)
-        side = (self._look(0, self.mantle, mantle_at) - xp.sqrt(dx * dx + dy * dy)) * self._look(1, self.mantle, mantle_at)
+        side = self._look(0, self.mantle, mantle_at) - xp.sqrt(dx * dx + dy * dy)
+        side = side * self._look(1, self.mantle, mantle_at)
 
         y_row = xp.clip((y + XY_HALF) / XY_STEP, 0, self.columns - 1.001)
         x_column = xp.clip((x + XY_HALF) / XY_STEP, 0, self.columns - 1.001)

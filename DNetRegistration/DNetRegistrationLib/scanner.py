@@ -46,7 +46,8 @@ class Grid:
         """A grid by the world position of its middle; size and spacing along x, y, z or one number for all."""
         size = tuple(int(n) for n in np.broadcast_to(size, 3))
         affine = np.eye(4)
-        affine[:3, :3] = (np.eye(3) if direction is None else np.asarray(direction, float)) * np.broadcast_to(spacing, 3)
+        direction = np.eye(3) if direction is None else np.asarray(direction, float)
+        affine[:3, :3] = direction * np.broadcast_to(spacing, 3)
         affine[:3, 3] = np.asarray(center, float) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
         return cls(size, affine)
 
@@ -188,7 +189,8 @@ def _strand(generator, bone: Bone, soft: float) -> Strand:
     if generator.random() < 0.3:
         rim = np.array([generator.normal(0, 0.2), generator.normal(0, 0.3), 0.2])
     away = np.array([0.4 * np.cos(angle), 0.4 * np.sin(angle), 1.0]) + generator.normal(0, 0.4, 3)
-    return Strand(rim, rim + away * generator.uniform(0.5, 1.3), generator.uniform(0.1, 0.28), soft + generator.uniform(20, 200))
+    end = rim + away * generator.uniform(0.5, 1.3)
+    return Strand(rim, end, generator.uniform(0.1, 0.28), soft + generator.uniform(20, 200))
 
 
 def _fibres(generator) -> Waves:
@@ -319,7 +321,7 @@ class _Scanner:
 
     def _slab(self, low, high, near):
         """HU, mineral fraction and cartilage fraction of padded slices low to high (in the grid's own numbering)."""
-        arrays, xp, session = self.arrays, self.xp, self.session
+        arrays, session = self.arrays, self.session
         radius = self.radius
         nx, ny = int(self.size[0]), int(self.size[1])
         slab, texture = arrays.zeros((high - low, ny, nx)), arrays.zeros((high - low, ny, nx))
@@ -371,7 +373,7 @@ class _Scanner:
         return self.arrays.array(self.affine[:3, :3] @ index.T)
 
     def _field(self, waves: Waves, low, high):
-        """A random field on the slices low to high: waves on a grid are products along its axes, hence one matrix product."""
+        """A random field on slices low to high: on a grid, waves are products along its axes: one matrix product."""
         arrays, radius = self.arrays, self.radius
         phase = waves.phases + self.affine[:3, 3] @ waves.vectors
         x = np.exp(1j * (self._axis(0, -radius, self.size[0] - radius) @ waves.vectors))

@@ -34,14 +34,21 @@ class SearchPlan:
         finalists: poses refined at the working spacing.
     """
 
-    rotations: int = 2304
-    factor: int = 4
-    grid: int = 24
-    candidates: int = 32
-    finalists: int = 4
+    rotations: int
+    factor: int
+    grid: int
+    candidates: int
+    finalists: int
 
 
-FAST = SearchPlan()
+# The first serves bones with an outline, the second what the first does not find, at five times the cost.
+FAST = SearchPlan(rotations=1536, factor=4, grid=24, candidates=32, finalists=4)
+THOROUGH = SearchPlan(rotations=6144, factor=4, grid=24, candidates=160, finalists=8)
+
+# Rotations worked on at once.
+BATCH = 64
+# Overlaps that hold less than this share of the two images' energy are not believed any more than this one.
+LEAST_SHARED = 0.25
 
 
 def search(
@@ -55,16 +62,17 @@ def search(
     Returns:
         ``(h, 4, 4)`` float64 transforms, fixed to moving, LPS mm, and ``(h,)`` their overlap-aware correlations.
     """
-    coarse = correlate_rotations(fixed, moving, plan, check)
-    half_fixed, half_moving = pool_image(cube_image(fixed), 2), pool_image(cube_image(moving), 2)
-    poses = refine_poses(half_fixed, half_moving, coarse, 2500, 8)
-    check(0.9)
-    poses = distinct(poses, overlap_correlation(half_fixed, half_moving, poses), plan.finalists, fixed.center)
-    whole_fixed, whole_moving = cube_image(fixed), cube_image(moving)
-    poses = refine_poses(whole_fixed, whole_moving, poses, 6000, 8)
-    scores = overlap_correlation(whole_fixed, whole_moving, poses)
-    order = scores.argsort(descending=True)
-    return poses[order], scores[order]
+    poses = correlate_rotations(fixed, moving, plan, lambda fraction: check(0.8 * fraction))
+    fixed_image, moving_image = cube_image(fixed), cube_image(moving)
+    for factor, points, count in ((2, 2500, plan.finalists), (1, 6000, plan.finalists)):
+        check(0.8 if factor == 2 else 0.9)
+        level_fixed, level_moving = pool_image(fixed_image, factor), pool_image(moving_image, factor)
+        template = edge_template(level_fixed, points)
+        poses = gauss_newton(template, level_moving, poses, 8, tolerance=0.02 * fixed.spacing * factor).transforms
+        scores = overlap_correlation(level_fixed, level_moving, poses)
+        kept = distinct_indices(poses, scores, count, fixed.center)
+        poses, scores = poses[kept], scores[kept]
+    return poses, scores
 
 
 def cube_image(cube: CanonicalCube) -> BoneImage:
@@ -72,30 +80,28 @@ def cube_image(cube: CanonicalCube) -> BoneImage:
     return BoneImage(cube.image, cube.affine, cube.inside)
 
 
-def refine_poses(fixed: BoneImage, moving: BoneImage, poses: Tensor, points: int, iterations: int) -> Tensor:
-    """Gauss-Newton from each of ``(h, 4, 4)`` poses."""
-    template = edge_template(fixed, points)
-    return gauss_newton(template, moving, poses, iterations, tolerance=0.02 * float(fixed.spacing.min())).transforms
-
-
-def distinct(poses: Tensor, scores: Tensor, count: int, center: np.ndarray, angle: float = 0.15, shift: float = 0.2) -> Tensor:
-    """The `count` best poses, no two of them within `angle` (rad) and `shift` (mm at `center`) of each other."""
+def distinct_indices(
+    poses: Tensor, scores: Tensor, count: int, center: np.ndarray, angle: float = 0.15, shift: float = 0.2
+) -> list[int]:
+    """Which are the `count` best poses, best first, no two within `angle` (rad) and `shift` (mm at `center`) of each other."""
     points = poses @ torch.as_tensor(np.append(center, 1.0))
     kept: list[int] = []
-    for i in scores.argsort(descending=True).tolist():
-        trace = torch.einsum("kij,ij->k", poses[kept, :3, :3], poses[i, :3, :3]) if kept else torch.empty(0)
-        near = (trace > 1 + 2 * np.cos(angle)) & ((points[kept] - points[i]).norm(dim=-1) < shift) if kept else trace > 0
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        trace = (poses[kept, :3, :3] * poses[i, :3, :3]).sum((1, 2))
+        near = (trace > 1 + 2 * np.cos(angle)) & ((points[kept] - points[i]).norm(dim=-1) < shift)
         if not near.any():
             kept.append(i)
             if len(kept) == count:
                 break
-    return poses[kept]
+    return kept
 
 
-def band_pass(image: Tensor, inside: Tensor, sigma: float = 2.0) -> Tensor:
-    """An image less its local mean inside the field of view, zero outside: where bone is denser than around it."""
-    weight = gaussian(inside, sigma)
-    return (image - gaussian(image * inside, sigma) / weight.clamp(min=1e-3)) * inside
+def band_pass(image: BoneImage, sigma: float = 1.0) -> Tensor:
+    """An image less its local mean inside the field of view, zero outside: where bone is denser than around it.
+
+    So much of a bone's shape as a correlation needs lies in its edges; its bulk only pulls centroids together.
+    """
+    return (image.values - gaussian(image.values * image.inside, sigma) / gaussian(image.inside, sigma).clamp(min=1e-3)) * image.inside
 
 
 def gaussian(image: Tensor, sigma: float) -> Tensor:
@@ -114,45 +120,70 @@ def gaussian(image: Tensor, sigma: float) -> Tensor:
     return out[0, 0]
 
 
-def correlate_rotations(fixed: CanonicalCube, moving: CanonicalCube, plan: SearchPlan, check) -> Tensor:
-    """``(candidates, 4, 4)`` poses of highest correlation over all rotations and translations of the coarse grid."""
-    device = fixed.image.device
-    grid = plan.grid
-    size = fixed.image.shape[0] // plan.factor
-    spacing = fixed.spacing * plan.factor
-    small_fixed, small_moving = (_coarse(cube, plan.factor) for cube in (fixed, moving))
+def correlate_rotations(
+    fixed: CanonicalCube, moving: CanonicalCube, plan: SearchPlan, check: Callable[[float], None] = lambda fraction: None
+) -> Tensor:
+    """``(candidates, 4, 4)`` poses of highest correlation over all rotations and translations of the coarse grid.
 
-    padded = torch.zeros(grid, grid, grid, device=device)
+    The score of a pose is the covariance of the band-passed images where they overlap, divided by the geometric mean of
+    two norms: that of the whole images, which asks for much overlap, and that of what lies in the overlap, which does
+    not punish what a field of view cuts away. The latter is smooth, and computed on a grid half as fine.
+    """
+    device, grid, factor = fixed.image.device, plan.grid, plan.factor
+    size, spacing = fixed.image.shape[0] // factor, fixed.spacing * factor
+    small_fixed, small_moving = (pool_image(cube_image(cube), factor) for cube in (fixed, moving))
+    target, source = band_pass(small_fixed), band_pass(small_moving)
     low = (grid - size) // 2
-    padded[low : low + size, low : low + size, low : low + size] = small_fixed
-    spectrum = torch.fft.rfftn(padded).conj()
+    target, seen = (F.pad(x, (low, grid - size - low) * 3) for x in (target, small_fixed.inside))
+    energy = (target.square().sum() * source.square().sum()).sqrt()
+    spectrum = torch.fft.rfftn(target).conj()
+    squared_spectrum, seen_spectrum = (torch.fft.rfftn(_halved(x)).conj() for x in (target.square(), seen))
+
+    def correlate(images: Tensor, with_spectrum: Tensor) -> Tensor:
+        transformed = torch.fft.rfftn(images, dim=(1, 2, 3)) * with_spectrum
+        return torch.fft.irfftn(transformed, s=images.shape[1:], dim=(1, 2, 3))
 
     # Rotated copies of the moving cube about its centre: voxel x of a copy shows the moving cube at R x.
     rotations = spiral_rotations(plan.rotations)
-    axis = (torch.arange(grid, device=device) - (grid - 1) / 2) / (size / 2)
-    lattice = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).view(-1, 3)
-    batch = 64
-    peaks, where = [], []
-    for start in range(0, plan.rotations, batch):
-        check(0.8 * start / plan.rotations)
-        chunk = rotations[start : start + batch].float().to(device)
-        points = (lattice @ chunk.transpose(-1, -2)).view(-1, grid, grid, grid, 3)
-        turned = F.grid_sample(small_moving[None, None].expand(len(chunk), -1, -1, -1, -1), points, align_corners=False)[:, 0]
-        correlation = torch.fft.irfftn(torch.fft.rfftn(turned, dim=(1, 2, 3)) * spectrum, s=(grid,) * 3, dim=(1, 2, 3))
-        best = correlation.flatten(1).max(-1)
-        peaks.append(best.values)
+    lattice, half_lattice = (_lattice(grid // k, k * 2 / size, device) for k in (1, 2))
+    scores, where = [], []
+    for start in range(0, plan.rotations, BATCH):
+        check(start / plan.rotations)
+        chunk = rotations[start : start + BATCH].float().to(device)
+        turned = _turned(source, lattice, chunk)
+        turned_seen = _turned(small_moving.inside, half_lattice, chunk)
+        covariance = correlate(turned, spectrum)
+        shared_fixed = correlate(turned_seen, squared_spectrum)
+        shared_moving = correlate(_halved(turned.square()), seen_spectrum)
+        # Sums over halved grids stand for eight times as many voxels.
+        shared = (8 * (shared_fixed.clamp(min=0) * shared_moving.clamp(min=0)).sqrt() / energy).clamp(min=LEAST_SHARED)
+        for axis in (1, 2, 3):
+            shared = shared.repeat_interleave(2, axis)
+        best = (covariance / shared.sqrt()).flatten(1).max(-1)
+        scores.append(best.values)
         where.append(best.indices)
-    peaks, where = torch.cat(peaks).cpu(), torch.cat(where).cpu()
+    scores, where = torch.cat(scores).cpu(), torch.cat(where).cpu()
 
     # A peak at shift s: fixed(x) matches the copy at x + s, that is the moving cube at R (x + s).
     shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()
     shift = torch.where(shift > grid / 2, shift - grid, shift) * spacing
-    rotated_shift = (rotations @ shift[..., None])[..., 0]
     fixed_center, moving_center = torch.from_numpy(fixed.center), torch.from_numpy(moving.center)
-    poses = rigid(rotations, moving_center + rotated_shift - rotations @ fixed_center)
-    return distinct(poses, peaks, plan.candidates, fixed.center, angle=0.12, shift=0.5 * spacing)
+    poses = rigid(rotations, moving_center + (rotations @ (shift - fixed_center)[..., None])[..., 0])
+    return poses[distinct_indices(poses, scores, plan.candidates, fixed.center, angle=0.12, shift=0.5 * spacing)]
 
 
-def _coarse(cube: CanonicalCube, factor: int) -> Tensor:
-    image = pool_image(cube_image(cube), factor)
-    return band_pass(gaussian(image.values, 0.7), image.inside)
+def _halved(images: Tensor) -> Tensor:
+    return F.avg_pool3d(images[None] if images.dim() == 3 else images, 2).view(*images.shape[:-3], *(n // 2 for n in images.shape[-3:]))
+
+
+def _lattice(grid: int, step: float, device: torch.device) -> Tensor:
+    """``(1, grid^3, 3)`` positions (x, y, z) in half edges of the cube, as `grid_sample` wants them."""
+    axis = (torch.arange(grid, device=device) - (grid - 1) / 2) * step
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).view(1, -1, 3)
+
+
+def _turned(image: Tensor, lattice: Tensor, rotations: Tensor) -> Tensor:
+    """``(b, n, n, n)`` copies of a cubic image, each turned by the inverse of one of ``(b, 3, 3)`` rotations."""
+    grid = round(lattice.shape[1] ** (1 / 3))
+    points = (lattice @ rotations.transpose(-1, -2)).view(-1, grid, grid, grid, 3)
+    return F.grid_sample(image.expand(len(rotations), 1, *image.shape), points, align_corners=False)[:, 0]

@@ -186,8 +186,9 @@ class _Growth:
         around = np.gradient(np.pad(radius[:, :-1], ((0, 0), (1, 2)), "wrap"), angle[1] - angle[0], axis=1)[:, 1:-1]
         tilt = 1 / np.sqrt(1 + (around / radius) ** 2 + np.gradient(radius, Z_STEP, axis=0) ** 2)
 
-        cortex = profile((0.4, 0.11), (-0.5, 0.10), (-1.0, 0.11), (-1.6, 0.12), (-2.4, 0.16), (-3.4, 0.20), (-6.0, 0.22),
-                         (-12.0, 0.22))  # fmt: skip
+        cortex = profile(
+            (0.4, 0.11), (-0.5, 0.10), (-1.0, 0.11), (-1.6, 0.12), (-2.4, 0.16), (-3.4, 0.20), (-6.0, 0.22)
+        )
         cortex = (cortex * gene(1.0, 0.08))[:, None] * (1 + gene(0, 0.15) * cosine + gene(0, 0.12) * np.cos(2 * angle))
         cortex = self.size * np.clip(cortex + 0.35 * crest * self._bump(crest_at, 0.35), 0.07, 0.6)
 

@@ -187,7 +187,7 @@ def target_registration_error(pair: SyntheticPair, matrix) -> float:
 
 
 def random_rotation(generator: np.random.Generator, rotations: str = "uniform", max_angle: float = np.pi) -> np.ndarray:
-    """A ``(3, 3)`` rotation: "uniform" on SO(3), or "axis-angle", angle U(-max, max) about a uniform axis (Sec. 2.3)."""
+    """A ``(3, 3)`` rotation: "uniform" on SO(3), or "axis-angle": angle U(-max, max), axis uniform (Sec. 2.3)."""
     if rotations not in ("uniform", "axis-angle"):
         raise ValueError(f"rotations {rotations!r} is unknown; give uniform or axis-angle")
     if rotations == "uniform" and max_angle >= np.pi:
@@ -277,12 +277,13 @@ def _cut_affine(grid: Grid, cut) -> np.ndarray:
 
 def _cuts(generator, scans, grids, matrix, keep):
     """Slices (z, y, x) to keep of both scans, and the share of the smaller visible bone that both show."""
-    # A tenth of a millimetre between them is plenty to measure overlap.
-    points = [np.argwhere(one.bone[::2, ::2, ::2]) * 2 for one in scans]
+    # Some thousand points are plenty to measure overlap.
+    steps = [max(1, min(one.bone.shape) // 32) for one in scans]
+    points = [np.argwhere(one.bone[::s, ::s, ::s]) * s for one, s in zip(scans, steps, strict=True)]
     best = None
     for _ in range(50 if keep < 1 else 1):
         cuts = [_cut(generator, one.bone, generator.uniform(keep, 1)) for one in scans]
-        shared = _shared(points, cuts, grids, matrix)
+        shared = _shared(points, steps, cuts, grids, matrix)
         if best is None or shared > best[1]:
             best = cuts, shared
         if shared >= SHARED:
@@ -301,13 +302,13 @@ def _cut(generator, bone, fraction):
     return tuple(cut)
 
 
-def _shared(points, cuts, grids, matrix) -> float:
+def _shared(points, steps, cuts, grids, matrix) -> float:
     def inside(index, cut):
         return np.all([(index[:, a] >= cut[a].start) & (index[:, a] <= cut[a].stop - 1) for a in range(3)], axis=0)
 
     seen = [p[inside(p, cut)] for p, cut in zip(points, cuts, strict=True)]
     # The smaller one's bone, taken into the other scan.
-    volumes = [len(s) * np.prod(g.spacing) for s, g in zip(seen, grids, strict=True)]
+    volumes = [len(s) * np.prod(g.spacing) * step**3 for s, g, step in zip(seen, grids, steps, strict=True)]
     small = int(volumes[1] < volumes[0])
     world = matrix if small == 0 else np.linalg.inv(matrix)
     other = np.linalg.inv(grids[1 - small].affine) @ world @ grids[small].affine
