@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -104,6 +104,69 @@ class CanonicalCube:
         return affine
 
 
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan, ready to be aligned.
+
+    Attributes:
+        native: its voxels.
+        levels: its bone images, finest first; the last is near the working spacing.
+        place: where its bone is.
+        cube: its canonical cube.
+    """
+
+    native: NativeScan
+    levels: list[BoneImage]
+    place: BonePlace
+    cube: CanonicalCube
+
+    @property
+    def images(self) -> list[BoneImage | NativeScan]:
+        """Every resolution there is, finest first."""
+        pooled = not np.array_equal(self.levels[0].affine, self.native.affine)
+        return [self.native, *self.levels] if pooled else list(self.levels)
+
+    def image_near(self, spacing: float) -> BoneImage | NativeScan:
+        """The image whose voxel size comes closest to `spacing` mm."""
+        return min(self.images, key=lambda image: abs(np.log(image.spacing.mean() / spacing)))
+
+    @property
+    def has_outline(self) -> bool:
+        """Whether the bone ends within the field of view, mostly, rather than filling it from border to border."""
+        values = self.levels[-1].values
+        faces = [values.select(axis, side) for axis in range(3) for side in (0, -1)]
+        border = sum(float(face.sum()) for face in faces) / sum(face.numel() for face in faces)
+        return border < 0.5 * float(values.mean())
+
+    def mirrored(self) -> PreparedScan:
+        """The scan as it would be of the mirror image of its bone (x reversed), without its native voxels' resolution."""
+        flip = np.diag((-1.0, 1.0, 1.0, 1.0))
+        levels = [replace(level, affine=flip @ level.affine) for level in self.levels]
+        cube = replace(
+            self.cube,
+            image=self.cube.image.flip(-1),
+            inside=self.cube.inside.flip(-1),
+            center=self.cube.center * flip.diagonal()[:3],
+        )
+        place = replace(self.place, center=cube.center)
+        return PreparedScan(replace(self.native, affine=flip @ self.native.affine), levels, place, cube)
+
+
+def prepare(
+    fixed: NativeScan, moving: NativeScan, spacing: float | None = None, check: Callable[[], None] = lambda: None
+) -> tuple[PreparedScan, PreparedScan]:
+    """Both scans with their bone images and cubes, at one working spacing (mm; None lets the bones decide)."""
+    pyramids = [bone_pyramid(scan, spacing or PAPER_SPACING, check) for scan in (fixed, moving)]
+    places = [place_of_bone(levels[-1]) for levels in pyramids]
+    working = spacing or working_spacing(*places)
+    prepared = []
+    for scan, levels, place in zip((fixed, moving), pyramids, places, strict=True):
+        check()
+        levels = extended(levels, working)
+        prepared.append(PreparedScan(scan, levels, place, canonical_cube(levels, place, working)))
+    return prepared[0], prepared[1]
+
+
 def native_scan(volume: Volume, scale: BoneScale, mask: np.ndarray | None, device: torch.device) -> NativeScan:
     """The scan as a tensor, which shares the volume's memory where its dtype allows."""
     voxels = np.ascontiguousarray(volume.voxels)
@@ -134,10 +197,13 @@ def bone_pyramid(scan: NativeScan, working: float, check: Callable[[], None] = l
         working: the coarsest voxel size in mm.
         check: called between slabs; whatever it raises ends the work.
     """
-    factors = _factors(scan.spacing, working)
-    levels = [_first_level(scan, factors, check)]
+    return extended([_first_level(scan, _factors(scan.spacing, working), check)], working)
+
+
+def extended(levels: list[BoneImage], working: float) -> list[BoneImage]:
+    """The levels and all further ones up to `working` mm."""
+    levels = list(levels)
     while max(factors := _factors(levels[-1].spacing, working)) > 1:
-        check()
         finer = levels[-1]
         inside = None if finer.inside is None else _pool(finer.inside, factors)
         levels.append(BoneImage(_pool(finer.values, factors), _coarser(finer.affine, factors), inside))
@@ -170,11 +236,7 @@ def _pool(values: Tensor, factors: tuple[int, int, int]) -> Tensor:
 
 def pool_image(image: BoneImage, factor: int) -> BoneImage:
     """Means over blocks of `factor` (a power of two) voxels an axis."""
-    while factor > 1:
-        inside = None if image.inside is None else _pool(image.inside, (2, 2, 2))
-        image = BoneImage(_pool(image.values, (2, 2, 2)), _coarser(image.affine, (2, 2, 2)), inside)
-        factor //= 2
-    return image
+    return extended([image], float(image.spacing.max()) * factor)[-1] if factor > 1 else image
 
 
 def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:

@@ -7,19 +7,25 @@ points' images. Any number of start transforms are refined at once; the code is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .preprocessing import BoneImage
-from .sampling import sample_linear
+from .filters import gaussian
+from .preprocessing import BoneImage, BonePlace, NativeScan, PreparedScan
+from .rigid import apply, inverse, nearest_rotation, rigid, rotation_from_axis_angle
 
 # Tukey's biweight loses 5 % of efficiency on normal noise at this multiple of the deviation.
 TUKEY = 4.685
 # Residuals below this (dense bone is 1) are never outliers: interpolation alone makes as much.
 LEAST_DEVIATION = 0.03
+# Neighbourhoods whose mean residual is below this are never one-sided.
+LEAST_ONE_SIDED = 0.05
+# Points at the working spacing, and at each finer one.
+WORKING_POINTS, FINER_POINTS = 16000, 64000
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Template:
 
     def local(self) -> Tensor:
         """``(n, 3)`` positions relative to `center`, in mm."""
-        linear = torch.as_tensor(self.affine[:3, :3], dtype=torch.float32, device=self.index.device)
+        linear = torch.tensor(self.affine[:3, :3], dtype=torch.float32, device=self.index.device)
         offset = torch.as_tensor(self.affine[:3, 3] - self.center, dtype=torch.float32, device=self.index.device)
         return self.index @ linear.T + offset
 
@@ -95,10 +101,10 @@ def erode(inside: Tensor) -> Tensor:
 def index_maps(template: Template, image_affine: np.ndarray, transforms: Tensor) -> Tensor:
     """``(h, 4, 4)`` float64: template index to image index through each world transform."""
     to_index = torch.from_numpy(np.linalg.inv(image_affine))
-    return to_index @ transforms @ torch.from_numpy(template.affine)
+    return to_index @ transforms @ torch.tensor(template.affine)
 
 
-def sample_through(template: Template, image: BoneImage, transforms: Tensor) -> tuple[Tensor, Tensor]:
+def sample_through(template: Template, image: BoneImage | NativeScan, transforms: Tensor) -> tuple[Tensor, Tensor]:
     """``(h, n)`` bone values of `image` at the template's points through each of ``(h, 4, 4)``, and their share inside."""
     maps = index_maps(template, image.affine, transforms).to(torch.float32).to(template.index.device)
     index = template.index @ maps[:, :3, :3].transpose(-1, -2) + maps[:, None, :3, 3]
@@ -124,7 +130,7 @@ class Fit:
 
 def gauss_newton(
     template: Template,
-    image: BoneImage,
+    image: BoneImage | NativeScan,
     transforms: Tensor,
     iterations: int,
     keep: Tensor | None = None,
@@ -144,9 +150,8 @@ def gauss_newton(
         tolerance: stop when no start moved a point at the template's radius by more than this, in mm.
     """
     local = template.local() / template.radius
+    # For rotation in radians times the radius and translation in mm: six numbers of like size.
     jacobian = torch.cat((torch.linalg.cross(local, template.gradient), template.gradient), dim=-1)
-    # Rotation in radians times the radius and translation in mm: six numbers of like size.
-    jacobian = torch.cat((jacobian[:, :3], jacobian[:, 3:]), dim=-1)
     base = torch.ones_like(template.values) if keep is None else keep
     gain = torch.ones(len(transforms), device=local.device)
     step = None
@@ -161,7 +166,7 @@ def gauss_newton(
         if iteration == iterations or (step is not None and float(step.abs().max()) < tolerance):
             break
         step, gain = _solve(jacobian, values, template.values, weight)
-        transforms = transforms @ torch.linalg.inv(motion(step, template.center, template.radius))
+        transforms = transforms @ inverse(motion(step, template.center, template.radius))
     return Fit(transforms, gain, residual, weight)
 
 
@@ -180,8 +185,8 @@ def _solve(jacobian: Tensor, values: Tensor, target: Tensor, weight: Tensor) -> 
     """Weighted least squares of ``values * gain - jacobian @ step = target``: steps (h, 6) float64, gains (h,)."""
     columns = torch.cat((-jacobian.expand(len(values), -1, -1), values[..., None]), dim=-1)
     weighted = columns * weight[..., None]
-    normal = (weighted.transpose(-1, -2) @ columns).double().cpu()
-    right = (weighted.transpose(-1, -2) @ target).double().cpu()
+    normal = (weighted.transpose(-1, -2) @ columns).cpu().double()
+    right = (weighted.transpose(-1, -2) @ target).cpu().double()
     ridge = 1e-6 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * torch.eye(7, dtype=torch.float64)
     solution = torch.linalg.solve(normal + ridge + 1e-12 * torch.eye(7, dtype=torch.float64), right)
     return solution[:, :6], solution[:, 6].clamp(0.2, 5.0).to(values)
@@ -189,8 +194,6 @@ def _solve(jacobian: Tensor, values: Tensor, target: Tensor, weight: Tensor) -> 
 
 def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
     """``(h, 4, 4)`` rigid motions of ``(h, 6)`` steps: rotation times `radius` about `center`, then translation, in mm."""
-    from .rigid import rigid, rotation_from_axis_angle
-
     vector = step[:, :3] / radius
     angle = vector.norm(dim=-1)
     # A step beyond a quarter radian is out of the linear model's reach.
@@ -201,16 +204,128 @@ def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
     return rigid(rotation, step[:, 3:] * shrink + middle - rotation @ middle)
 
 
-def bone_template(image: BoneImage, most: int = 20000) -> Template:
-    """Every voxel on or beside bone, thinned evenly to at most about `most`; gradients are left zero."""
-    near = torch.nn.functional.max_pool3d((image.values > 0.05).float()[None, None], 3, stride=1, padding=1)[0, 0] > 0
-    if image.inside is not None:
-        near &= image.inside > 0.999
-    chosen = near.view(-1).nonzero()[:, 0]
-    # A step that shares no factor with a row's length spreads the points over all rows.
-    step = max(1, -(-len(chosen) // most))
-    chosen = chosen[::step]
-    height, width = image.values.shape[1:]
-    index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1).float()
-    values = image.values.reshape(-1)[chosen]
-    return make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
+def native_template(scan: NativeScan, level: BoneImage, count: int) -> Template:
+    """About `count` native voxels within the steepest voxels of the level above, with values and central differences."""
+    edges = edge_template(level, count).index.long()
+    factors = torch.as_tensor(np.rint(level.spacing / scan.spacing), dtype=torch.long, device=edges.device)
+    corners = edges * factors
+    children = torch.cartesian_prod(*(torch.arange(int(f), device=edges.device) for f in factors))
+    index = (corners[:, None] + children).view(-1, 3)
+    # A step prime to the number of children takes every child in turn.
+    step = max(1, len(index) // count) | 1
+    index = index[::step]
+    depth, height, width = scan.raw.shape
+    limit = torch.tensor((width, height, depth), device=index.device)
+    index = index[((index > 0) & (index < limit - 1)).all(-1)]
+    flat = scan.raw.view(-1)
+    strides = (1, width, width * height)
+    at = index @ torch.tensor(strides, device=index.device)
+    gradient = torch.stack([(scan.bone(flat[at + s]) - scan.bone(flat[at - s])) / 2 for s in strides], dim=-1)
+    values = scan.bone(flat[at])
+    seen = (values + gradient.sum(-1)).isfinite()
+    to_world = torch.as_tensor(np.linalg.inv(scan.affine[:3, :3]), dtype=torch.float32, device=index.device)
+    return make_template(index[seen].float(), scan.affine, values[seen], gradient[seen] @ to_world)
+
+
+def one_sided(template: Template, fit: Fit, shape: torch.Size) -> Tensor:
+    """``(n,)`` weights of an image's edge points: 0 where a whole neighbourhood disagrees in one direction, else 1.
+
+    That is matter which only one scan shows: cartilage with contrast agent, a fragment, muscle. It is left out for good,
+    since its edge voxels, mixed with bone, deviate too little for the robust weight and pull all the same. A pose that is
+    still off deviates to both sides within a neighbourhood, and keeps its points.
+    """
+    x, y, z = template.index.long().unbind(-1)
+    grid = template.values.new_zeros(2, *shape)
+    grid[0, z, y, x] = fit.residual[0].clamp(-0.5, 0.5)
+    grid[1, z, y, x] = 1
+    mean = (gaussian(grid[0], 1.5) / gaussian(grid[1], 1.5).clamp(min=1e-3))[z, y, x].abs()
+    return (mean < max(3 * 1.4826 * float(mean.median()), LEAST_ONE_SIDED)).float()
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A refined pose.
+
+    Attributes:
+        pose: ``(4, 4)`` float64, fixed to moving, LPS mm: the mean of both directions.
+        disagreement: root mean square distance in mm between fixed-to-moving and the inverse of moving-to-fixed, at the
+            radius of the bone: what lacks to inverse consistency.
+        spacing: voxel size in mm at which it ended.
+    """
+
+    pose: Tensor
+    disagreement: float
+    spacing: float
+
+
+def refine(
+    fixed: PreparedScan,
+    moving: PreparedScan,
+    pose: Tensor,
+    native: bool,
+    check: Callable[[float], None] = lambda fraction: None,
+) -> Refined:
+    """Refines one ``(4, 4)`` pose in both directions, at the working spacing and, if `native`, on from there.
+
+    Each scan is the template once, and the two results are averaged: what pulls one of them, such as contrast agent that
+    only one scan shows, pulls the other less or the other way, and their disagreement tells of it.
+
+    Args:
+        fixed, moving: the scans.
+        pose: start, fixed to moving, LPS mm, float64.
+        native: go on to the finest resolution that both scans have; otherwise end at the working spacing.
+        check: called with the fraction done; whatever it raises ends the work.
+    """
+    if native:
+        steps = _resolutions(fixed, moving)
+    else:
+        steps = [_spacing(fixed.levels[-1])]
+    for number, spacing in enumerate(steps):
+        check(number / len(steps))
+        first, second = fixed.image_near(spacing), moving.image_near(spacing)
+        there = _one_way(fixed, first, second, pose)
+        back = inverse(_one_way(moving, second, first, inverse(pose)))
+        disagreement = distance(there, back, fixed.place)
+        pose = _halfway(there, back, torch.tensor(fixed.place.center))
+    return Refined(pose, disagreement, max(_spacing(first), _spacing(second)))
+
+
+def _spacing(image: BoneImage | NativeScan) -> float:
+    return float(image.spacing.mean())
+
+
+def _resolutions(fixed: PreparedScan, moving: PreparedScan) -> list[float]:
+    """Voxel sizes from the working spacing down by halves to the coarser of the two native ones."""
+    finest = max(_spacing(scan.images[0]) for scan in (fixed, moving))
+    steps = [max(_spacing(scan.levels[-1]) for scan in (fixed, moving))]
+    while steps[-1] > 1.4 * finest:
+        steps.append(max(steps[-1] / 2, finest))
+    return steps
+
+
+def _one_way(scan: PreparedScan, image: BoneImage | NativeScan, other: BoneImage | NativeScan, pose: Tensor) -> Tensor:
+    """One ``(4, 4)`` pose refined with the points of `image`, one of the scan's, on `other`, one of the other scan's."""
+    working = image is scan.levels[-1]
+    if isinstance(image, NativeScan):
+        template = native_template(image, scan.levels[0], FINER_POINTS)
+    else:
+        template = edge_template(image, WORKING_POINTS if working else FINER_POINTS)
+    tolerance = 1e-3 * _spacing(image)
+    fit = gauss_newton(template, other, pose[None], 12 if working else 8, tolerance=tolerance)
+    if isinstance(image, BoneImage):
+        keep = one_sided(template, fit, image.values.shape)
+        fit = gauss_newton(template, other, fit.transforms, 8, keep, tolerance)
+    return fit.transforms[0]
+
+
+def distance(first: Tensor, second: Tensor, place: BonePlace) -> float:
+    """Root mean square distance in mm between two poses, over six points at the bone's radius about its centre."""
+    corners = torch.cat((torch.eye(3), -torch.eye(3))).double() * place.radius + torch.tensor(place.center)
+    return float((apply(first, corners) - apply(second, corners)).square().sum(-1).mean().sqrt())
+
+
+def _halfway(first: Tensor, second: Tensor, center: Tensor) -> Tensor:
+    """The mean of two near poses, taken at `center`."""
+    rotation = nearest_rotation(first[:3, :3] + second[:3, :3])
+    middle = (apply(first, center[None]) + apply(second, center[None]))[0] / 2
+    return rigid(rotation, middle - rotation @ center)

@@ -2,34 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .filters import gaussian
 from .preprocessing import BoneImage
-from .refinement import bone_template, sample_through
+from .refinement import Template, make_template, sample_through
+
+# Points a direction: enough for a correlation to three digits.
+POINTS = 20000
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Agreement of two bone images in a pose, over the overlap of both fields of view and both directions.
+
+    Attributes:
+        correlation: normalised correlation of bone values on and beside bone, -1 to 1.
+        edge_correlation: the same of band-passed values: surfaces and trabeculae, which two animals never share.
+        share: share of the bone that lies in the other's field of view, of the scan where it is less, 0 to 1.
+    """
+
+    correlation: float
+    edge_correlation: float
+    share: float
+
+
+def similarity(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Similarity:
+    """The agreement of two images at about one resolution, through one ``(4, 4)`` pose, fixed to moving."""
+    there, back = pose[None], torch.linalg.inv(pose)[None]
+    values = list(_both_ways(fixed, moving, there, back))
+    # Band-passed values at the same points: those on and beside bone.
+    edges = list(_both_ways(fixed, moving, there, back, band_passed))
+    return Similarity(
+        correlation=float(sum(correlation for correlation, _ in values) / 2),
+        edge_correlation=float(sum(correlation for correlation, _ in edges) / 2),
+        share=float(min(share for _, share in values)),
+    )
 
 
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:
-    """``(h,)`` normalised correlation over what both fields of view show of the region of either bone.
+    """``(h,)`` scores of ``(h, 4, 4)`` poses: the correlation over the overlap, shrunk where the overlap is small.
 
     Bone that only one scan shows although both look there counts against a pose; bone outside the other's field of view
-    does not. The correlation is shrunk by the share of the fixed bone that the overlap holds, so that a sliver cannot win.
+    does not. Below half the bone the score falls with the root of the share, so that a sliver cannot win.
     """
-    one = _one_way(fixed, moving, poses)
-    return one
+    score = 0
+    for correlation, share in _both_ways(fixed, moving, poses, torch.linalg.inv(poses)):
+        score = score + correlation * (2 * share).clamp(max=1).sqrt() / 2
+    return score.double().cpu()
 
 
-def _one_way(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:
-    template = bone_template(fixed)
-    values, inside = sample_through(template, moving, poses)
-    weight = inside
-    total = weight.sum(-1, keepdim=True).clamp(min=1e-6)
-    mean_f = (weight * template.values).sum(-1, keepdim=True) / total
-    mean_m = (weight * values).sum(-1, keepdim=True) / total
-    f, m = template.values - mean_f, values - mean_m
-    covariance = (weight * f * m).sum(-1)
-    variance = (weight * f * f).sum(-1) * (weight * m * m).sum(-1)
-    correlation = covariance / variance.clamp(min=1e-12).sqrt()
-    bone = template.values / template.values.sum()
-    share = (inside * bone).sum(-1)
-    return correlation * (share / 0.5).clamp(max=1).sqrt()
+def _both_ways(fixed: BoneImage, moving: BoneImage, there: Tensor, back: Tensor, filtered=lambda image: image):
+    yield _one_way(bone_template(fixed, filtered(fixed)), filtered(moving), there)
+    yield _one_way(bone_template(moving, filtered(moving)), filtered(fixed), back)
+
+
+def _one_way(template: Template, image: BoneImage, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """``(h,)`` correlations at the template's points inside the image, and the share of the template's bone there."""
+    values, inside = sample_through(template, image, poses)
+    total = inside.sum(-1, keepdim=True).clamp(min=1)
+    first = template.values - (inside * template.values).sum(-1, keepdim=True) / total
+    second = values - (inside * values).sum(-1, keepdim=True) / total
+    variance = (inside * first * first).sum(-1) * (inside * second * second).sum(-1)
+    correlation = (inside * first * second).sum(-1) / variance.clamp(min=1e-12).sqrt()
+    bone = template.values.clamp(min=0)
+    return correlation, (inside * bone).sum(-1) / bone.sum().clamp(min=1e-6)
+
+
+def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
+    """Voxels on or beside the bone of `image`, thinned evenly to about `POINTS`, with the values of `filtered`.
+
+    Gradients are left zero.
+    """
+    near = F.max_pool3d((image.values > 0.05).float()[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    if image.inside is not None:
+        near &= image.inside > 0.999
+    chosen = near.view(-1).nonzero()[:, 0]
+    chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
+    height, width = image.values.shape[1:]
+    index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1).float()
+    values = filtered.values.reshape(-1)[chosen]
+    return make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
+
+
+def band_passed(image: BoneImage, sigma: float = 1.0) -> BoneImage:
+    """An image less its local mean (Gaussian of `sigma` voxels) inside the field of view, zero outside.
+
+    What it leaves is where bone is denser than around it: surfaces and trabeculae.
+    """
+    inside = torch.ones_like(image.values) if image.inside is None else image.inside
+    local = gaussian(image.values * inside, sigma) / gaussian(inside, sigma).clamp(min=1e-3)
+    return BoneImage((image.values - local) * inside, image.affine, image.inside)

@@ -1,0 +1,44 @@
+"""Aligns two micro-CT scans of the same bone, turned any way round, and says whether to trust the result.
+
+Names are loaded when first used: importing this package is cheap and needs no torch.
+
+Example:
+    >>> from DNetRegistrationLib import align, read_volume  # doctest: +SKIP
+    >>> alignment = align(read_volume("before.nrrd"), read_volume("after.nrrd"))  # doctest: +SKIP
+    >>> alignment.accepted, alignment.expected_error_um  # doctest: +SKIP
+    (True, 2.1)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from .version import __version__ as __version__
+
+_HOME = {
+    "Alignment": "alignment",
+    "AlignmentCancelled": "alignment",
+    "ScanError": "files",
+    "SyntheticPair": "synthesis",
+    "Volume": "volume",
+    "align": "alignment",
+    "available_weights": "weights",
+    "find_bone_scale": "threshold",
+    "make_pair": "synthesis",
+    "read_volume": "volume",
+    "target_registration_error": "synthesis",
+    "write_outputs": "outputs",
+    "write_volume": "volume",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,8 @@
+"""``python -m DNetRegistrationLib`` is the command ``dnet-registration``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

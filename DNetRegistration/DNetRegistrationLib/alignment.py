@@ -1,0 +1,423 @@
+"""The whole way: two scans in, a verified rigid transform out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import rigid
+from .bone import cortical_dice
+from .files import ScanError
+from .preprocessing import PreparedScan, native_scan, pool_image, prepare
+from .proposal import propose
+from .refinement import Refined, distance, edge_template, gauss_newton
+from .refinement import refine as refine_pose
+from .search import FAST, FINE, THOROUGH, search
+from .similarity import overlap_correlation
+from .threshold import find_bone_scale
+from .verification import Verdict, verify
+from .volume import Volume, check_pair_spacing, check_volume
+from .weights import LoadedWeights, available_weights, load_weights
+
+DEFAULT_WEIGHTS = "equivariant"
+HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
+STAGES = ("preprocess", "dnet", "search", "refine", "verify")
+
+
+class AlignmentCancelled(Exception):
+    """The caller's `cancelled` said true; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where the moving scan's bone lies, and how sure that is.
+
+    Attributes:
+        matrix: ``(4, 4)`` float64, fixed to moving points, LPS mm, rigid.
+        accepted: whether verification passed.
+        confidence: 0 to 1, calibrated probability that the target registration error is below one working voxel.
+        expected_error_um: estimate of the target registration error.
+        dice_before, dice: overlap of the cortical bone as the scans lie in the world, and aligned.
+        hypothesis: "dnet", "search" or "initial": where the answer came from, accepted or not.
+        seconds: time by stage: preprocess, dnet, search, refine, verify.
+        translation_mm: ``(3,)`` displacement of the fixed bone's centroid, LPS.
+        verdict: a sentence that says whether to trust it and, if not, what to check.
+        warnings: sentences on what else a user should know.
+        device: where it ran.
+        network, weights_sha256: of the network that proposed, or None where none ran.
+        fixed_threshold, moving_threshold: bone thresholds, in each scan's units.
+        working_spacing: in mm.
+        mirrored: the scans fit as mirror images of each other, and only so.
+    """
+
+    matrix: np.ndarray
+    accepted: bool
+    confidence: float
+    expected_error_um: float
+    dice_before: float
+    dice: float
+    hypothesis: str
+    seconds: dict[str, float]
+    translation_mm: np.ndarray
+    verdict: str
+    warnings: list[str]
+    device: str
+    network: str | None
+    weights_sha256: str | None
+    fixed_threshold: float
+    moving_threshold: float
+    working_spacing: float
+    mirrored: bool = False
+
+    @property
+    def transform(self):
+        """``SimpleITK.AffineTransform`` of the same map, fixed to moving, as a resampler wants it."""
+        return rigid.to_sitk(self.matrix)
+
+    @property
+    def rotation_deg(self) -> float:
+        """Angle of the rotation, 0 to 180 degrees."""
+        return float(np.degrees(rigid.geodesic_angle(torch.eye(3).double(), torch.tensor(self.matrix[:3, :3]))))
+
+
+def align(
+    fixed,
+    moving,
+    *,
+    threshold: float | tuple[float | None, float | None] | None = None,
+    spacing: float | None = None,
+    fixed_mask: np.ndarray | None = None,
+    moving_mask: np.ndarray | None = None,
+    initial: np.ndarray | None = None,
+    device: str = "auto",
+    weights: str | None = None,
+    hypotheses: str = "auto",
+    refine: str = "native",
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Alignment:
+    """Aligns two scans of one bone, turned any way.
+
+    Args:
+        fixed, moving: `Volume` or SimpleITK images. They are not changed.
+        threshold: where bone begins, in the scans' units: None to find it, one number for both, or a pair (fixed, moving),
+            either of which may be None.
+        spacing: working spacing in mm; None takes 0.08 mm or, for a larger bone, what lets it fill the canonical cube.
+        fixed_mask, moving_mask: boolean arrays (or images) of the scans' shapes; bone is looked for only there.
+        initial: ``(4, 4)`` fixed to moving, LPS mm, tried first.
+        device: "auto", "cpu", "cuda" (or "cuda:1", ...), "mps".
+        weights: name of shipped weights, or a path; None is the shipped default.
+        hypotheses: "dnet" (the network alone), "search" (the search alone), or "auto": the network, where weights are to
+            be had, then the search when its proposals do not verify.
+        refine: "native", "working" (end at the working spacing) or "none" (the hypothesis as it is).
+        progress: called with a fraction, 0 to 1, and a message.
+        cancelled: called often; when it returns true, `AlignmentCancelled` is raised.
+
+    Returns:
+        Alignment: also where nothing verified; then the best pose that was found, with ``accepted`` False.
+
+    Raises:
+        ScanError: (a ValueError) something is wrong with a scan or an option; the message names it and the remedy.
+        AlignmentCancelled: see `cancelled`.
+    """
+    _check_choice("hypotheses", hypotheses, HYPOTHESES)
+    _check_choice("refine", refine, REFINEMENTS)
+    if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
+        raise ScanError(f"the working spacing must be above 0 mm, not {spacing}")
+    fixed, moving = _volume(fixed, "fixed scan"), _volume(moving, "moving scan")
+    check_pair_spacing(fixed, moving)
+    request = _Request(
+        fixed=fixed,
+        moving=moving,
+        masks=(_mask(fixed_mask, fixed), _mask(moving_mask, moving)),
+        thresholds=_thresholds(threshold),
+        spacing=spacing,
+        initial=None if initial is None else _initial(initial),
+        network=_network(hypotheses, weights),
+        searches=hypotheses != "dnet",
+        refine=refine,
+    )
+    chosen = _device(device)
+    watch = _Watch(progress, cancelled)
+    try:
+        return _align(request, chosen, watch)
+    except torch.OutOfMemoryError:
+        if chosen.type == "cpu":
+            raise
+    torch.cuda.empty_cache()
+    watch.warnings.append(f"{chosen} ran out of memory; the CPU did the work instead.")
+    return _align(request, torch.device("cpu"), watch)
+
+
+@dataclass(frozen=True)
+class _Request:
+    fixed: Volume
+    moving: Volume
+    masks: tuple[np.ndarray | None, np.ndarray | None]
+    thresholds: tuple[float | None, float | None]
+    spacing: float | None
+    initial: Tensor | None
+    network: LoadedWeights | None
+    searches: bool
+    refine: str
+
+
+@dataclass
+class _Watch:
+    """Progress, cancelling, time by stage and warnings."""
+
+    progress: Callable[[float, str], None] | None
+    cancelled: Callable[[], bool] | None
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    warnings: list[str] = field(default_factory=list)
+    fraction: float = 0.0
+
+    def check(self) -> None:
+        if self.cancelled is not None and self.cancelled():
+            raise AlignmentCancelled("the alignment was cancelled")
+
+    def tell(self, fraction: float, message: str) -> None:
+        """Reports progress, which never goes back: a stage may have to be gone through again."""
+        self.check()
+        self.fraction = max(self.fraction, fraction)
+        if self.progress is not None:
+            self.progress(self.fraction, message)
+
+    def within(self, start: float, end: float, message: str) -> Callable[[float], None]:
+        """A report for a step that takes the progress from `start` to `end`."""
+        return lambda fraction: self.tell(start + fraction * (end - start), message)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _Answer:
+    hypothesis: str
+    refined: Refined
+    verdict: Verdict
+
+
+def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
+    start = time.perf_counter()
+    watch.tell(0.0, "Looking for bone")
+    with watch.stage("preprocess"):
+        volumes = request.fixed, request.moving
+        scales = [
+            find_bone_scale(volume, threshold, mask)
+            for volume, threshold, mask in zip(volumes, request.thresholds, request.masks, strict=True)
+        ]
+        natives = [
+            native_scan(volume, scale, mask, device)
+            for volume, scale, mask in zip(volumes, scales, request.masks, strict=True)
+        ]
+        fixed, moving = prepare(*natives, spacing=request.spacing, check=watch.check)
+    answer = _best_answer(fixed, moving, request, watch)
+
+    if request.refine == "native":
+        with watch.stage("refine"):
+            answer = _to_native(fixed, moving, answer, watch)
+    with watch.stage("verify"):
+        mirrored = not answer.verdict.accepted and request.searches and _mirrored(fixed, moving, watch)
+        watch.tell(0.92, "Comparing the cortices")
+        matrix = rigid.require_rigid(answer.refined.pose.numpy())
+        overlap = cortical_dice(
+            *volumes, matrix, tuple(scale.threshold for scale in scales), fixed.cube.spacing, request.masks
+        )
+    verdict = answer.verdict
+    center = fixed.place.center
+    watch.tell(1.0, "Done")
+    watch.seconds["total"] = time.perf_counter() - start
+    return Alignment(
+        matrix=matrix,
+        accepted=verdict.accepted,
+        confidence=verdict.confidence,
+        expected_error_um=1000 * verdict.expected_error,
+        dice_before=overlap.before,
+        dice=overlap.after,
+        hypothesis=answer.hypothesis,
+        seconds=watch.seconds,
+        translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
+        verdict=_sentence(answer, fixed, mirrored),
+        warnings=watch.warnings,
+        device=str(device),
+        network=request.network.network.name if request.network else None,
+        weights_sha256=request.network.card["sha256"] if request.network else None,
+        fixed_threshold=scales[0].threshold,
+        moving_threshold=scales[1].threshold,
+        working_spacing=fixed.cube.spacing,
+        mirrored=mirrored,
+    )
+
+
+def _best_answer(fixed: PreparedScan, moving: PreparedScan, request: _Request, watch: _Watch) -> _Answer:
+    """The first hypothesis that verifies, or the most likely one of all when none does."""
+    best = None
+    for hypothesis, poses in _hypotheses(fixed, moving, request, watch):
+        if len(poses) == 0:
+            continue
+        with watch.stage("refine"):
+            watch.tell(0.6, "Refining")
+            refined = _refined(fixed, moving, poses, request.refine)
+        with watch.stage("verify"):
+            answer = _Answer(hypothesis, refined, verify(fixed, moving, refined))
+        if best is None or answer.verdict.confidence > best.verdict.confidence:
+            best = answer
+        if best.verdict.accepted:
+            break
+    if best is None:
+        raise ScanError("the network proposed no pose for these scans; use hypotheses=\"search\" or \"auto\"")
+    return best
+
+
+def _hypotheses(
+    fixed: PreparedScan, moving: PreparedScan, request: _Request, watch: _Watch
+) -> Iterator[tuple[str, Tensor]]:
+    """Sources of poses ``(h, 4, 4)`` in the order of their cost; each is asked only when the one before did not verify."""
+    if request.initial is not None:
+        yield "initial", request.initial[None]
+    if request.network is not None:
+        with watch.stage("dnet"):
+            watch.tell(0.2, "Asking the network")
+            network = request.network.network.to(fixed.cube.image.device)
+            proposed = propose(network, fixed.cube, moving.cube)
+        yield "dnet", torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
+    if not request.searches:
+        return
+    outline = fixed.has_outline and moving.has_outline
+    for number, plan in enumerate((FAST, THOROUGH) if outline else (FAST, FINE)):
+        message = "Searching all rotations" if number == 0 else "Searching all rotations more thoroughly"
+        with watch.stage("search"):
+            poses, _ = search(fixed.cube, moving.cube, plan, watch.within(0.25, 0.6, message))
+        yield "search", poses
+
+
+def _refined(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, how: str) -> Refined:
+    """The best of some poses, refined at the working spacing; with "none", only judged by where refinement would lead."""
+    first, second = fixed.levels[-1], moving.levels[-1]
+    if how == "none":
+        pose = poses[int(overlap_correlation(first, second, poses).argmax())]
+        led = refine_pose(fixed, moving, pose, native=False)
+        return Refined(pose, led.disagreement + distance(pose, led.pose, fixed.place), led.spacing)
+    for factor in (2, 1):
+        level = pool_image(second, factor)
+        template = edge_template(pool_image(first, factor), 4000 * (3 - factor))
+        poses = gauss_newton(template, level, poses, 10, tolerance=0.02 * fixed.cube.spacing).transforms
+    pose = poses[int(overlap_correlation(first, second, poses).argmax())]
+    return refine_pose(fixed, moving, pose, native=False)
+
+
+def _to_native(fixed: PreparedScan, moving: PreparedScan, answer: _Answer, watch: _Watch) -> _Answer:
+    """The answer carried on to native resolution, unless that leads away from what the working spacing showed."""
+    pose = answer.refined.pose
+    refined = refine_pose(fixed, moving, pose, native=True, check=watch.within(0.65, 0.9, "Refining to native resolution"))
+    if distance(pose, refined.pose, fixed.place) > fixed.cube.spacing:
+        if answer.verdict.accepted:
+            watch.warnings.append(
+                "Refinement to native resolution moved the bone by more than a working voxel and was left out; "
+                "look for noise or artefacts in the scans."
+            )
+        return answer
+    return _Answer(answer.hypothesis, refined, verify(fixed, moving, refined))
+
+
+def _mirrored(fixed: PreparedScan, moving: PreparedScan, watch: _Watch) -> bool:
+    """Whether the moving scan's mirror image fits where the scan itself does not."""
+    image = moving.mirrored()
+    poses, _ = search(fixed.cube, image.cube, FAST, watch.within(0.75, 0.9, "Trying the mirror image"))
+    return verify(fixed, image, _refined(fixed, image, poses, "working")).accepted
+
+
+def _sentence(answer: _Answer, fixed: PreparedScan, mirrored: bool) -> str:
+    evidence, verdict = answer.verdict.evidence, answer.verdict
+    if verdict.accepted:
+        return (
+            f"Accepted: the bones lie on each other, with an expected error of {1000 * verdict.expected_error:.1f} um "
+            f"(confidence {verdict.confidence:.1%})."
+        )
+    if mirrored:
+        return (
+            "Not accepted: one scan shows the mirror image of the other. Check for slices read in reverse order, "
+            "or a left and a right leg."
+        )
+    if evidence.similarity.share < 0.3:
+        return (
+            "Not accepted: the scans seem to show little of the same bone. Check that both fields of view hold the "
+            "same part of it."
+        )
+    return (
+        "Not accepted: no pose makes the two bones agree. Check that both scans are of the same bone, that the voxel "
+        "spacings are right, and that the bone thresholds part bone from everything else."
+    )
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ScanError(f"{option}={value!r} is not known; use one of {', '.join(choices)}")
+
+
+def _volume(scan, role: str) -> Volume:
+    if not isinstance(scan, Volume):
+        if not hasattr(scan, "GetDirection"):
+            raise ScanError(f"the {role} is a {type(scan).__name__}; give a Volume or a SimpleITK image")
+        scan = Volume.from_sitk(scan, role)
+    return check_volume(scan)
+
+
+def _mask(mask, volume: Volume) -> np.ndarray | None:
+    if mask is None:
+        return None
+    mask = Volume.from_sitk(mask).voxels if hasattr(mask, "GetDirection") else np.asarray(mask)
+    if mask.shape != volume.voxels.shape:
+        raise ScanError(
+            f"{volume.name}: its mask has {mask.shape} voxels (z, y, x) and the scan {volume.voxels.shape}; "
+            "give a mask on the scan's own grid"
+        )
+    if not mask.any():
+        raise ScanError(f"{volume.name}: its mask is empty; mark the region of the bone, or leave the mask out")
+    return mask.astype(bool)
+
+
+def _thresholds(threshold) -> tuple[float | None, float | None]:
+    if threshold is None or np.isscalar(threshold):
+        return threshold, threshold
+    if len(threshold) != 2:
+        raise ScanError(f"threshold={threshold!r}: give one number, or a pair for the fixed and the moving scan")
+    return tuple(threshold)
+
+
+def _initial(initial) -> Tensor:
+    try:
+        return torch.from_numpy(rigid.require_rigid(initial, "the initial transform"))
+    except ValueError as error:
+        raise ScanError(str(error)) from error
+
+
+def _network(hypotheses: str, weights: str | None) -> LoadedWeights | None:
+    if hypotheses == "search":
+        return None
+    if weights is None and hypotheses == "auto" and DEFAULT_WEIGHTS not in available_weights():
+        return None
+    return load_weights(weights or DEFAULT_WEIGHTS)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ScanError(f"the device {name!r} is not to be had here; use \"cpu\" or \"auto\"") from error
+    return device

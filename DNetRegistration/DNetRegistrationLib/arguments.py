@@ -1,0 +1,267 @@
+"""The arguments of the command line, and its help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .files import ScanError
+from .version import __version__
+
+NAME = "dnet-registration"
+
+_STATUSES = """\
+exit status:
+  0    aligned, and accepted: verification says that the result can be trusted
+  1    aligned, but not accepted: outputs are written, and marked as not accepted
+  2    bad input or bad usage: nothing is written
+  130  interrupted (Ctrl-C): nothing is half-written
+"""
+
+_ALIGN = f"""\
+Finds the rigid transform between two scans of one bone, turned any way round,
+and says how sure it is.
+
+FIXED and MOVING are scans: NRRD, NIfTI, MHA or TIFF files, or folders of DICOM,
+TIFF, PNG or BMP slices. The moving scan is carried onto the fixed one. Lengths
+are in mm, thresholds in the scan's own grey values.
+
+examples:
+  {NAME} align before.nrrd after.nrrd --overlay overlay.png
+  {NAME} align plain/ contrast/ --fixed-spacing 0.01 \\
+      --moving-spacing 0.01 --transform aligned.tfm --report report.json
+  {NAME} align plain.nii.gz contrast.nii.gz --contrast moving \\
+      --subtraction cartilage.nrrd
+"""
+
+_ALIGN_END = f"""\
+how to read the result:
+  The verdict comes first. "confidence" is the calibrated probability that the
+  mean error over the bone is below one voxel of the working spacing (0.08 mm
+  for a mouse); "expected error" estimates that error. Look at the overlay: the
+  two outlines of the cortex should lie on each other. Where bone is not found,
+  or muscle is taken for it, give its threshold.
+
+{_STATUSES}"""
+
+_DEMO = f"""\
+Makes two scans of a synthetic mouse tibia, the second turned and with contrast
+agent in its cartilage, aligns them with "{NAME} align", and
+compares with the truth. Everything is left in a folder: scans, transform,
+report, picture, resampled scan, segmentation, subtraction.
+"""
+
+_SYNTHESIZE = f"""\
+Writes synthetic pairs of scans of mouse tibiae with the true transform between
+them: 0001_fixed.nrrd, 0001_moving.nrrd, 0001_truth.tfm (fixed to moving points,
+LPS mm), ..., and truth.csv for all.
+
+example:
+  {NAME} synthesize pairs --count 10 --size 128 --spacing 0.04
+"""
+
+_BENCHMARK = f"""\
+Measures on synthetic pairs how often and how closely scans are aligned, whether
+impostors are refused, how well the confidence is calibrated and how long it
+takes, and prints one table with what is required of it. The exit status is 0
+when all of it holds.
+
+With --output each pair's figures are kept: Ctrl-C loses nothing, the same
+command carries on, and more --pairs add to what is there.
+
+examples:
+  {NAME} benchmark --pairs 20
+  {NAME} benchmark --pairs 1000 --large --output dnet-benchmark
+"""
+
+
+def _triple(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a spacing in mm, one number or three as in 0.01,0.01,0.02")
+    return values
+
+
+def _number(kind: type, low: float, high: float):
+    """A converter of argparse to `kind`, int or float, between `low` and `high`."""
+    what = "whole number" if kind is int else "number"
+
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def _names(text: str) -> tuple[str, ...]:
+    from .benchmark_parts import SECTIONS
+
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in SECTIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is no part; choose from {', '.join(SECTIONS)}")
+    return names
+
+
+# Converters and what they accept.
+_COUNT = _number(int, 0, 10_000)
+_SIZE = _number(int, 16, 2048)
+_SPACING = _number(float, 1e-4, 10)
+
+
+class UsageError(ScanError):
+    """The command line is wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and ends the same way as for bad input."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = Parser(
+        prog=NAME,
+        description="Aligns two micro-CT scans of the same bone, turned any way round, and says\nwhether to trust it.",
+        epilog=f'Start with "{NAME} demo", then "{NAME} align --help".\n\n{_STATUSES}',
+    )
+    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for add in (_add_align, _add_demo, _add_synthesize, _add_benchmark):
+        group = add(commands).add_argument_group("messages")
+        group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
+        group.add_argument("--debug", action="store_true", help="show where in the program an error arose")
+    return parser
+
+
+def _add_align(commands) -> Parser:
+    parser = commands.add_parser("align", help="align two scans", description=_ALIGN, epilog=_ALIGN_END)
+    parser.set_defaults(run=_lazily("commands", "run_align"))
+    parser.add_argument("fixed", metavar="FIXED", help="the scan that stays")
+    parser.add_argument("moving", metavar="MOVING", help="the scan that is carried onto it")
+    out = parser.add_argument_group("what to write (all of it, or on an error nothing)")
+    out.add_argument("--transform", metavar="OUT", help=".tfm, .h5 or .mat: fixed to moving points, LPS, as in ITK")
+    out.add_argument("--report", metavar="OUT", help=".json: matrix, verdict, confidence, Dice, times, ...")
+    out.add_argument("--overlay", metavar="OUT", help=".png, .pdf or .svg: slices before and after, cortices outlined")
+    out.add_argument("--resampled", metavar="OUT", help=".nrrd, .nii, .nii.gz, .mha: MOVING on the grid of FIXED")
+    out.add_argument("--segmentation", metavar="OUT", help=".seg.nrrd: both cortices, for 3D Slicer")
+    out.add_argument("--subtraction", metavar="OUT", help=".nrrd, ...: scan with contrast agent minus the one without")
+    out.add_argument(
+        "--contrast", choices=("moving", "fixed"), default="moving", help="the scan with contrast agent (%(default)s)"
+    )
+    scans = parser.add_argument_group("about the scans")
+    for role in ("fixed", "moving"):
+        scans.add_argument(
+            f"--{role}-threshold", metavar="X", type=float, help="grey value above which it is bone (automatic)"
+        )
+    for role in ("fixed", "moving"):
+        scans.add_argument(
+            f"--{role}-spacing", metavar="X[,Y,Z]", type=_triple, help="true voxel size in mm, where the file lacks it"
+        )
+    for role in ("fixed", "moving"):
+        scans.add_argument(f"--{role}-series", metavar="S", help="which scan of a folder: number, UID or description")
+    for role in ("fixed", "moving"):
+        scans.add_argument(f"--{role}-mask", metavar="FILE", help="look for bone only where this image is above 0")
+    how = parser.add_argument_group("how to align")
+    how.add_argument(
+        "--working-spacing", metavar="X", type=float, help="voxel size of the search in mm (0.08 for mice)"
+    )
+    how.add_argument("--initial", metavar="IN", help="start from this transform, of the kind of --transform")
+    how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    how.add_argument("--weights", metavar="W", help="a weights file, or the name of weights that ship")
+    how.add_argument(
+        "--hypotheses", choices=("auto", "dnet", "search"), default="auto", help="network, full-range search, or both"
+    )
+    how.add_argument(
+        "--refine", choices=("native", "working", "none"), default="native", help="to which resolution (%(default)s)"
+    )
+    return parser
+
+
+def _add_demo(commands) -> Parser:
+    parser = commands.add_parser(
+        "demo", help="align a synthetic pair of known truth", description=_DEMO, epilog=_STATUSES
+    )
+    parser.set_defaults(run=_lazily("commands", "run_demo"))
+    parser.add_argument("--output", metavar="FOLDER", default="dnet-demo", help="where the files go (%(default)s)")
+    parser.add_argument("--seed", type=_COUNT, default=0, help="another seed is another animal (%(default)s)")
+    parser.add_argument("--size", type=_SIZE, default=128, help="voxels along each axis (%(default)s)")
+    parser.add_argument("--spacing", type=_SPACING, default=0.04, metavar="MM", help="voxel size (%(default)s)")
+    return parser
+
+
+def _add_synthesize(commands) -> Parser:
+    parser = commands.add_parser("synthesize", help="write synthetic pairs with their truth", description=_SYNTHESIZE)
+    parser.set_defaults(run=_lazily("commands", "run_synthesize"))
+    parser.add_argument("folder", metavar="FOLDER", help="where to write; made where it is missing")
+    parser.add_argument("--count", type=_COUNT, default=10, help="how many pairs (%(default)s)")
+    parser.add_argument("--seed", type=_COUNT, default=0, help="of the first pair, then counting up (%(default)s)")
+    parser.add_argument("--size", type=_SIZE, default=64, help="voxels along each axis (%(default)s)")
+    parser.add_argument("--spacing", type=_SPACING, default=0.08, metavar="MM", help="voxel size (%(default)s)")
+    parser.add_argument(
+        "--keep",
+        type=_number(float, 0.01, 1),
+        default=1.0,
+        help="cut scans down to this share of their bone (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-translation",
+        type=_number(float, 0, 10),
+        default=0.64,
+        metavar="MM",
+        help="largest shift along an axis (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-angle",
+        type=_number(float, 0, 180),
+        default=180.0,
+        metavar="DEG",
+        help="largest turn (%(default)s, all rotations)",
+    )
+    parser.add_argument("--no-contrast", action="store_true", help="both scans without contrast agent")
+    parser.add_argument("--clean", action="store_true", help="bone only: no noise, no artefacts, nothing else")
+    parser.add_argument("--impostor", choices=("animal", "relative", "mirror"), help="scan another bone")
+    parser.add_argument("--format", choices=(".nrrd", ".nii.gz", ".mha"), default=".nrrd", help="of the scans")
+    return parser
+
+
+def _add_benchmark(commands) -> Parser:
+    parser = commands.add_parser("benchmark", help="measure success, accuracy and speed", description=_BENCHMARK)
+    parser.set_defaults(run=_lazily("commands", "run_benchmark"))
+    parser.add_argument("--pairs", type=_COUNT, default=100, help="pairs, and as many impostors (%(default)s)")
+    parser.add_argument("--accuracy-pairs", type=_COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
+    parser.add_argument("--fine-pairs", type=_COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
+    parser.add_argument("--large", action="store_true", help="also time and memory at 512^3 voxels of 0.01 mm")
+    parser.add_argument(
+        "--only", metavar="PART[,PART]", type=_names, help="success, accuracy, impostors, repeat, speed"
+    )
+    parser.add_argument("--seed", type=_COUNT, default=0, help="shift of all seeds (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=_number(int, 1, 1024), default=os.cpu_count(), help="processes, one thread each (%(default)s)"
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
+    return parser
+
+
+def _lazily(module: str, function: str):
+    """A command that is imported when it runs, so that ``--help`` and wrong usage answer at once."""
+
+    def run(options) -> int:
+        from importlib import import_module
+
+        return getattr(import_module(f".{module}", __package__), function)(options)
+
+    return run

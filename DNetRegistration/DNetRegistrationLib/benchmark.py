@@ -1,0 +1,94 @@
+"""Runs the benchmark: pairs over processes, outcomes kept as they come, one table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+
+from .benchmark_large import measure_large
+from .benchmark_parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Record, Task, measure
+from .benchmark_table import Results, format_table, lines, plot_reliability
+from .commands import make_folder
+from .console import Progress, say
+from .files import ScanError, staged
+from .processes import fresh_processes
+
+REPEATED, TIMED = 10, 7
+
+
+def run(options) -> bool:
+    """Measures what is asked for and prints the table; returns whether all that was measured holds.
+
+    Args:
+        options: ``pairs``, ``accuracy_pairs``, ``fine_pairs``, ``only``, ``large``, ``seed``, ``jobs``, ``output``,
+            ``verbose``: the options of the command.
+    """
+    if options.seed + len(PARTS) * SEEDS_PER_PART > CALIBRATION_SEEDS:
+        raise ScanError(f"--seed {options.seed}: pairs from there on served calibration; give a smaller one")
+    folder = None if options.output is None else make_folder(options.output)
+    record = Record(None if folder is None else folder / "pairs.csv")
+    tasks = plan(options)
+    large = None
+    try:
+        with Progress(options.verbose) as progress:
+            missing = [task for task in tasks if task.key not in record.outcomes]
+            apart = [task for task in missing if task.part != "speed"]
+            with closing(over_processes(apart, options.jobs)) as outcomes:
+                for done, outcome in enumerate(outcomes, 1):
+                    record.add(outcome)
+                    progress(done / len(missing), f"{outcome.part}, {done} of {len(missing)} pairs")
+            # Times are taken alone, with all the threads that users have.
+            for task in missing:
+                if task.part == "speed":
+                    progress(0.99, "timing")
+                    record.add(measure(task))
+            if options.large:
+                progress(0.99, "timing a pair of 512^3 voxels")
+                large = measure_large(options.seed + len(PARTS) * SEEDS_PER_PART)
+    finally:
+        # Also of an interrupted benchmark.
+        results = Results(record.of(tasks), large)
+        table = lines(results)
+        text = format_table(table)
+        say(text)
+        if folder is not None and table:
+            with staged() as staging:
+                staging.path(folder / "table.md").write_text(text + "\n", encoding="utf-8")
+                plot_reliability(results, staging, folder / "reliability.png")
+    return all(line.holds is not False for line in table)
+
+
+def plan(options) -> list[Task]:
+    """The alignments to make."""
+    counts = {
+        "success": options.pairs,
+        "80 um plain": options.accuracy_pairs,
+        "80 um contrast": options.accuracy_pairs,
+        "25 um plain": options.fine_pairs,
+        "25 um contrast": options.fine_pairs,
+        "impostors": options.pairs,
+        "repeat": REPEATED,
+        "speed": TIMED,
+    }
+    wanted = options.only or SECTIONS
+    return [
+        Task(name, number, time, options.seed)
+        for name, part in PARTS.items()
+        if part.section in wanted
+        for number in range(counts[name])
+        for time in range(part.runs)
+    ]
+
+
+def over_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
+    """Outcomes as they come, from `jobs` processes of one thread each."""
+    if not tasks:
+        return
+    try:
+        with fresh_processes(min(jobs, len(tasks)), threads=1) as pool:
+            for future in as_completed([pool.submit(measure, task) for task in tasks]):
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise ScanError("a process of the benchmark died, of too little memory perhaps; give fewer --jobs") from error

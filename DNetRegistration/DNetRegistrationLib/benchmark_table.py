@@ -1,0 +1,217 @@
+"""From outcomes to one table, and to the reliability plot of the confidence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+from scipy.stats import binomtest
+
+from .benchmark_large import LargePair
+from .benchmark_parts import STAGES, SUCCESS_UM, Outcome
+from .console import timing
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything measured: outcomes of pairs, and the large pair or None."""
+
+    outcomes: Sequence[Outcome]
+    large: LargePair | None = None
+
+    def of(self, part: str) -> list[Outcome]:
+        """The outcomes of one part."""
+        return [outcome for outcome in self.outcomes if outcome.part == part]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table; `holds` is None where nothing is required."""
+
+    what: str
+    measured: str
+    required: str = ""
+    holds: bool | None = None
+
+
+def lines(results: Results) -> list[Line]:
+    """The table of what was measured; parts without outcomes are left out."""
+    table = [*_success(results.of("success"))]
+    for part, what, most in (
+        ("80 um plain", "error at 80 um, no contrast", 2.0),
+        ("80 um contrast", "error at 80 um, contrast", 8.0),
+        ("25 um plain", "error at 25 um, no contrast", 0.5),
+        ("25 um contrast", "error at 25 um, contrast", 1.5),
+    ):
+        table += _accuracy(results.of(part), what, most, 0.03 if part.startswith("25") else None)
+    table += _impostors(results.of("impostors"))
+    table += _calibration(results.of("success") + results.of("impostors"))
+    table += _repeat(results.of("repeat"))
+    table += _speed(results.of("speed"))
+    if results.large is not None:
+        table += _large(results.large)
+    return table
+
+
+def format_table(table: Sequence[Line]) -> str:
+    """Markdown, aligned for reading as it stands."""
+    marks = {True: "yes", False: "NO", None: ""}
+    cells = [("what", "measured", "required", "holds")]
+    cells += [(line.what, line.measured, line.required, marks[line.holds]) for line in table]
+    widths = [max(len(row[column]) for row in cells) for column in range(4)]
+    cells.insert(1, tuple("-" * width for width in widths))
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells)
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a rate (Wilson 1927)."""
+    interval = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _rate(count: int, total: int) -> str:
+    low, high = wilson(count, total)
+    return f"{count} of {total}, {100 * count / total:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _success(outcomes: list[Outcome]) -> list[Line]:
+    if not outcomes:
+        return []
+    good = [o for o in outcomes if o.success]
+    refused = sum(not o.accepted for o in good)
+    wrong = sum(o.accepted and not o.success for o in outcomes)
+    error = np.median([o.error_um for o in outcomes])
+    rows = [
+        Line(
+            f"success (error below {SUCCESS_UM:g} um), views cut to half, contrast",
+            _rate(len(good), len(outcomes)),
+            "at least 99.5 %",
+            len(good) >= 0.995 * len(outcomes),
+        ),
+        Line("  median error of these", f"{error:.2f} um"),
+        Line("  accepted though wrong", f"{wrong} of {len(outcomes)}"),
+    ]
+    if good:
+        rows.append(Line("  successes refused", _rate(refused, len(good)), "at most 2 %", refused <= 0.02 * len(good)))
+    failures = sum(bool(o.failure) for o in outcomes)
+    return rows + ([Line("  ended with an error", f"{failures} of {len(outcomes)}")] if failures else [])
+
+
+def _accuracy(outcomes: list[Outcome], what: str, most: float, most_angle: float | None) -> list[Line]:
+    if not outcomes:
+        return []
+    error, angle = (np.array([getattr(o, name) for o in outcomes]) for name in ("error_um", "angle_deg"))
+    median = float(np.median(error))
+    turned = float(np.median(angle))
+    return [
+        Line(
+            f"median {what}",
+            f"{median:.2f} um (90 % below {np.percentile(error, 90):.2f}, {len(outcomes)} pairs)",
+            f"at most {most:g} um",
+            median <= most,
+        ),
+        Line(
+            "  its rotation error",
+            f"{turned:.4f} degrees",
+            "" if most_angle is None else f"at most {most_angle:g} degrees",
+            None if most_angle is None else turned <= most_angle,
+        ),
+    ]
+
+
+def _impostors(outcomes: list[Outcome]) -> list[Line]:
+    if not outcomes:
+        return []
+    kinds = defaultdict(list)
+    for outcome in outcomes:
+        kinds[outcome.kind].append(outcome.accepted)
+    accepted = sum(o.accepted for o in outcomes)
+    each = ", ".join(f"{kind} {sum(values)} of {len(values)}" for kind, values in sorted(kinds.items()))
+    return [
+        Line("impostors accepted", _rate(accepted, len(outcomes)), "at most 0.5 %", accepted <= 0.005 * len(outcomes)),
+        Line("  by kind", each),
+    ]
+
+
+def _calibration(outcomes: list[Outcome]) -> list[Line]:
+    if not outcomes:
+        return []
+    confidence = np.array([o.confidence for o in outcomes])
+    truth = np.array([o.success for o in outcomes], float)
+    rows = [Line("Brier score of the confidence", f"{np.mean((confidence - truth) ** 2):.4f} ({len(outcomes)} pairs)")]
+    same = [o for o in outcomes if o.success and np.isfinite(o.expected_error_um)]
+    if same:
+        ratio = np.percentile([o.expected_error_um / o.error_um for o in same], (10, 50, 90))
+        rows.append(
+            Line("expected over true error", f"median {ratio[1]:.2f}, 80 % within {ratio[0]:.2f} to {ratio[2]:.2f}")
+        )
+    return rows
+
+
+def _repeat(outcomes: list[Outcome]) -> list[Line]:
+    digests = defaultdict(set)
+    counts = defaultdict(int)
+    for outcome in outcomes:
+        digests[outcome.seed].add(outcome.digest)
+        counts[outcome.seed] += 1
+    twice = [seed for seed, count in counts.items() if count > 1]
+    if not twice:
+        return []
+    equal = sum(len(digests[seed]) == 1 and "" not in digests[seed] for seed in twice)
+    return [Line("same result twice, to the bit", f"{equal} of {len(twice)}", "all", equal == len(twice))]
+
+
+def _speed(outcomes: list[Outcome]) -> list[Line]:
+    # The first one warms up.
+    outcomes = [o for o in sorted(outcomes, key=lambda o: o.seed)[1:] if not o.failure]
+    if not outcomes:
+        return []
+    stages = {stage: float(np.median([o.seconds[stage] for o in outcomes])) for stage in STAGES}
+    total = stages.pop("total")
+    shares = ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items() if value >= 0.005)
+    return [Line("time at 64^3, search path", f"{total:.2f} s ({shares})", "at most 1 s", total <= 1.0)]
+
+
+def _large(large: LargePair) -> list[Line]:
+    allowed = 3 * large.scans_gb + 1
+    return [
+        Line("time at 512^3", f"{large.seconds:.2f} s, {large.threads} threads", "at most 8 s", large.seconds <= 8),
+        Line("  by stage", timing(large.stages)),
+        Line("  peak memory", f"{large.peak_gb:.2f} GB", f"below {allowed:.2f} GB", large.peak_gb < allowed),
+        Line("  true error", f"{large.error_um:.3f} um, {'accepted' if large.accepted else 'not accepted'}"),
+    ]
+
+
+def plot_reliability(results: Results, staging, path) -> None:
+    """Draws how often pairs succeeded against the confidence they were given; nothing without pairs or matplotlib."""
+    outcomes = results.of("success") + results.of("impostors")
+    if not outcomes or find_spec("matplotlib") is None:
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    confidence = np.array([o.confidence for o in outcomes])
+    truth = np.array([o.success for o in outcomes])
+    edges = np.linspace(0, 1, 11)
+    bins = np.clip(np.digitize(confidence, edges) - 1, 0, 9)
+    figure = Figure(figsize=(5, 6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 1), (0, 1), color="0.7", zorder=0)
+    for one in np.unique(bins):
+        inside = bins == one
+        count, total = int(truth[inside].sum()), int(inside.sum())
+        low, high = wilson(count, total)
+        x = confidence[inside].mean()
+        upper.plot((x, x), (low, high), color="#1f4e79")
+        upper.plot(x, count / total, "o", color="#1f4e79")
+    upper.set(ylabel=f"share with an error below {SUCCESS_UM:g} um", ylim=(-0.02, 1.02))
+    upper.set_title(f"Reliability of the confidence, {len(outcomes)} pairs, 95 % intervals", fontsize=9)
+    lower.hist((confidence[truth], confidence[~truth]), edges, stacked=True, color=("#1f4e79", "#c55a11"),
+               label=("aligned", "not aligned, or impostor"))  # fmt: skip
+    lower.set(xlabel="confidence", ylabel="pairs", yscale="symlog")
+    lower.legend(fontsize=7)
+    figure.savefig(staging.path(path))

@@ -1,0 +1,104 @@
+"""What the command line shows: how far it is, and what came out.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+class Progress:
+    """Shows a fraction and a message: as a bar on a terminal, else as a line for each stage where that is wanted.
+
+    The bar needs tqdm; without it a terminal gets the lines.
+
+    Args:
+        verbose: lines also where no one is watching, as in a log file.
+
+    Example:
+        >>> with Progress(verbose=True) as progress:  # doctest: +SKIP
+        ...     progress(0.5, "searching")
+    """
+
+    def __init__(self, verbose: bool = False) -> None:
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._lines = verbose
+        self._bar = None
+        self._message = ""
+        self._shown = 0.0
+
+    def __enter__(self) -> Progress:
+        if self._terminal and not self._lines:
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                self._lines = True
+            else:
+                style = "{desc:<32.32}{percentage:3.0f}% |{bar:30}| {elapsed}"
+                self._bar = tqdm(total=1.0, bar_format=style, leave=False, file=sys.stderr)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __call__(self, fraction: float, message: str) -> None:
+        new, now = message != self._message, time.monotonic()
+        self._message = message
+        if self._bar is not None and (new or now - self._shown > 0.1):
+            self._shown = now
+            self._bar.n = min(max(fraction, self._bar.n), 1.0)
+            self._bar.set_description_str(message)
+        elif self._lines and new:
+            print(f"{100 * fraction:3.0f}% {message}", file=sys.stderr, flush=True)
+
+    def part(self, low: float, high: float) -> Callable[[float, str], None]:
+        """A progress function for a stage of the work: its 0 to 1 is `low` to `high` of the whole."""
+        return lambda fraction, message: self(low + (high - low) * fraction, message)
+
+
+def say(text: str) -> None:
+    """Prints to the standard output; that its reader has gone, as ``| head`` does, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def summary(alignment, files: Iterable[Path] = ()) -> str:
+    """An alignment in words, the verdict first.
+
+    Args:
+        alignment: an `Alignment`.
+        files: what was written of it.
+    """
+    x, y, z = alignment.translation_mm
+    rows = [
+        ("verdict", f"{'ACCEPTED' if alignment.accepted else 'NOT ACCEPTED'}: {alignment.verdict}"),
+        *(("warning", text) for text in alignment.warnings),
+        ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {_um(alignment)}"),
+        ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
+        ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),
+        ("rotation", f"{alignment.rotation_deg:.3f} degrees"),
+        ("bone moved by", f"{x:.4f}, {y:.4f}, {z:.4f} mm (its centroid, LPS)"),
+        ("found by", f"{alignment.hypothesis}, on {alignment.device}"),
+        ("time", timing(alignment.seconds)),
+        *(("written", str(path)) for path in files),
+    ]
+    return "\n".join(f"{label:<17} {text}" for label, text in rows)
+
+
+def _um(alignment) -> str:
+    return f"{1000 * alignment.working_spacing:.3g} um"
+
+
+def timing(seconds: dict[str, float]) -> str:
+    """Total and shares of stages, those that took no time left out."""
+    stages = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if value >= 0.005)
+    return f"{sum(seconds.values()):.2f} s ({stages})"
