@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from DNetRegistrationLib import ScanError, align
 from DNetRegistrationLib.cli import main
 from DNetRegistrationLib.synthesis import make_pair
 from DNetRegistrationLib.volume import Volume, write_volume
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -100,20 +101,19 @@ def thin(folder):
     return scan(folder / "thin.nrrd", noise(7, 64, 64))
 
 
-def _header(folder, name, old, new):
-    path = scan(folder / name, noise(32, 32, 32))
-    content = path.read_bytes()
-    assert old in content
-    path.write_bytes(content.replace(old, new, 1))
+def _with_spacing(path, first):
+    """A MetaImage whose header gives this spacing along x."""
+    content = scan(path, noise(32, 32, 32)).read_bytes()
+    path.write_bytes(re.sub(rb"ElementSpacing = \S+", b"ElementSpacing = " + first, content, count=1))
     return path
 
 
 def spacing_zero(folder):
-    return _header(folder, "zero.mha", b"ElementSpacing = 0.08 ", b"ElementSpacing = 0.00 ")
+    return _with_spacing(folder / "zero.mha", b"0")
 
 
 def spacing_negative(folder):
-    return _header(folder, "negative.mha", b"ElementSpacing = 0.08 ", b"ElementSpacing = -0.8 ")
+    return _with_spacing(folder / "negative.mha", b"-0.08")
 
 
 def spacing_lost(folder):
@@ -162,8 +162,6 @@ def refused(arguments, capfd, *words) -> str:
     assert captured.err.count("\n") == 1, captured.err
     assert captured.err.startswith("dnet-registration: error: ")
     assert "unexpected" not in captured.err
-    # After the cause, the remedy.
-    assert "; " in captured.err
     for word in words:
         assert str(word) in captured.err
     return captured.err
@@ -196,7 +194,7 @@ def test_spacing_lost_in_one_of_two(pair, good, tmp_path, capfd):
         (["--moving-threshold", "1e9"], ["good.nrrd", "lower the threshold"]),
         (["--fixed-threshold", "nan"], ["good.nrrd"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
-        (["--working-spacing", "0"], ["working spacing"]),
+        (["--working-spacing", "0"], ["working spacing", "above 0"]),
         (["--working-spacing", "-1"], ["working spacing"]),
         (["--working-spacing", "nan"], ["working spacing"]),
         (["--working-spacing", "1000"], ["working spacing"]),
@@ -245,13 +243,14 @@ def test_mask_on_another_grid(good, pair, tmp_path, capfd):
         ("missing/t.tfm", ["create"]),
         ("t.txt", [".tfm"]),
         ("t", [".tfm"]),
-        ("", ["folder"]),
+        ("../folder.tfm", ["folder"]),
         ("../good.nrrd/t.tfm", ["folder"]),
     ],
 )
 def test_output(name, words, good, tmp_path, capfd):
     (tmp_path / "good.nrrd").write_text("a file, not a folder")
     (tmp_path / "out").mkdir()
+    (tmp_path / "folder.tfm").mkdir()
     path = tmp_path / "out" / name
     refused(["align", good, good, "--transform", path, "--report", tmp_path / "out" / "r.json"], capfd, path, *words)
     assert list((tmp_path / "out").iterdir()) == []
@@ -359,23 +358,31 @@ DTYPES = (
 )
 
 
-@st.composite
-def volumes(draw):
-    shape = draw(st.tuples(*[st.integers(6, 30)] * 3))
-    turn = Rotation.from_rotvec(draw(st.tuples(*[st.floats(-3, 3)] * 3))).as_matrix()
-    return Volume.from_geometry(
-        blob(shape, draw(st.sampled_from(DTYPES)), draw(st.integers(0, 1000))),
-        draw(st.tuples(*[st.sampled_from((0.02, 0.05, 0.08, 0.3, 1.0))] * 3)),
-        turn * draw(st.tuples(*[st.sampled_from((1.0, -1.0))] * 3)),
-        draw(st.tuples(*[st.floats(-5000, 5000)] * 3)),
-    )
+GRIDS = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(*[st.integers(6, 30)] * 3),
+        "dtype": st.sampled_from(DTYPES),
+        "seed": st.integers(0, 1000),
+        "spacing": st.tuples(*[st.sampled_from((0.02, 0.05, 0.08, 0.3, 1.0))] * 3),
+        "turn": st.tuples(*[st.floats(-3, 3)] * 3),
+        "mirror": st.tuples(*[st.sampled_from((1.0, -1.0))] * 3),
+        "origin": st.tuples(*[st.floats(-5000, 5000)] * 3),
+    }
+)
 
 
-@settings(max_examples=15)
-@given(fixed=volumes(), moving=volumes(), refine=st.sampled_from(["native", "working", "none"]))
+def volume(grid) -> Volume:
+    direction = Rotation.from_rotvec(grid["turn"]).as_matrix() * grid["mirror"]
+    voxels = blob(grid["shape"], grid["dtype"], grid["seed"])
+    return Volume.from_geometry(voxels, grid["spacing"], direction, grid["origin"])
+
+
+# Not shrunk, which would take minutes: what fails is small as it is.
+@settings(max_examples=15, phases=[Phase.explicit, Phase.generate])
+@given(fixed=GRIDS, moving=GRIDS, refine=st.sampled_from(["native", "working", "none"]))
 def test_any_grid_is_aligned_or_refused_in_words(fixed, moving, refine):
     try:
-        alignment = align(fixed, moving, refine=refine, hypotheses="search", device="cpu")
+        alignment = align(volume(fixed), volume(moving), refine=refine, hypotheses="search", device="cpu")
     except ScanError as error:
         assert "\n" not in str(error)
         return

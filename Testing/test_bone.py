@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.bone import _near, averaged, carry_over, cortical_bone, cortical_dice, dice
+from DNetRegistrationLib.averaging import averaged
+from DNetRegistrationLib.bone import _near, carry_over, cortical_bone, cortical_dice, dice
 from DNetRegistrationLib.volume import Volume
 from scipy.spatial.transform import Rotation
 

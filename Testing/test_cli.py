@@ -52,7 +52,7 @@ class Result:
     hypothesis: str = "search"
     rotation_deg: float = 12.3456
     translation_mm: tuple = (0.1, -0.25, 1.5)
-    seconds: dict = field(default_factory=lambda: {"preprocess": 0.25, "dnet": 0.0, "search": 0.5})
+    seconds: dict = field(default_factory=lambda: {"preprocess": 0.25, "dnet": 0.0, "search": 0.5, "total": 0.8})
     device: str = "cpu"
     working_spacing: float = 0.08
 
@@ -191,7 +191,7 @@ def test_summary():
         "rotation          12.346 degrees",
         "bone moved by     0.1000, -0.2500, 1.5000 mm (its centroid, LPS)",
         "found by          search, on cpu",
-        "time              0.75 s (preprocess 0.25, search 0.50)",
+        "time              0.80 s (preprocess 0.25, search 0.50)",
         "written           a.tfm",
     ]
     assert console.summary(Result(accepted=False)).startswith("verdict           NOT ACCEPTED: ")

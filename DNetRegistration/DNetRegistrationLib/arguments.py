@@ -13,7 +13,7 @@ NAME = "dnet-registration"
 _STATUSES = """\
 exit status:
   0    aligned, and accepted: verification says that the result can be trusted
-  1    aligned, but not accepted: outputs are written, and marked as not accepted
+  1    aligned, but not accepted: outputs are written, and marked as such
   2    bad input or bad usage: nothing is written
   130  interrupted (Ctrl-C): nothing is half-written
 """

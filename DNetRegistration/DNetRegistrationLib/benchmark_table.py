@@ -170,9 +170,7 @@ def _speed(outcomes: list[Outcome]) -> list[Line]:
     if not outcomes:
         return []
     stages = {stage: float(np.median([o.seconds[stage] for o in outcomes])) for stage in STAGES}
-    total = stages.pop("total")
-    shares = ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items() if value >= 0.005)
-    return [Line("time at 64^3, search path", f"{total:.2f} s ({shares})", "at most 1 s", total <= 1.0)]
+    return [Line("time at 64^3, search path", timing(stages), "at most 1 s", stages["total"] <= 1.0)]
 
 
 def _large(large: LargePair) -> list[Line]:

@@ -100,5 +100,6 @@ def _um(alignment) -> str:
 
 def timing(seconds: dict[str, float]) -> str:
     """Total and shares of stages, those that took no time left out."""
-    stages = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if value >= 0.005)
-    return f"{sum(seconds.values()):.2f} s ({stages})"
+    shares = {stage: value for stage, value in seconds.items() if stage != "total"}
+    stages = ", ".join(f"{stage} {value:.2f}" for stage, value in shares.items() if value >= 0.005)
+    return f"{seconds.get('total', sum(shares.values())):.2f} s ({stages})"

@@ -236,22 +236,24 @@ def _pool(values: Tensor, factors: tuple[int, int, int]) -> Tensor:
 
 def pool_image(image: BoneImage, factor: int) -> BoneImage:
     """Means over blocks of `factor` (a power of two) voxels an axis."""
-    return extended([image], float(image.spacing.max()) * factor)[-1] if factor > 1 else image
+    return extended([image], float(image.spacing.min()) * factor)[-1] if factor > 1 else image
 
 
 def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:
     partial = scan.mask is not None or scan.raw.is_floating_point() and not bool(_finite(scan.raw))
     step = max(2, SLAB_VOXELS // (scan.raw.shape[1] * scan.raw.shape[2]) // 2 * 2)
+    depth = scan.raw.shape[0] // factors[2] * factors[2]
     values, inside = [], []
-    for start in range(0, scan.raw.shape[0], step):
+    for start in range(0, depth, step):
         check()
-        slab = scan.bone(scan.raw[start : start + step])
+        stop = min(start + step, depth)
+        slab = scan.bone(scan.raw[start:stop])
         if not partial:
             values.append(_pool(slab, factors))
             continue
         seen = slab.isfinite()
         if scan.mask is not None:
-            seen &= scan.mask[start : start + step]
+            seen &= scan.mask[start:stop]
         share = _pool(seen.float(), factors)
         # The mean over the seen part of each voxel, not over all of it.
         values.append(_pool(slab.where(seen, 0.0), factors) / share.clamp(min=1e-3))
@@ -274,8 +276,8 @@ class BonePlace:
 def place_of_bone(image: BoneImage) -> BonePlace:
     """Centroid and radius of the bone in an image, by its values; they turn with the bone."""
     index = image.values.nonzero()
-    weight = image.values[tuple(index.T)].double().cpu().numpy()
-    points = index.flip(-1).double().cpu().numpy() @ image.affine[:3, :3].T + image.affine[:3, 3]
+    weight = image.values[tuple(index.T)].cpu().double().numpy()
+    points = index.flip(-1).cpu().double().numpy() @ image.affine[:3, :3].T + image.affine[:3, 3]
     center = np.average(points, axis=0, weights=weight)
     distance = np.linalg.norm(points - center, axis=1)
     order = np.argsort(distance, kind="stable")

@@ -77,7 +77,7 @@ def edge_template(image: BoneImage, count: int) -> Template:
 
 def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: Tensor) -> Template:
     """A `Template` of points with their values and gradients, centred on them."""
-    mean = index.double().mean(0).cpu().numpy()
+    mean = index.cpu().double().mean(0).numpy()
     center = affine[:3, :3] @ mean + affine[:3, 3]
     template = Template(index, affine, values, gradient, center, 1.0)
     radius = float(template.local().square().sum(-1).mean().sqrt())

@@ -53,7 +53,7 @@ def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> T
     score = 0
     for correlation, share in _both_ways(fixed, moving, poses, torch.linalg.inv(poses)):
         score = score + correlation * (2 * share).clamp(max=1).sqrt() / 2
-    return score.double().cpu()
+    return score.cpu().double()
 
 
 def _both_ways(fixed: BoneImage, moving: BoneImage, there: Tensor, back: Tensor, filtered=lambda image: image):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .bone import CorticalBone, averaged, carry_over
+from .averaging import averaged
+from .bone import CorticalBone, carry_over
 from .volume import Volume
 
 # Fewer matched voxels than this do not carry a straight line.

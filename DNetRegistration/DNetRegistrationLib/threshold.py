@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from .averaging import block_means
 from .volume import ScanError, Volume
 
 # The histogram and the half-maximum are taken from a preview of about this many voxels an axis.
@@ -21,6 +22,8 @@ BRIGHTEST_SHARE = 0.08
 LEAST_CONTRAST_TO_NOISE = 4.0
 # Fewer bone voxels than this are no object to align.
 LEAST_BONE_VOXELS = 27
+# The reciprocal of a smaller range of grey values is no float32.
+MINIMUM_RANGE = 1e-36
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,11 @@ class BoneScale:
 
 def preview(volume: Volume) -> np.ndarray:
     """A float32 copy of about 128 voxels an axis or fewer, box-averaged; outside the field of view is NaN."""
-    factors = np.maximum(1, np.rint(np.array(volume.voxels.shape) / PREVIEW_SIZE).astype(int))
+    factors = np.maximum(1, np.rint(volume.size / PREVIEW_SIZE).astype(int))
     # Isotropic as far as the grid allows: an axis is averaged up to the coarsest voxel size that another one has.
-    spacing = volume.spacing[::-1]
-    coarsest = (factors * spacing).max()
-    factors = np.maximum(factors, np.minimum((coarsest / spacing).astype(int), np.array(volume.voxels.shape) // 8))
-    size = np.array(volume.voxels.shape) // factors
-    out = np.empty(size, np.float32)
-    cropped = volume.voxels[: size[0] * factors[0], : size[1] * factors[1], : size[2] * factors[2]]
-    for z in range(size[0]):
-        slab = cropped[z * factors[0] : (z + 1) * factors[0]]
-        # The shortest loop over the averaged voxels that leaves the long axis contiguous.
-        rows = slab.mean(0, dtype=np.float32) if factors[0] > 1 else slab[0].astype(np.float32)
-        out[z] = rows.reshape(size[1], factors[1], size[2], factors[2]).mean((1, 3))
-    return np.where(np.isfinite(out), out, np.nan)
+    coarsest = (factors * volume.spacing).max()
+    factors = np.maximum(factors, np.minimum((coarsest / volume.spacing).astype(int), volume.size // 8))
+    return block_means(volume, factors)[0]
 
 
 def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.ndarray | None = None) -> BoneScale:
@@ -88,11 +82,15 @@ def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.nda
         raise ScanError(f"{volume.name}: the bone threshold {threshold} is not a number; give one in the scan's units")
     bone = valid[valid > threshold]
     if bone.size < LEAST_BONE_VOXELS:
+        reach = f"grey values reach {valid.max():g}" if valid.size else "the mask holds no voxel of its preview"
         raise ScanError(
-            f"{volume.name}: no bone above the threshold {threshold:g} (grey values reach {np.nanmax(valid):g}); "
+            f"{volume.name}: no bone above the threshold {threshold:g} ({reach}); "
             "lower the threshold, or check that this is the right scan"
         )
-    return BoneScale(float(threshold), float(np.percentile(bone, 99)))
+    maximum = float(np.percentile(bone, 99))
+    if not maximum - threshold > MINIMUM_RANGE:
+        raise ScanError(f"{volume.name}: its bone is {maximum - threshold:g} above the threshold; scale its grey values up")
+    return BoneScale(float(threshold), maximum)
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:
@@ -108,7 +106,8 @@ def _smooth(image: np.ndarray) -> np.ndarray:
 def _otsu(values: np.ndarray) -> float:
     if values.size == 0:
         return np.inf
-    low, high = np.percentile(values, (0.05, 99.95))
+    # In float64: between large float32 values, there are no 256 bins.
+    low, high = np.percentile(values, (0.05, 99.95)).astype(float)
     if not high > low:
         return float(high)
     counts, edges = np.histogram(values, HISTOGRAM_BINS, (low, high))
