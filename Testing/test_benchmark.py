@@ -171,6 +171,7 @@ def test_an_alignment_that_fails_is_counted(monkeypatch):
 
 def test_peak_memory_grows():
     code = """
+import numpy as np
 from DNetRegistrationLib.benchmark_large import peak_memory
 before = peak_memory()
 np.ones(50_000_000)
@@ -184,7 +185,7 @@ print(peak_memory() - before)
 def test_benchmark_of_two_pairs(tmp_path, capsys):
     """Processes of their own give what this one gives."""
     folder = tmp_path / "out"
-    arguments = ["benchmark", "--only", "success,impostors", "--pairs", "1", "--jobs", "1", "--output", str(folder)]
+    arguments = ["benchmark", "--only", "success", "--pairs", "1", "--jobs", "1", "--output", str(folder)]
     status = main(arguments)
     out = capsys.readouterr().out
     assert "success (" in out

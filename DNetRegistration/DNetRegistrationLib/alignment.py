@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from . import rigid
-from .bone import cortical_dice
+from .bone import cortical_bone, dice
 from .files import ScanError
 from .preprocessing import PreparedScan, native_scan, pool_image, prepare
 from .proposal import propose
 from .refinement import Refined, distance, edge_template, gauss_newton
 from .refinement import refine as refine_pose
-from .search import FAST, FINE, THOROUGH, search
+from .search import FAST, FINE, THOROUGH, cube_image, search
 from .similarity import overlap_correlation
 from .threshold import find_bone_scale
 from .verification import Verdict, verify
@@ -28,6 +28,8 @@ from .weights import LoadedWeights, available_weights, load_weights
 DEFAULT_WEIGHTS = "equivariant"
 HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
 STAGES = ("preprocess", "dnet", "search", "refine", "verify")
+# Fewer edge voxels than this do not fix a pose.
+LEAST_EDGES = 27
 
 
 class AlignmentCancelled(Exception):
@@ -106,15 +108,15 @@ def align(
 
     Args:
         fixed, moving: `Volume` or SimpleITK images. They are not changed.
-        threshold: where bone begins, in the scans' units: None to find it, one number for both, or a pair (fixed, moving),
-            either of which may be None.
+        threshold: where bone begins, in the scans' units: None to find it, one number for both, or a pair (fixed,
+            moving), either of which may be None.
         spacing: working spacing in mm; None takes 0.08 mm or, for a larger bone, what lets it fill the canonical cube.
         fixed_mask, moving_mask: boolean arrays (or images) of the scans' shapes; bone is looked for only there.
         initial: ``(4, 4)`` fixed to moving, LPS mm, tried first.
         device: "auto", "cpu", "cuda" (or "cuda:1", ...), "mps".
         weights: name of shipped weights, or a path; None is the shipped default.
-        hypotheses: "dnet" (the network alone), "search" (the search alone), or "auto": the network, where weights are to
-            be had, then the search when its proposals do not verify.
+        hypotheses: "dnet" (the network alone), "search" (the search alone), or "auto": the network, where weights are
+            to be had, then the search when its proposals do not verify.
         refine: "native", "working" (end at the working spacing) or "none" (the hypothesis as it is).
         progress: called with a fraction, 0 to 1, and a message.
         cancelled: called often; when it returns true, `AlignmentCancelled` is raised.
@@ -128,8 +130,9 @@ def align(
     """
     _check_choice("hypotheses", hypotheses, HYPOTHESES)
     _check_choice("refine", refine, REFINEMENTS)
+    spacing = _number(spacing, "the working spacing")
     if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
-        raise ScanError(f"the working spacing must be above 0 mm, not {spacing}")
+        raise ScanError(f"the working spacing must be above 0 mm, not {spacing}; leave it out to have it chosen")
     fixed, moving = _volume(fixed, "fixed scan"), _volume(moving, "moving scan")
     check_pair_spacing(fixed, moving)
     request = _Request(
@@ -147,11 +150,14 @@ def align(
     watch = _Watch(progress, cancelled)
     try:
         return _align(request, chosen, watch)
-    except torch.OutOfMemoryError:
-        if chosen.type == "cpu":
+    except RuntimeError as error:
+        why = _device_fault(error)
+        if chosen.type == "cpu" or why is None:
             raise
-    torch.cuda.empty_cache()
-    watch.warnings.append(f"{chosen} ran out of memory; the CPU did the work instead.")
+    # Only here is the traceback gone, and with it what it holds of the device's memory.
+    if chosen.type == "cuda":
+        torch.cuda.empty_cache()
+    watch.warnings.append(f"{chosen} {why}; the CPU did the work instead.")
     return _align(request, torch.device("cpu"), watch)
 
 
@@ -214,15 +220,17 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = request.fixed, request.moving
-        scales = [
-            find_bone_scale(volume, threshold, mask)
-            for volume, threshold, mask in zip(volumes, request.thresholds, request.masks, strict=True)
-        ]
+        scales = []
+        for volume, threshold, mask in zip(volumes, request.thresholds, request.masks, strict=True):
+            watch.check()
+            scales.append(find_bone_scale(volume, threshold, mask))
         natives = [
             native_scan(volume, scale, mask, device)
             for volume, scale, mask in zip(volumes, scales, request.masks, strict=True)
         ]
         fixed, moving = prepare(*natives, spacing=request.spacing, check=watch.check)
+        for scan, volume in zip((fixed, moving), volumes, strict=True):
+            _check_edges(scan, volume)
     answer = _best_answer(fixed, moving, request, watch)
 
     if request.refine == "native":
@@ -232,9 +240,11 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         mirrored = not answer.verdict.accepted and request.searches and _mirrored(fixed, moving, watch)
         watch.tell(0.92, "Comparing the cortices")
         matrix = rigid.require_rigid(answer.refined.pose.numpy())
-        overlap = cortical_dice(
-            *volumes, matrix, tuple(scale.threshold for scale in scales), fixed.cube.spacing, request.masks
-        )
+        cortices = []
+        for volume, scale, mask in zip(volumes, scales, request.masks, strict=True):
+            watch.check()
+            cortices.append(cortical_bone(volume, scale.threshold, fixed.cube.spacing, mask))
+        dice_before, dice_after = dice(*cortices, np.eye(4)), dice(*cortices, matrix)
     verdict = answer.verdict
     center = fixed.place.center
     watch.tell(1.0, "Done")
@@ -244,8 +254,8 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         accepted=verdict.accepted,
         confidence=verdict.confidence,
         expected_error_um=1000 * verdict.expected_error,
-        dice_before=overlap.before,
-        dice=overlap.after,
+        dice_before=dice_before,
+        dice=dice_after,
         hypothesis=answer.hypothesis,
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
@@ -269,7 +279,7 @@ def _best_answer(fixed: PreparedScan, moving: PreparedScan, request: _Request, w
             continue
         with watch.stage("refine"):
             watch.tell(0.6, "Refining")
-            refined = _refined(fixed, moving, poses, request.refine)
+            refined = _refined(fixed, moving, poses, request.refine, watch.check)
         with watch.stage("verify"):
             answer = _Answer(hypothesis, refined, verify(fixed, moving, refined))
         if best is None or answer.verdict.confidence > best.verdict.confidence:
@@ -277,14 +287,14 @@ def _best_answer(fixed: PreparedScan, moving: PreparedScan, request: _Request, w
         if best.verdict.accepted:
             break
     if best is None:
-        raise ScanError("the network proposed no pose for these scans; use hypotheses=\"search\" or \"auto\"")
+        raise ScanError('the network proposed no pose for these scans; use hypotheses="search" or "auto"')
     return best
 
 
 def _hypotheses(
     fixed: PreparedScan, moving: PreparedScan, request: _Request, watch: _Watch
 ) -> Iterator[tuple[str, Tensor]]:
-    """Sources of poses ``(h, 4, 4)`` in the order of their cost; each is asked only when the one before did not verify."""
+    """Sources of poses ``(h, 4, 4)`` in the order of their cost, each asked only when the one before did not verify."""
     if request.initial is not None:
         yield "initial", request.initial[None]
     if request.network is not None:
@@ -303,25 +313,32 @@ def _hypotheses(
         yield "search", poses
 
 
-def _refined(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, how: str) -> Refined:
-    """The best of some poses, refined at the working spacing; with "none", only judged by where refinement would lead."""
+def _refined(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, how: str, check: Callable[[], None]) -> Refined:
+    """The best of some poses, refined at the working spacing; with "none", judged by where refinement would lead."""
     first, second = fixed.levels[-1], moving.levels[-1]
+
+    def step_check(_fraction: float) -> None:
+        check()
+
     if how == "none":
         pose = poses[int(overlap_correlation(first, second, poses).argmax())]
-        led = refine_pose(fixed, moving, pose, native=False)
+        led = refine_pose(fixed, moving, pose, native=False, check=step_check)
         return Refined(pose, led.disagreement + distance(pose, led.pose, fixed.place), led.spacing)
     for factor in (2, 1):
         level = pool_image(second, factor)
         template = edge_template(pool_image(first, factor), 4000 * (3 - factor))
-        poses = gauss_newton(template, level, poses, 10, tolerance=0.02 * fixed.cube.spacing).transforms
+        tolerance = 0.02 * fixed.cube.spacing
+        poses = gauss_newton(template, level, poses, 10, tolerance=tolerance, check=check).transforms
     pose = poses[int(overlap_correlation(first, second, poses).argmax())]
-    return refine_pose(fixed, moving, pose, native=False)
+    return refine_pose(fixed, moving, pose, native=False, check=step_check)
 
 
 def _to_native(fixed: PreparedScan, moving: PreparedScan, answer: _Answer, watch: _Watch) -> _Answer:
     """The answer carried on to native resolution, unless that leads away from what the working spacing showed."""
     pose = answer.refined.pose
-    refined = refine_pose(fixed, moving, pose, native=True, check=watch.within(0.65, 0.9, "Refining to native resolution"))
+    refined = refine_pose(
+        fixed, moving, pose, native=True, check=watch.within(0.65, 0.9, "Refining to native resolution")
+    )
     if distance(pose, refined.pose, fixed.place) > fixed.cube.spacing:
         if answer.verdict.accepted:
             watch.warnings.append(
@@ -336,7 +353,7 @@ def _mirrored(fixed: PreparedScan, moving: PreparedScan, watch: _Watch) -> bool:
     """Whether the moving scan's mirror image fits where the scan itself does not."""
     image = moving.mirrored()
     poses, _ = search(fixed.cube, image.cube, FAST, watch.within(0.75, 0.9, "Trying the mirror image"))
-    return verify(fixed, image, _refined(fixed, image, poses, "working")).accepted
+    return verify(fixed, image, _refined(fixed, image, poses, "working", watch.check)).accepted
 
 
 def _sentence(answer: _Answer, fixed: PreparedScan, mirrored: bool) -> str:
@@ -389,17 +406,38 @@ def _mask(mask, volume: Volume) -> np.ndarray | None:
     return mask.astype(bool)
 
 
+def _check_edges(scan: PreparedScan, volume: Volume) -> None:
+    """Sees that there are edges of bone to align by, in what the search and the refinement start with."""
+    for image in (scan.levels[-1], pool_image(cube_image(scan.cube), 2)):
+        if len(edge_template(image, LEAST_EDGES).values) < LEAST_EDGES:
+            raise ScanError(
+                f"{volume.name}: shows too little of the surface of a bone at the working spacing of "
+                f"{scan.cube.spacing:g} mm; check the bone threshold, the mask and the voxel spacing, "
+                "or give another working spacing"
+            )
+
+
 def _thresholds(threshold) -> tuple[float | None, float | None]:
-    if threshold is None or np.isscalar(threshold):
-        return threshold, threshold
-    if len(threshold) != 2:
+    pair = (threshold, threshold) if threshold is None or np.ndim(threshold) == 0 else tuple(threshold)
+    if len(pair) != 2:
         raise ScanError(f"threshold={threshold!r}: give one number, or a pair for the fixed and the moving scan")
-    return tuple(threshold)
+    return tuple(_number(value, "the bone threshold") for value in pair)
+
+
+def _number(value, what: str) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise ScanError(f"{what} must be a number, not {value!r}") from error
 
 
 def _initial(initial) -> Tensor:
     try:
-        return torch.from_numpy(rigid.require_rigid(initial, "the initial transform"))
+        matrix = np.asarray(initial, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ScanError("the initial transform holds something other than numbers; give a 4x4 matrix") from error
+    try:
+        return torch.from_numpy(rigid.require_rigid(matrix, "the initial transform"))
     except ValueError as error:
         raise ScanError(str(error)) from error
 
@@ -417,7 +455,19 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise NotImplementedError(device.type)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ScanError(f"the device {name!r} is not to be had here; use \"cpu\" or \"auto\"") from error
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ScanError(f'the device {name!r} is not to be had here; use "cpu" or "auto"') from error
     return device
+
+
+def _device_fault(error: Exception) -> str | None:
+    """Why a device, not the input, is at fault; None where it is not known to be."""
+    # torch.OutOfMemoryError exists from torch 2.5 on; Apple's devices raise a plain RuntimeError.
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error):
+        return "ran out of memory"
+    if isinstance(error, NotImplementedError):
+        return "lacks an operation in this version of torch"
+    return None

@@ -80,7 +80,7 @@ def summary(alignment, files: Iterable[Path] = ()) -> str:
     """
     x, y, z = alignment.translation_mm
     rows = [
-        ("verdict", f"{'ACCEPTED' if alignment.accepted else 'NOT ACCEPTED'}: {alignment.verdict}"),
+        ("verdict", alignment.verdict),
         *(("warning", text) for text in alignment.warnings),
         ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {_um(alignment)}"),
         ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),

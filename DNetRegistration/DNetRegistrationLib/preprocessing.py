@@ -1,4 +1,4 @@
-"""From a scan to what is aligned: bone images after T (Eq. 5), from native to working resolution, and the canonical cube."""
+"""From a scan to what is aligned: bone images after T (Eq. 5), native to working resolution, and the canonical cube."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ PAPER_SPACING = 0.08
 # Bone that reaches further from its centroid than this share of half the cube's edge makes the working spacing grow. A
 # mouse tibia of the paper, cut by its field of view of 5.12 mm, reaches to about one.
 CUBE_REACH = 1.2
-# Voxels worked on at a time when a native scan is passed through.
-SLAB_VOXELS = 1 << 23
+# Voxels worked on at a time when a native scan is passed through: on a CPU, what its cache holds.
+SLAB_VOXELS = {"cpu": 1 << 19}
+LARGE_SLAB_VOXELS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ class NativeScan:
 
     def bone(self, raw: Tensor) -> Tensor:
         """Raw values of any shape to float32 bone values; NaN outside the field of view."""
-        values = (raw.to(torch.int32) & 0xFFFF).float() if self.unsigned else raw.float()
-        return self.scale(values)
+        raw = raw.view(torch.uint16) if self.unsigned else raw
+        values = raw.to(torch.float32, copy=True)
+        # In place: memory bandwidth is what a pass through a scan is limited by.
+        return values.sub_(self.scale.threshold).clamp_(min=0).mul_(1 / (self.scale.maximum - self.scale.threshold))
 
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Bone values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), and the share of each that lies inside."""
-        return sample_linear(self.raw, index, self.mask, self.bone)
+        finite = not self.raw.is_floating_point()
+        return sample_linear(self.raw, index, self.mask, self.bone, finite)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class PreparedScan:
         return border < 0.5 * float(values.mean())
 
     def mirrored(self) -> PreparedScan:
-        """The scan as it would be of the mirror image of its bone (x reversed), without its native voxels' resolution."""
+        """The scan as it would be of the mirror image of its bone (x reversed)."""
         flip = np.diag((-1.0, 1.0, 1.0, 1.0))
         levels = [replace(level, affine=flip @ level.affine) for level in self.levels]
         cube = replace(
@@ -176,7 +180,9 @@ def native_scan(volume: Volume, scale: BoneScale, mask: np.ndarray | None, devic
     elif voxels.dtype not in (np.uint8, np.int8, np.int16, np.int32, np.float32):
         voxels = voxels.astype(np.float32)
     raw = _tensor(voxels).to(device)
-    return NativeScan(raw, unsigned, scale, volume.affine, None if mask is None else _tensor(mask.astype(bool)).to(device))
+    return NativeScan(
+        raw, unsigned, scale, volume.affine, None if mask is None else _tensor(mask.astype(bool, copy=False)).to(device)
+    )
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -189,8 +195,8 @@ def _tensor(array: np.ndarray) -> Tensor:
 def bone_pyramid(scan: NativeScan, working: float, check: Callable[[], None] = lambda: None) -> list[BoneImage]:
     """Box-averaged bone images, finest first, each with voxels about twice the last one's, none above `working` mm.
 
-    T comes before averaging, as in the paper (Sec. 2.3). The finest is averaged once from the native voxels (unless they
-    already are at the working spacing): the native scan itself is never copied as a whole.
+    T comes before averaging, as in the paper (Sec. 2.3). The finest is averaged once from the native voxels (unless
+    they already are at the working spacing): the native scan itself is never copied as a whole.
 
     Args:
         scan: the native scan.
@@ -211,7 +217,7 @@ def extended(levels: list[BoneImage], working: float) -> list[BoneImage]:
 
 
 def _factors(spacing: np.ndarray, working: float) -> tuple[int, int, int]:
-    """1 or 2 for each of x, y, z: what brings the voxels closer to twice the finest size, and stays within `working`."""
+    """1 or 2 for each of x, y, z: what brings voxels closer to twice the finest size, and stays within `working`."""
     target = 2 * spacing.min()
     if target > working * 1.001:
         return (1, 1, 1)
@@ -240,8 +246,9 @@ def pool_image(image: BoneImage, factor: int) -> BoneImage:
 
 
 def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:
-    partial = scan.mask is not None or scan.raw.is_floating_point() and not bool(_finite(scan.raw))
-    step = max(2, SLAB_VOXELS // (scan.raw.shape[1] * scan.raw.shape[2]) // 2 * 2)
+    partial = scan.mask is not None or (scan.raw.is_floating_point() and not bool(scan.raw.sum().isfinite()))
+    most = SLAB_VOXELS.get(scan.raw.device.type, LARGE_SLAB_VOXELS)
+    step = max(2, most // (scan.raw.shape[1] * scan.raw.shape[2]) // 2 * 2)
     depth = scan.raw.shape[0] // factors[2] * factors[2]
     values, inside = [], []
     for start in range(0, depth, step):
@@ -261,10 +268,6 @@ def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callabl
     return BoneImage(torch.cat(values), _coarser(scan.affine, factors), torch.cat(inside) if partial else None)
 
 
-def _finite(raw: Tensor) -> Tensor:
-    return raw.sum().isfinite()
-
-
 @dataclass(frozen=True)
 class BonePlace:
     """Where a scan's bone is: world centroid (3,) in mm, and the radius about it that holds 95 % of the bone, in mm."""
@@ -274,8 +277,11 @@ class BonePlace:
 
 
 def place_of_bone(image: BoneImage) -> BonePlace:
-    """Centroid and radius of the bone in an image, by its values; they turn with the bone."""
+    """Centroid and radius of the bone in an image, by its values; they turn with the bone. The grid's middle if none."""
     index = image.values.nonzero()
+    if len(index) == 0:
+        middle = (np.array(image.values.shape[::-1]) - 1) / 2
+        return BonePlace(image.affine[:3, :3] @ middle + image.affine[:3, 3], 0.0)
     weight = image.values[tuple(index.T)].cpu().double().numpy()
     points = index.flip(-1).cpu().double().numpy() @ image.affine[:3, :3].T + image.affine[:3, 3]
     center = np.average(points, axis=0, weights=weight)
@@ -297,7 +303,8 @@ def canonical_cube(levels: list[BoneImage], place: BonePlace, spacing: float) ->
     The level's voxels are means already, no larger than the cube's, so linear interpolation does not alias.
     """
     device = levels[0].values.device
-    level = max((x for x in levels if x.spacing.min() <= spacing * 1.001), key=lambda x: x.spacing.min(), default=levels[0])
+    fine = [level for level in levels if level.spacing.min() <= spacing * 1.001]
+    level = max(fine, key=lambda level: level.spacing.min(), default=levels[0])
     cube = CanonicalCube(torch.empty(CUBE_SIZE, CUBE_SIZE, CUBE_SIZE), torch.empty(0), place.center, spacing)
     to_index = np.linalg.inv(level.affine) @ cube.affine
     axis = torch.arange(CUBE_SIZE, dtype=torch.float64)

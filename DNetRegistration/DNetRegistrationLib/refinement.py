@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .filters import gaussian
+from .filters import SLAB_VOXELS, gaussian
 from .preprocessing import BoneImage, BonePlace, NativeScan, PreparedScan
 from .rigid import apply, inverse, nearest_rotation, rigid, rotation_from_axis_angle
 
@@ -55,24 +56,37 @@ class Template:
         return self.index @ linear.T + offset
 
 
-def edge_template(image: BoneImage, count: int) -> Template:
-    """The `count` voxels of steepest bone value, away from the border of the field of view."""
+def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lambda: None) -> Template:
+    """The `count` voxels of steepest bone value, away from the border of the field of view.
+
+    `check` is called between slabs; whatever it raises ends the work.
+    """
     values = image.values
-    gradient = index_gradient(values)
+    depth, height, width = values.shape
     to_world = torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=values.device)
-    gradient = gradient @ to_world
-    strength = gradient.square().sum(-1).sqrt()
-    if image.inside is not None:
-        strength = strength * (erode(image.inside) > 0.999)
-    for axis in range(3):
-        strength.narrow(axis, 0, 1).zero_()
-        strength.narrow(axis, values.shape[axis] - 1, 1).zero_()
+    strength = torch.zeros_like(values)
+    step = max(1, SLAB_VOXELS // (height * width))
+    for start in range(1, depth - 1, step):
+        check()
+        stop = min(start + step, depth - 1)
+        gradient = index_gradient(values[start - 1 : stop + 1])[1:-1, 1:-1, 1:-1] @ to_world
+        inner = gradient.square().sum(-1).sqrt()
+        if image.inside is not None:
+            inner = inner * (erode(image.inside[start - 1 : stop + 1])[1:-1, 1:-1, 1:-1] > 0.999)
+        strength[start:stop, 1:-1, 1:-1] = inner
     flat = strength.view(-1)
-    count = min(count, int((flat > 0.05 * flat.max()).sum()))
-    chosen = flat.topk(count, sorted=False).indices.sort().values
-    height, width = values.shape[1:]
-    index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1).float()
-    return make_template(index, image.affine, values.view(-1)[chosen], gradient.view(-1, 3)[chosen])
+    steep = (flat > 0.05 * flat.max()).nonzero()[:, 0]
+    check()
+    chosen = steep[flat[steep].topk(min(count, len(steep)), sorted=False).indices].sort().values
+    index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1)
+    flat = values.reshape(-1)
+    gradient = _differences(flat, chosen, (1, width, width * height)) @ to_world
+    return make_template(index.float(), image.affine, flat[chosen], gradient)
+
+
+def _differences(flat: Tensor, at: Tensor, strides: tuple[int, int, int], convert=lambda raw: raw) -> Tensor:
+    """Central differences ``(n, 3)`` per voxel along x, y, z of a flat image at some inner voxels."""
+    return torch.stack([(convert(flat[at + s]) - convert(flat[at - s])) / 2 for s in strides], dim=-1)
 
 
 def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: Tensor) -> Template:
@@ -105,7 +119,7 @@ def index_maps(template: Template, image_affine: np.ndarray, transforms: Tensor)
 
 
 def sample_through(template: Template, image: BoneImage | NativeScan, transforms: Tensor) -> tuple[Tensor, Tensor]:
-    """``(h, n)`` bone values of `image` at the template's points through each of ``(h, 4, 4)``, and their share inside."""
+    """``(h, n)`` bone values of `image` at the template's points through ``(h, 4, 4)``, and their share inside."""
     maps = index_maps(template, image.affine, transforms).to(torch.float32).to(template.index.device)
     index = template.index @ maps[:, :3, :3].transpose(-1, -2) + maps[:, None, :3, 3]
     values, inside = image.sample(index.view(-1, 3))
@@ -135,11 +149,12 @@ def gauss_newton(
     iterations: int,
     keep: Tensor | None = None,
     tolerance: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> Fit:
     """Refines ``(h, 4, 4)`` world transforms, template to image, with a robust weight and a fitted gain.
 
-    Each step solves for six motion parameters and the gain together: gain * image(T p) = f(p) + J xi, where xi moves the
-    template's points about their centroid, and then composes T with the inverse of that motion.
+    Each step solves for six motion parameters and the gain together: gain * image(T p) = f(p) + J xi, where xi moves
+    the template's points about their centroid, and then composes T with the inverse of that motion.
 
     Args:
         template: the points.
@@ -148,6 +163,7 @@ def gauss_newton(
         iterations: the most steps.
         keep: ``(n,)`` weight of each point, or None for one.
         tolerance: stop when no start moved a point at the template's radius by more than this, in mm.
+        check: called before each step; whatever it raises ends the work.
     """
     local = template.local() / template.radius
     # For rotation in radians times the radius and translation in mm: six numbers of like size.
@@ -155,7 +171,10 @@ def gauss_newton(
     base = torch.ones_like(template.values) if keep is None else keep
     gain = torch.ones(len(transforms), device=local.device)
     step = None
+    if len(base) == 0:
+        return Fit(transforms, gain, base.expand(len(transforms), 0), base.expand(len(transforms), 0))
     for iteration in range(iterations + 1):
+        check()
         values, inside = sample_through(template, image, transforms)
         prior = base * (inside > 0.999)
         residual = gain[:, None] * values - template.values
@@ -193,7 +212,7 @@ def _solve(jacobian: Tensor, values: Tensor, target: Tensor, weight: Tensor) -> 
 
 
 def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
-    """``(h, 4, 4)`` rigid motions of ``(h, 6)`` steps: rotation times `radius` about `center`, then translation, in mm."""
+    """``(h, 4, 4)`` rigid motions of ``(h, 6)`` steps: rotation times `radius` about `center`, translation, in mm."""
     vector = step[:, :3] / radius
     angle = vector.norm(dim=-1)
     # A step beyond a quarter radian is out of the linear model's reach.
@@ -204,9 +223,11 @@ def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
     return rigid(rotation, step[:, 3:] * shrink + middle - rotation @ middle)
 
 
-def native_template(scan: NativeScan, level: BoneImage, count: int) -> Template:
-    """About `count` native voxels within the steepest voxels of the level above, with values and central differences."""
-    edges = edge_template(level, count).index.long()
+def native_template(
+    scan: NativeScan, level: BoneImage, count: int, check: Callable[[], None] = lambda: None
+) -> Template:
+    """About `count` native voxels in the steepest voxels of the level above, with values and central differences."""
+    edges = edge_template(level, count, check).index.long()
     factors = torch.as_tensor(np.rint(level.spacing / scan.spacing), dtype=torch.long, device=edges.device)
     corners = edges * factors
     children = torch.cartesian_prod(*(torch.arange(int(f), device=edges.device) for f in factors))
@@ -220,25 +241,26 @@ def native_template(scan: NativeScan, level: BoneImage, count: int) -> Template:
     flat = scan.raw.view(-1)
     strides = (1, width, width * height)
     at = index @ torch.tensor(strides, device=index.device)
-    gradient = torch.stack([(scan.bone(flat[at + s]) - scan.bone(flat[at - s])) / 2 for s in strides], dim=-1)
+    gradient = _differences(flat, at, strides, scan.bone)
     values = scan.bone(flat[at])
     seen = (values + gradient.sum(-1)).isfinite()
     to_world = torch.as_tensor(np.linalg.inv(scan.affine[:3, :3]), dtype=torch.float32, device=index.device)
     return make_template(index[seen].float(), scan.affine, values[seen], gradient[seen] @ to_world)
 
 
-def one_sided(template: Template, fit: Fit, shape: torch.Size) -> Tensor:
+def one_sided(template: Template, fit: Fit, shape: torch.Size, check: Callable[[], None] = lambda: None) -> Tensor:
     """``(n,)`` weights of an image's edge points: 0 where a whole neighbourhood disagrees in one direction, else 1.
 
-    That is matter which only one scan shows: cartilage with contrast agent, a fragment, muscle. It is left out for good,
-    since its edge voxels, mixed with bone, deviate too little for the robust weight and pull all the same. A pose that is
-    still off deviates to both sides within a neighbourhood, and keeps its points.
+    That is matter which only one scan shows: cartilage with contrast agent, a fragment, muscle. It is left out for
+    good, since its edge voxels, mixed with bone, deviate too little for the robust weight and pull all the same. A pose
+    that is still off deviates to both sides within a neighbourhood, and keeps its points.
     """
     x, y, z = template.index.long().unbind(-1)
     grid = template.values.new_zeros(2, *shape)
     grid[0, z, y, x] = fit.residual[0].clamp(-0.5, 0.5)
     grid[1, z, y, x] = 1
-    mean = (gaussian(grid[0], 1.5) / gaussian(grid[1], 1.5).clamp(min=1e-3))[z, y, x].abs()
+    total, count = gaussian(grid[0], 1.5, check)[z, y, x], gaussian(grid[1], 1.5, check)[z, y, x]
+    mean = (total / count.clamp(min=1e-3)).abs()
     return (mean < max(3 * 1.4826 * float(mean.median()), LEAST_ONE_SIDED)).float()
 
 
@@ -267,8 +289,8 @@ def refine(
 ) -> Refined:
     """Refines one ``(4, 4)`` pose in both directions, at the working spacing and, if `native`, on from there.
 
-    Each scan is the template once, and the two results are averaged: what pulls one of them, such as contrast agent that
-    only one scan shows, pulls the other less or the other way, and their disagreement tells of it.
+    Each scan is the template once, and the two results are averaged: what pulls one of them, such as contrast agent
+    that only one scan shows, pulls the other less or the other way, and their disagreement tells of it.
 
     Args:
         fixed, moving: the scans.
@@ -281,10 +303,10 @@ def refine(
     else:
         steps = [_spacing(fixed.levels[-1])]
     for number, spacing in enumerate(steps):
-        check(number / len(steps))
+        step_check = partial(check, number / len(steps))
         first, second = fixed.image_near(spacing), moving.image_near(spacing)
-        there = _one_way(fixed, first, second, pose)
-        back = inverse(_one_way(moving, second, first, inverse(pose)))
+        there = _one_way(fixed, first, second, pose, step_check)
+        back = inverse(_one_way(moving, second, first, inverse(pose), step_check))
         disagreement = distance(there, back, fixed.place)
         pose = _halfway(there, back, torch.tensor(fixed.place.center))
     return Refined(pose, disagreement, max(_spacing(first), _spacing(second)))
@@ -303,18 +325,24 @@ def _resolutions(fixed: PreparedScan, moving: PreparedScan) -> list[float]:
     return steps
 
 
-def _one_way(scan: PreparedScan, image: BoneImage | NativeScan, other: BoneImage | NativeScan, pose: Tensor) -> Tensor:
-    """One ``(4, 4)`` pose refined with the points of `image`, one of the scan's, on `other`, one of the other scan's."""
+def _one_way(
+    scan: PreparedScan,
+    image: BoneImage | NativeScan,
+    other: BoneImage | NativeScan,
+    pose: Tensor,
+    check: Callable[[], None],
+) -> Tensor:
+    """One ``(4, 4)`` pose refined with the points of `image`, of the scan, on `other`, of the other scan."""
     working = image is scan.levels[-1]
     if isinstance(image, NativeScan):
-        template = native_template(image, scan.levels[0], FINER_POINTS)
+        template = native_template(image, scan.levels[0], FINER_POINTS, check)
     else:
-        template = edge_template(image, WORKING_POINTS if working else FINER_POINTS)
+        template = edge_template(image, WORKING_POINTS if working else FINER_POINTS, check)
     tolerance = 1e-3 * _spacing(image)
-    fit = gauss_newton(template, other, pose[None], 12 if working else 8, tolerance=tolerance)
+    fit = gauss_newton(template, other, pose[None], 12 if working else 8, tolerance=tolerance, check=check)
     if isinstance(image, BoneImage):
-        keep = one_sided(template, fit, image.values.shape)
-        fit = gauss_newton(template, other, fit.transforms, 8, keep, tolerance)
+        keep = one_sided(template, fit, image.values.shape, check)
+        fit = gauss_newton(template, other, fit.transforms, 8, keep, tolerance, check)
     return fit.transforms[0]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -68,10 +69,11 @@ def search(
     poses = correlate_rotations(fixed, moving, plan, lambda fraction: check(0.8 * fraction))
     fixed_image, moving_image = cube_image(fixed), cube_image(moving)
     for factor, points, count in ((2, 2500, plan.finalists), (1, 6000, plan.finalists)):
-        check(0.8 if factor == 2 else 0.9)
+        step_check = partial(check, 0.8 if factor == 2 else 0.9)
         level_fixed, level_moving = pool_image(fixed_image, factor), pool_image(moving_image, factor)
         template = edge_template(level_fixed, points)
-        poses = gauss_newton(template, level_moving, poses, 8, tolerance=0.02 * fixed.spacing * factor).transforms
+        tolerance = 0.02 * fixed.spacing * factor
+        poses = gauss_newton(template, level_moving, poses, 8, tolerance=tolerance, check=step_check).transforms
         scores = overlap_correlation(level_fixed, level_moving, poses)
         kept = distinct_indices(poses, scores, count, fixed.center)
         poses, scores = poses[kept], scores[kept]
@@ -86,7 +88,7 @@ def cube_image(cube: CanonicalCube) -> BoneImage:
 def distinct_indices(
     poses: Tensor, scores: Tensor, count: int, center: np.ndarray, angle: float = 0.15, shift: float = 0.2
 ) -> list[int]:
-    """Which are the `count` best poses, best first, no two within `angle` (rad) and `shift` (mm at `center`) of each other."""
+    """Which are the `count` best poses, best first, no two within `angle` (rad) and `shift` (mm at `center`)."""
     points = poses @ torch.as_tensor(np.append(center, 1.0))
     kept: list[int] = []
     for i in scores.argsort(descending=True, stable=True).tolist():
@@ -100,7 +102,10 @@ def distinct_indices(
 
 
 def correlate_rotations(
-    fixed: CanonicalCube, moving: CanonicalCube, plan: SearchPlan, check: Callable[[float], None] = lambda fraction: None
+    fixed: CanonicalCube,
+    moving: CanonicalCube,
+    plan: SearchPlan,
+    check: Callable[[float], None] = lambda fraction: None,
 ) -> Tensor:
     """``(candidates, 4, 4)`` poses of highest correlation over all rotations and translations of the coarse grid.
 
@@ -152,7 +157,8 @@ def correlate_rotations(
 
 
 def _halved(images: Tensor) -> Tensor:
-    return F.avg_pool3d(images[None] if images.dim() == 3 else images, 2).view(*images.shape[:-3], *(n // 2 for n in images.shape[-3:]))
+    batch, size = images.shape[:-3], images.shape[-3:]
+    return F.avg_pool3d(images.view(-1, *size), 2).view(*batch, *(n // 2 for n in size))
 
 
 def _lattice(grid: int, step: float, device: torch.device) -> Tensor:

@@ -89,7 +89,9 @@ def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.nda
         )
     maximum = float(np.percentile(bone, 99))
     if not maximum - threshold > MINIMUM_RANGE:
-        raise ScanError(f"{volume.name}: its bone is {maximum - threshold:g} above the threshold; scale its grey values up")
+        raise ScanError(
+            f"{volume.name}: its bone is only {maximum - threshold:g} above the threshold; scale its values up"
+        )
     return BoneScale(float(threshold), maximum)
 
 
@@ -115,7 +117,8 @@ def _otsu(values: np.ndarray) -> float:
     below = np.cumsum(counts)[:-1] / counts.sum()
     moment = np.cumsum(counts * centers)[:-1] / counts.sum()
     mean = (counts * centers).sum() / counts.sum()
-    between = np.divide((mean * below - moment) ** 2, below * (1 - below), out=np.zeros_like(below), where=(below > 0) & (below < 1))
+    spread = below * (1 - below)
+    between = np.divide((mean * below - moment) ** 2, spread, out=np.zeros_like(below), where=spread > 0)
     return float(edges[np.argmax(between) + 1])
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from .preprocessing import PreparedScan
 from .refinement import Refined
