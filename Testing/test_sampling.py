@@ -47,7 +47,9 @@ def test_values_and_shares_are_those_of_a_loop(shape, holes, shares):
     inside = generator.random(shape).astype(np.float32) if shares else None
     at = points(generator, shape)
     values, share = sample_linear(
-        torch.from_numpy(image), torch.tensor(at, dtype=torch.float32), None if inside is None else torch.from_numpy(inside)
+        torch.from_numpy(image),
+        torch.tensor(at, dtype=torch.float32),
+        None if inside is None else torch.from_numpy(inside),
     )
     expected = np.array([loop(image.astype(float), point, inside) for point in at.astype(np.float32).astype(float)])
     np.testing.assert_allclose(share, expected[:, 1], atol=2e-6)

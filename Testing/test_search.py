@@ -33,19 +33,13 @@ def test_whole_bones_are_found_by_the_first_plan(seed):
 
 def test_the_true_pose_is_a_candidate_although_the_centroids_are_far_apart():
     """Each scan has lost another part of the bone: what all centroid methods cannot do."""
-    found = 0
-    for seed in range(20, 60):
+    for seed in (25, 34, 49):
         pair = make_pair(seed, keep=0.5)
         fixed, moving = prepared(pair)
         carried = pair.matrix[:3, :3] @ fixed.place.center + pair.matrix[:3, 3]
-        if np.linalg.norm(carried - moving.place.center) < 1.0:
-            continue
+        assert np.linalg.norm(carried - moving.place.center) > 1.2
         poses = correlate_rotations(fixed.cube, moving.cube, FAST)
         assert nearest(pair, poses) < 0.8, seed
-        found += 1
-        if found == 3:
-            break
-    assert found == 3
 
 
 def test_candidates_are_rigid_and_apart():

@@ -76,7 +76,7 @@ def test_only_the_mask_is_looked_at():
 def test_nan_is_outside_the_field_of_view():
     voxels = (3000 * ball()).astype(np.float32)
     whole = find_bone_scale(Volume(voxels.copy()))
-    z, y, x = np.indices(voxels.shape) - 15.5
+    _, y, x = np.indices(voxels.shape) - 15.5
     voxels[y**2 + x**2 > 15**2] = np.nan
     assert find_bone_scale(Volume(voxels)).threshold == pytest.approx(whole.threshold, rel=0.1)
 

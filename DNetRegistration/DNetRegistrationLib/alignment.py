@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ class Alignment:
     @property
     def rotation_deg(self) -> float:
         """Angle of the rotation, 0 to 180 degrees."""
-        return float(np.degrees(rigid.geodesic_angle(torch.eye(3).double(), torch.tensor(self.matrix[:3, :3]))))
+        return float(rigid.geodesic_angle(torch.eye(3).double(), torch.tensor(self.matrix[:3, :3])).rad2deg())
 
 
 def align(
@@ -150,7 +151,7 @@ def align(
     watch = _Watch(progress, cancelled)
     try:
         return _align(request, chosen, watch)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         why = _device_fault(error)
         if chosen.type == "cpu" or why is None:
             raise
@@ -468,6 +469,7 @@ def _device_fault(error: Exception) -> str | None:
     # torch.OutOfMemoryError exists from torch 2.5 on; Apple's devices raise a plain RuntimeError.
     if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error):
         return "ran out of memory"
-    if isinstance(error, NotImplementedError):
+    # What Apple's devices cannot do (float64, some integers) they refuse by the name of MPS, as either kind of error.
+    if isinstance(error, NotImplementedError) or "MPS" in str(error):
         return "lacks an operation in this version of torch"
     return None

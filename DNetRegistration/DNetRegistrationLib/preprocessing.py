@@ -43,9 +43,20 @@ class BoneImage:
         """``(3,)`` voxel size along x, y, z in mm."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
+    @property
+    def shape(self) -> torch.Size:
+        """Number of voxels along z, y, x."""
+        return self.values.shape
+
+    def read(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Bone values ``(n,)`` of voxels ``(n,)`` counted in memory order, and whether they lie inside as a whole."""
+        values = self.values.reshape(-1)[at]
+        seen = torch.ones_like(at, dtype=torch.bool) if self.inside is None else self.inside.reshape(-1)[at] > 0.999
+        return values, seen
+
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Bone values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), and the share of each that lies inside."""
-        return sample_linear(self.values, index, self.inside)
+        return sample_linear(self.values, index, self.inside, finite=True)
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,20 @@ class NativeScan:
         # In place: memory bandwidth is what a pass through a scan is limited by.
         return values.sub_(self.scale.threshold).clamp_(min=0).mul_(1 / (self.scale.maximum - self.scale.threshold))
 
+    @property
+    def shape(self) -> torch.Size:
+        """Number of voxels along z, y, x."""
+        return self.raw.shape
+
+    def read(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Bone values ``(n,)`` of voxels ``(n,)`` counted in memory order, and whether they lie inside."""
+        values = self.bone(self.raw.view(-1)[at])
+        seen = values.isfinite()
+        return values, seen if self.mask is None else seen & self.mask.view(-1)[at]
+
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Bone values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), and the share of each that lies inside."""
-        finite = not self.raw.is_floating_point()
-        return sample_linear(self.raw, index, self.mask, self.bone, finite)
+        return sample_linear(self.raw, index, self.mask, self.bone, finite=not self.raw.is_floating_point())
 
 
 @dataclass(frozen=True)
@@ -277,7 +298,7 @@ class BonePlace:
 
 
 def place_of_bone(image: BoneImage) -> BonePlace:
-    """Centroid and radius of the bone in an image, by its values; they turn with the bone. The grid's middle if none."""
+    """Centroid and radius of the bone in an image, by its values; the middle of the grid where there is none."""
     index = image.values.nonzero()
     if len(index) == 0:
         middle = (np.array(image.values.shape[::-1]) - 1) / 2

@@ -80,13 +80,9 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
     chosen = steep[flat[steep].topk(min(count, len(steep)), sorted=False).indices].sort().values
     index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1)
     flat = values.reshape(-1)
-    gradient = _differences(flat, chosen, (1, width, width * height)) @ to_world
+    strides = (1, width, width * height)
+    gradient = torch.stack([(flat[chosen + s] - flat[chosen - s]) / 2 for s in strides], dim=-1) @ to_world
     return make_template(index.float(), image.affine, flat[chosen], gradient)
-
-
-def _differences(flat: Tensor, at: Tensor, strides: tuple[int, int, int], convert=lambda raw: raw) -> Tensor:
-    """Central differences ``(n, 3)`` per voxel along x, y, z of a flat image at some inner voxels."""
-    return torch.stack([(convert(flat[at + s]) - convert(flat[at - s])) / 2 for s in strides], dim=-1)
 
 
 def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: Tensor) -> Template:
@@ -223,43 +219,62 @@ def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
     return rigid(rotation, step[:, 3:] * shrink + middle - rotation @ middle)
 
 
-def native_template(
-    scan: NativeScan, level: BoneImage, count: int, check: Callable[[], None] = lambda: None
-) -> Template:
-    """About `count` native voxels in the steepest voxels of the level above, with values and central differences."""
-    edges = edge_template(level, count, check).index.long()
-    factors = torch.as_tensor(np.rint(level.spacing / scan.spacing), dtype=torch.long, device=edges.device)
-    corners = edges * factors
-    children = torch.cartesian_prod(*(torch.arange(int(f), device=edges.device) for f in factors))
-    index = (corners[:, None] + children).view(-1, 3)
-    # A step prime to the number of children takes every child in turn.
-    step = max(1, len(index) // count) | 1
-    index = index[::step]
-    depth, height, width = scan.raw.shape
-    limit = torch.tensor((width, height, depth), device=index.device)
-    index = index[((index > 0) & (index < limit - 1)).all(-1)]
-    flat = scan.raw.view(-1)
+def finer_template(image: BoneImage | NativeScan, coarser: Template, count: int) -> Template:
+    """At most `count` voxels of an image among those that make up a coarser template's voxels.
+
+    So no image finer than the working spacing is ever passed through as a whole. In a bone image the steepest are taken;
+    among native voxels, where noise is as steep as bone, an even sample.
+    """
+    factors = torch.as_tensor(np.rint(_voxel(coarser.affine) / image.spacing), dtype=torch.long, device=coarser.index.device)
+    children = torch.cartesian_prod(*(torch.arange(int(f), device=factors.device) for f in factors))
+    native = isinstance(image, NativeScan)
+    corners = coarser.index.long() * factors
+    index = (corners[:, None] + children.view(-1, 3)).view(-1, 3)
+    if native:
+        # An odd step takes every child in turn.
+        index = index[:: max(1, len(index) // count) | 1]
+    depth, height, width = image.shape
+    index = index[((index > 0) & (index < torch.tensor((width, height, depth), device=index.device) - 1)).all(-1)]
     strides = (1, width, width * height)
     at = index @ torch.tensor(strides, device=index.device)
-    gradient = _differences(flat, at, strides, scan.bone)
-    values = scan.bone(flat[at])
-    seen = (values + gradient.sum(-1)).isfinite()
-    to_world = torch.as_tensor(np.linalg.inv(scan.affine[:3, :3]), dtype=torch.float32, device=index.device)
-    return make_template(index[seen].float(), scan.affine, values[seen], gradient[seen] @ to_world)
+    values, seen = image.read(at)
+    gradient = torch.empty(len(at), 3, device=at.device)
+    for axis, stride in enumerate(strides):
+        after, seen_after = image.read(at + stride)
+        before, seen_before = image.read(at - stride)
+        gradient[:, axis] = (after - before) / 2
+        seen = seen & seen_after & seen_before
+    gradient = gradient @ torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=at.device)
+    chosen = seen.nonzero()[:, 0]
+    if not native and len(chosen) > count:
+        chosen = chosen[gradient[chosen].square().sum(-1).topk(count, sorted=False).indices.sort().values]
+    return make_template(index[chosen].float(), image.affine, values[chosen], gradient[chosen])
 
 
-def one_sided(template: Template, fit: Fit, shape: torch.Size, check: Callable[[], None] = lambda: None) -> Tensor:
-    """``(n,)`` weights of an image's edge points: 0 where a whole neighbourhood disagrees in one direction, else 1.
+def _voxel(affine: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def one_sided(template: Template, fit: Fit, cell: float) -> Tensor:
+    """``(n,)`` weights of edge points: 0 where a whole neighbourhood disagrees in one direction, else 1.
 
     That is matter which only one scan shows: cartilage with contrast agent, a fragment, muscle. It is left out for
     good, since its edge voxels, mixed with bone, deviate too little for the robust weight and pull all the same. A pose
     that is still off deviates to both sides within a neighbourhood, and keeps its points.
+
+    Args:
+        template: the points.
+        fit: of one transform.
+        cell: residuals are averaged over cells of about this size in mm and then over a Gaussian of 1.5 cells.
     """
-    x, y, z = template.index.long().unbind(-1)
-    grid = template.values.new_zeros(2, *shape)
-    grid[0, z, y, x] = fit.residual[0].clamp(-0.5, 0.5)
-    grid[1, z, y, x] = 1
-    total, count = gaussian(grid[0], 1.5, check)[z, y, x], gaussian(grid[1], 1.5, check)[z, y, x]
+    per_cell = torch.as_tensor(np.maximum(1, np.rint(cell / _voxel(template.affine))), device=template.index.device).long()
+    cells = template.index.long() // per_cell
+    shape = (cells.max(0).values + 1).tolist()
+    at = cells @ torch.tensor((1, shape[0], shape[0] * shape[1]), device=cells.device)
+    grid = template.values.new_zeros(2, shape[2] * shape[1] * shape[0])
+    grid[0].index_add_(0, at, fit.residual[0].clamp(-0.5, 0.5))
+    grid[1].index_add_(0, at, torch.ones_like(template.values))
+    total, count = (gaussian(layer.view(shape[::-1]), 1.5).view(-1)[at] for layer in grid)
     mean = (total / count.clamp(min=1e-3)).abs()
     return (mean < max(3 * 1.4826 * float(mean.median()), LEAST_ONE_SIDED)).float()
 
@@ -298,52 +313,52 @@ def refine(
         native: go on to the finest resolution that both scans have; otherwise end at the working spacing.
         check: called with the fraction done; whatever it raises ends the work.
     """
-    if native:
-        steps = _resolutions(fixed, moving)
-    else:
-        steps = [_spacing(fixed.levels[-1])]
+    steps = resolutions(fixed, moving)[: None if native else 1]
+    templates = None
     for number, spacing in enumerate(steps):
         step_check = partial(check, number / len(steps))
-        first, second = fixed.image_near(spacing), moving.image_near(spacing)
-        there = _one_way(fixed, first, second, pose, step_check)
-        back = inverse(_one_way(moving, second, first, inverse(pose), step_check))
+        images = fixed.image_near(spacing), moving.image_near(spacing)
+        if templates is None:
+            # Finer steps choose among the points of this one.
+            count = WORKING_POINTS if len(steps) == 1 else FINER_POINTS
+            templates = [edge_template(image, count, step_check) for image in images]
+        else:
+            templates = [_template_on(image, last) for image, last in zip(images, templates, strict=True)]
+        iterations = (12, 8) if number == 0 else (6, 4)
+        there = _one_way(templates[0], images[1], pose, steps[0], iterations, step_check)
+        back = inverse(_one_way(templates[1], images[0], inverse(pose), steps[0], iterations, step_check))
         disagreement = distance(there, back, fixed.place)
         pose = _halfway(there, back, torch.tensor(fixed.place.center))
-    return Refined(pose, disagreement, max(_spacing(first), _spacing(second)))
+    return Refined(pose, disagreement, max(float(image.spacing.mean()) for image in images))
 
 
-def _spacing(image: BoneImage | NativeScan) -> float:
-    return float(image.spacing.mean())
-
-
-def _resolutions(fixed: PreparedScan, moving: PreparedScan) -> list[float]:
-    """Voxel sizes from the working spacing down by halves to the coarser of the two native ones."""
-    finest = max(_spacing(scan.images[0]) for scan in (fixed, moving))
-    steps = [max(_spacing(scan.levels[-1]) for scan in (fixed, moving))]
+def resolutions(fixed: PreparedScan, moving: PreparedScan) -> list[float]:
+    """Voxel sizes in mm from the working spacing down by halves to the coarser of the two native ones."""
+    finest = max(float(scan.images[0].spacing.mean()) for scan in (fixed, moving))
+    steps = [max(float(scan.levels[-1].spacing.mean()) for scan in (fixed, moving))]
     while steps[-1] > 1.4 * finest:
         steps.append(max(steps[-1] / 2, finest))
     return steps
 
 
+def _template_on(image: BoneImage | NativeScan, coarser: Template) -> Template:
+    # One scan may have no finer image where the other has.
+    return coarser if np.array_equal(image.affine, coarser.affine) else finer_template(image, coarser, FINER_POINTS)
+
+
 def _one_way(
-    scan: PreparedScan,
+    template: Template,
     image: BoneImage | NativeScan,
-    other: BoneImage | NativeScan,
     pose: Tensor,
+    working: float,
+    iterations: tuple[int, int],
     check: Callable[[], None],
 ) -> Tensor:
-    """One ``(4, 4)`` pose refined with the points of `image`, of the scan, on `other`, of the other scan."""
-    working = image is scan.levels[-1]
-    if isinstance(image, NativeScan):
-        template = native_template(image, scan.levels[0], FINER_POINTS, check)
-    else:
-        template = edge_template(image, WORKING_POINTS if working else FINER_POINTS, check)
-    tolerance = 1e-3 * _spacing(image)
-    fit = gauss_newton(template, other, pose[None], 12 if working else 8, tolerance=tolerance, check=check)
-    if isinstance(image, BoneImage):
-        keep = one_sided(template, fit, image.values.shape, check)
-        fit = gauss_newton(template, other, fit.transforms, 8, keep, tolerance, check)
-    return fit.transforms[0]
+    """One ``(4, 4)`` pose refined on an image of the other scan, with all points and then without one-sided ones."""
+    tolerance = 1e-3 * float(image.spacing.mean())
+    fit = gauss_newton(template, image, pose[None], iterations[0], None, tolerance, check)
+    keep = one_sided(template, fit, working)
+    return gauss_newton(template, image, fit.transforms, iterations[1], keep, tolerance, check).transforms[0]
 
 
 def distance(first: Tensor, second: Tensor, place: BonePlace) -> float:

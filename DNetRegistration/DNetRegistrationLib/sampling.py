@@ -13,6 +13,7 @@ def sample_linear(
     index: Tensor,
     inside: Tensor | None = None,
     convert: Callable[[Tensor], Tensor] = Tensor.float,
+    finite: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Trilinear values at continuous indices.
 
@@ -24,6 +25,7 @@ def sample_linear(
         index: ``(n, 3)`` float, continuous indices in the order (x, y, z).
         inside: ``(z, y, x)`` share of each voxel in the field of view, or None where all of it is.
         convert: what turns gathered values into float32; NaN marks what is outside.
+        finite: the image is known to hold no NaN, which spares looking for it.
 
     Returns:
         ``(n,)`` float32 values, the mean of what is inside among the neighbours, 0 where nothing is; and ``(n,)``
@@ -38,26 +40,24 @@ def sample_linear(
     low = clamped.floor().minimum((limit - 1).clamp(min=0))
     weight_high = clamped - low
     x, y, z = low.long().unbind(-1)
-    step_x, step_y, step_z = int(width > 1), width * int(height > 1), height * width * int(depth > 1)
     base = (z * height + y) * width + x
-    wx, wy, wz = weight_high.unbind(-1)
+    steps = (height * width * int(depth > 1), width * int(height > 1), int(width > 1))
+    offsets = torch.tensor([dz + dy + dx for dz in (0, steps[0]) for dy in (0, steps[1]) for dx in (0, steps[2])])
+    at = base + offsets.to(base.device)[:, None]
+    values = convert(flat[at])
+    if finite and inside is None:
+        return _between(values, weight_high) * on_grid, on_grid.float()
+    weight = values.isfinite().float()
+    values = values.nan_to_num(0.0)
+    if flat_inside is not None:
+        weight = weight * flat_inside[at]
+    share = _between(weight, weight_high)
+    return _between(values * weight, weight_high) / share.clamp(min=1e-6) * on_grid, share * on_grid
 
-    total = torch.zeros(index.shape[0], dtype=torch.float32, device=index.device)
-    share = torch.zeros_like(total)
-    plain = flat_inside is None and not image.is_floating_point()
-    for dz, az in ((0, 1 - wz), (step_z, wz)):
-        for dy, ay in ((0, 1 - wy), (step_y, wy)):
-            azy = az * ay
-            for dx, ax in ((0, 1 - wx), (step_x, wx)):
-                weight = azy * ax
-                at = base + (dz + dy + dx)
-                value = convert(flat[at])
-                if not plain:
-                    seen = value.isfinite()
-                    weight = weight * seen
-                    value = value.where(seen, 0.0)
-                    if flat_inside is not None:
-                        weight = weight * flat_inside[at]
-                total += weight * value
-                share += weight
-    return (total / share.clamp(min=1e-6)) * on_grid, share * on_grid
+
+def _between(corners: Tensor, weight_high: Tensor) -> Tensor:
+    """Values ``(n,)`` within cells of ``(8, n)`` corners, z slowest, at ``(n, 3)`` fractions x, y, z."""
+    for axis in (2, 1, 0):
+        low, high = corners.chunk(2)
+        corners = torch.lerp(low, high, weight_high[:, axis])
+    return corners[0]
