@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-
 from DNetRegistrationLib import rigid
 from DNetRegistrationLib.alignment import align
 from DNetRegistrationLib.volume import Volume
@@ -25,7 +24,9 @@ class Turned:
 def see_again(object_image: sitk.Image, spacing: float, size: int, noise: float, empty: float, seed: int) -> Turned:
     """The object turned any way about its middle and put up to four voxels off that of a new, coarser, noisier grid."""
     generator = np.random.default_rng(seed)
-    middle = np.array(object_image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in object_image.GetSize()]))
+    middle = np.array(
+        object_image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in object_image.GetSize()])
+    )
     turn = rigid.random_rotations(1, torch.Generator().manual_seed(seed))[0]
     pose = rigid.rotation_about(turn, torch.from_numpy(middle)).numpy()
     corner = middle + generator.uniform(-4, 4, 3) * spacing - (size - 1) / 2 * spacing

@@ -257,7 +257,7 @@ def test_one_sided_marks_what_only_one_scan_shows():
     # A bright layer on one side, as contrast agent makes it.
     world = template.local().numpy()
     patch = torch.tensor(world[:, 2] > np.quantile(world[:, 2], 0.9))
-    stained = Fit(aligned.transforms, aligned.gain, aligned.residual + 0.3 * patch, aligned.weight)
+    stained = Fit(aligned.transforms, aligned.gain, aligned.residual + 0.3 * patch, aligned.seen)
     keep = one_sided(template, stained, 0.1)
     assert keep[patch].mean() < 0.2 and keep[~patch].mean() > 0.9
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,16 +12,16 @@ import torch
 from torch import Tensor
 
 from . import rigid
-from .bone import cortical_bone, dice
+from .bone import CorticalBone, cortical_bone, dice
 from .files import ScanError
 from .preprocessing import PreparedScan, native_scan, pool_image, prepare
 from .proposal import propose
-from .refinement import Refined, distance, edge_template, gauss_newton
+from .refinement import Refined, distance, edge_template, gauss_newton, resolutions
 from .refinement import refine as refine_pose
 from .search import FAST, FINE, THOROUGH, cube_image, search
 from .similarity import overlap_correlation
 from .threshold import find_bone_scale
-from .verification import Verdict, verify
+from .verification import DETERMINED, Verdict, verify
 from .volume import Volume, check_pair_spacing, check_volume
 from .weights import LoadedWeights, available_weights, load_weights
 
@@ -210,6 +209,18 @@ class _Watch:
 
 
 @dataclass(frozen=True)
+class _Pair:
+    """Two scans to align, with their cortical bone."""
+
+    fixed: PreparedScan
+    moving: PreparedScan
+    bones: tuple[CorticalBone, CorticalBone]
+
+    def verify(self, refined: Refined) -> Verdict:
+        return verify(self.fixed, self.moving, refined, self.bones)
+
+
+@dataclass(frozen=True)
 class _Answer:
     hypothesis: str
     refined: Refined
@@ -232,20 +243,22 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         fixed, moving = prepare(*natives, spacing=request.spacing, check=watch.check)
         for scan, volume in zip((fixed, moving), volumes, strict=True):
             _check_edges(scan, volume)
-    answer = _best_answer(fixed, moving, request, watch)
+    with watch.stage("verify"):
+        bones = []
+        for volume, scale, mask in zip(volumes, scales, request.masks, strict=True):
+            watch.tell(0.15, "Outlining the cortices")
+            bones.append(cortical_bone(volume, scale.threshold, fixed.cube.spacing, mask))
+    pair = _Pair(fixed, moving, (bones[0], bones[1]))
+    answer = _best_answer(pair, request, watch)
 
     if request.refine == "native":
         with watch.stage("refine"):
-            answer = _to_native(fixed, moving, answer, watch)
+            answer = _to_native(pair, answer, watch)
     with watch.stage("verify"):
-        mirrored = not answer.verdict.accepted and request.searches and _mirrored(fixed, moving, watch)
-        watch.tell(0.92, "Comparing the cortices")
+        mirrored = not answer.verdict.accepted and request.searches and _mirrored(pair, watch)
+        watch.tell(0.95, "Comparing the cortices")
         matrix = rigid.require_rigid(answer.refined.pose.numpy())
-        cortices = []
-        for volume, scale, mask in zip(volumes, scales, request.masks, strict=True):
-            watch.check()
-            cortices.append(cortical_bone(volume, scale.threshold, fixed.cube.spacing, mask))
-        dice_before, dice_after = dice(*cortices, np.eye(4)), dice(*cortices, matrix)
+        dice_before, dice_after = dice(*bones, np.eye(4)), dice(*bones, matrix)
     verdict = answer.verdict
     center = fixed.place.center
     watch.tell(1.0, "Done")
@@ -272,17 +285,17 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
     )
 
 
-def _best_answer(fixed: PreparedScan, moving: PreparedScan, request: _Request, watch: _Watch) -> _Answer:
+def _best_answer(pair: _Pair, request: _Request, watch: _Watch) -> _Answer:
     """The first hypothesis that verifies, or the most likely one of all when none does."""
     best = None
-    for hypothesis, poses in _hypotheses(fixed, moving, request, watch):
+    for hypothesis, poses in _hypotheses(pair.fixed, pair.moving, request, watch):
         if len(poses) == 0:
             continue
         with watch.stage("refine"):
             watch.tell(0.6, "Refining")
-            refined = _refined(fixed, moving, poses, request.refine, watch.check)
+            refined = _refined(pair.fixed, pair.moving, poses, request.refine, watch.check)
         with watch.stage("verify"):
-            answer = _Answer(hypothesis, refined, verify(fixed, moving, refined))
+            answer = _Answer(hypothesis, refined, pair.verify(refined))
         if best is None or answer.verdict.confidence > best.verdict.confidence:
             best = answer
         if best.verdict.accepted:
@@ -334,12 +347,13 @@ def _refined(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, how: str,
     return refine_pose(fixed, moving, pose, native=False, check=step_check)
 
 
-def _to_native(fixed: PreparedScan, moving: PreparedScan, answer: _Answer, watch: _Watch) -> _Answer:
+def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
     """The answer carried on to native resolution, unless that leads away from what the working spacing showed."""
-    pose = answer.refined.pose
-    refined = refine_pose(
-        fixed, moving, pose, native=True, check=watch.within(0.65, 0.9, "Refining to native resolution")
-    )
+    fixed, moving, pose = pair.fixed, pair.moving, answer.refined.pose
+    if len(resolutions(fixed, moving)) == 1:
+        return answer
+    report = watch.within(0.65, 0.9, "Refining to native resolution")
+    refined = refine_pose(fixed, moving, pose, native=True, check=report)
     if distance(pose, refined.pose, fixed.place) > fixed.cube.spacing:
         if answer.verdict.accepted:
             watch.warnings.append(
@@ -347,14 +361,15 @@ def _to_native(fixed: PreparedScan, moving: PreparedScan, answer: _Answer, watch
                 "look for noise or artefacts in the scans."
             )
         return answer
-    return _Answer(answer.hypothesis, refined, verify(fixed, moving, refined))
+    return _Answer(answer.hypothesis, refined, pair.verify(refined))
 
 
-def _mirrored(fixed: PreparedScan, moving: PreparedScan, watch: _Watch) -> bool:
+def _mirrored(pair: _Pair, watch: _Watch) -> bool:
     """Whether the moving scan's mirror image fits where the scan itself does not."""
-    image = moving.mirrored()
-    poses, _ = search(fixed.cube, image.cube, FAST, watch.within(0.75, 0.9, "Trying the mirror image"))
-    return verify(fixed, image, _refined(fixed, image, poses, "working", watch.check)).accepted
+    image = pair.moving.mirrored()
+    poses, _ = search(pair.fixed.cube, image.cube, FAST, watch.within(0.75, 0.9, "Trying the mirror image"))
+    refined = _refined(pair.fixed, image, poses, "working", watch.check)
+    return _Pair(pair.fixed, image, (pair.bones[0], pair.bones[1].mirrored())).verify(refined).accepted
 
 
 def _sentence(answer: _Answer, fixed: PreparedScan, mirrored: bool) -> str:
@@ -368,6 +383,11 @@ def _sentence(answer: _Answer, fixed: PreparedScan, mirrored: bool) -> str:
         return (
             "Not accepted: one scan shows the mirror image of the other. Check for slices read in reverse order, "
             "or a left and a right leg."
+        )
+    if evidence.determination < DETERMINED and evidence.similarity.correlation > 0.8:
+        return (
+            "Not accepted: what both scans show looks the same after it is turned or shifted, so that no one pose is "
+            "determined. Check that the fields of view hold more than a straight piece of shaft."
         )
     if evidence.similarity.share < 0.3:
         return (

@@ -41,7 +41,8 @@ def measure_refinement(seed: int, contrast: bool, spacing: float = 0.08, size: i
     for method in METHODS:
         began = time.perf_counter()
         if method == METHODS[0]:
-            natives = [native_scan(v, s, None, torch.device("cpu")) for v, s in zip((pair.fixed, pair.moving), scales, strict=True)]
+            scans = zip((pair.fixed, pair.moving), scales, strict=True)
+            natives = [native_scan(scan, scale, None, torch.device("cpu")) for scan, scale in scans]
             matrix = refine(*prepare(*natives), torch.from_numpy(start), native=True).pose.numpy()
         else:
             matrix = refine_with_sitk(pair.fixed, pair.moving, start, scales, method.endswith("information"))

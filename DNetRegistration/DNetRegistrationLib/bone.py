@@ -5,7 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -52,6 +52,16 @@ class CorticalBone:
         index = np.argwhere(self.cortex)[:, ::-1]
         middle = index.mean(0) if len(index) else (np.array(self.cortex.shape[::-1]) - 1) / 2
         return self.affine[:3, :3] @ middle + self.affine[:3, 3]
+
+    def mirrored(self) -> CorticalBone:
+        """The mirror image (x reversed)."""
+        return replace(self, affine=np.diag((-1.0, 1.0, 1.0, 1.0)) @ self.affine)
+
+    def marrow(self, depth: float) -> np.ndarray:
+        """``(n, 3)`` indices x, y, z of what lies within the bone, not in its cortex, `depth` mm below its surface."""
+        padded = np.pad(self.whole, 1)
+        below = ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1] > depth
+        return np.argwhere(below & ~self.cortex)[:, ::-1].copy()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Fits what `verification` believes, on synthetic pairs whose truth is known.
 
-``python -m DNetRegistrationLib.calibration`` gathers evidence from clear successes through near misses to impostors (other
-animals, close relatives in shape space, mirror images, a bone at its second-best pose), fits a logistic model of success
-and a log-linear one of the error, and writes ``calibration.json``. Two numbers more are told on pairs left out of the fit:
-the Brier score and the area under the receiver operating characteristic.
+``python -m DNetRegistrationLib.calibration`` gathers evidence from clear successes through near misses to impostors
+(other animals, close relatives in shape space, mirror images, a bone at its second-best pose), fits a logistic model of
+success and a log-linear one of the error, and writes ``calibration.json``. Brier score and area under the receiver
+operating characteristic are told on pairs left out of the fit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from scipy import optimize, special
 
+from .bone import cortical_bone
 from .files import staged
 from .preprocessing import native_scan, prepare
-from .refinement import distance, refine
+from .refinement import Refined, distance, refine
 from .rigid import rotation_about, rotation_from_axis_angle
 from .search import FAST, search
 from .synthesis import make_pair, target_registration_error
 from .threshold import find_bone_scale
-from .verification import CALIBRATION, Evidence, verify
+from .verification import CALIBRATION, verify
 
 # Calibration draws from seeds that nothing else uses.
 FIRST_SEED = 1_000_000
@@ -38,7 +39,7 @@ SHARES = (0.16, 0.3, 0.04, 0.04, 0.16, 0.2, 0.1)
 
 @dataclass(frozen=True)
 class Sample:
-    """Evidence and truth of one pose of one pair: `features` of `Evidence`, `error` in mm (infinite for an impostor)."""
+    """Evidence and truth of one pose of one pair: `features` of `Evidence`, `error` in mm, infinite for impostors."""
 
     seed: int
     kind: str
@@ -68,28 +69,31 @@ def samples_of(seed: int) -> list[Sample]:
     if kind in ("animal", "relative", "mirror") and generator.random() < 0.4:
         options["keep"] = 0.5
     pair = make_pair(seed, **options)
-    natives = [native_scan(x, find_bone_scale(x), None, torch.device("cpu")) for x in (pair.fixed, pair.moving)]
+    scans = pair.fixed, pair.moving
+    scales = [find_bone_scale(scan) for scan in scans]
+    natives = [native_scan(*of, None, torch.device("cpu")) for of in zip(scans, scales, strict=True)]
     fixed, moving = prepare(*natives)
+    bones = [cortical_bone(scan, x.threshold, fixed.cube.spacing) for scan, x in zip(scans, scales, strict=True)]
     poses, _ = search(fixed.cube, moving.cube, FAST)
     out = []
 
-    def add(pose: str, evidence: Evidence, matrix: torch.Tensor) -> None:
-        error = target_registration_error(pair, matrix.numpy()) if pair.same else np.inf
+    def add(pose: str, refined: Refined) -> None:
+        evidence = verify(fixed, moving, refined, bones).evidence
+        error = target_registration_error(pair, refined.pose.numpy()) if pair.same else np.inf
         ended = float(np.log(evidence.spacing / fixed.cube.spacing))
         out.append(Sample(seed, kind, pose, tuple(evidence.features()), ended, fixed.cube.spacing, float(error)))
 
     best = refine(fixed, moving, poses[0], native=True)
-    add("best", verify(fixed, moving, best).evidence, best.pose)
+    add("best", best)
     for pose in poses[1:]:
         other = refine(fixed, moving, pose, native=False)
         if distance(other.pose, best.pose, fixed.place) > fixed.cube.spacing:
-            add("second", verify(fixed, moving, other).evidence, other.pose)
+            add("second", other)
             break
     if pair.same:
         off = _put_off(best.pose, fixed, generator)
         led = refine(fixed, moving, off, native=False)
-        judged = type(best)(off, led.disagreement + distance(off, led.pose, fixed.place), led.spacing)
-        add("off", verify(fixed, moving, judged).evidence, off)
+        add("off", Refined(off, led.disagreement + distance(off, led.pose, fixed.place), led.spacing))
     return out
 
 
@@ -145,7 +149,8 @@ def held_out(samples: list[Sample]) -> dict:
     fold = np.array([s.seed % 5 for s in samples])
     probability = np.empty(len(samples))
     for k in range(5):
-        probability[fold == k] = special.expit(features[fold == k] @ fit_logistic(features[fold != k], right[fold != k]))
+        weights = fit_logistic(features[fold != k], right[fold != k])
+        probability[fold == k] = special.expit(features[fold == k] @ weights)
     order = probability.argsort().argsort() + 1
     area = (order[right].sum() - right.sum() * (right.sum() + 1) / 2) / (right.sum() * (~right).sum())
     return {"brier": float(((probability - right) ** 2).mean()), "roc_area": float(area)}
@@ -155,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m DNetRegistrationLib.calibration", description=__doc__)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--samples", default="calibration.jsonl", help="samples, a line each; what is there is not redone")
+    parser.add_argument("--samples", default="calibration.jsonl", help="samples, a line each; those there are kept")
     options = parser.parse_args()
     path = Path(options.samples)
     samples = [Sample(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []

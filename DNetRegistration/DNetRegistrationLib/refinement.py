@@ -129,13 +129,14 @@ class Fit:
     Attributes:
         transforms: ``(h, 4, 4)`` float64, template space to image space.
         gain: ``(h,)`` what the image's values were multiplied with.
-        residual: ``(h, n)`` gain x image - template at the end, and `weight`: ``(h, n)`` what each point counted.
+        residual: ``(h, n)`` gain x image - template at the end.
+        seen: ``(h, n)`` 1 for points that lay in the image's field of view and were to be kept, else 0.
     """
 
     transforms: Tensor
     gain: Tensor
     residual: Tensor
-    weight: Tensor
+    seen: Tensor
 
 
 def gauss_newton(
@@ -161,11 +162,9 @@ def gauss_newton(
         tolerance: stop when no start moved a point at the template's radius by more than this, in mm.
         check: called before each step; whatever it raises ends the work.
     """
-    local = template.local() / template.radius
-    # For rotation in radians times the radius and translation in mm: six numbers of like size.
-    jacobian = torch.cat((torch.linalg.cross(local, template.gradient), template.gradient), dim=-1)
+    jacobian = motion_jacobian(template)
     base = torch.ones_like(template.values) if keep is None else keep
-    gain = torch.ones(len(transforms), device=local.device)
+    gain = torch.ones(len(transforms), device=base.device)
     step = None
     if len(base) == 0:
         return Fit(transforms, gain, base.expand(len(transforms), 0), base.expand(len(transforms), 0))
@@ -182,7 +181,13 @@ def gauss_newton(
             break
         step, gain = _solve(jacobian, values, template.values, weight)
         transforms = transforms @ inverse(motion(step, template.center, template.radius))
-    return Fit(transforms, gain, residual, weight)
+    return Fit(transforms, gain, residual, prior)
+
+
+def motion_jacobian(template: Template) -> Tensor:
+    """``(n, 6)`` derivative of the template's values by the numbers that `motion` takes."""
+    local = template.local() / template.radius
+    return torch.cat((torch.linalg.cross(local, template.gradient), template.gradient), dim=-1)
 
 
 def _gain(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -208,7 +213,10 @@ def _solve(jacobian: Tensor, values: Tensor, target: Tensor, weight: Tensor) -> 
 
 
 def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
-    """``(h, 4, 4)`` rigid motions of ``(h, 6)`` steps: rotation times `radius` about `center`, translation, in mm."""
+    """``(h, 4, 4)`` rigid motions of ``(h, 6)`` float64 steps about `center`.
+
+    A step is a rotation vector in radians times `radius`, and a translation, both in mm: six numbers of like size.
+    """
     vector = step[:, :3] / radius
     angle = vector.norm(dim=-1)
     # A step beyond a quarter radian is out of the linear model's reach.
@@ -222,10 +230,10 @@ def motion(step: Tensor, center: np.ndarray, radius: float) -> Tensor:
 def finer_template(image: BoneImage | NativeScan, coarser: Template, count: int) -> Template:
     """At most `count` voxels of an image among those that make up a coarser template's voxels.
 
-    So no image finer than the working spacing is ever passed through as a whole. In a bone image the steepest are taken;
-    among native voxels, where noise is as steep as bone, an even sample.
+    So no image finer than the working spacing is ever passed through as a whole. In a bone image the steepest are
+    taken; among native voxels, where noise is as steep as bone, an even sample.
     """
-    factors = torch.as_tensor(np.rint(_voxel(coarser.affine) / image.spacing), dtype=torch.long, device=coarser.index.device)
+    factors = torch.as_tensor(np.rint(_voxel(coarser.affine) / image.spacing)).long().to(coarser.index.device)
     children = torch.cartesian_prod(*(torch.arange(int(f), device=factors.device) for f in factors))
     native = isinstance(image, NativeScan)
     corners = coarser.index.long() * factors
@@ -267,16 +275,20 @@ def one_sided(template: Template, fit: Fit, cell: float) -> Tensor:
         fit: of one transform.
         cell: residuals are averaged over cells of about this size in mm and then over a Gaussian of 1.5 cells.
     """
-    per_cell = torch.as_tensor(np.maximum(1, np.rint(cell / _voxel(template.affine))), device=template.index.device).long()
-    cells = template.index.long() // per_cell
+    if len(template.values) == 0:
+        return template.values
+    # On the CPU: sums of floats in any order, as a GPU adds them, would differ from run to run.
+    index, seen = template.index.cpu().long(), fit.seen[0].cpu()
+    residual = seen * fit.residual[0].cpu().clamp(-0.5, 0.5)
+    cells = index // torch.as_tensor(np.maximum(1, np.rint(cell / _voxel(template.affine)))).long()
     shape = (cells.max(0).values + 1).tolist()
-    at = cells @ torch.tensor((1, shape[0], shape[0] * shape[1]), device=cells.device)
-    grid = template.values.new_zeros(2, shape[2] * shape[1] * shape[0])
-    grid[0].index_add_(0, at, fit.residual[0].clamp(-0.5, 0.5))
-    grid[1].index_add_(0, at, torch.ones_like(template.values))
+    at = cells @ torch.tensor((1, shape[0], shape[0] * shape[1]))
+    grid = torch.zeros(2, shape[2] * shape[1] * shape[0])
+    grid[0].index_add_(0, at, residual)
+    grid[1].index_add_(0, at, seen)
     total, count = (gaussian(layer.view(shape[::-1]), 1.5).view(-1)[at] for layer in grid)
     mean = (total / count.clamp(min=1e-3)).abs()
-    return (mean < max(3 * 1.4826 * float(mean.median()), LEAST_ONE_SIDED)).float()
+    return (mean < max(3 * 1.4826 * float(mean.median()), LEAST_ONE_SIDED)).to(template.values)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bone import CorticalBone
 from .filters import gaussian
 from .preprocessing import BoneImage
 from .refinement import Template, make_template, sample_through
 
 # Points a direction: enough for a correlation to three digits.
 POINTS = 20000
+# With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
+LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
 
 
 @dataclass(frozen=True)
@@ -22,26 +25,61 @@ class Similarity:
 
     Attributes:
         correlation: normalised correlation of bone values on and beside bone, -1 to 1.
-        edge_correlation: the same of band-passed values: surfaces and trabeculae, which two animals never share.
+        edge_correlation: the same of band-passed values: surfaces and trabeculae.
+        trabecular_correlation: normalised correlation of bone values within the marrow space, trabeculae and growth
+            plate, which even littermates do not share; the edge correlation where the scans show next to none of that.
         share: share of the bone that lies in the other's field of view, of the scan where it is less, 0 to 1.
     """
 
     correlation: float
     edge_correlation: float
+    trabecular_correlation: float
     share: float
 
 
-def similarity(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Similarity:
-    """The agreement of two images at about one resolution, through one ``(4, 4)`` pose, fixed to moving."""
+def similarity(
+    fixed: BoneImage, moving: BoneImage, pose: Tensor, bones: tuple[CorticalBone, CorticalBone]
+) -> Similarity:
+    """The agreement of two images at about one resolution, through one ``(4, 4)`` pose, fixed to moving.
+
+    Args:
+        fixed, moving: bone images.
+        pose: on the CPU, float64.
+        bones: the cortical bone of both scans, which tells where their marrow is.
+    """
     there, back = pose[None], torch.linalg.inv(pose)[None]
     values = list(_both_ways(fixed, moving, there, back))
     # Band-passed values at the same points: those on and beside bone.
     edges = list(_both_ways(fixed, moving, there, back, band_passed))
+    edge_correlation = float(sum(correlation for correlation, _ in edges) / 2)
+    within = [
+        _trabecular(one, other, way, bone)
+        for one, other, way, bone in ((fixed, moving, there, bones[0]), (moving, fixed, back, bones[1]))
+    ]
+    within = [correlation for correlation in within if correlation is not None]
     return Similarity(
         correlation=float(sum(correlation for correlation, _ in values) / 2),
-        edge_correlation=float(sum(correlation for correlation, _ in edges) / 2),
+        edge_correlation=edge_correlation,
+        trabecular_correlation=sum(within) / len(within) if within else edge_correlation,
         share=float(min(share for _, share in values)),
     )
+
+
+def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalBone) -> float | None:
+    """Correlation within the marrow space of one scan; None where there is too little of it, or nothing in it."""
+    depth = 2 * float(image.spacing.mean())
+    index = torch.as_tensor(bone.marrow(depth), dtype=torch.float32, device=image.values.device)
+    index = index[:: max(1, -(-len(index) // POINTS))]
+    if len(index) < LEAST_MARROW:
+        return None
+    points = make_template(index, bone.affine, index.new_zeros(len(index)), index.new_zeros(len(index), 3))
+    first, _ = sample_through(points, image, torch.eye(4, dtype=torch.float64)[None])
+    second, inside = sample_through(points, other, way)
+    shared = inside[0] > 0.999
+    first, second = first[0][shared], second[0][shared]
+    if len(first) < LEAST_MARROW or min(float(first.std()), float(second.std())) < LEAST_TRABECULAR_DEVIATION:
+        return None
+    return float(torch.corrcoef(torch.stack((first, second)))[0, 1])
 
 
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:

@@ -8,13 +8,18 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from .preprocessing import PreparedScan
-from .refinement import Refined
-from .similarity import Similarity, similarity
+from .bone import CorticalBone
+from .preprocessing import BoneImage, PreparedScan
+from .refinement import Refined, edge_template, motion, motion_jacobian
+from .similarity import Similarity, overlap_correlation, similarity
 
 # Accepted at this confidence and above.
 ACCEPT = 0.5
+# A pose is determined when its correlation falls by at least this much; real tibiae fall by several times as much.
+DETERMINED = 0.03
 CALIBRATION = Path(__file__).with_name("calibration.json")
 
 
@@ -26,11 +31,14 @@ class Evidence:
         similarity: agreement over the overlap.
         disagreement: between the two directions of refinement, as a share of the working spacing.
         spacing: voxel size in mm at which refinement ended.
+        determination: by how much the correlation falls when the bone is moved by two working voxels the way that
+            changes it least. A ball can be turned, a straight shaft shifted, and nothing falls.
     """
 
     similarity: Similarity
     disagreement: float
     spacing: float
+    determination: float = 1.0
 
     def features(self) -> np.ndarray:
         """Numbers that a logistic and a log-linear model can weigh."""
@@ -40,6 +48,7 @@ class Evidence:
                 1.0,
                 np.arctanh(np.clip(s.correlation, -0.99, 0.999)),
                 np.arctanh(np.clip(s.edge_correlation, -0.99, 0.999)),
+                np.arctanh(np.clip(s.trabecular_correlation, -0.99, 0.999)),
                 np.log(np.clip(s.share, 0.02, 1.0)),
                 np.log(np.clip(self.disagreement, 1e-3, 10.0)),
             )
@@ -59,12 +68,31 @@ class Verdict:
         return self.confidence >= ACCEPT
 
 
-def verify(fixed: PreparedScan, moving: PreparedScan, refined: Refined) -> Verdict:
-    """Judges a refined pose."""
+def verify(
+    fixed: PreparedScan, moving: PreparedScan, refined: Refined, bones: tuple[CorticalBone, CorticalBone]
+) -> Verdict:
+    """Judges a refined pose, given the cortical bone of both scans."""
     first, second = fixed.levels[-1], moving.levels[-1]
     working = fixed.cube.spacing
-    evidence = Evidence(similarity(first, second, refined.pose), refined.disagreement / working, refined.spacing)
+    evidence = Evidence(
+        similarity(first, second, refined.pose, bones),
+        refined.disagreement / working,
+        refined.spacing,
+        determination(first, second, refined.pose, 2 * working),
+    )
     return Verdict(*judge(evidence, working), evidence)
+
+
+def determination(fixed: BoneImage, moving: BoneImage, pose: Tensor, size: float) -> float:
+    """By how much the correlation falls for the least felt of rigid motions of `size` mm, to both sides."""
+    template = edge_template(fixed, 4000)
+    jacobian = motion_jacobian(template)
+    # Eigenvectors in ascending order: the first three motions are those that change the image least.
+    weakest = torch.linalg.eigh((jacobian.T @ jacobian).cpu().double()).eigenvectors[:, :3].T
+    steps = size * torch.cat((torch.zeros(1, 6), weakest, -weakest)).double()
+    poses = pose @ motion(steps, template.center, template.radius)
+    scores = overlap_correlation(fixed, moving, poses)
+    return float(scores[0] - scores[1:].max())
 
 
 def judge(evidence: Evidence, working: float) -> tuple[float, float]:
@@ -72,6 +100,7 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     model = calibration()
     features = evidence.features()
     confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -30, 30))))
+    confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
     ended = np.log(evidence.spacing / working)
     right = float(np.exp(np.append(features, ended) @ model["log_error"]) * working)
     # A wrong pose is off by about the size of the bone, whatever the agreement says of a right one.
