@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from DNetRegistrationLib.bone import CorticalBone
 from DNetRegistrationLib.filters import gaussian
 from DNetRegistrationLib.preprocessing import BoneImage
-from DNetRegistrationLib.similarity import band_passed, overlap_correlation, similarity
+from DNetRegistrationLib.similarity import Similarity, band_passed, overlap_correlation
+from DNetRegistrationLib.similarity import similarity as similarity_with
 from scipy import ndimage
 
 
@@ -28,6 +30,39 @@ def shifted(x, y, z) -> torch.Tensor:
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, 3] = torch.tensor((x, y, z))
     return pose
+
+
+def bone_of(one: BoneImage, whole=None) -> CorticalBone:
+    """No cortex, and all of the image, or `whole`, within the bone."""
+    grey = one.values.numpy()
+    whole = np.ones(grey.shape, bool) if whole is None else whole
+    return CorticalBone(np.zeros(grey.shape, bool), whole, grey, one.affine)
+
+
+def similarity(fixed: BoneImage, moving: BoneImage, pose: torch.Tensor) -> Similarity:
+    return similarity_with(fixed, moving, pose, (bone_of(fixed), bone_of(moving)))
+
+
+def test_trabeculae_are_compared_well_below_the_surface():
+    """One half of the grid is bone; there, and two voxels in, the images are the same, elsewhere they are strangers."""
+    first, second = blobs(), blobs(1)
+    whole = np.zeros(first.shape, bool)
+    whole[:, :, :12] = True
+    second[:, :, :10] = first[:, :, :10]
+    deep = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1, 1:-1] > 2
+    expected = np.corrcoef(first[deep], second[deep])[0, 1]
+    one, other = image(first), image(second)
+    bones = bone_of(one, whole), bone_of(other, whole)
+    found = similarity_with(one, other, torch.eye(4, dtype=torch.float64), bones)
+    assert found.trabecular_correlation == pytest.approx(expected, abs=1e-4)
+    assert found.trabecular_correlation > 0.99 > found.edge_correlation
+
+
+def test_without_marrow_the_edges_speak_for_the_trabeculae():
+    one = image(blobs())
+    nothing = bone_of(one, np.zeros(one.shape, bool))
+    found = similarity_with(one, image(blobs(1)), torch.eye(4, dtype=torch.float64), (nothing, nothing))
+    assert found.trabecular_correlation == found.edge_correlation
 
 
 def test_gaussian_is_that_of_scipy():

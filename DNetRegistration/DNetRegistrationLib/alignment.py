@@ -135,6 +135,7 @@ def align(
         raise ScanError(f"the working spacing must be above 0 mm, not {spacing}; leave it out to have it chosen")
     fixed, moving = _volume(fixed, "fixed scan"), _volume(moving, "moving scan")
     check_pair_spacing(fixed, moving)
+    watch = _Watch(progress, cancelled)
     request = _Request(
         fixed=fixed,
         moving=moving,
@@ -142,12 +143,11 @@ def align(
         thresholds=_thresholds(threshold),
         spacing=spacing,
         initial=None if initial is None else _initial(initial),
-        network=_network(hypotheses, weights),
+        network=_network(hypotheses, weights, watch),
         searches=hypotheses != "dnet",
         refine=refine,
     )
     chosen = _device(device)
-    watch = _Watch(progress, cancelled)
     try:
         return _align(request, chosen, watch)
     except (RuntimeError, TypeError) as error:
@@ -375,10 +375,7 @@ def _mirrored(pair: _Pair, watch: _Watch) -> bool:
 def _sentence(answer: _Answer, fixed: PreparedScan, mirrored: bool) -> str:
     evidence, verdict = answer.verdict.evidence, answer.verdict
     if verdict.accepted:
-        return (
-            f"Accepted: the bones lie on each other, with an expected error of {1000 * verdict.expected_error:.1f} um "
-            f"(confidence {verdict.confidence:.1%})."
-        )
+        return f"Accepted: the bones lie on each other, to within about {1000 * verdict.expected_error:.1f} um."
     if mirrored:
         return (
             "Not accepted: one scan shows the mirror image of the other. Check for slices read in reverse order, "
@@ -463,10 +460,11 @@ def _initial(initial) -> Tensor:
         raise ScanError(str(error)) from error
 
 
-def _network(hypotheses: str, weights: str | None) -> LoadedWeights | None:
+def _network(hypotheses: str, weights: str | None, watch: _Watch) -> LoadedWeights | None:
     if hypotheses == "search":
         return None
     if weights is None and hypotheses == "auto" and DEFAULT_WEIGHTS not in available_weights():
+        watch.warnings.append("No trained network ships yet: the search over all rotations proposed the pose.")
         return None
     return load_weights(weights or DEFAULT_WEIGHTS)
 

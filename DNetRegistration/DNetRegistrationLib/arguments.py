@@ -246,7 +246,7 @@ def _add_benchmark(commands) -> Parser:
     parser.add_argument("--fine-pairs", type=_COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
     parser.add_argument("--large", action="store_true", help="also time and memory at 512^3 voxels of 0.01 mm")
     parser.add_argument(
-        "--only", metavar="PART[,PART]", type=_names, help="success, accuracy, impostors, repeat, speed"
+        "--only", metavar="PART[,PART]", type=_names, help="success, accuracy, impostors, repeat, refinement, speed"
     )
     parser.add_argument("--seed", type=_COUNT, default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument(

@@ -9,6 +9,7 @@ from contextlib import closing
 
 from .benchmark_large import measure_large
 from .benchmark_parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Record, Task, measure
+from .benchmark_refinement import COMPARED, RefinementOutcome, measure_refinement
 from .benchmark_table import Results, format_table, lines, plot_reliability
 from .commands import make_folder
 from .console import Progress, say
@@ -25,12 +26,13 @@ def run(options) -> bool:
         options: ``pairs``, ``accuracy_pairs``, ``fine_pairs``, ``only``, ``large``, ``seed``, ``jobs``, ``output``,
             ``verbose``: the options of the command.
     """
-    if options.seed + len(PARTS) * SEEDS_PER_PART > CALIBRATION_SEEDS:
+    if options.seed + (len(PARTS) + 2) * SEEDS_PER_PART > CALIBRATION_SEEDS:
         raise ScanError(f"--seed {options.seed}: pairs from there on served calibration; give a smaller one")
     folder = None if options.output is None else make_folder(options.output)
     record = Record(None if folder is None else folder / "pairs.csv")
     tasks = plan(options)
     large = None
+    refinements: list[RefinementOutcome] = []
     try:
         with Progress(options.verbose) as progress:
             missing = [task for task in tasks if task.key not in record.outcomes]
@@ -44,12 +46,17 @@ def run(options) -> bool:
                 if task.part == "speed":
                     progress(0.99, "timing")
                     record.add(measure(task))
+            if "refinement" in (options.only or SECTIONS):
+                for number in range(2 * COMPARED):
+                    progress(0.99, "comparing refinements")
+                    seed = options.seed + (len(PARTS) + 1) * SEEDS_PER_PART + number
+                    refinements += measure_refinement(seed, contrast=number % 2 == 1)
             if options.large:
                 progress(0.99, "timing a pair of 512^3 voxels")
                 large = measure_large(options.seed + len(PARTS) * SEEDS_PER_PART)
     finally:
         # Also of an interrupted benchmark.
-        results = Results(record.of(tasks), large)
+        results = Results(record.of(tasks), large, refinements)
         table = lines(results)
         text = format_table(table)
         say(text)

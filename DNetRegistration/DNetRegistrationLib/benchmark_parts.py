@@ -20,7 +20,7 @@ CALIBRATION_SEEDS = 1_000_000
 #: A pair is aligned when the mean error over its bone is below this, the paper's voxel.
 SUCCESS_UM = 80.0
 
-SECTIONS = ("success", "accuracy", "impostors", "repeat", "speed")
+SECTIONS = ("success", "accuracy", "impostors", "repeat", "refinement", "speed")
 
 
 @dataclass(frozen=True)

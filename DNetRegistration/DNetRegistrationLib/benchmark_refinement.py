@@ -18,6 +18,8 @@ from .volume import Volume
 
 # How far the starts are off: the reach of a coarse search.
 START_ANGLE, START_SHIFT = np.radians(3.0), 0.08
+# Pairs without and as many with contrast.
+COMPARED = 10
 METHODS = ("this project", "SimpleITK correlation", "SimpleITK mutual information")
 
 

@@ -12,15 +12,17 @@ from scipy.stats import binomtest
 
 from .benchmark_large import LargePair
 from .benchmark_parts import STAGES, SUCCESS_UM, Outcome
+from .benchmark_refinement import METHODS, RefinementOutcome
 from .console import timing
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything measured: outcomes of pairs, and the large pair or None."""
+    """Everything measured: outcomes of pairs, the large pair or None, and refinements from common starts."""
 
     outcomes: Sequence[Outcome]
     large: LargePair | None = None
+    refinements: Sequence[RefinementOutcome] = ()
 
     def of(self, part: str) -> list[Outcome]:
         """The outcomes of one part."""
@@ -50,6 +52,7 @@ def lines(results: Results) -> list[Line]:
     table += _impostors(results.of("impostors"))
     table += _calibration(results.of("success") + results.of("impostors"))
     table += _repeat(results.of("repeat"))
+    table += _refinements(results.refinements)
     table += _speed(results.of("speed"))
     if results.large is not None:
         table += _large(results.large)
@@ -162,6 +165,18 @@ def _repeat(outcomes: list[Outcome]) -> list[Line]:
         return []
     equal = sum(len(digests[seed]) == 1 and "" not in digests[seed] for seed in twice)
     return [Line("same result twice, to the bit", f"{equal} of {len(twice)}", "all", equal == len(twice))]
+
+
+def _refinements(outcomes: Sequence[RefinementOutcome]) -> list[Line]:
+    if not outcomes:
+        return []
+    rows = [Line("refinement alone, from 3 degrees and 80 um off", "median error without, with contrast; time")]
+    for method in METHODS:
+        of = [o for o in outcomes if o.method == method]
+        plain, contrast = (np.median([o.error_um for o in of if o.contrast is c]) for c in (False, True))
+        seconds = np.median([o.seconds for o in of])
+        rows.append(Line(f"  {method}", f"{plain:.2f} um, {contrast:.2f} um; {seconds:.2f} s ({len(of)} pairs)"))
+    return rows
 
 
 def _speed(outcomes: list[Outcome]) -> list[Line]:

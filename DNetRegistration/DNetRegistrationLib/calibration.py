@@ -36,6 +36,9 @@ KINDS = ("same", "cut", "plain", "fine", "animal", "relative", "mirror")
 # How often each kind of pair is drawn.
 SHARES = (0.16, 0.3, 0.04, 0.04, 0.16, 0.2, 0.1)
 
+# Of the weights of `Evidence.features`: constant, three correlations, share, disagreement.
+BOUNDS = ((None, None), (0, None), (0, None), (0, None), (0, None), (None, 0))
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -113,7 +116,10 @@ def gather(seeds: list[int], jobs: int) -> Iterator[list[Sample]]:
 
 
 def fit_logistic(features: np.ndarray, right: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
-    """Weights of a logistic model, by maximum likelihood with a slight ridge."""
+    """Weights of a logistic model, by maximum likelihood with a slight ridge.
+
+    Better evidence must never count less: agreement has weights of zero or more, disagreement of zero or less.
+    """
     signs = np.where(right, 1.0, -1.0)
 
     def loss(weights):
@@ -123,7 +129,7 @@ def fit_logistic(features: np.ndarray, right: np.ndarray, ridge: float = 1e-3) -
         gradient[1:] += 2 * ridge * weights[1:]
         return value, gradient
 
-    return optimize.minimize(loss, np.zeros(features.shape[1]), jac=True, method="BFGS").x
+    return optimize.minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", bounds=BOUNDS).x
 
 
 def fit(samples: list[Sample]) -> dict:

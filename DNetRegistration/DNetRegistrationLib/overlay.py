@@ -298,7 +298,9 @@ def _header(figure, alignment, fixed: Volume, moving: Volume) -> None:
         bbox=badge,
         va="center",
     )
-    verdict = textwrap.shorten(str(alignment.verdict), 190, placeholder=" …")
+    # The badge already says whether it was accepted; what follows the colon says why.
+    reason = str(alignment.verdict).split(": ", 1)[-1]
+    verdict = textwrap.shorten(reason[:1].upper() + reason[1:], 190, placeholder=" …")
     lines = textwrap.wrap(verdict, 92 if accepted else 84)
     figure.text(
         0.19 if accepted else 0.25,

@@ -20,6 +20,8 @@ from .similarity import Similarity, overlap_correlation, similarity
 ACCEPT = 0.5
 # A pose is determined when its correlation falls by at least this much; real tibiae fall by several times as much.
 DETERMINED = 0.03
+# Some hundred known pairs cannot tell 0.999 from certainty.
+MOST_LOGIT = 6.9
 CALIBRATION = Path(__file__).with_name("calibration.json")
 
 
@@ -99,7 +101,7 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     """Confidence, and expected error in mm, of some evidence at a working spacing in mm."""
     model = calibration()
     features = evidence.features()
-    confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -30, 30))))
+    confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))))
     confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
     ended = np.log(evidence.spacing / working)
     right = float(np.exp(np.append(features, ended) @ model["log_error"]) * working)
