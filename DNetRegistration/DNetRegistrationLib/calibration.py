@@ -54,7 +54,13 @@ class Sample:
 
     @property
     def right(self) -> bool:
+        """The error is below one working voxel."""
         return self.error < self.working
+
+    @property
+    def clear(self) -> bool:
+        """Not one of the poses put off by about a voxel, which are neither right nor wrong."""
+        return self.pose != "off" or not 0.4 <= self.error / self.working < 1
 
 
 def samples_of(seed: int) -> list[Sample]:
@@ -115,7 +121,7 @@ def gather(seeds: list[int], jobs: int) -> Iterator[list[Sample]]:
         yield from pool.map(samples_of, seeds)
 
 
-def fit_logistic(features: np.ndarray, right: np.ndarray, ridge: float = 1e-3) -> np.ndarray:
+def fit_logistic(features: np.ndarray, right: np.ndarray, ridge: float = 1e-4) -> np.ndarray:
     """Weights of a logistic model, by maximum likelihood with a slight ridge.
 
     Better evidence must never count less: agreement has weights of zero or more, disagreement of zero or less.
@@ -179,8 +185,8 @@ def main() -> None:
             file.flush()
             if number % 50 == 0:
                 print(f"{number} of {len(seeds)} pairs", flush=True)
-    samples.sort(key=lambda sample: sample.seed)
-    model = {**fit(samples), "held_out": held_out(samples), "pairs": options.pairs, "first_seed": FIRST_SEED}
+    samples = sorted((sample for sample in samples if sample.clear), key=lambda sample: sample.seed)
+    model = {**fit(samples), "held_out": held_out(samples), "pairs": len({sample.seed for sample in samples}), "first_seed": FIRST_SEED}
     with staged() as staging:
         staging.path(CALIBRATION).write_text(json.dumps(model, indent=1) + "\n")
     print(json.dumps(model, indent=1))

@@ -157,11 +157,10 @@ class PreparedScan:
 
     @property
     def has_outline(self) -> bool:
-        """Whether the bone ends within the field of view, mostly, rather than filling it from border to border."""
+        """Whether bone ends somewhere in the field of view, rather than filling it to the border on every side."""
         values = self.levels[-1].values
         faces = [values.select(axis, side) for axis in range(3) for side in (0, -1)]
-        border = sum(float(face.sum()) for face in faces) / sum(face.numel() for face in faces)
-        return border < 0.5 * float(values.mean())
+        return min(float(face.mean()) for face in faces) < 0.5 * float(values.mean())
 
     def mirrored(self) -> PreparedScan:
         """The scan as it would be of the mirror image of its bone (x reversed)."""
