@@ -20,6 +20,8 @@ from .similarity import Similarity, overlap_correlation, similarity
 ACCEPT = 0.5
 # A pose is determined when its correlation falls by at least this much; real tibiae fall by several times as much.
 DETERMINED = 0.03
+# Less than this share of the bone in common is not enough to tell.
+LEAST_SHARE = 0.2
 # Some hundred known pairs cannot tell 0.999 from certainty.
 MOST_LOGIT = 6.9
 CALIBRATION = Path(__file__).with_name("calibration.json")
@@ -103,6 +105,8 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     features = evidence.features()
     confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))))
     confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
+    # Slivers of two strangers may well agree, and there are too few of them among known pairs to learn it.
+    confidence *= float(np.clip(evidence.similarity.share / LEAST_SHARE, 0, 1)) ** 2
     ended = np.log(evidence.spacing / working)
     right = float(np.exp(np.append(features, ended) @ model["log_error"]) * working)
     # A wrong pose is off by about the size of the bone, whatever the agreement says of a right one.
