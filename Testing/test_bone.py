@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from DNetRegistrationLib.averaging import averaged
-from DNetRegistrationLib.bone import _near, carry_over, cortical_bone, cortical_dice, dice
+from DNetRegistrationLib.bone import _near, carry_over, cortical_bone, dice
 from DNetRegistrationLib.volume import Volume
 from scipy.spatial.transform import Rotation
 
@@ -91,16 +91,14 @@ def test_dice_is_nearly_the_same_from_either_side():
 
 
 def test_before_is_as_the_scans_lie_and_zero_when_they_lie_apart():
-    fixed = draw(shell(), 68, 0.04)
-    near, far = draw(shell((0.12, 0, 0)), 68, 0.04), draw(shell(FAR), 68, 0.04, middle=FAR)
+    scans = draw(shell(), 68, 0.04), draw(shell((0.12, 0, 0)), 68, 0.04), draw(shell(FAR), 68, 0.04, middle=FAR)
+    fixed, near, far = (cortical_bone(scan, 500.0, 0.08) for scan in scans)
     back = np.eye(4)
     back[0, 3] = 0.12
     apart = np.eye(4)
     apart[:3, 3] = FAR
-    both = cortical_dice(fixed, near, back, (500, 500), 0.08)
-    assert both.before < 0.8 and both.after > 0.97
-    both = cortical_dice(fixed, far, apart, (500, 500), 0.08)
-    assert both.before == 0.0 and both.after > 0.97
+    assert dice(fixed, near, np.eye(4)) < 0.8 and dice(fixed, near, back) > 0.97
+    assert dice(fixed, far, np.eye(4)) == 0.0 and dice(fixed, far, apart) > 0.97
 
 
 def test_dice_counts_only_what_both_scans_have_seen():

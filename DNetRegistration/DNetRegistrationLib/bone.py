@@ -64,14 +64,6 @@ class CorticalBone:
         return np.argwhere(below & ~self.cortex)[:, ::-1].copy()
 
 
-@dataclass(frozen=True)
-class CorticalDice:
-    """Dice coefficients of two cortices as the scans lie in the world (`before`) and after alignment (`after`)."""
-
-    before: float
-    after: float
-
-
 def cortical_bone(
     volume: Volume,
     threshold: float,
@@ -121,28 +113,6 @@ def cortical_bone(
         cortex[box] = _large_pieces(bone[box] & whole[box] & ~marrow, SMALLEST_PIECE)
     core = (slice(1, -1),) * 3
     return CorticalBone(cortex[core], whole[core], grey, affine)
-
-
-def cortical_dice(
-    fixed: Volume,
-    moving: Volume,
-    matrix: np.ndarray,
-    thresholds: tuple[float, float],
-    spacing: float,
-    masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
-) -> CorticalDice:
-    """Dice of the cortical bone of two scans, as they lie in the world and after alignment; see `dice`.
-
-    Args:
-        fixed, moving: the scans.
-        matrix: ``(4, 4)``, fixed to moving points, LPS mm.
-        thresholds: bone thresholds of the fixed and the moving scan, in their own units.
-        spacing: the working spacing in mm.
-        masks: boolean arrays of the scans' shapes, or None.
-    """
-    cortex_fixed = cortical_bone(fixed, thresholds[0], spacing, masks[0])
-    cortex_moving = cortical_bone(moving, thresholds[1], spacing, masks[1])
-    return CorticalDice(dice(cortex_fixed, cortex_moving, np.eye(4)), dice(cortex_fixed, cortex_moving, matrix))
 
 
 def dice(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> float:

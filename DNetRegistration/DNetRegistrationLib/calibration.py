@@ -186,7 +186,8 @@ def main() -> None:
             if number % 50 == 0:
                 print(f"{number} of {len(seeds)} pairs", flush=True)
     samples = sorted((sample for sample in samples if sample.clear), key=lambda sample: sample.seed)
-    model = {**fit(samples), "held_out": held_out(samples), "pairs": len({sample.seed for sample in samples}), "first_seed": FIRST_SEED}
+    pairs = len({sample.seed for sample in samples})
+    model = {**fit(samples), "held_out": held_out(samples), "pairs": pairs, "first_seed": FIRST_SEED}
     with staged() as staging:
         staging.path(CALIBRATION).write_text(json.dumps(model, indent=1) + "\n")
     print(json.dumps(model, indent=1))
