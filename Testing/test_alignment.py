@@ -128,13 +128,30 @@ def test_every_kind_of_voxel(kind):
     assert alignment.accepted and error_um(pair, alignment) < 15
 
 
+def test_a_mask_on_another_grid_is_refused(pair):
+    elsewhere = sitk.GetImageFromArray(np.ones(pair.moving.voxels.shape, np.uint8))
+    with pytest.raises(ScanError, match="moving.*another grid"):
+        align(pair.fixed, pair.moving, moving_mask=elsewhere)
+    nothing = np.full(pair.fixed.voxels.shape, np.nan)
+    with pytest.raises(ScanError, match="fixed.*mask is empty"):
+        align(pair.fixed, pair.moving, fixed_mask=nothing)
+
+
+def test_the_report_tells_who_proposed(pair):
+    """An initial pose that holds leaves nothing to a search; without one and without weights, the search is named."""
+    found = align(pair.fixed, pair.moving, initial=pair.matrix)
+    assert found.hypothesis == "initial" and found.accepted and not found.warnings and found.network is None
+    found = align(pair.fixed, pair.moving)
+    assert found.hypothesis == "search" and any("search" in warning for warning in found.warnings)
+
+
 def test_masks_leave_out_what_misleads(pair):
     """A bright block in one scan, masked away; the mask of the other as an image."""
     voxels = pair.fixed.voxels.copy()
     voxels[:6] = voxels.max()
     mask = np.ones(voxels.shape, bool)
     mask[:8] = False
-    whole = sitk.GetImageFromArray(np.ones(pair.moving.voxels.shape, np.uint8))
+    whole = Volume(np.ones(pair.moving.voxels.shape, np.uint8), pair.moving.affine).to_sitk()
     alignment = align(Volume(voxels, pair.fixed.affine), pair.moving, fixed_mask=mask, moving_mask=whole)
     assert alignment.accepted and error_um(pair, alignment) < 20
 

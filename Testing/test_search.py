@@ -72,10 +72,10 @@ def test_distinct_indices_by_hand():
     poses = torch.stack([pose(0, 0), pose(0.1, 0.1), pose(0.1, 0.3), pose(0.5, 0), pose(0.6, 0.1)])
     scores = torch.tensor([0.5, 0.9, 0.3, 0.7, 0.8])
     # 1 first; 4 is far from it; 3 is near 4, 0 near 1; 2 is 0.2 mm from 1.
-    assert distinct_indices(poses, scores, 5, np.zeros(3)) == [1, 4, 2]
-    assert distinct_indices(poses, scores, 1, np.zeros(3)) == [1]
+    assert distinct_indices(poses, scores, 5, np.zeros(3), shift=0.2) == [1, 4, 2]
+    assert distinct_indices(poses, scores, 1, np.zeros(3), shift=0.2) == [1]
     # The same turn moves a centre 10 mm off by another millimetre.
-    assert distinct_indices(poses, scores, 5, np.array((0.0, 10.0, 0.0))) == [1, 4, 3, 0, 2]
+    assert distinct_indices(poses, scores, 5, np.array((0.0, 10.0, 0.0)), shift=0.2) == [1, 4, 3, 0, 2]
 
 
 def test_same_search_twice_and_progress_rises():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -111,7 +112,8 @@ def align(
         threshold: where bone begins, in the scans' units: None to find it, one number for both, or a pair (fixed,
             moving), either of which may be None.
         spacing: working spacing in mm; None takes 0.08 mm or, for a larger bone, what lets it fill the canonical cube.
-        fixed_mask, moving_mask: boolean arrays (or images) of the scans' shapes; bone is looked for only there.
+        fixed_mask, moving_mask: arrays, Volumes or SimpleITK images on the scans' grids; bone is looked for only where
+            they are above 0.
         initial: ``(4, 4)`` fixed to moving, LPS mm, tried first.
         device: "auto", "cpu", "cuda" (or "cuda:1", ...), "mps".
         weights: name of shipped weights, or a path; None is the shipped default.
@@ -143,8 +145,9 @@ def align(
         thresholds=_thresholds(threshold),
         spacing=spacing,
         initial=None if initial is None else _initial(initial),
-        network=_network(hypotheses, weights, watch),
+        network=_network(hypotheses, weights),
         searches=hypotheses != "dnet",
+        automatic=hypotheses == "auto",
         refine=refine,
     )
     chosen = _device(device)
@@ -171,6 +174,7 @@ class _Request:
     initial: Tensor | None
     network: LoadedWeights | None
     searches: bool
+    automatic: bool
     refine: str
 
 
@@ -183,6 +187,7 @@ class _Watch:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     warnings: list[str] = field(default_factory=list)
     fraction: float = 0.0
+    network_ran: bool = False
 
     def check(self) -> None:
         if self.cancelled is not None and self.cancelled():
@@ -255,7 +260,7 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         with watch.stage("refine"):
             answer = _to_native(pair, answer, watch)
     with watch.stage("verify"):
-        mirrored = not answer.verdict.accepted and request.searches and _mirrored(pair, watch)
+        mirrored = not answer.verdict.accepted and _mirrored(pair, watch)
         watch.tell(0.95, "Comparing the cortices")
         matrix = rigid.require_rigid(answer.refined.pose.numpy())
         dice_before, dice_after = dice(*bones, np.eye(4)), dice(*bones, matrix)
@@ -276,8 +281,8 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         verdict=_sentence(answer, fixed, mirrored),
         warnings=watch.warnings,
         device=str(device),
-        network=request.network.network.name if request.network else None,
-        weights_sha256=request.network.card["sha256"] if request.network else None,
+        network=request.network.network.name if watch.network_ran else None,
+        weights_sha256=request.network.card["sha256"] if watch.network_ran else None,
         fixed_threshold=scales[0].threshold,
         moving_threshold=scales[1].threshold,
         working_spacing=fixed.cube.spacing,
@@ -316,9 +321,12 @@ def _hypotheses(
             watch.tell(0.2, "Asking the network")
             network = request.network.network.to(fixed.cube.image.device)
             proposed = propose(network, fixed.cube, moving.cube)
+            watch.network_ran = True
         yield "dnet", torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
     if not request.searches:
         return
+    if request.network is None and request.automatic:
+        watch.warnings.append("No trained network ships yet: the search over all rotations proposed the pose.")
     outline = fixed.has_outline and moving.has_outline
     for number, plan in enumerate((FAST, THOROUGH) if outline else (FAST, FINE)):
         message = "Searching all rotations" if number == 0 else "Searching all rotations more thoroughly"
@@ -367,7 +375,8 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
 def _mirrored(pair: _Pair, watch: _Watch) -> bool:
     """Whether the moving scan's mirror image fits where the scan itself does not."""
     image = pair.moving.mirrored()
-    poses, _ = search(pair.fixed.cube, image.cube, FAST, watch.within(0.75, 0.9, "Trying the mirror image"))
+    plan = FAST if pair.fixed.has_outline and pair.moving.has_outline else FINE
+    poses, _ = search(pair.fixed.cube, image.cube, plan, watch.within(0.75, 0.9, "Trying the mirror image"))
     refined = _refined(pair.fixed, image, poses, "working", watch.check)
     return _Pair(pair.fixed, image, (pair.bones[0], pair.bones[1].mirrored())).verify(refined).accepted
 
@@ -407,21 +416,30 @@ def _volume(scan, role: str) -> Volume:
         if not hasattr(scan, "GetDirection"):
             raise ScanError(f"the {role} is a {type(scan).__name__}; give a Volume or a SimpleITK image")
         scan = Volume.from_sitk(scan, role)
+    if scan.name == Volume.name:
+        scan = replace(scan, name=role)
     return check_volume(scan)
 
 
 def _mask(mask, volume: Volume) -> np.ndarray | None:
     if mask is None:
         return None
-    mask = Volume.from_sitk(mask).voxels if hasattr(mask, "GetDirection") else np.asarray(mask)
+    if hasattr(mask, "GetDirection"):
+        mask = Volume.from_sitk(mask)
+    if isinstance(mask, Volume):
+        if not np.allclose(mask.affine, volume.affine, rtol=0, atol=1e-3 * volume.spacing.min()):
+            raise ScanError(f"{volume.name}: its mask lies on another grid; give a mask on the scan's own grid")
+        mask = mask.voxels
+    mask = np.asarray(mask)
     if mask.shape != volume.voxels.shape:
         raise ScanError(
             f"{volume.name}: its mask has {mask.shape} voxels (z, y, x) and the scan {volume.voxels.shape}; "
             "give a mask on the scan's own grid"
         )
+    mask = mask > 0
     if not mask.any():
         raise ScanError(f"{volume.name}: its mask is empty; mark the region of the bone, or leave the mask out")
-    return mask.astype(bool)
+    return mask
 
 
 def _check_edges(scan: PreparedScan, volume: Volume) -> None:
@@ -436,7 +454,7 @@ def _check_edges(scan: PreparedScan, volume: Volume) -> None:
 
 
 def _thresholds(threshold) -> tuple[float | None, float | None]:
-    pair = (threshold, threshold) if threshold is None or np.ndim(threshold) == 0 else tuple(threshold)
+    pair = tuple(threshold) if isinstance(threshold, list | tuple | np.ndarray) else (threshold, threshold)
     if len(pair) != 2:
         raise ScanError(f"threshold={threshold!r}: give one number, or a pair for the fixed and the moving scan")
     return tuple(_number(value, "the bone threshold") for value in pair)
@@ -460,18 +478,19 @@ def _initial(initial) -> Tensor:
         raise ScanError(str(error)) from error
 
 
-def _network(hypotheses: str, weights: str | None, watch: _Watch) -> LoadedWeights | None:
+def _network(hypotheses: str, weights: str | None) -> LoadedWeights | None:
     if hypotheses == "search":
         return None
+    if weights is not None and not isinstance(weights, str | os.PathLike):
+        raise ScanError(f"weights={weights!r}: give the name of shipped weights or the path of a weights file")
     if weights is None and hypotheses == "auto" and DEFAULT_WEIGHTS not in available_weights():
-        watch.warnings.append("No trained network ships yet: the search over all rotations proposed the pose.")
         return None
     return load_weights(weights or DEFAULT_WEIGHTS)
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and _works(torch.device("cuda")) else "cpu")
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
@@ -482,11 +501,22 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _works(device: torch.device) -> bool:
+    """Whether the device computes; torch also counts cards that this build of it has no kernels for."""
+    try:
+        return float(torch.zeros(1, device=device) + 1) == 1
+    except RuntimeError:
+        return False
+
+
 def _device_fault(error: Exception) -> str | None:
     """Why a device, not the input, is at fault; None where it is not known to be."""
     # torch.OutOfMemoryError exists from torch 2.5 on; Apple's devices raise a plain RuntimeError.
-    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error):
+    text = str(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text:
         return "ran out of memory"
+    if "no kernel image" in text:
+        return "is not supported by this build of torch"
     # What Apple's devices cannot do (float64, some integers) they refuse by the name of MPS, as either kind of error.
     if isinstance(error, NotImplementedError) or "MPS" in str(error):
         return "lacks an operation in this version of torch"

@@ -181,7 +181,7 @@ def prepare(
 ) -> tuple[PreparedScan, PreparedScan]:
     """Both scans with their bone images and cubes, at one working spacing (mm; None lets the bones decide)."""
     pyramids = [bone_pyramid(scan, spacing or PAPER_SPACING, check) for scan in (fixed, moving)]
-    places = [place_of_bone(levels[-1]) for levels in pyramids]
+    places = [place_of_bone(_preview(levels[-1])) for levels in pyramids]
     working = spacing or working_spacing(*places)
     prepared = []
     for scan, levels, place in zip((fixed, moving), pyramids, places, strict=True):
@@ -230,9 +230,7 @@ def extended(levels: list[BoneImage], working: float) -> list[BoneImage]:
     """The levels and all further ones up to `working` mm."""
     levels = list(levels)
     while max(factors := _factors(levels[-1].spacing, working)) > 1:
-        finer = levels[-1]
-        inside = None if finer.inside is None else _pool(finer.inside, factors)
-        levels.append(BoneImage(_pool(finer.values, factors), _coarser(finer.affine, factors), inside))
+        levels.append(_pooled(levels[-1], factors))
     return levels
 
 
@@ -258,6 +256,15 @@ def _pool(values: Tensor, factors: tuple[int, int, int]) -> Tensor:
             values = values.narrow(axis, 0, even).unflatten(axis, (even // 2, 2))
             values = (values.select(axis + 1, 0) + values.select(axis + 1, 1)) * 0.5
     return values
+
+
+def _pooled(image: BoneImage, factors: tuple[int, int, int]) -> BoneImage:
+    affine = _coarser(image.affine, factors)
+    if image.inside is None:
+        return BoneImage(_pool(image.values, factors), affine)
+    # The mean over what lies inside, as on every level.
+    inside = _pool(image.inside, factors)
+    return BoneImage(_pool(image.values * image.inside, factors) / inside.clamp(min=1e-3), affine, inside)
 
 
 def pool_image(image: BoneImage, factor: int) -> BoneImage:
@@ -294,6 +301,13 @@ class BonePlace:
 
     center: np.ndarray
     radius: float
+
+
+def _preview(image: BoneImage) -> BoneImage:
+    """The image at 128 voxels an axis or fewer: enough to say where bone is, whatever the voxels' size."""
+    while max(image.shape) > 128:
+        image = _pooled(image, tuple(2 if size > 64 else 1 for size in image.shape[::-1]))
+    return image
 
 
 def place_of_bone(image: BoneImage) -> BonePlace:

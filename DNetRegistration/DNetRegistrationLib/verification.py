@@ -100,7 +100,10 @@ def determination(fixed: BoneImage, moving: BoneImage, pose: Tensor, size: float
 
 
 def judge(evidence: Evidence, working: float) -> tuple[float, float]:
-    """Confidence, and expected error in mm, of some evidence at a working spacing in mm."""
+    """Confidence, and expected error in mm, of some evidence at a working spacing in mm.
+
+    The expected error of an accepted pose is that of a right one; how likely it is right, the confidence says.
+    """
     model = calibration()
     features = evidence.features()
     confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))))
@@ -109,6 +112,8 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     confidence *= float(np.clip(evidence.similarity.share / LEAST_SHARE, 0, 1)) ** 2
     ended = np.log(evidence.spacing / working)
     right = float(np.exp(np.append(features, ended) @ model["log_error"]) * working)
+    if confidence >= ACCEPT:
+        return confidence, right
     # A wrong pose is off by about the size of the bone, whatever the agreement says of a right one.
     return confidence, confidence * right + (1 - confidence) * model["wrong_error_voxels"] * working
 
