@@ -130,10 +130,10 @@ def test_every_kind_of_voxel(kind):
 
 def test_a_mask_on_another_grid_is_refused(pair):
     elsewhere = sitk.GetImageFromArray(np.ones(pair.moving.voxels.shape, np.uint8))
-    with pytest.raises(ScanError, match="moving.*another grid"):
+    with pytest.raises(ScanError, match=r"moving.*another grid"):
         align(pair.fixed, pair.moving, moving_mask=elsewhere)
     nothing = np.full(pair.fixed.voxels.shape, np.nan)
-    with pytest.raises(ScanError, match="fixed.*mask is empty"):
+    with pytest.raises(ScanError, match=r"fixed.*mask is empty"):
         align(pair.fixed, pair.moving, fixed_mask=nothing)
 
 

@@ -252,7 +252,11 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         bones = []
         for volume, scale, mask in zip(volumes, scales, request.masks, strict=True):
             watch.tell(0.15, "Outlining the cortices")
-            bones.append(cortical_bone(volume, scale.threshold, fixed.cube.spacing, mask))
+            bone = cortical_bone(volume, scale.threshold, fixed.cube.spacing, mask)
+            watch.check()
+            # Computed on first use and kept: here, cancelling is looked for before and after.
+            _ = bone.depth
+            bones.append(bone)
     pair = _Pair(fixed, moving, (bones[0], bones[1]))
     answer = _best_answer(pair, request, watch)
 

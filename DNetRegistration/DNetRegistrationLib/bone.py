@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -57,11 +58,15 @@ class CorticalBone:
         """The mirror image (x reversed)."""
         return replace(self, affine=np.diag((-1.0, 1.0, 1.0, 1.0)) @ self.affine)
 
-    def marrow(self, depth: float) -> np.ndarray:
-        """``(n, 3)`` indices x, y, z of what lies within the bone, not in its cortex, `depth` mm below its surface."""
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """``(z, y, x)`` float32, how far each voxel within the periosteal surface lies below it, in mm."""
         padded = np.pad(self.whole, 1)
-        below = ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1] > depth
-        return np.argwhere(below & ~self.cortex)[:, ::-1].copy()
+        return ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1].astype(np.float32)
+
+    def marrow(self, depth: float) -> np.ndarray:
+        """``(n, 3)`` indices x, y, z of what lies more than `depth` mm below the bone's surface, not in its cortex."""
+        return np.argwhere((self.depth > depth) & ~self.cortex)[:, ::-1].copy()
 
 
 def cortical_bone(
