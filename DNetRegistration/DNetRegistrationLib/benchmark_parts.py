@@ -17,6 +17,18 @@ from .version import __version__
 SEEDS_PER_PART = 10_000
 CALIBRATION_SEEDS = 1_000_000
 
+
+def _code() -> str:
+    """The version and a hash of the code and the calibration: outcomes of different code are not put together."""
+    folder = Path(__file__).parent
+    content = hashlib.sha256()
+    for file in sorted((*folder.glob("*.py"), *folder.glob("*.json"))):
+        content.update(file.read_bytes())
+    return f"{__version__}+{content.hexdigest()[:12]}"
+
+
+CODE = _code()
+
 #: A pair is aligned when the mean error over its bone is below this, the paper's voxel.
 SUCCESS_UM = 80.0
 
@@ -89,7 +101,7 @@ class Outcome:
         digest: equal for bitwise equal transforms and confidences.
         seconds: for each of `STAGES`.
         failure: the message of an error, or nothing.
-        version: of this package.
+        version: of this package, and a hash of its code.
     """
 
     part: str
@@ -107,7 +119,7 @@ class Outcome:
     digest: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     failure: str = ""
-    version: str = __version__
+    version: str = CODE
 
     @property
     def success(self) -> bool:
@@ -173,7 +185,7 @@ class Record:
         path: of the file, or None.
 
     Raises:
-        ScanError: the file there is of another version, or cannot be read or written.
+        ScanError: the file there is of other code, or cannot be read or written.
     """
 
     _NAMES = (*(f.name for f in fields(Outcome) if f.name != "seconds"), *(f"seconds_{stage}" for stage in STAGES))
@@ -186,7 +198,7 @@ class Record:
         with writing(path), open(path, newline="", encoding="utf-8") as stream:
             read = [self._from_row(row) for row in csv.DictReader(stream)]
         self.outcomes = {outcome.key: outcome for outcome in read if outcome is not None}
-        if others := {outcome.version for outcome in self.outcomes.values()} - {__version__}:
+        if others := {outcome.version for outcome in self.outcomes.values()} - {CODE}:
             raise ScanError(f"{path}: was measured with version {others.pop()}; give another folder")
         # Anew, without a last line that was cut short.
         with staged() as staging:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .bone import cortical_bone
 from .files import ScanError, staged, writing
-from .nrrd import write_nrrd
+from .nrrd import TYPES, write_nrrd
 from .overlay import write_overlay
 from .report import write_report
 from .segmentation import write_segmentation
@@ -179,7 +179,8 @@ def _write_transform(transform, temporary: Path, target) -> None:
 
 
 def _write_scan(volume: Volume, temporary: Path, target) -> None:
-    if temporary.name.lower().endswith(".nrrd"):
+    # SimpleITK converts what NRRD has no name for, truth values and half precision.
+    if temporary.name.lower().endswith(".nrrd") and volume.voxels.dtype.name in TYPES:
         with writing(target):
             write_nrrd(temporary, volume.voxels, volume.voxels.shape, volume.voxels.dtype, volume.affine)
     else:
