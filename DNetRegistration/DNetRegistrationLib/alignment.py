@@ -282,7 +282,7 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         hypothesis=answer.hypothesis,
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
-        verdict=_sentence(answer, fixed, mirrored),
+        verdict=_sentence(answer, mirrored),
         warnings=watch.warnings,
         device=str(device),
         network=request.network.network.name if watch.network_ran else None,
@@ -385,7 +385,7 @@ def _mirrored(pair: _Pair, watch: _Watch) -> bool:
     return _Pair(pair.fixed, image, (pair.bones[0], pair.bones[1].mirrored())).verify(refined).accepted
 
 
-def _sentence(answer: _Answer, fixed: PreparedScan, mirrored: bool) -> str:
+def _sentence(answer: _Answer, mirrored: bool) -> str:
     evidence, verdict = answer.verdict.evidence, answer.verdict
     if verdict.accepted:
         return f"Accepted: the bones lie on each other, to within about {1000 * verdict.expected_error:.1f} um."

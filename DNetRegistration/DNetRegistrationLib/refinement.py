@@ -78,11 +78,17 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
     steep = (flat > 0.05 * flat.max()).nonzero()[:, 0]
     check()
     chosen = steep[flat[steep].topk(min(count, len(steep)), sorted=False).indices].sort().values
-    index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1)
+    index = index_of(chosen, values.shape)
     flat = values.reshape(-1)
     strides = (1, width, width * height)
     gradient = torch.stack([(flat[chosen + s] - flat[chosen - s]) / 2 for s in strides], dim=-1) @ to_world
     return make_template(index.float(), image.affine, flat[chosen], gradient)
+
+
+def index_of(at: Tensor, shape: torch.Size) -> Tensor:
+    """Indices ``(n, 3)`` x, y, z of voxels counted in the memory order of an image of `shape` (z, y, x)."""
+    _, height, width = shape
+    return torch.stack((at % width, at // width % height, at // (width * height)), dim=-1)
 
 
 def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: Tensor) -> Template:

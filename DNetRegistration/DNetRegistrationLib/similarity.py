@@ -11,7 +11,7 @@ from torch import Tensor
 from .bone import CorticalBone
 from .filters import gaussian
 from .preprocessing import BoneImage
-from .refinement import Template, make_template, sample_through
+from .refinement import Template, index_of, make_template, sample_through
 
 # Points a direction: enough for a correlation to three digits.
 POINTS = 20000
@@ -121,8 +121,7 @@ def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
         near &= image.inside > 0.999
     chosen = near.view(-1).nonzero()[:, 0]
     chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
-    height, width = image.values.shape[1:]
-    index = torch.stack((chosen % width, chosen // width % height, chosen // (width * height)), dim=-1).float()
+    index = index_of(chosen, image.values.shape).float()
     values = filtered.values.reshape(-1)[chosen]
     return make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
 
