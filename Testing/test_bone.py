@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from DNetRegistrationLib.averaging import averaged
-from DNetRegistrationLib.bone import _near, carry_over, cortical_bone, dice
+from DNetRegistrationLib.bone import carry_over, cortical_bone, dice
+from DNetRegistrationLib.masks import near
 from DNetRegistrationLib.volume import Volume
 from scipy.spatial.transform import Rotation
 
@@ -189,8 +190,8 @@ def test_dilation_is_by_a_ball_in_mm(step):
         for other in np.argwhere(mask):
             if np.linalg.norm((np.array(voxel) - other) * step) <= radius:
                 expected[voxel] = True
-    np.testing.assert_array_equal(_near(mask, np.array(step), radius), expected)
-    assert not _near(np.zeros_like(mask), np.array(step), radius).any()
+    np.testing.assert_array_equal(near(mask, np.array(step), radius), expected)
+    assert not near(np.zeros_like(mask), np.array(step), radius).any()
 
 
 def test_averaging_is_the_mean_of_blocks_at_the_middle_of_the_block():

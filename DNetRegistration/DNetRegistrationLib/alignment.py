@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from .similarity import overlap_correlation
 from .threshold import find_bone_scale
 from .verification import DETERMINED, Verdict, verify
 from .volume import Volume, check_pair_spacing, check_volume
-from .weights import LoadedWeights, available_weights, load_weights
+from .weights import LoadedWeights, available_weights, load_weights, weights_stamp
 
 DEFAULT_WEIGHTS = "equivariant"
 HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
@@ -489,7 +490,14 @@ def _network(hypotheses: str, weights: str | None) -> LoadedWeights | None:
         raise ScanError(f"weights={weights!r}: give the name of shipped weights or the path of a weights file")
     if weights is None and hypotheses == "auto" and DEFAULT_WEIGHTS not in available_weights():
         return None
-    return load_weights(weights or DEFAULT_WEIGHTS)
+    chosen = weights or DEFAULT_WEIGHTS
+    return _loaded(chosen, weights_stamp(chosen))
+
+
+@lru_cache(maxsize=2)
+def _loaded(weights: str | os.PathLike, stamp: tuple) -> LoadedWeights:
+    """The network, which takes longer to load than to ask; anew when the file has another `stamp`."""
+    return load_weights(weights)
 
 
 def _device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from .averaging import averaged
+from .masks import grown, near
 from .volume import Volume
 
 # Lengths in working spacings; behind them what they are for the mouse, whose working spacing is 0.08 mm.
@@ -111,9 +112,9 @@ def cortical_bone(
     if pieces.any():
         box = _box(pieces, np.ceil(2 * BRIDGE * spacing / step).astype(int) + 2)
         dilated = np.zeros_like(bone)
-        dilated[box] = _near(pieces[box], step, BRIDGE * spacing) & inside[box]
+        dilated[box] = near(pieces[box], step, BRIDGE * spacing) & inside[box]
         filled = ndimage.binary_fill_holes((dilated | _cut_ends(dilated, inside))[box]) & inside[box]
-        whole[box] = filled & ~_near(inside[box] & ~filled, step, BRIDGE * spacing)
+        whole[box] = filled & ~near(inside[box] & ~filled, step, BRIDGE * spacing)
         marrow = _marrow(bone[box], whole[box], inside[box], step, spacing)
         cortex[box] = _large_pieces(bone[box] & whole[box] & ~marrow, SMALLEST_PIECE)
     core = (slice(1, -1),) * 3
@@ -186,24 +187,6 @@ def _large_pieces(mask: np.ndarray, share: float) -> np.ndarray:
     return (sizes >= share * sizes.max())[labels]
 
 
-def _distance(mask: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Distance in mm of every voxel to the nearest voxel of `mask`; infinite where there is none."""
-    import SimpleITK as sitk
-
-    if not mask.any():
-        return np.full(mask.shape, np.inf, np.float32)
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing([float(s) for s in step[::-1]])
-    distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    return np.maximum(sitk.GetArrayFromImage(distance), 0)
-
-
-def _near(mask: np.ndarray, step: np.ndarray, radius: float) -> np.ndarray:
-    """Dilation by a ball of `radius` mm; `~_near(~mask)` is the erosion by the same ball."""
-    # The margin keeps a voxel at exactly the radius in, whatever its distance was rounded to.
-    return _distance(mask, step) <= radius * 1.001
-
-
 def _box(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
     """The box around `mask`, with a margin as far as the grid goes."""
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
@@ -214,7 +197,9 @@ def _box(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
 
 def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Where the field of view ends inside a bone: what bone parts from the rest of the border of the field of view."""
-    border = inside & ~ndimage.binary_erosion(inside, ndimage.generate_binary_structure(3, 1))
+    # What lies beyond the grid is outside.
+    # The grid has a layer outside, so that its own border is part of this one.
+    border = inside & grown(~inside, 1)
     labels, count = ndimage.label(border & ~bone, ndimage.generate_binary_structure(3, 2))
     if count < 2:
         return np.zeros_like(bone)
@@ -227,10 +212,10 @@ def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 def _marrow(bone, whole, inside, step, spacing) -> np.ndarray:
     """The space within the endosteal surface: marrow with its trabeculae."""
-    deep = ~_near(inside & ~whole, step, THINNEST * spacing)
+    deep = ~near(inside & ~whole, step, THINNEST * spacing)
     space = whole & ~bone & deep
     if PORE * spacing >= step.min():  # a smaller ball holds no neighbour, and takes nothing away
-        space &= ~_near(inside & ~space, step, PORE * spacing)
-        space = _near(space, step, PORE * spacing)
-    grown = _near(space, step, SWALLOW * spacing)
-    return ~_near(inside & ~grown, step, SWALLOW * spacing) & whole & deep
+        space &= ~near(inside & ~space, step, PORE * spacing)
+        space = near(space, step, PORE * spacing)
+    grown = near(space, step, SWALLOW * spacing)
+    return ~near(inside & ~grown, step, SWALLOW * spacing) & whole & deep

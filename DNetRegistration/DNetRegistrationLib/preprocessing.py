@@ -344,6 +344,6 @@ def canonical_cube(levels: list[BoneImage], place: BonePlace, spacing: float) ->
     axis = torch.arange(CUBE_SIZE, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).view(-1, 3)
     index = grid @ torch.from_numpy(to_index[:3, :3].T) + torch.from_numpy(to_index[:3, 3])
-    values, inside = sample_linear(level.values, index.float().to(device), level.inside)
+    values, inside = sample_linear(level.values, index.float().to(device), level.inside, finite=True)
     shape = (CUBE_SIZE,) * 3
     return CanonicalCube(values.view(shape), inside.view(shape), place.center, spacing)

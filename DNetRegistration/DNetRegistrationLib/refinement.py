@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .filters import SLAB_VOXELS, gaussian
+from .filters import SLAB_VOXELS, dilate, gaussian
 from .preprocessing import BoneImage, BonePlace, NativeScan, PreparedScan
 from .rigid import apply, inverse, nearest_rotation, rigid, rotation_from_axis_angle
 
@@ -111,7 +111,7 @@ def index_gradient(values: Tensor) -> Tensor:
 
 def erode(inside: Tensor) -> Tensor:
     """The least share inside among each voxel and its 26 neighbours."""
-    return -torch.nn.functional.max_pool3d(-inside[None, None], 3, stride=1, padding=1)[0, 0]
+    return -dilate(-inside)
 
 
 def index_maps(template: Template, image_affine: np.ndarray, transforms: Tensor) -> Tensor:

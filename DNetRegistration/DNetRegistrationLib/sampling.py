@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,8 +18,8 @@ def sample_linear(
 ) -> tuple[Tensor, Tensor]:
     """Trilinear values at continuous indices.
 
-    Gathers the eight neighbours of each point, so that an image in memory as integers is never converted as a whole;
-    `grid_sample` would need a float copy.
+    Of an image in memory as integers the eight neighbours of each point are gathered, so that it is never converted as
+    a whole; a float image that is known to be finite mostly goes to the framework's own `grid_sample`.
 
     Args:
         image: ``(z, y, x)``, any dtype that can be indexed.
@@ -36,6 +37,9 @@ def sample_linear(
     limit = index.new_tensor((width - 1, height - 1, depth - 1))
     # Half a voxel beyond the outermost centres still belongs to the field of view.
     on_grid = ((index >= -0.5) & (index <= limit + 0.5)).all(-1)
+    # With a field of view, that takes a pass through the whole image first.
+    if finite and image.dtype == torch.float32 and (inside is None or 8 * len(index) > image.numel()):
+        return _sample_float(image, index, inside, on_grid)
     clamped = index.clamp(min=0).minimum(limit)
     low = clamped.floor().minimum((limit - 1).clamp(min=0))
     weight_high = clamped - low
@@ -53,6 +57,16 @@ def sample_linear(
         weight = weight * flat_inside[at]
     share = _between(weight, weight_high)
     return _between(values * weight, weight_high) / share.clamp(min=1e-6) * on_grid, share * on_grid
+
+
+def _sample_float(image: Tensor, index: Tensor, inside: Tensor | None, on_grid: Tensor) -> tuple[Tensor, Tensor]:
+    """`sample_linear` of a finite float32 image."""
+    channels = image[None] if inside is None else torch.stack((image * inside, inside))
+    at = (index + 0.5) * (2 / index.new_tensor(image.shape[::-1])) - 1
+    found = F.grid_sample(channels[None], at[None, None, None], padding_mode="border", align_corners=False)[0, :, 0, 0]
+    if inside is None:
+        return found[0] * on_grid, on_grid.float()
+    return found[0] / found[1].clamp(min=1e-6) * on_grid, found[1] * on_grid
 
 
 def _between(corners: Tensor, weight_high: Tensor) -> Tensor:

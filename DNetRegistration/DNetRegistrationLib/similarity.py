@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .bone import CorticalBone
-from .filters import gaussian
+from .filters import dilate, gaussian
 from .preprocessing import BoneImage
 from .refinement import Template, index_of, make_template, sample_through
 
@@ -116,7 +115,7 @@ def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
 
     Gradients are left zero.
     """
-    near = F.max_pool3d((image.values > 0.05).float()[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    near = dilate((image.values > 0.05).float()) > 0
     if image.inside is not None:
         near &= image.inside > 0.999
     chosen = near.view(-1).nonzero()[:, 0]

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from .averaging import block_means
+from .masks import grown
 from .volume import ScanError, Volume
 
 # The histogram and the half-maximum are taken from a preview of about this many voxels an axis.
@@ -147,8 +148,8 @@ def _half_maximum_from(image: np.ndarray, smooth: np.ndarray, threshold: float) 
         bone = _largest(smooth > threshold)
         if bone.sum() < LEAST_BONE_VOXELS:
             return None
-        near = ndimage.binary_dilation(bone, iterations=2)
-        around = ndimage.binary_dilation(near, iterations=3) & ~near & np.isfinite(smooth)
+        near = grown(bone, 2)
+        around = grown(near, 3) & ~near & np.isfinite(smooth)
         if around.sum() < LEAST_BONE_VOXELS:
             around = ~bone & np.isfinite(smooth)
         if not around.any():

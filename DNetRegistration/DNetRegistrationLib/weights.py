@@ -125,6 +125,15 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
     return LoadedWeights(network, {**card, "network": stored["network"], "sha256": sha256})
 
 
+def weights_stamp(name_or_path: str | os.PathLike) -> tuple:
+    """What changes when a weights file or its card is written anew: times and sizes; empty where there is no file."""
+    path = FOLDER / f"{name_or_path}.pt" if name_or_path in SHIPPED else Path(name_or_path)
+    try:
+        return tuple((s.st_mtime_ns, s.st_size) for s in (p.stat() for p in (path, _card_path(path)) if p.exists()))
+    except (OSError, ValueError):  # a zero byte in the name
+        return ()
+
+
 def _card_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
