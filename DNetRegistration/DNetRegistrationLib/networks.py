@@ -42,6 +42,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .equivariant import Equivariant
+
 CUBE = 64  # d_0 = h_0 = w_0
 TRANSLATION_SPACING = 0.08  # mm: at this spacing of the cube a network's translation is in mm
 PARAMETERS = 12
@@ -296,11 +298,12 @@ NETWORKS = {
     "snl-sed": lambda: Siamese("snl-sed", Encoder(link="self"), Decoder()),
     "dnet": lambda: Siamese("dnet", Encoder(link="mutual"), Decoder()),
     "me": MixedEncoder,
+    "equivariant": Equivariant,
 }
 
 
 def build(name: str) -> nn.Module:
-    """A network of Table 1 with fresh weights, drawn from torch's default generator.
+    """A network of Table 1, or the equivariant one, with fresh weights, drawn from torch's default generator.
 
     Raises:
         ValueError: no network has this name.
