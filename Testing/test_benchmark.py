@@ -138,10 +138,10 @@ def test_record_carries_on(tmp_path):
     path.write_bytes(content + b"success,1,0,sa")
     again = Record(path)
     assert path.read_bytes() == content
-    assert again.outcomes[("success", 0, 0)] == outcomes[0]
+    assert repr(again.outcomes[("success", 0, 0)]) == repr(outcomes[0])  # NaN is not itself
     assert again.outcomes[("impostors", 10_000, 0)].failure == outcomes[1].failure
     assert math.isnan(again.outcomes[("impostors", 10_000, 0)].error_um)
-    assert again.of([Task("success", 0, 0), Task("success", 1, 0)]) == [outcomes[0]]
+    assert again.of([Task("success", 0, 0), Task("success", 1, 0)]) == [again.outcomes[("success", 0, 0)]]
     path.write_bytes(content.replace(b"0.1.0", b"0.0.9"))
     with pytest.raises(ScanError, match=r"version 0\.0\.9"):
         Record(path)
@@ -154,7 +154,39 @@ def test_plan():
     assert sum(task.part == "success" for task in tasks) == 3
     assert sum(task.part == "repeat" for task in tasks) == 2 * benchmark.REPEATED
     options.only = None
-    assert {task.part for task in benchmark.plan(options)} == set(PARTS)
+    shipped = {name for name, part in PARTS.items() if all(way.get("hypotheses") != "dnet" for way in part.ways)}
+    assert {task.part for task in benchmark.plan(options)} >= shipped
+
+
+def test_networks_are_measured_where_their_weights_ship(monkeypatch):
+    options = Namespace(pairs=2, accuracy_pairs=1, fine_pairs=1, only=("network", "paper"), seed=0)
+    for shipped, ways in (((), {"auto"}), (("equivariant",), {"auto", "dnet"})):
+        monkeypatch.setattr(benchmark, "available_weights", lambda shipped=shipped: shipped)
+        tasks = benchmark.plan(options)
+        assert {PARTS[task.part].ways[task.run]["hypotheses"] for task in tasks} == ways
+        assert not any(task.part == "paper whole" for task in tasks)
+    # The ways of one pair follow each other.
+    assert [(task.part, task.number, task.run) for task in tasks[:4]] == [
+        ("network whole", 0, 0), ("network whole", 0, 1), ("network whole", 1, 0), ("network whole", 1, 1),
+    ]  # fmt: skip
+
+
+def test_network_alone_and_by_default():
+    far = same(1, "network whole", angle_deg=16.0, error_um=300.0, dice=0.4, dice_true=0.9)
+    alone = [same(0, "network whole", angle_deg=0.5, error_um=20.0, dice_true=0.95), far]
+    found = [Outcome(**{**o.__dict__, "run": 0}) for o in alone]
+    assert line(found, "network alone, whole views").measured.startswith("8.25 degrees")
+    assert line(found, "beyond 15 degrees").measured.startswith("1 of 2")
+    assert not line(found, "beyond 15 degrees").holds
+    assert line(found, "median Dice").measured == "0.650 (0.925)"
+    default = [
+        same(0, "network whole", hypothesis="dnet"), same(1, "network whole", hypothesis="search"),
+        same(2, "network whole", hypothesis="dnet", error_um=90.0),
+    ]  # fmt: skip
+    default = [Outcome(**{**o.__dict__, "run": 1}) for o in default]
+    assert line(default, "network and refinement, no search").measured.startswith("1 of 3")
+    assert line(default, "default path").measured.startswith("2 of 3")
+    assert line(default, "the search had to help").measured == "1 of 3"
 
 
 def test_an_alignment_that_fails_is_counted(monkeypatch):
@@ -164,7 +196,7 @@ def test_an_alignment_that_fails_is_counted(monkeypatch):
         raise ScanError("no bone")
 
     monkeypatch.setattr(alignment, "align", fail)
-    outcome = measure(Task("success", 0, 0))
+    (outcome,) = measure([Task("success", 0, 0)])
     assert not outcome.success
     assert outcome.failure == "ScanError: no bone"
 

@@ -256,7 +256,7 @@ def test_synthesize(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], *([c, "--help"] for c in ("align", "demo", "synthesize", "benchmark"))]
+    "arguments", [["--version"], *([c, "--help"] for c in ("align", "demo", "synthesize", "benchmark", "train"))]
 )
 def test_version_and_help_answer(arguments, capsys):
     assert main(arguments) == 0
@@ -284,7 +284,8 @@ def test_version_and_help_answer(arguments, capsys):
         (["synthesize", "f", "--keep", "0"], "--keep"),
         (["benchmark", "--only", "speed,luck"], "luck"),
         (["benchmark", "--jobs", "0"], "--jobs"),
-        (["train"], "train"),
+        (["train", "--network", "dnet"], "--output"),
+        (["train", "--network", "unet", "--output", "f"], "unet"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments, word, capsys):

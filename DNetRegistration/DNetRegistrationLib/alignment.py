@@ -25,9 +25,8 @@ from .similarity import overlap_correlation
 from .threshold import find_bone_scale
 from .verification import DETERMINED, Verdict, verify
 from .volume import Volume, check_pair_spacing, check_volume
-from .weights import LoadedWeights, available_weights, load_weights, weights_stamp
+from .weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
 
-DEFAULT_WEIGHTS = "equivariant"
 HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
 STAGES = ("preprocess", "dnet", "search", "refine", "verify")
 # Fewer edge voxels than this do not fix a pose.
@@ -260,6 +259,8 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
             bones.append(bone)
     pair = _Pair(fixed, moving, (bones[0], bones[1]))
     answer = _best_answer(pair, request, watch)
+    if watch.network_ran and answer.hypothesis == "search":
+        watch.warnings.append("The network's proposals did not verify; the search over all rotations found this pose.")
 
     if request.refine == "native":
         with watch.stage("refine"):

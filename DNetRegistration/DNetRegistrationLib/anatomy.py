@@ -54,6 +54,15 @@ class Animal:
     def shape(self) -> Shape:
         return grow(self.genes, self.structure)
 
+    @property
+    def osteoarthritis(self) -> float:
+        """0 (none) to 1."""
+        return self.shape.osteoarthritis
+
+    def bone(self, arrays: Arrays) -> Bone:
+        """Ready for evaluation."""
+        return Bone(self, arrays)
+
 
 @dataclass(frozen=True)
 class Depths:
@@ -119,12 +128,12 @@ class Bone:
         x_column = xp.clip((x + XY_HALF) / XY_STEP, 0, self.columns - 1.001)
         plateau_at = _cell(arrays, *_split(arrays, y_row), x_column, self.columns)
         top = (self._look(0, self.plateau, plateau_at) - z) * self._look(1, self.plateau, plateau_at)
-        tibia = _both(xp, side, top, 0.16)
+        tibia = both(xp, side, top, 0.16)
 
         fx, fy = x - fibula_x, y - fibula_y
-        fibula = _both(xp, fibula_radius - xp.sqrt(fx * fx + fy * fy), self.shape.fibula.top - z, 0.3)
+        fibula = both(xp, fibula_radius - xp.sqrt(fx * fx + fy * fy), self.shape.fibula.top - z, 0.3)
         # Joined where they touch, with a fillet.
-        outer = -_both(xp, -tibia, -fibula, 0.06)
+        outer = -both(xp, -tibia, -fibula, 0.06)
         return Depths(outer, tibia, side, top, fibula, mantle_at, plateau_at)
 
     def tissue(self, x, y, z, width: float) -> Tissue:
@@ -140,7 +149,7 @@ class Bone:
         cortex = self._look(2, self.mantle, depths.mantle_at)
         plate = self._look(2, self.plateau, depths.plateau_at)
         above_growth = (z - self._look(3, self.plateau, depths.plateau_at)) * 0.92
-        inner = _both(xp, depths.side - cortex, depths.top - plate, 0.16)
+        inner = both(xp, depths.side - cortex, depths.top - plate, 0.16)
         cavity = share(inner)
         fibula_cavity = share(depths.fibula - 0.075)
         hollow = xp.where(depths.fibula > depths.tibia, fibula_cavity, cavity)
@@ -208,7 +217,7 @@ class Bone:
                 thickness = spongiosa.strut * (1 + 0.25 * xp.clip(holes[some] * 8, -1, 1))
                 gradient = (spongiosa.epiphysis if which == 0 else spongiosa.metaphysis)[0].gradient
                 sheet = xp.abs(self._wave(near[some], first)) * (1 / gradient)
-                solid = _both(xp, thickness - sheet, holes[some], 0.02)
+                solid = both(xp, thickness - sheet, holes[some], 0.02)
                 spongy[here[some]] = xp.clip(solid * (1 / width) + 0.5, 0, 1)
             # Calcified layers to both sides of the growth plate, pierced here and there.
             beside = arrays.nonzero(xp.abs(height) < spongiosa.growth_half + 0.05 + width)
@@ -253,7 +262,7 @@ def _cell(arrays, row_index, row_weight, column, columns):
     return row_index * columns + column_index, columns, row_weight, column_weight
 
 
-def _both(xp, first, second, fillet):
+def both(xp, first, second, fillet):
     """The smaller of two signed distances (inside both), the edge between them rounded over `fillet` mm."""
     apart = xp.clip(fillet - xp.abs(first - second), 0, None)
     return xp.minimum(first, second) - apart * apart * (0.25 / fillet)

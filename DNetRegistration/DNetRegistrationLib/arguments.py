@@ -6,6 +6,7 @@ import argparse
 import os
 
 from .files import ScanError
+from .recipes import NETWORKS, RECIPES
 from .version import __version__
 
 NAME = "dnet-registration"
@@ -74,6 +75,39 @@ examples:
   {NAME} benchmark --pairs 1000 --large --output dnet-benchmark
 """
 
+_TRAIN = f"""\
+Trains a network on pairs of scans that are made as it goes, of synthetic bones
+or of your own scans, turned any way round with the truth known.
+
+examples:
+  {NAME} train --network equivariant --output runs/equivariant
+  {NAME} train --network dnet --recipe paper --output runs/paper
+  {NAME} train --network dnet --start dnet --scans my-scans/ \\
+      --learning-rate 1e-4 --iterations 5000 --output runs/mine
+  torchrun --nproc-per-node 4 -m DNetRegistrationLib train --network dnet \\
+      --output runs/dnet
+
+The folder of --output gets checkpoint.pt, weights.pt with its model card
+weights.json, log.csv, validation.csv and, with --plot, curves.png. The same
+command goes on from the checkpoint, to the same result as without a break;
+more --iterations train on. Ctrl-C writes checkpoint and weights first.
+"""
+
+_TRAIN_END = """\
+how to read what it says:
+  RE and TE are the mean errors of rotation and translation. They begin at 126
+  degrees, what guessing gives over all rotations (a curriculum begins with
+  less), and validation counts: bones that were never trained on, any rotation.
+  "Whole" views show all of the bone that fits, "cut" ones down to half of it.
+  "% of the device's limit" compares the operations of the network with those
+  of a plain product of matrices; "making pairs" is time the network waited.
+
+exit status:
+  0    all iterations made, or --minutes are up: weights are written
+  2    bad input or bad usage, or training failed
+  130  interrupted (Ctrl-C): checkpoint and weights are written
+"""
+
 
 def _triple(text: str) -> tuple[float, ...]:
     try:
@@ -115,6 +149,8 @@ def _names(text: str) -> tuple[str, ...]:
 _COUNT = _number(int, 0, 10_000)
 _SIZE = _number(int, 16, 2048)
 _SPACING = _number(float, 1e-4, 10)
+_SHARE = _number(float, 0, 1)
+_EVERY = _number(int, 1, 10**9)
 
 
 class UsageError(ScanError):
@@ -140,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for add in (_add_align, _add_demo, _add_synthesize, _add_benchmark):
+    for add in (_add_align, _add_demo, _add_synthesize, _add_benchmark, _add_train):
         group = add(commands).add_argument_group("messages")
         group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
         group.add_argument("--debug", action="store_true", help="show where in the program an error arose")
@@ -246,13 +282,72 @@ def _add_benchmark(commands) -> Parser:
     parser.add_argument("--fine-pairs", type=_COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
     parser.add_argument("--large", action="store_true", help="also time and memory at 512^3 voxels of 0.01 mm")
     parser.add_argument(
-        "--only", metavar="PART[,PART]", type=_names, help="success, accuracy, impostors, repeat, refinement, speed"
+        "--only",
+        metavar="PART[,PART]",
+        type=_names,
+        help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, refinement, speed",
     )
     parser.add_argument("--seed", type=_COUNT, default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument(
         "--jobs", type=_number(int, 1, 1024), default=os.cpu_count(), help="processes, one thread each (%(default)s)"
     )
     parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
+    return parser
+
+
+def _add_train(commands) -> Parser:
+    parser = commands.add_parser(
+        "train", help="train a network, on synthetic bones or on your scans", description=_TRAIN, epilog=_TRAIN_END
+    )
+    parser.set_defaults(run=_lazily("training_command", "run_train"))
+    parser.add_argument("--network", choices=NETWORKS, required=True, help="equivariant, or one of the paper's five")
+    parser.add_argument("--recipe", choices=RECIPES, default="fast", help="paper: as published (%(default)s)")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="where the run lives; made where missing")
+    parser.add_argument("--start", metavar="W", help="begin with these weights: a file, or a name that ships")
+    parser.add_argument("--seed", type=_COUNT, default=0, help="of weights, bones and pairs (%(default)s)")
+    data = parser.add_argument_group("what to train on")
+    data.add_argument("--scans", metavar="FOLDER", help="your scans instead of synthetic bones")
+    data.add_argument(
+        "--scan-spacing", metavar="X[,Y,Z]", type=_triple, help="their voxel size in mm, where files lack it"
+    )
+    data.add_argument("--bones", type=_number(int, 2, 100_000), metavar="N", help="synthetic bones, 1/8 to validate")
+    data.add_argument("--bank", metavar="FILE", help="keep the bones in this file, or take them from it")
+    data.add_argument("--rotations", choices=("uniform", "axis-angle"), help="over SO(3), or as the paper draws them")
+    data.add_argument("--placement", choices=("bone", "center"), help="cubes on the bone, or on the image's centre")
+    data.add_argument("--cut-share", type=_SHARE, metavar="X", help="share of the pairs with cut fields of view,")
+    data.add_argument("--keep", type=_number(float, 0.01, 1), metavar="X", help="down to this share of their bone")
+    data.add_argument("--contrast", type=_SHARE, metavar="X", help="share of the pairs with contrast agent in one scan")
+    how = parser.add_argument_group("instead of the recipe's")
+    how.add_argument("--iterations", type=_number(int, 1, 10**9), metavar="N", help="steps of the optimizer")
+    how.add_argument("--batch", type=_number(int, 1, 100_000), metavar="N", help="pairs of a step, of all processes")
+    how.add_argument("--part", type=_number(int, 1, 100_000), metavar="N", help="pairs at once, less takes less memory")
+    how.add_argument("--learning-rate", type=_number(float, 1e-9, 10), metavar="X", help="the largest")
+    how.add_argument("--loss", choices=("paper", "points", "geodesic"), help="Eq. 6, displaced points, or angles")
+    how.add_argument("--optimizer", choices=("sgd", "adamw"), help="sgd has a momentum of 0.9")
+    how.add_argument("--weight-decay", type=_number(float, 0, 1), metavar="X", help="for adamw")
+    how.add_argument("--clip", type=_number(float, 0, 1e9), metavar="X", help="largest norm of the gradient; 0: any")
+    how.add_argument(
+        "--average", type=_number(float, 0, 0.999999), metavar="X", help="decay of averaged weights; 0: none"
+    )
+    how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="auto: bfloat16 on GPUs that have it")
+    how.add_argument("--first-angle", type=_number(float, 1, 180), metavar="DEG", help="largest rotation at the start,")
+    how.add_argument("--widening", type=_SHARE, metavar="X", help="all of them after this share of the iterations")
+    when = parser.add_argument_group("when and where")
+    when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
+    when.add_argument(
+        "--jobs", type=_number(int, 1, 1024), default=os.cpu_count(), help="processes to make bones (%(default)s)"
+    )
+    when.add_argument("--minutes", type=_number(float, 0, 1e6), metavar="X", help="stop then; the same command goes on")
+    when.add_argument("--log-every", type=_EVERY, default=20, metavar="N", help="iterations a line (%(default)s)")
+    when.add_argument("--validate-every", type=_EVERY, metavar="N", help="iterations (40 times in all)")
+    when.add_argument(
+        "--validation-pairs", type=_number(int, 1, 100_000), default=128, metavar="N", help="of a kind (%(default)s)"
+    )
+    when.add_argument(
+        "--checkpoint-minutes", type=_number(float, 0, 1e6), default=5.0, metavar="X", help="(%(default)s)"
+    )
+    when.add_argument("--half", action="store_true", help="write weights in half precision, half the size")
+    when.add_argument("--plot", action="store_true", help="draw the curves too; needs matplotlib")
     return parser
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from itertools import groupby
 
 from .benchmark_large import measure_large
 from .benchmark_parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Record, Task, measure
@@ -15,6 +16,7 @@ from .commands import make_folder
 from .console import Progress, say
 from .files import ScanError, staged
 from .processes import fresh_processes
+from .weights import DEFAULT_WEIGHTS, available_weights
 
 REPEATED, TIMED = 10, 7
 
@@ -36,16 +38,19 @@ def run(options) -> bool:
     try:
         with Progress(options.verbose) as progress:
             missing = [task for task in tasks if task.key not in record.outcomes]
-            apart = [task for task in missing if task.part != "speed"]
-            with closing(over_processes(apart, options.jobs)) as outcomes:
-                for done, outcome in enumerate(outcomes, 1):
-                    record.add(outcome)
-                    progress(done / len(missing), f"{outcome.part}, {done} of {len(missing)} pairs")
+            pairs = [list(group) for _, group in groupby(missing, lambda task: (task.part, task.number))]
+            apart = [pair for pair in pairs if PARTS[pair[0].part].section != "speed"]
+            with closing(over_processes(apart, options.jobs)) as measured:
+                for done, outcomes in enumerate(measured, 1):
+                    for outcome in outcomes:
+                        record.add(outcome)
+                    progress(done / len(pairs), f"{outcomes[0].part}, {done} of {len(pairs)} pairs")
             # Times are taken alone, with all the threads that users have.
-            for task in missing:
-                if task.part == "speed":
+            for pair in pairs:
+                if PARTS[pair[0].part].section == "speed":
                     progress(0.99, "timing")
-                    record.add(measure(task))
+                    for outcome in measure(pair):
+                        record.add(outcome)
             if "refinement" in (options.only or SECTIONS):
                 for number in range(2 * COMPARED):
                     progress(0.99, "comparing refinements")
@@ -78,24 +83,30 @@ def plan(options) -> list[Task]:
         "impostors": options.pairs,
         "repeat": REPEATED,
         "speed": TIMED,
+        "default speed": TIMED,
+        "network whole": options.pairs,
+        "network cut": options.pairs,
+        "paper whole": options.pairs,
     }
     wanted = options.only or SECTIONS
+    shipped = available_weights()
     return [
-        Task(name, number, time, options.seed)
+        Task(name, number, way, options.seed)
         for name, part in PARTS.items()
         if part.section in wanted
         for number in range(counts[name])
-        for time in range(part.runs)
+        for way, options_of_way in enumerate(part.ways)
+        if options_of_way.get("hypotheses") != "dnet" or options_of_way.get("weights", DEFAULT_WEIGHTS) in shipped
     ]
 
 
-def over_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
-    """Outcomes as they come, from `jobs` processes of one thread each."""
-    if not tasks:
+def over_processes(pairs: list[list[Task]], jobs: int) -> Iterator[list[Outcome]]:
+    """Outcomes of each pair's tasks as they come, from `jobs` processes of one thread each."""
+    if not pairs:
         return
     try:
-        with fresh_processes(min(jobs, len(tasks)), threads=1) as pool:
-            for future in as_completed([pool.submit(measure, task) for task in tasks]):
+        with fresh_processes(min(jobs, len(pairs)), threads=1) as pool:
+            for future in as_completed([pool.submit(measure, pair) for pair in pairs]):
                 yield future.result()
     except BrokenProcessPool as error:
         raise ScanError("a process of the benchmark died, of too little memory perhaps; give fewer --jobs") from error

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -31,8 +31,16 @@ CODE = _code()
 
 #: A pair is aligned when the mean error over its bone is below this, the paper's voxel.
 SUCCESS_UM = 80.0
+#: A network's proposal that is turned by more than this is no start for a refinement.
+FAR_DEG = 15.0
 
-SECTIONS = ("success", "accuracy", "impostors", "repeat", "refinement", "speed")
+SECTIONS = ("success", "accuracy", "impostors", "network", "paper", "repeat", "refinement", "speed")
+
+#: Ways of aligning, as options to `align`.
+SEARCH = {"hypotheses": "search"}
+ALONE = {"hypotheses": "dnet", "refine": "none"}
+DEFAULT = {"hypotheses": "auto"}
+PAPER = {**ALONE, "weights": "dnet"}
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,12 @@ class Part:
     Attributes:
         section: what ``--only`` calls it.
         options: to `synthesis.make_pair`.
-        runs: how often each pair is aligned.
+        ways: options to `align`; each pair is aligned in each of these ways.
     """
 
     section: str
     options: dict
-    runs: int = 1
+    ways: tuple[dict, ...] = (SEARCH,)
 
 
 _COARSE = {"size": 64, "spacing": 0.08}
@@ -62,8 +70,12 @@ PARTS = {
     "25 um plain": Part("accuracy", {**_FINE, "contrast": False}),
     "25 um contrast": Part("accuracy", {**_FINE, "contrast": True}),
     "impostors": Part("impostors", {**_HARD, "contrast": True}),
-    "repeat": Part("repeat", {**_HARD, "contrast": True}, runs=2),
+    "repeat": Part("repeat", {**_HARD, "contrast": True}, (SEARCH, SEARCH)),
     "speed": Part("speed", {**_COARSE, "contrast": True}),
+    "default speed": Part("speed", {**_COARSE, "contrast": True}, (DEFAULT,)),
+    "network whole": Part("network", {**_COARSE, "contrast": True}, (ALONE, DEFAULT)),
+    "network cut": Part("network", {**_HARD, "contrast": True}, (ALONE, DEFAULT)),
+    "paper whole": Part("paper", {**_COARSE, "contrast": True}, (PAPER,)),
 }
 _IMPOSTORS = ("animal", "relative", "mirror")
 STAGES = ("preprocess", "dnet", "search", "refine", "verify", "total")
@@ -71,7 +83,7 @@ STAGES = ("preprocess", "dnet", "search", "refine", "verify", "total")
 
 @dataclass(frozen=True)
 class Task:
-    """One alignment to make: the pair number `number` of a part, for the `run`-th time."""
+    """One alignment to make: the pair number `number` of a part, in the `run`-th of its ways."""
 
     part: str
     number: int
@@ -97,6 +109,7 @@ class Outcome:
         kind: "same" for two scans of one bone, else the kind of impostor.
         error_um: true mean target error over the bone; NaN for impostors, infinite where nothing came out.
         angle_deg: of the rotation still missing.
+        dice_true: where nothing was refined, the Dice that the true pose gives.
         accepted, confidence, expected_error_um, dice_before, dice, hypothesis: of the `Alignment`.
         digest: equal for bitwise equal transforms and confidences.
         seconds: for each of `STAGES`.
@@ -110,6 +123,7 @@ class Outcome:
     kind: str
     error_um: float = math.inf
     angle_deg: float = math.inf
+    dice_true: float = math.nan
     accepted: bool = False
     confidence: float = 0.0
     expected_error_um: float = math.inf
@@ -127,20 +141,30 @@ class Outcome:
         return self.kind == "same" and self.error_um < SUCCESS_UM
 
     @property
+    def way(self) -> dict:
+        """The options it was aligned with."""
+        return PARTS[self.part].ways[self.run]
+
+    @property
     def key(self) -> tuple[str, int, int]:
         """That of its `Task`."""
         return self.part, self.seed, self.run
 
 
-def measure(task: Task) -> Outcome:
-    """Makes a pair, aligns it by the search, and compares with the truth. What goes wrong is part of the outcome."""
+def measure(tasks: Sequence[Task]) -> list[Outcome]:
+    """Makes a pair, aligns it in some ways of its part, and compares with the truth; a failure is an outcome too.
+
+    Args:
+        tasks: of one pair.
+    """
     from .synthesis import make_pair
 
-    options = dict(PARTS[task.part].options)
-    if task.part == "impostors":
-        options["impostor"] = _IMPOSTORS[task.number % len(_IMPOSTORS)]
-    pair = make_pair(task.seed, **options)
-    return compare(task, pair, pair.drawn["impostor"] or "same")
+    part, number = tasks[0].part, tasks[0].number
+    options = dict(PARTS[part].options)
+    if part == "impostors":
+        options["impostor"] = _IMPOSTORS[number % len(_IMPOSTORS)]
+    pair = make_pair(tasks[0].seed, **options)
+    return [compare(task, pair, pair.drawn["impostor"] or "same") for task in tasks]
 
 
 def compare(task: Task, pair, kind: str) -> Outcome:
@@ -151,9 +175,10 @@ def compare(task: Task, pair, kind: str) -> Outcome:
     from .commands import rotation_error_deg
     from .synthesis import target_registration_error
 
+    way = PARTS[task.part].ways[task.run]
     began = time.perf_counter()
     try:
-        alignment = align(pair.fixed, pair.moving, hypotheses="search", device="cpu")
+        alignment = align(pair.fixed, pair.moving, device="cpu", **way)
     except Exception as error:
         # One pair that cannot be aligned is a failure to count, not the end of the benchmark.
         return Outcome(task.part, task.seed, task.run, kind, failure=f"{type(error).__name__}: {error}")
@@ -167,6 +192,7 @@ def compare(task: Task, pair, kind: str) -> Outcome:
         kind,
         error_um=1000 * target_registration_error(pair, alignment.matrix) if same else math.nan,
         angle_deg=rotation_error_deg(pair.matrix, alignment.matrix) if same else math.nan,
+        dice_true=_true_dice(pair, alignment) if way.get("refine") == "none" else math.nan,
         accepted=bool(alignment.accepted),
         confidence=float(alignment.confidence),
         expected_error_um=float(alignment.expected_error_um),
@@ -176,6 +202,17 @@ def compare(task: Task, pair, kind: str) -> Outcome:
         digest=hashlib.sha256(content).hexdigest()[:16],
         seconds={stage: float(seconds.get(stage, 0.0)) for stage in STAGES},
     )
+
+
+def _true_dice(pair, alignment) -> float:
+    from .bone import cortical_bone, dice
+
+    thresholds = alignment.fixed_threshold, alignment.moving_threshold
+    bones = [
+        cortical_bone(scan, threshold, alignment.working_spacing)
+        for scan, threshold in zip((pair.fixed, pair.moving), thresholds, strict=True)
+    ]
+    return dice(*bones, pair.matrix)
 
 
 class Record:

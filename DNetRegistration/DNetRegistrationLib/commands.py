@@ -13,7 +13,7 @@ import numpy as np
 
 from .arguments import NAME, build_parser
 from .console import Progress, say, summary
-from .files import ScanError, condensed, staged
+from .files import ScanError, condensed, make_folder, staged
 from .outputs import check_outputs, write_outputs
 from .volume import Volume, read_volume, write_volume
 
@@ -145,20 +145,6 @@ def run_benchmark(options) -> int:
     from .benchmark import run
 
     return ACCEPTED if run(options) else NOT_ACCEPTED
-
-
-def make_folder(path) -> Path:
-    """The folder `path`, made where it is missing.
-
-    Raises:
-        ScanError: it cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ScanError(f"{folder}: the folder cannot be made ({condensed(error)}); give another one") from error
-    return folder
 
 
 def read_transform(path) -> np.ndarray:

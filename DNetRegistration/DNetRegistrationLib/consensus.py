@@ -17,7 +17,6 @@ from torch import Tensor
 from . import rigid
 
 _LARGEST = 256  # matches that are looked at: the most confident
-_SEEDS = 48
 _AROUND = 2.6  # voxels: a token's partner is sought among what lies so close to its likeliest one
 _COMPATIBLE = 2.0  # voxels: matches whose distances differ by more contradict each other
 _EXPLAINED = 3.0  # voxels: a match that ends further off is not explained
@@ -75,8 +74,8 @@ def agree(match: Match, most: int = 4) -> Tensor:
     differ = (distances(fixed, fixed) - distances(moving, moving)).abs()
     compatible = (1 - (differ / _COMPATIBLE) ** 2).clamp(min=0)
     together = compatible * ((compatible * weight) @ compatible)
-    seeds = (together @ weight).topk(min(_SEEDS, len(weight))).indices
-    transforms = fit(fixed, moving, together[seeds] * weight)
+    # One from each match and those that vouch for it.
+    transforms = fit(fixed, moving, together * weight + 1e-9)
     for _ in range(2):
         transforms = fit(fixed, moving, _support(match, transforms) * weight + 1e-9)
     order = (_support(match, transforms) @ weight).argsort(descending=True, stable=True)

@@ -102,6 +102,20 @@ def staged():
         staging.discard()
 
 
+def make_folder(path) -> Path:
+    """The folder `path`, made where it is missing, with those above it.
+
+    Raises:
+        ScanError: it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScanError(f"{folder}: the folder cannot be made ({condensed(error)}); give another one") from error
+    return folder
+
+
 def condensed(error: BaseException) -> str:
     """The gist of an error in at most one line: of ITK's many lines the one that says why, without source locations."""
     if isinstance(error, OSError) and error.strerror:

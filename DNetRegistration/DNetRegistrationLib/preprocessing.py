@@ -5,14 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .sampling import sample_linear
-from .threshold import BoneScale
-from .volume import Volume
+
+if TYPE_CHECKING:
+    from .threshold import BoneScale
+    from .volume import Volume
 
 CUBE_SIZE = 64
 PAPER_SPACING = 0.08

@@ -7,12 +7,17 @@ scanner at hand.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .anatomy import CENTER, Animal, Bone
+from .anatomy import CENTER, Animal
 from .arrays import Arrays
 from .shape import Waves
+
+if TYPE_CHECKING:
+    from .anatomy import Bone
+    from .variety import Variant, VariedBone
 
 # Voxels are cut into samples of at most this edge (mm) before averaging: about half a trabecula.
 _SAMPLE = 0.03
@@ -111,7 +116,9 @@ class Session:
     circle: float | None  # radius of the reconstructed cylinder over half the grid; outside is NaN or the lowest value
 
     @classmethod
-    def draw(cls, seed: int, animal: Animal, *, contrast=False, scale="hu", background=None, clean=False) -> Session:
+    def draw(
+        cls, seed: int, animal: Animal | Variant, *, contrast=False, scale="hu", background=None, clean=False
+    ) -> Session:
         """A session of an animal; the same for the same arguments. `clean`: bone alone, in air, unblurred, no noise."""
         generator = np.random.default_rng([seed, 4])
         uniform = generator.uniform
@@ -125,7 +132,7 @@ class Session:
         stuck = Waves.draw(lasting, 8, 2.2, 0.4)
         moved = Waves.draw(generator, 8, 1.8, 0.4)
         muscle_waves = Waves(np.hstack((stuck.vectors, moved.vectors)), np.hstack((stuck.phases, moved.phases)))
-        bone = Bone(animal, Arrays())
+        bone = animal.bone(Arrays())
         session = cls(
             seed=seed,
             scale=scale,
@@ -165,7 +172,7 @@ def _direction(generator) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def _outside(generator, bone: Bone, clearance: float, reach: float) -> np.ndarray:
+def _outside(generator, bone: Bone | VariedBone, clearance: float, reach: float) -> np.ndarray:
     """A point at least `clearance` and, if it can be, at most `clearance + reach` off the bone."""
     points = generator.uniform((-2.4, -2.2, -3.6), (2.4, 2.2, 1.6), (400, 3)).astype(np.float32)
     depth = bone.depths(*points.T.copy()).outer
@@ -182,7 +189,7 @@ def _fragment(generator, bone: Bone) -> Fragment:
     return Fragment(center, turn / halves[:, None], lumps, generator.uniform(-0.1, 1.2), generator.uniform(0.55, 1.0))
 
 
-def _strand(generator, bone: Bone, soft: float) -> Strand:
+def _strand(generator, bone: Bone | VariedBone, soft: float) -> Strand:
     """From the rim or the eminence upward, as patellar, collateral and cruciate ligaments leave it."""
     angle = generator.choice([np.pi / 2, 0, np.pi, -np.pi / 2]) + generator.normal(0, 0.3)
     rim = np.array([1.5 * np.cos(angle), 1.05 * np.sin(angle), generator.uniform(-0.6, -0.2)])
@@ -221,7 +228,7 @@ class Scan:
     cartilage: object
 
 
-def scan(animal: Animal, session: Session, grid: Grid, pose: np.ndarray, device: str | None = None) -> Scan:
+def scan(animal: Animal | Variant, session: Session, grid: Grid, pose: np.ndarray, device: str | None = None) -> Scan:
     """Scans an animal: the box average of the object over every voxel, seen through the session's scanner.
 
     Args:
@@ -234,7 +241,7 @@ def scan(animal: Animal, session: Session, grid: Grid, pose: np.ndarray, device:
 class _Scanner:
     def __init__(self, animal, session, grid, pose, arrays: Arrays) -> None:
         self.session, self.grid, self.arrays, self.xp = session, grid, arrays, arrays.xp
-        self.bone = Bone(animal, arrays)
+        self.bone = animal.bone(arrays)
         # Index to the animal's frame, in float64: the pose is exact, and points are near the frame's origin.
         self.affine = np.linalg.inv(pose) @ grid.affine
         self.radius = int(np.ceil(3 * session.blur)) if session.blur else 0

@@ -14,6 +14,7 @@ from .anatomy import CENTER, Animal
 from .arrays import Arrays
 from .files import staged
 from .scanner import BACKGROUNDS, SCALES, Grid, Scan, Session, scan
+from .variety import draw_animal
 from .volume import Volume
 
 # Cut scans of a pair share at least this fraction of the smaller one's visible bone: the field of view of a repeated
@@ -63,6 +64,7 @@ def make_pair(
     rotations: str = "uniform",
     max_angle: float = np.pi,
     matrix: np.ndarray | None = None,
+    kind: str = "tibia",
     impostor: str | None = None,
     relative_amount: float = 0.3,
     fixed_animal: Animal | None = None,
@@ -88,6 +90,7 @@ def make_pair(
         rotations: "uniform" over SO(3), or "axis-angle", the paper's angle U(-pi, pi) about a uniform axis.
         max_angle: largest relative rotation, in radians; smaller than pi draws "axis-angle" within it.
         matrix: the relation of the two (fixed to moving, LPS mm) instead of a drawn one.
+        kind: of bone, "tibia" or one of `variety.KINDS`.
         impostor: the moving scan is of another "animal", of a "relative" in shape space, or of the "mirror" image.
         relative_amount: how far the relative is, 0 to 1.
         fixed_animal, moving_animal: scan these instead; they make an impostor when they differ.
@@ -110,13 +113,15 @@ def make_pair(
         raise ValueError(f"background {background!r} is unknown; give one of {', '.join(BACKGROUNDS)}")
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; give a fraction above 0 and at most 1")
+    if impostor == "relative" and kind != "tibia":
+        raise ValueError(f"bones of the kind {kind!r} have no relatives; give impostor animal or mirror, or kind tibia")
     generator = np.random.default_rng([seed, 0])
     seeds = [int(s) for s in generator.integers(1 << 62, size=4)]
-    fixed_animal = fixed_animal or Animal.draw(seeds[0])
+    fixed_animal = fixed_animal or draw_animal(kind, seeds[0])
     if moving_animal is None:
         moving_animal = {
             None: lambda: fixed_animal,
-            "animal": lambda: Animal.draw(seeds[1]),
+            "animal": lambda: draw_animal(kind, seeds[1]),
             "relative": lambda: fixed_animal.relative(seeds[1], relative_amount),
             "mirror": fixed_animal.mirrored,
         }[impostor]()
@@ -165,7 +170,8 @@ def make_pair(
         "shift_mm": (matrix[:3, :3] @ fixed_grid.center + matrix[:3, 3] - moving_grid.center).tolist(),
         "shared": shared,
         "impostor": impostor,
-        "osteoarthritis": fixed_animal.shape.osteoarthritis,
+        "kind": kind,
+        "osteoarthritis": fixed_animal.osteoarthritis,
         "left": fixed_animal.left,
     }
     return SyntheticPair(

@@ -108,23 +108,22 @@ def _describe(difference: Tensor, smoothed: list[Tensor], index: Tensor) -> tupl
 
 
 def _jets(images: list[Tensor], places: Tensor, scales: list[float], reaches: list[float]) -> Jets:
-    """Central differences, over `reaches` voxels, of ``(z, y, x)`` images at ``(n, 3)`` continuous (x, y, z) indices."""
+    """Jets of ``(z, y, x)`` images at ``(n, 3)`` continuous (x, y, z) indices, by differences over `reaches` voxels."""
     values, gradients, hessians = [], [], []
     stencil = _STENCIL.to(places)
     for image, scale, reach in zip(images, scales, reaches, strict=True):
-        size = places.new_tensor(image.shape[::-1])
-        at = (places[:, None] + reach * stencil + 0.5) * (2 / size) - 1
+        at = (places[:, None] + reach * stencil + 0.5) * (2 / places.new_tensor(image.shape[::-1])) - 1
         near = F.grid_sample(image[None, None], at[None, None], padding_mode="border", align_corners=False)
         near = near.view(len(places), 3, 3, 3)  # [:, z, y, x]
         middle, unit = near[:, 1, 1, 1], scale / reach
-        low, high = (near[:, 1, 1, 0], near[:, 1, 0, 1], near[:, 0, 1, 1]), (near[:, 1, 1, 2], near[:, 1, 2, 1], near[:, 2, 1, 1])  # fmt: skip
+        lines = near[:, 1, 1], near[:, 1, :, 1], near[:, :, 1, 1]  # along x, y, z
         xy, xz, yz = (
             (plane[:, 2, 2] + plane[:, 0, 0] - plane[:, 2, 0] - plane[:, 0, 2]) / 4
             for plane in (near[:, 1], near[:, :, 1], near[:, :, :, 1])
         )
-        xx, yy, zz = (a + b - 2 * middle for a, b in zip(low, high, strict=True))
+        xx, yy, zz = (line[:, 0] + line[:, 2] - 2 * middle for line in lines)
         values.append(middle)
-        gradients.append(torch.stack([b - a for a, b in zip(low, high, strict=True)], -1) * (unit / 2))
+        gradients.append(torch.stack([line[:, 2] - line[:, 0] for line in lines], -1) * (unit / 2))
         hessians.append(torch.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), -1).unflatten(-1, (3, 3)) * unit**2)
     return Jets(torch.stack(values, 1), torch.stack(gradients, 1), torch.stack(hessians, 1))
 

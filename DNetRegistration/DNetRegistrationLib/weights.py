@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "weights"
 SHIPPED = ("equivariant", "dnet")  # best first; the names of weights that ship, once they are trained
+DEFAULT_WEIGHTS = SHIPPED[0]
 
 _FORMAT = "DNetRegistration weights 1"
 _KEYS = {"format", "network", "card", "state"}

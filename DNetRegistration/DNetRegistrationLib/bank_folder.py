@@ -1,0 +1,148 @@
+"""A user's own scans as a bank has them: found in a folder, laid on each other, T (Eq. 5) taken, resampled."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .files import ScanError
+from .preprocessing import PAPER_SPACING, BoneImage, NativeScan, PreparedScan, native_scan, prepare
+from .threshold import find_bone_scale
+from .volume import Volume, read_volume
+
+# Kinds of file that are scans; folders are too, as stacks of slices.
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
+# Slices resampled at a time.
+_SLAB = 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One bone of a folder: its name, the scan (without contrast agent, where there is one with) and its partner."""
+
+    name: str
+    plain: Path
+    contrast: Path | None = None
+
+
+@dataclass(frozen=True)
+class ResampledBone:
+    """Bone values ``(d, d, d)`` float32 without and with contrast agent, and the ``(2, 3, 4)`` `Bank.fields`."""
+
+    values: tuple[Tensor, Tensor]
+    fields: np.ndarray
+
+
+def find_scans(folder) -> list[Entry]:
+    """The scans of a folder by name: ``NAME_pre`` with ``NAME_post``, and single ones.
+
+    Raises:
+        ScanError: there is no such folder, no scan in it, one without its partner, or two of one name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ScanError(f"{folder}: there is no such folder of scans; check the path")
+    scans: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
+        if path.name.startswith(".") or not (suffix or path.is_dir()):
+            continue
+        name = path.name[: len(path.name) - len(suffix)]
+        if name in scans:
+            raise ScanError(f"{path}: {scans[name].name} beside it has the same name; rename or remove one of them")
+        scans[name] = path
+    if not scans:
+        raise ScanError(f"{folder}: holds no scans ({', '.join(_SUFFIXES)}, or folders of slices); check the path")
+    entries = []
+    for name, path in scans.items():
+        match = re.fullmatch(r"(.+)_(pre|post)", name)
+        if match is None:
+            entries.append(Entry(name, path))
+            continue
+        partner = f"{match[1]}_{'post' if match[2] == 'pre' else 'pre'}"
+        if partner not in scans:
+            raise ScanError(
+                f"{path}: its partner {partner}.* is missing; add it, or drop _{match[2]} from the name to use the "
+                "scan by itself"
+            )
+        if match[2] == "pre":
+            entries.append(Entry(match[1], path, scans[partner]))
+    return entries
+
+
+def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
+    """Reads an entry's scans and brings them onto one grid along the axes of the world, about the bone's centroid.
+
+    Args:
+        entry: what to read.
+        size: of the grid, voxels along each axis.
+        spacing: of the grid, in mm of a bone that fits the cube at 0.08 mm; a larger bone is made smaller to fit, as
+            `preprocessing.working_spacing` has it.
+        scan_spacing: true voxel size of the scans in mm, where the files do not say it.
+
+    Raises:
+        ScanError: a scan cannot be read, shows no bone, or cannot be laid on its partner.
+    """
+    volumes = [read_volume(path, scan_spacing) for path in (entry.plain, entry.contrast) if path is not None]
+    natives = [native_scan(volume, find_bone_scale(volume), None, torch.device("cpu")) for volume in volumes]
+    matrices = [np.eye(4)]
+    if entry.contrast is not None:
+        matrices.append(_between(entry, *volumes))
+    # A scan by itself is its own partner.
+    scans = prepare(natives[0], natives[-1])[: len(volumes)]
+    larger = scans[0].cube.spacing / PAPER_SPACING
+    to_world = np.diag((larger, larger, larger, 1.0))  # from mm about the middle of the grid
+    to_world[:3, 3] = scans[0].place.center
+    values, fields = [], []
+    for scan, matrix in zip(scans, matrices, strict=True):
+        values.append(_on_grid(_image(scan, spacing * larger), matrix @ to_world, size, spacing))
+        fields.append(_field(scan.native, matrix @ to_world))
+    return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])))
+
+
+def _between(entry: Entry, plain: Volume, contrast: Volume) -> np.ndarray:
+    """The ``(4, 4)`` transform from the scan without to the one with contrast agent, LPS mm."""
+    given = entry.plain.with_name(f"{entry.name}.tfm")
+    if given.exists():
+        from .commands import read_transform
+
+        return read_transform(given)
+    from .alignment import align
+
+    alignment = align(plain, contrast, hypotheses="search")
+    if not alignment.accepted:
+        raise ScanError(
+            f"{entry.contrast}: could not be aligned with {entry.plain.name} for sure; put the transform beside them "
+            f"as {given.name}, or rename both (without _pre and _post) to use each by itself"
+        )
+    return alignment.matrix
+
+
+def _image(scan: PreparedScan, spacing: float) -> BoneImage | NativeScan:
+    """The coarsest image of a scan with voxels up to `spacing` mm: their means, and so resampled without aliasing."""
+    fine = [image for image in scan.images if image.spacing.max() <= spacing * 1.001]
+    return fine[-1] if fine else scan.images[0]
+
+
+def _on_grid(image: BoneImage | NativeScan, to_world: np.ndarray, size: int, spacing: float) -> Tensor:
+    matrix = torch.from_numpy(np.linalg.inv(image.affine) @ to_world)
+    axis = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) * spacing
+    out = torch.empty((size, size, size))
+    for start in range(0, size, _SLAB):
+        grid = torch.stack(torch.meshgrid(axis[start : start + _SLAB], axis, axis, indexing="ij")[::-1], -1)
+        index = grid.view(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+        out[start : start + _SLAB] = image.sample(index.float())[0].view(-1, size, size)
+    return out
+
+
+def _field(scan: NativeScan, to_world: np.ndarray) -> np.ndarray:
+    """``(3, 4)``: mm about the middle of the grid to coordinates within -1 and 1 in the scan's field of view."""
+    size = np.array(scan.shape[::-1])
+    unit = np.diag((*(2 / size), 1.0))
+    unit[:3, 3] = 1 / size - 1
+    return (unit @ np.linalg.inv(scan.affine) @ to_world)[:3]

@@ -1,0 +1,55 @@
+"""The curves of a training run, as in Fig. 3: loss, rotation error and translation error against the iteration.
+
+matplotlib is imported when they are drawn, and never through pyplot: a caller's figures and backend stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TRAINING_COLOR, VALIDATION_COLORS = "#8FAADC", ("#1F4E79", "#C55A11")
+
+
+def draw_curves(log: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Writes the picture.
+
+    Args:
+        log: lines of a run's log, each with its "iteration" and "loss", and "re_deg" and "te_um" where it has them.
+        validation: lines of its validations, each with its "iteration", "views", and means and medians of the errors.
+        path: ending in .png, .pdf or .svg.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    columns = (
+        ("loss", "loss", None),
+        ("re_deg", "rotation error (degrees)", "re_{}_deg"),
+        ("te_um", "translation error (um)", "te_{}_um"),
+    )
+    for panel, (trained, label, validated) in zip(panels, columns, strict=True):
+        lines = [(line["iteration"], line[trained]) for line in log if trained in line]
+        panel.plot(*_columns(lines), color=TRAINING_COLOR, linewidth=0.8, label="training, mean")
+        if validated is not None:
+            for kind, color in zip(_kinds(validation), VALIDATION_COLORS, strict=False):
+                for what, style in (("mean", "x:"), ("median", "o-")):
+                    points = [(v["iteration"], v[validated.format(what)]) for v in validation if v["views"] == kind]
+                    label_here = f"{kind} views, {what}"
+                    panel.plot(*_columns(points), style, color=color, linewidth=1, markersize=2, label=label_here)
+        panel.set(xlabel="iteration", ylabel=label, yscale="log")
+        panel.grid(alpha=0.3)
+    panels[1].legend(fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path)
+
+
+def _kinds(validation: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(line["views"] for line in validation))
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]

@@ -1,0 +1,180 @@
+"""Recipes: everything that decides what a training run computes, by name and field by field.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+TABLE_1 = ("se", "sed", "snl-sed", "dnet", "me")
+NETWORKS = (*TABLE_1, "equivariant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        name: of the recipe that this is, or began as.
+        loss: one of `losses.LOSSES`, or "own": the network has its own.
+        both_directions: the loss also of (moving, fixed) with the inverse motion, from one pass through the trunk.
+        iterations: steps of the optimizer.
+        batch: pairs of one iteration, of all processes together.
+        part: pairs that are drawn and go through the network at once; None chooses what fits the device. A batch is
+            made of parts, and the processes of a distributed run share them out: how many there are changes nothing.
+        optimizer: "sgd" (with momentum 0.9) or "adamw".
+        learning_rate: the largest.
+        warmup: share of the iterations over which the learning rate rises linearly from zero.
+        decay: after that it falls to zero along half a cosine, otherwise it stays.
+        weight_decay: of weights, not of biases and norms; "adamw" only.
+        clip: largest norm of the gradient, or 0 for any.
+        average: weights are averaged over iterations with this decay (EMA), 0 for not at all. The averaged weights are
+            validated and saved.
+        precision: "float32", "bfloat16" (autocast; norms, loss and rotations stay in float32), or "auto": bfloat16 on
+            GPUs that have it. On a processor it is not chosen by itself: there its backward passes can be slower.
+        rotations: of the pairs, "uniform" on SO(3) or "axis-angle" (Sec. 2.3).
+        first_angle: the largest rotation between the two at the start, in degrees.
+        widening: share of the iterations over which that grows, linearly, to all rotations.
+        placement: cubes on the "bone", as `align` places them, or on the image's "center", as the paper does.
+        cut_share: share of the pairs whose fields of view are cut,
+        keep: on one side, down to a fraction U(keep, 1) of their bone, as in `synthesis.make_pair`.
+        contrast: share of the pairs in which one scan is with contrast agent.
+        bones: how many synthetic bones are made to draw pairs from, those for validation among them.
+    """
+
+    name: str
+    loss: str
+    both_directions: bool
+    iterations: int
+    batch: int
+    part: int | None
+    optimizer: str
+    learning_rate: float
+    warmup: float
+    decay: bool
+    weight_decay: float
+    clip: float
+    average: float
+    precision: str
+    rotations: str
+    first_angle: float
+    widening: float
+    placement: str
+    cut_share: float
+    keep: float
+    contrast: float
+    bones: int
+
+    def learning_rate_at(self, iteration: int) -> float:
+        """Of the step from `iteration`, 0 and up, to the next."""
+        rising = self.warmup * self.iterations
+        if iteration + 1 < rising:
+            return self.learning_rate * (iteration + 1) / rising
+        if not self.decay:
+            return self.learning_rate
+        done = min((iteration - rising) / max(self.iterations - rising, 1), 1.0)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * max(done, 0.0)))
+
+    def largest_angle_at(self, iteration: int) -> float:
+        """The largest rotation between the two of a pair, in radians; pi is all rotations."""
+        widening = self.widening * self.iterations
+        done = iteration / widening if iteration < widening else 1.0
+        return math.radians(self.first_angle + done * (180.0 - self.first_angle))
+
+    def in_parts(self, processes: int, room: int) -> Recipe:
+        """With `part` decided: as many pairs as a device has `room` for, and as `processes` can share.
+
+        Raises:
+            ValueError: the batch cannot be made of such parts.
+        """
+        share, left = divmod(self.batch, processes)
+        if left:
+            raise ValueError(f"{processes} processes cannot share a batch of {self.batch}; give another --batch")
+        if self.part is None:
+            return replace(self, part=max(n for n in range(1, min(share, room) + 1) if share % n == 0))
+        if share % self.part:
+            raise ValueError(f"a share of {share} pairs cannot be made of parts of {self.part}; give another --part")
+        return self
+
+
+# Sec. 2.3 and 2.4. The paper does not tell its batch: 8 was taken. Its two volumes come of one scan; here that is so in
+# half of the pairs, and in the others one of two scans is with contrast agent, as where the network is used.
+_PAPER = Recipe(
+    name="paper",
+    loss="paper",
+    both_directions=False,
+    iterations=120_000,
+    batch=8,
+    part=None,
+    optimizer="sgd",
+    learning_rate=1e-4,
+    warmup=0.0,
+    decay=False,
+    weight_decay=0.0,
+    clip=0.0,
+    average=0.0,
+    precision="float32",
+    rotations="axis-angle",
+    first_angle=180.0,
+    widening=0.0,
+    placement="center",
+    cut_share=0.0,
+    keep=1.0,
+    contrast=0.5,
+    bones=100,
+)
+
+_FAST = Recipe(
+    name="fast",
+    loss="points",
+    both_directions=True,
+    iterations=40_000,
+    batch=64,
+    part=None,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    warmup=0.02,
+    decay=True,
+    weight_decay=0.01,
+    clip=1.0,
+    average=0.999,
+    precision="auto",
+    rotations="uniform",
+    first_angle=30.0,
+    widening=0.4,
+    placement="bone",
+    cut_share=0.5,
+    keep=0.5,
+    contrast=0.5,
+    bones=400,
+)
+
+# A descriptor that does not change under rotation needs no curriculum, and few pairs.
+_FAST_EQUIVARIANT = replace(
+    _FAST, loss="own", both_directions=False, iterations=2_000, batch=16, average=0.99, precision="float32",
+    first_angle=180.0, widening=0.0, bones=200,
+)  # fmt: skip
+
+RECIPES = ("paper", "fast")
+
+
+def recipe_for(name: str, network: str) -> Recipe:
+    """The recipe of this name, as it is for this network.
+
+    Raises:
+        ValueError: there is no such recipe, or not for this network.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    if network not in NETWORKS:
+        raise ValueError(f"there is no network {network!r}; choose one of {', '.join(NETWORKS)}")
+    if network == "equivariant":
+        if name == "paper":
+            raise ValueError("the recipe 'paper' is for the networks of the paper; take 'fast' for 'equivariant'")
+        return _FAST_EQUIVARIANT
+    if name == "paper":
+        return _PAPER
+    # In a mixed encoder the other direction is a second pass.
+    return replace(_FAST, both_directions=network != "me")

@@ -1,0 +1,252 @@
+"""``dnet-registration train``. Needs torch and NumPy only, unless it trains on a user's scans or draws curves."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import checkpoints
+from .arguments import NAME, UsageError
+from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
+from .checkpoints import Checkpoint
+from .console import Progress, say
+from .curves import draw_curves
+from .devices import describe, room_for_pairs, training_device
+from .distribution import Processes, launched
+from .files import ScanError, make_folder, staged
+from .networks import build
+from .pairs import PairSource
+from .recipes import Recipe, recipe_for
+from .training import Trainer
+from .training_run import LOG, VALIDATION, WEIGHTS, Pace, Run
+from .weights import load_weights
+
+HELD_OUT = 0.125  # share of the bones that are for validation only
+FITTED = 16  # pairs from which a network may learn the range of its inputs before it is trained
+CURVES = "curves.png"
+
+# Options that stand for a field of the recipe of the same name.
+OVERRIDES = (
+    "iterations", "batch", "part", "learning_rate", "loss", "optimizer", "weight_decay", "clip", "average",
+    "precision", "rotations", "first_angle", "widening", "placement", "cut_share", "keep", "contrast", "bones",
+)  # fmt: skip
+# Those that do not decide what a run computes, or are known only when it has begun.
+_FREE = ("iterations", "part")
+
+
+def run_train(options: Namespace) -> int:
+    """Trains, or goes on with training, and writes checkpoint, weights, logs and curves; 0 when that is done."""
+    if options.plot and find_spec("matplotlib") is None:
+        raise ScanError('--plot needs matplotlib; install it: pip install "dnet-registration[pictures]"')
+    recipe = _recipe(options)
+    with launched(options.device) as processes:
+        device = training_device(options.device, processes.local)
+        folder = make_folder(options.output)
+        network, start = _network(options, processes)
+        settings = _settings(options, recipe, start)
+        checkpoint = _checkpoint(folder, settings, options.part, processes)
+        if checkpoint is not None:
+            recipe = replace(recipe, part=checkpoint.part)
+        try:
+            recipe = recipe.in_parts(processes.count, room_for_pairs(device))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        bank = _bank(options, recipe, device, processes)
+        settings["bank"] = _description(bank)
+        if checkpoint is not None:
+            _require_same(checkpoint.settings, settings, folder)
+        training, held_out = bank.split(HELD_OUT, options.seed)
+        card = {
+            "seed": options.seed,
+            "bank": settings["bank"],
+            "start": start,
+            "command": _command(options),
+            "go_on": _command(options, start=WEIGHTS, output=f"{folder.name}-on"),
+        }
+        pairs = _pairs(training, recipe, options.seed)
+        if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
+            network.to(device).fit_descriptors(pairs.draw(0, FITTED))
+        run = Run(
+            Trainer(network, recipe, pairs, device, options.seed, processes),
+            _validation(held_out, recipe, options.seed),
+            folder,
+            settings,
+            Pace(
+                options.log_every,
+                options.validate_every or max(1, recipe.iterations // 40),
+                options.validation_pairs,
+                options.checkpoint_minutes,
+                options.minutes,
+            ),
+            card=card,
+            checkpoint=checkpoint,
+            half=options.half,
+        )
+        if processes.first:
+            count = sum(p.numel() for p in network.parameters())
+            several = f" in each of {processes.count} processes" if processes.count > 1 else ""
+            say(
+                f"{options.network} ({count:,} parameters), recipe {recipe.name}: {recipe.iterations} iterations of "
+                f"{recipe.batch} pairs in parts of {recipe.part}, on {describe(device)}{several}; "
+                f"{len(training)} bones, {len(held_out)} more for validation"
+            )
+            if checkpoint is not None:
+                say(f"going on from iteration {run.trainer.iteration} in {folder}")
+        try:
+            with _enough_memory(recipe.part):
+                finished = run.go()
+        finally:
+            # Also of an interrupted run.
+            if options.plot and processes.first:
+                with staged() as staging:
+                    title = f"{options.network}, recipe {recipe.name}"
+                    draw_curves(run.log.lines, run.validations.lines, staging.path(folder / CURVES), title)
+    if processes.first:
+        say(f"weights and model card are in {folder / WEIGHTS}; use them with {NAME} align --weights")
+        if not finished:
+            say("the time is up before all iterations were made; the same command goes on from there")
+    return 0
+
+
+def _recipe(options: Namespace) -> Recipe:
+    try:
+        recipe = recipe_for(options.recipe, options.network)
+    except ValueError as error:
+        raise UsageError(f"{error}; see {NAME} train --help") from error
+    given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
+    if recipe.loss == "own" and "loss" in given:
+        raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
+    return replace(recipe, **given)
+
+
+def _network(options: Namespace, processes: Processes) -> tuple[nn.Module, str | None]:
+    """The network as it begins, the same in all processes, and the SHA-256 of the weights it begins with."""
+    torch.manual_seed(options.seed)
+    network = build(options.network)
+    if options.start is None:
+        return network, None
+    loaded = load_weights(options.start)
+    if loaded.network.name != options.network:
+        raise ScanError(
+            f"--start {options.start}: has weights of {loaded.network.name!r}, not of {options.network!r}; "
+            f"give others, or --network {loaded.network.name}"
+        )
+    return loaded.network, loaded.card["sha256"]
+
+
+def _settings(options: Namespace, recipe: Recipe, start: str | None) -> dict[str, Any]:
+    """What must be the same for a run to be gone on with, by the names of the options."""
+    decided = {name: value for name, value in asdict(recipe).items() if name not in _FREE}
+    scans = Path(options.scans).name if options.scans else None
+    asked = {"network": options.network, "recipe": decided.pop("name"), "seed": options.seed}
+    return {**asked, "start": start, "scans": scans, **decided}
+
+
+def _checkpoint(folder: Path, settings: dict, part: int | None, processes: Processes) -> Checkpoint | None:
+    # Other machines need not see the first one's disk.
+    stored = processes.from_first(checkpoints.content(folder) if processes.first else None)
+    if stored is None:
+        foreign = [name for name in (LOG, VALIDATION, WEIGHTS) if (folder / name).exists()]
+        if processes.first and foreign:
+            raise ScanError(f"{folder}: holds a {foreign[0]}, but no checkpoint to go on from; give another --output")
+        return None
+    checkpoint = checkpoints.parse(stored, folder)
+    _require_same(checkpoint.settings, settings, folder)
+    _require_same({"part": checkpoint.part}, {} if part is None else {"part": part}, folder)
+    return checkpoint
+
+
+def _require_same(stored: dict[str, Any], given: dict[str, Any], folder: Path) -> None:
+    for name, value in given.items():
+        if stored.get(name) != value:
+            option = name.replace("_", "-")
+            raise ScanError(
+                f"{folder}: its checkpoint is of a run with {option} {stored.get(name)}, not {value}; "
+                "give the options of that run to go on with it, or another --output"
+            )
+
+
+def _bank(options: Namespace, recipe: Recipe, device: torch.device, processes: Processes) -> Bank:
+    with Progress(options.verbose) as bar:
+        progress = bar if processes.first else None
+        if options.scans is not None:
+            return bank_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
+        synthetic = partial(
+            build_bank, recipe.bones, options.seed, device=device, processes=options.jobs, progress=progress
+        )
+        if options.bank is None:
+            return synthetic()
+        path = Path(options.bank)
+        if processes.first and not path.exists():
+            save_bank(synthetic(), path)
+        processes.from_first(None)  # until it is there
+        bank = load_bank(path, device)
+    if len(bank) != recipe.bones:
+        raise ScanError(
+            f"{path}: holds {len(bank)} bones, not {recipe.bones}; give --bones {len(bank)}, or another file"
+        )
+    return bank
+
+
+def _description(bank: Bank) -> dict[str, Any]:
+    """What a bank was made from; of a folder the last part, since a model card travels."""
+    made = {key: value for key, value in bank.made.items() if key not in ("device", "count")}
+    if "folder" in made:
+        made["folder"] = Path(made["folder"]).name
+    digest = hashlib.sha256("\n".join(bank.names).encode("utf-8", "surrogateescape")).hexdigest()
+    return {**made, "bones": len(bank), "spacing_mm": bank.spacing, "names_sha256": digest}
+
+
+def _pairs(bank: Bank, recipe: Recipe, seed: int) -> PairSource:
+    return PairSource(
+        bank,
+        seed,
+        rotations=recipe.rotations,
+        keep=recipe.keep,
+        cut_share=recipe.cut_share,
+        mode=recipe.placement,
+        contrast=recipe.contrast,
+    )
+
+
+def _validation(bank: Bank, recipe: Recipe, seed: int) -> dict[str, PairSource]:
+    """Pairs turned uniformly over SO(3), one scan with contrast agent; with whole and, where trained for, cut views."""
+    shares = {"whole": 0.0, "cut": 1.0} if recipe.cut_share and recipe.keep < 1 else {"whole": 0.0}
+    return {
+        kind: PairSource(bank, seed, keep=recipe.keep, cut_share=share, mode=recipe.placement, contrast=1.0)
+        for kind, share in shares.items()
+    }
+
+
+@contextmanager
+def _enough_memory(part: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        raise ScanError(f"not enough memory for {part} pairs at once; give a smaller --part") from error
+
+
+def _command(options: Namespace, **changes: Any) -> str:
+    """The command line that gives these options; of paths the last part, since a model card travels."""
+    paths = ("scans", "bank", "start")
+    words = [NAME, "train"]
+    for name in ("network", "recipe", *OVERRIDES, "seed", "scans", "bank", "start", "output"):
+        value = changes.get(name, getattr(options, name))
+        if value is not None:
+            text = Path(value).name if name in (*paths, "output") else f"{value}"
+            words += [f"--{name.replace('_', '-')}", text]
+    return shlex.join(words)

@@ -1,0 +1,251 @@
+"""A whole training run: iterations, log, validation, checkpoints, and the weights that come out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import checkpoints
+from .checkpoints import Checkpoint
+from .console import say
+from .devices import describe
+from .interruption import deferred
+from .pairs import PairSource
+from .tables import Table
+from .throughput import operations, peak, wait_for
+from .training import GRADIENT_NORM, Trainer
+from .validation import Figures, validate
+from .version import __version__
+from .weights import save_weights
+
+LOG, VALIDATION, WEIGHTS = "log.csv", "validation.csv", "weights.pt"
+LINE_SECONDS = 2.0  # not more often is a line shown; the log has them all
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a run stops to do something else; none of it changes what is computed.
+
+    Attributes:
+        log_every: iterations from one line of the log to the next.
+        validate_every: iterations from one validation to the next.
+        validation_pairs: pairs of each.
+        checkpoint_minutes: from one checkpoint to the next.
+        minutes: after which the run stops, to be gone on with by the same command; None for never.
+    """
+
+    log_every: int
+    validate_every: int
+    validation_pairs: int
+    checkpoint_minutes: float = 5.0
+    minutes: float | None = None
+
+
+class Run:
+    """A run of a trainer, new or gone on with.
+
+    Args:
+        trainer: fresh.
+        validation: where to draw validation pairs from, by a word for their kind.
+        folder: for all that is written; an existing one.
+        settings: for the checkpoint: what decides the result.
+        card: what the model card shall say besides what the run itself knows.
+        checkpoint: of this folder, to go on from.
+        half: save weights in half precision.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        validation: Mapping[str, PairSource],
+        folder: Path,
+        settings: dict[str, Any],
+        pace: Pace,
+        *,
+        card: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+        half: bool = False,
+    ) -> None:
+        self.trainer, self.recipe, self.processes = trainer, trainer.recipe, trainer.processes
+        self.validation, self.folder, self.settings, self.pace = validation, folder, settings, pace
+        self.card, self.half = card or {}, half
+        if checkpoint is not None:
+            trainer.restore(checkpoint.state)
+        self._spent = 0.0 if checkpoint is None else checkpoint.seconds  # before this process
+        self._began = self._written = time.monotonic()
+        first = self.processes.first
+        self._fresh = checkpoint is None
+        self.log = Table(folder / LOG if first else None, checkpoint.log if checkpoint else [])
+        self.validations = Table(folder / VALIDATION if first else None, checkpoint.validation if checkpoint else [])
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training so far, before an interruption and after."""
+        return self._spent + time.monotonic() - self._began
+
+    def go(self) -> bool:
+        """Trains to the end, or until the time is up; returns whether it is the end. Checkpoint and weights are there.
+
+        Raises:
+            KeyboardInterrupt: interrupted; checkpoint and weights are there.
+            ScanError: something could not be written, or training failed.
+        """
+        trainer, stopped = self.trainer, False
+        with deferred() as interrupted:
+            if self._fresh:
+                self._checkpoint()  # from now on the folder is this run's
+            self._limit()
+            self._began = self._written = self._window = self._shown = time.monotonic()
+            self._window_iteration = trainer.iteration
+            while trainer.iteration < self.recipe.iterations and not stopped:
+                if self._validation_is_due() and not self._validate(interrupted):
+                    break
+                stopped = trainer.step(lambda: interrupted() or self._time_is_up())
+                if trainer.iteration % self.pace.log_every == 0 and not stopped:
+                    self._add_line()
+                if time.monotonic() - self._written > 60 * self.pace.checkpoint_minutes:
+                    self._checkpoint()
+            # Time that is up leaves time to say how good the weights are; someone who waits at the keyboard does not.
+            if not self.processes.any(interrupted(), trainer.device):
+                self._validate(interrupted)
+            self._checkpoint()
+            self._save_weights()
+            if self.processes.any(interrupted(), trainer.device):
+                self._say(f"stopped at iteration {trainer.iteration}; the same command goes on from there")
+                raise KeyboardInterrupt
+        return trainer.iteration >= self.recipe.iterations
+
+    def _time_is_up(self) -> bool:
+        return self.pace.minutes is not None and time.monotonic() - self._began > 60 * self.pace.minutes
+
+    def _validation_is_due(self) -> bool:
+        return self.trainer.iteration > 0 and self.trainer.iteration % self.pace.validate_every == 0
+
+    def _limit(self) -> None:
+        """Measures what the device can do and counts what a pair needs."""
+        trainer = self.trainer
+        pair = trainer.pairs.draw(0, 1, max_angle=math.pi)
+        self._operations = operations(lambda: trainer.loss(pair)[0])
+        self._peak = peak(trainer.device, trainer.dtype)
+        self._say(
+            f"a pair takes {self._operations / 1e9:.3g} GFLOP, forward and backward; in a plain product of matrices "
+            f"the device does {self._peak / 1e9:,.0f} GFLOP/s ({str(trainer.dtype).removeprefix('torch.')})"
+        )
+
+    def _add_line(self) -> None:
+        trainer, recipe = self.trainer, self.recipe
+        figures, making = trainer.means()
+        now = time.monotonic()
+        seconds, iterations = now - self._window, trainer.iteration - self._window_iteration
+        self._window, self._window_iteration = now, trainer.iteration
+        if not figures or not iterations:
+            return
+        speed = iterations * recipe.batch / seconds
+        share = speed / self.processes.count * self._operations / self._peak
+        line = {
+            "iteration": trainer.iteration,
+            "pairs": trainer.iteration * recipe.batch,
+            "seconds": self.seconds,
+            **figures,
+            "learning_rate": recipe.learning_rate_at(trainer.iteration - 1),
+            "largest_angle_deg": math.degrees(recipe.largest_angle_at(trainer.iteration - 1)),
+            "skipped": trainer.skipped,
+            "pairs_per_second": speed,
+            "share_of_limit": share,
+            "share_making_pairs": making / seconds,
+        }
+        self.log.add(line)
+        if now - self._shown < LINE_SECONDS:
+            return
+        self._shown = now
+        left = (recipe.iterations - trainer.iteration) * seconds / iterations
+        if self.pace.minutes is not None:
+            left = min(left, 60 * self.pace.minutes - (now - self._began))
+        said = {"loss": "loss {:.4g}", "re_deg": "RE {:.2f} deg", "te_um": "TE {:.0f} um"}
+        means = ", ".join(
+            said.get(name, name + " {:.3g}").format(value) for name, value in figures.items() if name != GRADIENT_NORM
+        )
+        skipped = f", {trainer.skipped} skipped" if trainer.skipped else ""
+        self._say(
+            f"{trainer.iteration}/{recipe.iterations}: {means}{skipped}; {speed:.3g} pairs/s, "
+            f"{100 * share:.0f} % of the device's limit, {100 * making / seconds:.0f} % of the time making pairs; "
+            f"{_duration(left)} left"
+        )
+
+    def _validate(self, interrupted) -> bool:
+        """Whether it came to an end; done already, it is not done again."""
+        trainer = self.trainer
+        if any(line["iteration"] == trainer.iteration for line in self.validations.lines):
+            return True
+        found: dict[str, Figures] = {}
+        for kind, source in self.validation.items():
+            figures = validate(
+                trainer.trained,
+                source,
+                self.pace.validation_pairs,
+                self.recipe.part,
+                trainer.dtype,
+                self.processes,
+                interrupted,
+            )
+            if figures is None:
+                return False
+            found[kind] = figures
+        for kind, figures in found.items():
+            self.validations.add({"iteration": trainer.iteration, "views": kind, **asdict(figures)})
+            self._say(f"{trainer.iteration}/{self.recipe.iterations}: validation, {kind} views: {figures}")
+        # Validation is no part of the speed of training.
+        wait_for(trainer.device)
+        self._window, self._window_iteration = time.monotonic(), trainer.iteration
+        return True
+
+    def _checkpoint(self) -> None:
+        if self.processes.first:
+            checkpoints.write(
+                Checkpoint(
+                    self.settings,
+                    self.recipe.part,
+                    self.trainer.state(),
+                    self.log.lines,
+                    self.validations.lines,
+                    self.seconds,
+                ),
+                self.folder,
+            )
+        self._written = time.monotonic()
+
+    def _save_weights(self) -> None:
+        if not self.processes.first:
+            return
+        trainer = self.trainer
+        last = {line["views"]: line for line in self.validations.lines}
+        card = {
+            "recipe": asdict(self.recipe),
+            **self.card,
+            "iterations": trainer.iteration,
+            "pairs": trainer.iteration * self.recipe.batch,
+            "skipped": trainer.skipped,
+            "hours": round(self.seconds / 3600, 3),
+            "device": describe(trainer.device),
+            "precision": str(trainer.dtype).removeprefix("torch."),
+            "processes": self.processes.count,
+            "torch": torch.__version__,
+            "version": __version__,
+            "validation": last,
+        }
+        save_weights(trainer.trained, self.folder / WEIGHTS, card, half=self.half)
+
+    def _say(self, text: str) -> None:
+        if self.processes.first:
+            say(text)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

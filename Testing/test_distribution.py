@@ -1,0 +1,98 @@
+"""Two processes that train together do what one does alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from DNetRegistrationLib import distribution
+from DNetRegistrationLib.distribution import Processes
+from DNetRegistrationLib.training import Trainer
+from DNetRegistrationLib.validation import validate
+from training_stand_ins import QUICK, Pairs, Small
+
+# Three iterations of four parts each, then a validation; what came of it, from every process.
+TOGETHER = """
+    import sys, torch
+    from dataclasses import asdict, replace
+    from DNetRegistrationLib.distribution import launched
+    from DNetRegistrationLib.training import Trainer
+    from DNetRegistrationLib.validation import validate
+    from training_stand_ins import QUICK, Pairs, Small
+    with launched("auto") as processes:
+        pairs = Pairs()
+        trainer = Trainer(Small(), replace(QUICK, batch=8), pairs, torch.device("cpu"), processes=processes)
+        trainer.step()
+        gradients = [p.grad.clone() for p in trainer.network.parameters()]
+        trainer.step()
+        trainer.step()
+        drawn = processes.gathered([number for number, _, _ in pairs.drawn])
+        # The wish of one is the wish of all, and that iteration is not made.
+        assert trainer.step(lambda: processes.rank == 1)
+        assert trainer.iteration == 3
+        assert processes.from_first(processes.rank) == 0
+        found = {
+            "rank": processes.rank, "count": processes.count, "gradients": gradients, "drawn": drawn,
+            "network": trainer.network.state_dict(), "averaged": trainer.trained.state_dict(),
+            "figures": trainer.means().figures,
+            "validation": asdict(validate(trainer.trained, Pairs(1), 10, 2, processes=processes)),
+        }
+        torch.save(found, f"{sys.argv[1]}/{processes.rank}.pt")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="PyTorch for Windows comes without a launcher that works there")
+def test_two_processes_give_the_gradients_of_one(tmp_path):
+    script = tmp_path / "together.py"
+    script.write_text(textwrap.dedent(TOGETHER))
+    library = Path(distribution.__file__).parent.parent
+    paths = [str(library), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*launcher, str(script), str(tmp_path)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert [(one["rank"], one["count"]) for one in (first, second)] == [(0, 2), (1, 2)]
+
+    pairs = Pairs()
+    alone = Trainer(Small(), replace(QUICK, batch=8), pairs, torch.device("cpu"))
+    alone.step()
+    for found, parameter in zip(first["gradients"], alone.network.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, rtol=1e-5, atol=1e-7)
+    alone.step()
+    alone.step()
+    for key, value in alone.network.state_dict().items():
+        torch.testing.assert_close(first["network"][key], value, rtol=1e-5, atol=1e-6)
+        # Between themselves to the bit, or they would drift apart.
+        assert torch.equal(first["network"][key], second["network"][key])
+    for key, value in alone.trained.state_dict().items():
+        torch.testing.assert_close(first["averaged"][key], value, rtol=1e-5, atol=1e-6)
+    assert first["figures"] == second["figures"] == pytest.approx(alone.means().figures, rel=1e-5)
+    # Each pair once, by one or the other; the last two were drawn ahead, of an iteration that was not made.
+    assert first["drawn"] == second["drawn"]
+    assert [sorted(number for number in drawn if number < 12) for drawn in first["drawn"]] == [
+        [0, 1, 4, 5, 8, 9],
+        [2, 3, 6, 7, 10, 11],
+    ]
+    assert first["validation"] == second["validation"]
+    network = Small()
+    network.load_state_dict(first["averaged"])
+    expected = validate(network, Pairs(1), 10, 2)
+    assert first["validation"] == pytest.approx(expected.__dict__)
+
+
+def test_one_process_alone():
+    alone = Processes()
+    tensor = torch.tensor([1.0, 2.0])
+    alone.sum(tensor)
+    assert tensor.tolist() == [1, 2]
+    assert alone.first and alone.gathered(3) == [3] and alone.from_first(3) == 3
+    assert alone.any(True, torch.device("cpu")) and not alone.any(False, torch.device("cpu"))

@@ -1,0 +1,78 @@
+"""Recipes: the paper's numbers, and what follows from the number of the iteration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from DNetRegistrationLib import networks, recipes
+from DNetRegistrationLib.losses import LOSSES
+from DNetRegistrationLib.recipes import NETWORKS, RECIPES, recipe_for
+from training_stand_ins import QUICK
+
+
+def test_the_paper_is_followed():
+    paper = recipe_for("paper", "dnet")
+    assert (paper.optimizer, paper.learning_rate, paper.iterations) == ("sgd", 1e-4, 120_000)
+    assert (paper.loss, paper.rotations, paper.placement) == ("paper", "axis-angle", "center")
+    assert (paper.clip, paper.average, paper.weight_decay, paper.cut_share) == (0, 0, 0, 0)
+    assert {paper.learning_rate_at(i) for i in (0, 1, 50_000, 119_999)} == {1e-4}
+    assert {paper.largest_angle_at(i) for i in (0, 119_999)} == {math.pi}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_network_has_its_recipe(name, network):
+    if (name, network) == ("paper", "equivariant"):
+        with pytest.raises(ValueError, match="take 'fast'"):
+            recipe_for(name, network)
+        return
+    recipe = recipe_for(name, network)
+    assert recipe.name == name
+    assert recipe.loss in (("own",) if network == "equivariant" else tuple(LOSSES))
+    assert recipe.in_parts(1, 16).part in (8, 16)
+
+
+def test_networks_are_those_that_can_be_built():
+    assert set(networks.NETWORKS) <= set(NETWORKS)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="slow"):
+        recipe_for("slow", "dnet")
+    with pytest.raises(ValueError, match="resnet"):
+        recipe_for("fast", "resnet")
+
+
+def test_learning_rate_rises_and_falls():
+    recipe = replace(QUICK, iterations=100, warmup=0.1, learning_rate=2.0)
+    assert [recipe.learning_rate_at(i) for i in (0, 4, 9, 10)] == pytest.approx([0.2, 1.0, 2.0, 2.0])
+    assert recipe.learning_rate_at(55) == pytest.approx(1.0)  # half way down
+    assert 0 < recipe.learning_rate_at(99) < 1e-2
+    rates = [recipe.learning_rate_at(i) for i in range(10, 100)]
+    assert rates == sorted(rates, reverse=True)
+    assert replace(recipe, warmup=0.0).learning_rate_at(0) == 2.0
+    assert replace(recipe, decay=False).learning_rate_at(99) == 2.0
+
+
+def test_range_of_rotations_widens():
+    recipe = replace(QUICK, iterations=100, first_angle=30.0, widening=0.5)
+    angles = [math.degrees(recipe.largest_angle_at(i)) for i in (0, 25, 50, 99)]
+    assert angles == pytest.approx([30, 105, 180, 180])
+    assert recipe.largest_angle_at(50) == math.pi
+
+
+def test_parts():
+    recipe = replace(QUICK, batch=24, part=None)
+    assert [recipe.in_parts(1, room).part for room in (1, 7, 8, 100)] == [1, 6, 8, 24]
+    assert recipe.in_parts(2, 100).part == 12
+    assert replace(recipe, part=4).in_parts(3, 1).part == 4
+    with pytest.raises(ValueError, match="5 processes cannot share a batch of 24"):
+        recipe.in_parts(5, 8)
+    with pytest.raises(ValueError, match="parts of 16"):
+        replace(recipe, part=16).in_parts(1, 8)
+
+
+def test_needs_no_torch():
+    assert not hasattr(recipes, "torch")

@@ -1,0 +1,348 @@
+"""``dnet-registration train``, from its arguments to the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from DNetRegistrationLib import throughput, training_command
+from DNetRegistrationLib.arguments import build_parser
+from DNetRegistrationLib.bank import Bank, save_bank, stored
+from DNetRegistrationLib.cli import main
+from DNetRegistrationLib.recipes import recipe_for
+from DNetRegistrationLib.weights import load_weights, save_weights
+from training_stand_ins import Small, SmallWithLoss
+
+LIBRARY = Path(training_command.__file__).parent.parent
+TESTS = Path(__file__).parent
+BONES = 8
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    """A file with blobs for bones."""
+    generator = torch.Generator().manual_seed(0)
+    axis = (torch.arange(40) - 19.5) / 20
+    near = torch.exp(-8 * (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2))
+    grains = torch.nn.functional.interpolate(torch.rand(2 * BONES, 1, 8, 8, 8, generator=generator), 40)[:, 0]
+    plain, contrast = stored(near * grains).split(BONES)
+    path = tmp_path_factory.mktemp("bank") / "bank.pt"
+    names = [f"blob {number}" for number in range(BONES)]
+    save_bank(Bank(plain, contrast, 0.222, names, made={"kinds": {"blob": 1}}), path)
+    return str(path)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A network in the place of D-net that takes no time."""
+    monkeypatch.setattr(throughput, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(training_command, "build", lambda name: Small(int(torch.rand(1) * 1000)))
+
+
+@pytest.fixture(scope="module")
+def begun(bank, tmp_path_factory):
+    """The folder of a run that has begun."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "PROBE_SECONDS", 0.0)
+        patch.setattr(training_command, "build", lambda name: Small())
+        assert main(command(bank, folder, "--minutes", "0")) == 0
+    return folder
+
+
+def command(bank, folder, *more, network="dnet"):
+    words = f"train --network {network} --bank {bank} --bones {BONES} --output {folder} --device cpu --jobs 1 "
+    words += "--iterations 6 --batch 4 --part 2 --log-every 2 --validate-every 3 --validation-pairs 4"
+    return [*shlex.split(words), *more]
+
+
+def weights(folder):
+    return torch.load(Path(folder) / "weights.pt", weights_only=True)["state"]
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def error(capsys):
+    said = capsys.readouterr().err
+    assert said.startswith("dnet-registration: error: ") and said.count("\n") == 1
+    return said
+
+
+def environment():
+    paths = [str(LIBRARY), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_run_and_what_its_card_says(small, bank, tmp_path, capsys):
+    folder = tmp_path / "runs" / "one"
+    assert main(command(bank, folder, "--plot", "--seed", "3", "--learning-rate", "0.01")) == 0
+    said = capsys.readouterr().out
+    assert "dnet (4,524 parameters), recipe fast: 6 iterations of 4 pairs in parts of 2, on CPU" in said
+    assert "7 bones, 1 more for validation" in said
+    names = ["checkpoint.pt", "curves.png", "log.csv", "validation.csv", "weights.json", "weights.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    card = json.loads((folder / "weights.json").read_text())
+    assert card["recipe"] == {
+        **vars(recipe_for("fast", "dnet")), "iterations": 6, "batch": 4, "part": 2, "bones": 8, "learning_rate": 0.01,
+    }  # fmt: skip
+    assert (card["seed"], card["iterations"], card["start"]) == (3, 6, None)
+    assert card["bank"]["bones"] == BONES and card["bank"]["kinds"] == {"blob": 1}
+    assert set(card["validation"]) == {"whole", "cut"}
+    # The commands in it are commands, and tell nothing of this machine.
+    assert str(tmp_path) not in json.dumps(card)
+    for name, start in (("command", None), ("go_on", "weights.pt")):
+        options = build_parser().parse_args(shlex.split(card[name])[1:])
+        assert (options.network, options.batch, options.learning_rate, options.seed) == ("dnet", 4, 0.01, 3)
+        assert (options.bank, options.start) == ("bank.pt", start)
+
+
+def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, capsys):
+    assert main(command(bank, tmp_path / "whole")) == 0
+    assert main(command(bank, tmp_path / "short", "--minutes", "0")) == 0
+    assert "the time is up" in capsys.readouterr().out
+    assert json.loads((tmp_path / "short" / "weights.json").read_text())["iterations"] == 0
+    assert main(command(bank, tmp_path / "short")) == 0
+    assert "going on from iteration 0" in capsys.readouterr().out
+    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
+    # Another seed is another network, other pairs and another split.
+    assert main(command(bank, tmp_path / "other", "--seed", "1")) == 0
+    assert not equal(weights(tmp_path / "other"), weights(tmp_path / "whole"))
+    # More iterations train on.
+    assert main(command(bank, tmp_path / "whole", "--iterations", "8")) == 0
+    assert json.loads((tmp_path / "whole" / "weights.json").read_text())["iterations"] == 8
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (["--batch", "8"], "batch 4, not 8"),
+        (["--seed", "1"], "seed 0, not 1"),
+        (["--recipe", "paper"], "recipe fast, not paper"),
+        (["--learning-rate", "0.5"], "learning-rate 0.001, not 0.5"),
+        (["--part", "1"], "part 2, not 1"),
+        (["--network", "sed"], "network dnet, not sed"),
+        (["--optimizer", "sgd"], "optimizer adamw, not sgd"),
+    ],
+)
+def test_other_settings_do_not_go_on(more, word, small, bank, begun, capsys):
+    before = {path.name: path.read_bytes() for path in begun.iterdir()}
+    assert main(command(bank, begun, *more)) == 2
+    said = error(capsys)
+    assert word in said and "another --output" in said
+    assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
+
+
+def test_other_bones_do_not_go_on(small, bank, begun, tmp_path, capsys):
+    content = torch.load(bank, weights_only=True)
+    other = Bank(content["plain"].flip(1), content["contrast"], content["spacing"], content["names"][::-1])
+    save_bank(other, tmp_path / "other.pt")
+    assert main(command(tmp_path / "other.pt", begun)) == 2
+    assert "its checkpoint is of a run with bank" in error(capsys)
+
+
+def test_start_from_weights(small, bank, tmp_path, monkeypatch, capsys):
+    network = Small(7)
+    monkeypatch.setattr(Small, "name", "dnet")
+    monkeypatch.setattr("DNetRegistrationLib.networks.build", lambda name: Small())
+    save_weights(network, tmp_path / "start.pt", {})
+    # The first iteration's learning rate is so small that nothing moves.
+    more = ["--start", str(tmp_path / "start.pt"), "--learning-rate", "1e-9", "--weight-decay", "0"]
+    assert main(command(bank, tmp_path / "run", *more)) == 0
+    for key, value in weights(tmp_path / "run").items():
+        torch.testing.assert_close(value, network.state_dict()[key], atol=1e-6, rtol=0)
+    sha256 = load_weights(tmp_path / "start.pt").card["sha256"]
+    assert json.loads((tmp_path / "run" / "weights.json").read_text())["start"] == sha256
+    assert main(command(bank, tmp_path / "run")) == 2
+    assert "start" in error(capsys)
+    assert main(command(bank, tmp_path / "me", *more, network="me")) == 2
+    assert "--start" in (said := error(capsys)) and "not of 'me'" in said
+    assert main(command(bank, tmp_path / "no", "--start", str(tmp_path / "no.pt"))) == 2
+    assert "no such weights file" in error(capsys)
+
+
+def test_a_bank_is_made_once(small, tmp_path, monkeypatch):
+    made = []
+
+    def build_bank(count, seed, **options):
+        made.append((count, seed, options["processes"], str(options["device"])))
+        return Bank(*torch.full((2, count, 40, 40, 40), 100, dtype=torch.uint8), 0.222, [str(n) for n in range(count)])
+
+    monkeypatch.setattr(training_command, "build_bank", build_bank)
+    for folder in ("a", "b"):
+        assert main(command(tmp_path / "bank.pt", tmp_path / folder, "--seed", "4")) == 0
+    assert made == [(BONES, 4, 1, "cpu")]
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_a_bank_of_another_size(small, bank, tmp_path, capsys):
+    assert main(command(bank, tmp_path, "--bones", "9")) == 2
+    assert "holds 8 bones, not 9; give --bones 8" in error(capsys)
+
+
+def test_scans_of_the_user(small, bank, tmp_path, monkeypatch):
+    calls = []
+
+    def bank_of_scans(folder, *, scan_spacing, device, progress):
+        calls.append((folder, scan_spacing))
+        made = {"folder": str(folder)}
+        return Bank(*torch.full((2, 5, 40, 40, 40), 100, dtype=torch.uint8), 0.222, list("abcde"), made=made)
+
+    monkeypatch.setattr(training_command, "bank_of_scans", bank_of_scans)
+    scans = str(tmp_path / "mice")
+    assert main(command(bank, tmp_path / "run", "--scans", scans, "--scan-spacing", "0.01")) == 0
+    assert calls == [(scans, (0.01,))]
+    card = json.loads((tmp_path / "run" / "weights.json").read_text())
+    assert card["bank"]["folder"] == "mice" and card["bank"]["bones"] == 5
+
+
+def test_the_other_kind_of_network_sees_its_inputs_first(bank, tmp_path, monkeypatch, capsys):
+    fitted = []
+    monkeypatch.setattr(throughput, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(training_command, "build", lambda name: SmallWithLoss())
+    fit = lambda self, batch: fitted.append(len(batch.fixed))  # noqa: E731
+    monkeypatch.setattr(SmallWithLoss, "fit_descriptors", fit, raising=False)
+    for _ in range(2):  # not again when going on
+        assert main(command(bank, tmp_path, network="equivariant")) == 0
+    assert fitted == [16]
+    assert "matches" in (tmp_path / "log.csv").read_text()
+    assert main(command(bank, tmp_path / "b", "--loss", "paper", network="equivariant")) == 2
+    assert "--loss: the network 'equivariant' has its own" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (["--device", "cuda:99"], "--device cuda:99"),
+        (["--device", "abacus"], "--device abacus"),
+        (["--batch", "3", "--part", "2"], "--part"),
+        (["--recipe", "slow"], "slow"),
+        (["--iterations", "0"], "--iterations"),
+        (["--keep", "1.5"], "--keep"),
+    ],
+)
+def test_bad_usage(more, word, small, bank, tmp_path, capsys):
+    assert main(command(bank, tmp_path / "run", *more)) == 2
+    assert word in error(capsys)
+
+
+def test_paper_recipe_is_not_for_equivariant(capsys, tmp_path):
+    assert main(["train", "--network", "equivariant", "--recipe", "paper", "--output", str(tmp_path / "x")]) == 2
+    assert "take 'fast'" in error(capsys)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_with_something_else_in_it(small, bank, tmp_path, capsys):
+    (tmp_path / "weights.pt").write_text("precious")
+    assert main(command(bank, tmp_path)) == 2
+    assert "holds a weights.pt, but no checkpoint" in error(capsys)
+    assert (tmp_path / "weights.pt").read_text() == "precious"
+
+
+def test_curves_need_matplotlib(small, bank, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training_command, "find_spec", lambda name: None)
+    assert main(command(bank, tmp_path / "run", "--plot")) == 2
+    assert "--plot needs matplotlib; install it" in error(capsys)
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate 9 GiB", "can't allocate memory: you tried"])
+def test_too_little_memory_says_what_to_do(text, small, bank, tmp_path, monkeypatch, capsys):
+    def forward(self, fixed, moving):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(Small, "forward", forward)
+    assert main(command(bank, tmp_path)) == 2
+    assert "not enough memory for 2 pairs at once; give a smaller --part" in error(capsys)
+
+
+# From a copy of the source tree, a real bone or two (coarse), and a real network.
+BARE = """
+    import sys
+    for name in ("scipy", "SimpleITK", "tqdm", "matplotlib"):
+        sys.modules[name] = None
+    from functools import partial
+    from DNetRegistrationLib import bank, cli, training_command
+    training_command.build_bank = partial(bank.build_bank, spacing=0.3)
+    sys.exit(cli.main())
+"""
+
+
+def test_torch_and_numpy_are_enough(tmp_path):
+    shutil.copytree(LIBRARY / "DNetRegistrationLib", tmp_path / "DNetRegistrationLib")
+    words = "train --network me --bones 2 --iterations 1 --batch 1 --validation-pairs 1 --output runs/me --jobs 1"
+    words += " --log-every 1 --cut-share 0"
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(BARE), *words.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={key: value for key, value in environment().items() if key != "PYTHONPATH"},
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert load_weights(tmp_path / "runs" / "me" / "weights.pt").network.name == "me"
+
+
+# A run that would take hours.
+LONG = """
+    import sys
+    from DNetRegistrationLib import cli, training_command, training_run
+    from training_stand_ins import Small
+    training_command.build = lambda name: Small()
+    training_run.LINE_SECONDS = 0
+    sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_and_weights(number, bank, tmp_path):
+    words = command(bank, tmp_path / "run", "--iterations", "1000000", "--log-every", "1")
+    start = [sys.executable, "-c", textwrap.dedent(LONG), *words]
+    with subprocess.Popen(
+        start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            while not (line := process.stdout.readline()).startswith("2/1000000"):
+                assert line, process.stderr.read()
+            process.send_signal(number)
+            process.send_signal(number)
+            out, error = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (130, "dnet-registration: interrupted\n")
+    assert "the same command goes on from there" in out
+    card = json.loads((tmp_path / "run" / "weights.json").read_text())
+    assert card["iterations"] >= 2
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+
+
+def test_torchrun(bank, tmp_path):
+    """Two processes from the command line, a real network: the weights of one process, to rounding."""
+    words = "--iterations 1 --batch 2 --part 1 --validation-pairs 2 --cut-share 0 --average 0 --optimizer sgd".split()
+    words += ["--learning-rate", "0.1"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = [*start, "-m", "DNetRegistrationLib", *command(bank, tmp_path / "two", *words, network="me")]
+    result = subprocess.run(two, capture_output=True, text=True, env=environment(), timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("weights and model card are in") == 1
+    assert "in each of 2 processes" in result.stdout
+    assert main(command(bank, tmp_path / "one", *words, network="me")) == 0
+    alone, together = weights(tmp_path / "one"), weights(tmp_path / "two")
+    torch.manual_seed(0)
+    moved = 0.0
+    for (key, value), first in zip(alone.items(), training_command.build("me").state_dict().values(), strict=True):
+        torch.testing.assert_close(together[key], value, rtol=1e-4, atol=1e-6)
+        moved = max(moved, float((value - first).abs().max()))
+    assert moved > 1e-3
+    assert json.loads((tmp_path / "two" / "weights.json").read_text())["processes"] == 2

@@ -1,0 +1,75 @@
+"""A small network and made-up pairs, so that training can be tried in milliseconds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from DNetRegistrationLib.pairs import PairBatch
+from DNetRegistrationLib.recipes import Recipe
+from DNetRegistrationLib.rigid import random_rotations, rotation_from_6d
+from torch import nn
+from torch.nn import functional
+
+QUICK = Recipe(
+    name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
+    learning_rate=1e-2, warmup=0.2, decay=True, weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
+    rotations="uniform", first_angle=90.0, widening=0.5, placement="bone", cut_share=0.5, keep=0.5, contrast=0.5,
+    bones=8,
+)  # fmt: skip
+
+
+class Pairs:
+    """Grains of noise that tell of the true translation, the same for the same number and count."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.drawn: list[tuple[int, int, float]] = []
+
+    def draw(self, number: int, count: int, *, max_angle: float = math.pi) -> PairBatch:
+        self.drawn.append((number, count, max_angle))
+        drawn = np.random.SeedSequence((self.seed, number, count)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(drawn[0]))
+        translation = torch.rand(count, 3, generator=generator, dtype=torch.float64) - 0.5
+        grains = torch.rand(2, count, 4, 4, 4, generator=generator)
+        grains[0, :, 0, 0, :3] = translation.float()
+        fixed, moving = functional.interpolate(grains, 64)[:, :, None]
+        inside = torch.ones_like(fixed)
+        return PairBatch(fixed, moving, inside, inside, random_rotations(count, generator), translation)
+
+
+class Small(nn.Module):
+    """From 4^3 voxels of each cube to 12 numbers."""
+
+    name = "small"
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.hidden, self.out = nn.Linear(128, 32), nn.Linear(32, 12)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+
+    def forward(self, fixed, moving):
+        grains = torch.cat((fixed, moving), 1)[..., ::16, ::16, ::16].flatten(1)
+        return self.out(self.hidden(grains).relu())
+
+    def both_directions(self, fixed, moving):
+        return self(fixed, moving), self(moving, fixed)
+
+
+class SmallWithLoss(Small):
+    """The other kind of network: with a loss and an estimate of its own, and dice of its own too."""
+
+    name = "own"
+
+    def loss(self, batch):
+        numbers = self(batch.fixed, batch.moving) * torch.rand(12)
+        loss = (numbers[:, :3] - batch.translation).square().mean()
+        return loss, {"matches": 0.25, "loss_of_matches": float(loss.detach())}
+
+    def estimate(self, fixed, moving, fixed_inside, moving_inside):
+        assert fixed_inside.shape == moving_inside.shape == fixed.shape
+        numbers = self(fixed, moving).double()
+        return rotation_from_6d(numbers[:, 3:]), numbers[:, :3]
