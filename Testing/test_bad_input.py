@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib import ScanError, align
+from DNetRegistrationLib import ScanError, align, weights
 from DNetRegistrationLib.cli import main
 from DNetRegistrationLib.synthesis import make_pair
 from DNetRegistrationLib.volume import Volume, write_volume
@@ -208,11 +208,8 @@ def test_option(options, words, good, tmp_path, capfd):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_network_without_weights(good, tmp_path, capfd):
-    from DNetRegistrationLib import available_weights
-
-    if available_weights():
-        pytest.skip("trained weights ship")
+def test_network_without_weights(good, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
     refused(["align", good, good, "--hypotheses", "dnet", *outputs(tmp_path / "out")], capfd, "weights")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -87,3 +87,15 @@ def test_the_other_ankle_is_refused(ankle, ankles):
     first = see_again(ankle, 1.3, 80, noise=15, empty=-1000, seed=1)
     second = see_again(other, 1.3, 80, noise=15, empty=-1000, seed=2)
     assert not align(first.image, second.image, hypotheses="search").accepted
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_network_alone_on_a_real_ankle(ankle, seed):
+    """Unlike anything it has learned on; neither refined nor searched."""
+    first = see_again(ankle, 1.3, 80, noise=15, empty=-1000, seed=500 + seed)
+    second = see_again(ankle, 1.45, 72, noise=15, empty=-1000, seed=600 + seed)
+    alignment = align(first.image, second.image, hypotheses="dnet", refine="none")
+    truth = second.pose @ np.linalg.inv(first.pose)
+    turned = rigid.geodesic_angle(torch.from_numpy(truth[:3, :3]), torch.from_numpy(alignment.matrix[:3, :3]))
+    assert torch.rad2deg(turned) < 5
+    assert error_in_working_voxels(first, second, alignment) < 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from DNetRegistrationLib.arrays import Arrays
+from DNetRegistrationLib.contact_sheet import draw_contact_sheet
 from DNetRegistrationLib.synthesis import make_pair
 from DNetRegistrationLib.variety import KINDS, Variant, draw_animal
 from scipy import ndimage
@@ -94,3 +95,13 @@ def test_kinds_by_name():
     with pytest.raises(ValueError, match="no relatives"):
         make_pair(1, kind="flat", impostor="relative")
     assert not make_pair(1, kind="long", impostor="animal", size=16, spacing=0.32).same
+
+
+def test_contact_sheet(tmp_path):
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    draw_contact_sheet(tmp_path / "bank.png", columns=1)
+    picture = imread(tmp_path / "bank.png")
+    assert picture.shape[0] > 500
+    assert 0.05 < (picture[..., :3].max(-1) > 0.5).mean() < 0.9

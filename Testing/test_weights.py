@@ -154,7 +154,7 @@ def test_card_that_is_not_text(saved):
 
 
 def test_missing_file_folder_and_impossible_name(tmp_path):
-    refused(tmp_path / "no.pt", "no such weights file", "none yet")
+    refused(tmp_path / "no.pt", "no such weights file", "a name that ships")
     refused(tmp_path, "not a file")
     with pytest.raises(WeightsError, match="weights"):
         load_weights("a\0b")

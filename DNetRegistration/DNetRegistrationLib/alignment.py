@@ -332,7 +332,7 @@ def _hypotheses(
     if not request.searches:
         return
     if request.network is None and request.automatic:
-        watch.warnings.append("No trained network ships yet: the search over all rotations proposed the pose.")
+        watch.warnings.append("No trained network is installed: the search over all rotations proposed the pose.")
     outline = fixed.has_outline and moving.has_outline
     for number, plan in enumerate((FAST, THOROUGH) if outline else (FAST, FINE)):
         message = "Searching all rotations" if number == 0 else "Searching all rotations more thoroughly"

@@ -12,9 +12,8 @@ from .benchmark_large import measure_large
 from .benchmark_parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Record, Task, measure
 from .benchmark_refinement import COMPARED, RefinementOutcome, measure_refinement
 from .benchmark_table import Results, format_table, lines, plot_reliability
-from .commands import make_folder
 from .console import Progress, say
-from .files import ScanError, staged
+from .files import ScanError, make_folder, staged
 from .processes import fresh_processes
 from .weights import DEFAULT_WEIGHTS, available_weights
 

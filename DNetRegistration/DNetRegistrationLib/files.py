@@ -102,15 +102,15 @@ def staged():
         staging.discard()
 
 
-def make_folder(path) -> Path:
-    """The folder `path`, made where it is missing, with those above it.
+def make_folder(path, parents: bool = False) -> Path:
+    """The folder `path`, made where it is missing; those above it too with `parents`.
 
     Raises:
         ScanError: it cannot be made.
     """
     folder = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise ScanError(f"{folder}: the folder cannot be made ({condensed(error)}); give another one") from error
     return folder

@@ -53,7 +53,7 @@ def run_train(options: Namespace) -> int:
     recipe = _recipe(options)
     with launched(options.device) as processes:
         device = training_device(options.device, processes.local)
-        folder = make_folder(options.output)
+        folder = make_folder(options.output, parents=True)
         network, start = _network(options, processes)
         settings = _settings(options, recipe, start)
         checkpoint = _checkpoint(folder, settings, options.part, processes)
