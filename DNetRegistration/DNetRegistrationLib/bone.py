@@ -62,8 +62,12 @@ class CorticalBone:
     @cached_property
     def depth(self) -> np.ndarray:
         """``(z, y, x)`` float32, how far each voxel within the periosteal surface lies below it, in mm."""
-        padded = np.pad(self.whole, 1)
-        return ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1].astype(np.float32)
+        depth = np.zeros(self.whole.shape, np.float32)
+        if self.whole.any():
+            box = _box(self.whole, np.zeros(3, int))
+            padded = np.pad(self.whole[box], 1)
+            depth[box] = ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1]
+        return depth
 
     def marrow(self, depth: float) -> np.ndarray:
         """``(n, 3)`` indices x, y, z of what lies more than `depth` mm below the bone's surface, not in its cortex."""

@@ -83,7 +83,7 @@ def agree(match: Match, most: int = 4) -> Tensor:
     for transform in transforms[order]:
         if len(chosen) < most and all(_apart(transform, other, fixed) > _APART for other in chosen):
             chosen.append(transform)
-    return torch.stack([_polished(match, transform) for transform in chosen])
+    return _polished(match, torch.stack(chosen))
 
 
 def fit(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def fit(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
     """
     weight = weight / weight.sum(-1, keepdim=True)
     middle, arrival = weight @ fixed, weight @ moving
-    spread = torch.einsum("...n,ni,nj->...ij", weight, moving, fixed)
+    spread = (weight @ (moving[:, :, None] * fixed[:, None]).flatten(1)).unflatten(-1, (3, 3))
     rotation = rigid.nearest_rotation(spread - arrival[..., :, None] * middle[..., None, :])
     return rigid.rigid(rotation, arrival - (rotation @ middle[..., None])[..., 0])
 
@@ -112,14 +112,14 @@ def _support(match: Match, transforms: Tensor) -> Tensor:
     return (1 - (_residual(match, transforms) / _EXPLAINED) ** 2).clamp(min=0) ** 2
 
 
-def _polished(match: Match, transform: Tensor) -> Tensor:
-    """Robust least squares with ever sharper Geman-McClure weights."""
+def _polished(match: Match, transforms: Tensor) -> Tensor:
+    """Robust least squares with ever sharper Geman-McClure weights, from each of ``(h, 4, 4)`` transforms."""
     scale = _EXPLAINED
     for _ in range(_POLISH):
         scale = max(_SHARPEST, 0.8 * scale)
-        residual = _residual(match, transform)
-        transform = fit(match.fixed, match.moving, match.weight / (1 + (residual / scale) ** 2) ** 2)
-    return transform
+        residual = _residual(match, transforms)
+        transforms = fit(match.fixed, match.moving, match.weight / (1 + (residual / scale) ** 2) ** 2)
+    return transforms
 
 
 def _apart(first: Tensor, second: Tensor, points: Tensor) -> float:

@@ -59,18 +59,25 @@ class PairFeatures(nn.Module):
 
     def forward(self, tokens: Tokens) -> list[Tensor]:
         """Biases ``(b, heads, n, n)``, one for each round; nobody looks at tokens that are not valid."""
-        apart = tokens.positions[:, None] - tokens.positions[:, :, None]  # [.., i, j]: from i to j
-        distance = apart.norm(dim=-1, keepdim=True)
-        line = apart / (distance + 1e-3)
+        positions, directions = tokens.positions, tokens.directions
+        # All that follows is products of matrices rather than of vectors for every pair: the line from i to j is
+        # p_j - p_i, and (n_i x n_j) . (p_j - p_i) = n_i . (n_j x p_j) + n_j . (n_i x p_i).
+        distance = distances(positions, positions)[..., None]
         centers = torch.linspace(0, _FARTHEST, _RADII, device=distance.device)
         radial = torch.exp(-0.5 * ((distance - centers) * (_RADII / _FARTHEST)) ** 2)
-        directions = tokens.directions
-        here = (line[:, :, :, None] * directions[:, :, None]).sum(-1)
-        there = (line[:, :, :, None] * directions[:, None]).sum(-1)
-        between = (directions[:, :, None] * directions[:, None]).sum(-1)
+        normals = directions.transpose(1, 2)  # (b, 2, n, 3)
+        places = positions[:, None]
+        along = normals @ places.mT  # [.., i, j]: n_i . p_j
+        own = (normals * places).sum(-1, keepdim=True)
         # The one number that tells left from right.
-        handed = (torch.linalg.cross(directions[:, :, None], directions[:, None]) * line[:, :, :, None]).sum(-1)
-        hidden = self.first(torch.cat((radial, here, there, between, handed), -1)).relu_()
+        moment = torch.linalg.cross(normals, places.expand_as(normals))
+        handed = normals @ moment.mT
+        # Of a token with itself there is no line, and what rounding leaves of it is nothing.
+        per_length = (distance > 0) / (distance + 1e-3)
+        lined = torch.cat((along - own, own.mT - along.mT), 1).movedim(1, -1) * per_length
+        handed = (handed + handed.mT).movedim(1, -1) * per_length
+        between = (normals @ normals.mT).movedim(1, -1)
+        hidden = self.first(torch.cat((radial, lined, between, handed), -1)).relu_()
         biases = self.second(hidden).permute(0, 3, 1, 2) + _hidden(tokens.valid)[:, None, None]
         return list(biases.unflatten(1, (_ROUNDS, _HEADS)).unbind(1))
 

@@ -344,9 +344,11 @@ def canonical_cube(levels: list[BoneImage], place: BonePlace, spacing: float) ->
     level = max(fine, key=lambda level: level.spacing.min(), default=levels[0])
     cube = CanonicalCube(torch.empty(CUBE_SIZE, CUBE_SIZE, CUBE_SIZE), torch.empty(0), place.center, spacing)
     to_index = np.linalg.inv(level.affine) @ cube.affine
-    axis = torch.arange(CUBE_SIZE, dtype=torch.float64)
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")[::-1], dim=-1).view(-1, 3)
-    index = grid @ torch.from_numpy(to_index[:3, :3].T) + torch.from_numpy(to_index[:3, 3])
+    # Shares of each index axis, summed over the grid.
+    axis = torch.arange(CUBE_SIZE, dtype=torch.float64)[:, None]
+    x, y, z = (axis * column for column in torch.from_numpy(to_index[:3, :3].T.copy()))
+    index = (z + torch.from_numpy(to_index[:3, 3]))[:, None, None] + y[:, None] + x
+    index = index.view(-1, 3)
     values, inside = sample_linear(level.values, index.float().to(device), level.inside, finite=True)
     shape = (CUBE_SIZE,) * 3
     return CanonicalCube(values.view(shape), inside.view(shape), place.center, spacing)

@@ -151,10 +151,11 @@ _FAST = Recipe(
     bones=400,
 )
 
-# A descriptor that does not change under rotation needs no curriculum, and few pairs.
+# A descriptor that does not change under rotation needs no curriculum, and few pairs: from 100 to 300 iterations the
+# errors on unseen bones fell by a tenth.
 _FAST_EQUIVARIANT = replace(
-    _FAST, loss="own", both_directions=False, iterations=2_000, batch=16, average=0.99, precision="float32",
-    first_angle=180.0, widening=0.0, bones=200,
+    _FAST, loss="own", both_directions=False, iterations=300, batch=16, average=0.99, precision="float32",
+    first_angle=180.0, widening=0.0, bones=112,
 )  # fmt: skip
 
 RECIPES = ("paper", "fast")
