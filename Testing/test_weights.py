@@ -264,3 +264,16 @@ def test_a_failed_save_leaves_the_old_pair(saved, monkeypatch):
         save_weights(fresh(seed=1), saved, {})
     assert (saved.read_bytes(), saved.with_suffix(".json").read_bytes()) == before
     assert sorted(p.name for p in saved.parent.iterdir()) == ["mine.json", "mine.pt"]
+
+
+def test_what_ships():
+    """The default network is there, small, and its card says where it comes from and how well it does."""
+    assert weights.DEFAULT_WEIGHTS in available_weights()
+    for name in available_weights():
+        loaded = load_weights(name)
+        assert loaded.network.name == loaded.card["network"] == name
+        for key in ("recipe", "bank", "seed", "iterations", "device", "command", "go_on", "validation"):
+            assert loaded.card[key] or key == "seed", key
+        assert all(parameter.isfinite().all() for parameter in loaded.network.parameters())
+    assert (weights.FOLDER / "equivariant.pt").stat().st_size <= 3e6
+    assert sum(path.stat().st_size for path in weights.FOLDER.iterdir()) <= 15e6
