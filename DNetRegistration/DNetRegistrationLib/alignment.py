@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -237,10 +238,8 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = request.fixed, request.moving
-        scales = []
-        for volume, threshold, mask in zip(volumes, request.thresholds, request.masks, strict=True):
-            watch.check()
-            scales.append(find_bone_scale(volume, threshold, mask))
+        scales = _of_both(find_bone_scale, volumes, request.thresholds, request.masks)
+        watch.check()
         natives = [
             native_scan(volume, scale, mask, device)
             for volume, scale, mask in zip(volumes, scales, request.masks, strict=True)
@@ -249,15 +248,13 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         for scan, volume in zip((fixed, moving), volumes, strict=True):
             _check_edges(scan, volume)
     with watch.stage("verify"):
-        bones = []
-        for volume, scale, mask in zip(volumes, scales, request.masks, strict=True):
-            watch.tell(0.15, "Outlining the cortices")
-            bone = cortical_bone(volume, scale.threshold, fixed.cube.spacing, mask)
-            watch.check()
-            # Computed on first use and kept: here, cancelling is looked for before and after.
-            _ = bone.depth
-            bones.append(bone)
-    pair = _Pair(fixed, moving, (bones[0], bones[1]))
+        watch.tell(0.15, "Outlining the cortices")
+        thresholds = [scale.threshold for scale in scales]
+        bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, request.masks)
+        watch.check()
+        # Computed on first use and kept: here, cancelling is looked for before and after.
+        _of_both(lambda bone: bone.depth, bones)
+    pair = _Pair(fixed, moving, bones)
     answer = _best_answer(pair, request, watch)
     if watch.network_ran and answer.hypothesis == "search":
         watch.warnings.append("The network's proposals did not verify; the search over all rotations found this pose.")
@@ -294,6 +291,13 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
         working_spacing=fixed.cube.spacing,
         mirrored=mirrored,
     )
+
+
+def _of_both(function: Callable, *arguments: Iterable) -> tuple:
+    """What a function of NumPy and SciPy gives for the fixed and for the moving scan, each in a thread of its own."""
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(function, *arguments)
+    return first, second
 
 
 def _best_answer(pair: _Pair, request: _Request, watch: _Watch) -> _Answer:

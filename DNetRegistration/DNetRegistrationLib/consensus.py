@@ -79,11 +79,14 @@ def agree(match: Match, most: int = 4) -> Tensor:
     for _ in range(2):
         transforms = fit(fixed, moving, _support(match, transforms) * weight + 1e-9)
     order = (_support(match, transforms) @ weight).argsort(descending=True, stable=True)
-    chosen: list[Tensor] = []
-    for transform in transforms[order]:
-        if len(chosen) < most and all(_apart(transform, other, fixed) > _APART for other in chosen):
-            chosen.append(transform)
-    return _polished(match, torch.stack(chosen))
+    transforms = transforms[order]
+    arrived = rigid.apply(transforms, fixed)
+    chosen: list[int] = []
+    left = torch.ones(len(transforms), dtype=torch.bool)
+    while len(chosen) < most and left.any():
+        chosen.append(int(left.nonzero()[0]))
+        left &= (arrived - arrived[chosen[-1]]).norm(dim=-1).mean(-1) > _APART
+    return _polished(match, transforms[chosen])
 
 
 def fit(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
@@ -120,7 +123,3 @@ def _polished(match: Match, transforms: Tensor) -> Tensor:
         residual = _residual(match, transforms)
         transforms = fit(match.fixed, match.moving, match.weight / (1 + (residual / scale) ** 2) ** 2)
     return transforms
-
-
-def _apart(first: Tensor, second: Tensor, points: Tensor) -> float:
-    return float((rigid.apply(first, points) - rigid.apply(second, points)).norm(dim=-1).mean())
