@@ -21,7 +21,7 @@ from .preprocessing import PreparedScan, native_scan, pool_image, prepare
 from .proposal import propose
 from .refinement import Refined, distance, edge_template, gauss_newton, resolutions
 from .refinement import refine as refine_pose
-from .search import FAST, FINE, THOROUGH, cube_image, search
+from .search import FAST, FINE, THOROUGH, cube_image, distinct_indices, search
 from .similarity import overlap_correlation
 from .threshold import find_bone_scale
 from .verification import DETERMINED, Verdict, verify
@@ -32,6 +32,8 @@ HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "non
 STAGES = ("preprocess", "dnet", "search", "refine", "verify")
 # Fewer edge voxels than this do not fix a pose.
 LEAST_EDGES = 27
+# Poses of one hypothesis that are verified at most, until one is accepted.
+VERIFIED = 4
 
 
 class AlignmentCancelled(Exception):
@@ -306,15 +308,19 @@ def _best_answer(pair: _Pair, request: _Request, watch: _Watch) -> _Answer:
     for hypothesis, poses in _hypotheses(pair.fixed, pair.moving, request, watch):
         if len(poses) == 0:
             continue
+        watch.tell(0.6, "Refining")
         with watch.stage("refine"):
-            watch.tell(0.6, "Refining")
-            refined = _refined(pair.fixed, pair.moving, poses, request.refine, watch.check)
-        with watch.stage("verify"):
-            answer = _Answer(hypothesis, refined, pair.verify(refined))
-        if best is None or answer.verdict.confidence > best.verdict.confidence:
-            best = answer
-        if best.verdict.accepted:
-            break
+            ranked = _ranked(pair.fixed, pair.moving, poses, request.refine, watch.check)
+        # What agrees most in a small overlap may be wrong and the next one right: verification tells.
+        for pose in ranked:
+            with watch.stage("refine"):
+                refined = _refined(pair.fixed, pair.moving, pose, request.refine, watch.check)
+            with watch.stage("verify"):
+                answer = _Answer(hypothesis, refined, pair.verify(refined))
+            if best is None or answer.verdict.confidence > best.verdict.confidence:
+                best = answer
+            if best.verdict.accepted:
+                return best
     if best is None:
         raise ScanError('the network proposed no pose for these scans; use hypotheses="search" or "auto"')
     return best
@@ -345,24 +351,26 @@ def _hypotheses(
         yield "search", poses
 
 
-def _refined(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, how: str, check: Callable[[], None]) -> Refined:
-    """The best of some poses, refined at the working spacing; with "none", judged by where refinement would lead."""
+def _ranked(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, how: str, check: Callable[[], None]) -> Tensor:
+    """The few distinct poses that agree best, best first, nearly refined; with "none" the best as it is."""
     first, second = fixed.levels[-1], moving.levels[-1]
-
-    def step_check(_fraction: float) -> None:
-        check()
-
     if how == "none":
-        pose = poses[int(overlap_correlation(first, second, poses).argmax())]
-        led = refine_pose(fixed, moving, pose, native=False, check=step_check)
-        return Refined(pose, led.disagreement + distance(pose, led.pose, fixed.place), led.spacing)
+        return poses[overlap_correlation(first, second, poses).argmax()][None]
     for factor in (2, 1):
         level = pool_image(second, factor)
         template = edge_template(pool_image(first, factor), 4000 * (3 - factor))
         tolerance = 0.02 * fixed.cube.spacing
         poses = gauss_newton(template, level, poses, 10, tolerance=tolerance, check=check).transforms
-    pose = poses[int(overlap_correlation(first, second, poses).argmax())]
-    return refine_pose(fixed, moving, pose, native=False, check=step_check)
+    scores = overlap_correlation(first, second, poses)
+    return poses[distinct_indices(poses, scores, VERIFIED, fixed.place.center, shift=fixed.cube.spacing)]
+
+
+def _refined(fixed: PreparedScan, moving: PreparedScan, pose: Tensor, how: str, check: Callable[[], None]) -> Refined:
+    """A pose refined at the working spacing; with "none" as it is, judged by where refinement would lead."""
+    led = refine_pose(fixed, moving, pose, native=False, check=lambda fraction: check())
+    if how == "none":
+        return Refined(pose, led.disagreement + distance(pose, led.pose, fixed.place), led.spacing)
+    return led
 
 
 def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
@@ -387,8 +395,10 @@ def _mirrored(pair: _Pair, watch: _Watch) -> bool:
     image = pair.moving.mirrored()
     plan = FAST if pair.fixed.has_outline and pair.moving.has_outline else FINE
     poses, _ = search(pair.fixed.cube, image.cube, plan, watch.within(0.75, 0.9, "Trying the mirror image"))
-    refined = _refined(pair.fixed, image, poses, "working", watch.check)
-    return _Pair(pair.fixed, image, (pair.bones[0], pair.bones[1].mirrored())).verify(refined).accepted
+    mirrored = _Pair(pair.fixed, image, (pair.bones[0], pair.bones[1].mirrored()))
+    ranked = _ranked(pair.fixed, image, poses, "working", watch.check)
+    refined = (_refined(pair.fixed, image, pose, "working", watch.check) for pose in ranked)
+    return any(mirrored.verify(one).accepted for one in refined)
 
 
 def _sentence(answer: _Answer, mirrored: bool) -> str:
