@@ -74,7 +74,9 @@ class Listener:
 @pytest.fixture
 def scans():
     values = np.arange(12**3, dtype=np.int16).reshape(12, 12, 12)
-    return Volume.from_geometry(values, 0.1, name="before & after"), Volume.from_geometry(values, 0.1, name="µCT, day 7")
+    return Volume.from_geometry(values, 0.1, name="before & after"), Volume.from_geometry(
+        values, 0.1, name="µCT, day 7"
+    )
 
 
 def start(scans, tmp_path, program=None, **options):
@@ -292,7 +294,9 @@ def test_a_program_that_cannot_be_started(scans, tmp_path):
         finished=listener.on_finished, temporary=tmp_path,
     )  # fmt: skip
     job.start()
-    assert listener.ended[0].how is How.CRASHED and "/no/such/PythonSlicer: cannot be started" in listener.ended[0].message
+    assert (
+        listener.ended[0].how is How.CRASHED and "/no/such/PythonSlicer: cannot be started" in listener.ended[0].message
+    )
     job.cancel()
     assert len(listener.ended) == 1 and not list(tmp_path.iterdir())
 

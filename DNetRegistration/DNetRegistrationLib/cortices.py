@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from .averaging import block_means
-from .bone import carry_over, cortical_bone
+from .bone import CorticalBone, carry_over, cortical_bone
+from .files import ScanError, condensed
 from .outputs import FINE
 from .volume import Volume
 
@@ -30,27 +31,32 @@ class Cortices:
     affine: np.ndarray
 
 
-def find_cortices(fixed: Volume, moving: Volume, alignment) -> Cortices:
-    """Segments both scans, and carries the moving cortex to where the alignment puts it.
+def segment(fixed: Volume, moving: Volume, alignment) -> tuple[CorticalBone, CorticalBone]:
+    """The cortical bone of each scan, on its own grid, in voxels of about three eighths of the working spacing.
 
-    The grid is the fixed scan's, averaged over whole blocks to voxels of about three eighths of the working spacing
-    (0.03 mm for a mouse): finer than that the cortex is not segmented, and surfaces of it are slow to show.
+    That is 0.03 mm for a mouse: finer than that the cortex is not segmented, and surfaces of it are slow to show.
 
     Args:
         fixed, moving: the scans.
         alignment: an `Alignment` or a `ReportedAlignment`.
     """
-    fine = FINE * alignment.working_spacing
+    thresholds = alignment.fixed_threshold, alignment.moving_threshold
     still, carried = (
-        cortical_bone(scan, threshold, alignment.working_spacing, resolution=fine)
-        for scan, threshold in ((fixed, alignment.fixed_threshold), (moving, alignment.moving_threshold))
+        cortical_bone(scan, threshold, alignment.working_spacing, resolution=FINE * alignment.working_spacing)
+        for scan, threshold in zip((fixed, moving), thresholds, strict=True)
     )
-    on_fixed = carry_over(carried.cortex, carried.affine, still.affine, still.cortex.shape, alignment.matrix)
-    return Cortices(still.cortex, on_fixed, still.affine)
+    return still, carried
+
+
+def overlay(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> Cortices:
+    """Both cortices on the grid of the fixed one, the moving one carried there by `matrix` (fixed to moving points)."""
+    carried = carry_over(moving.cortex, moving.affine, fixed.affine, fixed.cortex.shape, matrix)
+    return Cortices(fixed.cortex, carried, fixed.affine)
 
 
 def read_cortices(path: str | Path, working_spacing: float) -> Cortices:
-    """The cortices of a ``.seg.nrrd`` that `segmentation.write_segmentation` wrote, on the grid of `find_cortices`.
+    """The cortices of a ``.seg.nrrd`` that `segmentation.write_segmentation` wrote, in voxels as
+    of `segment`.
 
     Args:
         path: the file.
@@ -60,8 +66,6 @@ def read_cortices(path: str | Path, working_spacing: float) -> Cortices:
         ScanError: it cannot be read.
     """
     import SimpleITK as sitk
-
-    from .files import ScanError, condensed
 
     try:
         image = sitk.ReadImage(str(path))

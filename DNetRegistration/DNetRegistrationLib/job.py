@@ -184,6 +184,7 @@ class Job:
     def cancel(self) -> None:
         """Ends the process with all of its children and removes its files; the job ends as cancelled."""
         if not self._over:
+            self._over = True  # first: the end of the process may be told while it is being ended
             self._kill()
             self._finish(How.CANCELLED, None, "Cancelled: nothing was changed.")
 

@@ -156,9 +156,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
     if transform is not None:
         check_transform(transform, *now)
     # Volume to volume, each in its own coordinates: this stays right when the transforms above them are changed.
-    moving_to_fixed = np.linalg.solve(
-        fixed.to_world, np.linalg.solve(FLIP @ alignment.matrix @ FLIP, moving.to_world)
-    )
+    moving_to_fixed = np.linalg.solve(fixed.to_world, np.linalg.solve(FLIP @ alignment.matrix @ FLIP, moving.to_world))
     to_parent = np.linalg.solve(now[1].to_world, now[0].to_world @ moving_to_fixed)
     to_parent[3] = 0, 0, 0, 1
     scene = moving.node.GetScene()
@@ -167,7 +165,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
     with slicer.util.NodeModify(transform):
         transform.SetMatrixTransformToParent(vtkMatrixFromArray(to_parent))
-        transform.SetAndObserveTransformNodeID(_id(now[1].parent))
+        transform.SetAndObserveTransformNodeID(node_id(now[1].parent))
         transform.SetNodeReferenceID(FIXED_ROLE, fixed.node.GetID())
         transform.SetNodeReferenceID(MOVING_ROLE, moving.node.GetID())
         for name, value in ReportedAlignment.of(alignment).to_dict().items():
@@ -185,7 +183,7 @@ def undo(moving) -> bool:
     transform = transform_above(moving)
     if transform is None:
         return False
-    moving.SetAndObserveTransformNodeID(_id(transform.GetParentTransformNode()))
+    moving.SetAndObserveTransformNodeID(node_id(transform.GetParentTransformNode()))
     return True
 
 
@@ -216,9 +214,7 @@ def _rigid_to_world(transform, name: str) -> np.ndarray:
     matrix = _matrix(transform.GetMatrixTransformToWorld)
     rotation = matrix[:3, :3]
     if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4:
-        raise ScanError(
-            f"{above} scales or shears; harden it (Data module, right click) or take the volume out of it"
-        )
+        raise ScanError(f"{above} scales or shears; harden it (Data module, right click) or take the volume out of it")
     if np.linalg.det(rotation) < 0:
         raise ScanError(f"{above} mirrors; harden it (Data module, right click) or take the volume out of it")
     return matrix
@@ -249,5 +245,5 @@ def _matrix(get) -> np.ndarray:
     return arrayFromVTKMatrix(matrix)
 
 
-def _id(node) -> str | None:
+def node_id(node) -> str | None:
     return None if node is None else node.GetID()

@@ -5,18 +5,111 @@ All of it stands where the fixed volume stands, under the same parent transform,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import slicer
 import vtk
-from slicer.util import arrayFromVTKMatrix, vtkMatrixFromArray
+from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from .cortices import Cortices
-from .scene import OUTPUT_ROLES, Placed, _id
+from .files import ScanError, condensed
+from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
 from .segmentation import SEGMENTS
+
+if TYPE_CHECKING:
+    from .cortices import Cortices
+    from .volume import Volume
 
 # White shines through to red, so that both surfaces are seen where they lie on each other.
 FIXED_OPACITY = 0.5
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is to be written beside the transform; None is not wanted.
+
+    Attributes:
+        cortices: of both scans.
+        resampled: ``(z, y, x)``, the moving scan on the fixed scan's grid.
+        subtraction: ``(z, y, x)`` float32, NaN where only one scan looked.
+    """
+
+    cortices: Cortices | None = None
+    resampled: np.ndarray | None = None
+    subtraction: np.ndarray | None = None
+
+    @classmethod
+    def computed(cls, fixed: Volume, moving: Volume, alignment, wanted: Iterable[str], contrast: str) -> Contents:
+        """Worked out here, of what is wanted: "segmentation", "resampled", "subtraction"."""
+        from .cortices import overlay, segment
+        from .subtraction import as_scanned, match_grey_values, resample, subtract
+
+        cortices = resampled = difference = None
+        if {"segmentation", "subtraction"} & set(wanted):
+            bones = segment(fixed, moving, alignment)
+        if "segmentation" in wanted:
+            cortices = overlay(*bones, alignment.matrix)
+        if {"resampled", "subtraction"} & set(wanted):
+            carried = resample(moving, fixed, alignment.matrix)
+        if "resampled" in wanted:
+            resampled = as_scanned(carried, moving).voxels
+        if "subtraction" in wanted:
+            fit = match_grey_values(*bones, alignment.matrix, contrast)
+            difference = subtract(carried, fixed, fit, contrast).voxels
+        return cls(cortices, resampled, difference)
+
+    @classmethod
+    def read(cls, folder: Path, alignment) -> Contents:
+        """What a job left in its folder.
+
+        Raises:
+            ScanError: a file cannot be read.
+        """
+        from .cortices import read_cortices
+        from .job import Job
+
+        paths = [folder / name for name in (Job.SEGMENTATION, Job.RESAMPLED, Job.SUBTRACTION)]
+        cortices = read_cortices(paths[0], alignment.working_spacing) if paths[0].is_file() else None
+        return cls(cortices, *(_read_voxels(path) if path.is_file() else None for path in paths[1:]))
+
+
+def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents):
+    """Writes an alignment into the scene: transform first, then all that `contents` holds, then the metrics.
+
+    Args:
+        fixed, moving: where the volumes stood when they were aligned.
+        alignment: an `Alignment` or a `ReportedAlignment`.
+        nodes: the nodes to write to by name, "transform" and those of `OUTPUT_ROLES`; None, or a node that has left
+            the scene, is that of the earlier alignment or a new one. Metrics are written where "table" is a key.
+        contents: what there is to write.
+
+    Returns:
+        The transform node.
+
+    Raises:
+        ScanError: see `scene.apply_alignment`; nothing is written then.
+    """
+    nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
+    transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
+    title = f"{moving.name} on {fixed.name}"
+    if contents.cortices is not None:
+        node = make_output("segmentation", transform, f"{title}: cortical bone", nodes.get("segmentation"))
+        write_cortices(node, contents.cortices, fixed)
+    if contents.resampled is not None:
+        node = make_output("resampled", transform, f"{title}: resampled", nodes.get("resampled"))
+        write_volume_node(node, contents.resampled, fixed)
+        show_grey_values(node, moving.node)
+    if contents.subtraction is not None:
+        node = make_output("subtraction", transform, f"{title}: subtraction", nodes.get("subtraction"))
+        write_volume_node(node, contents.subtraction, fixed)
+        show_difference(node)
+    if "table" in nodes:
+        write_table(make_output("table", transform, f"{title}: metrics", nodes["table"]), alignment)
+    return transform
 
 
 def make_output(kind: str, transform, name: str, node=None):
@@ -32,9 +125,7 @@ def make_output(kind: str, transform, name: str, node=None):
     scene = transform.GetScene()
     node = node or transform.GetNodeReference(OUTPUT_ROLES[kind])
     if node is None:
-        node = scene.AddNewNodeByClass(
-            classes.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name)
-        )
+        node = scene.AddNewNodeByClass(classes.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name))
     transform.SetNodeReferenceID(OUTPUT_ROLES[kind], node.GetID())
     return node
 
@@ -62,7 +153,7 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> None:
     affine = fixed.to_local(cortices.affine)
     with slicer.util.NodeModify(node):
         node.RemoveClosedSurfaceRepresentation()
-        node.SetAndObserveTransformNodeID(_id(fixed.parent))
+        node.SetAndObserveTransformNodeID(node_id(fixed.parent))
         node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
         for (identifier, name, color), mask in zip(SEGMENTS, (cortices.fixed, cortices.moving), strict=True):
             if segmentation.GetSegment(identifier) is not None:
@@ -130,7 +221,7 @@ def write_volume_node(node, voxels: np.ndarray, fixed: Placed) -> None:
     """
     with slicer.util.NodeModify(node):
         node.SetIJKToRASMatrix(vtkMatrixFromArray(fixed.ijk_to_ras))
-        node.SetAndObserveTransformNodeID(_id(fixed.parent))
+        node.SetAndObserveTransformNodeID(node_id(fixed.parent))
         slicer.util.updateVolumeFromArray(node, voxels)
     node.CreateDefaultDisplayNodes()
 
@@ -180,6 +271,15 @@ def _labelmap(mask: np.ndarray, affine: np.ndarray) -> slicer.vtkOrientedImageDa
     image.GetPointData().SetScalars(numpy_to_vtk(box.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
     image.SetGeometryFromImageToWorldMatrix(vtkMatrixFromArray(affine @ shift))
     return image
+
+
+def _read_voxels(path: Path) -> np.ndarray:
+    import SimpleITK as sitk
+
+    try:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError as error:
+        raise ScanError(f"{path}: cannot be read ({condensed(error)}); align again") from error
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -86,6 +86,21 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
     _check(found)
 
 
+def require_torch(version: Callable[[], str | None] = installed_version) -> None:
+    """Returns when torch is installed; asks nobody, for scripts.
+
+    Raises:
+        TorchUnavailable: it is not, or in part, or too old.
+    """
+    found = version()
+    if found is None:
+        raise TorchUnavailable(
+            "PyTorch is not installed: click Align once in the module D-net Registration, which installs it, or run "
+            f'PythonSlicer -m pip install "torch{REQUIREMENT}"'
+        )
+    _check(found)
+
+
 def _check(version: str) -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if not numbers:
