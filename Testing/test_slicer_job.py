@@ -162,7 +162,7 @@ def test_command(scans, tmp_path):
             "µCT, day 7: found no bone in it",
         ),
         (
-            "import sys; print('dnet-registration: error: A; give the true one with --fixed-spacing (in P)'); sys.exit(2)",
+            "import sys; print('dnet-registration: error: A; give the true one with --fixed-spacing'); sys.exit(2)",
             How.BAD_INPUT,
             "A; correct it in the module Volumes, under Volume Information, Image Spacing (mm)",
         ),
