@@ -1,0 +1,182 @@
+"""A stand-in for the Slicer application, in which a scripted module runs without Slicer.
+
+How to use it, in a test:
+
+    from slicer_host.fixtures import host            # skips where PySide6 or slicer-core are missing
+
+    def test_align(host, tmp_path):
+        module = host.load("DNetRegistration/DNetRegistration.py")   # slicer.modules.dnetregistration
+        widget = host.open("DNetRegistration")       # selects the module: real .ui, setup(), enter()
+        widget.ui.alignButton.click()
+        host.wait_until(lambda: not widget.logic.running, seconds=60)     # runs the event loop
+        host.dialogs.will_answer("Yes")              # the answer to the next question
+        assert host.dialogs.texts == ["..."]         # every message shown
+        host.slice_picture("Red", tmp_path / "red.png")
+        host.widget_picture(widget.parent, tmp_path / "panel.png")
+
+or by hand: `host = slicer_host.start()`. Afterwards `import qt, ctk, slicer, SampleData` work everywhere, with
+`slicer.app`, `slicer.mrmlScene`, `slicer.modules` and `slicer.util` as in Slicer's Python console. Exceptions in slots,
+timers and VTK observers, which Slicer only prints, are printed and kept in `host.errors`; the fixture fails the test
+that leaves one there, or a question of the module for which no answer was queued, or an answer that was never asked for.
+
+What is real: the scene, nodes, logics, storage and displayable managers (slicer-core), `slicer.util`, Qt's widgets and
+event loop, processes. What stands in: PythonQt (`pythonqt`), the `ctk` and `qMRML` widgets, the application object, the
+parameter node wrapper, the scripted module's base classes, translation, packaging, Sample Data. A name the host lacks
+raises AttributeError, as a name that Slicer lacks does; look it up in Slicer's source before adding it.
+
+What it cannot show: how Slicer's own style, docking and DPI scaling make a panel look; rulers, corner annotation and
+mouse interaction in the views; Windows and macOS; Slicer's launcher and its environment; the C++ side of extensions.
+Python threads run freely here and hardly in Slicer, so a module that relies on them proves nothing. Layouts are always
+four-up. Widgets kept by a `.ui` in Slicer may have more properties than the host's; those are refused here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import types
+from pathlib import Path
+
+__all__ = ["Host", "missing_packages", "start"]
+
+_host = None
+
+
+def missing_packages() -> str:
+    """What is not installed of what the host needs, as a phrase, or an empty string."""
+    from importlib.util import find_spec
+
+    needed = {"PySide6": "PySide6-Essentials", "slicer_core": "slicer-core"}
+    return " and ".join(package for name, package in needed.items() if find_spec(name) is None)
+
+
+def start() -> Host:
+    """The one host of this process."""
+    global _host
+    if _host is None:
+        _host = Host()
+    return _host
+
+
+class Host:
+    """The running stand-in: what tests do to it, and what it has recorded."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+        import slicer
+        import slicer.util
+
+        from . import pythonqt
+
+        # Order matters: each of these needs the ones before it.
+        sys.modules["qt"] = pythonqt.qt
+        from . import application, ctk_widgets
+
+        self._home = application.temporary_home()
+        (self._home / "cache").mkdir()
+        slicer.app = application.qSlicerApplication(self._home)
+        sys.modules["ctk"] = ctk_widgets.ctk
+        from . import dialogs, mrml_widgets, python_modules, scene, views
+
+        self.errors = pythonqt.errors
+        self.dialogs = dialogs.dialogs
+        self.installations = python_modules.installations
+        self._scene = scene.make_scene(self._home / "cache")
+        slicer.mrmlScene = self._scene.mrml
+        slicer.modules = types.SimpleNamespace()
+        slicer.selfTests = {}
+        for module in (application, mrml_widgets, views):
+            for name, value in vars(module).items():
+                if isinstance(value, type) and name.startswith(("qSlicer", "qMRML")):
+                    setattr(slicer, name, value)
+        from . import parameter_nodes, scripted_module, ui_loader  # noqa: F401
+
+        slicer.qSlicerScriptedLoadableModule = scripted_module.qSlicerScriptedLoadableModule
+        slicer.qSlicerScriptedLoadableModuleWidget = scripted_module.qSlicerScriptedLoadableModuleWidget
+        for name, module in {
+            "ScriptedLoadableModule": scripted_module.module,
+            "parameterNodeWrapper": parameter_nodes.module,
+            "i18n": python_modules.i18n,
+            "packaging": python_modules.packaging,
+        }.items():
+            sys.modules[f"slicer.{name}"] = module
+            setattr(slicer, name, module)
+        sys.modules["SampleData"] = python_modules.sample_data
+        slicer.app._start(self._scene)
+        for name, logic in self._scene.module_logics.items():
+            module = application.qSlicerCoreModule(name, logic)
+            slicer.app.moduleManager()._modules[name] = module
+            setattr(slicer.modules, name.lower(), module)
+        self._built_in = dict(vars(slicer.modules))
+        self._scripted_module = scripted_module
+        self.slice_picture = views.slice_picture
+        self.three_d_picture = views.three_d_picture
+        self.widget_picture = views.widget_picture
+        self._excepthook = sys.excepthook
+        sys.excepthook = pythonqt.record_error
+
+    def load(self, path: str | Path):
+        """Load a scripted module from its file; returns what `slicer.modules.<name>` is."""
+        return self._scripted_module.load_module(path)
+
+    def open(self, name: str):
+        """Select a module as the user does, and return its widget (the Python class)."""
+        import slicer.util
+
+        slicer.util.selectModule(name)
+        return slicer.util.getModuleWidget(name)
+
+    def process_events(self, seconds: float = 0.0) -> None:
+        """Run the event loop, for a while if asked."""
+        from PySide6 import QtCore
+
+        end = time.monotonic() + seconds
+        while True:
+            QtCore.QCoreApplication.processEvents()
+            QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.005)
+
+    def wait_until(self, condition, seconds: float = 30.0) -> None:
+        """Run the event loop until the condition holds; AssertionError if it does not within the time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"did not happen within {seconds} s; errors so far: {self.errors}")
+            self.process_events(0.01)
+
+    def close_scene(self) -> None:
+        """File > Close Scene."""
+        import slicer
+
+        slicer.mrmlScene.Clear(False)
+
+    def set_main_window(self, shown: bool) -> None:
+        """With False, as under `--no-main-window`: messages are only logged and no module can be selected."""
+        from PySide6 import QtCore
+
+        import slicer
+
+        window = slicer.app._main_window
+        QtCore.QObject.setObjectName(window, "qSlicerMainWindow" if shown else "absent")
+
+    def reset(self) -> None:
+        """Back to an empty scene without loaded modules, recorded dialogs and errors."""
+        import slicer
+
+        from . import scene
+
+        for name, module in list(slicer.app.moduleManager()._modules.items()):
+            if isinstance(module, slicer.qSlicerScriptedLoadableModule):
+                self._scripted_module.unload_module(name)
+        self.process_events()
+        self.set_main_window(True)
+        scene.restore(self._scene)
+        vars(slicer.modules).clear()
+        vars(slicer.modules).update(self._built_in)
+        slicer.app._testing = False
+        self.dialogs.clear()
+        self.installations.clear()
+        self.errors.clear()

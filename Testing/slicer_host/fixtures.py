@@ -1,0 +1,29 @@
+"""The pytest fixture `host`. Import it in a test file that needs it: `from slicer_host.fixtures import host`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import slicer_host
+
+
+@pytest.fixture
+def host():
+    """The stand-in for Slicer, empty; fails the test that leaves an error, a surprise question or an unused answer."""
+    missing = slicer_host.missing_packages()
+    if missing:
+        pytest.skip(f"the stand-in for Slicer needs {missing}, which pip cannot find for every Python and platform")
+    running = slicer_host.start()
+    running.reset()
+    yield running
+    running.process_events()
+    errors, unused = list(running.errors), running.dialogs.unused_answers
+    running.reset()
+    if errors:
+        raise AssertionError(f"errors that Slicer would only print: {errors!r}") from errors[0]
+    assert not unused, f"answers that no question asked for: {unused}"
