@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import slicer
+import slicer.util
 import vtk
 
 SLICE_VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}  # as in Slicer's default layouts
@@ -31,7 +32,6 @@ class Scene:
     module_logics: dict[str, object] = field(default_factory=dict)
     slice_logics: dict[str, object] = field(default_factory=dict)
     view_logic: object = None
-    singletons: set[str] = field(default_factory=set)
 
 
 def make_scene(cache: Path) -> Scene:
@@ -71,20 +71,14 @@ def make_scene(cache: Path) -> Scene:
 
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(mrml, True)
     add_views(made)
-    made.singletons = _singletons(mrml)
     return made
-
-
-def _singletons(mrml) -> set[str]:
-    nodes = (mrml.GetNthNode(i) for i in range(mrml.GetNumberOfNodes()))
-    return {node.GetID() for node in nodes if node.GetSingletonTag()}
 
 
 def restore(scene: Scene) -> None:
     """Close the scene and take away the parameter nodes that survive that; views as they were at first."""
     scene.mrml.Clear(False)
-    for node_id in _singletons(scene.mrml) - scene.singletons:
-        scene.mrml.RemoveNode(scene.mrml.GetNodeByID(node_id))
+    for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode", scene.mrml):
+        scene.mrml.RemoveNode(node)
     for name, logic in scene.slice_logics.items():
         node, composite = logic.GetSliceNode(), logic.GetSliceCompositeNode()
         node.SetOrientation(SLICE_VIEWS[name])
@@ -119,6 +113,6 @@ def add_views(scene: Scene) -> None:
     scene.view_logic = slicer.vtkMRMLViewLogic()
     scene.view_logic.SetMRMLApplicationLogic(scene.application_logic)
     scene.view_logic.SetMRMLScene(scene.mrml)
-    view = scene.view_logic.AddViewNode("1")
-    view.SetMappedInLayout(1)
+    scene.view_logic.SetName("1")  # by which it finds its node again when the scene was closed
+    scene.view_logic.AddViewNode("1").SetMappedInLayout(1)
     scene.application_logic.GetViewLogics().AddItem(scene.view_logic)
