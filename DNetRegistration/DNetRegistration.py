@@ -140,7 +140,7 @@ class DNetRegistrationParameterNode:
     """What the panel holds; saved with the scene.
 
     Thresholds are in the grey values of each volume, and count unless `automaticThreshold`; `workingSpacing` is in mm,
-    0 for automatic; `weights` is the name of shipped weights or a path, empty for the default.
+    0 for automatic; `weights` is the name of shipped weights, empty for the default, or ``file:`` and a path.
     """
 
     fixedVolume: vtkMRMLScalarVolumeNode
@@ -174,6 +174,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updating = False
         self._message = None  # (kind, text, details) of what has just happened, before what the transform says
         self._pair = (None, None)  # IDs of the volumes that the panel was last brought up to date with
+        self._observed = None
         self._previews = {}
         self._deviceProcess = None
 
@@ -224,10 +225,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self) -> None:
         """The user goes to another module; a running alignment goes on."""
         self._hideOutlines()
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._disconnectParameterNode()
 
     def onSceneStartClose(self, caller, event) -> None:
         """The scene is about to be closed: the alignment of its volumes ends."""
@@ -254,16 +252,20 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setParameterNode(self, parameterNode) -> None:
         """Connects the panel to a parameter node, or to none."""
-        if self._parameterNode:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._disconnectParameterNode()
         self._parameterNode = parameterNode
-        self._parameterNodeGuiTag = None
         self._pair = (None, None)
+        self._observeMoving(None)
         if parameterNode:
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
+
+    def _disconnectParameterNode(self) -> None:
+        if self._parameterNodeGuiTag is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNodeGuiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
 
     # What the user does
 
@@ -303,8 +305,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Shipped weights, or a file."""
         if self._parameterNode and not self._updating:
             name = self.ui.weightsSelector.itemData(self.ui.weightsSelector.currentIndex)
-            # "file:" stands for a file that has not been chosen yet.
-            self._parameterNode.weights = name or f"file:{self.ui.weightsPath.currentPath}"
+            # "file:" alone stands for a file that has not been chosen yet.
+            self._parameterNode.weights = name + (self.ui.weightsPath.currentPath if name == "file:" else "")
 
     def onDeviceChanged(self, index: int) -> None:
         if self._parameterNode and not self._updating and index >= 0:
@@ -344,7 +346,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.job.cancel()
 
     def _onProgress(self, fraction: float, stage: str) -> None:
-        self.ui.statusLabel.text = stage
+        self.ui.statusLabel.text = stage[:1].upper() + stage[1:]
         self.ui.progressBar.value = round(100 * fraction)
 
     def _onFinished(self, ended: Ended) -> None:
@@ -397,7 +399,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _matchPair(self) -> None:
         """Selects what belongs to the pair of volumes, when that has changed."""
-        from DNetRegistrationLib.scene import find_transform
+        from DNetRegistrationLib.scene import alignment_of, find_transform
         from DNetRegistrationLib.scene_outputs import outputs_of
 
         parameters = self._parameterNode
@@ -405,21 +407,16 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pair = tuple(volume.GetID() if volume else None for volume in volumes)
         if pair == self._pair:
             return
-        restored, before, self._pair = self._pair == (None, None), self._pair, pair
-        if not restored:
+        if all(volumes) and self._pair != (None, None):  # what is said of a volume that is gone stays
             self._message = None
-        for index, event in ((1, slicer.vtkMRMLTransformableNode.TransformModifiedEvent),):
-            old = slicer.mrmlScene.GetNodeByID(before[index]) if before[index] else None
-            if old is not None and self.hasObserver(old, event, self._update):
-                self.removeObserver(old, event, self._update)
-            if volumes[index] is not None and not self.hasObserver(volumes[index], event, self._update):
-                self.addObserver(volumes[index], event, self._update)
+        self._pair = pair
+        self._observeMoving(volumes[1])
         # Outputs of another pair would be written over.
         known = find_transform(*volumes) if all(volumes) else None
         selected = parameters.transform
         if known is not None and selected is not known:
             outputs = outputs_of(known)
-        elif selected is not None and known is None and outputs_of(selected):
+        elif known is None and alignment_of(selected) is not None:
             outputs = {}
         else:
             return
@@ -427,6 +424,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.transform = known
             for name in OUTPUTS[1:]:
                 setattr(parameters, name, outputs.get(name))
+
+    def _observeMoving(self, volume) -> None:
+        """Follows what the moving volume stands under, for Undo; `volume` may be None."""
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        if self._observed is not None:
+            self.removeObserver(self._observed, event, self._update)
+        self._observed = volume
+        if volume is not None:
+            self.addObserver(volume, event, self._update)
 
     def _updateButtons(self) -> None:
         running, why = self.job is not None, self._whyNot()
@@ -567,7 +573,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _fillChoices(self) -> None:
         for name in available_weights():
             self.ui.weightsSelector.addItem(_("{name} (ships with the module)").format(name=name), name)
-        self.ui.weightsSelector.addItem(_("From a file"), "")
+        self.ui.weightsSelector.addItem(_("From a file"), "file:")
         self.ui.weightsPath.filters = ctk.ctkPathLineEdit.Files
         self.ui.deviceSelector.addItem(_("Automatic"), "auto")
         self.ui.deviceSelector.addItem(_("CPU"), "cpu")
@@ -586,7 +592,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         selector, name = self.ui.weightsSelector, parameters.weights
         file = name.removeprefix("file:") if name.startswith("file:") else None
-        index = selector.findData("") if file is not None else max(0, selector.findData(name))
+        index = selector.findData("file:") if file is not None else max(0, selector.findData(name))
         with signalsBlocked(selector, self.ui.weightsPath):
             selector.currentIndex = index
             if file is not None and file != self.ui.weightsPath.currentPath:
@@ -620,7 +626,7 @@ def resultText(alignment) -> str:
 
     x, y, z = alignment.translation_mm
     lines = [
-        _("Overlap of cortical bone (Dice): {before} before, {after} aligned").format(
+        _("Dice of the cortices: {before} before, {after} after").format(
             before=number(alignment.dice_before, ".3f"), after=number(alignment.dice, ".3f")
         ),
         _("Confidence: {percent} % that the mean error is below {voxel} µm").format(
@@ -635,7 +641,7 @@ def resultText(alignment) -> str:
             path={"dnet": _("the network"), "search": _("the search over all rotations")}.get(
                 alignment.hypothesis, alignment.hypothesis
             ),
-            device=alignment.device,
+            device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
             seconds=number(alignment.seconds.get("total"), ".1f"),
         ),
         *alignment.warnings,
@@ -819,8 +825,13 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
     def undo(self, movingNode) -> bool:
         """Puts a moving volume back where it was before it was aligned; false where it is not aligned."""
         from DNetRegistrationLib.scene import undo
+        from DNetRegistrationLib.scene_outputs import hide_cortices
 
-        return undo(movingNode)
+        transform = movingNode.GetParentTransformNode()
+        undone = undo(movingNode)
+        if undone:
+            hide_cortices(transform)
+        return undone
 
     def findDevices(self, found):
         """Looks for the devices that can align, in the background; `found` is called with names and labels."""

@@ -1,7 +1,7 @@
 """A `job.Launch` by Qt: a process whose output and end arrive as events of the application's own loop.
 
-Qt rather than ``slicer.util.launchConsoleProcess``: that reads with a Python thread, which in Slicer advances only while
-the main thread is in Python, and it can be left unblocked only from Slicer 5.12 on.
+Qt rather than ``slicer.util.launchConsoleProcess``: that reads with a Python thread, which in Slicer advances only
+while the main thread is in Python, and it can be left unblocked only from Slicer 5.12 on.
 """
 
 from __future__ import annotations

@@ -95,20 +95,19 @@ def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents
     """
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
     transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
-    title = f"{moving.name} on {fixed.name}"
     if contents.cortices is not None:
-        node = make_output("segmentation", transform, f"{title}: cortical bone", nodes.get("segmentation"))
+        node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
         write_cortices(node, contents.cortices, fixed)
     if contents.resampled is not None:
-        node = make_output("resampled", transform, f"{title}: resampled", nodes.get("resampled"))
+        node = make_output("resampled", transform, f"{moving.name} resampled", nodes.get("resampled"))
         write_volume_node(node, contents.resampled, fixed)
         show_grey_values(node, moving.node)
     if contents.subtraction is not None:
-        node = make_output("subtraction", transform, f"{title}: subtraction", nodes.get("subtraction"))
+        node = make_output("subtraction", transform, f"{moving.name} subtraction", nodes.get("subtraction"))
         write_volume_node(node, contents.subtraction, fixed)
         show_difference(node)
     if "table" in nodes:
-        write_table(make_output("table", transform, f"{title}: metrics", nodes["table"]), alignment)
+        write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
     return transform
 
 
@@ -172,6 +171,13 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> None:
         display.SetVisibility2DOutline(True)
         display.SetSegmentOpacity3D(SEGMENTS[0][0], FIXED_OPACITY)
     node.GetDisplayNode().SetVisibility(True)
+
+
+def hide_cortices(transform) -> None:
+    """Hides the cortices of an alignment, which show the moving bone where it no longer is."""
+    node = outputs_of(transform).get("segmentation")
+    if node is not None and node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetVisibility(False)
 
 
 def write_table(node, alignment) -> None:
