@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from slicer_host.fixtures import host  # noqa: F401
 
-MODULE = '''
+MODULE = """
 import pathlib
 import sys
 from typing import Annotated, Optional
@@ -107,7 +108,7 @@ class TinyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 class TinyLogic(ScriptedLoadableModuleLogic):
     def twice(self, value):
         return 2 * value
-'''
+"""
 
 UI = """<?xml version="1.0" encoding="UTF-8"?>
 <ui version="4.0">
@@ -118,10 +119,14 @@ UI = """<?xml version="1.0" encoding="UTF-8"?>
     <widget class="ctkCollapsibleButton" name="inputsButton">
      <property name="text"><string>Inputs</string></property>
      <layout class="QFormLayout" name="formLayout">
-      <item row="0" column="0"><widget class="QLabel" name="label"><property name="text"><string>Volume:</string></property></widget></item>
+      <item row="0" column="0">
+       <widget class="QLabel" name="label"><property name="text"><string>Volume:</string></property></widget>
+      </item>
       <item row="0" column="1">
        <widget class="qMRMLNodeComboBox" name="inputSelector">
-        <property name="nodeTypes"><stringlist notr="true"><string>vtkMRMLScalarVolumeNode</string></stringlist></property>
+        <property name="nodeTypes">
+         <stringlist notr="true"><string>vtkMRMLScalarVolumeNode</string></stringlist>
+        </property>
         <property name="showChildNodeTypes"><bool>false</bool></property>
         <property name="addEnabled"><bool>false</bool></property>
         <property name="removeEnabled"><bool>false</bool></property>
@@ -131,7 +136,9 @@ UI = """<?xml version="1.0" encoding="UTF-8"?>
       </item>
       <item row="1" column="1">
        <widget class="qMRMLNodeComboBox" name="outputSelector">
-        <property name="nodeTypes"><stringlist notr="true"><string>vtkMRMLLinearTransformNode</string></stringlist></property>
+        <property name="nodeTypes">
+         <stringlist notr="true"><string>vtkMRMLLinearTransformNode</string></stringlist>
+        </property>
         <property name="baseName"><string>Alignment</string></property>
         <property name="noneEnabled"><bool>true</bool></property>
         <property name="SlicerParameterName" stdset="0"><string>outputTransform</string></property>
@@ -161,7 +168,9 @@ UI = """<?xml version="1.0" encoding="UTF-8"?>
      </layout>
     </widget>
    </item>
-   <item><widget class="QPushButton" name="applyButton"><property name="text"><string>Apply</string></property></widget></item>
+   <item>
+    <widget class="QPushButton" name="applyButton"><property name="text"><string>Apply</string></property></widget>
+   </item>
   </layout>
  </widget>
  <customwidgets/>
@@ -316,7 +325,10 @@ def test_console_process_streams_while_the_event_loop_runs(host):  # noqa: F811
     code = "import sys, time\nfor i in range(3):\n    print(i, flush=True); time.sleep(0.1)\nsys.exit(5)"
     lines, ends = [], []
     slicer.util.launchConsoleProcess(
-        [shutil.which("PythonSlicer"), "-c", code], blocking=False, logCallback=lines.append, completedCallback=ends.append
+        [shutil.which("PythonSlicer"), "-c", code],
+        blocking=False,
+        logCallback=lines.append,
+        completedCallback=ends.append,
     )
     assert lines == []  # it does not block
     host.wait_until(lambda: ends, 20)
@@ -347,6 +359,10 @@ def test_refuses_what_pythonqt_refuses(host, tmp_path):  # noqa: F811
         button.colour  # noqa: B018
     with pytest.raises(TypeError):
         button.text()
+    with pytest.raises(TypeError, match="keyword"):
+        qt.QPushButton("x", parent=None)
+    with pytest.raises(TypeError, match="keyword"):
+        button.setText(text="y")
     with pytest.raises(ValueError, match="does not exist"):
         button.connect("pressed(int)", print)
     with pytest.raises(AttributeError):
@@ -445,6 +461,64 @@ def test_widget_picture_is_the_panel(host, tiny, tmp_path):  # noqa: F811
     picture = np.asarray(Image.open(path).convert("L"))
     assert picture.shape[1] == 420 and picture.std() > 5
     tiny.ui.inputsButton.collapsed = True
-    assert not tiny.ui.applyButton.isHidden() and tiny.ui.inputSelector.isHidden()
+    assert tiny.ui.applyButton.isVisible() and not tiny.ui.inputSelector.isVisible()
+    tiny.ui.invertBox.setVisible(False)
+    tiny.ui.inputSelector.setVisible(True)  # not yet: its section is closed
+    assert not tiny.ui.inputSelector.isVisible()
     smaller = np.asarray(Image.open(host.widget_picture(tiny.parent, tmp_path / "closed.png", width=420)))
     assert smaller.shape[0] < picture.shape[0]
+    tiny.ui.inputsButton.collapsed = False
+    assert tiny.ui.inputSelector.isVisible() and not tiny.ui.invertBox.isVisible()
+
+
+def test_dark_theme_shows_in_pictures(host, tiny, tmp_path):  # noqa: F811
+    from PIL import Image
+
+    means = []
+    for dark in (False, True):
+        host.use_theme(dark=dark)
+        path = host.widget_picture(tiny.parent, tmp_path / f"{dark}.png", width=420)
+        means.append(np.asarray(Image.open(path).convert("L")).mean())
+    assert means[0] > 180 and means[1] < 100
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("QCheckBox", "ctkNoSuchBox", "asks for ctkNoSuchBox"),
+        ('name="noneEnabled"', 'name="noneEnable"', "sets noneEnable of qMRMLNodeComboBox inputSelector"),
+        ("<receiver>inputSelector", "<receiver>noSuchSelector", "names noSuchSelector"),
+        ("mrmlSceneChanged(", "sceneWasChanged(", "signal 'sceneWasChanged"),
+    ],
+)
+def test_mistakes_in_a_ui_file_are_told(host, tmp_path, old, new, message):  # noqa: F811
+    import slicer
+
+    path = tmp_path / "Wrong.ui"
+    path.write_text(UI.replace(old, new))
+    with pytest.raises((RuntimeError, ValueError), match=re.escape(message)):
+        slicer.util.loadUI(str(path))
+
+
+def test_leaves_nothing_to_the_next_test(host, tiny):  # noqa: F811
+    import slicer
+
+    _volume(np.zeros((3, 3, 3), np.uint8))
+    slicer.mrmlScene.GetSingletonNode("Tiny", "vtkMRMLScriptedModuleNode").SetParameter("threshold", "3")
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    host.reset()
+    assert not hasattr(slicer.modules, "tiny") and "Tiny" not in sys.modules
+    assert slicer.mrmlScene.GetSingletonNode("Tiny", "vtkMRMLScriptedModuleNode") is None
+    assert slicer.mrmlScene.GetNumberOfNodes() < before
+    assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    _volume(np.zeros((3, 3, 3), np.uint8))  # no observer of the panel that was there is called, or it would be an error
+    slicer.mrmlScene.Clear(False)
+
+
+def test_quitting_cleans_up(host, tiny):  # noqa: F811
+    import slicer
+
+    host.quit()
+    assert tiny.events == ["enter", "exit"] and not tiny.Observations
+    with pytest.raises(RuntimeError, match="Could not find module"):
+        slicer.util.getModule("Tiny")

@@ -17,7 +17,7 @@ How to use it, in a test:
 or by hand: `host = slicer_host.start()`. Afterwards `import qt, ctk, slicer, SampleData` work everywhere, with
 `slicer.app`, `slicer.mrmlScene`, `slicer.modules` and `slicer.util` as in Slicer's Python console. Exceptions in slots,
 timers and VTK observers, which Slicer only prints, are printed and kept in `host.errors`; the fixture fails the test
-that leaves one there, or a question of the module for which no answer was queued, or an answer that was never asked for.
+that leaves one there, or a question of the module that has no answer queued, or an answer that was never asked for.
 
 What is real: the scene, nodes, logics, storage and displayable managers (slicer-core), `slicer.util`, Qt's widgets and
 event loop, processes. What stands in: PythonQt (`pythonqt`), the `ctk` and `qMRML` widgets, the application object, the
@@ -66,6 +66,7 @@ class Host:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         import slicer
         import slicer.util
+        from PySide6 import QtCore
 
         from . import pythonqt
 
@@ -74,7 +75,7 @@ class Host:
         from . import application, ctk_widgets
 
         self._home = application.temporary_home()
-        (self._home / "cache").mkdir()
+        QtCore.qInstallMessageHandler(application.quiet_plugin)
         slicer.app = application.qSlicerApplication(self._home)
         sys.modules["ctk"] = ctk_widgets.ctk
         from . import dialogs, mrml_widgets, python_modules, scene, views
@@ -113,7 +114,8 @@ class Host:
         self.slice_picture = views.slice_picture
         self.three_d_picture = views.three_d_picture
         self.widget_picture = views.widget_picture
-        self._excepthook = sys.excepthook
+        self.use_theme = application.use_theme
+        self.use_theme(dark=False)
         sys.excepthook = pythonqt.record_error
 
     def load(self, path: str | Path):
@@ -147,6 +149,15 @@ class Host:
                 raise AssertionError(f"did not happen within {seconds} s; errors so far: {self.errors}")
             self.process_events(0.01)
 
+    def quit(self) -> None:
+        """What Slicer does when its window is closed: every scripted module is cleaned up and unloaded."""
+        import slicer
+
+        for name, module in list(slicer.app.moduleManager()._modules.items()):
+            if isinstance(module, slicer.qSlicerScriptedLoadableModule):
+                self._scripted_module.unload_module(name)
+        self.process_events()
+
     def close_scene(self) -> None:
         """File > Close Scene."""
         import slicer
@@ -155,9 +166,8 @@ class Host:
 
     def set_main_window(self, shown: bool) -> None:
         """With False, as under `--no-main-window`: messages are only logged and no module can be selected."""
-        from PySide6 import QtCore
-
         import slicer
+        from PySide6 import QtCore
 
         window = slicer.app._main_window
         QtCore.QObject.setObjectName(window, "qSlicerMainWindow" if shown else "absent")
@@ -168,11 +178,9 @@ class Host:
 
         from . import scene
 
-        for name, module in list(slicer.app.moduleManager()._modules.items()):
-            if isinstance(module, slicer.qSlicerScriptedLoadableModule):
-                self._scripted_module.unload_module(name)
-        self.process_events()
+        self.quit()
         self.set_main_window(True)
+        self.use_theme(dark=False)
         scene.restore(self._scene)
         vars(slicer.modules).clear()
         vars(slicer.modules).update(self._built_in)

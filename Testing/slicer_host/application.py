@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import stat
 import sys
 import tempfile
 from pathlib import Path
 
 import slicer
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
-from .pythonqt import QtObject
+from .pythonqt import QtObject, qt
 from .views import qSlicerLayoutManager
 
 VERSION = (5, 12)
@@ -187,10 +189,9 @@ class qSlicerApplication(QtObject, QtWidgets.QApplication):
 
     _offered = True
     startupCompleted = QtCore.Signal()
-    signatures = {}  # noqa: RUF012
-
     slicerHome = QtCore.Property(str, lambda self: self._home)
     temporaryPath = QtCore.Property(str, lambda self: self._temporary)
+    cachePath = QtCore.Property(str, lambda self: self._home + "/cache")
     extensionsInstallPath = QtCore.Property(str, lambda self: self._home + "/extensions")
     slicerUserSettingsFilePath = QtCore.Property(str, lambda self: self._home + "/Slicer.ini")
     majorVersion = _constant(int, VERSION[0])
@@ -248,8 +249,6 @@ class qSlicerApplication(QtObject, QtWidgets.QApplication):
         return self._testing
 
     def userSettings(self):
-        from .pythonqt import qt
-
         return qt.QSettings()
 
     settings = userSettings
@@ -288,4 +287,33 @@ def _make_python_slicer(home: Path) -> None:
 
 
 def temporary_home() -> Path:
-    return Path(tempfile.mkdtemp(prefix="slicer-host-"))
+    """A folder for everything that Slicer keeps between sessions, gone with the process."""
+    home = Path(tempfile.mkdtemp(prefix="slicer-host-"))
+    (home / "cache").mkdir()
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return home
+
+
+def quiet_plugin(kind, context, message: str) -> None:
+    """Qt's messages on stderr, without the one that its off-screen plugin repeats for every window."""
+    if "propagateSizeHints" not in message:
+        print(message, file=sys.stderr)
+
+
+def use_theme(dark: bool) -> None:
+    """Qt's Fusion style, on which Slicer's own is built, with light or dark colours."""
+    QtWidgets.QApplication.setStyle("Fusion")
+    QtWidgets.QApplication.setPalette(_dark_palette() if dark else QtWidgets.QApplication.style().standardPalette())
+
+
+def _dark_palette() -> QtGui.QPalette:
+    palette, role = QtGui.QPalette(), QtGui.QPalette.ColorRole
+    grey = {role.Window: 55, role.Base: 40, role.AlternateBase: 50, role.Button: 60, role.ToolTipBase: 55}
+    for kind, level in grey.items():
+        palette.setColor(kind, QtGui.QColor(level, level, level))
+    for kind in (role.WindowText, role.Text, role.ButtonText, role.ToolTipText):
+        palette.setColor(kind, QtGui.QColor(230, 230, 230))
+        palette.setColor(QtGui.QPalette.ColorGroup.Disabled, kind, QtGui.QColor(130, 130, 130))
+    palette.setColor(role.Highlight, QtGui.QColor(42, 130, 218))
+    palette.setColor(role.Link, QtGui.QColor(90, 170, 255))
+    return palette

@@ -1,4 +1,4 @@
-"""The module `ctk`: the few widgets of the Common Toolkit that a module's panel uses, with CTK's properties and signals."""
+"""The module `ctk`: the widgets of the Common Toolkit that a module's panel uses, with CTK's properties and signals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import types
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .dialogs import ctkMessageBox, dialogs, Dialog
+from .dialogs import Dialog, ctkMessageBox, dialogs
 from .pythonqt import QtObject
 
 ctk = types.ModuleType("ctk", "The host's stand-in for the Common Toolkit's Python module.")
@@ -19,6 +19,44 @@ def kept(kind, name: str, default):
     return QtCore.Property(
         kind, lambda self: getattr(self, attribute, default), lambda self, value: setattr(self, attribute, value)
     )
+
+
+class _Contents(QtCore.QObject):
+    """The children of a collapsed widget: hidden, with what they shall be when it opens.
+
+    A child that is shown or hidden meanwhile stays hidden, and is shown or not when the widget opens.
+    """
+
+    def __init__(self, owner):
+        super().__init__(owner)
+        self._owner, self._wished, self._own = owner, {}, False
+
+    def hide(self) -> None:
+        for child in QtCore.QObject.children(self._owner):
+            if isinstance(child, QtWidgets.QWidget):
+                self._wished[child] = not child.isHidden()
+                child.installEventFilter(self)
+                self._set(child, False)
+
+    def show(self) -> None:
+        wished, self._wished = self._wished, {}
+        for child, visible in wished.items():
+            child.removeEventFilter(self)
+            self._set(child, visible)
+
+    def _set(self, child, visible: bool) -> None:
+        self._own = True
+        QtWidgets.QWidget.setVisible(child, visible)
+        self._own = False
+        # Hidden by the section, not by the module: or Qt would not tell when the module hides it as well.
+        child.setAttribute(QtCore.Qt.WidgetAttribute.WA_WState_ExplicitShowHide, not visible and not self._wished)
+
+    def eventFilter(self, child, event) -> bool:
+        kinds = QtCore.QEvent.Type
+        if event.type() in (kinds.ShowToParent, kinds.HideToParent) and child in self._wished and not self._own:
+            self._wished[child] = event.type() == kinds.ShowToParent
+            self._set(child, False)
+        return False
 
 
 class ctkCollapsibleButton(QtObject, QtWidgets.QAbstractButton):
@@ -44,7 +82,7 @@ class ctkCollapsibleButton(QtObject, QtWidgets.QAbstractButton):
         base.setContentsMargins(self, 0, self._bar_height(), 0, 0)
         base.setBackgroundRole(self, QtGui.QPalette.ColorRole.Window)
         self._full_height = base.maximumHeight(self)
-        self._hidden_here = []
+        self._contents = _Contents(self)
         base.toggled.__get__(self).connect(lambda checked: self.collapse(not checked))
 
     def _bar_height(self) -> int:
@@ -55,16 +93,12 @@ class ctkCollapsibleButton(QtObject, QtWidgets.QAbstractButton):
             return
         base = QtWidgets.QAbstractButton
         self._collapsed = collapsed
-        children = [child for child in QtCore.QObject.children(self) if isinstance(child, QtWidgets.QWidget)]
         if collapsed:
-            self._hidden_here = [child for child in children if not child.isHidden()]
-            for child in self._hidden_here:
-                child.hide()
+            self._contents.hide()
             base.setMaximumHeight(self, self._bar_height() + getattr(self, "_collapsedHeight", 14))
         else:
             base.setMaximumHeight(self, self._full_height)
-            for child in self._hidden_here:
-                child.show()
+            self._contents.show()
         base.updateGeometry(self)
         self.contentsCollapsed(collapsed)
 
@@ -122,15 +156,8 @@ class ctkCollapsibleGroupBox(QtObject, QtWidgets.QGroupBox):
         base = QtWidgets.QGroupBox
         base.setCheckable(self, True)
         base.setChecked(self, True)
-        self._hidden_here = []
-        base.toggled.__get__(self).connect(self._show_contents)
-
-    def _show_contents(self, shown: bool) -> None:
-        if not shown:
-            children = [child for child in QtCore.QObject.children(self) if isinstance(child, QtWidgets.QWidget)]
-            self._hidden_here = [child for child in children if not child.isHidden()]
-        for child in self._hidden_here:
-            child.setVisible(shown)
+        self._contents = _Contents(self)
+        base.toggled.__get__(self).connect(lambda shown: self._contents.show() if shown else self._contents.hide())
 
     collapsed = QtCore.Property(
         bool,

@@ -1,4 +1,4 @@
-"""Dialogs that a test answers: message boxes, file dialogs and input dialogs are recorded, never waited for.
+"""Dialogs that a test answers: message boxes and file dialogs are recorded, never waited for.
 
 A message box is really executed, with its nested event loop, and the answering button really clicked. A question (more
 than one button) for which the test has given no answer is an error of the test, and is answered with its escape button.
@@ -44,8 +44,8 @@ class Dialogs:
     def will_answer(self, *answers) -> None:
         """Queue answers for the questions to come.
 
-        For a message box the text of the button ("Yes", "Cancel", "Install"); for a file dialog the path or paths; for
-        an input dialog the value, or None for Cancel.
+        For a message box the text of the button ("Yes", "Cancel", "Install"); for a file dialog the path or paths, or
+        "" for Cancel; for the renaming of a node its new name.
         """
         self._answers.extend(answers)
 

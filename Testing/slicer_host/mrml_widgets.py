@@ -64,6 +64,17 @@ _NODES_CHANGED = (
 )
 
 
+def _action_property(name: str, default: bool):
+    """Whether the list ends with a certain action."""
+    attribute = f"_{name}"
+
+    def change(self, enabled: bool) -> None:
+        setattr(self, attribute, enabled)
+        self._update()
+
+    return QtCore.Property(bool, lambda self: getattr(self, attribute, default), change)
+
+
 class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
     """A selector of nodes of the scene that follows nodes added, removed and renamed.
 
@@ -88,10 +99,10 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         "nodeActivated(vtkMRMLNode*)": "nodeActivated",
     }
 
-    addEnabled = kept(bool, "addEnabled", True)
-    removeEnabled = kept(bool, "removeEnabled", True)
-    editEnabled = kept(bool, "editEnabled", False)
-    renameEnabled = kept(bool, "renameEnabled", False)
+    addEnabled = _action_property("addEnabled", True)
+    removeEnabled = _action_property("removeEnabled", True)
+    editEnabled = _action_property("editEnabled", False)
+    renameEnabled = _action_property("renameEnabled", False)
     selectNodeUponCreation = kept(bool, "selectNodeUponCreation", True)
     interactionNodeSingletonTag = kept(str, "interactionNodeSingletonTag", "")
 
@@ -131,7 +142,9 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
             self._scene.RemoveObserver(tag)
         self._forget_nodes()
         self._scene = scene
-        self._scene_tags = [scene.AddObserver(event, _while_alive(self._update)) for event in _NODES_CHANGED] if scene else []
+        self._scene_tags = (
+            [scene.AddObserver(event, _while_alive(self._update)) for event in _NODES_CHANGED] if scene else []
+        )
         wanted, self._requested_id = self._requested_id or self._current_id, ""
         self._current_id = ""
         QtWidgets.QWidget.setEnabled(self, scene is not None)
@@ -172,7 +185,9 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         nodes = [node for node in (self._scene.GetNthNode(i) for i in range(count)) if self._matches(node)]
         self._forget_nodes()
         modified = vtk.vtkCommand.ModifiedEvent
-        self._node_tags = {node.GetID(): (node, node.AddObserver(modified, _while_alive(self._node_modified))) for node in nodes}
+        self._node_tags = {
+            node.GetID(): (node, node.AddObserver(modified, _while_alive(self._node_modified))) for node in nodes
+        }
         added = [node for node in nodes if node.GetID() not in self._ids]
         self._ids = [node.GetID() for node in nodes]
         self._fill(nodes)

@@ -1,4 +1,4 @@
-"""The rest of Slicer's Python: `slicer.i18n`, `slicer.packaging` and the Sample Data module, in the part that modules use."""
+"""The rest of Slicer's Python that modules use: `slicer.i18n`, `slicer.packaging` and the Sample Data module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import slicer
 from packaging.requirements import Requirement
-from PySide6 import QtCore
 
 # slicer.i18n: no translations are installed.
 
@@ -160,5 +159,3 @@ def downloadSamples(sampleName):
 
 for _value in (SampleDataSource, SampleDataLogic, downloadSample, downloadSamples):
     setattr(sample_data, _value.__name__, _value)
-
-_ = QtCore

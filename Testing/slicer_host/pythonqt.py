@@ -1,8 +1,12 @@
 """What PythonQt makes of Qt's classes, over PySide6: the module `qt` and the base of `ctk` and `slicer.qMRML*` widgets.
 
-PythonQt offers Qt properties as attributes (`button.text`, `button.enabled = True`), `name` for the object name, dynamic
-properties and named children as attributes, and `connect` with a signature string. Everything else is a method, as in
-PySide6. What PythonQt refuses is refused here: setting an attribute that is not a property, and calling a property.
+PythonQt offers Qt properties as attributes (`button.text`, `button.enabled = True`), `name` for the object name,
+dynamic properties and named children as attributes, and `connect` with a signature string. Everything else is a
+method, as in PySide6. What PythonQt refuses is refused here: an attribute that is not a property cannot be set, a
+property cannot be called, a signal that does not exist cannot be connected, keyword arguments cannot be given. So are
+names that only PySide6 has: `Signal`, `Slot`, `Property`, and the members of an enumeration under its own name, which
+are found in the module's source. Not refused: classes, methods and members that came with Qt 6, where Slicer may have
+Qt 5.15.
 """
 
 from __future__ import annotations
@@ -19,10 +23,20 @@ from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 PYSIDE_MODULES = (QtCore, QtGui, QtWidgets, QtUiTools)
 # Names of PySide6 that are no classes of Qt, or that Slicer's `qt` has not got.
-PYSIDE_ONLY = {"Signal", "Slot", "Property", "ClassInfo", "QEnum", "QFlag", "SignalInstance", "MetaFunction", "QObject_"}
+PYSIDE_ONLY = {
+    "Signal",
+    "Slot",
+    "Property",
+    "ClassInfo",
+    "QEnum",
+    "QFlag",
+    "SignalInstance",
+    "MetaFunction",
+    "QObject_",
+}
 
 errors: list[BaseException] = []
-"""Exceptions of slots and observers, which neither PythonQt nor VTK passes on: they print them, and so does the host."""
+"""Exceptions of slots and observers, which PythonQt and VTK print and do not pass on; the host prints them as well."""
 
 
 def record_error(kind, error, trace) -> None:
@@ -146,7 +160,9 @@ def write_attribute(qobject, name: str, value) -> None:
     elif has_dynamic_property(qobject, name):
         QtCore.QObject.setProperty(qobject, name, value)
     else:
-        raise AttributeError(f"Attribute '{name}' does not exist on {class_name} and creation of new attributes is not allowed")
+        raise AttributeError(
+            f"Attribute '{name}' does not exist on {class_name} and creation of new attributes is not allowed"
+        )
 
 
 def adopt(value):
@@ -160,10 +176,16 @@ def adopt(value):
 
 def _adopting(method):
     def call(*arguments, **keywords):
+        _refuse_keywords(method.__name__, keywords)
         arguments = [argument._qobject if isinstance(argument, Foreign) else argument for argument in arguments]
-        return adopt(method(*arguments, **keywords))
+        return adopt(method(*arguments))
 
     return call
+
+
+def _refuse_keywords(name: str, keywords: dict) -> None:
+    if keywords:
+        raise TypeError(f"Called {name} with keyword arguments, but called slot does not support kwargs.")
 
 
 class _ObjectMethods:
@@ -280,11 +302,23 @@ class Foreign(_ObjectMethods):
 
 
 class _HostMeta(type(QtCore.QObject)):
-    """Makes `isinstance(button, qt.QWidget)` hold: the host's classes are siblings, not subclasses of each other."""
+    """Makes `isinstance(button, qt.QWidget)` hold: the host's classes are siblings, not subclasses of each other.
+
+    And constructors take no keywords, as in PythonQt.
+    """
+
+    def __call__(cls, *arguments, **keywords):
+        if "_pyside" in cls.__dict__:
+            _refuse_keywords(cls.__name__, keywords)
+        return super().__call__(*arguments, **keywords)
 
     def __instancecheck__(cls, instance) -> bool:
         instance = getattr(instance, "_qobject", instance)
-        return isinstance(instance, cls.__dict__["_pyside"]) if "_pyside" in cls.__dict__ else super().__instancecheck__(instance)
+        return (
+            isinstance(instance, cls.__dict__["_pyside"])
+            if "_pyside" in cls.__dict__
+            else super().__instancecheck__(instance)
+        )
 
 
 def wrapped_class(pyside_class: type, **extra) -> type:

@@ -56,7 +56,10 @@ def make_scene(cache: Path) -> Scene:
     colors.AddDefaultColorNodes()
     application_logic.SetModuleLogic("Colors", colors)
     made.module_logics["Colors"] = colors
-    for factory in (slicer.vtkMRMLSliceViewDisplayableManagerFactory, slicer.vtkMRMLThreeDViewDisplayableManagerFactory):
+    for factory in (
+        slicer.vtkMRMLSliceViewDisplayableManagerFactory,
+        slicer.vtkMRMLThreeDViewDisplayableManagerFactory,
+    ):
         factory.GetInstance().SetMRMLApplicationLogic(application_logic)
     # The wheel lacks the terminology files, and their absence is reported at length.
     warnings = vtk.vtkObject.GetGlobalWarningDisplay()

@@ -1,4 +1,4 @@
-"""`slicer.ScriptedLoadableModule` and what Slicer does around a scripted module: loading it, its panel, enter and exit."""
+"""`slicer.ScriptedLoadableModule`, and what Slicer does around a scripted module: loading it, its panel, unloading."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class ScriptedLoadableModule:
         return str(Path(self.parent.path).parent / "Resources" / filename)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
-        url = slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        url = (
+            slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        )
         return f'<p>For more information, see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec=100, **kwargs):
@@ -264,8 +266,7 @@ def load_module(path: str | Path):
 def unload_module(name: str) -> None:
     """Clean up a module's panel and forget the module and its Python file."""
     manager = slicer.app.moduleManager()
-    loaded = manager._modules.pop(name)
-    representation = loaded._representation
+    representation = manager.module(name)._representation
     if representation is not None:
         selector = slicer.util.mainWindow().moduleSelector()
         if selector.selectedModule == name:
@@ -273,10 +274,9 @@ def unload_module(name: str) -> None:
         manager.moduleAboutToBeUnloaded(name)
         representation.close()
         representation.deleteLater()
+    manager._modules.pop(name)
     for attribute in (name.lower(), name + "Instance", name + "Widget"):
         if hasattr(slicer.modules, attribute):
             delattr(slicer.modules, attribute)
     sys.modules.pop(name, None)
     slicer.selfTests.pop(name, None)
-
-

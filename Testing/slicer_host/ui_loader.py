@@ -8,7 +8,7 @@ import slicer
 from PySide6 import QtCore, QtUiTools
 
 from .ctk_widgets import ctk
-from .pythonqt import qt
+from .pythonqt import property_names, qt
 
 
 def widget_class(name: str) -> type:
@@ -28,6 +28,8 @@ class QUiLoader(QtUiTools.QUiLoader):
         self._unknown = []
 
     def createWidget(self, class_name, parent=None, name=""):
+        if class_name == "Line":  # what Designer calls a QFrame
+            return super().createWidget(class_name, parent, name)
         try:
             widget = widget_class(class_name)(parent)
         except RuntimeError as problem:  # raised again by load: C++ would swallow it here
@@ -56,6 +58,7 @@ class QUiLoader(QtUiTools.QUiLoader):
         widget = super().load(buffer, parent)
         if self._unknown:
             raise self._unknown[0]
+        _check_properties(tree, widget)
         for sender, signal, receiver, slot in wanted:
             _named(widget, sender).connect(signal, _named(widget, receiver), slot)
         return widget
@@ -63,6 +66,20 @@ class QUiLoader(QtUiTools.QUiLoader):
 
 def _texts(entry) -> tuple[str, ...]:
     return tuple(entry.findtext(tag) for tag in ("sender", "signal", "receiver", "slot"))
+
+
+def _check_properties(tree, root) -> None:
+    """Of a property that the class has not got Qt makes a dynamic one, which does nothing; here it is an error."""
+    for element in tree.iter("widget"):
+        if element.get("class") == "Line":
+            continue
+        known = property_names(_named(root, element.get("name")))
+        for entry in element.findall("property"):
+            if entry.get("name") == "buddy":  # known to the form builder alone
+                _named(root, entry.findtext("cstring"))
+            elif entry.get("stdset") != "0" and entry.get("name") not in known:
+                where = f"{element.get('class')} {element.get('name')}"
+                raise RuntimeError(f"the .ui file sets {entry.get('name')} of {where}, which the host does not know")
 
 
 def _named(root, name: str):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .pythonqt import QtObject, qt
+from .pythonqt import QtObject
 from .scene import Scene
 
 _SLICE_MANAGERS = (
@@ -67,9 +67,15 @@ def _read_window(window) -> np.ndarray:
 
 def save_picture(pixels: np.ndarray, path: str | Path) -> Path:
     """Write (rows, columns, 3) 8-bit pixels, the top row first, as a PNG."""
-    from PIL import Image
+    rows, columns, _ = pixels.shape
+    data = np.ascontiguousarray(pixels).tobytes()
+    image = QtGui.QImage(data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888)
+    return _save(image, path)
 
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+
+def _save(image: QtGui.QImage, path: str | Path) -> Path:
+    if not image.save(str(path)):
+        raise OSError(f"could not write {path}")
     return Path(path)
 
 
@@ -82,7 +88,7 @@ class SliceView:
         self.mapper = vtk.vtkImageMapper()
         self.mapper.SetColorWindow(255)
         self.mapper.SetColorLevel(127.5)
-        actor = vtk.vtkActor2D()
+        actor = self.actor = vtk.vtkActor2D()
         actor.SetMapper(self.mapper)
         actor.GetPositionCoordinate().SetCoordinateSystemToNormalizedViewport()
         self.renderer = vtk.vtkRenderer()
@@ -93,8 +99,9 @@ class SliceView:
         self.managers = _displayable_managers(factory, _SLICE_MANAGERS, self.renderer, logic.GetSliceNode())
 
     def render(self) -> np.ndarray:
-        self.logic.GetBlend().Update()
-        self.mapper.SetInputConnection(self.logic.GetImageDataConnection() or vtk.vtkImageCanvasSource2D().GetOutputPort())
+        image = self.logic.GetImageDataConnection()  # None while no volume is shown
+        self.actor.SetVisibility(image is not None)
+        self.mapper.SetInputConnection(image)
         self.window.Render()
         return _read_window(self.window)
 
@@ -106,7 +113,8 @@ class SliceView:
 def slice_picture(name: str = "Red", path: str | Path | None = None, size=(400, 400), fit: bool = True) -> np.ndarray:
     """The slice view as it would look in Slicer, (rows, columns, 3) uint8; also written to `path` if one is given.
 
-    `name` is "Red", "Yellow" or "Green"; which slice is shown, and of which volumes, is what the scene says.
+    `name` is "Red", "Yellow" or "Green"; which slice is shown, and of which volumes, is what the scene says. With `fit`
+    the field of view is fitted to the background first, as the button in the view's bar does.
     """
     logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
     view = SliceView(logic, size)
@@ -123,7 +131,9 @@ def slice_picture(name: str = "Red", path: str | Path | None = None, size=(400, 
     return pixels
 
 
-def three_d_picture(path: str | Path | None = None, size=(400, 400), elevation: float = 0.0, azimuth: float = 0.0) -> np.ndarray:
+def three_d_picture(
+    path: str | Path | None = None, size=(400, 400), elevation: float = 0.0, azimuth: float = 0.0
+) -> np.ndarray:
     """The 3D view from the front, turned by `azimuth` and `elevation` (degrees), fitted to what is visible."""
     logic = slicer.app.layoutManager().threeDWidget(0).viewLogic()
     renderer = vtk.vtkRenderer()
@@ -167,14 +177,10 @@ def widget_picture(widget, path: str | Path, width: int | None = None, scale: fl
         height = layout.totalHeightForWidth(width) if layout is not None and layout.hasHeightForWidth() else -1
         base.resize(widget, width, height if height > 0 else base.sizeHint.__get__(widget)().height())
         QtWidgets.QApplication.processEvents()
-    from PySide6 import QtGui
-
     image = QtGui.QImage(base.size(widget) * scale, QtGui.QImage.Format.Format_RGB32)
     image.setDevicePixelRatio(scale)
     base.render(widget, image)
-    if not image.save(str(path)):
-        raise OSError(f"could not write {path}")
-    return Path(path)
+    return _save(image, path)
 
 
 class qMRMLSliceControllerWidget(QtObject, QtCore.QObject):
@@ -336,6 +342,3 @@ class qSlicerLayoutManager(QtObject, QtCore.QObject):
     threeDViewCount = QtCore.Property(int, lambda self: 1)
     tableViewCount = QtCore.Property(int, lambda self: 0)
     plotViewCount = QtCore.Property(int, lambda self: 0)
-
-
-_ = qt
