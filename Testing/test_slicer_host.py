@@ -260,7 +260,7 @@ def test_node_selector_follows_the_scene(host, tiny):  # noqa: F811
     first.SetName("renamed")
     slicer.mrmlScene.RemoveNode(first)
     assert selector.currentNode() is None and selector.currentNodeID == ""
-    assert changes == ["first", None]
+    assert changes == ["first", "renamed", None]
 
 
 def test_node_selector_without_none_chooses_and_creates(host):  # noqa: F811
@@ -300,6 +300,10 @@ def test_parameters_follow_widgets_and_scene_files(host, tiny, tmp_path):  # noq
         tiny.parameters.threshold = 11.0
     with pytest.raises(TypeError):
         tiny.parameters.invert = 1
+
+    node = tiny.parameters.parameterNode  # the names under which Slicer's own wrapper keeps values
+    assert node.GetParameter("threshold") == "2.25" and node.GetParameter("invert") == "True"
+    assert node.GetNodeReference("inputVolume") is volume and node.GetNodeReference("outputTransform.0") is made
 
     path = tmp_path / "scene.mrb"
     assert slicer.util.saveScene(str(path))

@@ -49,19 +49,13 @@ def _while_alive(method):
     """A VTK observer that neither keeps the widget nor calls it after Qt has deleted it."""
     reference = weakref.WeakMethod(method)
 
-    def call(caller, event):
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def call(caller, event, node=None):
         alive = reference()
         if alive is not None and shiboken6.isValid(alive.__self__):
-            alive(caller, event)
+            alive(caller, event, node)
 
     return call
-
-
-_NODES_CHANGED = (
-    slicer.vtkMRMLScene.NodeAddedEvent,
-    slicer.vtkMRMLScene.NodeRemovedEvent,
-    slicer.vtkMRMLScene.EndBatchProcessEvent,
-)
 
 
 def _action_property(name: str, default: bool):
@@ -78,9 +72,10 @@ def _action_property(name: str, default: bool):
 class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
     """A selector of nodes of the scene that follows nodes added, removed and renamed.
 
-    As in Slicer: without `noneEnabled` the first node that appears in an empty list is chosen, and after the current
-    node is removed another one; a new node ("Create new ...") is chosen when `selectNodeUponCreation` is set. A node
-    chosen before the scene is set is remembered. The list is flat, in the order of the scene.
+    As in Slicer: without `noneEnabled` the first node that appears in an empty list is chosen, and another one when the
+    current node is about to be removed; a new node ("Create new ...") is chosen when `selectNodeUponCreation` is set; a
+    node chosen before the scene is set is remembered; the renaming of the current node is told as a change of it; and
+    nodes are listed at the end of an import and of a close. The list is flat, in the order of the scene.
     """
 
     _offered = True
@@ -142,9 +137,15 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
             self._scene.RemoveObserver(tag)
         self._forget_nodes()
         self._scene = scene
-        self._scene_tags = (
-            [scene.AddObserver(event, _while_alive(self._update)) for event in _NODES_CHANGED] if scene else []
-        )
+        events = {
+            slicer.vtkMRMLScene.NodeAddedEvent: self._node_added,
+            slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent: self._node_leaves,
+            slicer.vtkMRMLScene.EndImportEvent: self._update,
+            slicer.vtkMRMLScene.EndCloseEvent: self._update,
+        }
+        self._scene_tags = []
+        if scene is not None:
+            self._scene_tags = [scene.AddObserver(event, _while_alive(call)) for event, call in events.items()]
         wanted, self._requested_id = self._requested_id or self._current_id, ""
         self._current_id = ""
         QtWidgets.QWidget.setEnabled(self, scene is not None)
@@ -176,13 +177,20 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
                     return False
         return True
 
-    def _update(self, *_event) -> None:
+    def _node_added(self, scene, event, node) -> None:
+        if not scene.IsImporting():
+            self._update()
+
+    def _node_leaves(self, scene, event, node) -> None:
+        if not scene.IsClosing():
+            self._update(without=node)
+
+    def _update(self, *_event, without=None) -> None:
         """Rebuild the list from the scene, keep the current node if it is still there."""
-        if self._scene is not None and self._scene.IsBatchProcessing():
-            return
         was_empty, old_row = not self._ids, self._ids.index(self._current_id) if self._current_id in self._ids else -1
         count = self._scene.GetNumberOfNodes() if self._scene is not None else 0
-        nodes = [node for node in (self._scene.GetNthNode(i) for i in range(count)) if self._matches(node)]
+        nodes = [self._scene.GetNthNode(i) for i in range(count)]
+        nodes = [node for node in nodes if node is not without and self._matches(node)]
         self._forget_nodes()
         modified = vtk.vtkCommand.ModifiedEvent
         self._node_tags = {
@@ -226,13 +234,15 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         base.setCurrentIndex(box, base.findData(box, self._current_id))
         base.blockSignals(box, False)
 
-    def _node_modified(self, node, _event) -> None:
+    def _node_modified(self, node, *_event) -> None:
         if node.GetID() in self._ids and not self._matches(node):
             self._update()
             return
         row = QtWidgets.QComboBox.findData(self._combo_box, node.GetID())
         if row >= 0 and QtWidgets.QComboBox.itemText(self._combo_box, row) != node.GetName():
             QtWidgets.QComboBox.setItemText(self._combo_box, row, node.GetName())
+            if node.GetID() == self._current_id:  # Slicer goes by the text of the row
+                self._tell()
 
     def _choose(self, node_id: str) -> None:
         if node_id not in self._ids:
@@ -243,10 +253,13 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         base.setCurrentIndex(box, base.findData(box, node_id) if node_id or self._none_enabled else -1)
         base.blockSignals(box, False)
         if changed:
-            node = self.currentNode()
-            self.currentNodeChanged(node)
-            self._validityChanged.emit(node is not None)
-            self.currentNodeIDChanged(node_id)
+            self._tell()
+
+    def _tell(self) -> None:
+        node = self.currentNode()
+        self.currentNodeChanged(node)
+        self._validityChanged.emit(node is not None)
+        self.currentNodeIDChanged(self._current_id)
 
     def _activate(self, row: int) -> None:
         """The user picked a row: a node, None, or one of the actions below the separator."""
