@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import slicer_host
 from slicer_host.fixtures import host  # noqa: F401
 
 MODULE = """
@@ -526,3 +527,15 @@ def test_quitting_cleans_up(host, tiny):  # noqa: F811
     assert tiny.events == ["enter", "exit"] and not tiny.Observations
     with pytest.raises(RuntimeError, match="Could not find module"):
         slicer.util.getModule("Tiny")
+
+
+def test_says_why_it_cannot_run(monkeypatch):
+    from importlib import metadata
+
+    def version(package):
+        if package == "slicer-core":
+            raise metadata.PackageNotFoundError
+        return "6.8.3"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert slicer_host.why_unusable() == "slicer-core is not installed"

@@ -38,17 +38,30 @@ import time
 import types
 from pathlib import Path
 
-__all__ = ["Host", "missing_packages", "start"]
+__all__ = ["Host", "start", "why_unusable"]
 
 _host = None
 
 
-def missing_packages() -> str:
-    """What is not installed of what the host needs, as a phrase, or an empty string."""
-    from importlib.util import find_spec
+def why_unusable() -> str:
+    """Why the host cannot run here, for the message of a skipped test; an empty string where it can."""
+    from importlib import metadata
 
-    needed = {"PySide6": "PySide6-Essentials", "slicer_core": "slicer-core"}
-    return " and ".join(package for name, package in needed.items() if find_spec(name) is None)
+    for package in ("PySide6-Essentials", "slicer-core"):
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return f"{package} is not installed"
+        # Seen on Python 3.11: 6.12 loses a reference to None in every call, until Python aborts; 6.8 to 6.11 do not.
+        number = tuple(int(part) for part in version.split(".")[:2])
+        if package == "PySide6-Essentials" and number >= (6, 12) and sys.version_info < (3, 12):
+            return f"PySide6 {version} crashes Python before 3.12; install PySide6-Essentials<6.12"
+    try:
+        import PySide6.QtWidgets  # noqa: F401
+        import slicer  # noqa: F401
+    except ImportError as problem:  # libraries of the system that are missing
+        return str(problem)
+    return ""
 
 
 def start() -> Host:

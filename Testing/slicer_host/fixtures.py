@@ -10,9 +10,9 @@ import slicer_host
 @pytest.fixture
 def host():
     """The stand-in for Slicer, empty; fails the test that leaves an error, a surprise question or an unused answer."""
-    missing = slicer_host.missing_packages()
-    if missing:
-        pytest.skip(f"the stand-in for Slicer needs {missing}, which pip cannot find for every Python and platform")
+    reason = slicer_host.why_unusable()
+    if reason:
+        pytest.skip(f"no stand-in for Slicer: {reason}")
     running = slicer_host.start()
     running.reset()
     yield running
