@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -539,3 +541,32 @@ def test_says_why_it_cannot_run(monkeypatch):
 
     monkeypatch.setattr(metadata, "version", version)
     assert slicer_host.why_unusable() == "slicer-core is not installed"
+
+
+def test_without_a_main_window_messages_are_only_logged(host, tiny, caplog):  # noqa: F811
+    import slicer
+
+    host.set_main_window(False)
+    slicer.util.errorDisplay("It did not work.")
+    assert host.dialogs.shown == [] and "It did not work." in caplog.text
+    with pytest.raises(RuntimeError, match="main window"):
+        slicer.util.selectModule("Data")
+
+
+def test_python_ends_well_while_a_process_runs(host, tmp_path):  # noqa: F811
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(slicer_host.__file__).parent.parent)!r})
+import slicer_host
+host = slicer_host.start()
+import qt
+process = qt.QProcess()
+process.start("PythonSlicer", ["-c", "import time; time.sleep(0.5)"])
+assert process.waitForStarted()
+button = qt.QPushButton("x")
+print(button.text, process.state() == qt.QProcess.Running)
+process.kill()
+process.waitForFinished()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "x True\n"), ended.stderr

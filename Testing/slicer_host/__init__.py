@@ -32,6 +32,7 @@ four-up. Widgets kept by a `.ui` in Slicer may have more properties than the hos
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -130,6 +131,7 @@ class Host:
         self.use_theme = application.use_theme
         self.use_theme(dark=False)
         sys.excepthook = pythonqt.record_error
+        atexit.register(self.quit)  # or Qt crashes on what modules have still running
 
     def load(self, path: str | Path):
         """Load a scripted module from its file; returns what `slicer.modules.<name>` is."""

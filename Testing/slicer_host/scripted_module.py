@@ -268,7 +268,7 @@ def unload_module(name: str) -> None:
     manager = slicer.app.moduleManager()
     representation = manager.module(name)._representation
     if representation is not None:
-        selector = slicer.util.mainWindow().moduleSelector()
+        selector = slicer.app._main_window.moduleSelector()
         if selector.selectedModule == name:
             selector.selectModule("")
         manager.moduleAboutToBeUnloaded(name)
