@@ -92,7 +92,7 @@ class Host:
         QtCore.qInstallMessageHandler(application.quiet_plugin)
         slicer.app = application.qSlicerApplication(self._home)
         sys.modules["ctk"] = ctk_widgets.ctk
-        from . import dialogs, mrml_widgets, python_modules, scene, views
+        from . import dialogs, layout, mrml_widgets, pictures, python_modules, sample_data, scene
 
         self.errors = pythonqt.errors
         self.dialogs = dialogs.dialogs
@@ -101,7 +101,7 @@ class Host:
         slicer.mrmlScene = self._scene.mrml
         slicer.modules = types.SimpleNamespace()
         slicer.selfTests = {}
-        for module in (application, mrml_widgets, views):
+        for module in (application, mrml_widgets, layout):
             for name, value in vars(module).items():
                 if isinstance(value, type) and name.startswith(("qSlicer", "qMRML")):
                     setattr(slicer, name, value)
@@ -117,7 +117,7 @@ class Host:
         }.items():
             sys.modules[f"slicer.{name}"] = module
             setattr(slicer, name, module)
-        sys.modules["SampleData"] = python_modules.sample_data
+        sys.modules["SampleData"] = sample_data.module
         slicer.app._start(self._scene)
         for name, logic in self._scene.module_logics.items():
             module = application.qSlicerCoreModule(name, logic)
@@ -125,9 +125,9 @@ class Host:
             setattr(slicer.modules, name.lower(), module)
         self._built_in = dict(vars(slicer.modules))
         self._scripted_module = scripted_module
-        self.slice_picture = views.slice_picture
-        self.three_d_picture = views.three_d_picture
-        self.widget_picture = views.widget_picture
+        self.slice_picture = pictures.slice_picture
+        self.three_d_picture = pictures.three_d_picture
+        self.widget_picture = pictures.widget_picture
         self.use_theme = application.use_theme
         self.use_theme(dark=False)
         sys.excepthook = pythonqt.record_error

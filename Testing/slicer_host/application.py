@@ -13,8 +13,8 @@ from pathlib import Path
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
+from .layout import qSlicerLayoutManager
 from .pythonqt import QtObject, qt
-from .views import qSlicerLayoutManager
 
 VERSION = (5, 12)
 
