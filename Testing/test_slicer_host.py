@@ -382,12 +382,14 @@ def test_refuses_what_pythonqt_refuses(host, tmp_path):  # noqa: F811
         host.load(source)
 
 
-def test_sample_data_is_made_by_its_own_function(host, tiny):  # noqa: F811
+def test_sample_data_is_made_by_the_panels_button_alone(host, tiny):  # noqa: F811
     import SampleData
     import slicer
 
-    node = SampleData.downloadSample("Cube")
-    assert node.GetName() == "Cube" and slicer.util.arrayFromVolume(node).shape == (4, 4, 4)
+    host.click_sample_data("Cube")
+    assert slicer.util.arrayFromVolume(slicer.util.getNode("Cube")).shape == (4, 4, 4)
+    with pytest.raises(AssertionError, match="Slicer would download"):
+        SampleData.downloadSample("Cube")
 
 
 def test_settings_are_not_the_users(host):  # noqa: F811

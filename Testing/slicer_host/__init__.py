@@ -125,6 +125,7 @@ class Host:
             setattr(slicer.modules, name.lower(), module)
         self._built_in = dict(vars(slicer.modules))
         self._scripted_module = scripted_module
+        self.click_sample_data = sample_data.click
         self.slice_picture = pictures.slice_picture
         self.three_d_picture = pictures.three_d_picture
         self.widget_picture = pictures.widget_picture

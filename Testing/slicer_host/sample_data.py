@@ -62,8 +62,33 @@ class SampleDataLogic:
         titles.setdefault(category, {})["title"] = title
 
     @staticmethod
-    def registerCustomSampleDataSource(category="Custom", **arguments):
-        source = SampleDataSource(**arguments)
+    def registerCustomSampleDataSource(
+        category="Custom",
+        sampleName=None,
+        uris=None,
+        fileNames=None,
+        nodeNames=None,
+        customDownloader=None,
+        thumbnailFileName=None,
+        loadFileTypes=None,
+        loadFiles=None,
+        loadFileProperties=None,
+        checksums=None,
+        loadFileType=None,
+    ):
+        source = SampleDataSource(
+            sampleName=sampleName,
+            uris=uris,
+            fileNames=fileNames,
+            nodeNames=nodeNames,
+            customDownloader=customDownloader,
+            thumbnailFileName=thumbnailFileName,
+            loadFileTypes=loadFileTypes,
+            loadFiles=loadFiles,
+            loadFileProperties=loadFileProperties,
+            checksums=checksums,
+            loadFileType=loadFileType,
+        )
         sources = slicer.modules.__dict__.setdefault("sampleDataSources", {}).setdefault(category, [])
         if source not in sources:
             sources.append(source)
@@ -84,16 +109,13 @@ class SampleDataLogic:
                     return source
         return None
 
-    def downloadFromSource(self, source, maximumAttemptsCount=3):
-        if source.customDownloader is None:
-            raise AssertionError(f"the host downloads nothing, and {source.sampleName} has no downloader of its own")
-        return source.customDownloader(source)
+    def downloadFromSource(self, source, maximumAttemptsCount=3, forceDownload=False):
+        """Slicer downloads here and asks no custom downloader, which only the panel's button does."""
+        raise AssertionError(f"Slicer would download {source.uris}; only the panel's button calls a custom downloader")
 
     def downloadSamples(self, sampleName):
         source = self.sourceForSampleName(sampleName)
-        if source is None:
-            raise ValueError(f"Sample data not found: {sampleName}")
-        return self.downloadFromSource(source)
+        return self.downloadFromSource(source) if source is not None else []
 
 
 def downloadSample(sampleName):
@@ -102,6 +124,14 @@ def downloadSample(sampleName):
 
 def downloadSamples(sampleName):
     return SampleDataLogic().downloadSamples(sampleName)
+
+
+def click(sample_name: str) -> None:
+    """What a click on a sample's button in the Sample Data panel does."""
+    source = SampleDataLogic().sourceForSampleName(sample_name)
+    if source is None:
+        raise ValueError(f"there is no sample {sample_name!r}")
+    (source.customDownloader or SampleDataLogic().downloadFromSource)(source)
 
 
 for _value in (SampleDataSource, SampleDataLogic, downloadSample, downloadSamples):
