@@ -14,8 +14,9 @@ How to use it, in a test:
         host.slice_picture("Red", tmp_path / "red.png")
         host.widget_picture(widget.parent, tmp_path / "panel.png")
 
-or by hand: `host = slicer_host.start()`. Afterwards `import qt, ctk, slicer, SampleData` work everywhere, with
-`slicer.app`, `slicer.mrmlScene`, `slicer.modules` and `slicer.util` as in Slicer's Python console. Exceptions in slots,
+Also: `close_scene`, `quit`, `reset`, `use_theme(dark)`, `set_main_window(shown)`, `click_sample_data(name)`,
+`three_d_picture`, `process_events`, and `installations`, what was asked of slicer.packaging. Or by hand:
+`host = slicer_host.start()`. Afterwards `import qt, ctk, slicer, SampleData` work everywhere, with `slicer.app`, `slicer.mrmlScene`, `slicer.modules` and `slicer.util` as in Slicer's Python console. Exceptions in slots,
 timers and VTK observers, which Slicer only prints, are printed and kept in `host.errors`; the fixture fails the test
 that leaves one there, or a question of the module that has no answer queued, or an answer that was never asked for.
 
@@ -26,8 +27,9 @@ raises AttributeError, as a name that Slicer lacks does; look it up in Slicer's 
 
 What it cannot show: how Slicer's own style, docking and DPI scaling make a panel look; rulers, corner annotation and
 mouse interaction in the views; Windows and macOS; Slicer's launcher and its environment; the C++ side of extensions.
-Python threads run freely here and hardly in Slicer, so a module that relies on them proves nothing. Layouts are always
-four-up. Widgets kept by a `.ui` in Slicer may have more properties than the host's; those are refused here.
+Python threads run freely here and hardly in Slicer, so a module that relies on them proves nothing here. The layout is
+always four-up. The real `ctk` and `qMRML` widgets have more properties than the host's; a `.ui` that sets those is
+refused until they are added. Qt is 6 here; Slicer may have 5.15.
 """
 
 from __future__ import annotations

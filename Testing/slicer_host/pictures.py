@@ -111,7 +111,7 @@ def slice_picture(name: str = "Red", path: str | Path | None = None, size=(400, 
     """The slice view as it would look in Slicer, (rows, columns, 3) uint8; also written to `path` if one is given.
 
     `name` is "Red", "Yellow" or "Green"; which slice is shown, and of which volumes, is what the scene says. With `fit`
-    the field of view is fitted to the background first, as the button in the view's bar does.
+    the field of view is fitted to the background first, as the button in the view's bar does; the slice stays.
     """
     logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
     view = SliceView(logic, size)
