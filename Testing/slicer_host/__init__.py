@@ -15,10 +15,14 @@ How to use it, in a test:
         host.widget_picture(widget.parent, tmp_path / "panel.png")
 
 Also: `close_scene`, `quit`, `reset`, `use_theme(dark)`, `set_main_window(shown)`, `click_sample_data(name)`,
-`three_d_picture`, `process_events`, and `installations`, what was asked of slicer.packaging. Or by hand:
-`host = slicer_host.start()`. Afterwards `import qt, ctk, slicer, SampleData` work everywhere, with `slicer.app`, `slicer.mrmlScene`, `slicer.modules` and `slicer.util` as in Slicer's Python console. Exceptions in slots,
-timers and VTK observers, which Slicer only prints, are printed and kept in `host.errors`; the fixture fails the test
-that leaves one there, or a question of the module that has no answer queued, or an answer that was never asked for.
+`three_d_picture`, `process_events`, and `installations`, what was asked of slicer.packaging.
+
+Or by hand: `host = slicer_host.start()`. Afterwards `import qt, ctk, slicer, SampleData` work everywhere, with
+`slicer.app`, `slicer.mrmlScene`, `slicer.modules` and `slicer.util` as in Slicer's Python console.
+
+Exceptions in slots, timers and VTK observers, which Slicer only prints, are printed and kept in `host.errors`; the
+fixture fails the test that leaves one there, or a question of the module that has no answer queued, or an answer that
+was never asked for.
 
 What is real: the scene, nodes, logics, storage and displayable managers (slicer-core), `slicer.util`, Qt's widgets and
 event loop, processes. What stands in: PythonQt (`pythonqt`), the `ctk` and `qMRML` widgets, the application object, the
