@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from DNetRegistrationLib import torch_setup
@@ -83,18 +84,21 @@ def test_every_other_end_says_what_to_do(extension, message):
 
 
 def test_scripts_are_not_asked():
-    with pytest.raises(TorchUnavailable, match='PythonSlicer -m pip install "torch>=2.3"'):
+    with pytest.raises(TorchUnavailable, match=r'PythonSlicer -m pip install "torch>=2\.3"'):
         require_torch(lambda: None)
     with pytest.raises(TorchUnavailable, match="only in part"):
         require_torch(lambda: "")
 
 
 def test_what_is_installed_is_found_without_importing_it():
-    program = (
-        "import sys\nfrom DNetRegistrationLib.torch_setup import *\nprint(installed_version(), 'torch' in sys.modules)"
-    )
-    folder = str(torch_setup.__file__).rsplit("DNetRegistrationLib", 1)[0]
-    result = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {folder!r})\n{program}"], capture_output=True, text=True)  # fmt: skip
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from DNetRegistrationLib.torch_setup import installed_version
+print(installed_version(), "torch" in sys.modules)
+"""
+    folder = str(Path(torch_setup.__file__).parent.parent)
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True)
     version, imported = result.stdout.split()
     assert int(version.split(".")[0]) >= 2 and imported == "False", result.stderr
 
