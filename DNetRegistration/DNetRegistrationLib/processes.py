@@ -1,12 +1,14 @@
-"""Work in fresh processes, which end with this one."""
+"""Work in fresh processes, which end with this one, and the end of those that others started."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -36,3 +38,30 @@ def _begin(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def end_tree(pid: int) -> None:
+    """Ends a process and all that it started, at once; those that have already ended are no error.
+
+    A launcher stands between Slicer and its Python, so that ending the process alone would leave the work going on.
+
+    Args:
+        pid: of a process that this one started.
+    """
+    if pid <= 0:
+        return
+    if os.name == "nt":
+        hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+        subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, creationflags=hidden)
+        return
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    children: dict[int, list[int]] = {}
+    for line in listing.splitlines():
+        child, parent = line.split()
+        children.setdefault(int(parent), []).append(int(child))
+    tree = [pid]
+    for one in tree:
+        tree += children.get(one, [])
+    for one in tree:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(one, signal.SIGKILL)

@@ -7,12 +7,75 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
 from .version import __version__
 from .volume import Volume
+
+
+@dataclass(frozen=True)
+class ReportedAlignment:
+    """An alignment as its report tells it: attributes as in `Alignment`, without torch.
+
+    What is not a number in the report (JSON knows no NaN) is None here.
+    """
+
+    matrix: np.ndarray
+    accepted: bool
+    verdict: str
+    confidence: float | None
+    expected_error_um: float | None
+    dice_before: float | None
+    dice: float | None
+    rotation_deg: float
+    translation_mm: np.ndarray
+    hypothesis: str
+    working_spacing: float
+    device: str
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    network: str | None = None
+    weights_sha256: str | None = None
+    fixed_threshold: float | None = None
+    moving_threshold: float | None = None
+
+    @classmethod
+    def of(cls, alignment) -> ReportedAlignment:
+        """The same, of an `Alignment` (or of one like it)."""
+        return cls.from_dict({one.name: _plain(getattr(alignment, one.name)) for one in fields(cls)})
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ReportedAlignment:
+        """From plain values: of a report, or of `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: values are missing or of the wrong kind.
+        """
+        known = {one.name for one in fields(cls)}
+        chosen = {name: value for name, value in values.items() if name in known}
+        for role in ("fixed", "moving"):
+            if role in values:
+                chosen[f"{role}_threshold"] = values[role]["threshold"]
+        chosen["matrix"] = np.asarray(values["matrix"], np.float64).reshape(4, 4)
+        chosen["translation_mm"] = np.asarray(values["translation_mm"], np.float64).reshape(3)
+        return cls(**chosen)
+
+    def to_dict(self) -> dict:
+        """As JSON's own types."""
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+
+def read_report(path: str | Path) -> ReportedAlignment:
+    """The alignment of a report that `write_report` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        KeyError, TypeError, ValueError: it is not such a report.
+    """
+    return ReportedAlignment.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def report(alignment, fixed: Volume, moving: Volume) -> dict:

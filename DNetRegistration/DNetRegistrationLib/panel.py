@@ -1,0 +1,384 @@
+"""The panel of the module: what the user selects and clicks, and what it says."""
+
+import logging
+
+import ctk
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from .files import ScanError
+from .job import Ended, How
+from .logic import DNetRegistrationLogic
+from .panel_text import STYLES, resultText
+from .panel_thresholds import ThresholdControls, signalsBlocked
+from .parameters import FILE, OUTPUTS, Hypotheses
+from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, find_transform
+from .torch_setup import TorchUnavailable
+from .weights import available_weights
+
+
+class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel; it needs the widgets of Resources/UI/DNetRegistration.ui."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.job = None
+        self._parameterNode = None
+        self._parameterNodeGuiTag = None
+        self._updating = False
+        self._message = None  # (kind, text, details) of what has just happened, before what the transform says
+        self._pair = (None, None)  # IDs of the volumes that the panel was last brought up to date with
+        self._observed = None
+        self._deviceProcess = None
+
+    # The panel's life
+
+    def setup(self) -> None:
+        """Builds the panel, when the module is first opened."""
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/DNetRegistration.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = DNetRegistrationLogic()
+        self._thresholds = ThresholdControls(self.ui, self.onThresholdChanged)
+        self._fillChoices()
+
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
+        self.ui.alignButton.connect("clicked(bool)", self.onAlignButton)
+        self.ui.undoButton.connect("clicked(bool)", self.onUndoButton)
+        self.ui.automaticThresholdCheckBox.connect("clicked(bool)", self.onAutomaticThresholdClicked)
+        self.ui.weightsSelector.connect("currentIndexChanged(int)", self.onWeightsChanged)
+        self.ui.weightsPath.connect("currentPathChanged(QString)", self.onWeightsChanged)
+        self.ui.deviceSelector.connect("currentIndexChanged(int)", self.onDeviceChanged)
+        self.ui.advancedCollapsibleButton.connect("contentsCollapsed(bool)", self.onAdvancedCollapsed)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Ends what still runs, when the module or the application is closed."""
+        self._cancel(None)
+        if self._deviceProcess is not None:
+            self._deviceProcess.kill()
+        self._thresholds.hide()
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """The user comes to the module."""
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        """The user goes to another module; a running alignment goes on."""
+        self._thresholds.hide()
+        self._disconnectParameterNode()
+
+    def onSceneStartClose(self, caller, event) -> None:
+        """The scene is about to be closed: the alignment of its volumes ends."""
+        self._cancel(None)
+        self._thresholds.forget()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event) -> None:
+        """The scene is closed."""
+        self._message = None
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """A volume that is being aligned is deleted: nothing is left to align."""
+        if self.job is not None and any(node is placed.node for placed in self._placed):
+            self._cancel(_("Stopped: {name} was deleted while it was being aligned.").format(name=node.GetName()))
+
+    def initializeParameterNode(self) -> None:
+        """Makes sure that there is a parameter node, connected to the panel."""
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode) -> None:
+        """Connects the panel to a parameter node, or to none."""
+        self._disconnectParameterNode()
+        self._parameterNode = parameterNode
+        self._pair = (None, None)
+        self._observeMoving(None)
+        if parameterNode:
+            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._update()
+
+    def _disconnectParameterNode(self) -> None:
+        if self._parameterNodeGuiTag is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNodeGuiTag = None
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+
+    # What the user does
+
+    def onAlignButton(self, clicked=False) -> None:
+        """Aligns, or cancels what is running."""
+        if self.job is not None:
+            self._cancel(_("Cancelled: nothing was changed."))
+            return
+        try:
+            self._start()
+        except (ScanError, TorchUnavailable) as problem:
+            self._tell("bad", str(problem))
+        except Exception as problem:
+            logging.exception("The alignment could not be started")
+            self._tell("bad", _("The alignment could not be started: {problem}").format(problem=problem))
+
+    def onUndoButton(self, clicked=False) -> None:
+        """Puts the moving volume back where it was."""
+        moving = self._parameterNode.movingVolume
+        if self.logic.undo(moving):
+            self._tell("plain", _("Undone: {name} is back where it was.").format(name=moving.GetName()))
+
+    def onAutomaticThresholdClicked(self, automatic: bool) -> None:
+        """By hand, thresholds begin where they would be found."""
+        if not automatic:
+            self._thresholds.reset(self._parameterNode)
+        self._update()
+
+    def onThresholdChanged(self, role: str, value: float) -> None:
+        """A slider was moved."""
+        if self._parameterNode and not self._updating:
+            setattr(self._parameterNode, f"{role}Threshold", value)
+
+    def onWeightsChanged(self, value=None) -> None:
+        """Shipped weights, or a file."""
+        if self._parameterNode and not self._updating:
+            name = self.ui.weightsSelector.itemData(self.ui.weightsSelector.currentIndex)
+            # `FILE` alone stands for a file that has not been chosen yet.
+            self._parameterNode.weights = name + (self.ui.weightsPath.currentPath if name == FILE else "")
+
+    def onDeviceChanged(self, index: int) -> None:
+        if self._parameterNode and not self._updating and index >= 0:
+            self._parameterNode.device = self.ui.deviceSelector.itemData(index)
+
+    def onAdvancedCollapsed(self, collapsed: bool) -> None:
+        """The devices are looked for when the list comes into view, in a process: torch is slow to import."""
+        if not collapsed and self._deviceProcess is None:
+            self._deviceProcess = self.logic.findDevices(self._addDevices)
+
+    # Alignment
+
+    def _start(self) -> None:
+        parameters = self._parameterNode
+        placed = self.logic.check(parameters.fixedVolume, parameters.movingVolume, parameters.transform)
+        options = self.logic.options(parameters)
+        for one in placed:
+            doubt = self.logic.spacingDoubt(one)
+            if doubt and not slicer.util.confirmOkCancelDisplay(
+                _("{name}: {doubt}. Correct it in the module Volumes, or align anyway.").format(
+                    name=one.name, doubt=doubt
+                )
+            ):
+                self._tell("plain", _("Not aligned: correct the voxel size first."))
+                return
+        self.logic.ensureTorch()
+        self._thresholds.hide()
+        self._message, self._placed = None, placed
+        with slicer.util.WaitCursor():
+            self.job = self.logic.start(*placed, options, self._onProgress, self._onFinished)
+        self._onProgress(0.0, _("Starting"))
+        self._update()
+
+    def _cancel(self, message: str | None) -> None:
+        self._cancelMessage = message
+        if self.job is not None:
+            self.job.cancel()
+
+    def _onProgress(self, fraction: float, stage: str) -> None:
+        self.ui.statusLabel.text = stage[:1].upper() + stage[1:]
+        self.ui.progressBar.value = round(100 * fraction)
+
+    def _onFinished(self, ended: Ended) -> None:
+        self.job = None
+        if ended.alignment is not None:
+            try:
+                with slicer.util.WaitCursor():
+                    self._write(ended)
+            except ScanError as problem:
+                self._tell("bad", str(problem))
+            except Exception as problem:
+                logging.exception("The result could not be shown")
+                self._tell("bad", _("The result could not be shown: {problem}").format(problem=problem))
+            self._update()
+        elif ended.how is How.CANCELLED:
+            self._tell("plain", self._cancelMessage or "")
+        else:
+            logging.error(f"{ended.message}\n{ended.log}")
+            self._tell("bad", ended.message, ended.log if ended.how is How.CRASHED else "")
+
+    def _write(self, ended: Ended) -> None:
+        parameters = self._parameterNode
+        nodes = {name: getattr(parameters, name) for name in OUTPUTS} if parameters else {}
+        transform = self.logic.write(*self._placed, ended, nodes)
+        if parameters:
+            from .scene_outputs import outputs_of
+
+            with slicer.util.NodeModify(parameters):
+                parameters.transform = transform
+                for name, node in outputs_of(transform).items():
+                    setattr(parameters, name, node)
+        self.logic.show(*self._placed)
+
+    # Keeping the panel up to date
+
+    def _update(self, caller=None, event=None) -> None:
+        """Brings all that depends on parameters and scene up to date."""
+        if self._updating or self.logic is None or slicer.mrmlScene.IsClosing():
+            return
+        self._updating = True
+        try:
+            if self._parameterNode:
+                self._matchPair()
+                entered = self._parameterNodeGuiTag is not None
+                self._thresholds.update(self._parameterNode, shown=entered and self.job is None)
+                self._updateChoices()
+            self._updateButtons()
+            self._updateResult()
+        finally:
+            self._updating = False
+
+    def _matchPair(self) -> None:
+        """Selects what belongs to the pair of volumes, when that has changed."""
+        from .scene_outputs import outputs_of
+
+        parameters = self._parameterNode
+        volumes = parameters.fixedVolume, parameters.movingVolume
+        pair = tuple(volume.GetID() if volume else None for volume in volumes)
+        if pair == self._pair:
+            return
+        if all(volumes) and self._pair != (None, None):  # what is said of a volume that is gone stays
+            self._message = None
+        self._pair = pair
+        self._observeMoving(volumes[1])
+        # Outputs of another pair would be written over.
+        known = find_transform(*volumes) if all(volumes) else None
+        selected = parameters.transform
+        if known is not None and selected is not known:
+            outputs = outputs_of(known)
+        elif known is None and alignment_of(selected) is not None:
+            outputs = {}
+        else:
+            return
+        with slicer.util.NodeModify(parameters):
+            parameters.transform = known
+            for name in OUTPUTS[1:]:
+                setattr(parameters, name, outputs.get(name))
+
+    def _observeMoving(self, volume) -> None:
+        """Follows what the moving volume stands under, for Undo; `volume` may be None."""
+        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        if self._observed is not None:
+            self.removeObserver(self._observed, event, self._update)
+        self._observed = volume
+        if volume is not None:
+            self.addObserver(volume, event, self._update)
+
+    def _updateButtons(self) -> None:
+        running, why = self.job is not None, self._whyNot()
+        self.ui.alignButton.text = _("Cancel") if running else why or _("Align")
+        self.ui.alignButton.enabled = running or not why
+        self.ui.statusLabel.visible = self.ui.progressBar.visible = running
+        for name in ("inputs", "outputs", "advanced"):
+            getattr(self.ui, f"{name}CollapsibleButton").enabled = not running
+        moving = self._parameterNode.movingVolume if self._parameterNode else None
+        self.ui.undoButton.enabled = not running and moving is not None and self.logic.isAligned(moving)
+
+    def _whyNot(self) -> str:
+        """Why Align cannot be clicked; empty where it can."""
+        parameters = self._parameterNode
+        if not parameters or not parameters.fixedVolume:
+            return _("Select a fixed volume")
+        if not parameters.movingVolume:
+            return _("Select a moving volume")
+        if parameters.fixedVolume is parameters.movingVolume:
+            return _("Fixed and moving are the same volume")
+        if not parameters.fixedVolume.GetImageData():
+            return _("The fixed volume is empty")
+        if not parameters.movingVolume.GetImageData():
+            return _("The moving volume is empty")
+        if parameters.weights == FILE:
+            return _("Choose a weights file, or shipped weights")
+        for volume in (parameters.resampled, parameters.subtraction):
+            if volume and volume in (parameters.fixedVolume, parameters.movingVolume):
+                return _("An output would replace an input")
+        if parameters.resampled and parameters.resampled is parameters.subtraction:
+            return _("Two outputs are the same volume")
+        return ""
+
+    def _updateResult(self) -> None:
+        if self._message is not None:
+            self._showMessage(*self._message)
+            return
+        parameters = self._parameterNode
+        transform = parameters.transform if parameters else None
+        alignment = alignment_of(transform)
+        if self.job is not None:
+            self._showMessage("plain", _("Aligning…"), "")
+        elif alignment is None or self._pair != (
+            transform.GetNodeReferenceID(FIXED_ROLE),
+            transform.GetNodeReferenceID(MOVING_ROLE),
+        ):
+            self._showMessage("plain", _("Not aligned yet."), "")
+        else:
+            self._showMessage("good" if alignment.accepted else "doubt", alignment.verdict, resultText(alignment))
+
+    def _tell(self, kind: str, text: str, details: str = "") -> None:
+        self._message = (kind, text, details)
+        self._update()
+        if self._parameterNode is None:
+            self._updateButtons()
+
+    def _showMessage(self, kind: str, text: str, details: str) -> None:
+        self.ui.verdictLabel.text = text
+        self.ui.verdictLabel.styleSheet = STYLES[kind]
+        self.ui.detailsLabel.text = details
+        self.ui.detailsLabel.visible = bool(details)
+
+    # Choices that depend on what is there
+
+    def _fillChoices(self) -> None:
+        for name in available_weights():
+            self.ui.weightsSelector.addItem(_("{name} (ships with the module)").format(name=name), name)
+        self.ui.weightsSelector.addItem(_("From a file"), FILE)
+        self.ui.weightsPath.filters = ctk.ctkPathLineEdit.Files
+        self.ui.deviceSelector.addItem(_("Automatic"), "auto")
+        self.ui.deviceSelector.addItem(_("CPU"), "cpu")
+
+    def _addDevices(self, devices) -> None:
+        with signalsBlocked(self.ui.deviceSelector):
+            for name, label in devices:
+                index = self.ui.deviceSelector.findData(name)
+                if index < 0:
+                    self.ui.deviceSelector.addItem(label, name)
+                else:
+                    self.ui.deviceSelector.setItemText(index, label)
+        self._update()
+
+    def _updateChoices(self) -> None:
+        parameters = self._parameterNode
+        selector, name = self.ui.weightsSelector, parameters.weights
+        file = name.removeprefix(FILE) if name.startswith(FILE) else None
+        index = selector.findData(FILE) if file is not None else max(0, selector.findData(name))
+        with signalsBlocked(selector, self.ui.weightsPath):
+            selector.currentIndex = index
+            if file is not None and file != self.ui.weightsPath.currentPath:
+                self.ui.weightsPath.currentPath = file
+        network = parameters.hypotheses is not Hypotheses.search
+        selector.enabled, self.ui.weightsPath.enabled = network, network and file is not None
+        selector = self.ui.deviceSelector
+        with signalsBlocked(selector):
+            if selector.findData(parameters.device) < 0:
+                selector.addItem(_("{name} (not found here)").format(name=parameters.device), parameters.device)
+            selector.currentIndex = selector.findData(parameters.device)
+        self.ui.contrastSelector.enabled = parameters.subtraction is not None

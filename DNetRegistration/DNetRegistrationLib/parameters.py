@@ -1,0 +1,79 @@
+"""What the panel holds, as a parameter node: saved with the scene."""
+
+import enum
+from typing import Annotated
+
+from slicer import (
+    vtkMRMLLinearTransformNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+#: The parameters that are output nodes.
+OUTPUTS = ("transform", "segmentation", "table", "resampled", "subtraction")
+
+#: A path of a weights file follows; names of shipped weights stand without it.
+FILE = "file:"
+
+
+class Contrast(enum.Enum):
+    """Which scan has the contrast agent."""
+
+    moving = "moving"
+    fixed = "fixed"
+
+    def label(self) -> str:
+        return {"moving": _("Moving volume"), "fixed": _("Fixed volume")}[self.value]
+
+
+class Hypotheses(enum.Enum):
+    """Where poses come from."""
+
+    auto = "auto"
+    dnet = "dnet"
+    search = "search"
+
+    def label(self) -> str:
+        return {"auto": _("Network, then search"), "dnet": _("Network only"), "search": _("Search only")}[self.value]
+
+
+class Refine(enum.Enum):
+    """To which resolution a pose is refined."""
+
+    native = "native"
+    working = "working"
+    none = "none"
+
+    def label(self) -> str:
+        return {"native": _("To native voxels"), "working": _("To the working spacing"), "none": _("Not at all")}[
+            self.value
+        ]
+
+
+@parameterNodeWrapper
+class DNetRegistrationParameterNode:
+    """What the panel holds; saved with the scene.
+
+    Thresholds are in the grey values of each volume, and count unless `automaticThreshold`; `workingSpacing` is in mm,
+    0 for automatic; `weights` is the name of shipped weights, empty for the default, or `FILE` and a path.
+    """
+
+    fixedVolume: vtkMRMLScalarVolumeNode
+    movingVolume: vtkMRMLScalarVolumeNode
+    transform: vtkMRMLLinearTransformNode
+    segmentation: vtkMRMLSegmentationNode
+    table: vtkMRMLTableNode
+    resampled: vtkMRMLScalarVolumeNode
+    subtraction: vtkMRMLScalarVolumeNode
+    contrast: Contrast = Contrast.moving
+    automaticThreshold: bool = True
+    fixedThreshold: float = 0.0
+    movingThreshold: float = 0.0
+    hypotheses: Hypotheses = Hypotheses.auto
+    refine: Refine = Refine.native
+    workingSpacing: Annotated[float, WithinRange(0, 10)] = 0.0
+    weights: str = ""
+    device: str = "auto"

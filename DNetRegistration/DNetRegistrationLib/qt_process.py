@@ -1,0 +1,60 @@
+"""A `job.Launch` by Qt: a process whose output and end arrive as events of the application's own loop.
+
+Qt rather than ``slicer.util.launchConsoleProcess``: that reads with a Python thread, which in Slicer advances only
+while the main thread is in Python, and it can be left unblocked only from Slicer 5.12 on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import qt
+
+
+class QtProcess:
+    """A process that was started; see `job.Launch` for the arguments.
+
+    Attributes:
+        pid: of the process; 0 where it could not be started.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        output: Callable[[bytes], None],
+        end: Callable[[int | None], None],
+    ) -> None:
+        self._output, self._end = output, end
+        self._process = qt.QProcess()
+        self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
+        variables = qt.QProcessEnvironment.systemEnvironment()
+        for name, value in environment.items():
+            # As a search path goes on: Slicer's own folders must stay on it.
+            rest = variables.value(name, "") if name.endswith("PATH") else ""
+            variables.insert(name, value + os.pathsep + rest if rest else value)
+        self._process.setProcessEnvironment(variables)
+        self._process.connect("readyReadStandardOutput()", self._read)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
+        self._process.start(command[0], command[1:])
+        self.pid = int(self._process.processId())
+
+    def kill(self) -> None:
+        """Ends it, if it still runs, and waits until it is gone, one second at most."""
+        if self._process.state() != qt.QProcess.NotRunning:
+            self._process.kill()
+            self._process.waitForFinished(1000)
+
+    def _read(self) -> None:
+        self._output(bytes(self._process.readAllStandardOutput().data()))
+
+    def _finished(self, code: int, status) -> None:
+        self._read()
+        self._end(-abs(code) if status == qt.QProcess.CrashExit else code)
+
+    def _failed(self, error) -> None:
+        # All other errors come with an end of their own.
+        if error == qt.QProcess.FailedToStart:
+            self._end(None)

@@ -1,0 +1,114 @@
+"""Seeing to it that PyTorch is there before it is needed, through Slicer's PyTorch extension.
+
+Nothing here imports torch or Slicer: what is installed is looked up, and the extension is given, so that every way this
+can end can be tried out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable
+
+REQUIRED = (2, 3)
+REQUIREMENT = ">=" + ".".join(str(part) for part in REQUIRED)
+
+_ANEW = "in the module PyTorch Utils click Uninstall, restart Slicer, and click Align again"
+_OFFLINE = re.compile(
+    r"connection|network|timed? ?out|resolve|unreachable|proxy|ssl|urlopen|no matching distribution", re.IGNORECASE
+)
+
+
+class TorchUnavailable(Exception):
+    """PyTorch is not ready for use; the message says why and what to do."""
+
+
+def installed_version() -> str | None:
+    """The version of the torch that is installed; "" where it is installed in part; None where it is not at all.
+
+    Nothing is imported: files in use could not be replaced by an installation.
+    """
+    importlib.invalidate_caches()
+    spec = importlib.util.find_spec("torch")
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    if spec is None and version is None:
+        return None
+    # A folder without __init__.py, as an interrupted installation leaves it, has no file of its own.
+    return version if version and spec is not None and spec.origin is not None else ""
+
+
+def ensure_torch(installer: Callable[[], object], version: Callable[[], str | None] = installed_version) -> None:
+    """Returns when torch is installed; asks the PyTorch extension to install it where it is not.
+
+    Args:
+        installer: makes a ``PyTorchUtils.PyTorchUtilsLogic``; raises ImportError where the extension is missing.
+        version: see `installed_version`.
+
+    Raises:
+        TorchUnavailable: the extension is missing, the user refused, it could not be downloaded, is installed in part
+            or too old, or needs a restart.
+    """
+    found = version()
+    if found is not None:
+        _check(found)
+        return
+    try:
+        logic = installer()
+    except ImportError as error:
+        raise TorchUnavailable(
+            "PyTorch is needed, and the extension that installs it is missing: install the extension PyTorch with the "
+            "Extension Manager (View, Extensions Manager), restart Slicer, and click Align again"
+        ) from error
+    try:
+        torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=REQUIREMENT)
+    except Exception as error:  # pip, light-the-torch and torch itself raise many kinds
+        if version():
+            raise TorchUnavailable(
+                f"PyTorch was installed but does not load yet ({_line(error)}): restart Slicer and click Align again; "
+                f"if it says so again, {_ANEW}"
+            ) from error
+        why = "there seems to be no connection" if _OFFLINE.search(str(error)) else _line(error)
+        raise TorchUnavailable(
+            f"PyTorch could not be downloaded and installed ({why}): check the connection to the internet and the free "
+            "disk space and click Align again; without a connection, install it by hand: PythonSlicer -m pip install "
+            "FILE, with a torch wheel FILE copied here. What pip said is in the Python console"
+        ) from error
+    if torch is None:
+        raise TorchUnavailable("PyTorch is needed to align and was not installed: click Align again and confirm")
+    found = version()
+    if found is None:
+        raise TorchUnavailable("PyTorch was installed: restart Slicer, and click Align again")
+    _check(found)
+
+
+def require_torch(version: Callable[[], str | None] = installed_version) -> None:
+    """Returns when torch is installed; asks nobody, for scripts.
+
+    Raises:
+        TorchUnavailable: it is not, or in part, or too old.
+    """
+    found = version()
+    if found is None:
+        raise TorchUnavailable(
+            "PyTorch is not installed: click Align once in the module D-net Registration, which installs it, or run "
+            f'PythonSlicer -m pip install "torch{REQUIREMENT}"'
+        )
+    _check(found)
+
+
+def _check(version: str) -> None:
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if not numbers:
+        raise TorchUnavailable(f"PyTorch is installed only in part: {_ANEW}")
+    if numbers < REQUIRED:
+        raise TorchUnavailable(f"PyTorch {version} is installed, {REQUIREMENT[2:]} or later is needed: {_ANEW}")
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,84 @@
+"""Aligns all pairs of scans in a folder with volume nodes, in Slicer without a window.
+
+    Slicer --no-splash --no-main-window --python-script align_folder.py SCANS RESULTS
+
+SCANS holds NAME_pre.nrrd and NAME_post.nrrd for each animal (or .nii.gz, .mha, ...). For each pair RESULTS gets
+
+    NAME_transform.h5       the transform to put the post-contrast scan under (File, Add Data)
+    NAME_subtraction.nrrd   post minus pre contrast, on the grid of the pre-contrast scan
+    NAME_cortices.seg.nrrd  both cortices, to look at
+
+and summary.csv a line. The exit status is 0 when all results are accepted, 1 when some are not, 2 when a pair could not
+be aligned. PyTorch must be installed: click Align once in the module, or use the PyTorch extension.
+
+The same without nodes, with the library's own command line, in Slicer's Python or any other (in MODULE lies the folder
+DNetRegistrationLib; Slicer shows it under Edit, Application Settings, Modules, Additional module paths):
+
+    cd MODULE
+    PythonSlicer -m DNetRegistrationLib align NAME_pre.nrrd NAME_post.nrrd --transform NAME.h5 --report NAME.json
+"""
+
+import sys
+from pathlib import Path
+
+import slicer
+
+
+def pairs(folder: Path) -> list[tuple[str, Path, Path]]:
+    """Name, scan without and scan with contrast agent of each pair, in the order of the names."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        for part in ("_pre.", "_post."):
+            name, mark, _ending = path.name.rpartition(part)
+            if mark:
+                found.setdefault(name, {})[part] = path
+    return [(name, one["_pre."], one["_post."]) for name, one in found.items() if len(one) == 2]
+
+
+def align_pair(logic, name: str, pre: Path, post: Path, results: Path):
+    """Aligns one pair, and saves what came out; returns the alignment."""
+    fixed, moving = (slicer.util.loadVolume(str(path), {"show": False}) for path in (pre, post))
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} cortices")
+    subtraction = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"{name} subtraction")
+    transform, alignment = logic.align(
+        fixed, moving, segmentationNode=segmentation, subtractionNode=subtraction, contrast="moving"
+    )
+    for node, file in (
+        (transform, f"{name}_transform.h5"),
+        (subtraction, f"{name}_subtraction.nrrd"),
+        (segmentation, f"{name}_cortices.seg.nrrd"),
+    ):
+        if not slicer.util.saveNode(node, str(results / file)):
+            raise OSError(f"{results / file}: cannot be written")
+    return alignment
+
+
+def main(arguments: list[str]) -> int:
+    """Aligns the pairs of the first folder into the second; returns the exit status."""
+    from DNetRegistrationLib.tables import Table
+
+    if len(arguments) != 2:
+        print(__doc__)
+        return 2
+    scans, results = (Path(argument) for argument in arguments)
+    results.mkdir(parents=True, exist_ok=True)
+    logic, summary, status = slicer.util.getModuleLogic("DNetRegistration"), Table(results / "summary.csv", []), 0
+    for name, pre, post in pairs(scans):
+        slicer.mrmlScene.Clear()
+        line = dict.fromkeys(("pair", "accepted", "confidence", "expected_error_um", "dice", "verdict"), "")
+        try:
+            alignment = align_pair(logic, name, pre, post, results)
+        except Exception as problem:  # the other pairs are not its fault
+            line |= {"pair": name, "accepted": False, "verdict": str(problem)}
+            status = 2
+        else:
+            line |= {key: getattr(alignment, key) for key in line if key != "pair"} | {"pair": name}
+            status = max(status, 0 if alignment.accepted else 1)
+        summary.add(line)
+        print(f"{name}: {line['verdict']}")
+    print(f"{len(summary.lines)} pairs, {results / 'summary.csv'}")
+    return status
+
+
+if __name__ == "__main__":
+    slicer.util.exit(main(sys.argv[1:]))
