@@ -510,7 +510,7 @@ def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
     placed = place(fixed)
     transform = apply_alignment(placed, place(moving), aligned(rigid(3)))
     node = make_output("segmentation", transform, "cortical bone")
-    write_cortices(node, cortices, placed)
+    assert len(list(write_cortices(node, cortices, placed))) == 2
     for mask, (identifier, name, color) in zip((cortices.fixed, cortices.moving), SEGMENTS, strict=True):
         expected = np.argwhere(mask)[:, ::-1] @ cortices.affine[:3, :3].T + cortices.affine[:3, 3]
         found = segment_points(node, identifier)

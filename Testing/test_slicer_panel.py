@@ -92,7 +92,7 @@ class Launcher:
 def click(host, panel, launcher, seconds=10):  # noqa: F811
     panel.logic.launch = launcher
     panel.ui.alignButton.click()
-    host.wait_until(lambda: panel.job is None, seconds)
+    host.wait_until(lambda: not panel.running, seconds)
 
 
 def snapshot():
@@ -218,7 +218,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
     assert panel.ui.alignButton.text == "Cancel" and panel.ui.alignButton.enabled
     assert panel.ui.progressBar.visible and not panel.ui.inputsCollapsibleButton.enabled
     stages = set()
-    host.wait_until(lambda: stages.add(panel.ui.statusLabel.text) or panel.job is None, 120)
+    host.wait_until(lambda: stages.add(panel.ui.statusLabel.text) or not panel.running, 120)
 
     ui, parameters = panel.ui, panel._parameterNode
     assert len(stages) >= 2 and ui.alignButton.text == "Align" and not ui.progressBar.visible
@@ -323,6 +323,23 @@ def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher
     assert panel.ui.alignButton.text == "Align" and snapshot() == before and not leftovers()
 
 
+def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
+    """For real, by Qt, which tells of it at once on some systems and later on others."""
+    monkeypatch.setattr(type(panel.logic), "python", lambda self: "/no/such/PythonSlicer")
+    panel.ui.alignButton.click()
+    host.wait_until(lambda: not panel.running, 10)
+    assert "/no/such/PythonSlicer: cannot be started" in panel.ui.verdictLabel.text and not leftovers()
+
+    def launch(command, environment, output, end):
+        end(None)
+        return types.SimpleNamespace(pid=0, kill=lambda: None)
+
+    panel.logic.launch = launch
+    panel.ui.alignButton.click()
+    assert not panel.running and panel.ui.alignButton.text == "Align"
+    assert "cannot be started" in panel.ui.verdictLabel.text and not leftovers()
+
+
 def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
     """For real, in another process."""
     import slicer
@@ -337,7 +354,7 @@ def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
     select(panel, *noise)
     before = snapshot()
     panel.ui.alignButton.click()
-    host.wait_until(lambda: panel.job is None, 60)
+    host.wait_until(lambda: not panel.running, 60)
     assert panel.ui.verdictLabel.text.startswith("Noise & co: found no bone in it"), panel.ui.verdictLabel.text
     assert snapshot() == before and not leftovers()
 
@@ -432,7 +449,8 @@ def test_an_output_that_is_deleted_meanwhile(host, panel, pair):  # noqa: F811
     panel.ui.alignButton.click()
     slicer.mrmlScene.RemoveNode(table)
     launcher.answer()
-    assert panel.job is None and panel._parameterNode.table.GetNumberOfRows() > 10
+    host.wait_until(lambda: not panel.running)
+    assert panel._parameterNode.table.GetNumberOfRows() > 10
 
 
 def test_a_volume_whose_geometry_changes_meanwhile(host, panel, pair):  # noqa: F811
@@ -471,7 +489,8 @@ def test_another_module_meanwhile(host, panel, pair):  # noqa: F811
     panel.exit()
     launcher.answer()
     panel.enter()
-    assert panel.job is None and panel._parameterNode.transform is pair[1].GetParentTransformNode()
+    host.wait_until(lambda: not panel.running)
+    assert panel._parameterNode.transform is pair[1].GetParentTransformNode()
     assert panel.ui.verdictLabel.text.startswith("Accepted") and panel.ui.undoButton.enabled
 
 
