@@ -305,7 +305,7 @@ def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
         ),
         (
             dict(status=-11, lines=[b"Fatal Python error\n", b"the last line"]),
-            "The alignment ended unexpectedly (exit status -11).",
+            "The alignment ended unexpectedly (exit status -11); try again",
         ),
         (dict(status=None), "cannot be started"),
         (

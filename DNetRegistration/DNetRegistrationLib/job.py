@@ -230,7 +230,13 @@ class Job:
         else:
             cause = errors[-1] if errors else f"exit status {status}{_reason(status)}"
             cause = re.sub("; add --debug.*", "", cause)
-            self._finish(How.CRASHED, None, f"The alignment ended unexpectedly ({self._in_users_words(cause)}).")
+            cause = self._in_users_words(cause)
+            self._finish(
+                How.CRASHED,
+                None,
+                f"The alignment ended unexpectedly ({cause}); try again, and if it happens again report it with the "
+                "lines below",
+            )
 
     def _read_report(self) -> ReportedAlignment | None:
         try:
