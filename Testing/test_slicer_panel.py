@@ -388,6 +388,24 @@ def test_a_voxel_size_that_looks_lost(host, panel):  # noqa: F811
     panel.ui.alignButton.click()
 
 
+def test_a_full_disk(host, panel, pair, monkeypatch):  # noqa: F811
+    from DNetRegistrationLib import job
+
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1e6))
+    before = snapshot()
+    panel.ui.alignButton.click()
+    assert not panel.running and "1 MB are free); make room" in panel.ui.verdictLabel.text
+    assert snapshot() == before and not leftovers()
+
+
+def test_texts_are_not_markup(host, panel, pair):  # noqa: F811
+    click(host, panel, Launcher(status=2, lines=[b"dnet-registration: error: <b>bold</b> & <img src=x>\n"]))
+    assert panel.ui.verdictLabel.text == "<b>bold</b> & <img src=x>"
+    import qt
+
+    assert panel.ui.verdictLabel.textFormat == qt.Qt.PlainText == panel.ui.detailsLabel.textFormat
+
+
 def test_cancel_changes_nothing(host, panel, pair):  # noqa: F811
     before = snapshot()
     launcher = panel.logic.launch = Launcher(held=True)

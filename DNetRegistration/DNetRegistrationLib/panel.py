@@ -58,6 +58,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
         self.ui.alignButton.connect("clicked(bool)", self.onAlignButton)
@@ -96,6 +97,11 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, caller, event) -> None:
         """The scene is closed."""
         self._message = None
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event) -> None:
+        """A scene was loaded, and with it perhaps what the panel held when it was saved."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
@@ -366,8 +372,6 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _tell(self, kind: str, text: str, details: str = "") -> None:
         self._message = (kind, text, details)
         self._update()
-        if self._parameterNode is None:
-            self._updateButtons()
 
     def _showMessage(self, kind: str, text: str, details: str) -> None:
         self.ui.verdictLabel.text = text
