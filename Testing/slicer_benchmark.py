@@ -18,7 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "DNetRegistration")]
 
+import numpy as np  # noqa: E402
 import slicer_host  # noqa: E402
+import vtk  # noqa: E402
 
 
 def load(host) -> None:
@@ -68,22 +70,27 @@ def take_pictures(host, panel, folder: Path) -> None:
     print(f"pictures are in {folder}")
 
 
-def large_pair() -> list:
-    """Two scans of 512^3 voxels of 10 um, as volume nodes."""
+def large_pair(nodes) -> list:
+    """Nodes of 512^3 voxels of 10 um: the sample's scans, each voxel divided into 4^3, since size is the point."""
     import slicer
-    from DNetRegistrationLib import make_pair
-    from DNetRegistrationLib.scene import FLIP
 
-    pair = make_pair(0, size=512, spacing=0.01, scale="raw")
-    return [
-        slicer.util.addVolumeFromArray(scan.voxels, ijkToRAS=FLIP @ scan.affine, name=name)
-        for scan, name in ((pair.fixed, "Pre"), (pair.moving, "Post"))
-    ]
+    large = []
+    for node in nodes:
+        voxels = slicer.util.arrayFromVolume(node)
+        for axis in range(3):
+            voxels = np.repeat(voxels, 4, axis)
+        divided = np.diag((0.25, 0.25, 0.25, 1.0))
+        divided[:3, 3] = -0.375
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        affine = slicer.util.arrayFromVTKMatrix(matrix) @ divided
+        large.append(slicer.util.addVolumeFromArray(voxels.astype(np.uint16), ijkToRAS=affine, name="large"))
+    return large
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="also two scans of 512^3 voxels: minutes, 4 GB")
+    parser.add_argument("--large", action="store_true", help="also two scans of 512^3 voxels: 4 GB")
     parser.add_argument(
         "--pictures", metavar="FOLDER", type=Path, help="write pictures of the panel and the views there"
     )
@@ -99,7 +106,7 @@ def main() -> None:
     if options.pictures is not None:
         take_pictures(host, panel, options.pictures)
     if options.large:
-        align(host, panel, *large_pair())
+        align(host, panel, *large_pair((fixed, moving)))
 
 
 if __name__ == "__main__":

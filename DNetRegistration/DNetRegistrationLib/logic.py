@@ -79,7 +79,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         """
         if fixedNode is not None and fixedNode is movingNode:
             raise ScanError(f"{fixedNode.GetName()}: is both the fixed and the moving volume; select two scans")
-        placed = place(fixedNode), place(movingNode)
+        placed = place(fixedNode, "fixed"), place(movingNode, "moving")
         if transformNode is not None:
             check_transform(transformNode, *placed)
         return placed
