@@ -593,10 +593,20 @@ def test_devices_are_looked_for_when_they_come_into_view(host, panel):  # noqa: 
         end(0)
         return types.SimpleNamespace(kill=lambda: None, pid=0)
 
-    panel.logic.launch = launch
+    def without_torch(command, environment, output, end):
+        output(b"ModuleNotFoundError: No module named 'torch'\n")
+        qt.QTimer.singleShot(0, lambda: end(1))
+        return types.SimpleNamespace(kill=lambda: None, pid=0)
+
+    import qt
+
     selector = panel.ui.deviceSelector
-    assert selector.count == 2
-    panel.ui.advancedCollapsibleButton.collapsed = False
+    for launching in (without_torch, launch):
+        assert selector.count == 2
+        panel.logic.launch = launching
+        panel.ui.advancedCollapsibleButton.collapsed = True
+        panel.ui.advancedCollapsibleButton.collapsed = False
+        host.process_events()
     assert [selector.itemText(i) for i in range(selector.count)] == ["Automatic", "CPU", "A card (cuda:0)"]
     selector.currentIndex = 2
     assert panel.logic.options(panel._parameterNode).device == "cuda:0"

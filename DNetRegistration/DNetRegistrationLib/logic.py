@@ -72,7 +72,9 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return write_result(fixed, moving, alignment, nodes, contents), alignment
 
     def check(self, fixedNode, movingNode, transformNode=None):
-        """Where two volumes stand, if they can be aligned and the result be written to a transform node (or None).
+        """Where two volumes stand, if they can be aligned and the result be written to a transform node.
+
+        None as transform is that of an earlier alignment of the moving volume, or a new one.
 
         Raises:
             ScanError: they cannot.
@@ -80,8 +82,9 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         if fixedNode is not None and fixedNode is movingNode:
             raise ScanError(f"{fixedNode.GetName()}: is both the fixed and the moving volume; select two scans")
         placed = place(fixedNode, "fixed"), place(movingNode, "moving")
-        if transformNode is not None:
-            check_transform(transformNode, *placed)
+        transform = transformNode or transform_above(movingNode)
+        if transform is not None:
+            check_transform(transform, *placed)
         return placed
 
     def spacingDoubt(self, placed) -> str | None:

@@ -390,6 +390,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.deviceSelector.addItem(_("CPU"), "cpu")
 
     def _addDevices(self, devices) -> None:
+        if not devices:  # torch is missing: next time they may be found
+            self._deviceProcess = None
         with signalsBlocked(self.ui.deviceSelector):
             for name, label in devices:
                 index = self.ui.deviceSelector.findData(name)
