@@ -660,3 +660,31 @@ def test_no_two_widgets_overlap(host, panel, pair, tmp_path):  # noqa: F811
         if widget.visible and not getattr(widget, "wordWrap", False):
             hint = widget.sizeHint if not callable(widget.sizeHint) else widget.sizeHint()
             assert widget.width >= hint.width(), widget.text
+
+
+def test_the_ui_file_is_in_step(host):  # noqa: F811
+    """Names that only Slicer or Qt Designer would miss; every control has a tooltip, and its place in the tab order."""
+    import xml.etree.ElementTree as ElementTree
+
+    host.load(MODULE)
+    from DNetRegistrationLib.parameters import DNetRegistrationParameterNode
+
+    tree = ElementTree.parse(MODULE.parent / "Resources" / "UI" / "DNetRegistration.ui").getroot()
+    widgets = {widget.get("name"): widget for widget in tree.iter("widget")}
+    texts = {
+        name: {
+            one.get("name"): "".join(one.itertext()).strip()
+            for one in (*widget.findall("property"), *widget.findall("attribute"))
+        }
+        for name, widget in widgets.items()
+    }
+    named = {values["SlicerParameterName"] for values in texts.values() if "SlicerParameterName" in values}
+    by_hand = {"fixedThreshold", "movingThreshold", "weights", "device"}
+    assert named | by_hand == set(DNetRegistrationParameterNode.allParameters) and not named & by_hand
+    passive = ("QLabel", "QProgressBar", "ctkCollapsibleButton", "qMRMLWidget")
+    controls = [name for name, widget in widgets.items() if widget.get("class") not in passive]
+    assert [name for name in controls if not texts[name].get("toolTip")] == []
+    assert [stop.text for stop in tree.iter("tabstop")] == controls  # from top to bottom
+    scene = {c.findtext("receiver") for c in tree.iter("connection") if "mrmlSceneChanged" in c.findtext("signal")}
+    assert scene == {name for name in controls if widgets[name].get("class") == "qMRMLNodeComboBox"}
+    assert all(texts[name]["buddy"] in controls for name in widgets if "buddy" in texts[name])
