@@ -109,7 +109,7 @@ def test_a_volume_lies_where_its_node_lies(grid, depth):
 
     node = add_volume("scan", grid)
     parent = put_under(node, *(rigid(seed) for seed in range(depth)))
-    placed = place(node)
+    placed = place(node, "fixed")
     volume = placed.volume()
     assert placed.parent is parent and volume.name == "scan"
     np.testing.assert_allclose([volume.to_world(index) for index in INDICES], positions(node), atol=1e-11)
@@ -125,7 +125,7 @@ def test_a_volume_is_what_simpleitk_reads_of_its_file(tmp_path):
 
     node = add_volume("scan", "left")
     slicer.util.saveNode(node, str(tmp_path / "scan.nrrd"))
-    read, volume = Volume.from_sitk(sitk.ReadImage(str(tmp_path / "scan.nrrd"))), place(node).volume()
+    read, volume = Volume.from_sitk(sitk.ReadImage(str(tmp_path / "scan.nrrd"))), place(node, "fixed").volume()
     assert np.array_equal(read.voxels, volume.voxels)
     np.testing.assert_allclose(read.affine, volume.affine, atol=1e-9)
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_aligned(make, message):
     from DNetRegistrationLib.scene import place
 
     with pytest.raises(ScanError, match=message) as caught:
-        place(make())
+        place(make(), "fixed")
     assert "\n" not in str(caught.value)
 
 
@@ -216,7 +216,7 @@ def test_the_moving_volume_comes_to_lie_on_the_fixed_one(grids, parents):
     sibling.SetAndObserveTransformNodeID(former.GetID() if former else None)
     before = [positions(node) for node in (fixed, moving, sibling)]
     matrix = rigid(5)
-    transform = apply_alignment(place(fixed), place(moving), aligned(matrix))
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(matrix))
 
     for was, now in zip(before[1], positions(moving), strict=True):
         np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
@@ -241,7 +241,7 @@ def test_inputs_are_not_changed():
         return slicer.util.arrayFromVolume(node).tobytes(), geometry.tobytes()
 
     before = [state(node) for node in nodes]
-    apply_alignment(*map(place, nodes), aligned(rigid(1)))
+    apply_alignment(place(nodes[0], "fixed"), place(nodes[1], "moving"), aligned(rigid(1)))
     assert [state(node) for node in nodes] == before
     undo(nodes[1])
     assert [state(node) for node in nodes] == before
@@ -261,22 +261,22 @@ def test_aligning_again_replaces(depth):
 
     fixed, moving = add_volume("fixed", "plain"), add_volume("moving", "oblique")
     former = put_under(moving, *(rigid(n) for n in range(depth)))
-    at_first, count = place(moving), number_of_transforms()
+    at_first, count = place(moving, "moving"), number_of_transforms()
     before = positions(moving)
-    transform = apply_alignment(place(fixed), at_first, aligned(rigid(30)))
+    transform = apply_alignment(place(fixed, "fixed"), at_first, aligned(rigid(30)))
     # What is aligned anew is the volume as it stands without the first result.
-    again = place(moving)
+    again = place(moving, "moving")
     assert again.parent is former
     np.testing.assert_array_equal(again.volume().affine, at_first.volume().affine)
     matrix = rigid(31)
-    second = apply_alignment(place(fixed), again, aligned(matrix, dice=0.5))
+    second = apply_alignment(place(fixed, "fixed"), again, aligned(matrix, dice=0.5))
     assert second is transform and number_of_transforms() == count + 1
     for was, now in zip(before, positions(moving), strict=True):
         np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
     assert json.loads(transform.GetAttribute("DNetRegistration.dice")) == 0.5
     # To another transform node: that one stands in its place, not on top of it.
     other = add_transform("other", rigid(32))
-    assert apply_alignment(place(fixed), place(moving), aligned(matrix), other) is other
+    assert apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(matrix), other) is other
     assert moving.GetParentTransformNode() is other and other.GetParentTransformNode() is former
     for was, now in zip(before, positions(moving), strict=True):
         np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
@@ -290,7 +290,7 @@ def test_undo(depth):
     former = put_under(moving, *(rigid(n) for n in range(depth)))
     before = positions(moving)
     assert not undo(moving)
-    transform = apply_alignment(place(fixed), place(moving), aligned(rigid(3)))
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(3)))
     assert transform_above(moving) is transform and not np.allclose(positions(moving), before)
     assert undo(moving)
     np.testing.assert_array_equal(positions(moving), before)
@@ -298,7 +298,7 @@ def test_undo(depth):
     # It is still there, and is used again.
     assert find_transform(fixed, moving) is transform
     assert find_transform(moving, fixed) is None
-    apply_alignment(place(fixed), place(moving), aligned(rigid(4)), transform)
+    apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(4)), transform)
     assert undo(moving) and not undo(moving)
     np.testing.assert_array_equal(positions(moving), before)
 
@@ -310,7 +310,7 @@ def test_transforms_that_are_moved_meanwhile():
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
     put_under(fixed, rigid(1))
     parent = put_under(moving, rigid(2))
-    starts = place(fixed), place(moving)
+    starts = place(fixed, "fixed"), place(moving, "moving")
     scans = [placed.volume() for placed in starts]
     matrix = rigid(6)
     put_under(fixed, rigid(7), rigid(8))
@@ -333,7 +333,7 @@ def test_volumes_that_changed_meanwhile():
     from DNetRegistrationLib.scene import apply_alignment, place
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
-    starts, count = (place(fixed), place(moving)), number_of_transforms()
+    starts, count = (place(fixed, "fixed"), place(moving, "moving")), number_of_transforms()
     spacing = moving.GetSpacing()
     moving.SetSpacing(1, 1, 1)
     with pytest.raises(ScanError, match="moving: its geometry was changed while it was being aligned; align again"):
@@ -354,22 +354,31 @@ def test_an_output_transform_that_carries_more(who):
     put_under(nodes[who], rigid(1), rigid(2))
     outer = nodes[who].GetParentTransformNode().GetParentTransformNode()
     before = [positions(node) for node in nodes.values()]
-    with pytest.raises(ScanError, match=f"parent 0: cannot take the result, the {who} volume .*create a new"):
-        apply_alignment(place(nodes["fixed"]), place(nodes["moving"]), aligned(rigid(1)), outer)
+    with pytest.raises(
+        ScanError, match=f"parent 0: cannot take the result, the {who} volume .{who}. stands under it; create a new"
+    ):
+        apply_alignment(place(nodes["fixed"], "fixed"), place(nodes["moving"], "moving"), aligned(rigid(1)), outer)
     for node, was in zip(nodes.values(), before, strict=True):
         np.testing.assert_array_equal(positions(node), was)
 
 
 def test_a_chain_of_alignments():
-    """A onto B, then C onto A: the second stands on its own and leaves the first alone."""
+    """A onto B, then C onto A where it lies now: the second stands on its own and leaves the first alone."""
     from DNetRegistrationLib.scene import apply_alignment, place
 
     a, b, c = (add_volume(name, grid) for name, grid in zip("ABC", GRIDS, strict=False))
-    first = apply_alignment(place(b), place(a), aligned(rigid(1)))
-    there = positions(a)
-    second = apply_alignment(place(a), place(c), aligned(rigid(2)))
+    first = apply_alignment(place(b, "fixed"), place(a, "moving"), aligned(rigid(1)))
+    there, was = positions(a), positions(c)
+    fixed = place(a, "fixed")
+    np.testing.assert_allclose([fixed.volume().to_world(index) for index in INDICES], there, atol=1e-10)
+    matrix = rigid(2)
+    second = apply_alignment(fixed, place(c, "moving"), aligned(matrix))
     assert second is not first and a.GetParentTransformNode() is first
     np.testing.assert_array_equal(positions(a), there)
+    for before, now in zip(was, positions(c), strict=True):
+        np.testing.assert_allclose((matrix @ (*now, 1))[:3], before, atol=1e-9)
+    with pytest.raises(ScanError, match=r"the fixed volume .A. stands under it"):
+        apply_alignment(fixed, place(c, "moving"), aligned(matrix), first)
 
 
 def test_metrics_are_attributes():
@@ -377,7 +386,7 @@ def test_metrics_are_attributes():
 
     fixed, moving = add_volume("fixed", "plain"), add_volume("moving", "left")
     alignment = aligned(rigid(1))
-    transform = apply_alignment(place(fixed), place(moving), alignment)
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment)
     assert json.loads(transform.GetAttribute("DNetRegistration.confidence")) == 0.97
     assert json.loads(transform.GetAttribute("DNetRegistration.accepted")) is True
     same(alignment_of(transform), alignment)
@@ -403,7 +412,7 @@ def test_saved_and_loaded_again(host, tmp_path, kind):  # noqa: F811
     put_under(moving, rigid(1))
     before = positions(moving)
     alignment = aligned(rigid(2))
-    apply_alignment(place(fixed), place(moving), alignment)
+    apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment)
     after = positions(moving)
     moving.SetName("renamed: µ")
     path = tmp_path / ("scene.mrb" if kind == "mrb" else "scene")
@@ -421,7 +430,7 @@ def test_saved_and_loaded_again(host, tmp_path, kind):  # noqa: F811
     assert undo(moving)
     np.testing.assert_allclose(positions(moving), before, atol=1e-9)
     # And aligning again finds its own transform.
-    assert apply_alignment(place(fixed), place(moving), alignment, transform) is transform
+    assert apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment, transform) is transform
 
 
 def test_deleted_nodes():
@@ -429,10 +438,10 @@ def test_deleted_nodes():
     from DNetRegistrationLib.scene import alignment_of, apply_alignment, find_transform, place, undo
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
-    transform = apply_alignment(place(fixed), place(moving), aligned(rigid(2)))
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(2)))
     slicer.mrmlScene.RemoveNode(transform)
-    assert not undo(moving) and find_transform(fixed, moving) is None and place(moving).parent is None
-    transform = apply_alignment(place(fixed), place(moving), aligned(rigid(2)))
+    assert not undo(moving) and find_transform(fixed, moving) is None and place(moving, "moving").parent is None
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(2)))
     slicer.mrmlScene.RemoveNode(fixed)
     assert alignment_of(transform) is not None and undo(moving)
 
@@ -446,7 +455,7 @@ def test_transform_files_mean_the_same_motion(tmp_path, ending):
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
     matrix = rigid(2)
-    transform = apply_alignment(place(fixed), place(moving), aligned(matrix))
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(matrix))
     assert slicer.util.saveNode(transform, str(tmp_path / f"node{ending}"))
     read = sitk.ReadTransform(str(tmp_path / f"node{ending}"))
     for point in positions(fixed):
@@ -469,7 +478,7 @@ def blobs(fixed, moving, matrix):
     from DNetRegistrationLib.cortices import Cortices
     from DNetRegistrationLib.scene import place
 
-    scan = place(fixed).volume()
+    scan = place(fixed, "fixed").volume()
     shape = tuple(n // 2 for n in scan.voxels.shape)
     masks = np.zeros((2, *shape), bool)
     masks[0, 1:4, 1:4, 1:4] = True
@@ -507,10 +516,10 @@ def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
     fixed, moving = add_volume("fixed", grid), add_volume("moving", "left")
     put_under(fixed, rigid(1), rigid(2))
     cortices = blobs(fixed, moving, np.eye(4))
-    placed = place(fixed)
-    transform = apply_alignment(placed, place(moving), aligned(rigid(3)))
+    placed = place(fixed, "fixed")
+    transform = apply_alignment(placed, place(moving, "moving"), aligned(rigid(3)))
     node = make_output("segmentation", transform, "cortical bone")
-    write_cortices(node, cortices, placed)
+    assert len(list(write_cortices(node, cortices, placed))) == 2
     for mask, (identifier, name, color) in zip((cortices.fixed, cortices.moving), SEGMENTS, strict=True):
         expected = np.argwhere(mask)[:, ::-1] @ cortices.affine[:3, :3].T + cortices.affine[:3, 3]
         found = segment_points(node, identifier)
@@ -543,7 +552,7 @@ def test_outputs_are_updated_not_added():
         contents = Contents(
             blobs(fixed, moving, np.eye(4)), np.full(shape, run, np.float32), np.full(shape, -run, np.float32)
         )
-        transform = write_result(place(fixed), place(moving), aligned(rigid(run)), wanted, contents)
+        transform = write_result(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(run)), wanted, contents)
         outputs = outputs_of(transform)
         if run == 1:
             first, count = outputs, slicer.mrmlScene.GetNumberOfNodes()
@@ -560,7 +569,7 @@ def test_outputs_are_updated_not_added():
         np.testing.assert_array_equal(positions(outputs[name]), positions(fixed))
     # A deleted one is made again.
     slicer.mrmlScene.RemoveNode(first["table"])
-    transform = write_result(place(fixed), place(moving), aligned(rigid(1)), wanted, contents)
+    transform = write_result(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), wanted, contents)
     assert outputs_of(transform)["table"].GetNumberOfRows() > 10
 
 
@@ -569,7 +578,9 @@ def test_metrics_table():
     from DNetRegistrationLib.scene_outputs import Contents, outputs_of, write_result
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
-    transform = write_result(place(fixed), place(moving), aligned(rigid(1)), {"table": None}, Contents())
+    transform = write_result(
+        place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), {"table": None}, Contents()
+    )
     table = outputs_of(transform)["table"]
     rows = {table.GetCellText(row, 0): table.GetCellText(row, 1) for row in range(table.GetNumberOfRows())}
     assert rows["Dice of the cortices aligned"] == "0.930" and rows["Dice of the cortices before"] == "unknown"
@@ -621,7 +632,7 @@ def test_outline_of_a_threshold(host):  # noqa: F811
     node = slicer.util.addVolumeFromArray(voxels, ijkToRAS=affine, name="ball")
     put_under(node, rigid(1))
     count = slicer.mrmlScene.GetNumberOfNodes()
-    preview = ThresholdPreview.of(place(node))
+    preview = ThresholdPreview.of(place(node, "fixed"))
     assert preview.automatic is not None and preview.low < 20 and preview.high > 1500
     for threshold, radius in ((1000, 0.3), (800, 0.4)):
         show_outline(preview, threshold, "moving")

@@ -169,7 +169,7 @@ def test_command(scans, tmp_path):
         (
             "import sys; print('dnet-registration: error: unexpected KeyError: 3; add --debug to see'); sys.exit(2)",
             How.CRASHED,
-            "The alignment ended unexpectedly (unexpected KeyError: 3).",
+            "The alignment ended unexpectedly (unexpected KeyError: 3); try again",
         ),
         (
             "import sys; print('dnet-registration: error: torch is not installed; install it: pip'); sys.exit(2)",

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from DNetRegistrationLib import ScanError, make_pair, target_registration_error, write_outputs, write_volume
 from slicer_host.fixtures import host  # noqa: F401
-from test_scene import add_volume, positions, put_under, rigid
+from test_scene import add_volume, aligned, positions, put_under, rigid
 from test_slicer_panel import MODULE, volume_node
 
 SCRIPT = MODULE.parent / "Resources" / "Scripts" / "align_folder.py"
@@ -73,6 +73,8 @@ def test_align_here_and_now(host, logic, tmp_path):  # noqa: F811
 
 
 def test_bad_input(logic):
+    from DNetRegistrationLib.scene import apply_alignment, place
+
     node = add_volume("scan", "plain")
     with pytest.raises(ScanError, match="scan: is both the fixed and the moving volume; select two scans"):
         logic.align(node, node)
@@ -82,6 +84,12 @@ def test_bad_input(logic):
     parent = put_under(other, rigid(1))
     with pytest.raises(ScanError, match="cannot take the result"):
         logic.align(other, node, transformNode=parent)
+    # Nor to the transform of an earlier alignment, when the fixed volume was put under it too.
+    transform = apply_alignment(place(other, "fixed"), place(node, "moving"), aligned(rigid(2)))
+    other.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(ScanError, match="cannot take the result"):
+        logic.align(other, node)
+    other.SetAndObserveTransformNodeID(None)
     with pytest.raises(ScanError, match="hypotheses='guess' is not known"):
         logic.align(node, other, hypotheses="guess")
 

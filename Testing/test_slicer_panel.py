@@ -92,7 +92,7 @@ class Launcher:
 def click(host, panel, launcher, seconds=10):  # noqa: F811
     panel.logic.launch = launcher
     panel.ui.alignButton.click()
-    host.wait_until(lambda: panel.job is None, seconds)
+    host.wait_until(lambda: not panel.running, seconds)
 
 
 def snapshot():
@@ -218,7 +218,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
     assert panel.ui.alignButton.text == "Cancel" and panel.ui.alignButton.enabled
     assert panel.ui.progressBar.visible and not panel.ui.inputsCollapsibleButton.enabled
     stages = set()
-    host.wait_until(lambda: stages.add(panel.ui.statusLabel.text) or panel.job is None, 120)
+    host.wait_until(lambda: stages.add(panel.ui.statusLabel.text) or not panel.running, 120)
 
     ui, parameters = panel.ui, panel._parameterNode
     assert len(stages) >= 2 and ui.alignButton.text == "Align" and not ui.progressBar.visible
@@ -305,7 +305,7 @@ def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
         ),
         (
             dict(status=-11, lines=[b"Fatal Python error\n", b"the last line"]),
-            "The alignment ended unexpectedly (exit status -11).",
+            "The alignment ended unexpectedly (exit status -11); try again",
         ),
         (dict(status=None), "cannot be started"),
         (
@@ -323,6 +323,23 @@ def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher
     assert panel.ui.alignButton.text == "Align" and snapshot() == before and not leftovers()
 
 
+def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
+    """For real, by Qt, which tells of it at once on some systems and later on others."""
+    monkeypatch.setattr(type(panel.logic), "python", lambda self: "/no/such/PythonSlicer")
+    panel.ui.alignButton.click()
+    host.wait_until(lambda: not panel.running, 10)
+    assert "/no/such/PythonSlicer: cannot be started" in panel.ui.verdictLabel.text and not leftovers()
+
+    def launch(command, environment, output, end):
+        end(None)
+        return types.SimpleNamespace(pid=0, kill=lambda: None)
+
+    panel.logic.launch = launch
+    panel.ui.alignButton.click()
+    assert not panel.running and panel.ui.alignButton.text == "Align"
+    assert "cannot be started" in panel.ui.verdictLabel.text and not leftovers()
+
+
 def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
     """For real, in another process."""
     import slicer
@@ -337,7 +354,7 @@ def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
     select(panel, *noise)
     before = snapshot()
     panel.ui.alignButton.click()
-    host.wait_until(lambda: panel.job is None, 60)
+    host.wait_until(lambda: not panel.running, 60)
     assert panel.ui.verdictLabel.text.startswith("Noise & co: found no bone in it"), panel.ui.verdictLabel.text
     assert snapshot() == before and not leftovers()
 
@@ -369,6 +386,24 @@ def test_a_voxel_size_that_looks_lost(host, panel):  # noqa: F811
     panel.ui.alignButton.click()
     assert panel.job is not None and panel.logic.launch.options.fixed_spacing == (1.0, 1.0, 1.0)
     panel.ui.alignButton.click()
+
+
+def test_a_full_disk(host, panel, pair, monkeypatch):  # noqa: F811
+    from DNetRegistrationLib import job
+
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1e6))
+    before = snapshot()
+    panel.ui.alignButton.click()
+    assert not panel.running and "1 MB are free); make room" in panel.ui.verdictLabel.text
+    assert snapshot() == before and not leftovers()
+
+
+def test_texts_are_not_markup(host, panel, pair):  # noqa: F811
+    click(host, panel, Launcher(status=2, lines=[b"dnet-registration: error: <b>bold</b> & <img src=x>\n"]))
+    assert panel.ui.verdictLabel.text == "<b>bold</b> & <img src=x>"
+    import qt
+
+    assert panel.ui.verdictLabel.textFormat == qt.Qt.PlainText == panel.ui.detailsLabel.textFormat
 
 
 def test_cancel_changes_nothing(host, panel, pair):  # noqa: F811
@@ -432,7 +467,8 @@ def test_an_output_that_is_deleted_meanwhile(host, panel, pair):  # noqa: F811
     panel.ui.alignButton.click()
     slicer.mrmlScene.RemoveNode(table)
     launcher.answer()
-    assert panel.job is None and panel._parameterNode.table.GetNumberOfRows() > 10
+    host.wait_until(lambda: not panel.running)
+    assert panel._parameterNode.table.GetNumberOfRows() > 10
 
 
 def test_a_volume_whose_geometry_changes_meanwhile(host, panel, pair):  # noqa: F811
@@ -471,7 +507,8 @@ def test_another_module_meanwhile(host, panel, pair):  # noqa: F811
     panel.exit()
     launcher.answer()
     panel.enter()
-    assert panel.job is None and panel._parameterNode.transform is pair[1].GetParentTransformNode()
+    host.wait_until(lambda: not panel.running)
+    assert panel._parameterNode.transform is pair[1].GetParentTransformNode()
     assert panel.ui.verdictLabel.text.startswith("Accepted") and panel.ui.undoButton.enabled
 
 
@@ -556,10 +593,20 @@ def test_devices_are_looked_for_when_they_come_into_view(host, panel):  # noqa: 
         end(0)
         return types.SimpleNamespace(kill=lambda: None, pid=0)
 
-    panel.logic.launch = launch
+    def without_torch(command, environment, output, end):
+        output(b"ModuleNotFoundError: No module named 'torch'\n")
+        qt.QTimer.singleShot(0, lambda: end(1))
+        return types.SimpleNamespace(kill=lambda: None, pid=0)
+
+    import qt
+
     selector = panel.ui.deviceSelector
-    assert selector.count == 2
-    panel.ui.advancedCollapsibleButton.collapsed = False
+    for launching in (without_torch, launch):
+        assert selector.count == 2
+        panel.logic.launch = launching
+        panel.ui.advancedCollapsibleButton.collapsed = True
+        panel.ui.advancedCollapsibleButton.collapsed = False
+        host.process_events()
     assert [selector.itemText(i) for i in range(selector.count)] == ["Automatic", "CPU", "A card (cuda:0)"]
     selector.currentIndex = 2
     assert panel.logic.options(panel._parameterNode).device == "cuda:0"
@@ -613,3 +660,31 @@ def test_no_two_widgets_overlap(host, panel, pair, tmp_path):  # noqa: F811
         if widget.visible and not getattr(widget, "wordWrap", False):
             hint = widget.sizeHint if not callable(widget.sizeHint) else widget.sizeHint()
             assert widget.width >= hint.width(), widget.text
+
+
+def test_the_ui_file_is_in_step(host):  # noqa: F811
+    """Names that only Slicer or Qt Designer would miss; every control has a tooltip, and its place in the tab order."""
+    import xml.etree.ElementTree as ElementTree
+
+    host.load(MODULE)
+    from DNetRegistrationLib.parameters import DNetRegistrationParameterNode
+
+    tree = ElementTree.parse(MODULE.parent / "Resources" / "UI" / "DNetRegistration.ui").getroot()
+    widgets = {widget.get("name"): widget for widget in tree.iter("widget")}
+    texts = {
+        name: {
+            one.get("name"): "".join(one.itertext()).strip()
+            for one in (*widget.findall("property"), *widget.findall("attribute"))
+        }
+        for name, widget in widgets.items()
+    }
+    named = {values["SlicerParameterName"] for values in texts.values() if "SlicerParameterName" in values}
+    by_hand = {"fixedThreshold", "movingThreshold", "weights", "device"}
+    assert named | by_hand == set(DNetRegistrationParameterNode.allParameters) and not named & by_hand
+    passive = ("QLabel", "QProgressBar", "ctkCollapsibleButton", "qMRMLWidget")
+    controls = [name for name, widget in widgets.items() if widget.get("class") not in passive]
+    assert [name for name in controls if not texts[name].get("toolTip")] == []
+    assert [stop.text for stop in tree.iter("tabstop")] == controls  # from top to bottom
+    scene = {c.findtext("receiver") for c in tree.iter("connection") if "mrmlSceneChanged" in c.findtext("signal")}
+    assert scene == {name for name in controls if widgets[name].get("class") == "qMRMLNodeComboBox"}
+    assert all(texts[name]["buddy"] in controls for name in widgets if "buddy" in texts[name])

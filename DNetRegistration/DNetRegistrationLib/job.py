@@ -137,7 +137,7 @@ class Job:
         self._progress, self._finished, self._temporary = progress, finished, temporary
         self._process: Process | None = None
         self._rest, self._log = b"", deque(maxlen=_LINES_KEPT)
-        self._over = False
+        self.over = False  # whether its end has been told
         self.folder: Path | None = None
 
     def start(self) -> None:
@@ -183,8 +183,8 @@ class Job:
 
     def cancel(self) -> None:
         """Ends the process with all of its children and removes its files; the job ends as cancelled."""
-        if not self._over:
-            self._over = True  # first: the end of the process may be told while it is being ended
+        if not self.over:
+            self.over = True  # first: the end of the process may be told while it is being ended
             self._kill()
             self._finish(How.CANCELLED, None, "Cancelled: nothing was changed.")
 
@@ -205,14 +205,14 @@ class Job:
             self._line(line.decode("utf-8", "replace").rstrip())
 
     def _line(self, line: str) -> None:
-        if self._over or not line:
+        if self.over or not line:
             return
         self._log.append(line)
         if match := _PROGRESS.match(line):
             self._progress(int(match[1]) / 100, match[2])
 
     def _end(self, status: int | None) -> None:
-        if self._over:
+        if self.over:
             return
         self._output(b"\n")
         if status is None:
@@ -230,7 +230,13 @@ class Job:
         else:
             cause = errors[-1] if errors else f"exit status {status}{_reason(status)}"
             cause = re.sub("; add --debug.*", "", cause)
-            self._finish(How.CRASHED, None, f"The alignment ended unexpectedly ({self._in_users_words(cause)}).")
+            cause = self._in_users_words(cause)
+            self._finish(
+                How.CRASHED,
+                None,
+                f"The alignment ended unexpectedly ({cause}); try again, and if it happens again report it with the "
+                "lines below",
+            )
 
     def _read_report(self) -> ReportedAlignment | None:
         try:
@@ -246,7 +252,7 @@ class Job:
         return text
 
     def _finish(self, how: How, alignment: ReportedAlignment | None, message: str) -> None:
-        self._over = True
+        self.over = True
         log = "\n".join(list(self._log)[-_LINES_SHOWN:])
         if how is How.CANCELLED:
             self._clean()

@@ -72,16 +72,19 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return write_result(fixed, moving, alignment, nodes, contents), alignment
 
     def check(self, fixedNode, movingNode, transformNode=None):
-        """Where two volumes stand, if they can be aligned and the result be written to a transform node (or None).
+        """Where two volumes stand, if they can be aligned and the result be written to a transform node.
+
+        None as transform is that of an earlier alignment of the moving volume, or a new one.
 
         Raises:
             ScanError: they cannot.
         """
         if fixedNode is not None and fixedNode is movingNode:
             raise ScanError(f"{fixedNode.GetName()}: is both the fixed and the moving volume; select two scans")
-        placed = place(fixedNode), place(movingNode)
-        if transformNode is not None:
-            check_transform(transformNode, *placed)
+        placed = place(fixedNode, "fixed"), place(movingNode, "moving")
+        transform = transformNode or transform_above(movingNode)
+        if transform is not None:
+            check_transform(transform, *placed)
         return placed
 
     def spacingDoubt(self, placed) -> str | None:
@@ -146,20 +149,24 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return job
 
     def write(self, fixed, moving, ended: Ended, nodes: dict):
-        """Writes what a background job found into the scene; returns the transform node.
+        """Writes what a background job found into the scene, in steps between which the application can go on.
 
         Args:
             fixed, moving: from `check`, as they were when it started.
             ended: its end.
             nodes: output nodes to write to, by name; transform, segmentation and table are made where they are None.
 
-        Raises:
-            ScanError: a volume has changed or is gone, or a file cannot be read; the scene is as it was.
-        """
-        from .scene_outputs import Contents, write_result
+        Returns:
+            An iterator that writes, and yields the transform node after each step.
 
-        contents = Contents.read(ended.folder, ended.alignment)
-        return write_result(fixed, moving, ended.alignment, nodes, contents)
+        Raises:
+            ScanError: a file cannot be read, or, from the first step, a volume has changed or is gone; the scene is as
+                it was.
+        """
+        from .scene_outputs import Contents, write_steps
+
+        # Read at once: the files go when the job has told of its end.
+        return write_steps(fixed, moving, ended.alignment, nodes, Contents.read(ended.folder, ended.alignment))
 
     def show(self, fixed, moving) -> None:
         """Shows both volumes in the slice views, and all there is in 3D."""

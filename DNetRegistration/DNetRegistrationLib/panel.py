@@ -3,6 +3,7 @@
 import logging
 
 import ctk
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -27,7 +28,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.job = None
+        self.job = None  # the alignment that runs in the background
+        self._steps = None  # what is left to write of its result
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._updating = False
@@ -35,6 +37,11 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._pair = (None, None)  # IDs of the volumes that the panel was last brought up to date with
         self._observed = None
         self._deviceProcess = None
+
+    @property
+    def running(self) -> bool:
+        """Whether an alignment runs, or its result is being written into the scene."""
+        return self.job is not None or self._steps is not None
 
     # The panel's life
 
@@ -51,6 +58,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
         self.ui.alignButton.connect("clicked(bool)", self.onAlignButton)
@@ -92,10 +100,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self.initializeParameterNode()
 
+    def onSceneEndImport(self, caller, event) -> None:
+        """A scene was loaded, and with it perhaps what the panel held when it was saved."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
         """A volume that is being aligned is deleted: nothing is left to align."""
-        if self.job is not None and any(node is placed.node for placed in self._placed):
+        if self.running and any(node is placed.node for placed in self._placed):
             self._cancel(_("Stopped: {name} was deleted while it was being aligned.").format(name=node.GetName()))
 
     def initializeParameterNode(self) -> None:
@@ -186,12 +199,14 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._thresholds.hide()
         self._message, self._placed = None, placed
         with slicer.util.WaitCursor():
-            self.job = self.logic.start(*placed, options, self._onProgress, self._onFinished)
-        self._onProgress(0.0, _("Starting"))
+            job = self.logic.start(*placed, options, self._onProgress, self._onFinished)
+        if not job.over:  # a program that is missing may be told of at once
+            self.job = job
+            self._onProgress(0.0, _("Starting"))
         self._update()
 
     def _cancel(self, message: str | None) -> None:
-        self._cancelMessage = message
+        self._cancelMessage, self._steps = message, None
         if self.job is not None:
             self.job.cancel()
 
@@ -202,33 +217,54 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _onFinished(self, ended: Ended) -> None:
         self.job = None
         if ended.alignment is not None:
+            parameters = self._parameterNode
+            nodes = {name: getattr(parameters, name) for name in OUTPUTS} if parameters else {}
             try:
-                with slicer.util.WaitCursor():
-                    self._write(ended)
-            except ScanError as problem:
-                self._tell("bad", str(problem))
+                self._steps = self.logic.write(*self._placed, ended, nodes)
             except Exception as problem:
-                logging.exception("The result could not be shown")
-                self._tell("bad", _("The result could not be shown: {problem}").format(problem=problem))
-            self._update()
+                self._giveUp(problem)
+            else:
+                self._onProgress(1.0, _("Showing the result"))
+                self._nextStep()
         elif ended.how is How.CANCELLED:
             self._tell("plain", self._cancelMessage or "")
         else:
             logging.error(f"{ended.message}\n{ended.log}")
             self._tell("bad", ended.message, ended.log if ended.how is How.CRASHED else "")
 
-    def _write(self, ended: Ended) -> None:
-        parameters = self._parameterNode
-        nodes = {name: getattr(parameters, name) for name in OUTPUTS} if parameters else {}
-        transform = self.logic.write(*self._placed, ended, nodes)
-        if parameters:
-            from .scene_outputs import outputs_of
+    def _nextStep(self) -> None:
+        """Writes a part of the result into the scene; the next one when the application has had its turn."""
+        if self._steps is None:  # the scene was closed, or a volume deleted
+            return
+        try:
+            transform = next(self._steps, None)
+            if transform is not None:
+                self._select(transform)
+                qt.QTimer.singleShot(0, self._nextStep)
+                return
+            self._steps = None
+            self.logic.show(*self._placed)
+        except Exception as problem:
+            self._giveUp(problem)
+        self._update()
 
-            with slicer.util.NodeModify(parameters):
-                parameters.transform = transform
+    def _giveUp(self, problem: Exception) -> None:
+        self._steps = None
+        if isinstance(problem, ScanError):
+            self._tell("bad", str(problem))
+        else:
+            logging.error("The result could not be shown", exc_info=problem)
+            self._tell("bad", _("The result could not be shown: {problem}").format(problem=problem))
+
+    def _select(self, transform) -> None:
+        """Selects the nodes that were written to."""
+        from .scene_outputs import outputs_of
+
+        if self._parameterNode:
+            with slicer.util.NodeModify(self._parameterNode):
+                self._parameterNode.transform = transform
                 for name, node in outputs_of(transform).items():
-                    setattr(parameters, name, node)
-        self.logic.show(*self._placed)
+                    setattr(self._parameterNode, name, node)
 
     # Keeping the panel up to date
 
@@ -241,7 +277,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if self._parameterNode:
                 self._matchPair()
                 entered = self._parameterNodeGuiTag is not None
-                self._thresholds.update(self._parameterNode, shown=entered and self.job is None)
+                self._thresholds.update(self._parameterNode, shown=entered and not self.running)
                 self._updateChoices()
             self._updateButtons()
             self._updateResult()
@@ -285,9 +321,9 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(volume, event, self._update)
 
     def _updateButtons(self) -> None:
-        running, why = self.job is not None, self._whyNot()
+        running, why = self.running, self._whyNot()
         self.ui.alignButton.text = _("Cancel") if running else why or _("Align")
-        self.ui.alignButton.enabled = running or not why
+        self.ui.alignButton.enabled = self.job is not None or (not running and not why)
         self.ui.statusLabel.visible = self.ui.progressBar.visible = running
         for name in ("inputs", "outputs", "advanced"):
             getattr(self.ui, f"{name}CollapsibleButton").enabled = not running
@@ -323,7 +359,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         parameters = self._parameterNode
         transform = parameters.transform if parameters else None
         alignment = alignment_of(transform)
-        if self.job is not None:
+        if self.running:
             self._showMessage("plain", _("Aligning…"), "")
         elif alignment is None or self._pair != (
             transform.GetNodeReferenceID(FIXED_ROLE),
@@ -336,8 +372,6 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _tell(self, kind: str, text: str, details: str = "") -> None:
         self._message = (kind, text, details)
         self._update()
-        if self._parameterNode is None:
-            self._updateButtons()
 
     def _showMessage(self, kind: str, text: str, details: str) -> None:
         self.ui.verdictLabel.text = text
@@ -356,6 +390,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.deviceSelector.addItem(_("CPU"), "cpu")
 
     def _addDevices(self, devices) -> None:
+        if not devices:  # torch is missing: next time they may be found
+            self._deviceProcess = None
         with signalsBlocked(self.ui.deviceSelector):
             for name, label in devices:
                 index = self.ui.deviceSelector.findData(name)

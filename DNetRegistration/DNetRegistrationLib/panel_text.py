@@ -37,6 +37,6 @@ def resultText(alignment) -> str:
             device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
             seconds=number(alignment.seconds.get("total"), ".1f"),
         ),
-        *alignment.warnings,
+        *(_("Note: {warning}").format(warning=warning) for warning in alignment.warnings),
     ]
     return "\n".join(lines)

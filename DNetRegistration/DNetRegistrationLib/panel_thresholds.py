@@ -100,7 +100,7 @@ class ThresholdControls:
         if before is None or before[0] != stamp:
             try:
                 with slicer.util.WaitCursor():
-                    self._previews[role] = stamp, ThresholdPreview.of(place(volume))
+                    self._previews[role] = stamp, ThresholdPreview.of(place(volume, role))
             except ScanError:
                 self._previews[role] = stamp, None
             if before is not None:  # another volume than before: its own threshold

@@ -39,16 +39,18 @@ FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 @dataclass(frozen=True)
 class Placed:
-    """A volume node and where it stands: without the transform that an earlier alignment put above it.
+    """A volume node and where it stands; a moving one without the transform that an earlier alignment put above it.
 
     Attributes:
         node: a ``vtkMRMLScalarVolumeNode``.
+        role: "fixed" or "moving".
         parent: the transform node it stands under, or None.
         to_world: ``(4, 4)`` rigid, the parent's RAS to the world's RAS.
         ijk_to_ras: ``(4, 4)``, the node's own geometry.
     """
 
     node: slicer.vtkMRMLScalarVolumeNode
+    role: str
     parent: slicer.vtkMRMLTransformNode | None
     to_world: np.ndarray
     ijk_to_ras: np.ndarray
@@ -69,8 +71,8 @@ class Placed:
         return np.linalg.solve(self.to_world, FLIP @ affine)
 
 
-def place(node) -> Placed:
-    """Where a volume node stands.
+def place(node, role: str) -> Placed:
+    """Where a volume node stands, as the "fixed" or the "moving" one.
 
     Raises:
         ScanError: no volume, a volume that is not of one grey value a voxel, an empty one, or one under a transform
@@ -92,11 +94,12 @@ def place(node) -> Placed:
             f"with the module Vector to Scalar Volume)"
         )
     parent = node.GetParentTransformNode()
-    own = transform_above(node)
+    # Aligned anew, a volume is aligned as it was before. A fixed one stays where an alignment of its own has put it.
+    own = transform_above(node) if role == "moving" else None
     if own is not None:
         parent = own.GetParentTransformNode()
     to_world = _rigid_to_world(parent, name)
-    return Placed(node, parent, to_world, _matrix(node.GetIJKToRASMatrix))
+    return Placed(node, role, parent, to_world, _matrix(node.GetIJKToRASMatrix))
 
 
 def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
@@ -122,13 +125,13 @@ def check_transform(transform, fixed: Placed, moving: Placed) -> None:
     Raises:
         ScanError: the transform moves more than the moving volume: the fixed one, or what the moving one stands under.
     """
-    for placed, what in ((fixed, "the fixed volume stands"), (moving, "the moving volume already stands")):
+    for placed in (fixed, moving):
         node = placed.parent
         while node is not None:
             if node.GetID() == transform.GetID():
                 raise ScanError(
-                    f"{transform.GetName()}: cannot take the result, {what} ({placed.name}) under it; "
-                    "create a new transform for the output"
+                    f"{transform.GetName()}: cannot take the result, the {placed.role} volume ({placed.name}) "
+                    "stands under it; create a new transform for the output"
                 )
             node = node.GetParentTransformNode()
 
@@ -225,7 +228,7 @@ def _as_before(placed: Placed) -> Placed:
     scene = placed.node.GetScene()
     if scene is None or not scene.IsNodePresent(placed.node):
         raise ScanError("a volume was removed from the scene while it was being aligned; load it and align again")
-    now = place(placed.node)
+    now = place(placed.node, placed.role)
     if not np.allclose(now.ijk_to_ras, placed.ijk_to_ras, rtol=1e-12, atol=0):
         raise ScanError(f"{placed.name}: its geometry was changed while it was being aligned; align again")
     return now

@@ -5,7 +5,7 @@ All of it stands where the fixed volume stands, under the same parent transform,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +78,15 @@ class Contents:
 
 
 def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents):
-    """Writes an alignment into the scene: transform first, then all that `contents` holds, then the metrics.
+    """Writes an alignment into the scene; see `write_steps`. Returns the transform node."""
+    *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
+    return transform
+
+
+def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents) -> Iterator:
+    """Writes an alignment into the scene, step by step, so that an application can stay alive in between.
+
+    The transform comes first, then the metrics, then all that `contents` holds.
 
     Args:
         fixed, moving: where the volumes stood when they were aligned.
@@ -87,28 +95,31 @@ def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents
             the scene, is that of the earlier alignment or a new one. Metrics are written where "table" is a key.
         contents: what there is to write.
 
-    Returns:
-        The transform node.
+    Yields:
+        The transform node, after each step.
 
     Raises:
         ScanError: see `scene.apply_alignment`; nothing is written then.
     """
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
     transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
+    if "table" in nodes:
+        write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
+    yield transform
     if contents.cortices is not None:
         node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
-        write_cortices(node, contents.cortices, fixed)
+        for _ in write_cortices(node, contents.cortices, fixed):
+            yield transform
     if contents.resampled is not None:
         node = make_output("resampled", transform, f"{moving.name} resampled", nodes.get("resampled"))
         write_volume_node(node, contents.resampled, fixed)
         show_grey_values(node, moving.node)
+        yield transform
     if contents.subtraction is not None:
         node = make_output("subtraction", transform, f"{moving.name} subtraction", nodes.get("subtraction"))
         write_volume_node(node, contents.subtraction, fixed)
         show_difference(node)
-    if "table" in nodes:
-        write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
-    return transform
+        yield transform
 
 
 def make_output(kind: str, transform, name: str, node=None):
@@ -137,8 +148,8 @@ def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
     return {kind: node for kind, node in nodes.items() if node is not None}
 
 
-def write_cortices(node, cortices: Cortices, fixed: Placed) -> None:
-    """The fixed cortex in white and the moved one in red, as outlines in slices and surfaces in 3D.
+def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
+    """The fixed cortex in white and the moved one in red, as outlines in slices and surfaces in 3D; a step each.
 
     Segments that the user added to the node stay.
 
@@ -148,29 +159,29 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> None:
         fixed: the fixed volume.
     """
     segmentation = node.GetSegmentation()
-    new = node.GetDisplayNode() is None
     affine = fixed.to_local(cortices.affine)
-    with slicer.util.NodeModify(node):
-        node.RemoveClosedSurfaceRepresentation()
-        node.SetAndObserveTransformNodeID(node_id(fixed.parent))
-        node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
-        for (identifier, name, color), mask in zip(SEGMENTS, (cortices.fixed, cortices.moving), strict=True):
-            if segmentation.GetSegment(identifier) is not None:
-                segmentation.RemoveSegment(identifier)
-            segment = slicer.vtkSegment()
-            segment.SetName(name)
-            segment.SetColor(*color)
-            representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-            segment.AddRepresentation(representation, _labelmap(mask, affine))
-            segmentation.AddSegment(segment, identifier)
+    node.SetAndObserveTransformNodeID(node_id(fixed.parent))
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
+    node.RemoveClosedSurfaceRepresentation()
+    for identifier, _name, _color in SEGMENTS:
+        if segmentation.GetSegment(identifier) is not None:
+            segmentation.RemoveSegment(identifier)
+    for (identifier, name, color), mask in zip(SEGMENTS, (cortices.fixed, cortices.moving), strict=True):
+        segment = slicer.vtkSegment()
+        segment.SetName(name)
+        segment.SetColor(*color)
+        representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+        segment.AddRepresentation(representation, _labelmap(mask, affine))
+        # The first time surfaces are made of all there is; then a segment that is added gets its own at once.
+        segmentation.AddSegment(segment, identifier)
         node.CreateClosedSurfaceRepresentation()
-    node.CreateDefaultDisplayNodes()
-    if new:
-        display = node.GetDisplayNode()
-        display.SetVisibility2DFill(False)
-        display.SetVisibility2DOutline(True)
-        display.SetSegmentOpacity3D(SEGMENTS[0][0], FIXED_OPACITY)
-    node.GetDisplayNode().SetVisibility(True)
+        if node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetVisibility2DFill(False)
+            node.GetDisplayNode().SetVisibility2DOutline(True)
+            node.GetDisplayNode().SetSegmentOpacity3D(identifier, FIXED_OPACITY)
+        node.GetDisplayNode().SetVisibility(True)
+        yield
 
 
 def hide_cortices(transform) -> None:
