@@ -73,7 +73,7 @@ OFFLINE = subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "light_the_tor
         (Extension(installs(None)), "was installed: restart Slicer"),
         (Extension(installs("2.1.0")), "2.1.0 is installed, 2.3 or later is needed: .*Uninstall"),
         (Extension(installs("")), "only in part: .*Uninstall"),
-        (Extension(None, ""), "only in part: in the module PyTorch Utils click Uninstall, restart"),
+        (Extension(None, ""), "only in part: in the module PyTorch Utils click Uninstall PyTorch, restart"),
         (Extension(None, "1.13.1+cpu"), "1.13.1.cpu is installed, 2.3 or later is needed: .*Uninstall"),
     ],
 )

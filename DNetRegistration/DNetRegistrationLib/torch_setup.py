@@ -15,7 +15,7 @@ from collections.abc import Callable
 REQUIRED = (2, 3)
 REQUIREMENT = ">=" + ".".join(str(part) for part in REQUIRED)
 
-_ANEW = "in the module PyTorch Utils click Uninstall, restart Slicer, and click Align again"
+_ANEW = "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, and click Align again"
 _OFFLINE = re.compile(
     r"connection|network|timed? ?out|resolve|unreachable|proxy|ssl|urlopen|no matching distribution", re.IGNORECASE
 )
