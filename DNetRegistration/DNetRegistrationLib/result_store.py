@@ -93,8 +93,8 @@ class ResultStore(Generic[R]):
         if path is None or not path.exists():
             return
         try:
-            text = path.read_bytes().decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
             raise ScanError(f"{path}: cannot be read ({condensed(error)}); {self._remedy}") from error
         whole = text[: text.rfind("\n") + 1]
         self._parse(whole)
@@ -106,7 +106,7 @@ class ResultStore(Generic[R]):
             )
         if whole != text:
             with staged() as staging:
-                staging.path(path).write_text(whole, encoding="utf-8", newline="")
+                staging.path(path).write_bytes(whole.encode("utf-8", "surrogateescape"))
 
     @property
     def _remedy(self) -> str:
@@ -122,10 +122,9 @@ class ResultStore(Generic[R]):
         if self.path is None:
             return
         cells = [self._to_text(getattr(result, name)) for name in self._names]
-        with writing(self.path), open(self.path, "a", encoding="utf-8", newline="") as stream:
+        with writing(self.path), open(self.path, "ab") as stream:
             if stream.tell() == 0:
                 stream.write(_line([*self._names, "check"]))
-            # In one piece, so that a line is cut short only where the process ends in the middle of it.
             stream.write(_line([*cells, _checksum(cells)]))
 
     def _parse(self, text: str) -> None:
@@ -152,12 +151,13 @@ class ResultStore(Generic[R]):
         return repr(float(value)) if isinstance(value, float) else " ".join(str(value).split())
 
 
-def _line(cells: list[str]) -> str:
+def _line(cells: list[str]) -> bytes:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerow(cells)
-    return stream.getvalue()
+    # File names need not be UTF-8.
+    return stream.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _checksum(cells: list[str]) -> str:
-    content = "\x1f".join(cells).encode()
+    content = "\x1f".join(cells).encode("utf-8", "surrogateescape")
     return f"{zlib.crc32(content):08x}"
