@@ -106,10 +106,10 @@ def add_evaluate(commands) -> Parser:
     )
     scans.add_argument("--size", type=_SIZE, metavar="N", help="of made-up scans, voxels (128; quick: 64)")
     scans.add_argument("--spacing", type=_SPACING, metavar="MM", help="of made-up scans (0.04; quick: 0.08)")
-    what = parser.add_argument_group("what to evaluate (all of it)")
-    what.add_argument("--strategies", metavar="S[,S]", type=_several(STRATEGIES), default=tuple(STRATEGIES))
-    what.add_argument("--methods", metavar="M[,M]", type=_several(METHODS), default=tuple(METHODS))
-    what.add_argument("--tests", metavar="T[,T]", type=_several(TESTS), default=TESTS)
+    what = parser.add_argument_group("what to evaluate")
+    what.add_argument("--strategies", metavar="S[,S]", type=_several(STRATEGIES), help="(all; quick: S1,S3)")
+    what.add_argument("--methods", metavar="M[,M]", type=_several(METHODS), default=tuple(METHODS), help="(all)")
+    what.add_argument("--tests", metavar="T[,T]", type=_several(TESTS), default=TESTS, help="(all)")
     what.add_argument(
         "--steps", type=_number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
     )
@@ -117,13 +117,13 @@ def add_evaluate(commands) -> Parser:
     train = parser.add_argument_group("how to train (the same for all networks)")
     train.add_argument("--recipe", choices=RECIPES, default="fast", help='of "train", %(default)s or as published')
     train.add_argument(
-        "--iterations", type=_number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 10)"
+        "--iterations", type=_number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 4)"
     )
-    train.add_argument("--batch", type=_number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 4)")
+    train.add_argument("--batch", type=_number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 2)")
     train.add_argument(
-        "--own-iterations", type=_number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 5)"
+        "--own-iterations", type=_number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 2)"
     )
-    train.add_argument("--own-batch", type=_number(int, 1, 100_000), metavar="N", help="its pairs (16; quick: 4)")
+    train.add_argument("--own-batch", type=_number(int, 1, 100_000), metavar="N", help="its pairs (16; quick: 2)")
     train.add_argument(
         "--weights",
         metavar="[S/]M=FILE",

@@ -1,0 +1,188 @@
+"""Figure 5 of the paper: surfaces of the fixed bone and of the moving one as methods put it, rendered off screen.
+
+VTK renders; it is imported when that is done, in a process of its own, since without any way to draw it ends the
+process that it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from .bone import CorticalBone
+from .processes import fresh_processes
+
+FIXED_COLOR, MOVING_COLOR = (0.93, 0.92, 0.88), (0.80, 0.16, 0.13)
+PIXELS = 560
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The moving bone as a method puts it: its label, the ``(4, 4)`` estimate, and the Dice to write beside it."""
+
+    label: str
+    matrix: np.ndarray
+    dice: float
+
+
+def draw_surfaces(
+    path: Path, title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[Placed]
+) -> str | None:
+    """Writes one row of renderings, a panel a method.
+
+    Args:
+        path: of the picture, a PNG.
+        title: what is shown.
+        bones: cortices of the fixed and of the moving scan.
+        placed: by method.
+
+    Returns:
+        None; or why there is no picture.
+    """
+    for package, extra in (("vtkmodules", "vtk"), ("matplotlib", "matplotlib")):
+        if find_spec(package) is None:
+            return f'{extra} is not installed; install it: pip install "dnet-registration[evaluation]"'
+    try:
+        with fresh_processes(1) as pool:
+            panels = pool.submit(render, bones, [one.matrix for one in placed]).result()
+    except BrokenProcessPool:
+        return "VTK found no way to render off screen here; install OSMesa or EGL"
+    except Exception as error:
+        return f"VTK could not render ({type(error).__name__}: {error})"
+    _compose(path, title, panels, placed)
+    return None
+
+
+def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pictures ``(PIXELS, PIXELS, 3)`` uint8 of the fixed bone, and of the moving one carried over by each estimate.
+
+    Args:
+        bones: cortices of the fixed and of the moving scan.
+        matrices: ``(4, 4)`` each, fixed to moving points, LPS mm.
+    """
+    from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (what renders)
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+    from vtkmodules.vtkCommonTransforms import vtkTransform
+    from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper, vtkRenderer, vtkRenderWindow
+    from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter as Grabber
+
+    surfaces = [_surface(bone) for bone in bones]
+    window = vtkRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.SetSize(PIXELS, PIXELS)
+    window.SetMultiSamples(8)
+    pictures = []
+    for matrix in matrices:
+        renderer = vtkRenderer()
+        renderer.SetBackground(1, 1, 1)
+        for surface, color, pose in zip(
+            surfaces, (FIXED_COLOR, MOVING_COLOR), (np.eye(4), np.linalg.inv(matrix)), strict=True
+        ):
+            mapper = vtkPolyDataMapper()
+            mapper.SetInputData(surface)
+            mapper.ScalarVisibilityOff()
+            actor = vtkActor()
+            actor.SetMapper(mapper)
+            actor.GetProperty().SetColor(*color)
+            actor.GetProperty().SetSpecular(0.15)
+            actor.GetProperty().SetAmbient(0.12)
+            placed = vtkMatrix4x4()
+            placed.DeepCopy(pose.ravel().tolist())
+            transform = vtkTransform()
+            transform.SetMatrix(placed)
+            actor.SetUserTransform(transform)
+            renderer.AddActor(actor)
+        _look(renderer, bones[0])
+        window.AddRenderer(renderer)
+        window.Render()
+        grabber = Grabber()
+        grabber.SetInput(window)
+        grabber.ReadFrontBufferOff()
+        grabber.Update()
+        image = grabber.GetOutput()
+        shape = image.GetDimensions()[1::-1]
+        pictures.append(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*shape, -1)[::-1, :, :3].copy())
+        window.RemoveRenderer(renderer)
+    return pictures
+
+
+def _surface(bone: CorticalBone):
+    """The surface of a cortex in the world, closed where the field of view cuts it."""
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+    from vtkmodules.vtkCommonTransforms import vtkTransform
+    from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkPolyDataNormals
+    from vtkmodules.vtkFiltersGeneral import vtkTransformPolyDataFilter
+
+    soft = ndimage.gaussian_filter(np.pad(bone.cortex, 2).astype(np.float32), 0.7)
+    image = vtkImageData()
+    image.SetDimensions(*soft.shape[::-1])
+    image.SetOrigin(-2, -2, -2)
+    image.GetPointData().SetScalars(numpy_to_vtk(soft.ravel(), deep=True))
+    edges = vtkFlyingEdges3D()
+    edges.SetInputData(image)
+    edges.SetValue(0, 0.45)
+    edges.ComputeNormalsOff()
+    to_world = vtkMatrix4x4()
+    to_world.DeepCopy(bone.affine.ravel().tolist())
+    transform = vtkTransform()
+    transform.SetMatrix(to_world)
+    carried = vtkTransformPolyDataFilter()
+    carried.SetTransform(transform)
+    carried.SetInputConnection(edges.GetOutputPort())
+    normals = vtkPolyDataNormals()
+    normals.SetInputConnection(carried.GetOutputPort())
+    normals.SplittingOff()
+    normals.AutoOrientNormalsOn()
+    normals.Update()
+    return normals.GetOutput()
+
+
+def _look(renderer, bone: CorticalBone) -> None:
+    """The camera: the bone's longest axis upright, seen along the one in which it is thinnest."""
+    points = np.argwhere(bone.cortex)[:, ::-1] @ bone.affine[:3, :3].T + bone.affine[:3, 3]
+    center = points.mean(0) if len(points) else bone.center
+    axes = np.linalg.svd((points - center)[:: max(1, len(points) // 5000)], full_matrices=False)[2]
+    reach = float(np.percentile(np.linalg.norm(points - center, axis=1), 99)) if len(points) else 1.0
+    camera = renderer.GetActiveCamera()
+    camera.ParallelProjectionOn()
+    camera.SetFocalPoint(*center)
+    camera.SetPosition(*(center + 10 * reach * axes[2]))
+    camera.SetViewUp(*axes[0])
+    camera.SetParallelScale(1.15 * reach)
+    renderer.ResetCameraClippingRange()
+
+
+def _compose(path: Path, title: str, panels: Sequence[np.ndarray], placed: Sequence[Placed]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(5, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.95 * rows + 0.35), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, picture, one in zip(axes, panels, placed, strict=False):
+        axis.imshow(picture)
+        axis.set_title(one.label, fontsize=9)
+        axis.text(
+            0.98, 0.02, f"DSC {100 * one.dice:.1f} %", transform=axis.transAxes, ha="right", va="bottom", fontsize=9
+        )
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    figure.savefig(path)
+
+
+def chosen(labels: Mapping[str, str], there: Sequence[str]) -> list[str]:
+    """The methods that Fig. 5 shows: the paper's three, and this project's own."""
+    wanted = ("me", "sed", "dnet", "equivariant", "full")
+    return [name for name in wanted if name in there and name in labels] or list(there)[:5]
