@@ -145,13 +145,10 @@ def _report(evaluation: Evaluation, folder: Path, options: Namespace) -> None:
     say(f"tables, figures and report are in {folder}; open {report}")
 
 
-def _subjects(evaluation: Evaluation, options: Namespace) -> list[str]:
-    """The bones of Fig. 5."""
+def _subjects(evaluation: Evaluation, options: Namespace) -> list[str] | None:
+    """The bones of Fig. 5 that were asked for."""
     if options.subjects is None:
-        first = {}
-        for bone in evaluation.bones.values():
-            first.setdefault(bone.fold, bone.name)
-        return [name for _, name in sorted(first.items())]
+        return None
     names = [name.strip() for name in options.subjects.split(",")]
     for name in names:
         if name not in evaluation.bones:

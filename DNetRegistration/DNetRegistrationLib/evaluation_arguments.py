@@ -113,7 +113,7 @@ def add_evaluate(commands) -> Parser:
     what.add_argument(
         "--steps", type=_number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
     )
-    what.add_argument("--subjects", metavar="NAME[,NAME]", help="bones shown in figure 5 (the first of each half)")
+    what.add_argument("--subjects", metavar="NAME[,NAME]", help="bones shown in figure 5 (two)")
     train = parser.add_argument_group("how to train (the same for all networks)")
     train.add_argument("--recipe", choices=RECIPES, default="fast", help='of "train", %(default)s or as published')
     train.add_argument(

@@ -27,18 +27,18 @@ class Style:
     line: str = "-"
 
 
-# Colours of Okabe and Ito, apart for every kind of colour vision; the paper's in its order, this project's own dark.
+# Colours of Okabe and Ito (brown for their yellow, too pale for lines), apart for every kind of colour vision.
 STYLES = {
-    "sitk": Style("#999999", "x", ":"),
+    "sitk": Style("#888888", "d", ":"),
     "me": Style("#E69F00", "v"),
-    "se": Style("#F0E442", "^"),
+    "se": Style("#7A5C1E", "^"),
     "sed": Style("#56B4E9", "s"),
     "snl-sed": Style("#0072B2", "D"),
     "dnet": Style("#D55E00", "o"),
     "equivariant": Style("#CC79A7", "P"),
     "equivariant-own": Style("#CC79A7", "p", "--"),
     "search": Style("#009E73", "h", "--"),
-    "full": Style("#000000", "*"),
+    "full": Style("#000000", "X"),
 }
 
 
@@ -60,7 +60,7 @@ def draw_curves(runs: Mapping[str, Path], path: Path) -> bool:
             points = [(float(v["iteration"]), float(v[trained])) for v in log if v.get(trained)]
             # Of the equivariant network the loss is another quantity.
             if points and not (trained == "loss" and METHODS[method].network == "equivariant"):
-                panel.plot(*_smoothed(points), color=style.color, linewidth=1.1, label=METHODS[method].label)
+                panel.plot(*_smoothed(points), style.line, color=style.color, linewidth=1.1)
             if validated is not None:
                 seen = [v for v in validation if v["views"] == "whole"]
                 means = [(float(v["iteration"]), float(v[validated.format("mean")])) for v in seen]
@@ -68,14 +68,14 @@ def draw_curves(runs: Mapping[str, Path], path: Path) -> bool:
                     panel.plot(
                         *zip(*means, strict=True),
                         style.marker,
-                        linestyle="-" if not points else "",
+                        linestyle="" if points else style.line,
                         color=style.color,
                         markersize=4,
                         markeredgecolor="white",
                         markeredgewidth=0.4,
                     )
-        panel.set(xlabel="iteration", ylabel=label, yscale="log", xscale="log")
-        panel.grid(alpha=0.3, which="both", linewidth=0.4)
+        panel.set(xlabel="iteration", ylabel=label, yscale="log")
+        panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, [method for method, tables in logs.items() if any(tables)])
     figure.savefig(path)
     return True
@@ -116,7 +116,7 @@ def draw_subjects(results: Results, path: Path) -> bool:
     bones = sorted({result.bone for of_method in found.values() for result in of_method})
     if not bones:
         return False
-    figure, panels = _panels(1, 1, (max(7, min(16, 0.33 * len(bones) + 2)), 4.4))
+    figure, panels = _panels(1, 1, (max(9, min(16, 0.33 * len(bones) + 2)), 4.4))
     panel = panels[0][0]
     place = {bone: at for at, bone in enumerate(bones)}
     for method, of_method in found.items():
@@ -179,7 +179,8 @@ def _draw_means(panel, results, criterion, test: str, method: str, strategies: S
         by_position.setdefault(round(result.position, 6), []).append(criterion.of(result))
     x = np.array(sorted(by_position))
     summaries = [summarize(by_position[at]) for at in x]
-    step = np.diff(x).min() if len(x) > 1 else 1.0
+    # Side by side, but not as if they were elsewhere.
+    step = min(np.diff(x).min(), np.ptp(x) / 10) if len(x) > 1 else 1.0
     style = STYLES[method]
     panel.errorbar(
         x + 0.3 * step * dodge,
@@ -225,7 +226,7 @@ def _legend(figure, methods: Sequence[str], truth: bool = False, bars: bool = Fa
             handles.append(Line2D([], [], label=label, **line, **_THIN))
     if truth:
         handles.append(Line2D([], [], label="at the true pose", **{**_TRUTH, "zorder": 1}))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // 2), fontsize=8, frameon=False)
 
 
 def _table(path: Path) -> list[dict[str, str]]:

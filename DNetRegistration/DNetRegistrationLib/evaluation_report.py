@@ -20,7 +20,7 @@ from .evaluation_results import CRITERIA, Results
 from .evaluation_settings import PAIRS, TRAINING, Evaluation
 from .evaluation_significance import Comparison, comparisons
 from .evaluation_statistics import has_anova
-from .evaluation_surfaces import Placed, chosen, draw_surfaces
+from .evaluation_surfaces import Placed, draw_surfaces
 from .evaluation_tables import (
     Line,
     comparison_grid,
@@ -34,6 +34,8 @@ from .evaluation_tables import (
 from .files import ScanError, staged, writing
 from .result_store import ResultStore
 
+#: The methods of Fig. 5: the paper's three, and this project's own.
+SHOWN = ("me", "sed", "dnet", "equivariant", "full")
 REPORT, TABLE, TABLE_CSV, SUMMARY, ANOVA = "report.html", "table1.md", "table1.csv", "summary.csv", "anova.csv"
 
 
@@ -48,14 +50,17 @@ class Figure:
 
 
 def write_results(
-    evaluation: Evaluation, folder: Path, subjects: Sequence[str], progress: Callable[[float, str], None]
+    evaluation: Evaluation,
+    folder: Path,
+    subjects: Sequence[str] | None,
+    progress: Callable[[float, str], None] = lambda fraction, message: None,
 ) -> Path:
     """Writes tables, figures and report into the folder of an evaluation, from what is stored there.
 
     Args:
         evaluation: its settings.
         folder: of it.
-        subjects: bones shown in Fig. 5.
+        subjects: bones shown in Fig. 5, or None for the first two that have been tested.
         progress: called with the fraction done and a message.
 
     Returns:
@@ -78,6 +83,8 @@ def write_results(
         write_summary(staging.path(folder / SUMMARY), lines)
         if compared:
             write_comparisons(staging.path(folder / ANOVA), compared)
+    if subjects is None:
+        subjects = results.bones("real")[:2]
     figures = _figures(evaluation, results, folder, subjects, progress)
     with staged() as staging, writing(folder / REPORT):
         page = _page(evaluation, results, store, lines, compared, figures)
@@ -174,8 +181,8 @@ def _rendered(evaluation: Evaluation, results: Results, folder: Path, name: str,
         bones = pair_of(task, evaluation.bones[name], None if spacing is None else tuple(spacing)).bones
     except ScanError as error:
         return Figure(path.name, caption, path, f"the scans cannot be read any more ({error})")
-    labels = {method: METHODS[method].label for method in found}
-    placed = [Placed(labels[m], found[m].matrix, found[m].dice) for m in chosen(labels, list(found))]
+    shown = [method for method in SHOWN if method in found] or list(found)[: len(SHOWN)]
+    placed = [Placed(METHODS[method].label, found[method].matrix, found[method].dice) for method in shown]
     with staged() as staging:
         temporary = staging.path(path)
         why = draw_surfaces(temporary, name, bones, placed)

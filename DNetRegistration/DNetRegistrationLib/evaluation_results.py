@@ -93,6 +93,10 @@ class Results:
             s.name for s in STRATEGIES.values() if s.name in there or (not there and s.contrast and s.test in folds)
         ]
 
+    def bones(self, test: str) -> list[str]:
+        """Names of the bones that have a result in a test."""
+        return sorted({result.bone for result in self._results if result.test == test})
+
     def failures(self) -> list[PairResult]:
         """Those that ended with an error."""
         return [result for result in self._results if result.failure]

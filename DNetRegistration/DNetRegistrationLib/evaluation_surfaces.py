@@ -6,7 +6,7 @@ process that it is in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ PIXELS = 560
 
 @dataclass(frozen=True)
 class Placed:
-    """The moving bone as a method puts it: its label, the ``(4, 4)`` estimate, and the Dice to write beside it."""
+    """The moving bone as a method puts it: its label, the ``(4, 4)`` estimate, and the Dice to write above it."""
 
     label: str
     matrix: np.ndarray
@@ -68,12 +68,15 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
     """
     from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (what renders)
     from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkLogger
     from vtkmodules.vtkCommonMath import vtkMatrix4x4
     from vtkmodules.vtkCommonTransforms import vtkTransform
     from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper, vtkRenderer, vtkRenderWindow
     from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter as Grabber
 
     surfaces = [_surface(bone) for bone in bones]
+    # That there is no screen is no news.
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     window = vtkRenderWindow()
     window.SetOffScreenRendering(1)
     window.SetSize(PIXELS, PIXELS)
@@ -174,15 +177,9 @@ def _compose(path: Path, title: str, panels: Sequence[np.ndarray], placed: Seque
         axis.set_axis_off()
     for axis, picture, one in zip(axes, panels, placed, strict=False):
         axis.imshow(picture)
-        axis.set_title(one.label, fontsize=9)
-        axis.text(
-            0.98, 0.02, f"DSC {100 * one.dice:.1f} %", transform=axis.transAxes, ha="right", va="bottom", fontsize=9
-        )
+        axis.set_title(f"{one.label}\nDSC {100 * one.dice:.1f} %", fontsize=9)
+        red, green = picture[..., 0].astype(int), picture[..., 1].astype(int)
+        if not (red - green > 60).any():
+            axis.text(0.5, 0.01, "the moving bone is out of view", transform=axis.transAxes, ha="center", fontsize=8)
     figure.suptitle(title, fontsize=10, parse_math=False)
     figure.savefig(path)
-
-
-def chosen(labels: Mapping[str, str], there: Sequence[str]) -> list[str]:
-    """The methods that Fig. 5 shows: the paper's three, and this project's own."""
-    wanted = ("me", "sed", "dnet", "equivariant", "full")
-    return [name for name in wanted if name in there and name in labels] or list(there)[:5]
