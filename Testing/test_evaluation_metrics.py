@@ -41,7 +41,7 @@ def box(axes, low=(3, 3, 3), spacing=0.1):
 
 def test_turning_about_a_point_beside_the_centre_moves_the_centre():
     # The centre lies 1 mm in -x of the point it is turned about, by 90 degrees: it goes to 1 mm in -y of it.
-    estimate = about(CENTER + (1, 0, 0), QUARTER)
+    estimate = about(CENTER + np.array((1, 0, 0)), QUARTER)
     found = measure(estimate, np.eye(4), CENTER, (box(OBLIQUE), box(OBLIQUE)))
     assert found.te_um == pytest.approx(1000 * math.sqrt(2))
     assert found.re_deg == pytest.approx(90)

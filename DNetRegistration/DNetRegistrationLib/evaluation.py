@@ -13,7 +13,7 @@ from pathlib import Path
 from .arguments import NAME, UsageError
 from .console import Progress, say
 from .evaluation_cohort import check_bones, find_bones
-from .evaluation_plan import STEPS, STRATEGIES, networks, plan
+from .evaluation_plan import METHODS, STEPS, STRATEGIES, TESTS, networks, plan
 from .evaluation_settings import PAIRS, SCANS, SETTINGS, TRAINING, Evaluation
 from .files import ScanError, make_folder
 
@@ -170,8 +170,9 @@ def _command(options: Namespace) -> str:
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     if options.scan_spacing:
         words += ["--scan-spacing", ",".join(f"{value:g}" for value in options.scan_spacing)]
-    for name in ("strategies", "methods", "tests"):
-        words += [f"--{name}", ",".join(getattr(options, name))]
+    for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
+        if len(getattr(options, name)) < len(known):
+            words += [f"--{name}", ",".join(getattr(options, name))]
     for name, path in options.weights:
         words += ["--weights", f"{name}={Path(path).name}"]
     return shlex.join([*words, "--output", Path(options.output).name])

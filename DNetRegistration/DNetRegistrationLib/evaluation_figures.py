@@ -75,6 +75,7 @@ def draw_curves(runs: Mapping[str, Path], path: Path) -> bool:
                         markeredgewidth=0.4,
                     )
         panel.set(xlabel="iteration", ylabel=label, yscale="log")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, [method for method, tables in logs.items() if any(tables)])
     figure.savefig(path)
@@ -102,7 +103,7 @@ def draw_positions(results: Results, test: str, path: Path) -> bool:
         if test == "rotation":
             panel.set_xticks(range(-180, 181, 60))
         if criterion is DSC:
-            panel.set_ylim(0, 100)
+            panel.set_ylim(-2, 102)
         panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, methods, truth=True)
     figure.savefig(path)
@@ -129,7 +130,7 @@ def draw_subjects(results: Results, path: Path) -> bool:
     if known:
         panel.plot(*zip(*known, strict=True), **_TRUTH)
     panel.set_xticks(range(len(bones)), bones, rotation=90, fontsize=7, parse_math=False)
-    panel.set(ylabel=DSC.label, ylim=(0, 100), xlim=(-0.5, len(bones) - 0.5))
+    panel.set(ylabel=DSC.label, ylim=(-2, 102), xlim=(-0.5, len(bones) - 0.5))
     panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, list(found), truth=bool(known))
     figure.savefig(path)

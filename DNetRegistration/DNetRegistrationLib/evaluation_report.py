@@ -194,12 +194,12 @@ def _rendered(evaluation: Evaluation, results: Results, folder: Path, name: str,
 
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1180px; margin: 2em auto; padding: 0 1.2em; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1360px; margin: 2em auto; padding: 0 1.2em; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2.2em; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 12.5px; margin: 0.8em 0; }
+table { border-collapse: collapse; font-size: 12px; margin: 0.8em 0; }
 .wide { overflow-x: auto; }
-th, td { padding: 0.28em 0.6em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; }
+th, td { padding: 0.28em 0.5em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
+th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 figure { margin: 1.2em 0; } img { max-width: 100%; } figcaption { color: #444; font-size: 0.9em; }
 .missing { color: #8a4b00; } code { background: #f4f4f4; padding: 0.1em 0.3em; overflow-wrap: anywhere; }

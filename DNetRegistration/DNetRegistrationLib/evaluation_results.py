@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ RE = Criterion("RE", "degrees", "re_deg", 1, True)
 DSC = Criterion("DSC", "%", "dice", 100, False)
 TRUE_DSC = Criterion("DSC at the true pose", "%", "dice_true", 100, False)
 TARGET = Criterion("target error", "um", "target_um", 1, True)
+SECONDS = Criterion("time", "s", "seconds", 1, True)
 #: Those of Table 1 by test.
 CRITERIA = {"translation": (TE, RE, DSC), "rotation": (TE, RE, DSC), "real": (DSC,)}
 
@@ -54,6 +56,9 @@ class Results:
             for result in results
             if result.weights == trained.get(f"{result.strategy}/{result.method}", {}).get("weights", "")
         ]
+        self._by_method: dict[tuple[str, str], list[PairResult]] = defaultdict(list)
+        for result in self._results:
+            self._by_method[result.test, result.method].append(result)
 
     def __len__(self) -> int:
         return len(self._results)
@@ -65,9 +70,8 @@ class Results:
         untrained = METHODS[method].network is None
         return [
             result
-            for result in self._results
-            if (result.test, result.method) == (test, method)
-            and (result.fold in folds if untrained else result.strategy in strategies)
+            for result in self._by_method.get((test, method), ())
+            if (result.fold in folds if untrained else result.strategy in strategies)
         ]
 
     def values(self, criterion: Criterion, test: str, method: str, strategies: Iterable[str]) -> list[float]:

@@ -170,7 +170,7 @@ def _compose(path: Path, title: str, panels: Sequence[np.ndarray], placed: Seque
 
     columns = min(5, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.95 * rows + 0.35), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.45), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:

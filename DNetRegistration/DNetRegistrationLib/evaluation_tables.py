@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluation_plan import GROUPS, METHODS, TESTS
-from .evaluation_results import CRITERIA, DSC, TARGET, TRUE_DSC, Criterion, Results
+from .evaluation_results import CRITERIA, DSC, SECONDS, TARGET, TRUE_DSC, Criterion, Results
 from .evaluation_significance import LEVEL, Comparison
 from .evaluation_statistics import Rate, Summary, rate, summarize
 
@@ -94,10 +94,10 @@ class Grid:
 
 
 def summaries(results: Results) -> list[Line]:
-    """Everything that can be summarized: criteria of Table 1, and the target error and the true pose's Dice."""
+    """Everything that can be summarized: criteria of Table 1, the true pose's Dice, target error and time."""
     lines = []
     for test in TESTS:
-        for criterion in (*CRITERIA["rotation"], TRUE_DSC, TARGET):
+        for criterion in (*CRITERIA["rotation"], TRUE_DSC, TARGET, SECONDS):
             for method in results.methods():
                 for group, strategies in _groups(method, results):
                     found = results.of(test, method, strategies)
@@ -133,20 +133,21 @@ def table_1(lines: Sequence[Line], trained: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def summary_grid(lines: Sequence[Line], test: str) -> Grid:
-    """Mean, standard deviation and median of each criterion in a test, and the success rate."""
+    """Success rate, and mean, standard deviation and median of each criterion, in one test."""
     rows = []
+    shown = (TARGET, *CRITERIA["rotation"])
     wanted = [line for line in _in_order(lines) if line.test == test]
     for method, group in dict.fromkeys((line.method, line.strategies) for line in wanted):
-        of_method = {line.criterion.name: line for line in wanted if (line.method, line.strategies) == (method, group)}
-        some = of_method[DSC.name]
-        row = [METHODS[method].label, group.replace("&S", "&") or "-", str(some.summary.count)]
-        for criterion in (*CRITERIA["rotation"], TARGET):
-            line = of_method.get(criterion.name)
-            row.append("-" if line is None else _spread(line))
-        row += [str(some.success), str(some.failures or "-")]
+        of = {line.criterion: line for line in wanted if (line.method, line.strategies) == (method, group)}
+        some = of[DSC]
+        row = [METHODS[method].label, group.replace("&S", "&") or "-", str(some.summary.count), str(some.success)]
+        row += [_spread(of[criterion].summary) if criterion in of else "-" for criterion in shown]
+        row += [_number(of[TRUE_DSC].summary.mean) if TRUE_DSC in of else "-"]
+        row += [_number(of[SECONDS].summary.median), str(some.failures or "-")]
         rows.append(tuple(row))
-    names = [criterion.label for criterion in (*CRITERIA["rotation"], TARGET)]
-    return Grid(("Method", "Strategies", "Pairs", *names, "Success [95 %]", "Errors"), tuple(rows))
+    names = [f"{criterion.label}: mean ± SD, median" for criterion in shown]
+    end = ("True pose DSC (%)", "Time (s)", "Errors")
+    return Grid(("Method", "Strategies", "Pairs", "Success [95 %]", *names, *end), tuple(rows))
 
 
 def comparison_grid(comparisons: Sequence[Comparison]) -> Grid:
@@ -228,9 +229,15 @@ def _with_paper(line: Line) -> str:
     return f"{line.summary.mean:.{digits}f}{paper}"
 
 
-def _spread(line: Line) -> str:
-    s = line.summary
-    return f"{s.mean:.3g} ± {s.sd:.2g}, median {s.median:.3g}"
+def _spread(summary: Summary) -> str:
+    return f"{_number(summary.mean)} ± {_number(summary.sd)}, {_number(summary.median)}"
+
+
+def _number(value: float) -> str:
+    """Three digits, and no powers of ten for what is large."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _significance(comparison: Comparison) -> str:
