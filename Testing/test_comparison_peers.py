@@ -23,7 +23,7 @@ def turn(degrees, axis=(1.0, -2.0, 0.5)):
 
 
 def easy_pair(grids, degrees=12.0):
-    """Scans of one bone a small turn apart; on grids of one kind, or oblique, left-handed, anisotropic, far off ones."""
+    """Scans of one bone a turn apart, on equal grids or on oblique, left-handed, anisotropic ones off the origin."""
     generator = np.random.default_rng(4)
     if grids == "plain":
         fixed = moving = Grid.centered(44, 0.11)
@@ -33,7 +33,7 @@ def easy_pair(grids, degrees=12.0):
         moving = Grid.centered((40, 46, 44), (0.12, 0.11, 0.11), mirrored, (-40, 5, 7))
     matrix = np.eye(4)
     matrix[:3, :3] = turn(degrees)
-    matrix[:3, 3] = moving.center + (0.1, -0.08, 0.12) - matrix[:3, :3] @ fixed.center
+    matrix[:3, 3] = moving.center - matrix[:3, :3] @ fixed.center + np.array([0.1, -0.08, 0.12])
     return make_pair(5, matrix=matrix, fixed_grid=fixed, moving_grid=moving, contrast=False)
 
 

@@ -121,7 +121,11 @@ def draw_cost(comparison: Comparison, path: Path) -> None:
         panel.set(xscale="log", yscale="log", xlabel="voxels along each axis", ylabel=label)
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
-        _plain(panel.yaxis)
+        if any(len(line.get_xdata()) for line in panel.lines):
+            _plain(panel.yaxis)
+        else:
+            # Without a value there is no logarithmic axis.
+            panel.set(yscale="linear", yticks=())
         panel.grid(alpha=0.3)
     notes = "hollow: not aligned"
     if any(r.late for r in comparison.growth):

@@ -67,7 +67,8 @@ class ComparedPair:
 def plan(count: int, size: int, keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
     """So many pairs from the number `first` on, the bins of angle in turn: the first few cover them all as all do."""
     bins = len(BINS) - 1
-    return [ComparedPair(first + n, size, n % bins, float(keep), bool(contrast)) for n in range(count)]
+    numbers = range(first, first + count)
+    return [ComparedPair(number, size, number % bins, float(keep), bool(contrast)) for number in numbers]
 
 
 def growing(sizes: Iterable[int], keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:

@@ -50,7 +50,7 @@ def requirements(comparison: Comparison) -> list[Requirement]:
         _all("the lowest median target error of all peers, um", error),
         Requirement(
             f"at least {TIMES_FASTER:g} times faster than ANTs' search",
-            "ANTs was not run" if math.isnan(times) else f"{times:.0f} times ({len(ours)} pairs)",
+            "ANTs was not run" if math.isnan(times) else f"{times:.0f} times ({_count(len(ours), 'pair')})",
             None if math.isnan(times) else times >= TIMES_FASTER,
         ),
     ]
@@ -83,7 +83,9 @@ def _better(comparison: Comparison, method: str) -> list[str]:
     ) -> None:
         first, second = of(mine), of(yours)
         if second > first if more else second < first:
-            found.append(f"{what}, {form.format(second)}{unit} against {form.format(first)}{unit} ({len(mine)} pairs)")
+            found.append(
+                f"{what}, {form.format(second)}{unit} against {form.format(first)}{unit} ({_count(len(mine), 'pair')})"
+            )
 
     def aligned(results: list[Compared]) -> float:
         return sum(result.success for result in results)
@@ -208,7 +210,7 @@ def _failures(comparison: Comparison) -> list[str]:
             known = next((k for k in counts if k[0] == result.method and k[1][:40] == result.failure[:40]), None)
             key = known or (result.method, result.failure)
             counts[key] = counts.get(key, 0) + 1
-    return [f"{METHODS[method].title}, {count} times: {text}" for (method, text), count in counts.items()]
+    return [f"{METHODS[method].title}, {_count(count, 'time')}: {text}" for (method, text), count in counts.items()]
 
 
 def _um(value: float) -> str:
@@ -219,7 +221,11 @@ def _um(value: float) -> str:
 def _number(value: float, form: str) -> str:
     if math.isnan(value):
         return "-"
-    return "none" if math.isinf(value) else format(value, form)
+    return "no result" if math.isinf(value) else format(value, form)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
