@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from .comparison_answer import Answer, centered
+from .masks import near
 from .threshold import find_bone_scale
 from .volume import Volume
 
@@ -24,6 +25,8 @@ ALONG, AROUND = 48, 72
 LEAST_CORRELATION = 0.7
 # The paths are begun on about this many voxels along the longest axis.
 COARSE = 32
+# Correlation is measured in the fixed bone and this far around it, in mm: elsewhere there is nothing to descend by.
+MARGIN = 0.3
 # Principal axes and descriptor need no more voxels of bone than this.
 MOST_POINTS = 200_000
 
@@ -34,12 +37,14 @@ class Bone:
 
     Attributes:
         image: float32, 0 to 1 in bone, 0 elsewhere.
+        around: uint8, 1 in bone and within `MARGIN` of it.
         center: ``(3,)`` its centroid, in mm.
         axes: ``(3, 3)`` its principal axes as columns, the longest first, right-handed.
         points: ``(n, 3)`` voxels of bone in these axes, in mm from the centre.
     """
 
     image: sitk.Image
+    around: sitk.Image
     center: np.ndarray
     axes: np.ndarray
     points: np.ndarray
@@ -78,7 +83,8 @@ def find_bone(scan: Volume) -> Bone:
     axes = axes[:, ::-1]
     axes = axes * (1, 1, np.linalg.det(axes))
     image = Volume(np.where(inside, scale(voxels).clip(None, 1), 0).astype(np.float32), scan.affine).to_sitk()
-    return Bone(image, center, axes, (world - center) @ axes)
+    around = Volume(near(inside, scan.spacing[::-1], MARGIN).astype(np.uint8), scan.affine).to_sitk()
+    return Bone(image, around, center, axes, (world - center) @ axes)
 
 
 def descriptor(points: np.ndarray, reach: float) -> np.ndarray:
@@ -140,6 +146,7 @@ def descend(fixed: Bone, moving: Bone, start, shrink: list[int], steps: int) -> 
     transform.SetTranslation((matrix[:3, :3] @ fixed.center + matrix[:3, 3] - fixed.center).tolist())
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
+    method.SetMetricFixedMask(fixed.around)
     method.SetInterpolator(sitk.sitkLinear)
     # Steps begin with a voxel of the coarsest level, and end with a thousandth of the finest.
     voxel = max(fixed.image.GetSpacing())

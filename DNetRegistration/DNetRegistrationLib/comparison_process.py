@@ -64,7 +64,7 @@ class MethodProcess:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._end()
+        self._end(patience=0.0 if any(exception) else 5.0)
 
     def align(self, folder: str, limit: float) -> Run:
         """Aligns the pair that `comparison_pairs.write_pair` wrote into a folder.
@@ -112,11 +112,13 @@ class MethodProcess:
             return Run(failure=f"{why}, for want of memory perhaps" if -code == 9 else why)
         return Run(failure=f"its process ended with status {code}")
 
-    def _end(self) -> None:
+    def _end(self, patience: float = 0.0) -> None:
         if self._process is not None:
+            # With nothing more to come it ends by itself, and in order, unless it is busy.
+            self._connection.close()
+            self._process.join(patience)
             self._process.kill()
             self._process.join()
-            self._connection.close()
         self._process = self._connection = None
 
 
