@@ -17,9 +17,10 @@ from .evaluation_cohort import Bone
 from .evaluation_plan import Network, Task
 from .files import ScanError, condensed
 from .processes import fresh_processes
-from .result_store import CODE, ResultStore
+from .result_store import ResultStore, code_without
 
 _NAN = math.nan
+_CODE = code_without("benchmark", "comparison")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class PairResult:
     truth: tuple[float, ...] = ()
     weights: str = ""
     failure: str = ""
-    code: str = CODE
+    code: str = _CODE
 
     @property
     def key(self) -> tuple[str, str, str, int, str, str]:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from .bone import CorticalBone
 from .processes import fresh_processes
 
-FIXED_COLOR, MOVING_COLOR = (0.93, 0.92, 0.88), (0.80, 0.16, 0.13)
+FIXED_COLOR, MOVING_COLOR = (0.84, 0.83, 0.79), (0.78, 0.16, 0.13)
 PIXELS = 560
 
 

@@ -36,22 +36,29 @@ from .version import __version__
 _SHOWING = ("arguments", "figures", "report", "surfaces", "table", "tables", "command", "commands", "cli", "console")
 
 
-def _code() -> str:
+def code_without(*others: str) -> str:
+    """The version, and a hash of all code but that which only shows results: results of other code are not put
+    together.
+
+    Args:
+        others: beginnings of the names of modules that have no part in the results.
+    """
     folder = Path(__file__).parent
     content = hashlib.sha256()
     for file in sorted((*folder.glob("*.py"), *folder.glob("*.json"))):
-        if file.stem.rsplit("_", 1)[-1] not in _SHOWING:
+        if file.stem.rsplit("_", 1)[-1] not in _SHOWING and not file.stem.startswith(others):
             content.update(file.read_bytes())
     return f"{__version__}+{content.hexdigest()[:12]}"
 
 
-#: The version, and a hash of all code but that which only shows results: results of other code are not put together.
-CODE = _code()
+#: Of all code.
+CODE = code_without()
 
 
 class Result(Protocol):
     """A frozen dataclass whose fields are int, float, bool, str, or tuples of float, named as these words in
-    annotations (which need ``from __future__ import annotations``); with a `key`, and `code`, which is `CODE`."""
+    annotations (which need ``from __future__ import annotations``); with a `key`, and `code`, by default `CODE` or
+    another `code_without`."""
 
     code: str
 
@@ -89,6 +96,7 @@ class ResultStore(Generic[R]):
         self.path, self.kind = path, kind
         self._names = [f.name for f in fields(kind)]
         self._read = [_READ[f.type] for f in fields(kind)]
+        code = next(f.default for f in fields(kind) if f.name == "code")
         self.results: dict[Hashable, R] = {}
         if path is None or not path.exists():
             return
@@ -98,10 +106,10 @@ class ResultStore(Generic[R]):
             raise ScanError(f"{path}: cannot be read ({condensed(error)}); {self._remedy}") from error
         whole = text[: text.rfind("\n") + 1]
         self._parse(whole)
-        others = {result.code for result in self.results.values()} - {CODE}
+        others = {result.code for result in self.results.values()} - {code}
         if others and not any_code:
             raise ScanError(
-                f"{path}: holds results of another version of this program ({others.pop()}, this is {CODE}); "
+                f"{path}: holds results of another version of this program ({others.pop()}, this is {code}); "
                 "give another --output, or remove the file to measure anew"
             )
         if whole != text:
