@@ -94,8 +94,10 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
             actor = vtkActor()
             actor.SetMapper(mapper)
             actor.GetProperty().SetColor(*color)
-            actor.GetProperty().SetSpecular(0.15)
+            # Together below 1: white bone must not vanish in a white background.
             actor.GetProperty().SetAmbient(0.12)
+            actor.GetProperty().SetDiffuse(0.82)
+            actor.GetProperty().SetSpecular(0.05)
             placed = vtkMatrix4x4()
             placed.DeepCopy(pose.ravel().tolist())
             transform = vtkTransform()
