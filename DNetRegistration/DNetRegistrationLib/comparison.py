@@ -180,7 +180,7 @@ def command(options: Namespace) -> str:
     words = [NAME, "compare", "--pairs", options.pairs, "--size", options.size, "--seed", options.seed]
     words += ["--keep", f"{options.keep:g}", *(["--no-contrast"] if options.no_contrast else [])]
     words += ["--methods", ",".join(options.methods)]
-    for key, count in options.at_most:
+    for key, count in dict(options.at_most).items():
         words += ["--at-most", f"{key}={count}"]
     words += ["--growth", ",".join(str(size) for size in options.growth) or "none"]
     words += ["--limit", f"{options.limit:g}", "--threads", options.threads, "--output", Path(options.output).name]

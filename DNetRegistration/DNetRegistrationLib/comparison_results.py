@@ -13,7 +13,10 @@ from .comparison_methods import METHODS, Method
 from .comparison_pairs import BINS, ComparedPair, target_error_um
 from .comparison_process import Run
 from .evaluation_statistics import Rate, rate
-from .result_store import CODE
+from .result_store import code_without
+
+#: Of the code that decides results: not that of the paper's experiments and of training.
+CODE = code_without("evaluation", "training")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Compared:
         trusted, seconds, peak_gb, before_gb, failure, late: of the `Run`.
         limit_s: seconds that it might take.
         matrix: 16 numbers by rows, fixed to moving points, LPS mm.
-        code: see `result_store.CODE`.
+        code: see `CODE`.
     """
 
     method: str

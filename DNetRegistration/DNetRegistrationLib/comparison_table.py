@@ -82,7 +82,8 @@ def _better(comparison: Comparison, method: str) -> list[str]:
         what: str, form: str, unit: str, of: Callable[[list[Compared]], float], mine, yours, more=False
     ) -> None:
         first, second = of(mine), of(yours)
-        if second > first if more else second < first:
+        # What looks the same as it is written is no better.
+        if (second > first if more else second < first) and form.format(second) != form.format(first):
             found.append(
                 f"{what}, {form.format(second)}{unit} against {form.format(first)}{unit} ({_count(len(mine), 'pair')})"
             )
