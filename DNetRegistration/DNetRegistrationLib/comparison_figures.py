@@ -101,6 +101,8 @@ def draw_cost(comparison: Comparison, path: Path) -> None:
     sizes = comparison.sizes()
     for method in reversed(comparison.methods()):
         results = [r for size in sizes if (r := comparison.at(method, size)) is not None]
+        if not results:
+            continue
         color, marker = _STYLES[method]
         done = [r for r in results if not r.failure]
         wide = 2.2 if method == FULL else 1.2
