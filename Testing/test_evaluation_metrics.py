@@ -10,7 +10,7 @@ from DNetRegistrationLib.bone import CorticalBone
 from DNetRegistrationLib.evaluation_measuring import PairResult
 from DNetRegistrationLib.evaluation_metrics import measure, target_error_um, translation_error_um
 from DNetRegistrationLib.evaluation_plan import METHODS, STEPS, plan, positions
-from DNetRegistrationLib.evaluation_results import DSC, RE, TE, TRUE_DSC, Results
+from DNetRegistrationLib.evaluation_selection import DSC, RE, TE, TRUE_DSC, Results
 from DNetRegistrationLib.evaluation_tables import PAPER, summaries, table_1, write_table_1
 
 QUARTER = np.array(((0.0, -1, 0), (1, 0, 0), (0, 0, 1)))  # about z, x to y

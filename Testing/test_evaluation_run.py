@@ -8,11 +8,12 @@ import re
 import shlex
 
 import pytest
-from DNetRegistrationLib import evaluation_measuring, evaluation_report, throughput
+from DNetRegistrationLib import evaluation_measuring, evaluation_page, evaluation_report, throughput
 from DNetRegistrationLib.arguments import build_parser
 from DNetRegistrationLib.cli import main
 from DNetRegistrationLib.evaluation_figures import STYLES
 from DNetRegistrationLib.evaluation_plan import METHODS
+from DNetRegistrationLib.evaluation_surfaces import CannotDrawError
 from DNetRegistrationLib.evaluation_tables import PAPER
 from DNetRegistrationLib.recipes import NETWORKS
 from DNetRegistrationLib.weights import FOLDER
@@ -20,6 +21,10 @@ from DNetRegistrationLib.weights import FOLDER
 pytest.importorskip("statsmodels")
 
 SHIPPED = FOLDER / "equivariant.pt"
+
+
+def no_surface(*given):
+    raise CannotDrawError("none was wanted")
 
 
 def command(folder, *more):
@@ -46,14 +51,14 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "PROBE_SECONDS", 0.0)
         # One picture is rendered in the tests of surfaces.
-        patch.setattr(evaluation_report, "draw_surfaces", lambda *given: "none was wanted")
+        patch.setattr(evaluation_report, "draw_surfaces", no_surface)
         assert main(command(folder)) == 0
     return folder
 
 
 @pytest.fixture(autouse=True)
 def no_surfaces(monkeypatch):
-    monkeypatch.setattr(evaluation_report, "draw_surfaces", lambda *given: "none was wanted")
+    monkeypatch.setattr(evaluation_report, "draw_surfaces", no_surface)
 
 
 @pytest.fixture
@@ -177,13 +182,14 @@ def test_figures_again_from_what_is_stored(begun, whole, capsys, monkeypatch):
 
 def test_a_figure_that_cannot_be_drawn_says_why(begun, whole, monkeypatch):
     (begun / "pairs.csv").write_bytes((whole / "pairs.csv").read_bytes())
-    monkeypatch.setattr(evaluation_report, "has_anova", lambda: False)
+    for module in (evaluation_report, evaluation_page):
+        monkeypatch.setattr(module, "has_anova", lambda: False)
     for path in (begun / "scans" / "B").glob("mouse002*"):
         path.unlink()
     assert main(["evaluate", "--report-only", "--output", str(begun)]) == 0
     page = (begun / "report.html").read_text()
     assert "Not drawn: none was wanted." in page and "statsmodels is not installed" in page
-    assert "the scans cannot be read any more" in page
+    assert re.search(r"mouse002.*Not drawn: .*mouse002_pre.nrrd: there is no such", page)
     assert not (begun / "figure5_1.png").exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from DNetRegistrationLib import evaluation_surfaces
 from DNetRegistrationLib.bone import CorticalBone
-from DNetRegistrationLib.evaluation_surfaces import Placed, draw_surfaces
+from DNetRegistrationLib.evaluation_surfaces import CannotDrawError, Placed, draw_surfaces
 from PIL import Image
 
 OBLIQUE = np.array(((0.8, -0.6, 0), (0.6, 0.8, 0), (0, 0, 1)))
@@ -29,12 +29,12 @@ def test_surfaces_lie_where_transforms_put_them(bone, tmp_path, monkeypatch):
     pytest.importorskip("vtkmodules")
     pictures = []
 
-    def kept(path, title, panels, placed):
+    def kept(title, panels, placed):
         pictures.extend(panels)
-        return compose(path, title, panels, placed)
+        return composed(title, panels, placed)
 
-    compose = evaluation_surfaces._compose
-    monkeypatch.setattr(evaluation_surfaces, "_compose", kept)
+    composed = evaluation_surfaces._composed
+    monkeypatch.setattr(evaluation_surfaces, "_composed", kept)
     # The moving scan has a world of its own: there, the rod lies 50 mm away and is turned.
     away = np.eye(4)
     away[:3, :3], away[:3, 3] = OBLIQUE.T, (50, 0, 0)
@@ -44,10 +44,13 @@ def test_surfaces_lie_where_transforms_put_them(bone, tmp_path, monkeypatch):
     far = np.eye(4)
     far[:3, 3] = (0, 0, 90)
     placed = [Placed("true", away, 1.0), Placed("off", away @ off, 0.2), Placed("far", away @ far, 0.0)]
-    why = draw_surfaces(tmp_path / "5.png", "a <rod> $x$", (bone, moving), placed)
-    if why is not None and "off screen" in why:
-        pytest.skip(why)
-    assert why is None
+    try:
+        figure = draw_surfaces("a <rod> $x$", (bone, moving), placed)
+    except CannotDrawError as error:
+        if "off screen" in str(error):
+            pytest.skip(str(error))
+        raise
+    figure.savefig(tmp_path / "5.png")
     assert Image.open(tmp_path / "5.png").size[0] > 900
 
     def shares(picture):
@@ -63,8 +66,7 @@ def test_surfaces_lie_where_transforms_put_them(bone, tmp_path, monkeypatch):
     assert far_red == 0
 
 
-def test_without_vtk_it_says_so(bone, tmp_path, monkeypatch):
+def test_without_vtk_it_says_so(bone, monkeypatch):
     monkeypatch.setattr(evaluation_surfaces, "find_spec", lambda name: None)
-    why = draw_surfaces(tmp_path / "5.png", "", (bone, bone), [Placed("x", np.eye(4), 1.0)])
-    assert why == 'vtk is not installed; install it: pip install "dnet-registration[evaluation]"'
-    assert not (tmp_path / "5.png").exists()
+    with pytest.raises(CannotDrawError, match='vtk is not installed; install it: pip install "dnet-regis'):
+        draw_surfaces("", (bone, bone), [Placed("x", np.eye(4), 1.0)])

@@ -9,13 +9,17 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .evaluation_plan import GROUPS, METHODS, STRATEGIES
-from .evaluation_results import CRITERIA, DSC, TRUE_DSC, Results
+from .evaluation_selection import CRITERIA, DSC, TRUE_DSC, Results
 from .evaluation_statistics import summarize
 from .training_run import LOG, VALIDATION
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,15 @@ STYLES = {
 }
 
 
-def draw_curves(runs: Mapping[str, Path], path: Path) -> bool:
-    """Fig. 3: loss, rotation error and translation error against the iteration; false where there is nothing to draw.
+def draw_curves(runs: Mapping[str, Path]) -> Figure | None:
+    """Fig. 3: loss, rotation error and translation error against the iteration; None where there is nothing to draw.
 
     Args:
         runs: folder of the training run of each method.
-        path: of the picture.
     """
     logs = {method: (_table(run / LOG), _table(run / VALIDATION)) for method, run in runs.items()}
     if not any(log or validation for log, validation in logs.values()):
-        return False
+        return None
     figure, panels = _panels(1, 3, (11, 3.9))
     columns = (("loss", "loss", None), ("re_deg", "RE (degrees)", "re_{}_deg"), ("te_um", "TE (um)", "te_{}_um"))
     for panel, (trained, label, validated) in zip(panels[0], columns, strict=True):
@@ -78,19 +81,18 @@ def draw_curves(runs: Mapping[str, Path], path: Path) -> bool:
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, [method for method, tables in logs.items() if any(tables)])
-    figure.savefig(path)
-    return True
+    return figure
 
 
-def draw_positions(results: Results, test: str, path: Path) -> bool:
+def draw_positions(results: Results, test: str) -> Figure | None:
     """Fig. 4 (a) and (b): TE, RE and DSC, mean and standard deviation, against the angle or the translation.
 
-    Pairs of strategies S1 and S2; false where there are none.
+    Pairs of strategies S1 and S2; None where there are none.
     """
     strategies = [s for s in GROUPS["S1&S2"] if s in results.strategies()] or results.strategies()
     methods = [method for method in results.methods() if results.of(test, method, strategies)]
     if not methods:
-        return False
+        return None
     figure, panels = _panels(1, 3, (12, 4.4))
     for panel, criterion in zip(panels[0], CRITERIA[test], strict=True):
         for rank, method in enumerate(methods):
@@ -106,17 +108,16 @@ def draw_positions(results: Results, test: str, path: Path) -> bool:
             panel.set_ylim(-2, 102)
         panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, methods, truth=True)
-    figure.savefig(path)
-    return True
+    return figure
 
 
-def draw_subjects(results: Results, path: Path) -> bool:
+def draw_subjects(results: Results) -> Figure | None:
     """Fig. 4 (c): DSC of each bone in the real test, with the DSC at the true pose where it is known."""
     strategies = [s for s in GROUPS["S1&S2"] if s in results.strategies()] or results.strategies()
     found = {method: results.of("real", method, strategies) for method in results.methods()}
     bones = sorted({result.bone for of_method in found.values() for result in of_method})
     if not bones:
-        return False
+        return None
     figure, panels = _panels(1, 1, (max(9, min(16, 0.33 * len(bones) + 2)), 4.4))
     panel = panels[0][0]
     place = {bone: at for at, bone in enumerate(bones)}
@@ -133,16 +134,15 @@ def draw_subjects(results: Results, path: Path) -> bool:
     panel.set(ylabel=DSC.label, ylim=(-2, 102), xlim=(-0.5, len(bones) - 0.5))
     panel.grid(alpha=0.3, linewidth=0.4)
     _legend(figure, list(found), truth=bool(known))
-    figure.savefig(path)
-    return True
+    return figure
 
 
-def draw_strategies(results: Results, path: Path) -> bool:
+def draw_strategies(results: Results) -> Figure | None:
     """Fig. 4 (d): DSC, mean and standard deviation, by strategy, in the rotation and the real test."""
     tests = [test for test in ("rotation", "real") if test in results.tests()]
     strategies = [s for s in STRATEGIES if s in results.strategies()]
     if not tests or not strategies:
-        return False
+        return None
     methods = results.methods()
     figure, panels = _panels(1, len(tests), (6 * len(tests), 4.4))
     width = 0.86 / len(methods)
@@ -166,8 +166,7 @@ def draw_strategies(results: Results, path: Path) -> bool:
         panel.grid(alpha=0.3, linewidth=0.4, axis="y")
         panel.set_axisbelow(True)
     _legend(figure, methods, bars=True)
-    figure.savefig(path)
-    return True
+    return figure
 
 
 _THIN = {"markersize": 5, "linewidth": 0.8, "markeredgecolor": "white", "markeredgewidth": 0.4}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .evaluation_plan import GROUPS, METHODS
-from .evaluation_results import CRITERIA, Criterion, Results
+from .evaluation_selection import CRITERIA, Criterion, Results
 from .evaluation_statistics import Effect, TooFewValues, one_way_anova, two_way_anova
 
 #: What is compared: the paper's claims, and this project's own.

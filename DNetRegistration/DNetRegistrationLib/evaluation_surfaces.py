@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from .bone import CorticalBone
+from .files import condensed
 from .processes import fresh_processes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIXED_COLOR, MOVING_COLOR = (0.84, 0.83, 0.79), (0.78, 0.16, 0.13)
 PIXELS = 560
@@ -31,32 +35,32 @@ class Placed:
     dice: float
 
 
-def draw_surfaces(
-    path: Path, title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[Placed]
-) -> str | None:
-    """Writes one row of renderings, a panel a method.
+class CannotDrawError(RuntimeError):
+    """There is no picture; the message says why."""
+
+
+def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[Placed]) -> Figure:
+    """A row of renderings, a panel a method.
 
     Args:
-        path: of the picture, a PNG.
         title: what is shown.
         bones: cortices of the fixed and of the moving scan.
         placed: by method.
 
-    Returns:
-        None; or why there is no picture.
+    Raises:
+        CannotDrawError: a package is missing, or VTK cannot draw here.
     """
-    for package, extra in (("vtkmodules", "vtk"), ("matplotlib", "matplotlib")):
+    for package, name in (("vtkmodules", "vtk"), ("matplotlib", "matplotlib")):
         if find_spec(package) is None:
-            return f'{extra} is not installed; install it: pip install "dnet-registration[evaluation]"'
+            raise CannotDrawError(f'{name} is not installed; install it: pip install "dnet-registration[evaluation]"')
     try:
         with fresh_processes(1) as pool:
             panels = pool.submit(render, bones, [one.matrix for one in placed]).result()
-    except BrokenProcessPool:
-        return "VTK found no way to render off screen here; install OSMesa or EGL"
+    except BrokenProcessPool as error:
+        raise CannotDrawError("VTK found no way to draw off screen here; install OSMesa or EGL") from error
     except Exception as error:
-        return f"VTK could not render ({type(error).__name__}: {error})"
-    _compose(path, title, panels, placed)
-    return None
+        raise CannotDrawError(f"VTK could not draw ({type(error).__name__}: {condensed(error)})") from error
+    return _composed(title, panels, placed)
 
 
 def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -166,7 +170,7 @@ def _look(renderer, bone: CorticalBone) -> None:
     renderer.ResetCameraClippingRange()
 
 
-def _compose(path: Path, title: str, panels: Sequence[np.ndarray], placed: Sequence[Placed]) -> None:
+def _composed(title: str, panels: Sequence[np.ndarray], placed: Sequence[Placed]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -184,4 +188,4 @@ def _compose(path: Path, title: str, panels: Sequence[np.ndarray], placed: Seque
         if not (red - green > 60).any():
             axis.text(0.5, 0.01, "the moving bone is out of view", transform=axis.transAxes, ha="center", fontsize=8)
     figure.suptitle(title, fontsize=10, parse_math=False)
-    figure.savefig(path)
+    return figure

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluation_plan import GROUPS, METHODS, TESTS
-from .evaluation_results import CRITERIA, DSC, SECONDS, TARGET, TRUE_DSC, Criterion, Results
+from .evaluation_selection import CRITERIA, DSC, SECONDS, TARGET, TRUE_DSC, Criterion, Results
 from .evaluation_significance import LEVEL, Comparison
 from .evaluation_statistics import Rate, Summary, rate, summarize
 

@@ -33,7 +33,10 @@ from .files import ScanError, condensed, staged, writing
 from .version import __version__
 
 # Code that shows results and measures none: it may change while a measurement goes on.
-_SHOWING = ("arguments", "figures", "report", "surfaces", "table", "tables", "command", "commands", "cli", "console")
+_SHOWING = (
+    "arguments", "cli", "command", "commands", "console", "figures", "page", "report", "selection", "significance",
+    "statistics", "surfaces", "table", "tables",
+)  # fmt: skip
 
 
 def code_without(*others: str) -> str:
