@@ -176,7 +176,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for add in (_add_align, _add_demo, _add_synthesize, _add_benchmark, _add_train):
+    # Their modules take converters from this one.
+    from .comparison_arguments import add_compare
+    from .evaluation_arguments import add_evaluate
+
+    for add in (_add_align, _add_demo, _add_synthesize, _add_benchmark, _add_train, add_evaluate, add_compare):
         group = add(commands).add_argument_group("messages")
         group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
         group.add_argument("--debug", action="store_true", help="show where in the program an error arose")
