@@ -16,6 +16,8 @@ from DNetRegistrationLib.evaluation_plan import METHODS
 from DNetRegistrationLib.evaluation_surfaces import CannotDrawError
 from DNetRegistrationLib.evaluation_tables import PAPER
 from DNetRegistrationLib.recipes import NETWORKS
+from DNetRegistrationLib.synthesis import make_pair
+from DNetRegistrationLib.volume import write_volume
 from DNetRegistrationLib.weights import FOLDER
 
 pytest.importorskip("statsmodels")
@@ -165,6 +167,39 @@ def test_damaged_settings_are_noticed(begun, capsys):
 def test_other_settings_are_another_evaluation(whole, capsys):
     assert main([*command(whole), "--steps", "3"]) == 2
     assert "holds an evaluation with other --steps; give another --output" in capsys.readouterr().err
+    # And no scan is made up that does not belong there.
+    assert main([*command(whole), "--animals", "6"]) == 2
+    assert "other --animals" in capsys.readouterr().err and not list(whole.rglob("mouse005*"))
+
+
+def test_scans_that_were_begun_are_gone_on_with_alike(tmp_path, capsys, monkeypatch):
+    from DNetRegistrationLib import evaluation_synthetic
+
+    made, count = evaluation_synthetic.make_pair, iter(range(100))
+
+    def interrupted(*given, **options):
+        if next(count) == 1:
+            raise KeyboardInterrupt
+        return made(*given, **options)
+
+    monkeypatch.setattr(evaluation_synthetic, "make_pair", interrupted)
+    assert main(command(tmp_path)) == 130
+    assert len(list(tmp_path.rglob("*.nrrd"))) == 2
+    assert main([*command(tmp_path), "--size", "24"]) == 2
+    assert "other --size" in capsys.readouterr().err
+
+
+def test_other_voxels_are_another_evaluation(begun, capsys):
+    import shutil
+
+    scans = begun / "scans" / "B"
+    shutil.copy(scans / "mouse002_pre.nrrd", scans / "mouse004_pre.nrrd")
+    assert main(command(begun)) == 2
+    assert "holds the same voxels" in capsys.readouterr().out
+    make = make_pair(77, size=32, spacing=0.16, scale="raw")
+    write_volume(make.fixed, scans / "mouse004_pre.nrrd")
+    assert main(command(begun)) == 2
+    assert "other voxels in its scans; give another --output" in capsys.readouterr().err
 
 
 def test_figures_again_from_what_is_stored(begun, whole, capsys, monkeypatch):

@@ -9,6 +9,7 @@ import shlex
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .arguments import NAME, UsageError
 from .console import Progress, say
@@ -23,7 +24,8 @@ DEFAULTS = {
     "batch": (8, 2), "own_iterations": (300, 2), "own_batch": (16, 2), "strategies": (tuple(STRATEGIES), ("S1", "S3")),
 }  # fmt: skip
 #: What must be the same for an evaluation to be gone on with.
-_FIXED = ("scans", "seed", "steps", "recipe", "batch", "own_batch", "fingerprint")
+_FIXED = ("scans", "seed", "steps", "recipe", "batch", "own_batch")
+_FIXED_IF_MADE_UP = ("animals", "size", "spacing")
 
 
 def run_evaluate(options: Namespace) -> int:
@@ -58,16 +60,30 @@ def _given_weights(options: Namespace) -> dict[str, Path]:
 
 def _prepared(options: Namespace, folder: Path, given: Mapping[str, Path], progress: Progress) -> Evaluation:
     """The scans found and checked, and the settings kept; the same as those that are there, if any are."""
+    settings = {
+        **{name: getattr(options, name) for name in (*DEFAULTS, "seed", "methods", "tests", "recipe")},
+        "scans": [Path(path).name for path in options.scans],
+        "scan_spacing": options.scan_spacing,
+    }
+    settings = json.loads(json.dumps(settings))  # tuples are lists from here on, as when read again
+    before = Evaluation.load(folder) if (folder / SETTINGS).exists() else None
+    if before is not None:
+        # Before a scan is made up that does not belong there.
+        _require_same(before, settings, (*_FIXED, *(() if options.scans else _FIXED_IF_MADE_UP)), folder)
     needed = [n for n in networks(options.strategies, options.methods) if not {n.name, n.method} & given.keys()]
     scans = options.scans
     if not scans:
         from .evaluation_synthetic import write_bones
 
+        if before is None:
+            # What is made up from now on is this evaluation's, also when it ends in between.
+            before = Evaluation({**settings, "fingerprint": None}, {}, {}, _machine(options.jobs), _command(options))
+            before.save(folder)
         scans = write_bones(
             folder / SCANS, options.animals, options.seed, options.size, options.spacing, progress.part(0, 0.5)
         )
     found = find_bones(scans, options.seed, least=2 if needed else 1)
-    wrong, fingerprint = check_bones(found.bones, options.scan_spacing, progress.part(0.5, 1))
+    wrong, settings["fingerprint"] = check_bones(found.bones, options.scan_spacing, progress.part(0.5, 1))
     problems = [*found.problems, *wrong]
     if problems:
         for problem in problems:
@@ -76,26 +92,22 @@ def _prepared(options: Namespace, folder: Path, given: Mapping[str, Path], progr
         raise ScanError(
             f"{count} with the scans, in the list above; mend {'them' if len(problems) > 1 else 'it'} first"
         )
-    settings = {
-        **{name: getattr(options, name) for name in (*DEFAULTS, "seed", "methods", "tests", "recipe")},
-        "scans": [Path(path).name for path in options.scans],
-        "scan_spacing": options.scan_spacing,
-        "fingerprint": fingerprint,
-    }
-    settings = json.loads(json.dumps(settings))  # tuples are lists from here on, as when read again
-    trained = {}
-    if (folder / SETTINGS).exists():
-        before = Evaluation.load(folder)
-        trained = before.trained
-        for name in _FIXED:
-            if before.options.get(name) != settings[name]:
-                what = "scans, or half of them" if name == "fingerprint" else f"--{name.replace('_', '-')}"
-                raise ScanError(f"{folder}: holds an evaluation with other {what}; give another --output")
+    if before is not None and before.options["fingerprint"] is not None:
+        _require_same(before, settings, ("fingerprint",), folder)
+    trained = {} if before is None else before.trained
     evaluation = Evaluation(
         settings, {bone.name: bone for bone in found.bones}, trained, _machine(options.jobs), _command(options)
     )
     evaluation.save(folder)
     return evaluation
+
+
+def _require_same(before: Evaluation, settings: dict[str, Any], names: tuple[str, ...], folder: Path) -> None:
+    for name in names:
+        if before.options.get(name) != settings[name]:
+            what = "voxels in its scans" if name == "fingerprint" else f"--{name.replace('_', '-')}"
+            what = "scans" if name == "scans" else what
+            raise ScanError(f"{folder}: holds an evaluation with other {what}; give another --output")
 
 
 def _train(evaluation: Evaluation, options: Namespace, folder: Path, given: Mapping[str, Path]):

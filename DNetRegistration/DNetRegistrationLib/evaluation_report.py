@@ -82,6 +82,8 @@ def _figures(
     progress: Callable[[float, str], None],
 ) -> list[Picture]:
     spread = "Mean and standard deviation; bars that reach the bottom of a logarithmic axis include zero."
+    first = [s for s in GROUPS["S1&S2"] if s in results.strategies()] or results.strategies()
+    shown = f"strategies {' and '.join(first)}" if len(first) > 1 else f"strategy {first[0]}"
     trained_by = next(iter(s for s in ("S1", *results.strategies()) if (folder / TRAINING / s).is_dir()), "S1")
     runs = {
         name: folder / TRAINING / trained_by / name
@@ -98,18 +100,17 @@ def _figures(
         ),
         (
             "figure4a.png",
-            f"Figure 4 (a). Rotation test: errors and DSC against the angle, strategies S1 and S2. {spread}",
+            f"Figure 4 (a). Rotation test: errors and DSC against the angle, {shown}. {spread}",
             lambda: draw_positions(results, "rotation"),
         ),
         (
             "figure4b.png",
-            f"Figure 4 (b). Translation test: errors and DSC against the translation, strategies S1 and S2. {spread}",
+            f"Figure 4 (b). Translation test: errors and DSC against the translation, {shown}. {spread}",
             lambda: draw_positions(results, "translation"),
         ),
         (
             "figure4c.png",
-            "Figure 4 (c). Real test: DSC of the scan without against the one with contrast agent by bone, "
-            "strategies S1 and S2.",
+            f"Figure 4 (c). Real test: DSC of the scan without against the one with contrast agent by bone, {shown}.",
             lambda: draw_subjects(results),
         ),
         (

@@ -49,6 +49,7 @@ class Line:
         criterion: what was measured.
         method: name of the method.
         strategies: "S1&S2", "S3&S4", or "" where nothing is trained and both say the same.
+        label: for people: the strategies that there are results of.
         summary: of the values.
         success: share of pairs with a target error below one working voxel, of those whose truth is known.
         failures: how many pairs ended with an error.
@@ -59,6 +60,7 @@ class Line:
     criterion: Criterion
     method: str
     strategies: str
+    label: str
     summary: Summary
     success: Rate
     failures: int
@@ -107,7 +109,8 @@ def summaries(results: Results) -> list[Line]:
                     known = [result.success for result in found if not math.isnan(result.target_um)]
                     paper = PAPER.get((test, criterion.name, method, group))
                     failures = sum(bool(result.failure) for result in found)
-                    lines.append(Line(test, criterion, method, group, summary, rate(known), failures, paper))
+                    label = "&".join(strategies).replace("&S", "&") if group else "-"
+                    lines.append(Line(test, criterion, method, group, label, summary, rate(known), failures, paper))
     return lines
 
 
@@ -117,7 +120,8 @@ def table_1(lines: Sequence[Line], trained: Mapping[str, Mapping[str, Any]]) -> 
     columns = [(test, criterion) for test in CRITERIA for criterion in CRITERIA[test]]
     rows = []
     for method, group in dict.fromkeys((line.method, line.strategies) for line in _in_order(lines)):
-        row = [METHODS[method].label, _parameters(method, trained), group.replace("&S", "&") or "-"]
+        label = next(line.label for line in lines if (line.method, line.strategies) == (method, group))
+        row = [METHODS[method].label, _parameters(method, trained), label]
         for test, criterion in columns:
             line = by_place.get((method, group, test, criterion.name))
             row.append("-" if line is None else _with_paper(line))
@@ -140,7 +144,7 @@ def summary_grid(lines: Sequence[Line], test: str) -> Grid:
     for method, group in dict.fromkeys((line.method, line.strategies) for line in wanted):
         of = {line.criterion: line for line in wanted if (line.method, line.strategies) == (method, group)}
         some = of[DSC]
-        row = [METHODS[method].label, group.replace("&S", "&") or "-", str(some.summary.count), str(some.success)]
+        row = [METHODS[method].label, some.label, str(some.summary.count), str(some.success)]
         row += [_spread(of[criterion].summary) if criterion in of else "-" for criterion in shown]
         row += [_number(of[TRUE_DSC].summary.mean) if TRUE_DSC in of else "-"]
         row += [_number(of[SECONDS].summary.median), str(some.failures or "-")]
