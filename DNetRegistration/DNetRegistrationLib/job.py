@@ -29,7 +29,9 @@ HOME = Path(__file__).resolve().parent.parent
 _PROGRESS = re.compile(r"^\s*(\d{1,3})% (.+)$")
 _ERROR = re.compile(r"^dnet-registration: error: (.+)$")
 _TORCH_DOES_NOT_LOAD = re.compile(r"torch is not installed|torch[/\\]__init__\.py|^\s*import torch$", re.MULTILINE)
-_TORCH_REMEDY = "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, then click Align again to install it anew"
+_TORCH_REMEDY = (
+    "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, then click Align again to install it anew"
+)
 # The command line's remedies in the application's words.
 _REMEDIES = (
     (
