@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -21,9 +20,6 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # File names need not be encodable.
         sys.stdout.reconfigure(errors="backslashreplace")
-    # Read when torch is loaded. Threads that wait by spinning keep the very core that the one they wait for needs:
-    # beside other work on two cores, an alignment took 40 s instead of 6.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         with _interruptible():
