@@ -41,7 +41,7 @@ def align_files(options):
         masks = tuple(_read_mask(options, role, scan) for role, scan in (("fixed", fixed), ("moving", moving)))
         initial = None if options.initial is None else read_transform(options.initial)
         # Read when torch is loaded. Threads that wait by spinning keep the very core that the one they wait for needs:
-        # beside other work on two cores an alignment took 40 s instead of 6. On idle cores it costs a tenth of a second.
+        # beside other work on two cores an alignment took 40 s instead of 6. On idle cores this costs 0.1 s.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Only now, since it brings torch with it: what is wrong with a file is told at once.
         from .alignment import align
