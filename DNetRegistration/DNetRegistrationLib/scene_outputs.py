@@ -149,7 +149,7 @@ def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
 
 
 def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
-    """The fixed cortex in white and the moved one in red, as outlines in slices and surfaces in 3D; a step each.
+    """The fixed cortex in white and the moved one in red, as outlines in slices and surfaces in 3D; in small steps.
 
     Segments that the user added to the node stay.
 
@@ -174,7 +174,9 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
         segment.AddRepresentation(representation, _labelmap(mask, affine))
         # The first time surfaces are made of all there is; then a segment that is added gets its own at once.
         segmentation.AddSegment(segment, identifier)
+        yield
         node.CreateClosedSurfaceRepresentation()
+        yield
         if node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetVisibility2DFill(False)
