@@ -519,7 +519,7 @@ def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
     placed = place(fixed, "fixed")
     transform = apply_alignment(placed, place(moving, "moving"), aligned(rigid(3)))
     node = make_output("segmentation", transform, "cortical bone")
-    assert len(list(write_cortices(node, cortices, placed))) == 2
+    assert len(list(write_cortices(node, cortices, placed))) > 2
     for mask, (identifier, name, color) in zip((cortices.fixed, cortices.moving), SEGMENTS, strict=True):
         expected = np.argwhere(mask)[:, ::-1] @ cortices.affine[:3, :3].T + cortices.affine[:3, 3]
         found = segment_points(node, identifier)
@@ -556,6 +556,7 @@ def test_outputs_are_updated_not_added():
         outputs = outputs_of(transform)
         if run == 1:
             first, count = outputs, slicer.mrmlScene.GetNumberOfNodes()
+            wanted |= outputs
             display = first["segmentation"].GetDisplayNode()
             display.SetVisibility2DFill(True)  # the user's own taste
             first["segmentation"].GetSegmentation().AddEmptySegment("mine", "mine")

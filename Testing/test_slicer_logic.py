@@ -164,3 +164,20 @@ def test_self_test(host, logic, monkeypatch):  # noqa: F811
     monkeypatch.setattr(sample_data, "NAME", "SmallSample")
     monkeypatch.setattr(sample_data, "PAIR", {"seed": 1, "size": 64, "spacing": 0.08})
     slicer.selfTests["DNetRegistration"]()
+
+
+def test_the_script_says_what_it_leaves_out(host, logic, tmp_path, capsys):  # noqa: F811
+    """A log, or the voxels of a header, are no scans; half a pair is told of; nothing to do is no success."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    script = runpy.run_path(str(SCRIPT))
+    for name in ("m2_pre.mhd", "m2_pre.raw", "m2_pre.txt", "m2_post.mhd", "m2_post.raw"):
+        (scans / name).write_bytes(b"x")
+    assert [(one[0], one[1].name, one[2].name) for one in script["pairs"](scans)] == [
+        ("m2", "m2_pre.mhd", "m2_post.mhd")
+    ]
+    for file in scans.iterdir():
+        file.unlink()
+    (scans / "m1_pre.nrrd").write_bytes(b"x")
+    assert script["main"]([str(scans), str(tmp_path / "results")]) == 2
+    assert "m1" in "".join(capsys.readouterr())

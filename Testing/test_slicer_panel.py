@@ -688,3 +688,95 @@ def test_the_ui_file_is_in_step(host):  # noqa: F811
     scene = {c.findtext("receiver") for c in tree.iter("connection") if "mrmlSceneChanged" in c.findtext("signal")}
     assert scene == {name for name in controls if widgets[name].get("class") == "qMRMLNodeComboBox"}
     assert all(texts[name]["buddy"] in controls for name in widgets if "buddy" in texts[name])
+
+
+# --- what stays as it is while other things happen ---------------------------------------------------------------
+
+
+def test_a_second_click_while_torch_is_installed(host, panel, pair, monkeypatch):  # noqa: F811
+    """The installation lets the window live, and with it the button."""
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    started, seen = [], []
+
+    def install():
+        seen.append((panel.ui.alignButton.text, panel.ui.alignButton.enabled))
+        panel.onAlignButton()
+
+    monkeypatch.setattr(panel.logic, "ensureTorch", install)
+    start = panel.logic.start
+    monkeypatch.setattr(panel.logic, "start", lambda *arguments: started.append(1) or start(*arguments))
+    panel.ui.alignButton.click()
+    assert seen == [("Preparing PyTorch…", False)] and len(started) == 1
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    assert panel.logic.isAligned(pair[1]) and not leftovers()
+
+
+def test_the_alignment_of_another_pair_takes_no_result(host, panel, pair):  # noqa: F811
+    click(host, panel, Launcher(rigid(1)))
+    other, before = panel._parameterNode.transform, positions(pair[1])
+    select(panel, add_volume("c", "plain"), add_volume("d", "oblique"))
+    panel.ui.transformSelector.setCurrentNode(other)
+    click(host, panel, Launcher(rigid(3)))
+    assert "it is the alignment of another volume" in panel.ui.verdictLabel.text
+    np.testing.assert_array_equal(positions(pair[1]), before)
+
+
+def test_another_pair_that_is_selected_meanwhile_keeps_its_nodes(host, panel, pair):  # noqa: F811
+    import slicer
+
+    click(host, panel, Launcher(rigid(1)))
+    first, before = panel._parameterNode.transform, positions(pair[1])
+    added = add_volume("c", "plain"), add_volume("d", "oblique")
+    select(panel, *added)
+    launcher = panel.logic.launch = Launcher(rigid(3), held=True)
+    panel.ui.alignButton.click()
+    with slicer.util.NodeModify(panel._parameterNode):
+        panel._parameterNode.fixedVolume, panel._parameterNode.movingVolume = pair
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    assert added[1].GetParentTransformNode() not in (None, first)
+    np.testing.assert_array_equal(positions(pair[1]), before)
+    assert panel._parameterNode.transform is first
+
+
+def test_outputs_of_a_pair_whose_transform_is_gone_are_kept(host, panel, pair):  # noqa: F811
+    import slicer
+
+    click(host, panel, Launcher(rigid(1)))
+    kept = panel._parameterNode.segmentation, panel._parameterNode.table
+    pair[1].HardenTransform()
+    slicer.mrmlScene.RemoveNode(panel._parameterNode.transform)
+    select(panel, add_volume("c", "plain"), add_volume("d", "oblique"))
+    click(host, panel, Launcher(rigid(3)))
+    assert panel._parameterNode.segmentation not in (None, kept[0])
+    assert panel._parameterNode.table not in (None, kept[1])
+
+
+@pytest.mark.parametrize("leave", ("exit", "cleanup"))
+def test_outlines_stay_away_when_the_module_is_left(host, panel, leave):  # noqa: F811
+    import slicer
+
+    def outlines():
+        models = slicer.util.getNodesByClass("vtkMRMLModelNode")
+        return [node for node in models if node.GetAttribute("DNetRegistration.preview")]
+
+    scans = make_pair(5, size=32, spacing=0.16)
+    select(panel, volume_node(scans.fixed, "a"), volume_node(scans.moving, "b"))
+    panel.ui.automaticThresholdCheckBox.click()
+    host.wait_until(lambda: len(outlines()) == 2, 10)
+    getattr(panel, leave)()
+    host.process_events(0.3)
+    assert not outlines()
+
+
+def test_volumes_are_let_go(host, panel):  # noqa: F811
+    import gc
+    import weakref
+
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    click(host, panel, Launcher(rigid(1)))
+    alive = weakref.ref(panel._parameterNode.movingVolume.GetImageData())
+    host.close_scene()
+    gc.collect()
+    assert alive() is None

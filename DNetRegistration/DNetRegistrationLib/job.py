@@ -11,8 +11,10 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +43,7 @@ _REMEDIES = (
     (r"(;|,) give it its true spacing", r"\1 correct its Image Spacing (mm) in the module Volumes"),
     (r"use hypotheses=.*", 'choose "network, then search" under Advanced, Hypotheses'),
 )
+_PREFIX = "dnet-registration-job-"  # of the folder of a job
 _LINES_KEPT, _LINES_SHOWN = 400, 15
 _ROOM = 64 << 20  # bytes beside the scans and the outputs that are as large as one
 
@@ -148,8 +151,10 @@ class Job:
         Raises:
             ScanError: the scans cannot be written, for want of room or otherwise; nothing is left behind.
         """
+        if self._temporary is not None:
+            _remove_abandoned(self._temporary)
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="dnet-", dir=self._temporary))
+            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._temporary))
             self._write_scans()
         except OSError as error:
             self._clean()
@@ -269,8 +274,21 @@ class Job:
             self._process.kill()
 
     def _clean(self) -> None:
-        if self.folder is not None:
+        # Windows frees the files of a process some moments after its end.
+        for _ in range(10):
+            if self.folder is None or not self.folder.exists():
+                return
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.exists():
+                time.sleep(0.05)
+
+
+def _remove_abandoned(temporary) -> None:
+    """Removes the scans that an application which crashed a day ago or earlier has left."""
+    for folder in Path(temporary).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > 86400:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reason(status: int) -> str:

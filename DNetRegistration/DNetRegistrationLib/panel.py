@@ -16,7 +16,7 @@ from .logic import DNetRegistrationLogic
 from .panel_text import STYLES, resultText
 from .panel_thresholds import ThresholdControls, signalsBlocked
 from .parameters import FILE, OUTPUTS, Hypotheses
-from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, find_transform
+from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, find_transform, transform_above
 from .torch_setup import TorchUnavailable
 from .weights import available_weights
 
@@ -30,6 +30,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.job = None  # the alignment that runs in the background
         self._steps = None  # what is left to write of its result
+        self._preparing = False  # PyTorch is being installed, while which the panel can be used
+        self._placed, self._outputs = (), {}  # the volumes of the alignment that runs, and the nodes it writes to
         self._parameterNode = None
         self._parameterNodeGuiTag = None
         self._updating = False
@@ -41,7 +43,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     @property
     def running(self) -> bool:
         """Whether an alignment runs, or its result is being written into the scene."""
-        return self.job is not None or self._steps is not None
+        return self._preparing or self.job is not None or self._steps is not None
 
     # The panel's life
 
@@ -75,8 +77,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._cancel(None)
         if self._deviceProcess is not None:
             self._deviceProcess.kill()
-        self._thresholds.hide()
         self.setParameterNode(None)
+        self._thresholds.forget()
         self.removeObservers()
 
     def enter(self) -> None:
@@ -85,12 +87,14 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self) -> None:
         """The user goes to another module; a running alignment goes on."""
-        self._thresholds.hide()
+        # First: taking outlines away changes the scene, which would bring the panel up to date and them back.
         self._disconnectParameterNode()
+        self._thresholds.hide()
 
     def onSceneStartClose(self, caller, event) -> None:
         """The scene is about to be closed: the alignment of its volumes ends."""
         self._cancel(None)
+        self._placed, self._outputs = (), {}  # or the volumes stay in memory
         self._thresholds.forget()
         self.setParameterNode(None)
 
@@ -108,8 +112,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
         """A volume that is being aligned is deleted: nothing is left to align."""
-        if self.running and any(node is placed.node for placed in self._placed):
-            self._cancel(_("Stopped: {name} was deleted while it was being aligned.").format(name=node.GetName()))
+        if not any(node is placed.node for placed in self._placed):
+            return
+        if self.running:
+            message = _("Stopped: {name} was deleted while it was being aligned.").format(name=node.GetName())
+            writing = self.job is None
+            self._cancel(message)
+            if writing:
+                self._tell("plain", message)
+        self._placed = ()  # or it stays in memory
 
     def initializeParameterNode(self) -> None:
         """Makes sure that there is a parameter node, connected to the panel."""
@@ -138,6 +149,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Aligns, or cancels what is running."""
         if self.job is not None:
             self._cancel(_("Cancelled: nothing was changed."))
+            return
+        if self.running:
             return
         try:
             self._start()
@@ -195,15 +208,28 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             ):
                 self._tell("plain", _("Not aligned: correct the voxel size first."))
                 return
-        self.logic.ensureTorch()
+        self._ensureTorch()
+        # Installing takes minutes, in which the scene can change.
+        parameters = self._parameterNode
+        placed = self.logic.check(parameters.fixedVolume, parameters.movingVolume, parameters.transform)
         self._thresholds.hide()
         self._message, self._placed = None, placed
+        self._outputs = {name: getattr(parameters, name) for name in OUTPUTS}
         with slicer.util.WaitCursor():
             job = self.logic.start(*placed, options, self._onProgress, self._onFinished)
         if not job.over:  # a program that is missing may be told of at once
             self.job = job
             self._onProgress(0.0, _("Starting"))
         self._update()
+
+    def _ensureTorch(self) -> None:
+        self._preparing = True
+        self._tell("plain", _("Preparing PyTorch…"))
+        try:
+            self.logic.ensureTorch()
+        finally:
+            self._preparing = False
+            self._update()
 
     def _cancel(self, message: str | None) -> None:
         self._cancelMessage, self._steps = message, None
@@ -216,11 +242,10 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _onFinished(self, ended: Ended) -> None:
         self.job = None
+        outputs, self._outputs = self._outputs, {}
         if ended.alignment is not None:
-            parameters = self._parameterNode
-            nodes = {name: getattr(parameters, name) for name in OUTPUTS} if parameters else {}
             try:
-                self._steps = self.logic.write(*self._placed, ended, nodes)
+                self._steps = self.logic.write(*self._placed, ended, outputs)
             except Exception as problem:
                 self._giveUp(problem)
             else:
@@ -260,7 +285,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Selects the nodes that were written to."""
         from .scene_outputs import outputs_of
 
-        if self._parameterNode:
+        # Another scene that was added meanwhile may have brought another pair.
+        if self._parameterNode and all(getattr(self._parameterNode, f"{p.role}Volume") is p.node for p in self._placed):
             with slicer.util.NodeModify(self._parameterNode):
                 self._parameterNode.transform = transform
                 for name, node in outputs_of(transform).items():
@@ -286,7 +312,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _matchPair(self) -> None:
         """Selects what belongs to the pair of volumes, when that has changed."""
-        from .scene_outputs import outputs_of
+        from .scene_outputs import is_filled, outputs_of
 
         parameters = self._parameterNode
         volumes = parameters.fixedVolume, parameters.movingVolume
@@ -302,8 +328,10 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         selected = parameters.transform
         if known is not None and selected is not known:
             outputs = outputs_of(known)
-        elif known is None and alignment_of(selected) is not None:
-            outputs = {}
+        elif known is None:
+            chosen = {name: getattr(parameters, name) for name in OUTPUTS[1:]}
+            outputs = {name: node for name, node in chosen.items() if node and not is_filled(node)}
+            known = None if alignment_of(selected) is not None else selected
         else:
             return
         with slicer.util.NodeModify(parameters):
@@ -313,18 +341,25 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _observeMoving(self, volume) -> None:
         """Follows what the moving volume stands under, for Undo; `volume` may be None."""
+        # Not by the mixin: it holds on to what it has once observed, and with it to the voxels.
         event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         if self._observed is not None:
-            self.removeObserver(self._observed, event, self._update)
-        self._observed = volume
-        if volume is not None:
-            self.addObserver(volume, event, self._update)
+            node, tag = self._observed
+            node.RemoveObserver(tag)
+        self._observed = None if volume is None else (volume, volume.AddObserver(event, self.onMovingTransformed))
+
+    def onMovingTransformed(self, caller, event) -> None:
+        """What was said of where the volume stands holds no longer."""
+        self._message = None
+        self._update()
 
     def _updateButtons(self) -> None:
         running, why = self.running, self._whyNot()
-        self.ui.alignButton.text = _("Cancel") if running else why or _("Align")
+        self.ui.alignButton.text = (
+            _("Preparing PyTorch…") if self._preparing else _("Cancel") if running else why or _("Align")
+        )
         self.ui.alignButton.enabled = self.job is not None or (not running and not why)
-        self.ui.statusLabel.visible = self.ui.progressBar.visible = running
+        self.ui.statusLabel.visible = self.ui.progressBar.visible = running and not self._preparing
         for name in ("inputs", "outputs", "advanced"):
             getattr(self.ui, f"{name}CollapsibleButton").enabled = not running
         moving = self._parameterNode.movingVolume if self._parameterNode else None
@@ -366,6 +401,14 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             transform.GetNodeReferenceID(MOVING_ROLE),
         ):
             self._showMessage("plain", _("Not aligned yet."), "")
+        elif transform_above(parameters.movingVolume) is not transform:
+            self._showMessage(
+                "plain",
+                _("Aligned, but not applied: click Align, or put the moving volume under {name}.").format(
+                    name=transform.GetName()
+                ),
+                "",
+            )
         else:
             self._showMessage("good" if alignment.accepted else "doubt", alignment.verdict, resultText(alignment))
 

@@ -103,7 +103,8 @@ class ThresholdControls:
                     self._previews[role] = stamp, ThresholdPreview.of(place(volume, role))
             except ScanError:
                 self._previews[role] = stamp, None
-            if before is not None:  # another volume than before: its own threshold
+            # Another volume than before: its own threshold. 0 is one that was never set.
+            if before is not None or not getattr(self._parameters, f"{role}Threshold"):
                 self._reset(role)
         return self._previews[role][1]
 

@@ -54,7 +54,10 @@ def end_tree(pid: int) -> None:
         hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, creationflags=hidden)
         return
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    try:
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    except OSError:  # a container without ps: the process itself at least
+        listing = ""
     children: dict[int, list[int]] = {}
     for line in listing.splitlines():
         child, parent = line.split()

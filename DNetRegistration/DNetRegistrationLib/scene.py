@@ -123,7 +123,8 @@ def check_transform(transform, fixed: Placed, moving: Placed) -> None:
     """Sees that an alignment may be written to a transform node.
 
     Raises:
-        ScanError: the transform moves more than the moving volume: the fixed one, or what the moving one stands under.
+        ScanError: the transform moves more than the moving volume: the fixed one, or what the moving one stands under;
+            or is the alignment of another volume.
     """
     for placed in (fixed, moving):
         node = placed.parent
@@ -134,6 +135,13 @@ def check_transform(transform, fixed: Placed, moving: Placed) -> None:
                     "stands under it; create a new transform for the output"
                 )
             node = node.GetParentTransformNode()
+    if transform.GetAttribute(f"{ATTRIBUTE}version") is not None and not _is_of(transform, MOVING_ROLE, moving.node):
+        other = transform.GetNodeReference(MOVING_ROLE)
+        if other is not None:
+            raise ScanError(
+                f"{transform.GetName()}: cannot take the result, it is the alignment of another volume "
+                f"({other.GetName()}); create a new transform for the output"
+            )
 
 
 def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) -> slicer.vtkMRMLLinearTransformNode:

@@ -92,7 +92,8 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         fixed, moving: where the volumes stood when they were aligned.
         alignment: an `Alignment` or a `ReportedAlignment`.
         nodes: the nodes to write to by name, "transform" and those of `OUTPUT_ROLES`; None, or a node that has left
-            the scene, is that of the earlier alignment or a new one. Metrics are written where "table" is a key.
+            the scene, is a new one, a name that is missing that of the earlier alignment. As transform both are that
+            of the earlier alignment or a new one. Metrics are written where "table" is a key.
         contents: what there is to write.
 
     Yields:
@@ -103,6 +104,9 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
     """
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
     transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
+    for name, node in nodes.items():
+        if node is None and name in OUTPUT_ROLES:  # a new one: what an earlier alignment left stays
+            transform.SetNodeReferenceID(OUTPUT_ROLES[name], None)
     if "table" in nodes:
         write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
     yield transform
@@ -140,6 +144,13 @@ def make_output(kind: str, transform, name: str, node=None):
     return node
 
 
+def is_filled(node) -> bool:
+    """Whether an output node holds something that could be lost."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return node.GetSegmentation().GetNumberOfSegments() > 0
+    return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
+
+
 def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
     """The output nodes that an alignment's transform node refers to and that are still there, by kind."""
     if transform is None:
@@ -160,7 +171,7 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
     """
     segmentation = node.GetSegmentation()
     affine = fixed.to_local(cortices.affine)
-    node.SetAndObserveTransformNodeID(node_id(fixed.parent))
+    node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
     node.RemoveClosedSurfaceRepresentation()
     for identifier, _name, _color in SEGMENTS:
@@ -240,7 +251,7 @@ def write_volume_node(node, voxels: np.ndarray, fixed: Placed) -> None:
     """
     with slicer.util.NodeModify(node):
         node.SetIJKToRASMatrix(vtkMatrixFromArray(fixed.ijk_to_ras))
-        node.SetAndObserveTransformNodeID(node_id(fixed.parent))
+        node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
         slicer.util.updateVolumeFromArray(node, voxels)
     node.CreateDefaultDisplayNodes()
 

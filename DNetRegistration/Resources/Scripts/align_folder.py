@@ -23,15 +23,21 @@ from pathlib import Path
 
 import slicer
 
+#: What Slicer reads a scan from; beside it lie logs, and the .raw of an .mhd.
+ENDINGS = ("nrrd", "nhdr", "nii", "nii.gz", "mha", "mhd")
+
 
 def pairs(folder: Path) -> list[tuple[str, Path, Path]]:
     """Name, scan without and scan with contrast agent of each pair, in the order of the names."""
     found = {}
     for path in sorted(folder.iterdir()):
         for part in ("_pre.", "_post."):
-            name, mark, _ending = path.name.rpartition(part)
-            if mark:
+            name, mark, ending = path.name.rpartition(part)
+            if mark and ending.lower() in ENDINGS:
                 found.setdefault(name, {})[part] = path
+    for name, one in found.items():
+        if len(one) < 2:
+            print(f"{name}: left out, {name}{'_post.' if '_pre.' in one else '_pre.'}* is missing")
     return [(name, one["_pre."], one["_post."]) for name, one in found.items() if len(one) == 2]
 
 
@@ -61,9 +67,12 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     scans, results = (Path(argument) for argument in arguments)
+    if not scans.is_dir() or not (found := pairs(scans)):
+        print(f"{scans}: holds no pair NAME_pre.nrrd, NAME_post.nrrd; give the folder of the scans")
+        return 2
     results.mkdir(parents=True, exist_ok=True)
     logic, summary, status = slicer.util.getModuleLogic("DNetRegistration"), Table(results / "summary.csv", []), 0
-    for name, pre, post in pairs(scans):
+    for name, pre, post in found:
         slicer.mrmlScene.Clear()
         line = dict.fromkeys(("pair", "accepted", "confidence", "expected_error_um", "dice", "verdict"), "")
         try:
@@ -81,4 +90,10 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    slicer.util.exit(main(sys.argv[1:]))
+    status = 2  # without a window, a Slicer that is not told to exit would stay for ever
+    try:
+        status = main(sys.argv[1:])
+    except Exception as problem:
+        print(f"error: {problem}", file=sys.stderr)
+    finally:
+        slicer.util.exit(status)
