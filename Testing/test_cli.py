@@ -321,6 +321,30 @@ def test_too_little_memory_is_said(two, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("dnet-registration: error: not enough memory; ")
 
 
+@pytest.mark.parametrize("command", ("align", "demo"))
+def test_threads_of_torch_do_not_spin(command, two, tmp_path):
+    """Told before torch is loaded, or it does not listen."""
+    code = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("policy", os.environ.get("OMP_WAIT_POLICY"), flush=True)
+            os._exit(0)
+sys.meta_path.insert(0, Watch())
+from DNetRegistrationLib.cli import main
+main(sys.argv[1:])
+"""
+    arguments = two if command == "align" else ["--output", str(tmp_path / "demo"), "--size", "32"]
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    environment.pop("OMP_WAIT_POLICY", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *map(str, arguments)],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.endswith("policy PASSIVE\n"), done.stderr
+
+
 def test_torch_missing_is_said(two):
     code = "import sys; sys.modules['torch'] = None; from DNetRegistrationLib.cli import main; sys.exit(main())"
     result = run("align", *two, code=code)

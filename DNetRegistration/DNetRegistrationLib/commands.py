@@ -29,6 +29,7 @@ def run_align(options) -> int:
 
 def align_files(options):
     """Reads, aligns, writes and says what came out; returns the `Alignment`."""
+    _share_processors()
     outputs = {name: getattr(options, name) for name in OUTPUTS if getattr(options, name) is not None}
     given = (options.fixed, options.moving, options.fixed_mask, options.moving_mask, options.initial, options.weights)
     inputs = [path for one in given if one is not None for path in _members(one)]
@@ -40,9 +41,6 @@ def align_files(options):
         moving = _read_scan(options, "moving")
         masks = tuple(_read_mask(options, role, scan) for role, scan in (("fixed", fixed), ("moving", moving)))
         initial = None if options.initial is None else read_transform(options.initial)
-        # Read when torch is loaded. Threads that wait by spinning keep the very core that the one they wait for needs:
-        # beside other work on two cores an alignment took 40 s instead of 6. On idle cores this costs 0.1 s.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Only now, since it brings torch with it: what is wrong with a file is told at once.
         from .alignment import align
 
@@ -78,6 +76,7 @@ def align_files(options):
 
 def run_demo(options) -> int:
     """``dnet-registration demo``."""
+    _share_processors()
     from .rigid import to_sitk
     from .synthesis import make_pair, target_registration_error
 
@@ -185,6 +184,15 @@ def rotation_error_deg(first: np.ndarray, second: np.ndarray) -> float:
     """The angle between the rotations of two ``(4, 4)`` transforms, in degrees, exact also where it is tiny."""
     turn = first[:3, :3].T @ second[:3, :3]
     return math.degrees(math.atan2(np.linalg.norm(turn - turn.T) / math.sqrt(8), (np.trace(turn) - 1) / 2))
+
+
+def _share_processors() -> None:
+    """Makes the threads of torch, which is not loaded yet, wait without spinning.
+
+    Those that spin keep the very core that the one they wait for needs: beside other work on two cores an alignment
+    took 40 s instead of 6. On idle cores this costs 0.1 s.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _members(path) -> list[Path]:
