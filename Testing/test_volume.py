@@ -4,12 +4,14 @@ import doctest
 import gc
 import gzip
 import itertools
+import locale
 import os
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +275,7 @@ def test_two_stacks_in_a_folder(tmp_path):
 
 def write_dicom(folder: Path, voxels: np.ndarray, uid: str, description: str, number: int, positions=None) -> Path:
     folder.mkdir(exist_ok=True)
+    kept = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for k, pixels in enumerate(voxels):
@@ -289,6 +292,8 @@ def write_dicom(folder: Path, voxels: np.ndarray, uid: str, description: str, nu
         # Names in another order than positions.
         writer.SetFileName(str(folder / f"{uid}_{(k * 7) % len(voxels)}.dcm"))
         writer.Execute(image)
+    # Writing DICOM leaves the process in the C locale, in which other tests would read files as ASCII.
+    locale.setlocale(locale.LC_ALL, kept)
     return folder
 
 
@@ -722,6 +727,24 @@ def test_scans_too_different_for_one_bone(scans, option):
 )
 def test_scans_of_one_bone(scans):
     check_pair_spacing(*scans)
+
+
+def test_a_spacing_that_was_given_is_believed():
+    fixed, moving = pair(0.01, 0.1)
+    for known, doubted in ((fixed, "--moving-spacing"), (moving, "--fixed-spacing")):
+        scans = [replace(scan, spacing_given=scan is known) for scan in (fixed, moving)]
+        with pytest.raises(ScanError, match=rf"with {doubted} \(in Python"):
+            check_pair_spacing(*scans)
+    check_pair_spacing(replace(fixed, spacing_given=True), replace(moving, spacing_given=True))
+
+
+def test_thick_slices_are_believed_where_they_were_given(tmp_path):
+    write_volume(Volume.from_geometry(noise(9, 10, 11), (0.1, 0.1, 1)), tmp_path / "thick.nrrd")
+    with pytest.raises(ScanError, match=r"as if the slice distance were lost.*also where it is right"):
+        read_volume(tmp_path / "thick.nrrd")
+    thick = read_volume(tmp_path / "thick.nrrd", spacing=(0.1, 0.1, 1))
+    assert thick.spacing_given and np.allclose(thick.spacing, (0.1, 0.1, 1), atol=1e-12)
+    check_volume(thick)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 
-from .files import ScanError
+from .argument_kinds import COUNT, EVERY, NAME, SHARE, SIZE, SPACING, Parser, lazily, number, triple
+from .comparison_arguments import add_compare
+from .evaluation_arguments import add_evaluate
 from .recipes import NETWORKS, RECIPES
 from .version import __version__
-
-NAME = "dnet-registration"
 
 _STATUSES = """\
 exit status:
@@ -109,32 +109,6 @@ exit status:
 """
 
 
-def _triple(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a spacing in mm, one number or three as in 0.01,0.01,0.02")
-    return values
-
-
-def _number(kind: type, low: float, high: float):
-    """A converter of argparse to `kind`, int or float, between `low` and `high`."""
-    what = "whole number" if kind is int else "number"
-
-    def convert(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {low:g} to {high:g}")
-        return value
-
-    return convert
-
-
 def _names(text: str) -> tuple[str, ...]:
     from .benchmark_parts import SECTIONS
 
@@ -143,28 +117,6 @@ def _names(text: str) -> tuple[str, ...]:
         if name not in SECTIONS:
             raise argparse.ArgumentTypeError(f"{name!r} is no part; choose from {', '.join(SECTIONS)}")
     return names
-
-
-# Converters and what they accept.
-_COUNT = _number(int, 0, 10_000)
-_SIZE = _number(int, 16, 2048)
-_SPACING = _number(float, 1e-4, 10)
-_SHARE = _number(float, 0, 1)
-_EVERY = _number(int, 1, 10**9)
-
-
-class UsageError(ScanError):
-    """The command line is wrong."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and ends the same way as for bad input."""
-
-    def __init__(self, **options) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
-
-    def error(self, message: str):
-        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -176,10 +128,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    # Their modules take converters from this one.
-    from .comparison_arguments import add_compare
-    from .evaluation_arguments import add_evaluate
-
     for add in (_add_align, _add_demo, _add_synthesize, _add_benchmark, _add_train, add_evaluate, add_compare):
         group = add(commands).add_argument_group("messages")
         group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
@@ -189,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_align(commands) -> Parser:
     parser = commands.add_parser("align", help="align two scans", description=_ALIGN, epilog=_ALIGN_END)
-    parser.set_defaults(run=_lazily("commands", "run_align"))
+    parser.set_defaults(run=lazily("commands", "run_align"))
     parser.add_argument("fixed", metavar="FIXED", help="the scan that stays")
     parser.add_argument("moving", metavar="MOVING", help="the scan that is carried onto it")
     out = parser.add_argument_group("what to write (all of it, or on an error nothing)")
@@ -209,7 +157,7 @@ def _add_align(commands) -> Parser:
         )
     for role in ("fixed", "moving"):
         scans.add_argument(
-            f"--{role}-spacing", metavar="X[,Y,Z]", type=_triple, help="true voxel size in mm, where the file lacks it"
+            f"--{role}-spacing", metavar="X[,Y,Z]", type=triple, help="true voxel size in mm, where the file lacks it"
         )
     for role in ("fixed", "moving"):
         scans.add_argument(f"--{role}-series", metavar="S", help="which scan of a folder: number, UID or description")
@@ -235,38 +183,38 @@ def _add_demo(commands) -> Parser:
     parser = commands.add_parser(
         "demo", help="align a synthetic pair of known truth", description=_DEMO, epilog=_STATUSES
     )
-    parser.set_defaults(run=_lazily("commands", "run_demo"))
+    parser.set_defaults(run=lazily("commands", "run_demo"))
     parser.add_argument("--output", metavar="FOLDER", default="dnet-demo", help="where the files go (%(default)s)")
-    parser.add_argument("--seed", type=_COUNT, default=0, help="another seed is another animal (%(default)s)")
-    parser.add_argument("--size", type=_SIZE, default=128, help="voxels along each axis (%(default)s)")
-    parser.add_argument("--spacing", type=_SPACING, default=0.04, metavar="MM", help="voxel size (%(default)s)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="another seed is another animal (%(default)s)")
+    parser.add_argument("--size", type=SIZE, default=128, help="voxels along each axis (%(default)s)")
+    parser.add_argument("--spacing", type=SPACING, default=0.04, metavar="MM", help="voxel size (%(default)s)")
     return parser
 
 
 def _add_synthesize(commands) -> Parser:
     parser = commands.add_parser("synthesize", help="write synthetic pairs with their truth", description=_SYNTHESIZE)
-    parser.set_defaults(run=_lazily("commands", "run_synthesize"))
+    parser.set_defaults(run=lazily("commands", "run_synthesize"))
     parser.add_argument("folder", metavar="FOLDER", help="where to write; made where it is missing")
-    parser.add_argument("--count", type=_COUNT, default=10, help="how many pairs (%(default)s)")
-    parser.add_argument("--seed", type=_COUNT, default=0, help="of the first pair, then counting up (%(default)s)")
-    parser.add_argument("--size", type=_SIZE, default=64, help="voxels along each axis (%(default)s)")
-    parser.add_argument("--spacing", type=_SPACING, default=0.08, metavar="MM", help="voxel size (%(default)s)")
+    parser.add_argument("--count", type=COUNT, default=10, help="how many pairs (%(default)s)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="of the first pair, then counting up (%(default)s)")
+    parser.add_argument("--size", type=SIZE, default=64, help="voxels along each axis (%(default)s)")
+    parser.add_argument("--spacing", type=SPACING, default=0.08, metavar="MM", help="voxel size (%(default)s)")
     parser.add_argument(
         "--keep",
-        type=_number(float, 0.01, 1),
+        type=number(float, 0.01, 1),
         default=1.0,
         help="cut scans down to this share of their bone (%(default)s)",
     )
     parser.add_argument(
         "--max-translation",
-        type=_number(float, 0, 10),
+        type=number(float, 0, 10),
         default=0.64,
         metavar="MM",
         help="largest shift along an axis (%(default)s)",
     )
     parser.add_argument(
         "--max-angle",
-        type=_number(float, 0, 180),
+        type=number(float, 0, 180),
         default=180.0,
         metavar="DEG",
         help="largest turn (%(default)s, all rotations)",
@@ -280,10 +228,10 @@ def _add_synthesize(commands) -> Parser:
 
 def _add_benchmark(commands) -> Parser:
     parser = commands.add_parser("benchmark", help="measure success, accuracy and speed", description=_BENCHMARK)
-    parser.set_defaults(run=_lazily("commands", "run_benchmark"))
-    parser.add_argument("--pairs", type=_COUNT, default=100, help="pairs, and as many impostors (%(default)s)")
-    parser.add_argument("--accuracy-pairs", type=_COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
-    parser.add_argument("--fine-pairs", type=_COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
+    parser.set_defaults(run=lazily("commands", "run_benchmark"))
+    parser.add_argument("--pairs", type=COUNT, default=100, help="pairs, and as many impostors (%(default)s)")
+    parser.add_argument("--accuracy-pairs", type=COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
+    parser.add_argument("--fine-pairs", type=COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
     parser.add_argument("--large", action="store_true", help="also time and memory at 512^3 voxels of 0.01 mm")
     parser.add_argument(
         "--only",
@@ -291,9 +239,9 @@ def _add_benchmark(commands) -> Parser:
         type=_names,
         help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, refinement, speed",
     )
-    parser.add_argument("--seed", type=_COUNT, default=0, help="shift of all seeds (%(default)s)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument(
-        "--jobs", type=_number(int, 1, 1024), default=os.cpu_count(), help="processes, one thread each (%(default)s)"
+        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes, one thread each (%(default)s)"
     )
     parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
     return parser
@@ -303,64 +251,53 @@ def _add_train(commands) -> Parser:
     parser = commands.add_parser(
         "train", help="train a network, on synthetic bones or on your scans", description=_TRAIN, epilog=_TRAIN_END
     )
-    parser.set_defaults(run=_lazily("training_command", "run_train"))
+    parser.set_defaults(run=lazily("training_command", "run_train"))
     parser.add_argument("--network", choices=NETWORKS, required=True, help="equivariant, or one of the paper's five")
     parser.add_argument("--recipe", choices=RECIPES, default="fast", help="paper: as published (%(default)s)")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where the run lives; made where missing")
     parser.add_argument("--start", metavar="W", help="begin with these weights: a file, or a name that ships")
-    parser.add_argument("--seed", type=_COUNT, default=0, help="of weights, bones and pairs (%(default)s)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="of weights, bones and pairs (%(default)s)")
     data = parser.add_argument_group("what to train on")
     data.add_argument("--scans", metavar="FOLDER", help="your scans instead of synthetic bones")
     data.add_argument(
-        "--scan-spacing", metavar="X[,Y,Z]", type=_triple, help="their voxel size in mm, where files lack it"
+        "--scan-spacing", metavar="X[,Y,Z]", type=triple, help="their voxel size in mm, where files lack it"
     )
-    data.add_argument("--bones", type=_number(int, 2, 100_000), metavar="N", help="synthetic bones, 1/8 to validate")
+    data.add_argument("--bones", type=number(int, 2, 100_000), metavar="N", help="synthetic bones, 1/8 to validate")
     data.add_argument("--bank", metavar="FILE", help="keep the bones in this file, or take them from it")
     data.add_argument("--rotations", choices=("uniform", "axis-angle"), help="over SO(3), or as the paper draws them")
     data.add_argument("--placement", choices=("bone", "center"), help="cubes on the bone, or on the image's centre")
-    data.add_argument("--cut-share", type=_SHARE, metavar="X", help="share of the pairs with cut fields of view,")
-    data.add_argument("--keep", type=_number(float, 0.01, 1), metavar="X", help="down to this share of their bone")
-    data.add_argument("--contrast", type=_SHARE, metavar="X", help="share of the pairs with contrast agent in one scan")
+    data.add_argument("--cut-share", type=SHARE, metavar="X", help="share of the pairs with cut fields of view,")
+    data.add_argument("--keep", type=number(float, 0.01, 1), metavar="X", help="down to this share of their bone")
+    data.add_argument("--contrast", type=SHARE, metavar="X", help="share of the pairs with contrast agent in one scan")
     how = parser.add_argument_group("instead of the recipe's")
-    how.add_argument("--iterations", type=_number(int, 1, 10**9), metavar="N", help="steps of the optimizer")
-    how.add_argument("--batch", type=_number(int, 1, 100_000), metavar="N", help="pairs of a step, of all processes")
-    how.add_argument("--part", type=_number(int, 1, 100_000), metavar="N", help="pairs at once, less takes less memory")
-    how.add_argument("--learning-rate", type=_number(float, 1e-9, 10), metavar="X", help="the largest")
+    how.add_argument("--iterations", type=number(int, 1, 10**9), metavar="N", help="steps of the optimizer")
+    how.add_argument("--batch", type=number(int, 1, 100_000), metavar="N", help="pairs of a step, of all processes")
+    how.add_argument("--part", type=number(int, 1, 100_000), metavar="N", help="pairs at once, less takes less memory")
+    how.add_argument("--learning-rate", type=number(float, 1e-9, 10), metavar="X", help="the largest")
     how.add_argument("--loss", choices=("paper", "points", "geodesic"), help="Eq. 6, displaced points, or angles")
     how.add_argument("--optimizer", choices=("sgd", "adamw"), help="sgd has a momentum of 0.9")
-    how.add_argument("--weight-decay", type=_number(float, 0, 1), metavar="X", help="for adamw")
-    how.add_argument("--clip", type=_number(float, 0, 1e9), metavar="X", help="largest norm of the gradient; 0: any")
+    how.add_argument("--weight-decay", type=number(float, 0, 1), metavar="X", help="for adamw")
+    how.add_argument("--clip", type=number(float, 0, 1e9), metavar="X", help="largest norm of the gradient; 0: any")
     how.add_argument(
-        "--average", type=_number(float, 0, 0.999999), metavar="X", help="decay of averaged weights; 0: none"
+        "--average", type=number(float, 0, 0.999999), metavar="X", help="decay of averaged weights; 0: none"
     )
     how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="auto: bfloat16 on GPUs that have it")
-    how.add_argument("--first-angle", type=_number(float, 1, 180), metavar="DEG", help="largest rotation at the start,")
-    how.add_argument("--widening", type=_SHARE, metavar="X", help="all of them after this share of the iterations")
+    how.add_argument("--first-angle", type=number(float, 1, 180), metavar="DEG", help="largest rotation at the start,")
+    how.add_argument("--widening", type=SHARE, metavar="X", help="all of them after this share of the iterations")
     when = parser.add_argument_group("when and where")
     when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     when.add_argument(
-        "--jobs", type=_number(int, 1, 1024), default=os.cpu_count(), help="processes to make bones (%(default)s)"
+        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes to make bones (%(default)s)"
     )
-    when.add_argument("--minutes", type=_number(float, 0, 1e6), metavar="X", help="stop then; the same command goes on")
-    when.add_argument("--log-every", type=_EVERY, default=20, metavar="N", help="iterations a line (%(default)s)")
-    when.add_argument("--validate-every", type=_EVERY, metavar="N", help="iterations (40 times in all)")
+    when.add_argument("--minutes", type=number(float, 0, 1e6), metavar="X", help="stop then; the same command goes on")
+    when.add_argument("--log-every", type=EVERY, default=20, metavar="N", help="iterations a line (%(default)s)")
+    when.add_argument("--validate-every", type=EVERY, metavar="N", help="iterations (40 times in all)")
     when.add_argument(
-        "--validation-pairs", type=_number(int, 1, 100_000), default=128, metavar="N", help="of a kind (%(default)s)"
+        "--validation-pairs", type=number(int, 1, 100_000), default=128, metavar="N", help="of a kind (%(default)s)"
     )
     when.add_argument(
-        "--checkpoint-minutes", type=_number(float, 0, 1e6), default=5.0, metavar="X", help="(%(default)s)"
+        "--checkpoint-minutes", type=number(float, 0, 1e6), default=5.0, metavar="X", help="(%(default)s)"
     )
     when.add_argument("--half", action="store_true", help="write weights in half precision, half the size")
     when.add_argument("--plot", action="store_true", help="draw the curves too; needs matplotlib")
     return parser
-
-
-def _lazily(module: str, function: str):
-    """A command that is imported when it runs, so that ``--help`` and wrong usage answer at once."""
-
-    def run(options) -> int:
-        from importlib import import_module
-
-        return getattr(import_module(f".{module}", __package__), function)(options)
-
-    return run

@@ -16,7 +16,7 @@ from .threshold import find_bone_scale
 from .volume import Volume, read_volume
 
 # Kinds of file that are scans; folders are too, as stacks of slices.
-_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
 # Slices resampled at a time.
 _SLAB = 16
 
@@ -49,7 +49,7 @@ def find_scans(folder) -> list[Entry]:
         raise ScanError(f"{folder}: there is no such folder of scans; check the path")
     scans: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
+        suffix = next((s for s in SCAN_SUFFIXES if path.name.lower().endswith(s)), "")
         if path.name.startswith(".") or not (suffix or path.is_dir()):
             continue
         name = path.name[: len(path.name) - len(suffix)]
@@ -57,7 +57,7 @@ def find_scans(folder) -> list[Entry]:
             raise ScanError(f"{path}: {scans[name].name} beside it has the same name; rename or remove one of them")
         scans[name] = path
     if not scans:
-        raise ScanError(f"{folder}: holds no scans ({', '.join(_SUFFIXES)}, or folders of slices); check the path")
+        raise ScanError(f"{folder}: holds no scans ({', '.join(SCAN_SUFFIXES)}, or folders of slices); check the path")
     entries = []
     for name, path in scans.items():
         match = re.fullmatch(r"(.+)_(pre|post)", name)

@@ -9,7 +9,8 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from .arguments import NAME, build_parser
+from .argument_kinds import NAME
+from .arguments import build_parser
 from .files import ScanError, condensed
 
 ACCEPTED, NOT_ACCEPTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .arguments import NAME, build_parser
+from .argument_kinds import NAME
+from .arguments import build_parser
 from .console import Progress, say, summary
 from .files import ScanError, condensed, make_folder, staged
 from .outputs import check_outputs, write_outputs

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from .arguments import NAME
+from .argument_kinds import NAME
 from .comparison_methods import METHODS, Method
 from .comparison_pairs import FIELD, ComparedPair, growing, plan, write_pair
 from .comparison_process import MethodProcess

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from .arguments import _COUNT, _SIZE, NAME, Parser, _lazily, _number
+from .argument_kinds import COUNT, NAME, SIZE, Parser, lazily, number, several
 from .comparison_methods import METHODS
-from .evaluation_arguments import _several
 
 _COMPARE = f"""\
 Aligns the same synthetic pairs of scans, turned by 0 to 180 degrees, with this
@@ -53,14 +52,14 @@ exit status:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    return () if text.strip() == "none" else tuple(sorted({_SIZE(part) for part in text.split(",")}))
+    return () if text.strip() == "none" else tuple(sorted({SIZE(part) for part in text.split(",")}))
 
 
 def _limited(text: str) -> tuple[str, int]:
     key, _, count = text.partition("=")
     if key not in METHODS:
         raise argparse.ArgumentTypeError(f"{text!r} is not like ants=12, with one of {', '.join(METHODS)}")
-    return key, _COUNT(count)
+    return key, COUNT(count)
 
 
 def add_compare(commands) -> Parser:
@@ -68,11 +67,11 @@ def add_compare(commands) -> Parser:
     parser = commands.add_parser(
         "compare", help="compare with other registration tools", description=_COMPARE, epilog=_COMPARE_END
     )
-    parser.set_defaults(run=_lazily("comparison", "run_compare"))
+    parser.set_defaults(run=lazily("comparison", "run_compare"))
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
-    parser.add_argument("--methods", metavar="M[,M]", type=_several(METHODS), default=tuple(METHODS), help="(all)")
+    parser.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=tuple(METHODS), help="(all)")
     pairs = parser.add_argument_group("pairs over all angles")
-    pairs.add_argument("--pairs", type=_COUNT, default=60, help="as many in each 30 degrees of angle (%(default)s)")
+    pairs.add_argument("--pairs", type=COUNT, default=60, help="as many in each 30 degrees of angle (%(default)s)")
     pairs.add_argument(
         "--at-most",
         metavar="M=N",
@@ -81,12 +80,12 @@ def add_compare(commands) -> Parser:
         default=[("ants", 12)],
         help="only the first N pairs for a slow method; may be repeated (ants=12)",
     )
-    pairs.add_argument("--size", type=_SIZE, default=64, metavar="N", help="voxels along each axis (%(default)s)")
+    pairs.add_argument("--size", type=SIZE, default=64, metavar="N", help="voxels along each axis (%(default)s)")
     pairs.add_argument(
-        "--keep", type=_number(float, 0.01, 1), default=1.0, help="cut scans to this share of their bone (%(default)s)"
+        "--keep", type=number(float, 0.01, 1), default=1.0, help="cut scans to this share of their bone (%(default)s)"
     )
     pairs.add_argument("--no-contrast", action="store_true", help="both scans without contrast agent")
-    pairs.add_argument("--seed", type=_COUNT, default=0, help="number of the first pair (%(default)s)")
+    pairs.add_argument("--seed", type=COUNT, default=0, help="number of the first pair (%(default)s)")
     cost = parser.add_argument_group("cost")
     cost.add_argument(
         "--growth",
@@ -97,12 +96,12 @@ def add_compare(commands) -> Parser:
     )
     cost.add_argument(
         "--limit",
-        type=_number(float, 0.1, 1e6),
+        type=number(float, 0.1, 1e6),
         default=600.0,
         metavar="S",
         help="seconds for an alignment; over it a method is ended, and spared larger volumes (%(default)g)",
     )
     cost.add_argument(
-        "--threads", type=_number(int, 1, 1024), default=os.cpu_count(), help="for every method (%(default)s)"
+        "--threads", type=number(int, 1, 1024), default=os.cpu_count(), help="for every method (%(default)s)"
     )
     return parser

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .arguments import NAME, UsageError
+from .argument_kinds import NAME, UsageError
 from .console import Progress, say
 from .evaluation_cohort import check_bones, find_bones
 from .evaluation_plan import METHODS, STEPS, STRATEGIES, TESTS, networks, plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from .arguments import _COUNT, _SIZE, _SPACING, NAME, Parser, _lazily, _number, _triple
+from .argument_kinds import COUNT, NAME, SIZE, SPACING, Parser, lazily, number, several, triple
 from .evaluation_plan import METHODS, STEPS, STRATEGIES, TESTS
 from .recipes import RECIPES
 
@@ -65,19 +65,6 @@ exit status:
 """
 
 
-def _several(known):
-    """A converter of argparse to a tuple of some names, in the order of `known`."""
-
-    def convert(text: str) -> tuple[str, ...]:
-        names = [name.strip() for name in text.split(",")]
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is unknown; choose from {', '.join(known)}")
-        return tuple(name for name in known if name in names)
-
-    return convert
-
-
 def _weights(text: str) -> tuple[str, str]:
     name, _, path = text.partition("=")
     strategy, _, method = name.rpartition("/")
@@ -92,38 +79,38 @@ def add_evaluate(commands) -> Parser:
     parser = commands.add_parser(
         "evaluate", help="run the paper's experiments", description=_EVALUATE, epilog=_EVALUATE_END
     )
-    parser.set_defaults(run=_lazily("evaluation", "run_evaluate"))
+    parser.set_defaults(run=lazily("evaluation", "run_evaluate"))
     parser.add_argument("scans", metavar="SCANS", nargs="*", help="two folders, one folder, a CSV file, or nothing")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
     parser.add_argument("--quick", action="store_true", help="a small setting that shows all of it in some minutes")
     parser.add_argument("--report-only", action="store_true", help="only tables, figures and report of what is there")
     parser.add_argument("--train-only", action="store_true", help="stop when the networks are trained")
-    parser.add_argument("--seed", type=_COUNT, default=0, help="of made-up bones, split and training (%(default)s)")
+    parser.add_argument("--seed", type=COUNT, default=0, help="of made-up bones, split and training (%(default)s)")
     scans = parser.add_argument_group("about the scans")
-    scans.add_argument("--scan-spacing", metavar="X[,Y,Z]", type=_triple, help="voxel size in mm, where files lack it")
+    scans.add_argument("--scan-spacing", metavar="X[,Y,Z]", type=triple, help="voxel size in mm, where files lack it")
     scans.add_argument(
-        "--animals", type=_number(int, 2, 10_000), metavar="N", help="made-up ones, one bone each (16; quick: 4)"
+        "--animals", type=number(int, 2, 10_000), metavar="N", help="made-up ones, one bone each (16; quick: 4)"
     )
-    scans.add_argument("--size", type=_SIZE, metavar="N", help="of made-up scans, voxels (128; quick: 64)")
-    scans.add_argument("--spacing", type=_SPACING, metavar="MM", help="of made-up scans (0.04; quick: 0.08)")
+    scans.add_argument("--size", type=SIZE, metavar="N", help="of made-up scans, voxels (128; quick: 64)")
+    scans.add_argument("--spacing", type=SPACING, metavar="MM", help="of made-up scans (0.04; quick: 0.08)")
     what = parser.add_argument_group("what to evaluate")
-    what.add_argument("--strategies", metavar="S[,S]", type=_several(STRATEGIES), help="(all; quick: S1,S3)")
-    what.add_argument("--methods", metavar="M[,M]", type=_several(METHODS), default=tuple(METHODS), help="(all)")
-    what.add_argument("--tests", metavar="T[,T]", type=_several(TESTS), default=TESTS, help="(all)")
+    what.add_argument("--strategies", metavar="S[,S]", type=several(STRATEGIES), help="(all; quick: S1,S3)")
+    what.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=tuple(METHODS), help="(all)")
+    what.add_argument("--tests", metavar="T[,T]", type=several(TESTS), default=TESTS, help="(all)")
     what.add_argument(
-        "--steps", type=_number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
+        "--steps", type=number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
     )
     what.add_argument("--subjects", metavar="NAME[,NAME]", help="bones shown in figure 5 (two)")
     train = parser.add_argument_group("how to train (the same for all networks)")
     train.add_argument("--recipe", choices=RECIPES, default="fast", help='of "train", %(default)s or as published')
     train.add_argument(
-        "--iterations", type=_number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 4)"
+        "--iterations", type=number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 4)"
     )
-    train.add_argument("--batch", type=_number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 2)")
+    train.add_argument("--batch", type=number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 2)")
     train.add_argument(
-        "--own-iterations", type=_number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 2)"
+        "--own-iterations", type=number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 2)"
     )
-    train.add_argument("--own-batch", type=_number(int, 1, 100_000), metavar="N", help="its pairs (16; quick: 2)")
+    train.add_argument("--own-batch", type=number(int, 1, 100_000), metavar="N", help="its pairs (16; quick: 2)")
     train.add_argument(
         "--weights",
         metavar="[S/]M=FILE",
@@ -134,6 +121,6 @@ def add_evaluate(commands) -> Parser:
     )
     train.add_argument("--device", metavar="D", default="auto", help="to train on: auto, cpu, cuda (%(default)s)")
     parser.add_argument(
-        "--jobs", type=_number(int, 1, 1024), default=os.cpu_count(), help="processes that align (%(default)s)"
+        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes that align (%(default)s)"
     )
     return parser

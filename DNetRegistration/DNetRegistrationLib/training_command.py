@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from . import checkpoints
-from .arguments import NAME, UsageError
+from .argument_kinds import NAME, UsageError
 from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
 from .checkpoints import Checkpoint
 from .console import Progress, say

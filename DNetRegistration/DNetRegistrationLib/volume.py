@@ -35,6 +35,7 @@ class Volume:
         voxels: ``(z, y, x)`` real-valued intensities of any dtype. NaN is outside the field of view.
         affine: ``(4, 4)`` float64, index ``(x, y, z)`` to world LPS mm.
         name: what messages call this scan: its file, or "fixed scan".
+        spacing_given: its user said what the voxel size is, as with `read_volume`: then it is believed, however odd.
 
     Raises:
         ScanError: the affine is not a 4x4 matrix. What else can be wrong with a scan, `check_volume` tells.
@@ -52,6 +53,7 @@ class Volume:
     voxels: np.ndarray
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
     name: str = "scan"
+    spacing_given: bool = False
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -172,6 +174,7 @@ def read_volume(path, spacing=None, series=None, name: str | None = None, role: 
     volume = Volume.from_sitk(found.image, str(path))
     if spacing is not None:
         volume = Volume.from_geometry(volume.voxels, spacing, volume.direction, volume.origin, volume.name)
+        volume = replace(volume, spacing_given=True)
     else:
         remedy = f"give the true voxel size in mm with {_option(role, 'spacing')}"
         if not found.knows_spacing:
@@ -243,7 +246,7 @@ def check_volume(volume: Volume) -> Volume:
             f"{name}: has only {volume.size[axis]} voxels along {'xyz'[axis]}; give a scan with at least {MINIMUM_SIZE}"
         )
     _check_affine(affine, name)
-    if _lost_slice_spacing(volume.spacing):
+    if not volume.spacing_given and _lost_slice_spacing(volume.spacing):
         raise ScanError(f"{name}: {spacing_doubt(volume)}; give it its true spacing")
     return replace(volume, voxels=_checked_values(voxels, name))
 
@@ -270,15 +273,16 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     """Sees that two scans of one bone have about one size.
 
     Raises:
-        ScanError: their lengths differ by so much that a spacing must be wrong.
+        ScanError: their lengths differ by so much that a spacing must be wrong, and not both were given.
     """
-    lengths = {"fixed": fixed.extent.max(), "moving": moving.extent.max()}
-    larger = max(lengths, key=lengths.get)
-    if max(lengths.values()) <= _PLAUSIBLE_RATIO * min(lengths.values()):
+    scans = {"fixed": fixed, "moving": moving}
+    lengths = {role: scan.extent.max() for role, scan in scans.items()}
+    doubted = [role for role in sorted(scans, key=lengths.get, reverse=True) if not scans[role].spacing_given]
+    if max(lengths.values()) <= _PLAUSIBLE_RATIO * min(lengths.values()) or not doubted:
         return
     # The one with untouched 1 mm voxels is at fault where the other has been measured.
-    defaults = [role for role, scan in (("fixed", fixed), ("moving", moving)) if np.isclose(scan.spacing, 1).any()]
-    suspects = defaults if len(defaults) == 1 else [larger, "moving" if larger == "fixed" else "fixed"]
+    defaults = [role for role in doubted if np.isclose(scans[role].spacing, 1).any()]
+    suspects = defaults if len(defaults) == 1 else doubted
     options = " or ".join(_option(role, "spacing") for role in suspects)
     raise ScanError(
         f"{fixed.name} and {moving.name}: the fixed scan is {lengths['fixed']:.4g} mm long (voxels of {_times(fixed)} "
