@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from DNetRegistrationLib.bone import CorticalBone
 from DNetRegistrationLib.evaluation_measuring import PairResult
 from DNetRegistrationLib.evaluation_metrics import measure, target_error_um, translation_error_um
+from DNetRegistrationLib.evaluation_page import unlearned
 from DNetRegistrationLib.evaluation_plan import METHODS, STEPS, plan, positions
 from DNetRegistrationLib.evaluation_selection import DSC, RE, TE, TRUE_DSC, Results
 from DNetRegistrationLib.evaluation_tables import PAPER, summaries, table_1, write_table_1
@@ -138,6 +140,24 @@ def test_table_1_from_results():
     assert rows["SITK-"]["Rot DSC (%)"] == "11.00 (12.75)"
     assert rows["D-netS1&2"]["Variables"] == "4.85M"
     assert rows["True pose-"]["Rot DSC (%)"] == "90.00"
+
+
+def test_networks_that_turn_nothing_are_named():
+    results = [
+        result("rotation", "b1", "B", "unmoved", "", 693.0, 90.0, 0.1),
+        result("rotation", "b2", "B", "unmoved", "", 693.0, 110.0, 0.1),
+        result("rotation", "b1", "B", "dnet", "S1", 600.0, 85.0, 0.1),
+        result("rotation", "b2", "B", "dnet", "S1", 600.0, 99.0, 0.1),
+    ]
+    (said,) = unlearned(Results(results, TRAINED))
+    assert (
+        "S1 and S2, in degrees: left as they are 100.0, D-net 92.0. Of the networks, D-net came out no better" in said
+    )
+    results[3] = replace(results[3], re_deg=80.0)
+    (said,) = unlearned(Results(results, TRAINED))
+    assert "left as they are 100.0, D-net 82.5. " in said and "no better" not in said
+    # Without anything to compare with nothing is said.
+    assert unlearned(Results(results[2:], TRAINED)) == []
 
 
 def test_table_1_as_a_file(tmp_path):

@@ -144,6 +144,13 @@ def test_a_synthetic_pair_and_the_full_pipeline(scans):
     assert found.dice == pytest.approx(found.dice_true, abs=0.02) and found.dice_true > 0.8
 
 
+def test_left_as_they_are_errors_are_what_the_test_asks_for(scans):
+    bone, _ = scans
+    pair = pair_of(Task("rotation", "tibia", "pre", 3, 1.3, ()), bone)
+    found = measure(estimate("unmoved", pair), pair.truth, pair.fixed.center, pair.bones)
+    assert found.te_um == pytest.approx(400 * math.sqrt(3)) and found.re_deg == pytest.approx(math.degrees(1.3))
+
+
 def test_the_networks_of_this_project_and_cubes_agree(scans):
     """The shipped equivariant network, asked on cubes on images' centres, finds the true motion in the world."""
     from DNetRegistrationLib.weights import FOLDER

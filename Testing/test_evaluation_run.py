@@ -236,7 +236,7 @@ def test_nothing_to_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--methods dnet,ants", "'ants' is unknown; choose from sitk, me"),
+        ("--methods dnet,ants", "'ants' is unknown; choose from unmoved, sitk, me"),
         ("--weights sitk=x.pt", "'sitk=x.pt' is not like dnet=FILE"),
         ("--weights dnet=nowhere.pt", "--weights dnet=nowhere.pt: there is no such file"),
         ("--steps 1", "'1' is not a whole number from 2"),

@@ -88,3 +88,9 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
     given = {name: FOLDER / "equivariant.pt" for name in ("equivariant-own", "S1/equivariant")}
     again = train_all(wanted, bones, training, tmp_path / "other", given)
     assert len(runs) == 2 and all(one.given for one in again.values())
+    # The paper's networks get the recipe and the precision that were asked for.
+    with pytest.raises(ScanError, match="weights of 'equivariant', not of 'dnet'"):
+        train_all([Network("S1", "dnet")], bones, replace(training, precision="bfloat16"), tmp_path, {})
+    assert [(run.network, run.recipe, run.precision) for run in (runs[2], first)] == [
+        ("dnet", "paper", "bfloat16"), ("equivariant", "fast", None),
+    ]  # fmt: skip

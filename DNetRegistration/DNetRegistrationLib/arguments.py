@@ -8,7 +8,7 @@ import os
 from .argument_kinds import COUNT, EVERY, NAME, SHARE, SIZE, SPACING, Parser, lazily, number, triple
 from .comparison_arguments import add_compare
 from .evaluation_arguments import add_evaluate
-from .recipes import NETWORKS, RECIPES
+from .recipes import NETWORKS, PRECISIONS, RECIPES
 from .version import __version__
 
 _STATUSES = """\
@@ -281,7 +281,7 @@ def _add_train(commands) -> Parser:
     how.add_argument(
         "--average", type=number(float, 0, 0.999999), metavar="X", help="decay of averaged weights; 0: none"
     )
-    how.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="auto: bfloat16 on GPUs that have it")
+    how.add_argument("--precision", choices=PRECISIONS, help="auto: bfloat16 on GPUs that have it")
     how.add_argument("--first-angle", type=number(float, 1, 180), metavar="DEG", help="largest rotation at the start,")
     how.add_argument("--widening", type=SHARE, metavar="X", help="all of them after this share of the iterations")
     when = parser.add_argument_group("when and where")

@@ -24,7 +24,7 @@ DEFAULTS = {
     "batch": (8, 2), "own_iterations": (300, 2), "own_batch": (16, 2), "strategies": (tuple(STRATEGIES), ("S1", "S3")),
 }  # fmt: skip
 #: What must be the same for an evaluation to be gone on with.
-_FIXED = ("scans", "seed", "steps", "recipe", "batch", "own_batch")
+_FIXED = ("scans", "seed", "steps", "recipe", "precision", "batch", "own_batch")
 _FIXED_IF_MADE_UP = ("animals", "size", "spacing")
 
 
@@ -61,7 +61,7 @@ def _given_weights(options: Namespace) -> dict[str, Path]:
 def _prepared(options: Namespace, folder: Path, given: Mapping[str, Path], progress: Progress) -> Evaluation:
     """The scans found and checked, and the settings kept; the same as those that are there, if any are."""
     settings = {
-        **{name: getattr(options, name) for name in (*DEFAULTS, "seed", "methods", "tests", "recipe")},
+        **{name: getattr(options, name) for name in (*DEFAULTS, "seed", "methods", "tests", "recipe", "precision")},
         "scans": [Path(path).name for path in options.scans],
         "scan_spacing": options.scan_spacing,
     }
@@ -119,6 +119,7 @@ def _train(evaluation: Evaluation, options: Namespace, folder: Path, given: Mapp
         Budget(options.own_iterations, options.own_batch),
         options.seed,
         options.device,
+        options.precision,
     )
     with Progress(options.verbose) as progress:
         trained = train_all(
@@ -176,7 +177,7 @@ def _machine(jobs: int) -> str:
 def _command(options: Namespace) -> str:
     """The command line that gives these options; of paths the last part, since a report travels."""
     words = [NAME, "evaluate", *(Path(path).name for path in options.scans)]
-    for name in (*DEFAULTS, "seed", "recipe"):
+    for name in (*DEFAULTS, "seed", "recipe", "precision"):
         if name == "strategies" or (options.scans and name in ("animals", "size", "spacing")):
             continue
         words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]

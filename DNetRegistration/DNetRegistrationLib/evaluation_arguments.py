@@ -7,7 +7,7 @@ import os
 
 from .argument_kinds import COUNT, NAME, SIZE, SPACING, Parser, lazily, number, several, triple
 from .evaluation_plan import METHODS, STEPS, STRATEGIES, TESTS
-from .recipes import RECIPES
+from .recipes import PRECISIONS, RECIPES
 
 _EVALUATE = f"""\
 Runs the experiments of the paper (Sec. 2.4 to 3): trains its networks on one
@@ -47,6 +47,7 @@ tests, with the image's centre as origin and lengths in the world:
   real         the scan without against the one with contrast agent
 
 methods:
+  unmoved                                 nothing: what errors begin with
   sitk                                    SimpleITK, as in Sec. 2.5
   me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all
   equivariant-own                         its own, smaller budget
@@ -107,6 +108,12 @@ def add_evaluate(commands) -> Parser:
         "--iterations", type=number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 4)"
     )
     train.add_argument("--batch", type=number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 2)")
+    train.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bfloat16 on GPUs that have it (%(default)s)",
+    )
     train.add_argument(
         "--own-iterations", type=number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 2)"
     )

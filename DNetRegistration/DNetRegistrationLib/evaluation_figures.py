@@ -33,6 +33,7 @@ class Style:
 
 # Colours of Okabe and Ito (brown for their yellow, too pale for lines), apart for every kind of colour vision.
 STYLES = {
+    "unmoved": Style("#BBBBBB", "*", ":"),
     "sitk": Style("#888888", "d", ":"),
     "me": Style("#E69F00", "v"),
     "se": Style("#7A5C1E", "^"),

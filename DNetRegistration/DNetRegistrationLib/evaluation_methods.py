@@ -11,7 +11,7 @@ import torch
 from . import rigid
 from .alignment import align
 from .evaluation_pairs import Pair
-from .evaluation_plan import METHODS
+from .evaluation_plan import METHODS, UNMOVED
 from .preprocessing import CanonicalCube
 from .proposal import propose
 from .weights import load_weights, weights_stamp
@@ -36,6 +36,8 @@ def estimate(method: str, pair: Pair, weights: Path | None = None) -> np.ndarray
     """
     if METHODS[method].network is not None:
         return by_network(weights, *pair.cubes)
+    if method == UNMOVED:
+        return np.eye(4)
     if method == "sitk":
         return by_simpleitk(*pair.cubes)
     options = {"hypotheses": "search", "refine": "none"} if method == "search" else {}

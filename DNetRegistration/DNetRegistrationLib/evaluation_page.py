@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from .evaluation_plan import GROUPS, METHODS
-from .evaluation_selection import CRITERIA, Results
+from .evaluation_plan import GROUPS, METHODS, UNMOVED
+from .evaluation_selection import CRITERIA, RE, Results
 from .evaluation_settings import Evaluation
 from .evaluation_significance import Comparison
 from .evaluation_statistics import has_anova
@@ -26,6 +27,8 @@ class Picture:
     missing: str = ""
 
 
+#: A network that leaves more than this share of the rotation has learned nothing about it.
+_LEARNED = 0.9
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1360px; margin: 2em auto; padding: 0 1.2em; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2.2em; border-bottom: 1px solid #ddd; }
@@ -67,7 +70,7 @@ def page_of(
         "<p>Means. TE: translation error with the image's centre as origin; RE: rotation error; DSC: Dice of cortical "
         "bone. In brackets what the paper reports, on its own scans: the same experiments, not the same data.</p>",
         _wide(table_1(lines, evaluation.trained).html()),
-        *(f"<p>{sentence}</p>" for sentence in _order(results)),
+        *(f"<p>{sentence}</p>" for sentence in (*order_of_the_paper(results), *unlearned(results))),
         "<h2>Training</h2>",
         _training(evaluation),
         _figure(figures[0]),
@@ -121,7 +124,7 @@ def _training(evaluation: Evaluation) -> str:
     return paper + _wide(Grid(columns, tuple(rows)).html())
 
 
-def _order(results: Results) -> list[str]:
+def order_of_the_paper(results: Results) -> list[str]:
     """Whether the paper's order of methods holds: D-net before SED and SNL-SED, those before SE and ME."""
     said = []
     order = (("dnet",), ("sed", "snl-sed"), ("se", "me"))
@@ -153,6 +156,32 @@ def _order(results: Results) -> list[str]:
             text = f"The paper's order (D-net, then SED and SNL-SED, then SE and ME), {group.replace('&S', ' and S')}: "
             text += f"it holds for {'; '.join(holds)}. " if holds else "it holds for none. "
             text += f"It does not for {'; '.join(broken)}." if broken else ""
+            said.append(html.escape(text))
+    return said
+
+
+def unlearned(results: Results) -> list[str]:
+    """Which networks turn scans no better than nobody: their order is chance."""
+    said = []
+    for group, strategies in GROUPS.items():
+        nothing = results.values(RE, "rotation", UNMOVED, strategies)
+        if not nothing:
+            continue
+        at_rest = statistics.fmean(nothing)
+        means = {}
+        for name in results.methods():
+            values = results.values(RE, "rotation", name, strategies) if METHODS[name].network else []
+            if values:
+                means[METHODS[name].label] = statistics.fmean(values)
+        known = [f"{label} {mean:.1f}" for label, mean in means.items()]
+        not_better = [label for label, mean in means.items() if mean > _LEARNED * at_rest]
+        if known:
+            text = f"Mean RE in the rotation test, {group.replace('&S', ' and S')}, in degrees: left as they are "
+            text += f"{at_rest:.1f}, {', '.join(known)}. "
+            if not_better:
+                text += f"Of the networks, {', '.join(not_better)} came out no better than leaving the scans as they "
+                text += "are, or by less than a tenth: with this budget they have not learned to see how a bone is "
+                text += "turned, and which of them is before which is chance."
             said.append(html.escape(text))
     return said
 

@@ -48,11 +48,14 @@ class Method:
     own_budget: bool = False
 
 
+#: The method that leaves both scans where they are: what errors begin with.
+UNMOVED = "unmoved"
 _LABELS = {"me": "ME", "se": "SE", "sed": "SED", "snl-sed": "SNL-SED", "dnet": "D-net"}
-#: In the order of Table 1, this project's own last.
+#: In the order of Table 1, what it is to do nothing first, this project's own last.
 METHODS = {
     method.name: method
     for method in (
+        Method(UNMOVED, "Left as they are"),
         Method("sitk", "SITK"),
         *(Method(name, label, name) for name, label in _LABELS.items()),
         Method("equivariant", "Equivariant D-net", "equivariant"),

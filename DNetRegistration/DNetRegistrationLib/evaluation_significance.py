@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .evaluation_plan import GROUPS, METHODS
+from .evaluation_plan import GROUPS, METHODS, UNMOVED
 from .evaluation_selection import CRITERIA, Criterion, Results
 from .evaluation_statistics import Effect, TooFewValues, one_way_anova, two_way_anova
 
@@ -63,7 +63,7 @@ def comparisons(results: Results) -> Iterator[Comparison]:
     Raises:
         ScanError: statsmodels is missing.
     """
-    there = results.methods()
+    there = [method for method in results.methods() if method != UNMOVED]
     pairs = [pair for pair in claims() if set(pair) <= set(there)]
     for group, strategies in GROUPS.items():
         if not set(strategies) & set(results.strategies()):

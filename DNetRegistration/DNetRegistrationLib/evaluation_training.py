@@ -51,6 +51,7 @@ class Training:
         own: of those that have a budget of their own.
         seed: of weights and pairs.
         device: to train on.
+        precision: of `recipes.PRECISIONS`, for the networks of the paper.
     """
 
     recipe: str
@@ -58,6 +59,7 @@ class Training:
     own: Budget
     seed: int
     device: str
+    precision: str = "auto"
 
     def of(self, method: str) -> Budget:
         """The budget of a method's network."""
@@ -196,7 +198,8 @@ def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
     times = min(VALIDATIONS, max(1, budget.pairs // TRAINED_FOR_ONE // pairs))
     words += ["--validation-pairs", str(pairs), "--validate-every", str(-(-budget.iterations // times))]
     # The equivariant network is not one of the paper's.
-    words += ["--recipe", "fast" if METHODS[network.method].network == "equivariant" else training.recipe]
+    own = METHODS[network.method].network == "equivariant"
+    words += ["--recipe", "fast"] if own else ["--recipe", training.recipe, "--precision", training.precision]
     run_train(build_parser().parse_args(words))
 
 

@@ -159,6 +159,7 @@ _FAST_EQUIVARIANT = replace(
 )  # fmt: skip
 
 RECIPES = ("paper", "fast")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def recipe_for(name: str, network: str) -> Recipe:
