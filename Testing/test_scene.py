@@ -406,7 +406,7 @@ def test_saved_and_loaded_again(host, tmp_path, kind):  # noqa: F811
     import zipfile
 
     import slicer
-    from DNetRegistrationLib.scene import alignment_of, apply_alignment, find_transform, place, undo
+    from DNetRegistrationLib.scene import alignment_of, apply_alignment, find_transform, lies_as_aligned, place, undo
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "far")
     put_under(moving, rigid(1))
@@ -427,7 +427,8 @@ def test_saved_and_loaded_again(host, tmp_path, kind):  # noqa: F811
     transform = find_transform(fixed, moving)
     assert transform is moving.GetParentTransformNode()
     same(alignment_of(transform), alignment)
-    assert undo(moving)
+    assert lies_as_aligned(transform)
+    assert undo(moving) and not lies_as_aligned(transform)
     np.testing.assert_allclose(positions(moving), before, atol=1e-9)
     # And aligning again finds its own transform.
     assert apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment, transform) is transform

@@ -296,6 +296,36 @@ def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
     assert panel.ui.undoButton.enabled
 
 
+def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):  # noqa: F811
+    """What verification said was of the pose it saw; a move of both together changes nothing."""
+    import slicer
+
+    shift = np.eye(4)
+    shift[0, 3] = 0.05
+    click(host, panel, Launcher(rigid(1)))
+    transform, ui = panel._parameterNode.transform, panel.ui
+    verdict = ui.verdictLabel.text
+    assert "#d7f0dd" in ui.verdictLabel.styleSheet
+
+    def check(moved: bool):
+        assert ui.verdictLabel.text.startswith("Moved by hand") == moved and ui.detailsLabel.visible != moved
+        assert moved or ui.verdictLabel.text == verdict
+        assert ("#ffeec2" in ui.verdictLabel.styleSheet) == moved
+
+    matrix = slicer.util.arrayFromTransformMatrix(transform)
+    slicer.util.updateTransformMatrixFromArray(transform, shift @ matrix)
+    check(True)
+    slicer.util.updateTransformMatrixFromArray(transform, matrix)
+    check(False)
+    parent = add_transform("parent", rigid(2))
+    for node in (pair[0], transform):
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    check(False)
+    # Only the fixed one is taken elsewhere.
+    pair[0].SetAndObserveTransformNodeID(None)
+    check(True)
+
+
 @pytest.mark.parametrize(
     ("launcher", "message"),
     [

@@ -16,7 +16,7 @@ from .logic import DNetRegistrationLogic
 from .panel_text import STYLES, resultText
 from .panel_thresholds import ThresholdControls, signalsBlocked
 from .parameters import FILE, OUTPUTS, Hypotheses
-from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, find_transform, transform_above
+from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, find_transform, lies_as_aligned, transform_above
 from .torch_setup import TorchUnavailable
 from .weights import available_weights
 
@@ -37,7 +37,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._updating = False
         self._message = None  # (kind, text, details) of what has just happened, before what the transform says
         self._pair = (None, None)  # IDs of the volumes that the panel was last brought up to date with
-        self._observed = None
+        self._observed = []
         self._deviceProcess = None
 
     @property
@@ -131,7 +131,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._disconnectParameterNode()
         self._parameterNode = parameterNode
         self._pair = (None, None)
-        self._observeMoving(None)
+        self._observe()
         if parameterNode:
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
@@ -322,7 +322,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if all(volumes) and self._pair != (None, None):  # what is said of a volume that is gone stays
             self._message = None
         self._pair = pair
-        self._observeMoving(volumes[1])
+        self._observe(*(volume for volume in volumes if volume))
         # Outputs of another pair would be written over.
         known = find_transform(*volumes) if all(volumes) else None
         selected = parameters.transform
@@ -339,17 +339,16 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for name in OUTPUTS[1:]:
                 setattr(parameters, name, outputs.get(name))
 
-    def _observeMoving(self, volume) -> None:
-        """Follows what the moving volume stands under, for Undo; `volume` may be None."""
+    def _observe(self, *volumes) -> None:
+        """Follows what volumes stand under, for Undo and for what can be said of the result."""
         # Not by the mixin: it holds on to what it has once observed, and with it to the voxels.
         event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        if self._observed is not None:
-            node, tag = self._observed
-            node.RemoveObserver(tag)
-        self._observed = None if volume is None else (volume, volume.AddObserver(event, self.onMovingTransformed))
+        for volume, tag in self._observed:
+            volume.RemoveObserver(tag)
+        self._observed = [(volume, volume.AddObserver(event, self.onTransformed)) for volume in volumes]
 
-    def onMovingTransformed(self, caller, event) -> None:
-        """What was said of where the volume stands holds no longer."""
+    def onTransformed(self, caller, event) -> None:
+        """What was said of where the volumes stand holds no longer."""
         self._message = None
         self._update()
 
@@ -408,6 +407,10 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                     name=transform.GetName()
                 ),
                 "",
+            )
+        elif not lies_as_aligned(transform):
+            self._showMessage(
+                "doubt", _("Moved by hand since it was aligned: nothing vouches for this. Undo, or align again."), ""
             )
         else:
             self._showMessage("good" if alignment.accepted else "doubt", alignment.verdict, resultText(alignment))

@@ -33,6 +33,11 @@ FIXED_ROLE = slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()
 MOVING_ROLE = slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole()
 OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in ("segmentation", "table", "resampled", "subtraction")}
 
+#: The attribute with how the moving volume was laid on the fixed one, both in their own coordinates (RAS): 16 numbers.
+_LAID = f"{ATTRIBUTE}moving_to_fixed"
+#: mm, and the entries of a rotation: what a scene that was saved and loaded may be off.
+_UNMOVED = 1e-5
+
 #: RAS to LPS, and LPS to RAS.
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
@@ -181,6 +186,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         transform.SetNodeReferenceID(MOVING_ROLE, moving.node.GetID())
         for name, value in ReportedAlignment.of(alignment).to_dict().items():
             transform.SetAttribute(ATTRIBUTE + name, json.dumps(value))
+        transform.SetAttribute(_LAID, json.dumps(moving_to_fixed.ravel().tolist()))
         transform.SetAttribute(f"{ATTRIBUTE}version", json.dumps(__version__))
     moving.node.SetAndObserveTransformNodeID(transform.GetID())
     return transform
@@ -213,6 +219,25 @@ def alignment_of(transform) -> ReportedAlignment | None:
         return ReportedAlignment.from_dict(values)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def lies_as_aligned(transform) -> bool:
+    """Whether both volumes of an alignment still lie on each other as it laid them: nothing was moved by hand since.
+
+    Args:
+        transform: the alignment's transform node, above its moving volume.
+    """
+    fixed, moving = (transform.GetNodeReference(role) for role in (FIXED_ROLE, MOVING_ROLE))
+    if fixed is None or moving is None:
+        return False
+    laid = transform.GetAttribute(_LAID)
+    if laid is None:  # of an earlier version
+        return True
+    now = vtk.vtkMatrix4x4()
+    above = (node.GetParentTransformNode() for node in (moving, fixed))
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*above, now):
+        return False  # something above them bends
+    return np.allclose(arrayFromVTKMatrix(now).ravel(), json.loads(laid), rtol=0, atol=_UNMOVED)
 
 
 def _rigid_to_world(transform, name: str) -> np.ndarray:
