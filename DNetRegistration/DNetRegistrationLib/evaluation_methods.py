@@ -50,9 +50,9 @@ def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
     Joint-histogram mutual information, regular-step gradient descent, gradient tolerance 0.0001, at most 10,000
     iterations, learning rate 1. What the paper does not tell is left at SimpleITK's defaults (20 bins, all voxels, no
     scales of parameters) or taken as plain as can be: a Euler transform about the cubes' centres, from identity, which
-    lays the centres on each other; linear interpolation; a smallest step of 1e-4, ITK's default. Lengths are mm, as in
-    the paper's tables: where the gradient lies below the tolerance from the start, as it does with most large rotations,
-    nothing moves. With voxels as unit of length it would wander instead, for up to minutes.
+    lays the centres on each other; linear interpolation; a smallest step of 1e-4, ITK's default. Lengths are mm, as
+    everywhere: where the gradient is below the tolerance from the start, as it is with most large rotations, nothing
+    moves. With voxels as unit of length it would wander instead, for up to minutes.
     """
     import SimpleITK as sitk
 

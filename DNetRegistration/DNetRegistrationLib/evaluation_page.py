@@ -232,8 +232,8 @@ def _notes() -> list[str]:
         "Success: the mean error over the fixed cortex is below one voxel of the working spacing (80 um for a mouse). "
         "Its interval is Wilson's at 95 %. Where the true pose is not known, there is no success to count.",
         "The DSC at the true pose is what there is to be had: two segmentations of one bone never agree fully.",
-        "SITK has its lengths in mm. Where the gradient of its mutual information is below the tolerance from the start, "
-        "it leaves the scans as they are, which is then its result.",
+        "SITK has its lengths in mm. Where the gradient of its mutual information is below the tolerance from the "
+        "start, it leaves the scans as they are, which is then its result.",
         "SITK and networks see cubes on the images' centres, as in the paper, and say their one answer. Search and "
         "full pipeline see the scans. The networks of the full pipeline are those that ship, not those trained here.",
         "Networks hold out one in eight of the bones they train on to be validated on; the tested half is never seen.",
