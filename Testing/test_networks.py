@@ -296,6 +296,32 @@ def test_bfloat16_gradients_agree(edge):
     assert (gradients[1] - gradients[0]).norm() < 0.02 * gradients[0].norm()
 
 
+def test_norms_stay_in_the_precision_of_features_on_a_gpu():
+    """What a GPU runs, worked out here: bfloat16 in and out, weights and their gradients in float32."""
+    generator = torch.Generator().manual_seed(3)
+    norm = networks.Norm(16)
+    with torch.no_grad():
+        norm.weight.normal_(generator=generator)
+        norm.bias.normal_(generator=generator)
+    features = torch.randn(2, 16, 6, 6, 6, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = norm.as_given(features.bfloat16())
+    assert given.dtype == torch.bfloat16
+    given.float().square().sum().backward()
+    gradients = [norm.weight.grad.clone(), norm.bias.grad.clone()]
+    norm.zero_grad()
+    # By hand: zero mean and unit variance over each of 8 groups of 2 channels.
+    groups = features.bfloat16().double().reshape(2, 8, -1)
+    normed = (groups - groups.mean(-1, keepdim=True)) / (groups.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+    shape = (1, 16, 1, 1, 1)
+    expected = normed.reshape(features.shape) * norm.weight.double().view(shape) + norm.bias.double().view(shape)
+    assert (given - expected).abs().max() < 2**-7 * expected.abs().max()
+    expected.square().sum().backward()
+    for found, parameter in zip(gradients, norm.parameters(), strict=True):
+        assert found.dtype == torch.float32
+        assert (found - parameter.grad).norm() < 0.02 * parameter.grad.norm()
+
+
 def test_bfloat16_agrees_and_answers_in_float32():
     network = networks.build("dnet").eval()
     pair = cubes()

@@ -53,6 +53,8 @@ def run_train(options: Namespace) -> int:
     recipe = _recipe(options)
     with launched(options.device) as processes:
         device = training_device(options.device, processes.local)
+        # All parts of a batch have one shape: the fastest kernels are worth looking for.
+        torch.backends.cudnn.benchmark = device.type == "cuda"
         folder = make_folder(options.output, parents=True)
         network, start = _network(options, processes)
         settings = _settings(options, recipe, start)

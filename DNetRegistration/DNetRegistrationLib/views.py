@@ -82,7 +82,8 @@ class Views:
 
     def __init__(self, drawn: Drawn, blocks: Blocks) -> None:
         def load(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(blocks.counts.device)
+            # Some kilobytes, which are copied before this returns: waiting for the device is not needed.
+            return torch.from_numpy(values).to(blocks.counts.device, non_blocking=True)
 
         self.rotation, turn, jitter, shift = (
             load(values) for values in (drawn.rotation, drawn.turn, drawn.jitter, drawn.shift)
@@ -175,7 +176,7 @@ def _first_that_share(cuts: Tensor, place: Tensor, counts: Tensor) -> Tensor:
     enough = both >= SHARED * each
     first = enough.int().argmax(-1)[:, None, None, None, None]
     chosen = cuts.gather(2, first.expand(-1, 2, -1, 2, 3))[:, :, 0]
-    uncut = torch.tensor([[-HALF_VIEW], [HALF_VIEW]], dtype=cuts.dtype, device=cuts.device)
+    uncut = torch.stack((cuts.new_full((1,), -HALF_VIEW), cuts.new_full((1,), HALF_VIEW)))
     return torch.where(enough.any(-1)[:, None, None, None], chosen, uncut)
 
 
