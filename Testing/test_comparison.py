@@ -274,6 +274,8 @@ def test_where_a_peer_is_better_it_says_so():
         "principal axes recipe: faster at 64^3, 1.00 s against a failure (over the limit of 5 s)"
         in better_than_full(late)
     )
+    closer = Comparison([], [result("full", size=128, error_um=3.0), result("ants", size=128, error_um=1.0)], {})
+    assert "ANTs: a lower error at 128^3, 1.00 um against 3.00 um" in better_than_full(closer)
     assert better_than_full(Comparison([result("full")], [], {})) == []
 
 

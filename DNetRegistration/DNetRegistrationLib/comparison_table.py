@@ -113,6 +113,7 @@ def _better(comparison: Comparison, method: str) -> list[str]:
             continue
         ends = "" if yours.success else ", but it did not align that pair"
         for what, form, unit, name in (
+            ("a lower error", "{:.2f}", "um", "error_um"),
             ("faster", "{:.2f}", "s", "seconds"),
             ("less memory", "{:.2f}", "GB", "peak_gb"),
         ):
