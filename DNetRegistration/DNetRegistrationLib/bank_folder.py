@@ -38,6 +38,11 @@ class ResampledBone:
     fields: np.ndarray
 
 
+def scan_suffix(path: Path) -> str:
+    """The end of the name of a file that is a scan, of `SCAN_SUFFIXES`; "" where it is none."""
+    return next((s for s in SCAN_SUFFIXES if path.name.lower().endswith(s)), "")
+
+
 def find_scans(folder) -> list[Entry]:
     """The scans of a folder by name: ``NAME_pre`` with ``NAME_post``, and single ones.
 
@@ -49,7 +54,7 @@ def find_scans(folder) -> list[Entry]:
         raise ScanError(f"{folder}: there is no such folder of scans; check the path")
     scans: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in SCAN_SUFFIXES if path.name.lower().endswith(s)), "")
+        suffix = scan_suffix(path)
         if path.name.startswith(".") or not (suffix or path.is_dir()):
             continue
         name = path.name[: len(path.name) - len(suffix)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .bank_folder import SCAN_SUFFIXES
+from .bank_folder import SCAN_SUFFIXES, scan_suffix
 from .evaluation_plan import FOLDS
 from .files import ScanError, condensed
 from .threshold import find_bone_scale
@@ -150,7 +150,7 @@ def _digest(volume: Volume) -> str:
 def _in_folder(folder: Path, fold: str) -> Found:
     scans: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        suffix = next((s for s in SCAN_SUFFIXES if path.name.lower().endswith(s)), "")
+        suffix = scan_suffix(path)
         if not path.name.startswith(".") and (suffix or path.is_dir()):
             scans[path.name[: len(path.name) - len(suffix)]].append(path)
     if not scans:

@@ -32,8 +32,9 @@ class Recipe:
         clip: largest norm of the gradient, or 0 for any.
         average: weights are averaged over iterations with this decay (EMA), 0 for not at all. The averaged weights are
             validated and saved.
-        precision: "float32", "bfloat16" (autocast; norms, loss and rotations stay in float32), or "auto": bfloat16 on
-            GPUs that have it. On a processor it is not chosen by itself: there its backward passes can be slower.
+        precision: "float32", "bfloat16" (autocast; sums of norms, loss and rotations stay in float32), or "auto":
+            bfloat16 on GPUs that have it. On a processor it is not chosen by itself: there its backward passes can be
+            slower.
         rotations: of the pairs, "uniform" on SO(3) or "axis-angle" (Sec. 2.3).
         first_angle: the largest rotation between the two at the start, in degrees.
         widening: share of the iterations over which that grows, linearly, to all rotations.

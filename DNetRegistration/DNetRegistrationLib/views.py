@@ -176,6 +176,7 @@ def _first_that_share(cuts: Tensor, place: Tensor, counts: Tensor) -> Tensor:
     enough = both >= SHARED * each
     first = enough.int().argmax(-1)[:, None, None, None, None]
     chosen = cuts.gather(2, first.expand(-1, 2, -1, 2, 3))[:, :, 0]
+    # Filled there: what is sent to a device waits for it.
     uncut = torch.stack((cuts.new_full((1,), -HALF_VIEW), cuts.new_full((1,), HALF_VIEW)))
     return torch.where(enough.any(-1)[:, None, None, None], chosen, uncut)
 
