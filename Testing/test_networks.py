@@ -296,6 +296,73 @@ def test_bfloat16_gradients_agree(edge):
     assert (gradients[1] - gradients[0]).norm() < 0.02 * gradients[0].norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("channels", "edges"), [(16, (19, 32, 32)), (32, (5, 7, 9)), (64, (1, 1, 1)), (8, (3, 2, 2))])
+@pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
+def test_gradients_of_norms(dtype, channels, edges, layout):
+    """Against autograd through the definition, in float64; the first of the sizes takes several chunks."""
+    norm = networks.Norm(channels)
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    # Far from zero mean, and of different size in each group.
+    features = torch.randn(2, channels, *edges) * torch.linspace(0.1, 3, channels).view(-1, 1, 1, 1) + 2
+    features = features.to(dtype).contiguous(memory_format=layout).requires_grad_()
+    upstream = torch.randn_like(features)
+    normed = norm(features)
+    normed.backward(upstream)
+    exact = features.detach().double().requires_grad_()
+    weight, bias = (p.detach().double().requires_grad_() for p in norm.parameters())
+    groups = exact.reshape(2, 8, -1)
+    unit = (groups - groups.mean(-1, keepdim=True)) / (groups.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+    shape = (1, channels, 1, 1, 1)
+    expected = unit.reshape(exact.shape) * weight.view(shape) + bias.view(shape)
+    expected.backward(upstream.double())
+    rounding = 2**-7 if dtype == torch.bfloat16 else 2e-4  # of torch's sums, where a group lies far from zero
+    for found, true in zip((normed, features.grad), (expected, exact.grad), strict=True):
+        assert found.dtype == dtype
+        assert (found - true).abs().max() <= rounding * true.abs().max()
+    for found, true in zip((p.grad for p in norm.parameters()), (weight.grad, bias.grad), strict=True):
+        assert (found - true).abs().max() <= 1e-3 * true.abs().max()
+
+
+def test_half_the_resolution_is_seen_by_a_first_block_that_keeps_its_grid():
+    network = networks.build("dnet").eval()
+    fixed, moving = (torch.rand(1, 1, 32, 32, 32) for _ in range(2))
+    first, *others = network.encoder.blocks
+    with torch.no_grad():
+        answer = network(fixed, moving)
+        x = torch.cat((fixed, moving))
+        kept = first.second_norm(first.second(first.first_norm(first.first(x)).relu())) + first.shortcut(x)
+        outputs = [kept.relu()]
+        for block in others:
+            outputs.append(block(outputs[-1]))
+        features = network.decoder(outputs[-4:]).flatten(1)
+        expected = network.head(features.reshape(1, -1))
+    assert outputs[2].shape[-1] == 8
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="give two tensors"):
+        network(fixed, torch.rand(1, 1, 64, 64, 64))
+
+
+def test_a_link_that_samples_averages_over_the_voxels_drawn():
+    link, features = networks.NonLocalLink(4, mutual=True).double(), torch.rand(2, 4, 3, 2, 2, dtype=torch.float64)
+    link.sampled = 5
+    torch.manual_seed(3)
+    drawn = torch.randperm(12)[:5]
+    torch.manual_seed(3)
+    with torch.no_grad():
+        sampled, whole = link(features), link.eval()(features)
+    weight = link.embed.weight.detach().numpy()
+    own, partner = (side.reshape(4, 12).numpy() for side in features)
+    expected = loop_link(own, partner[:, drawn], weight)
+    assert np.allclose(sampled[0].reshape(4, 12), expected, atol=1e-12)
+    assert np.allclose(whole[0].reshape(4, 12), loop_link(own, partner, weight), atol=1e-12)
+    link.train().sampled = 12  # no more than there are
+    with torch.no_grad():
+        assert torch.allclose(link(features), whole)
+
+
 def test_norms_stay_in_the_precision_of_features_on_a_gpu():
     """What a GPU runs, worked out here: bfloat16 in and out, weights and their gradients in float32."""
     generator = torch.Generator().manual_seed(3)

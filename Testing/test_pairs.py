@@ -230,10 +230,17 @@ def test_translations_are_those_of_the_paper(blobs):
 
 
 def test_each_scan_is_turned_as_a_whole_too(blobs):
-    turns = torch.from_numpy(PairSource(blobs, 14)._drawn(0, 2000, 0.1).turn)
+    turns = torch.from_numpy(PairSource(blobs, 14)._drawn(0, 2000, math.pi).turn)
     for side in range(2):
         angle = geodesic_angle(torch.eye(3, dtype=torch.float64), turns[:, side])
         assert float(angle.mean()) == pytest.approx(math.pi / 2 + 2 / math.pi, rel=0.02)
+
+
+def test_a_narrow_range_is_about_the_bank(blobs):
+    turns = torch.from_numpy(PairSource(blobs, 14)._drawn(0, 2000, 0.1).turn)
+    fixed, moving = (geodesic_angle(torch.eye(3, dtype=torch.float64), turns[:, side]) for side in range(2))
+    assert float(fixed.max()) <= 0.1 + 1e-9 and float(fixed.mean()) == pytest.approx(0.05, rel=0.05)
+    assert 0.1 < float(moving.max()) <= 0.2 + 1e-9
 
 
 def test_intensities_are_scaled_and_noisy(blobs):

@@ -63,6 +63,14 @@ def test_range_of_rotations_widens():
     assert recipe.largest_angle_at(50) == math.pi
 
 
+def test_coarse_comes_first():
+    recipe = replace(QUICK, iterations=100, coarse=0.7)
+    assert [recipe.coarse_at(i) for i in (0, 69, 70, 99)] == [True, True, False, False]
+    assert not replace(recipe, coarse=0.0).coarse_at(0)
+    assert recipe_for("fast", "dnet").coarse > 0
+    assert not any(recipe.coarse for recipe in (recipe_for("paper", "dnet"), recipe_for("fast", "me")))
+
+
 def test_parts():
     recipe = replace(QUICK, batch=24, part=None)
     assert [recipe.in_parts(1, room).part for room in (1, 7, 8, 100)] == [1, 6, 8, 24]

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from DNetRegistrationLib import throughput, training_command
+from DNetRegistrationLib import recipes, throughput, training_command
 from DNetRegistrationLib.arguments import build_parser
 from DNetRegistrationLib.bank import Bank, save_bank, stored
+from DNetRegistrationLib.bank_synthetic import KINDS
 from DNetRegistrationLib.cli import main
+from DNetRegistrationLib.files import ScanError
 from DNetRegistrationLib.recipes import recipe_for
 from DNetRegistrationLib.weights import load_weights, save_weights
 from training_stand_ins import Small, SmallWithLoss
@@ -37,7 +39,7 @@ def bank(tmp_path_factory):
     plain, contrast = stored(near * grains).split(BONES)
     path = tmp_path_factory.mktemp("bank") / "bank.pt"
     names = [f"blob {number}" for number in range(BONES)]
-    save_bank(Bank(plain, contrast, 0.222, names, made={"kinds": {"blob": 1}}), path)
+    save_bank(Bank(plain, contrast, 0.222, names, made={"kinds": KINDS}), path)
     return str(path)
 
 
@@ -97,7 +99,7 @@ def test_a_run_and_what_its_card_says(small, bank, tmp_path, capsys):
         **vars(recipe_for("fast", "dnet")), "iterations": 6, "batch": 4, "part": 2, "bones": 8, "learning_rate": 0.01,
     }  # fmt: skip
     assert (card["seed"], card["iterations"], card["start"]) == (3, 6, None)
-    assert card["bank"]["bones"] == BONES and card["bank"]["kinds"] == {"blob": 1}
+    assert card["bank"]["bones"] == BONES and card["bank"]["kinds"] == KINDS
     assert set(card["validation"]) == {"whole", "cut"}
     # The commands in it are commands, and tell nothing of this machine.
     assert str(tmp_path) not in json.dumps(card)
@@ -190,6 +192,28 @@ def test_a_bank_of_another_size(small, bank, tmp_path, capsys):
     assert "holds 8 bones, not 9; give --bones 8" in error(capsys)
 
 
+def test_a_bank_of_other_kinds(small, bank, tmp_path, capsys):
+    assert main(command(bank, tmp_path / "run", "--kinds", "long,tibia")) == 2
+    assert "not tibia,long; give --kinds tibia,long,flat,irregular" in error(capsys)
+
+
+def test_kinds_are_those_of_the_bank():
+    assert tuple(KINDS) == recipes.KINDS
+
+
+def test_kinds_of_bones(small, tmp_path, monkeypatch):
+    asked = []
+
+    def build(count, seed, *, kinds, **_):
+        asked.append((count, kinds))
+        raise ScanError("enough")
+
+    monkeypatch.setattr(training_command, "build_bank", build)
+    words = "train --network dnet --kinds irregular,tibia --bones 9 --device cpu --output"
+    assert main([*words.split(), str(tmp_path / "run")]) == 2
+    assert asked == [(9, {"tibia": KINDS["tibia"], "irregular": KINDS["irregular"]})]
+
+
 def test_scans_of_the_user(small, bank, tmp_path, monkeypatch):
     calls = []
 
@@ -229,6 +253,7 @@ def test_the_other_kind_of_network_sees_its_inputs_first(bank, tmp_path, monkeyp
         (["--recipe", "slow"], "slow"),
         (["--iterations", "0"], "--iterations"),
         (["--keep", "1.5"], "--keep"),
+        (["--kinds", "tibia,antler"], "'antler' is unknown; choose from tibia, long, flat, irregular"),
     ],
 )
 def test_bad_usage(more, word, small, bank, tmp_path, capsys):
@@ -240,6 +265,12 @@ def test_paper_recipe_is_not_for_equivariant(capsys, tmp_path):
     assert main(["train", "--network", "equivariant", "--recipe", "paper", "--output", str(tmp_path / "x")]) == 2
     assert "take 'fast'" in error(capsys)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("network", ["me", "equivariant"])
+def test_half_the_resolution_is_for_siamese_networks(network, bank, tmp_path, capsys):
+    assert main(command(bank, tmp_path / "run", "--coarse", "0.5", network=network)) == 2
+    assert f"--coarse: the network '{network}' sees whole cubes alone" in error(capsys)
 
 
 def test_a_folder_with_something_else_in_it(small, bank, tmp_path, capsys):

@@ -13,6 +13,7 @@ import torch
 from DNetRegistrationLib import networks, training
 from DNetRegistrationLib.files import ScanError
 from DNetRegistrationLib.losses import LOSSES, paper_loss, points_loss
+from DNetRegistrationLib.networks import NonLocalLink, build
 from DNetRegistrationLib.training import Trainer
 from DNetRegistrationLib.validation import errors, estimate, validate
 from training_stand_ins import QUICK, Pairs, Small, SmallWithLoss
@@ -137,6 +138,31 @@ def test_bfloat16_leaves_loss_and_weights_in_float32():
     exact = steps(trainer(), 2)
     difference = (one.network.out.weight - exact.network.out.weight).abs().max()
     assert 0 < difference < 0.02
+
+
+def test_the_first_iterations_see_half_the_resolution():
+    one, seen = trainer(replace(QUICK, iterations=4, coarse=0.5)), []
+    one.network.register_forward_pre_hook(lambda _, cubes: seen.append([cube.shape[-1] for cube in cubes]))
+    steps(one, 4)
+    parts = QUICK.batch // QUICK.part
+    assert seen == [[32, 32]] * 2 * parts + [[64, 64]] * 2 * parts
+    seen.clear()
+    batch = Pairs().draw(0, 2)
+    again = trainer(replace(QUICK, coarse=1.0))
+    loss, _ = again.loss(batch)
+    halves = [
+        cube.unflatten(2, (32, 2)).unflatten(4, (32, 2)).unflatten(6, (32, 2)).mean((3, 5, 7))
+        for cube in (batch.fixed, batch.moving)
+    ]
+    expected = points_loss(again.network(*halves), batch.rotation, batch.translation).mean()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_links_sample_while_training_alone():
+    one = trainer(replace(QUICK, linked_voxels=5), build("dnet"))
+    links = [module for module in one.network.modules() if isinstance(module, NonLocalLink)]
+    assert [link.sampled for link in links] == [5] * 4
+    assert not any(module.training for module in one.trained.modules())
 
 
 class Same(Pairs):

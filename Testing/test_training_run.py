@@ -6,10 +6,14 @@ import csv
 import itertools
 import json
 import math
+import os
+import platform
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -281,6 +285,26 @@ def test_devices():
             devices.training_device(name)
     assert devices.precision_on(CPU, "auto") == torch.float32
     assert devices.precision_on(CPU, "bfloat16") == torch.bfloat16
+
+
+def test_freed_memory_can_be_kept():
+    """In a process of its own: it is for good."""
+    pages = (
+        "import resource; from DNetRegistrationLib.devices import keep_freed_memory\n"
+        "KEEP\n"
+        "bytearray(1 << 26)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(5): bytearray(1 << 26)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    library = str(Path(devices.__file__).parent.parent)
+    taken = [
+        int(subprocess.run([sys.executable, "-c", pages.replace("KEEP", keep)], capture_output=True, text=True,
+                           check=True, env={**os.environ, "PYTHONPATH": library}).stdout)
+        for keep in ("keep_freed_memory()", "")
+    ]  # fmt: skip
+    if platform.libc_ver()[0] == "glibc":
+        assert taken[0] < 0.2 * taken[1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")

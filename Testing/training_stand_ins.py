@@ -15,8 +15,8 @@ from torch.nn import functional
 QUICK = Recipe(
     name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
     learning_rate=1e-2, warmup=0.2, decay=True, weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
-    rotations="uniform", first_angle=90.0, widening=0.5, placement="bone", cut_share=0.5, keep=0.5, contrast=0.5,
-    bones=8,
+    rotations="uniform", first_angle=90.0, widening=0.5, linked_voxels=0, coarse=0.0, placement="bone",
+    cut_share=0.5, keep=0.5, contrast=0.5, kinds="tibia", bones=8,
 )  # fmt: skip
 
 
@@ -52,7 +52,8 @@ class Small(nn.Module):
             nn.init.normal_(parameter, std=0.1, generator=generator)
 
     def forward(self, fixed, moving):
-        grains = torch.cat((fixed, moving), 1)[..., ::16, ::16, ::16].flatten(1)
+        step = fixed.shape[-1] // 4
+        grains = torch.cat((fixed, moving), 1)[..., ::step, ::step, ::step].flatten(1)
         return self.out(self.hidden(grains).relu())
 
     def both_directions(self, fixed, moving):

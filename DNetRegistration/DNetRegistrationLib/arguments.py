@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 
-from .argument_kinds import COUNT, EVERY, NAME, SHARE, SIZE, SPACING, Parser, lazily, number, triple
+from .argument_kinds import COUNT, EVERY, NAME, SHARE, SIZE, SPACING, Parser, lazily, number, several, triple
 from .comparison_arguments import add_compare
 from .evaluation_arguments import add_evaluate
-from .recipes import NETWORKS, PRECISIONS, RECIPES
+from .recipes import KINDS, NETWORKS, PRECISIONS, RECIPES
 from .version import __version__
 
 _STATUSES = """\
@@ -247,6 +247,10 @@ def _add_benchmark(commands) -> Parser:
     return parser
 
 
+def _kinds(text: str) -> str:
+    return ",".join(several(KINDS)(text))
+
+
 def _add_train(commands) -> Parser:
     parser = commands.add_parser(
         "train", help="train a network, on synthetic bones or on your scans", description=_TRAIN, epilog=_TRAIN_END
@@ -261,6 +265,9 @@ def _add_train(commands) -> Parser:
     data.add_argument("--scans", metavar="FOLDER", help="your scans instead of synthetic bones")
     data.add_argument(
         "--scan-spacing", metavar="X[,Y,Z]", type=triple, help="their voxel size in mm, where files lack it"
+    )
+    data.add_argument(
+        "--kinds", metavar="KIND[,KIND]", type=_kinds, help=f"of synthetic bones: {', '.join(KINDS)} (all of them)"
     )
     data.add_argument("--bones", type=number(int, 2, 100_000), metavar="N", help="synthetic bones, 1/8 to validate")
     data.add_argument("--bank", metavar="FILE", help="keep the bones in this file, or take them from it")
@@ -284,6 +291,10 @@ def _add_train(commands) -> Parser:
     how.add_argument("--precision", choices=PRECISIONS, help="auto: bfloat16 on GPUs that have it")
     how.add_argument("--first-angle", type=number(float, 1, 180), metavar="DEG", help="largest rotation at the start,")
     how.add_argument("--widening", type=SHARE, metavar="X", help="all of them after this share of the iterations")
+    how.add_argument(
+        "--linked-voxels", type=number(int, 0, 4096), metavar="N", help="that a link looks at; 0: all, as when used"
+    )
+    how.add_argument("--coarse", type=SHARE, metavar="X", help="share of the iterations at half the resolution, first")
     when = parser.add_argument_group("when and where")
     when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     when.add_argument(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from .files import ScanError
 
 _BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the bank of bones needs its room too
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _ROOM_ON_CPU = 8  # more are no faster there, and memory is for other things too
 
 
@@ -54,6 +58,20 @@ def room_for_pairs(device: torch.device) -> int:
     if device.type == "cuda":
         return max(1, int(torch.cuda.get_device_properties(device).total_memory / _BYTES_PER_PAIR))
     return _ROOM_ON_CPU
+
+
+def keep_freed_memory() -> None:
+    """Has this process keep memory that it frees, where the C library is glibc; elsewhere nothing happens.
+
+    glibc returns large blocks to the system and takes fresh ones, page by page, for each tensor: in training on a
+    processor more time goes there than into what is done with them.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # no glibc
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _computes(index: int) -> bool:

@@ -60,9 +60,10 @@ class PairSource:
     Attributes:
         bank: the bones. A pair shows one of them twice.
         seed: of everything.
-        rotations: of moving against fixed: "uniform" over SO(3), or "axis-angle", the paper's. Each scan as a whole
-            is turned uniformly besides.
-        max_angle: largest rotation of moving against fixed, radians; below pi it is "axis-angle" within it.
+        rotations: of moving against fixed: "uniform" over SO(3), or "axis-angle", the paper's. The fixed scan is turned
+            uniformly.
+        max_angle: largest rotation of the fixed scan's bone against the bank's, and of moving against fixed, radians;
+            below pi both are "axis-angle" within it.
         keep: cut fields of view leave a fraction U(keep, 1) of the bone, on one side of the view drawn at random; both
             still share `synthesis.SHARED` of the smaller one's bone.
         cut_share: share of the pairs that are cut.
@@ -148,7 +149,7 @@ class PairSource:
     def _drawn(self, number: int, count: int, max_angle: float) -> Drawn:
         generator = np.random.default_rng([self.seed, number, 10])
         uniform, tries = generator.uniform, (count, 2, _TRIES)
-        fixed_turn = np.stack([random_rotation(generator) for _ in range(count)])
+        fixed_turn = np.stack([random_rotation(generator, max_angle=max_angle) for _ in range(count)])
         rotation = np.stack([random_rotation(generator, self.rotations, max_angle) for _ in range(count)])
         one_side = generator.integers(2, size=(count, 1)) == np.arange(2)
         cut = generator.random((count, 1, 1)) < self.cut_share

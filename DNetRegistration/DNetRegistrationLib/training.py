@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d
 
 from .devices import precision_on
 from .distribution import Processes
 from .files import ScanError
 from .losses import LOSSES
-from .networks import split_parameters
+from .networks import NonLocalLink, split_parameters
 from .pairs import PairBatch
 from .recipes import Recipe
 from .rigid import rotation_from_6d
@@ -82,6 +83,9 @@ class Trainer:
         self.processes = processes or Processes()
         self.dtype = precision_on(device, recipe.precision)
         self.iteration = self.skipped = 0
+        for link in network.modules():
+            if isinstance(link, NonLocalLink):
+                link.sampled = recipe.linked_voxels
         self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if recipe.average else None
         self._optimizer = _optimizer(network, recipe)
         self.pairs = pairs
@@ -97,6 +101,11 @@ class Trainer:
     def trained(self) -> nn.Module:
         """The network to validate and to save, with averaged weights where the recipe averages."""
         return self.network if self._averaged is None else self._averaged
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the next iteration is on cubes of half the resolution."""
+        return self.recipe.coarse_at(self.iteration)
 
     def step(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Makes one iteration; or none of it, when before one of its parts this process, or another, said `stop`.
@@ -156,10 +165,13 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if hasattr(self.network, "loss"):
                 return self.network.loss(batch)
+            fixed, moving = batch.fixed, batch.moving
+            if self.coarse:
+                fixed, moving = avg_pool3d(fixed, 2), avg_pool3d(moving, 2)
             if self.recipe.both_directions:
-                there, back = self.network.both_directions(batch.fixed, batch.moving)
+                there, back = self.network.both_directions(fixed, moving)
             else:
-                there, back = self.network(batch.fixed, batch.moving), None
+                there, back = self.network(fixed, moving), None
         per_pair = LOSSES[self.recipe.loss]
         loss = per_pair(there.float(), batch.rotation, batch.translation).mean()
         if back is not None:

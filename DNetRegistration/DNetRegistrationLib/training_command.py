@@ -20,15 +20,16 @@ from torch import nn
 from . import checkpoints
 from .argument_kinds import NAME, UsageError
 from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
+from .bank_synthetic import KINDS
 from .checkpoints import Checkpoint
 from .console import Progress, say
 from .curves import draw_curves
-from .devices import describe, room_for_pairs, training_device
+from .devices import describe, keep_freed_memory, room_for_pairs, training_device
 from .distribution import Processes, launched
 from .files import ScanError, make_folder, staged
 from .networks import build
 from .pairs import PairSource
-from .recipes import Recipe, recipe_for
+from .recipes import SIAMESE, Recipe, recipe_for
 from .training import Trainer
 from .training_run import LOG, VALIDATION, WEIGHTS, Pace, Run
 from .weights import load_weights
@@ -40,7 +41,8 @@ CURVES = "curves.png"
 # Options that stand for a field of the recipe of the same name.
 OVERRIDES = (
     "iterations", "batch", "part", "learning_rate", "loss", "optimizer", "weight_decay", "clip", "average",
-    "precision", "rotations", "first_angle", "widening", "placement", "cut_share", "keep", "contrast", "bones",
+    "precision", "rotations", "first_angle", "widening", "linked_voxels", "coarse", "placement", "cut_share", "keep",
+    "contrast", "kinds", "bones",
 )  # fmt: skip
 # Those that do not decide what a run computes, or are known only when it has begun.
 _FREE = ("iterations", "part")
@@ -55,6 +57,8 @@ def run_train(options: Namespace) -> int:
         device = training_device(options.device, processes.local)
         # All parts of a batch have one shape: the fastest kernels are worth looking for.
         torch.backends.cudnn.benchmark = device.type == "cuda"
+        if device.type == "cpu":
+            keep_freed_memory()
         folder = make_folder(options.output, parents=True)
         network, start = _network(options, processes)
         settings = _settings(options, recipe, start)
@@ -130,6 +134,8 @@ def _recipe(options: Namespace) -> Recipe:
     given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     if recipe.loss == "own" and "loss" in given:
         raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
+    if given.get("coarse") and options.network not in SIAMESE:
+        raise UsageError(f"--coarse: the network {options.network!r} sees whole cubes alone; leave it out")
     return replace(recipe, **given)
 
 
@@ -181,12 +187,19 @@ def _require_same(stored: dict[str, Any], given: dict[str, Any], folder: Path) -
 
 
 def _bank(options: Namespace, recipe: Recipe, device: torch.device, processes: Processes) -> Bank:
+    kinds = {kind: KINDS[kind] for kind in recipe.kinds.split(",")}
     with Progress(options.verbose) as bar:
         progress = bar if processes.first else None
         if options.scans is not None:
             return bank_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
         synthetic = partial(
-            build_bank, recipe.bones, options.seed, device=device, processes=options.jobs, progress=progress
+            build_bank,
+            recipe.bones,
+            options.seed,
+            device=device,
+            kinds=kinds,
+            processes=options.jobs,
+            progress=progress,
         )
         if options.bank is None:
             return synthetic()
@@ -195,6 +208,11 @@ def _bank(options: Namespace, recipe: Recipe, device: torch.device, processes: P
             save_bank(synthetic(), path)
         processes.from_first(None)  # until it is there
         bank = load_bank(path, device)
+    held = ",".join(bank.made.get("kinds", kinds))
+    if held != recipe.kinds:
+        raise ScanError(
+            f"{path}: holds bones of the kinds {held}, not {recipe.kinds}; give --kinds {held}, or another file"
+        )
     if len(bank) != recipe.bones:
         raise ScanError(
             f"{path}: holds {len(bank)} bones, not {recipe.bones}; give --bones {len(bank)}, or another file"
