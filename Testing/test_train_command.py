@@ -107,6 +107,8 @@ def test_a_run_and_what_its_card_says(small, bank, tmp_path, capsys):
         options = build_parser().parse_args(shlex.split(card[name])[1:])
         assert (options.network, options.batch, options.learning_rate, options.seed) == ("dnet", 4, 0.01, 3)
         assert (options.bank, options.start) == ("bank.pt", start)
+        # Weights are gone on with from where the recipe ended: all rotations, the full resolution.
+        assert (options.first_angle, options.coarse) == ((180.0, 0.0) if start else (None, None))
 
 
 def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, capsys):

@@ -1,12 +1,13 @@
 """GroupNorm whose gradient is computed fast on a processor, for features in `channels_last_3d`.
 
-torch 2.13's own takes 5 times as long there as it must: on 64^3 voxels more than the convolutions around it.
+On 64^3 voxels of 16 channels in bfloat16, torch 2.13's own takes 4 to 6 times as long, more than convolutions there.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 # Numbers that are worked on at a time, so that they stay in the cache.
 _CHUNK = 1 << 18
@@ -24,6 +25,7 @@ class ChannelsLastGroupNorm(torch.autograd.Function):
         return normed
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor):
         """With y = w (x - m) s + b: sums over voxels first, then dx = w s dy - s (A + B (x - m) s).
 

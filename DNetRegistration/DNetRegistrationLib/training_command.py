@@ -79,7 +79,7 @@ def run_train(options: Namespace) -> int:
             "bank": settings["bank"],
             "start": start,
             "command": _command(options),
-            "go_on": _command(options, start=WEIGHTS, output=f"{folder.name}-on"),
+            "go_on": _command(options, start=WEIGHTS, output=f"{folder.name}-on", **_learned(recipe)),
         }
         pairs = _pairs(training, recipe, options.seed)
         if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
@@ -258,6 +258,12 @@ def _enough_memory(part: int) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
             raise
         raise ScanError(f"not enough memory for {part} pairs at once; give a smaller --part") from error
+
+
+def _learned(recipe: Recipe) -> dict[str, float]:
+    """What weights that were trained by this recipe need no more: an easy start."""
+    easy = {"first_angle": 180.0, "coarse": 0.0}
+    return {name: value for name, value in easy.items() if getattr(recipe, name) != value}
 
 
 def _command(options: Namespace, **changes: Any) -> str:
