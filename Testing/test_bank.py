@@ -16,6 +16,7 @@ from DNetRegistrationLib import alignment, bank_folder, bank_synthetic
 from DNetRegistrationLib import bank as bank_module
 from DNetRegistrationLib.anatomy import CENTER, Animal
 from DNetRegistrationLib.bank import Bank, bank_of_scans, build_bank, load_bank, save_bank, stored
+from DNetRegistrationLib.bank_folder import own_axes
 from DNetRegistrationLib.bank_synthetic import KINDS, grey_levels
 from DNetRegistrationLib.commands import write_transform
 from DNetRegistrationLib.files import ScanError
@@ -31,7 +32,7 @@ from DNetRegistrationLib.preprocessing import (
 )
 from DNetRegistrationLib.rigid import to_sitk
 from DNetRegistrationLib.scanner import Grid, Session, scan
-from DNetRegistrationLib.synthesis import make_pair
+from DNetRegistrationLib.synthesis import make_pair, random_rotation
 from DNetRegistrationLib.threshold import find_bone_scale
 from DNetRegistrationLib.volume import Volume, write_volume
 
@@ -271,20 +272,65 @@ def test_resampled_scans_lie_on_the_true_bone(folder, read):
     """On that of the animal at the scan's pose, scanned on the bank's grid; which ends where the scans ended."""
     pair = folder[1]
     native = native_scan(pair.fixed, find_bone_scale(pair.fixed), None, torch.device("cpu"))
-    center = place_of_bone(bone_pyramid(native, 0.08)[-1]).center
+    image = bone_pyramid(native, 0.08)[-1]
+    center, axes = place_of_bone(image).center, own_axes(image)
+    # The animal turned, so that the bone's axes are those of the grid.
+    turn = np.eye(4)
+    turn[:3, :3] = axes.T
+    turn[:3, 3] = center - axes.T @ center
     grid = Grid.centered(74, 0.12, center=center)
-    true = scan(pair.fixed_animal, Session.draw(0, pair.fixed_animal, clean=True), grid, pair.fixed_pose)
+    true = scan(pair.fixed_animal, Session.draw(0, pair.fixed_animal, clean=True), grid, turn @ pair.fixed_pose)
     bone = torch.from_numpy(true.voxels).float() + 1000
     index = (np.indices((74,) * 3).reshape(3, -1)[::-1].T - 36.5) * 0.12
     for contrast, to_scan in ((False, np.eye(4)), (True, pair.matrix)):
         field = read.fields[0, int(contrast)].numpy()
         seen = (np.abs(index @ field[:, :3].T + field[:, 3]) <= 1).all(1)
-        world = (index + center) @ to_scan[:3, :3].T + to_scan[:3, 3]
+        world = (index @ axes.T + center) @ to_scan[:3, :3].T + to_scan[:3, 3]
         assert np.array_equal(seen, (np.abs(world) <= 2.64).all(1))
         seen = torch.from_numpy(seen).view(74, 74, 74)
         values = torch.nn.functional.avg_pool3d(read.values(0, contrast)[None], 2)[0]
         assert np.corrcoef(values[seen], bone[seen])[0, 1] > 0.85
         assert float(values[~seen].mean()) < 0.1 * float(values[seen].mean())
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_own_axes_turn_with_the_bone(folder, mirrored):
+    """Whatever the grid: the same bone, turned, on an oblique (and left-handed) grid, has the turned axes."""
+    native = native_scan(folder[1].fixed, find_bone_scale(folder[1].fixed), None, torch.device("cpu"))
+    image = bone_pyramid(native, 0.08)[-1]
+    axes = own_axes(image)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(axes) == pytest.approx(1)
+    # By hand, voxel by voxel: longest along z, and heavier tails at its high end and at y's.
+    points = [(image.affine @ (*reversed(at), 1))[:3] for at in np.ndindex(*image.values.shape) if image.values[at] > 0]
+    weight = [float(value) for value in image.values.flatten() if value > 0]
+    along = (np.array(points) - np.average(points, axis=0, weights=weight)) @ axes
+    spread = np.average(along**2, axis=0, weights=weight)
+    assert spread[0] < spread[1] < spread[2]
+    assert (np.average(along**3, axis=0, weights=weight)[1:] > 0).all()
+    moved = random_pose(4)
+    values = image.values
+    affine = moved @ image.affine
+    if mirrored:  # the same places, counted from the other end
+        values = values.flip(2)
+        affine = affine @ np.array([[-1, 0, 0, values.shape[2] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    np.testing.assert_allclose(own_axes(BoneImage(values, affine)), moved[:3, :3] @ axes, atol=1e-9)
+
+
+def test_bones_scanned_any_way_round_lie_alike(read, folder, tmp_path):
+    """The bank of a scan does not depend on how the bone lay in the scanner."""
+    turned = replace(folder[1].fixed, affine=random_pose(5) @ folder[1].fixed.affine)
+    write_volume(turned, tmp_path / "turned.nrrd")
+    found, first = bank_of_scans(tmp_path).values(0), read.values(0)
+    assert np.corrcoef(found.flatten(), first.flatten())[0, 1] > 0.99
+
+
+def random_pose(seed):
+    """``(4, 4)`` rigid."""
+    pose = np.eye(4)
+    pose[:3, :3] = random_rotation(np.random.default_rng(seed))
+    pose[:3, 3] = (3.0, -7.0, 11.0)
+    return pose
 
 
 def test_scans_without_a_transform_are_aligned(folder, read, tmp_path):

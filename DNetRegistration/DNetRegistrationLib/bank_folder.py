@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .files import ScanError
-from .preprocessing import PAPER_SPACING, BoneImage, NativeScan, PreparedScan, native_scan, prepare
+from .preprocessing import PAPER_SPACING, BoneImage, NativeScan, PreparedScan, native_scan, points_of_bone, prepare
 from .threshold import find_bone_scale
 from .volume import Volume, read_volume
 
@@ -32,10 +32,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class ResampledBone:
-    """Bone values ``(d, d, d)`` float32 without and with contrast agent, and the ``(2, 3, 4)`` `Bank.fields`."""
+    """A bone as its scans show it, on a grid along its own axes.
+
+    Attributes:
+        values: ``(d, d, d)`` float32 bone values without and with contrast agent.
+        fields: ``(2, 3, 4)``, of `Bank.fields`.
+        axes: ``(3, 3)``, the grid's x, y and z as columns, in the world of the scan without contrast agent.
+    """
 
     values: tuple[Tensor, Tensor]
     fields: np.ndarray
+    axes: np.ndarray
 
 
 def scan_suffix(path: Path) -> str:
@@ -81,7 +88,10 @@ def find_scans(folder) -> list[Entry]:
 
 
 def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
-    """Reads an entry's scans and brings them onto one grid along the axes of the world, about the bone's centroid.
+    """Reads an entry's scans and brings them onto one grid along the bone's own axes, about its centroid.
+
+    So bones that were scanned any way round lie alike in a bank, as synthetic ones do, and look alike when training
+    begins by turning them little (`recipes.Recipe.first_angle`).
 
     Args:
         entry: what to read.
@@ -101,13 +111,28 @@ def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> Res
     # A scan by itself is its own partner.
     scans = prepare(natives[0], natives[-1])[: len(volumes)]
     larger = scans[0].cube.spacing / PAPER_SPACING
-    to_world = np.diag((larger, larger, larger, 1.0))  # from mm about the middle of the grid
+    axes = own_axes(scans[0].images[-1])
+    to_world = np.eye(4)  # from mm about the middle of the grid
+    to_world[:3, :3] = larger * axes
     to_world[:3, 3] = scans[0].place.center
     values, fields = [], []
     for scan, matrix in zip(scans, matrices, strict=True):
         values.append(_on_grid(_image(scan, spacing * larger), matrix @ to_world, size, spacing))
         fields.append(_field(scan.native, matrix @ to_world))
-    return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])))
+    return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])), axes)
+
+
+def own_axes(image: BoneImage) -> np.ndarray:
+    """The principal axes of a bone as columns, ``(3, 3)`` in the world, z along its length; a rotation.
+
+    Along z and y, ways of an axis are told apart by where the longer tail of bone is: mean cubes are positive.
+    """
+    points, weight = points_of_bone(image)
+    points = points - np.average(points, axis=0, weights=weight)
+    axes = np.linalg.eigh((points.T * weight) @ points)[1]
+    axes *= np.where(weight @ (points @ axes) ** 3 < 0, -1.0, 1.0)
+    axes[:, 0] = np.cross(axes[:, 1], axes[:, 2])
+    return axes
 
 
 def _between(entry: Entry, plain: Volume, contrast: Volume) -> np.ndarray:

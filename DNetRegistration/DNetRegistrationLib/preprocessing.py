@@ -313,14 +313,19 @@ def _preview(image: BoneImage) -> BoneImage:
     return image
 
 
+def points_of_bone(image: BoneImage) -> tuple[np.ndarray, np.ndarray]:
+    """World positions ``(n, 3)`` in mm of the voxels that hold bone, and their values ``(n,)``; float64."""
+    index = image.values.nonzero()
+    weight = image.values[tuple(index.T)].cpu().double().numpy()
+    return index.flip(-1).cpu().double().numpy() @ image.affine[:3, :3].T + image.affine[:3, 3], weight
+
+
 def place_of_bone(image: BoneImage) -> BonePlace:
     """Centroid and radius of the bone in an image, by its values; the middle of the grid where there is none."""
-    index = image.values.nonzero()
-    if len(index) == 0:
+    points, weight = points_of_bone(image)
+    if len(points) == 0:
         middle = (np.array(image.values.shape[::-1]) - 1) / 2
         return BonePlace(image.affine[:3, :3] @ middle + image.affine[:3, 3], 0.0)
-    weight = image.values[tuple(index.T)].cpu().double().numpy()
-    points = index.flip(-1).cpu().double().numpy() @ image.affine[:3, :3].T + image.affine[:3, 3]
     center = np.average(points, axis=0, weights=weight)
     distance = np.linalg.norm(points - center, axis=1)
     order = np.argsort(distance, kind="stable")
