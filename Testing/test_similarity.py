@@ -8,7 +8,7 @@ import torch
 from DNetRegistrationLib.bone import CorticalBone
 from DNetRegistrationLib.filters import gaussian
 from DNetRegistrationLib.preprocessing import BoneImage
-from DNetRegistrationLib.similarity import Similarity, band_passed, overlap_correlation
+from DNetRegistrationLib.similarity import MOST_UNSEEN, Similarity, band_passed, overlap_correlation
 from DNetRegistrationLib.similarity import similarity as similarity_with
 from scipy import ndimage
 
@@ -58,11 +58,13 @@ def test_trabeculae_are_compared_well_below_the_surface():
     assert found.trabecular_correlation > 0.99 > found.edge_correlation
 
 
-def test_without_marrow_the_edges_speak_for_the_trabeculae():
+@pytest.mark.parametrize("alike", [False, True])
+def test_without_marrow_edges_speak_for_the_trabeculae_up_to_what_relatives_share(alike):
     one = image(blobs())
     nothing = bone_of(one, np.zeros(one.shape, bool))
-    found = similarity_with(one, image(blobs(1)), torch.eye(4, dtype=torch.float64), (nothing, nothing))
-    assert found.trabecular_correlation == found.edge_correlation
+    found = similarity_with(one, image(blobs(0 if alike else 1)), torch.eye(4, dtype=torch.float64), (nothing, nothing))
+    assert (found.edge_correlation > 0.99) == alike
+    assert found.trabecular_correlation == (MOST_UNSEEN if alike else found.edge_correlation)
 
 
 def test_gaussian_is_that_of_scipy():

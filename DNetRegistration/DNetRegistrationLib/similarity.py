@@ -16,6 +16,8 @@ from .refinement import Template, index_of, make_template, sample_through
 POINTS = 20000
 # With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
 LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
+# Then edges speak for them, up to here: littermates share 0.4 of their trabeculae at most, but up to 0.8 of their edges.
+MOST_UNSEEN = 0.4
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Similarity:
         correlation: normalised correlation of bone values on and beside bone, -1 to 1.
         edge_correlation: the same of band-passed values: surfaces and trabeculae.
         trabecular_correlation: normalised correlation of bone values within the marrow space, trabeculae and growth
-            plate, which even littermates do not share; the edge correlation where the scans show next to none of that.
+            plate, which even littermates do not share; where the scans show next to none of that, the edge correlation, but
+            `MOST_UNSEEN` at most.
         share: share of the bone that lies in the other's field of view, of the scan where it is less, 0 to 1.
     """
 
@@ -59,7 +62,7 @@ def similarity(
     return Similarity(
         correlation=float(sum(correlation for correlation, _ in values) / 2),
         edge_correlation=edge_correlation,
-        trabecular_correlation=sum(within) / len(within) if within else edge_correlation,
+        trabecular_correlation=sum(within) / len(within) if within else min(edge_correlation, MOST_UNSEEN),
         share=float(min(share for _, share in values)),
     )
 
