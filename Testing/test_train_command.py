@@ -166,7 +166,13 @@ def test_start_from_weights(small, bank, tmp_path, monkeypatch, capsys):
     for key, value in weights(tmp_path / "run").items():
         torch.testing.assert_close(value, network.state_dict()[key], atol=1e-6, rtol=0)
     sha256 = load_weights(tmp_path / "start.pt").card["sha256"]
-    assert json.loads((tmp_path / "run" / "weights.json").read_text())["start"] == sha256
+    card = json.loads((tmp_path / "run" / "weights.json").read_text())
+    assert card["start"] == sha256
+    # What is learned already needs no easy start, unless it is asked for.
+    assert (card["recipe"]["first_angle"], card["recipe"]["coarse"]) == (180.0, 0.0)
+    assert main(command(bank, tmp_path / "easy", *more, "--first-angle", "60")) == 0
+    recipe = json.loads((tmp_path / "easy" / "weights.json").read_text())["recipe"]
+    assert (recipe["first_angle"], recipe["coarse"]) == (60.0, 0.0)
     assert main(command(bank, tmp_path / "run")) == 2
     assert "start" in error(capsys)
     assert main(command(bank, tmp_path / "me", *more, network="me")) == 2

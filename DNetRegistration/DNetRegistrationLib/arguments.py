@@ -91,6 +91,9 @@ The folder of --output gets checkpoint.pt, weights.pt with its model card
 weights.json, log.csv, validation.csv and, with --plot, curves.png. The same
 command goes on from the checkpoint, to the same result as without a break;
 more --iterations train on. Ctrl-C writes checkpoint and weights first.
+
+A network of the paper begins with bones that are turned little, at half the
+resolution; with --start it begins with all rotations and whole cubes.
 """
 
 _TRAIN_END = """\

@@ -16,7 +16,7 @@ from .refinement import Template, index_of, make_template, sample_through
 POINTS = 20000
 # With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
 LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
-# Then edges speak for them, up to here: littermates share 0.4 of their trabeculae at most, but up to 0.8 of their edges.
+# Then edges speak for them, up to here: littermates share up to 0.8 of their edges, but 0.4 of trabeculae at most.
 MOST_UNSEEN = 0.4
 
 
@@ -28,8 +28,8 @@ class Similarity:
         correlation: normalised correlation of bone values on and beside bone, -1 to 1.
         edge_correlation: the same of band-passed values: surfaces and trabeculae.
         trabecular_correlation: normalised correlation of bone values within the marrow space, trabeculae and growth
-            plate, which even littermates do not share; where the scans show next to none of that, the edge correlation, but
-            `MOST_UNSEEN` at most.
+            plate, which even littermates do not share; where the scans show next to none of that, the edge correlation,
+            but `MOST_UNSEEN` at most.
         share: share of the bone that lies in the other's field of view, of the scan where it is less, 0 to 1.
     """
 

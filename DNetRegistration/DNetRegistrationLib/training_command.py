@@ -131,6 +131,8 @@ def _recipe(options: Namespace) -> Recipe:
         recipe = recipe_for(options.recipe, options.network)
     except ValueError as error:
         raise UsageError(f"{error}; see {NAME} train --help") from error
+    if options.start is not None:
+        recipe = replace(recipe, **_learned(recipe))
     given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     if recipe.loss == "own" and "loss" in given:
         raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
@@ -261,7 +263,7 @@ def _enough_memory(part: int) -> Iterator[None]:
 
 
 def _learned(recipe: Recipe) -> dict[str, float]:
-    """What weights that were trained by this recipe need no more: an easy start."""
+    """What weights that were trained once need no more of a recipe: an easy start."""
     easy = {"first_angle": 180.0, "coarse": 0.0}
     return {name: value for name, value in easy.items() if getattr(recipe, name) != value}
 
