@@ -326,23 +326,26 @@ def test_gradients_of_norms(dtype, channels, edges, layout):
         assert (found - true).abs().max() <= 1e-3 * true.abs().max()
 
 
-def test_half_the_resolution_is_seen_by_a_first_block_that_keeps_its_grid():
+@pytest.mark.parametrize(("edge", "kept"), [(32, 1), (16, 2)])
+def test_smaller_cubes_are_seen_by_first_blocks_that_keep_their_grid(edge, kept):
     network = networks.build("dnet").eval()
-    fixed, moving = (torch.rand(1, 1, 32, 32, 32) for _ in range(2))
-    first, *others = network.encoder.blocks
+    fixed, moving = (torch.rand(1, 1, edge, edge, edge) for _ in range(2))
+    outputs = [torch.cat((fixed, moving))]
     with torch.no_grad():
         answer = network(fixed, moving)
-        x = torch.cat((fixed, moving))
-        kept = first.second_norm(first.second(first.first_norm(first.first(x)).relu())) + first.shortcut(x)
-        outputs = [kept.relu()]
-        for block in others:
-            outputs.append(block(outputs[-1]))
-        features = network.decoder(outputs[-4:]).flatten(1)
-        expected = network.head(features.reshape(1, -1))
-    assert outputs[2].shape[-1] == 8
+        for i, block in enumerate(network.encoder.blocks):
+            if i < kept:
+                x = outputs[-1]
+                residual = block.second_norm(block.second(block.first_norm(block.first(x)).relu()))
+                outputs.append((residual + block.shortcut(x)).relu())
+            else:
+                outputs.append(block(outputs[-1]))
+        assert [features.shape[-1] for features in outputs[-4:]] == [8, 4, 2, 1]
+        expected = network.head(network.decoder(outputs[-4:]).flatten(1).reshape(1, -1))
     torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="give two tensors"):
-        network(fixed, torch.rand(1, 1, 64, 64, 64))
+    for other in (64, 8):
+        with pytest.raises(ValueError, match="give two tensors"):
+            network(torch.rand(1, 1, other, other, other), moving)
 
 
 def test_a_link_that_samples_averages_over_the_voxels_drawn():

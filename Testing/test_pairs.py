@@ -220,6 +220,32 @@ def test_the_range_of_rotations_can_be_widened_from_draw_to_draw(blobs):
     assert torch.equal(source.draw(0, 3).rotation, source.draw(0, 3, max_angle=math.pi).rotation)
 
 
+@pytest.mark.parametrize("reduction", [2, 4])
+def test_smaller_cubes_show_the_means_of_whole_ones(reduction):
+    """Of the same pairs: everything but the noise, of which there is as much less as a mean has."""
+    bones = Bank(*torch.stack([smooth_bone(seed) for seed in range(4)]).view(2, 2, 74, 74, 74), 0.12, ["a", "b"])
+    source = PairSource(bones, 16, noise=0.0)
+    whole, small = source.draw(3, 4), source.draw(3, 4, reduction=reduction)
+    assert torch.equal(whole.rotation, small.rotation) and torch.equal(whole.translation, small.translation)
+    # Where a view ends, a voxel is inside or not.
+    for name, alike in (("fixed", 0.95), ("moving", 0.95), ("fixed_inside", 0.9), ("moving_inside", 0.9)):
+        expected = torch.nn.functional.avg_pool3d(getattr(whole, name), reduction)
+        found = getattr(small, name)
+        assert found.shape == (4, 1, *[64 // reduction] * 3)
+        assert np.corrcoef(found.flatten(), expected.flatten())[0, 1] > alike, name
+    noisy = PairSource(bones, 16, noise=0.01).draw(3, 4, reduction=reduction).fixed
+    bone = small.fixed > 0.5
+    assert float((noisy - small.fixed)[bone].std()) == pytest.approx(0.1 / reduction**1.5, rel=0.1)
+
+
+def smooth_bone(seed):
+    """``(74, 74, 74)`` values up to 1, in lumps of half a millimetre, within 2 mm of the middle."""
+    lumps = torch.rand(1, 1, 18, 18, 18, generator=torch.Generator().manual_seed(seed))
+    values = torch.nn.functional.interpolate(lumps, 74, mode="trilinear")[0, 0]
+    axis = (torch.arange(74) - 36.5) * 0.12
+    return values * (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < 4)
+
+
 def test_translations_are_those_of_the_paper(blobs):
     batch = PairSource(blobs, 13, mode="center", cut_share=1).draw(0, 4)
     drawn = PairSource(blobs, 13, mode="center", cut_share=1)._drawn(0, 4, math.pi)

@@ -64,11 +64,13 @@ def test_range_of_rotations_widens():
 
 
 def test_coarse_comes_first():
-    recipe = replace(QUICK, iterations=100, coarse=0.7)
-    assert [recipe.coarse_at(i) for i in (0, 69, 70, 99)] == [True, True, False, False]
-    assert not replace(recipe, coarse=0.0).coarse_at(0)
-    assert recipe_for("fast", "dnet").coarse > 0
-    assert not any(recipe.coarse for recipe in (recipe_for("paper", "dnet"), recipe_for("fast", "me")))
+    recipe = replace(QUICK, iterations=100, coarsest=0.5, coarse=0.7)
+    assert [recipe.reduction_at(i) for i in (0, 49, 50, 69, 70, 99)] == [4, 4, 2, 2, 1, 1]
+    assert replace(recipe, coarsest=0.0).reduction_at(0) == 2
+    assert replace(recipe, coarsest=0.8).reduction_at(79) == 4
+    assert QUICK.reduction_at(0) == 1
+    assert recipe_for("fast", "dnet").reduction_at(0) == 4
+    assert {recipe_for(*names).reduction_at(0) for names in (("paper", "dnet"), ("fast", "me"))} == {1}
 
 
 def test_parts():

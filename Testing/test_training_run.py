@@ -72,12 +72,12 @@ class Interrupting(Pairs):
         super().__init__()
         self.number, self.times, self.wait = number, times, wait
 
-    def draw(self, number, count, *, max_angle=math.pi):
+    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
         if number == self.number:
             for _ in range(self.times):
                 signal.raise_signal(signal.SIGINT)
                 time.sleep(self.wait)
-        return super().draw(number, count, max_angle=max_angle)
+        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
 
 
 def test_what_a_run_writes_and_says(tmp_path, capsys):
@@ -167,9 +167,9 @@ class Slow(Pairs):
         super().__init__()
         self.number = number
 
-    def draw(self, number, count, *, max_angle=math.pi):
+    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
         time.sleep(1.6 if number == self.number else 0)
-        return super().draw(number, count, max_angle=max_angle)
+        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
 
 
 class Failing(Pairs):
@@ -177,10 +177,10 @@ class Failing(Pairs):
         super().__init__()
         self.number = number
 
-    def draw(self, number, count, *, max_angle=math.pi):
+    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
         if number == self.number:
             raise RuntimeError("as by a power cut")
-        return super().draw(number, count, max_angle=max_angle)
+        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
 
 
 def test_when_the_time_is_up_the_weights_are_judged_and_the_run_can_go_on(tmp_path):

@@ -15,7 +15,7 @@ from torch.nn import functional
 QUICK = Recipe(
     name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
     learning_rate=1e-2, warmup=0.2, decay=True, weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
-    rotations="uniform", first_angle=90.0, widening=0.5, linked_voxels=0, coarse=0.0, placement="bone",
+    rotations="uniform", first_angle=90.0, widening=0.5, linked_voxels=0, coarsest=0.0, coarse=0.0, placement="bone",
     cut_share=0.5, keep=0.5, contrast=0.5, kinds="tibia", bones=8,
 )  # fmt: skip
 
@@ -27,14 +27,14 @@ class Pairs:
         self.seed = seed
         self.drawn: list[tuple[int, int, float]] = []
 
-    def draw(self, number: int, count: int, *, max_angle: float = math.pi) -> PairBatch:
+    def draw(self, number: int, count: int, *, max_angle: float = math.pi, reduction: int = 1) -> PairBatch:
         self.drawn.append((number, count, max_angle))
         drawn = np.random.SeedSequence((self.seed, number, count)).generate_state(1)
         generator = torch.Generator().manual_seed(int(drawn[0]))
         translation = torch.rand(count, 3, generator=generator, dtype=torch.float64) - 0.5
         grains = torch.rand(2, count, 4, 4, 4, generator=generator)
         grains[0, :, 0, 0, :3] = translation.float()
-        fixed, moving = functional.interpolate(grains, 64)[:, :, None]
+        fixed, moving = functional.interpolate(grains, 64 // reduction)[:, :, None]
         inside = torch.ones_like(fixed)
         return PairBatch(fixed, moving, inside, inside, random_rotations(count, generator), translation)
 

@@ -92,8 +92,8 @@ weights.json, log.csv, validation.csv and, with --plot, curves.png. The same
 command goes on from the checkpoint, to the same result as without a break;
 more --iterations train on. Ctrl-C writes checkpoint and weights first.
 
-A network of the paper begins with bones that are turned little, at half the
-resolution; with --start it begins with all rotations and whole cubes.
+A network of the paper begins with bones that are turned little, at a quarter of
+the resolution; with --start it begins with all rotations and whole cubes.
 """
 
 _TRAIN_END = """\
@@ -297,7 +297,8 @@ def _add_train(commands) -> Parser:
     how.add_argument(
         "--linked-voxels", type=number(int, 0, 4096), metavar="N", help="that a link looks at; 0: all, as when used"
     )
-    how.add_argument("--coarse", type=SHARE, metavar="X", help="share of the iterations at half the resolution, first")
+    how.add_argument("--coarsest", type=SHARE, metavar="X", help="share of iterations at 1/4 of the resolution;")
+    how.add_argument("--coarse", type=SHARE, metavar="X", help="up to this share at half of it; then whole")
     when = parser.add_argument_group("when and where")
     when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     when.add_argument(

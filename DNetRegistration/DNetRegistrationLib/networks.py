@@ -46,6 +46,7 @@ from .equivariant import Equivariant
 from .normalization import ChannelsLastGroupNorm
 
 CUBE = 64  # d_0 = h_0 = w_0
+REDUCTIONS = (1, 2, 4)  # by which a Siamese network's cubes may be smaller
 TRANSLATION_SPACING = 0.08  # mm: at this spacing of the cube a network's translation is in mm
 PARAMETERS = 12
 
@@ -190,10 +191,9 @@ class Encoder(nn.Module):
         )
 
     def forward(self, cubes: Tensor) -> list[Tensor]:
-        first, *others = self.blocks
-        outputs = [first(cubes, halve=cubes.shape[-1] == CUBE)]
-        for block in others:
-            outputs.append(block(outputs[-1]))
+        outputs, kept = [cubes], REDUCTIONS.index(CUBE // cubes.shape[-1])
+        for i, block in enumerate(self.blocks):
+            outputs.append(block(outputs[-1], halve=i >= kept))
         return outputs[-_SKIPS:]
 
 
@@ -251,9 +251,9 @@ class Siamese(nn.Module):
 
     Args:
         name: of the network, as in `NETWORKS`.
-        encoder: cubes ``(2 * batch, 1, 64, 64, 64)`` to a list of features. Cubes of half the resolution,
-            ``(2 * batch, 1, 32, 32, 32)``, are seen too, with a first block that keeps their grid: in training that
-            takes half the time, and what was learned so is hardly worse at once on full cubes.
+        encoder: cubes ``(2 * batch, 1, 64, 64, 64)`` to a list of features. Smaller cubes of the same extent, by one of
+            `REDUCTIONS`, are seen too, with as many first blocks that keep their grid: in training that takes a
+            fraction of the time, and what was learned so holds at once, nearly, for larger cubes.
         decoder: that list to ``(2 * batch, channels, 8, 8, 8)``.
     """
 
@@ -267,7 +267,7 @@ class Siamese(nn.Module):
 
     def features(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """What the head reads of each branch: ``(batch, channels * 8^3)``; swapping the inputs swaps them."""
-        edge = CUBE // 2 if fixed.shape[-1] == CUBE // 2 else CUBE
+        edge = fixed.shape[-1] if fixed.shape[-1] in (CUBE // factor for factor in REDUCTIONS) else CUBE
         _require_cubes(fixed, moving, edge)
         # Both branches as one batch; the links find the partner in the other half. `contiguous(memory_format=...)` does
         # not touch a single channel's strides, with which the first shortcut runs in the plain layout, thrice as long.

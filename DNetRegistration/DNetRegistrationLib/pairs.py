@@ -35,11 +35,11 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs of cubes, and the truth about them.
+    """Pairs of cubes, and the truth about them; the edge n of the cubes is 64, or less by the reduction asked for.
 
     Attributes:
-        fixed, moving: ``(b, 1, 64, 64, 64)`` float32 bone values, [z, y, x].
-        fixed_inside, moving_inside: ``(b, 1, 64, 64, 64)`` float32, 1 inside the field of view and 0 outside, where
+        fixed, moving: ``(b, 1, n, n, n)`` float32 bone values, [z, y, x].
+        fixed_inside, moving_inside: ``(b, 1, n, n, n)`` float32, 1 inside the field of view and 0 outside, where
             images are 0 too.
         rotation: ``(b, 3, 3)`` float64, fixed to moving points, (x, y, z), about the cubes' centres.
         translation: ``(b, 3)`` float64 mm: moving - moving centre = rotation (fixed - fixed centre) + translation.
@@ -109,23 +109,25 @@ class PairSource:
             name = self.bank.names[int((seen == 0).nonzero()[0])]
             raise ScanError(f"bank: {name} shows no bone about the middle of its grid; leave it out")
 
-    def draw(self, number: int, count: int, *, max_angle: float | None = None) -> PairBatch:
+    def draw(self, number: int, count: int, *, max_angle: float | None = None, reduction: int = 1) -> PairBatch:
         """A batch, on the bank's device: the same for the same number, count and angle, whatever was drawn before.
 
         Args:
             number: of the batch, 0 or more.
             count: of pairs.
             max_angle: in place of the source's own, as training widens it.
+            reduction: 1, 2 or 4, so many times as few voxels along each axis of a cube: means, with as much less noise.
         """
         drawn = self._drawn(number, count, self.max_angle if max_angle is None else max_angle)
         views = Views(drawn, self._blocks)
         fields = self.bank.fields
         if fields is not None:
             fields = fields[drawn.bones[:, None], drawn.contrast.astype(np.int64)]
-        inside = views.inside(fields).to(self.bank.device)
+        inside = views.inside(fields, reduction).to(self.bank.device)
         scans = list(zip(drawn.bones.repeat(2).tolist(), drawn.contrast.ravel().tolist(), strict=True))
-        images = self._resampler(scans, views.to_bank.flatten(0, 1), inside.flatten(0, 1)).unflatten(0, (count, 2))
-        self._vary(images, drawn)
+        images = self._resampler(reduction)(scans, views.to_bank.flatten(0, 1), inside.flatten(0, 1))
+        images = images.unflatten(0, (count, 2))
+        self._vary(images, drawn, self.noise / reduction**3)
         inside = inside.float()
         return PairBatch(
             fixed=images[:, 0, None],
@@ -143,8 +145,13 @@ class PairSource:
         return Blocks(self.bank, torch.device("cpu") if device.type == "mps" else device)
 
     @cached_property
-    def _resampler(self) -> Resampler:
-        return Resampler(self.bank)
+    def _resamplers(self) -> dict[int, Resampler]:
+        return {}
+
+    def _resampler(self, reduction: int) -> Resampler:
+        if reduction not in self._resamplers:
+            self._resamplers[reduction] = Resampler(self.bank, reduction)
+        return self._resamplers[reduction]
 
     def _drawn(self, number: int, count: int, max_angle: float) -> Drawn:
         generator = np.random.default_rng([self.seed, number, 10])
@@ -169,12 +176,12 @@ class PairSource:
             noise_seed=int(generator.integers(1 << 62)),
         )
 
-    def _vary(self, images: Tensor, drawn: Drawn) -> None:
+    def _vary(self, images: Tensor, drawn: Drawn, variance: float) -> None:
         """Scales intensities and adds noise, in place."""
         device = images.device
         images *= torch.from_numpy(drawn.scale).float().to(device)[..., None, None, None]
-        if self.noise:
+        if variance:
             generator = torch.Generator(device).manual_seed(drawn.noise_seed)
-            noise = torch.randn(images.shape, generator=generator, device=device).mul_(self.noise**0.5)
+            noise = torch.randn(images.shape, generator=generator, device=device).mul_(variance**0.5)
             images += noise.mul_(images > 0)
             images.clamp_(min=0)

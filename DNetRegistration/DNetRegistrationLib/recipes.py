@@ -45,7 +45,8 @@ class Recipe:
         widening: share of the iterations over which that grows, linearly, to all rotations.
         linked_voxels: of the partner, that a non-local link looks at in training; 0 for all, see
             `networks.NonLocalLink.sampled`.
-        coarse: share of the iterations, the first ones, on cubes of half the resolution; `SIAMESE` networks only.
+        coarsest: share of the iterations, the first ones, on cubes of a quarter of the resolution,
+        coarse: and share after which none is on cubes of half the resolution any more; `SIAMESE` networks only.
         placement: cubes on the "bone", as `align` places them, or on the image's "center", as the paper does.
         cut_share: share of the pairs whose fields of view are cut,
         keep: on one side, down to a fraction U(keep, 1) of their bone, as in `synthesis.make_pair`.
@@ -72,6 +73,7 @@ class Recipe:
     first_angle: float
     widening: float
     linked_voxels: int
+    coarsest: float
     coarse: float
     placement: str
     cut_share: float
@@ -90,9 +92,11 @@ class Recipe:
         done = min((iteration - rising) / max(self.iterations - rising, 1), 1.0)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * max(done, 0.0)))
 
-    def coarse_at(self, iteration: int) -> bool:
-        """Whether this iteration is on cubes of half the resolution."""
-        return iteration < self.coarse * self.iterations
+    def reduction_at(self, iteration: int) -> int:
+        """By how much the cubes of this iteration are smaller: 4, 2 or 1."""
+        if iteration < self.coarsest * self.iterations:
+            return 4
+        return 2 if iteration < self.coarse * self.iterations else 1
 
     def largest_angle_at(self, iteration: int) -> float:
         """The largest rotation between the two of a pair, in radians; pi is all rotations."""
@@ -137,6 +141,7 @@ _PAPER = Recipe(
     first_angle=180.0,
     widening=0.0,
     linked_voxels=0,
+    coarsest=0.0,
     coarse=0.0,
     placement="center",
     cut_share=0.0,
@@ -165,7 +170,8 @@ _FAST = Recipe(
     first_angle=45.0,
     widening=0.6,
     linked_voxels=256,
-    coarse=0.7,
+    coarsest=0.6,
+    coarse=0.8,
     placement="bone",
     cut_share=0.5,
     keep=0.5,
@@ -178,7 +184,7 @@ _FAST = Recipe(
 # errors on unseen bones fell by a tenth.
 _FAST_EQUIVARIANT = replace(
     _FAST, loss="own", both_directions=False, iterations=300, batch=16, average=0.99, precision="float32",
-    first_angle=180.0, widening=0.0, linked_voxels=0, coarse=0.0, bones=112,
+    first_angle=180.0, widening=0.0, linked_voxels=0, coarsest=0.0, coarse=0.0, bones=112,
 )  # fmt: skip
 
 RECIPES = ("paper", "fast")
@@ -203,5 +209,5 @@ def recipe_for(name: str, network: str) -> Recipe:
         return _PAPER
     if network == "me":
         # In a mixed encoder the other direction is a second pass.
-        return replace(_FAST, both_directions=False, coarse=0.0)
+        return replace(_FAST, both_directions=False, coarsest=0.0, coarse=0.0)
     return _FAST

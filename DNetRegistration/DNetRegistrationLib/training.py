@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d
 
 from .devices import precision_on
 from .distribution import Processes
@@ -37,7 +36,7 @@ MOST_FAILURES = 20  # iterations in a row without a finite gradient, after which
 class Pairs(Protocol):
     """What training takes its pairs from, a `pairs.PairSource`."""
 
-    def draw(self, number: int, count: int, *, max_angle: float) -> PairBatch: ...
+    def draw(self, number: int, count: int, *, max_angle: float, reduction: int) -> PairBatch: ...
 
 
 class Means(NamedTuple):
@@ -103,9 +102,9 @@ class Trainer:
         return self.network if self._averaged is None else self._averaged
 
     @property
-    def coarse(self) -> bool:
-        """Whether the next iteration is on cubes of half the resolution."""
-        return self.recipe.coarse_at(self.iteration)
+    def reduction(self) -> int:
+        """By how much the cubes of the next iteration are smaller."""
+        return self.recipe.reduction_at(self.iteration)
 
     def step(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Makes one iteration; or none of it, when before one of its parts this process, or another, said `stop`.
@@ -165,13 +164,10 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if hasattr(self.network, "loss"):
                 return self.network.loss(batch)
-            fixed, moving = batch.fixed, batch.moving
-            if self.coarse:
-                fixed, moving = avg_pool3d(fixed, 2), avg_pool3d(moving, 2)
             if self.recipe.both_directions:
-                there, back = self.network.both_directions(fixed, moving)
+                there, back = self.network.both_directions(batch.fixed, batch.moving)
             else:
-                there, back = self.network(fixed, moving), None
+                there, back = self.network(batch.fixed, batch.moving), None
         per_pair = LOSSES[self.recipe.loss]
         loss = per_pair(there.float(), batch.rotation, batch.translation).mean()
         if back is not None:
@@ -225,7 +221,10 @@ class Trainer:
     def _draw(self, iteration: int, part: int) -> PairBatch:
         with self._making.running():
             return self.pairs.draw(
-                iteration * self._parts + part, self.recipe.part, max_angle=self.recipe.largest_angle_at(iteration)
+                iteration * self._parts + part,
+                self.recipe.part,
+                max_angle=self.recipe.largest_angle_at(iteration),
+                reduction=self.recipe.reduction_at(iteration),
             )
 
     def _reduced(self, values: list[Tensor]) -> list[Tensor]:

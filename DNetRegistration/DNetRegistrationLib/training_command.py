@@ -41,8 +41,8 @@ CURVES = "curves.png"
 # Options that stand for a field of the recipe of the same name.
 OVERRIDES = (
     "iterations", "batch", "part", "learning_rate", "loss", "optimizer", "weight_decay", "clip", "average",
-    "precision", "rotations", "first_angle", "widening", "linked_voxels", "coarse", "placement", "cut_share", "keep",
-    "contrast", "kinds", "bones",
+    "precision", "rotations", "first_angle", "widening", "linked_voxels", "coarsest", "coarse", "placement",
+    "cut_share", "keep", "contrast", "kinds", "bones",
 )  # fmt: skip
 # Those that do not decide what a run computes, or are known only when it has begun.
 _FREE = ("iterations", "part")
@@ -136,8 +136,9 @@ def _recipe(options: Namespace) -> Recipe:
     given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     if recipe.loss == "own" and "loss" in given:
         raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
-    if given.get("coarse") and options.network not in SIAMESE:
-        raise UsageError(f"--coarse: the network {options.network!r} sees whole cubes alone; leave it out")
+    for name in ("coarse", "coarsest"):
+        if given.get(name) and options.network not in SIAMESE:
+            raise UsageError(f"--{name}: the network {options.network!r} sees whole cubes alone; leave it out")
     return replace(recipe, **given)
 
 
@@ -264,7 +265,7 @@ def _enough_memory(part: int) -> Iterator[None]:
 
 def _learned(recipe: Recipe) -> dict[str, float]:
     """What weights that were trained once need no more of a recipe: an easy start."""
-    easy = {"first_angle": 180.0, "coarse": 0.0}
+    easy = {"first_angle": 180.0, "coarsest": 0.0, "coarse": 0.0}
     return {name: value for name, value in easy.items() if getattr(recipe, name) != value}
 
 

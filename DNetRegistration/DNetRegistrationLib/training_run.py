@@ -104,7 +104,7 @@ class Run:
             self._began = self._written = self._window = self._shown = time.monotonic()
             self._window_iteration = trainer.iteration
             while trainer.iteration < self.recipe.iterations and not stopped:
-                if trainer.coarse != self._measured_coarse:
+                if trainer.reduction != self._measured:
                     self._limit()
                 if self._validation_is_due() and not self._validate(interrupted):
                     break
@@ -132,11 +132,11 @@ class Run:
     def _limit(self) -> None:
         """Measures what the device can do and counts what a pair needs."""
         trainer = self.trainer
-        pair = trainer.pairs.draw(0, 1, max_angle=math.pi)
-        self._measured_coarse = trainer.coarse
+        self._measured = trainer.reduction
+        pair = trainer.pairs.draw(0, 1, max_angle=math.pi, reduction=trainer.reduction)
         self._operations = operations(lambda: trainer.loss(pair)[0])
         self._peak = peak(trainer.device, trainer.dtype)
-        coarse = " of half the resolution" if trainer.coarse else ""
+        coarse = f" at 1/{trainer.reduction} of the resolution" if trainer.reduction > 1 else ""
         self._say(
             f"a pair{coarse} takes {self._operations / 1e9:.3g} GFLOP, forward and backward; in a plain product of "
             f"matrices the device does {self._peak / 1e9:,.0f} GFLOP/s ({str(trainer.dtype).removeprefix('torch.')})"

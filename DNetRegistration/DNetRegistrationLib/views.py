@@ -112,14 +112,16 @@ class Views:
         self.translation = moved(self.rotation, self.center[:, 0]) + shift - self.center[:, 1]
         self.to_bank = torch.cat((turn.mT, moved(turn.mT, self.center - offset)[..., None]), -1)
 
-    def inside(self, fields: Tensor | None) -> Tensor:
-        """``(b, 2, 64, 64, 64)`` whether voxels of the cubes lie in the field of view.
+    def inside(self, fields: Tensor | None, reduction: int = 1) -> Tensor:
+        """``(b, 2, edge, edge, edge)`` whether voxels of the cubes lie in the field of view.
 
         Args:
             fields: ``(b, 2, 3, 4)`` `Bank.fields` of the bones, whose end is an end too.
+            reduction: so many times as few voxels along each axis; `edge` is 64 by it.
         """
-        axis = torch.arange(CUBE_SIZE, dtype=torch.float64, device=self.center.device)
-        axis = (axis - (CUBE_SIZE - 1) / 2) * PAPER_SPACING
+        edge = CUBE_SIZE // reduction
+        axis = torch.arange(edge, dtype=torch.float64, device=self.center.device)
+        axis = (axis - (edge - 1) / 2) * PAPER_SPACING * reduction
         place = self.center[..., None] + axis
         x, y, z = ((place >= self.bounds[:, :, 0, :, None]) & (place <= self.bounds[:, :, 1, :, None])).unbind(2)
         inside = z[..., :, None, None] & y[..., None, :, None] & x[..., None, None, :]
