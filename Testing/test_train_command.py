@@ -370,18 +370,20 @@ def test_ctrl_c_leaves_a_checkpoint_and_weights(number, bank, tmp_path):
 def test_torchrun(bank, tmp_path):
     """Two processes from the command line, a real network: the weights of one process, to rounding."""
     words = "--iterations 1 --batch 2 --part 1 --validation-pairs 2 --cut-share 0 --average 0 --optimizer sgd".split()
-    words += ["--learning-rate", "0.1"]
+    torch.manual_seed(0)
+    save_weights(network := training_command.build("me"), tmp_path / "first.pt", {})
+    words += ["--learning-rate", "0.1", "--start", str(tmp_path / "first.pt")]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = [*start, "-m", "DNetRegistrationLib", *command(bank, tmp_path / "two", *words, network="me")]
+    # Without the dashes torchrun takes --start for its own --start-method.
+    two = [*start, "-m", "DNetRegistrationLib", "--", *command(bank, tmp_path / "two", *words, network="me")]
     result = subprocess.run(two, capture_output=True, text=True, env=environment(), timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("weights and model card are in") == 1
     assert "in each of 2 processes" in result.stdout
     assert main(command(bank, tmp_path / "one", *words, network="me")) == 0
     alone, together = weights(tmp_path / "one"), weights(tmp_path / "two")
-    torch.manual_seed(0)
     moved = 0.0
-    for (key, value), first in zip(alone.items(), training_command.build("me").state_dict().values(), strict=True):
+    for (key, value), first in zip(alone.items(), network.state_dict().values(), strict=True):
         torch.testing.assert_close(together[key], value, rtol=1e-4, atol=1e-6)
         moved = max(moved, float((value - first).abs().max()))
     assert moved > 1e-3

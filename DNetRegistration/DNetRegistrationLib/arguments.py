@@ -84,7 +84,7 @@ examples:
   {NAME} train --network dnet --recipe paper --output runs/paper
   {NAME} train --network dnet --start dnet --scans my-scans/ \\
       --learning-rate 1e-4 --iterations 5000 --output runs/mine
-  torchrun --nproc-per-node 4 -m DNetRegistrationLib train --network dnet \\
+  torchrun --nproc-per-node 4 -m DNetRegistrationLib -- train --network dnet \\
       --output runs/dnet
 
 The folder of --output gets checkpoint.pt, weights.pt with its model card
