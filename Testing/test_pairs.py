@@ -13,6 +13,7 @@ from DNetRegistrationLib.bank import Bank, build_bank
 from DNetRegistrationLib.files import ScanError
 from DNetRegistrationLib.pairs import JITTER, SHIFT, PairSource
 from DNetRegistrationLib.preprocessing import BoneImage, place_of_bone
+from DNetRegistrationLib.resampling import Resampler
 from DNetRegistrationLib.rigid import geodesic_angle
 from DNetRegistrationLib.views import Views
 from scipy import ndimage
@@ -344,15 +345,17 @@ def test_stored_bytes_cost_nothing(tibiae):
     assert torch.allclose(one.fixed, other.fixed, atol=1e-5) and torch.equal(one.translation, other.translation)
 
 
-def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae):
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae, reduction):
     """It resamples where bone is; a GPU everywhere."""
     source = PairSource(tibiae, 20)
     drawn = source._drawn(0, 3, math.pi)
     views = Views(drawn, source._blocks)
     scans = list(zip(drawn.bones.repeat(2).tolist(), drawn.contrast.ravel().tolist(), strict=True))
-    given = scans, views.to_bank.flatten(0, 1).float(), views.inside(None).flatten(0, 1)
-    some, everywhere = source._resampler._where_bone_is(*given), source._resampler._everywhere(*given)
-    assert (some - everywhere).abs().max() < 0.01 and some.max() > 100  # in steps of 1 / 128
+    given = scans, views.to_bank.flatten(0, 1).float(), views.inside(None, reduction).flatten(0, 1)
+    resampler = Resampler(source.bank, reduction)
+    some, everywhere = resampler._where_bone_is(*given), resampler._everywhere(*given)
+    assert (some - everywhere).abs().max() < 0.01 and some.max() > 60  # in steps of 1 / 128
 
 
 @pytest.mark.parametrize(
