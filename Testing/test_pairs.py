@@ -345,8 +345,8 @@ def test_stored_bytes_cost_nothing(tibiae):
     assert torch.allclose(one.fixed, other.fixed, atol=1e-5) and torch.equal(one.translation, other.translation)
 
 
-@pytest.mark.parametrize("reduction", [1, 2, 4])
-def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae, reduction):
+@pytest.mark.parametrize(("reduction", "densest"), [(1, 100), (2, 100), (4, 90)])
+def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae, reduction, densest):
     """It resamples where bone is; a GPU everywhere."""
     source = PairSource(tibiae, 20)
     drawn = source._drawn(0, 3, math.pi)
@@ -355,7 +355,7 @@ def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae, reduction):
     given = scans, views.to_bank.flatten(0, 1).float(), views.inside(None, reduction).flatten(0, 1)
     resampler = Resampler(source.bank, reduction)
     some, everywhere = resampler._where_bone_is(*given), resampler._everywhere(*given)
-    assert (some - everywhere).abs().max() < 0.01 and some.max() > 60  # in steps of 1 / 128
+    assert (some - everywhere).abs().max() < 0.01 and some.max() > densest  # in steps of 1 / 128
 
 
 @pytest.mark.parametrize(

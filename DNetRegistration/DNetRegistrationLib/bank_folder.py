@@ -32,17 +32,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class ResampledBone:
-    """A bone as its scans show it, on a grid along its own axes.
-
-    Attributes:
-        values: ``(d, d, d)`` float32 bone values without and with contrast agent.
-        fields: ``(2, 3, 4)``, of `Bank.fields`.
-        axes: ``(3, 3)``, the grid's x, y and z as columns, in the world of the scan without contrast agent.
-    """
+    """Bone values ``(d, d, d)`` float32 without and with contrast agent, and the ``(2, 3, 4)`` `Bank.fields`."""
 
     values: tuple[Tensor, Tensor]
     fields: np.ndarray
-    axes: np.ndarray
 
 
 def scan_suffix(path: Path) -> str:
@@ -111,15 +104,14 @@ def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> Res
     # A scan by itself is its own partner.
     scans = prepare(natives[0], natives[-1])[: len(volumes)]
     larger = scans[0].cube.spacing / PAPER_SPACING
-    axes = own_axes(scans[0].images[-1])
     to_world = np.eye(4)  # from mm about the middle of the grid
-    to_world[:3, :3] = larger * axes
+    to_world[:3, :3] = larger * own_axes(scans[0].images[-1])
     to_world[:3, 3] = scans[0].place.center
     values, fields = [], []
     for scan, matrix in zip(scans, matrices, strict=True):
         values.append(_on_grid(_image(scan, spacing * larger), matrix @ to_world, size, spacing))
         fields.append(_field(scan.native, matrix @ to_world))
-    return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])), axes)
+    return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])))
 
 
 def own_axes(image: BoneImage) -> np.ndarray:
