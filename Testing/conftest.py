@@ -32,6 +32,12 @@ settings.register_profile(
 settings.load_profile("quick")
 
 
+@pytest.fixture(autouse=True)
+def briefly_composed(monkeypatch):
+    """Training of the paper's networks begins with a head that takes a minute to learn to compose poses."""
+    monkeypatch.setattr("DNetRegistrationLib.poses._STEPS", 30)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real scans beside the checkout; tests that need it are skipped where it is absent."""

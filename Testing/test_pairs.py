@@ -221,7 +221,7 @@ def test_the_range_of_rotations_can_be_widened_from_draw_to_draw(blobs):
     assert torch.equal(source.draw(0, 3).rotation, source.draw(0, 3, max_angle=math.pi).rotation)
 
 
-@pytest.mark.parametrize("reduction", [2, 4])
+@pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_smaller_cubes_show_the_means_of_whole_ones(reduction):
     """Of the same pairs: everything but the noise, of which there is as much less as a mean has."""
     bones = Bank(*torch.stack([smooth_bone(seed) for seed in range(4)]).view(2, 2, 74, 74, 74), 0.12, ["a", "b"])
@@ -345,7 +345,7 @@ def test_stored_bytes_cost_nothing(tibiae):
     assert torch.allclose(one.fixed, other.fixed, atol=1e-5) and torch.equal(one.translation, other.translation)
 
 
-@pytest.mark.parametrize(("reduction", "densest"), [(1, 100), (2, 100), (4, 90)])
+@pytest.mark.parametrize(("reduction", "densest"), [(1, 100), (2, 100), (4, 90), (8, 50)])
 def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae, reduction, densest):
     """It resamples where bone is; a GPU everywhere."""
     source = PairSource(tibiae, 20)

@@ -63,13 +63,24 @@ def test_range_of_rotations_widens():
     assert recipe.largest_angle_at(50) == math.pi
 
 
+def test_learning_rate_of_two_stages():
+    """It rises in both, and falls in the second alone."""
+    recipe = replace(QUICK, iterations=300, posing=2 / 3, warmup=0.1, learning_rate=2.0)
+    assert recipe.posing_iterations == 200
+    assert [recipe.learning_rate_at(i) for i in (0, 9, 19, 20, 199)] == pytest.approx([0.1, 1.0, 2.0, 2.0, 2.0])
+    assert [recipe.learning_rate_at(i) for i in (200, 204, 209, 210)] == pytest.approx([0.2, 1.0, 2.0, 2.0])
+    assert recipe.learning_rate_at(255) == pytest.approx(1.0)
+    assert 0 < recipe.learning_rate_at(299) < 1e-2
+
+
 def test_coarse_comes_first():
-    recipe = replace(QUICK, iterations=100, coarsest=0.5, coarse=0.7)
-    assert [recipe.reduction_at(i) for i in (0, 49, 50, 69, 70, 99)] == [4, 4, 2, 2, 1, 1]
-    assert replace(recipe, coarsest=0.0).reduction_at(0) == 2
-    assert replace(recipe, coarsest=0.8).reduction_at(79) == 4
+    recipe = replace(QUICK, iterations=100, coarsest=0.3, coarser=0.5, coarse=0.7)
+    assert [recipe.reduction_at(i) for i in (0, 29, 30, 49, 50, 69, 70, 99)] == [8, 8, 4, 4, 2, 2, 1, 1]
+    assert replace(recipe, coarsest=0.0).reduction_at(0) == 4
+    assert replace(recipe, coarsest=0.0, coarser=0.0).reduction_at(0) == 2
+    assert replace(recipe, coarsest=0.8).reduction_at(79) == 8
     assert QUICK.reduction_at(0) == 1
-    assert recipe_for("fast", "dnet").reduction_at(0) == 4
+    assert recipe_for("fast", "dnet").reduction_at(0) == 8
     assert {recipe_for(*names).reduction_at(0) for names in (("paper", "dnet"), ("fast", "me"))} == {1}
 
 

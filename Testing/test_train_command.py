@@ -108,8 +108,8 @@ def test_a_run_and_what_its_card_says(small, bank, tmp_path, capsys):
         assert (options.network, options.batch, options.learning_rate, options.seed) == ("dnet", 4, 0.01, 3)
         assert (options.bank, options.start) == ("bank.pt", start)
         # Weights are gone on with from where the recipe ended: all rotations, the full resolution.
-        easy = (options.first_angle, options.coarsest, options.coarse)
-        assert easy == ((180.0, 0.0, 0.0) if start else (None, None, None))
+        easy = (options.posing, options.coarsest, options.coarser, options.coarse)
+        assert easy == ((0.0,) * 4 if start else (None,) * 4)
 
 
 def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, capsys):
@@ -170,10 +170,11 @@ def test_start_from_weights(small, bank, tmp_path, monkeypatch, capsys):
     card = json.loads((tmp_path / "run" / "weights.json").read_text())
     assert card["start"] == sha256
     # What is learned already needs no easy start, unless it is asked for.
-    assert [card["recipe"][name] for name in ("first_angle", "coarsest", "coarse")] == [180.0, 0.0, 0.0]
+    easy = ("first_angle", "posing", "coarsest", "coarser", "coarse")
+    assert [card["recipe"][name] for name in easy] == [180.0, 0.0, 0.0, 0.0, 0.0]
     assert main(command(bank, tmp_path / "easy", *more, "--first-angle", "60")) == 0
     recipe = json.loads((tmp_path / "easy" / "weights.json").read_text())["recipe"]
-    assert [recipe[name] for name in ("first_angle", "coarsest", "coarse")] == [60.0, 0.0, 0.0]
+    assert [recipe[name] for name in easy] == [60.0, 0.0, 0.0, 0.0, 0.0]
     assert main(command(bank, tmp_path / "run")) == 2
     assert "start" in error(capsys)
     assert main(command(bank, tmp_path / "me", *more, network="me")) == 2
@@ -276,10 +277,17 @@ def test_paper_recipe_is_not_for_equivariant(capsys, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(("network", "option"), [("me", "--coarse"), ("equivariant", "--coarsest")])
-def test_smaller_cubes_are_for_siamese_networks(network, option, bank, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("network", "option", "why"),
+    [
+        ("me", "--coarse", "sees whole cubes alone"),
+        ("equivariant", "--coarsest", "sees whole cubes alone"),
+        ("me", "--posing", "has no pose of each scan"),
+    ],
+)
+def test_an_easy_start_is_for_siamese_networks(network, option, why, bank, tmp_path, capsys):
     assert main(command(bank, tmp_path / "run", option, "0.5", network=network)) == 2
-    assert f"{option}: the network '{network}' sees whole cubes alone" in error(capsys)
+    assert f"{option}: the network '{network}' {why}; leave it out" in error(capsys)
 
 
 def test_a_folder_with_something_else_in_it(small, bank, tmp_path, capsys):
@@ -336,10 +344,11 @@ def test_torch_and_numpy_are_enough(tmp_path):
 # A run that would take hours.
 LONG = """
     import sys
-    from DNetRegistrationLib import cli, training_command, training_run
+    from DNetRegistrationLib import cli, poses, training_command, training_run
     from training_stand_ins import Small
     training_command.build = lambda name: Small()
     training_run.LINE_SECONDS = 0
+    poses._STEPS = 30
     sys.exit(cli.main())
 """
 

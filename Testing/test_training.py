@@ -136,16 +136,16 @@ def test_bfloat16_leaves_loss_and_weights_in_float32():
     assert loss.dtype == torch.float32
     assert {value.dtype for value in one.network.state_dict().values()} == {torch.float32}
     exact = steps(trainer(), 2)
-    difference = (one.network.out.weight - exact.network.out.weight).abs().max()
+    difference = (one.network.head[2].weight - exact.network.head[2].weight).abs().max()
     assert 0 < difference < 0.02
 
 
 def test_the_first_iterations_see_smaller_cubes():
-    one, seen = trainer(replace(QUICK, iterations=4, coarsest=0.25, coarse=0.75)), []
+    one, seen = trainer(replace(QUICK, iterations=5, coarsest=0.2, coarser=0.4, coarse=0.8)), []
     one.network.register_forward_pre_hook(lambda _, cubes: seen.extend(cube.shape[-1] for cube in cubes))
-    steps(one, 4)
+    steps(one, 5)
     each = 2 * QUICK.batch // QUICK.part
-    assert seen == [16] * each + [32] * 2 * each + [64] * each
+    assert seen == [8] * each + [16] * each + [32] * 2 * each + [64] * each
 
 
 def test_links_sample_while_training_alone():
@@ -175,16 +175,16 @@ def test_training_learns(loss):
 
 def test_averaged_weights():
     one, weights = trainer(replace(QUICK, average=0.9)), []
-    first = Small().out.bias
+    first = Small().head[2].bias
     for _ in range(3):
         one.step()
-        weights.append(one.network.out.bias.detach().clone())
+        weights.append(one.network.head[2].bias.detach().clone())
     expected = first.detach()
     for made, value in enumerate(weights):
         decay = min(0.9, (1 + made) / (10 + made))
         expected = decay * expected + (1 - decay) * value
-    torch.testing.assert_close(one.trained.out.bias, expected)
-    assert one.trained is not one.network and not one.trained.out.bias.requires_grad
+    torch.testing.assert_close(one.trained.head[2].bias, expected)
+    assert one.trained is not one.network and not one.trained.head[2].bias.requires_grad
     assert (plain := trainer(replace(QUICK, average=0.0))).trained is plain.network
 
 

@@ -275,5 +275,7 @@ def test_what_ships():
         for key in ("recipe", "bank", "seed", "iterations", "device", "command", "go_on", "validation"):
             assert loaded.card[key] or key == "seed", key
         assert all(parameter.isfinite().all() for parameter in loaded.network.parameters())
+    assert set(available_weights()) == {"equivariant", "dnet"}
     assert (weights.FOLDER / "equivariant.pt").stat().st_size <= 3e6
+    assert (weights.FOLDER / "dnet.pt").stat().st_size <= 11e6
     assert sum(path.stat().st_size for path in weights.FOLDER.iterdir()) <= 15e6

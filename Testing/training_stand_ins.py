@@ -15,7 +15,8 @@ from torch.nn import functional
 QUICK = Recipe(
     name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
     learning_rate=1e-2, warmup=0.2, decay=True, weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
-    rotations="uniform", first_angle=90.0, widening=0.5, linked_voxels=0, coarsest=0.0, coarse=0.0, placement="bone",
+    rotations="uniform", first_angle=90.0, widening=0.5, posing=0.0, linked_voxels=0,
+    coarsest=0.0, coarser=0.0, coarse=0.0, placement="bone",
     cut_share=0.5, keep=0.5, contrast=0.5, kinds="tibia", bones=8,
 )  # fmt: skip
 
@@ -36,7 +37,18 @@ class Pairs:
         grains[0, :, 0, 0, :3] = translation.float()
         fixed, moving = functional.interpolate(grains, 64 // reduction)[:, :, None]
         inside = torch.ones_like(fixed)
-        return PairBatch(fixed, moving, inside, inside, random_rotations(count, generator), translation)
+        rotation = random_rotations(count, generator)
+        fixed_pose = torch.cat(
+            (random_rotations(count, generator), torch.rand(count, 3, 1, generator=generator) - 0.5), -1
+        )
+        to_bank = torch.stack((fixed_pose, of_moving(fixed_pose, rotation, translation)), 1)
+        return PairBatch(fixed, moving, inside, inside, rotation, translation, to_bank)
+
+
+def of_moving(to_bank, rotation, translation):
+    """What carries moving points to the bank, ``(b, 3, 4)``: back to fixed ones, and on as `to_bank` does."""
+    turn = to_bank[..., :3] @ rotation.mT
+    return torch.cat((turn, to_bank[..., 3:] - turn @ translation[..., None]), -1)
 
 
 class Small(nn.Module):
@@ -47,17 +59,23 @@ class Small(nn.Module):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.hidden, self.out = nn.Linear(128, 32), nn.Linear(32, 12)
+        self.head = nn.Sequential(nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 12))
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.1, generator=generator)
 
-    def forward(self, fixed, moving):
+    def features(self, fixed, moving):
         step = fixed.shape[-1] // 4
-        grains = torch.cat((fixed, moving), 1)[..., ::step, ::step, ::step].flatten(1)
-        return self.out(self.hidden(grains).relu())
+        first, second = torch.cat((fixed, moving), 1)[..., ::step, ::step, ::step].flatten(2).unbind(1)
+        return first, second
+
+    def forward(self, fixed, moving):
+        return self.head(torch.cat(self.features(fixed, moving), 1))
+
+    def regressed(self, first, second):
+        return self.head(torch.cat((first, second), 1)), self.head(torch.cat((second, first), 1))
 
     def both_directions(self, fixed, moving):
-        return self(fixed, moving), self(moving, fixed)
+        return self.regressed(*self.features(fixed, moving))
 
 
 class SmallWithLoss(Small):

@@ -297,7 +297,9 @@ def _add_train(commands) -> Parser:
     how.add_argument(
         "--linked-voxels", type=number(int, 0, 4096), metavar="N", help="that a link looks at; 0: all, as when used"
     )
-    how.add_argument("--coarsest", type=SHARE, metavar="X", help="share of iterations at 1/4 of the resolution;")
+    how.add_argument("--posing", type=SHARE, metavar="X", help="share of iterations for the pose of each scan alone")
+    how.add_argument("--coarsest", type=SHARE, metavar="X", help="share of iterations at 1/8 of the resolution;")
+    how.add_argument("--coarser", type=SHARE, metavar="X", help="share after which none is at 1/4 of it")
     how.add_argument("--coarse", type=SHARE, metavar="X", help="up to this share at half of it; then whole")
     when = parser.add_argument_group("when and where")
     when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")

@@ -46,7 +46,7 @@ from .equivariant import Equivariant
 from .normalization import ChannelsLastGroupNorm
 
 CUBE = 64  # d_0 = h_0 = w_0
-REDUCTIONS = (1, 2, 4)  # by which a Siamese network's cubes may be smaller
+REDUCTIONS = (1, 2, 4, 8)  # by which a Siamese network's cubes may be smaller
 TRANSLATION_SPACING = 0.08  # mm: at this spacing of the cube a network's translation is in mm
 PARAMETERS = 12
 
@@ -281,7 +281,10 @@ class Siamese(nn.Module):
 
     def both_directions(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """The motion from fixed to moving and that from moving to fixed, ``(batch, 12)`` each, for one pass's cost."""
-        first, second = self.features(fixed, moving)
+        return self.regressed(*self.features(fixed, moving))
+
+    def regressed(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """`both_directions` of the branches' features."""
         pairs = torch.cat((torch.cat((first, second), dim=1), torch.cat((second, first), dim=1)))
         there, back = self.head(pairs).chunk(2)
         return there, back

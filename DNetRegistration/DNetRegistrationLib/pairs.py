@@ -43,6 +43,8 @@ class PairBatch:
             images are 0 too.
         rotation: ``(b, 3, 3)`` float64, fixed to moving points, (x, y, z), about the cubes' centres.
         translation: ``(b, 3)`` float64 mm: moving - moving centre = rotation (fixed - fixed centre) + translation.
+        to_bank: ``(b, 2, 3, 4)`` float64, of fixed and moving: mm about the cube's centre to mm about the middle of the
+            bank's grid.
     """
 
     fixed: Tensor
@@ -51,6 +53,7 @@ class PairBatch:
     moving_inside: Tensor
     rotation: Tensor
     translation: Tensor
+    to_bank: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +139,7 @@ class PairSource:
             moving_inside=inside[:, 1, None],
             rotation=views.rotation,
             translation=views.translation,
+            to_bank=views.to_bank,
         )
 
     @cached_property

@@ -29,8 +29,8 @@ class Recipe:
             made of parts, and the processes of a distributed run share them out: how many there are changes nothing.
         optimizer: "sgd" (with momentum 0.9) or "adamw".
         learning_rate: the largest.
-        warmup: share of the iterations over which the learning rate rises linearly from zero.
-        decay: after that it falls to zero along half a cosine, otherwise it stays.
+        warmup: share of the iterations over which the learning rate rises linearly from zero, in either stage.
+        decay: after that it falls to zero along half a cosine, in the last stage; otherwise it stays.
         weight_decay: of weights, not of biases and norms; "adamw" only.
         clip: largest norm of the gradient, or 0 for any.
         average: weights are averaged over iterations with this decay (EMA), 0 for not at all. The averaged weights are
@@ -43,10 +43,14 @@ class Recipe:
             moving against fixed. Where both are small, the answer is nearly linear in what is seen, and a network of
             Table 1 learns within hundreds of pairs what it does not in thousands that are turned any way.
         widening: share of the iterations over which that grows, linearly, to all rotations.
+        posing: share of the iterations, the first ones, in which a `SIAMESE` network learns nothing but where the bone
+            lies in each scan against the bank's frame, see `poses`; in the others it learns the motion too. 0 for no
+            poses at all.
         linked_voxels: of the partner, that a non-local link looks at in training; 0 for all, see
             `networks.NonLocalLink.sampled`.
-        coarsest: share of the iterations, the first ones, on cubes of a quarter of the resolution,
-        coarse: and share after which none is on cubes of half the resolution any more; `SIAMESE` networks only.
+        coarsest: share of the iterations, the first ones, on cubes of an eighth of the resolution;
+        coarser: share of the first that are on cubes of that or of a quarter,
+        coarse: and of those that are not on whole ones; `SIAMESE` networks only.
         placement: cubes on the "bone", as `align` places them, or on the image's "center", as the paper does.
         cut_share: share of the pairs whose fields of view are cut,
         keep: on one side, down to a fraction U(keep, 1) of their bone, as in `synthesis.make_pair`.
@@ -72,8 +76,10 @@ class Recipe:
     rotations: str
     first_angle: float
     widening: float
+    posing: float
     linked_voxels: int
     coarsest: float
+    coarser: float
     coarse: float
     placement: str
     cut_share: float
@@ -82,19 +88,29 @@ class Recipe:
     kinds: str
     bones: int
 
+    @property
+    def posing_iterations(self) -> int:
+        return round(self.posing * self.iterations)
+
     def learning_rate_at(self, iteration: int) -> float:
         """Of the step from `iteration`, 0 and up, to the next."""
-        rising = self.warmup * self.iterations
+        posing = iteration < self.posing_iterations
+        if not posing:
+            iteration -= self.posing_iterations
+        iterations = self.posing_iterations if posing else self.iterations - self.posing_iterations
+        rising = self.warmup * iterations
         if iteration + 1 < rising:
             return self.learning_rate * (iteration + 1) / rising
-        if not self.decay:
+        if posing or not self.decay:
             return self.learning_rate
-        done = min((iteration - rising) / max(self.iterations - rising, 1), 1.0)
+        done = min((iteration - rising) / max(iterations - rising, 1), 1.0)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * max(done, 0.0)))
 
     def reduction_at(self, iteration: int) -> int:
-        """By how much the cubes of this iteration are smaller: 4, 2 or 1."""
+        """By how much the cubes of this iteration are smaller: 8, 4, 2 or 1."""
         if iteration < self.coarsest * self.iterations:
+            return 8
+        if iteration < self.coarser * self.iterations:
             return 4
         return 2 if iteration < self.coarse * self.iterations else 1
 
@@ -140,8 +156,10 @@ _PAPER = Recipe(
     rotations="axis-angle",
     first_angle=180.0,
     widening=0.0,
+    posing=0.0,
     linked_voxels=0,
     coarsest=0.0,
+    coarser=0.0,
     coarse=0.0,
     placement="center",
     cut_share=0.0,
@@ -167,11 +185,13 @@ _FAST = Recipe(
     average=0.999,
     precision="auto",
     rotations="uniform",
-    first_angle=80.0,
-    widening=0.8,
+    first_angle=180.0,
+    widening=0.0,
+    posing=0.77,
     linked_voxels=256,
-    coarsest=0.6,
-    coarse=0.8,
+    coarsest=0.45,
+    coarser=0.88,
+    coarse=0.96,
     placement="bone",
     cut_share=0.5,
     keep=0.5,
@@ -184,7 +204,7 @@ _FAST = Recipe(
 # errors on unseen bones fell by a tenth.
 _FAST_EQUIVARIANT = replace(
     _FAST, loss="own", both_directions=False, iterations=300, batch=16, average=0.99, precision="float32",
-    first_angle=180.0, widening=0.0, linked_voxels=0, coarsest=0.0, coarse=0.0, bones=112,
+    posing=0.0, linked_voxels=0, coarsest=0.0, coarser=0.0, coarse=0.0, bones=112,
 )  # fmt: skip
 
 RECIPES = ("paper", "fast")
@@ -209,5 +229,6 @@ def recipe_for(name: str, network: str) -> Recipe:
         return _PAPER
     if network == "me":
         # In a mixed encoder the other direction is a second pass.
-        return replace(_FAST, both_directions=False, coarsest=0.0, coarse=0.0)
+        easy = {"first_angle": 80.0, "widening": 0.8}
+        return replace(_FAST, **easy, both_directions=False, posing=0.0, coarsest=0.0, coarser=0.0, coarse=0.0)
     return _FAST

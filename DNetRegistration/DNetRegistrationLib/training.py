@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import poses
 from .devices import precision_on
 from .distribution import Processes
 from .files import ScanError
@@ -85,6 +86,10 @@ class Trainer:
         for link in network.modules():
             if isinstance(link, NonLocalLink):
                 link.sampled = recipe.linked_voxels
+        if recipe.posing:
+            composer = poses.composer(network.head[0].out_features, seed) if self.processes.first else None
+            self._composer = self.processes.from_first(composer)
+            network.readout = poses.Readout(network, seed).to(device)
         self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if recipe.average else None
         self._optimizer = _optimizer(network, recipe)
         self.pairs = pairs
@@ -99,7 +104,15 @@ class Trainer:
     @property
     def trained(self) -> nn.Module:
         """The network to validate and to save, with averaged weights where the recipe averages."""
-        return self.network if self._averaged is None else self._averaged
+        network = self.network if self._averaged is None else self._averaged
+        return (
+            poses.without_readout(network, self._composer if self.posing else None) if self.recipe.posing else network
+        )
+
+    @property
+    def posing(self) -> bool:
+        """Whether the next iteration is for poses."""
+        return self.iteration < self.recipe.posing_iterations
 
     @property
     def reduction(self) -> int:
@@ -142,6 +155,8 @@ class Trainer:
             self.skipped += 1
             self._failures += 1
         self.iteration += 1
+        if self.iteration == self.recipe.posing_iterations:
+            self._begin_with_motion()
         if self._failures >= MOST_FAILURES:
             raise ScanError(
                 f"training failed: {self._failures} iterations in a row, up to {self.iteration}, gave no finite "
@@ -164,10 +179,27 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if hasattr(self.network, "loss"):
                 return self.network.loss(batch)
+            if self.recipe.posing:
+                return self._loss_with_poses(batch)
             if self.recipe.both_directions:
                 there, back = self.network.both_directions(batch.fixed, batch.moving)
             else:
                 there, back = self.network(batch.fixed, batch.moving), None
+        return self._motion_loss(there, back, batch)
+
+    def _loss_with_poses(self, batch: PairBatch) -> tuple[Tensor, dict[str, Any]]:
+        features = self.network.features(batch.fixed, batch.moving)
+        seen = self.network.readout(torch.stack(features, 1)).float()
+        loss = poses.poses_loss(seen, batch.to_bank).mean()
+        if self.posing:
+            turned, shifted = errors(*poses.motion(seen.detach().double()), batch)
+            return loss, {"re_deg": turned.mean(), "te_um": shifted.mean()}
+        # Features that see a new resolution find back by poses: as long as these are wrong, the motion tells little.
+        there, back = self.network.regressed(*features)
+        motion_loss, figures = self._motion_loss(there, back if self.recipe.both_directions else None, batch)
+        return motion_loss + loss, figures
+
+    def _motion_loss(self, there: Tensor, back: Tensor | None, batch: PairBatch) -> tuple[Tensor, dict[str, Any]]:
         per_pair = LOSSES[self.recipe.loss]
         loss = per_pair(there.float(), batch.rotation, batch.translation).mean()
         if back is not None:
@@ -206,6 +238,13 @@ class Trainer:
             self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._ahead = None
+
+    def _begin_with_motion(self) -> None:
+        """The weights as they are on average, with a head that composes what they see."""
+        if self._averaged is not None:
+            self.network.load_state_dict(self._averaged.state_dict())
+            poses.set_head(self._averaged, self._composer)
+        poses.set_head(self.network, self._composer)
 
     def _take(self, part: int) -> PairBatch:
         ahead, self._ahead = self._ahead, None

@@ -41,9 +41,11 @@ CURVES = "curves.png"
 # Options that stand for a field of the recipe of the same name.
 OVERRIDES = (
     "iterations", "batch", "part", "learning_rate", "loss", "optimizer", "weight_decay", "clip", "average",
-    "precision", "rotations", "first_angle", "widening", "linked_voxels", "coarsest", "coarse", "placement",
-    "cut_share", "keep", "contrast", "kinds", "bones",
+    "precision", "rotations", "first_angle", "widening", "posing", "linked_voxels", "coarsest", "coarser",
+    "coarse", "placement", "cut_share", "keep", "contrast", "kinds", "bones",
 )  # fmt: skip
+_WHOLE = "sees whole cubes alone"
+_SIAMESE_ALONE = {"posing": "has no pose of each scan", "coarsest": _WHOLE, "coarser": _WHOLE, "coarse": _WHOLE}
 # Those that do not decide what a run computes, or are known only when it has begun.
 _FREE = ("iterations", "part")
 
@@ -82,6 +84,8 @@ def run_train(options: Namespace) -> int:
             "go_on": _command(options, start=WEIGHTS, output=f"{folder.name}-on", **_learned(recipe)),
         }
         pairs = _pairs(training, recipe, options.seed)
+        if recipe.posing and processes.first:
+            say("a head learns to work out the motion from two poses, for a minute or two")
         if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
             network.to(device).fit_descriptors(pairs.draw(0, FITTED))
         run = Run(
@@ -136,9 +140,9 @@ def _recipe(options: Namespace) -> Recipe:
     given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     if recipe.loss == "own" and "loss" in given:
         raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
-    for name in ("coarse", "coarsest"):
+    for name, cannot in _SIAMESE_ALONE.items():
         if given.get(name) and options.network not in SIAMESE:
-            raise UsageError(f"--{name}: the network {options.network!r} sees whole cubes alone; leave it out")
+            raise UsageError(f"--{name}: the network {options.network!r} {cannot}; leave it out")
     return replace(recipe, **given)
 
 
@@ -265,7 +269,7 @@ def _enough_memory(part: int) -> Iterator[None]:
 
 def _learned(recipe: Recipe) -> dict[str, float]:
     """What weights that were trained once need no more of a recipe: an easy start."""
-    easy = {"first_angle": 180.0, "coarsest": 0.0, "coarse": 0.0}
+    easy = {"first_angle": 180.0, "posing": 0.0, "coarsest": 0.0, "coarser": 0.0, "coarse": 0.0}
     return {name: value for name, value in easy.items() if getattr(recipe, name) != value}
 
 
