@@ -63,6 +63,7 @@ def run_train(options: Namespace) -> int:
             keep_freed_memory()
         folder = make_folder(options.output, parents=True)
         network, start = _network(options, processes)
+        count = sum(p.numel() for p in network.parameters())
         settings = _settings(options, recipe, start)
         checkpoint = _checkpoint(folder, settings, options.part, processes)
         if checkpoint is not None:
@@ -105,7 +106,6 @@ def run_train(options: Namespace) -> int:
             half=options.half,
         )
         if processes.first:
-            count = sum(p.numel() for p in network.parameters())
             several = f" in each of {processes.count} processes" if processes.count > 1 else ""
             say(
                 f"{options.network} ({count:,} parameters), recipe {recipe.name}: {recipe.iterations} iterations of "
