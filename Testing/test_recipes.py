@@ -53,7 +53,11 @@ def test_learning_rate_rises_and_falls():
     rates = [recipe.learning_rate_at(i) for i in range(10, 100)]
     assert rates == sorted(rates, reverse=True)
     assert replace(recipe, warmup=0.0).learning_rate_at(0) == 2.0
-    assert replace(recipe, decay=False).learning_rate_at(99) == 2.0
+    assert replace(recipe, decay="none").learning_rate_at(99) == 2.0
+    linear = replace(recipe, decay="linear")
+    assert [linear.learning_rate_at(i) for i in (0, 9, 50, 99)] == pytest.approx([0.2, 1.82, 1.0, 0.02])
+    stages = replace(linear, posing=0.5)  # rises in both, each time to what is left
+    assert [stages.learning_rate_at(i) for i in (0, 4, 49, 50, 54)] == pytest.approx([0.4, 1.92, 1.02, 0.2, 0.92])
 
 
 def test_range_of_rotations_widens():

@@ -134,10 +134,10 @@ def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, caps
         (["--batch", "8"], "batch 4, not 8"),
         (["--seed", "1"], "seed 0, not 1"),
         (["--recipe", "paper"], "recipe fast, not paper"),
-        (["--learning-rate", "0.5"], "learning-rate 0.001, not 0.5"),
+        (["--learning-rate", "0.5"], "learning-rate 0.002, not 0.5"),
         (["--part", "1"], "part 2, not 1"),
         (["--network", "sed"], "network dnet, not sed"),
-        (["--optimizer", "sgd"], "optimizer adamw, not sgd"),
+        (["--optimizer", "sgd"], "optimizer muon, not sgd"),
     ],
 )
 def test_other_settings_do_not_go_on(more, word, small, bank, begun, capsys):

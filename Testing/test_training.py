@@ -49,7 +49,9 @@ def through_a_file(state):
     return torch.load(stream, weights_only=True)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd", "average": 0.0}, {"both_directions": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "muon"}, {"optimizer": "sgd", "average": 0.0}, {"both_directions": True}]
+)
 @pytest.mark.parametrize("kind", [Small, SmallWithLoss])
 @pytest.mark.parametrize("stop", [1, 7])
 def test_going_on_gives_the_same_bits(kind, changes, stop):
@@ -99,7 +101,7 @@ def test_parts_add_up_to_the_batch():
 
 
 def test_paper_recipe_is_momentum_descent_on_the_mean_of_eq_6():
-    recipe = replace(QUICK, loss="paper", optimizer="sgd", average=0, clip=0, warmup=0, decay=False, part=4)
+    recipe = replace(QUICK, loss="paper", optimizer="sgd", average=0, clip=0, warmup=0, decay="none", part=4)
     one, reference, pairs = trainer(recipe), Small(), Pairs()
     velocity = [torch.zeros_like(p) for p in reference.parameters()]
     for iteration in range(3):

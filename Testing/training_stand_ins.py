@@ -14,7 +14,7 @@ from torch.nn import functional
 
 QUICK = Recipe(
     name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
-    learning_rate=1e-2, warmup=0.2, decay=True, weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
+    learning_rate=1e-2, warmup=0.2, decay="cosine", weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
     rotations="uniform", first_angle=90.0, widening=0.5, posing=0.0, linked_voxels=0,
     coarsest=0.0, coarser=0.0, coarse=0.0, placement="bone",
     cut_share=0.5, keep=0.5, contrast=0.5, kinds="tibia", bones=8,

@@ -8,7 +8,7 @@ import os
 from .argument_kinds import COUNT, EVERY, NAME, SHARE, SIZE, SPACING, Parser, lazily, number, several, triple
 from .comparison_arguments import add_compare
 from .evaluation_arguments import add_evaluate
-from .recipes import KINDS, NETWORKS, PRECISIONS, RECIPES
+from .recipes import DECAYS, KINDS, NETWORKS, OPTIMIZERS, PRECISIONS, RECIPES
 from .version import __version__
 
 _STATUSES = """\
@@ -285,8 +285,9 @@ def _add_train(commands) -> Parser:
     how.add_argument("--part", type=number(int, 1, 100_000), metavar="N", help="pairs at once, less takes less memory")
     how.add_argument("--learning-rate", type=number(float, 1e-9, 10), metavar="X", help="the largest")
     how.add_argument("--loss", choices=("paper", "points", "geodesic"), help="Eq. 6, displaced points, or angles")
-    how.add_argument("--optimizer", choices=("sgd", "adamw"), help="sgd has a momentum of 0.9")
-    how.add_argument("--weight-decay", type=number(float, 0, 1), metavar="X", help="for adamw")
+    how.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd has a momentum of 0.9")
+    how.add_argument("--decay", choices=DECAYS, help="how the learning rate falls")
+    how.add_argument("--weight-decay", type=number(float, 0, 1), metavar="X", help="not for sgd")
     how.add_argument("--clip", type=number(float, 0, 1e9), metavar="X", help="largest norm of the gradient; 0: any")
     how.add_argument(
         "--average", type=number(float, 0, 0.999999), metavar="X", help="decay of averaged weights; 0: none"

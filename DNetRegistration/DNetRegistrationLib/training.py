@@ -22,6 +22,7 @@ from .devices import precision_on
 from .distribution import Processes
 from .files import ScanError
 from .losses import LOSSES
+from .muon import MuonWithAdamW, adamw
 from .networks import NonLocalLink, split_parameters
 from .pairs import PairBatch
 from .recipes import Recipe
@@ -294,10 +295,9 @@ class Trainer:
                 kept.copy_(value)
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | MuonWithAdamW:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), recipe.learning_rate, momentum=MOMENTUM)
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], recipe.learning_rate)
+    if recipe.optimizer == "muon":
+        return MuonWithAdamW(network, ("head", "readout"), recipe.learning_rate, recipe.weight_decay)
+    return adamw(list(network.parameters()), recipe.learning_rate, recipe.weight_decay)

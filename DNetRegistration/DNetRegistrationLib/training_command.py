@@ -40,8 +40,8 @@ CURVES = "curves.png"
 
 # Options that stand for a field of the recipe of the same name.
 OVERRIDES = (
-    "iterations", "batch", "part", "learning_rate", "loss", "optimizer", "weight_decay", "clip", "average",
-    "precision", "rotations", "first_angle", "widening", "posing", "linked_voxels", "coarsest", "coarser",
+    "iterations", "batch", "part", "learning_rate", "loss", "optimizer", "decay", "weight_decay", "clip",
+    "average", "precision", "rotations", "first_angle", "widening", "posing", "linked_voxels", "coarsest", "coarser",
     "coarse", "placement", "cut_share", "keep", "contrast", "kinds", "bones",
 )  # fmt: skip
 _WHOLE = "sees whole cubes alone"
