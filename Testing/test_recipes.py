@@ -60,6 +60,16 @@ def test_learning_rate_rises_and_falls():
     assert [stages.learning_rate_at(i) for i in (0, 4, 49, 50, 54)] == pytest.approx([0.4, 1.92, 1.02, 0.2, 0.92])
 
 
+def test_a_stage_begins_where_cubes_or_aim_change():
+    recipe = replace(QUICK, iterations=101, coarsest=0.2, coarser=0.4, coarse=0.8, posing=0.5)
+    began = [i for i in range(101) if recipe.stage_at(i) == i]
+    assert began == [0, 21, 41, recipe.posing_iterations, 81]
+    for i in range(1, 101):
+        same = recipe.reduction_at(i) == recipe.reduction_at(i - 1) and i != recipe.posing_iterations
+        assert (recipe.stage_at(i) == recipe.stage_at(i - 1)) == same
+    assert replace(recipe, coarsest=0.0, coarser=0.0, coarse=0.0, posing=0.0).stage_at(100) == 0
+
+
 def test_range_of_rotations_widens():
     recipe = replace(QUICK, iterations=100, first_angle=30.0, widening=0.5)
     angles = [math.degrees(recipe.largest_angle_at(i)) for i in (0, 25, 50, 99)]

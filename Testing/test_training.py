@@ -190,6 +190,17 @@ def test_averaged_weights():
     assert (plain := trainer(replace(QUICK, average=0.0))).trained is plain.network
 
 
+def test_each_stage_averages_anew():
+    recipe = replace(QUICK, average=0.999, iterations=80, coarsest=0.25, coarser=0.5, coarse=0.75)
+    one = steps(trainer(recipe), 60)
+    expected = one.trained.head[2].bias.clone()
+    for made in range(3):  # the first on whole cubes; nearly nothing of what was before is left
+        one.step()
+        decay = (1 + made) / (10 + made)
+        expected = decay * expected + (1 - decay) * one.network.head[2].bias.detach()
+    torch.testing.assert_close(one.trained.head[2].bias, expected)
+
+
 def test_weight_decay_spares_biases():
     one = trainer(replace(QUICK, weight_decay=0.5))
     decays = {p.ndim: g["weight_decay"] for g in one._optimizer.param_groups for p in g["params"]}

@@ -34,8 +34,8 @@ class Recipe:
             falls to zero along half a cosine, in the last stage; "none": it stays.
         weight_decay: of weights, not of biases and norms; not for "sgd".
         clip: largest norm of the gradient, or 0 for any.
-        average: weights are averaged over iterations with this decay (EMA), 0 for not at all. The averaged weights are
-            validated and saved.
+        average: weights are averaged over iterations with this decay (EMA), anew in each stage, 0 for not at all. The
+            averaged weights are validated and saved.
         precision: "float32", "bfloat16" (autocast; sums of norms, loss and rotations stay in float32), or "auto":
             bfloat16 on GPUs that have it. On a processor it is not chosen by itself: there its backward passes can be
             slower.
@@ -116,6 +116,11 @@ class Recipe:
         if iteration < self.coarser * self.iterations:
             return 4
         return 2 if iteration < self.coarse * self.iterations else 1
+
+    def stage_at(self, iteration: int) -> int:
+        """The iteration at which that stage began which this one is of: another resolution, or the motion."""
+        changes = (math.ceil(share * self.iterations) for share in (self.coarsest, self.coarser, self.coarse))
+        return max(began for began in (0, self.posing_iterations, *changes) if began <= iteration)
 
     def largest_angle_at(self, iteration: int) -> float:
         """The largest rotation between the two of a pair, in radians; pi is all rotations."""

@@ -285,8 +285,8 @@ class Trainer:
         self._optimizer.step()
         if self._averaged is None:
             return
-        made = self.iteration - self.skipped
-        # At the start the average is short, so that it forgets the weights that were drawn.
+        made = self.iteration - self.recipe.stage_at(self.iteration)
+        # At the start of a stage the average is short, so that it forgets weights that were drawn, or saw other cubes.
         weight = 1 - min(self.recipe.average, (1 + made) / (10 + made))
         with torch.no_grad():
             for mean, value in zip(self._averaged.parameters(), self.network.parameters(), strict=True):
