@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -35,7 +36,9 @@ def test_each_network_has_its_recipe(name, network):
 
 
 def test_networks_are_those_that_can_be_built():
-    assert set(networks.NETWORKS) <= set(NETWORKS)
+    assert {*networks.NETWORKS, "equivariant"} == set(NETWORKS)
+    for name in NETWORKS:
+        assert networks.build(name).name == name
 
 
 def test_unknown_names():
@@ -68,6 +71,21 @@ def test_a_stage_begins_where_cubes_or_aim_change():
         same = recipe.reduction_at(i) == recipe.reduction_at(i - 1) and i != recipe.posing_iterations
         assert (recipe.stage_at(i) == recipe.stage_at(i - 1)) == same
     assert replace(recipe, coarsest=0.0, coarser=0.0, coarse=0.0, posing=0.0).stage_at(100) == 0
+
+
+@pytest.mark.parametrize("shares", [(0.2, 0.4, 0.8), (0.0, 0.0, 0.0), (0.333, 0.333, 1.0), (0.0, 0.1, 0.1)])
+@pytest.mark.parametrize("iteration", [0, 1, 20, 34, 57, 100, 101])
+def test_iterations_that_are_left_at_each_resolution(shares, iteration):
+    recipe = replace(QUICK, iterations=101, **dict(zip(("coarsest", "coarser", "coarse"), shares, strict=True)))
+    counted = Counter(recipe.reduction_at(i) for i in range(iteration, 101))
+    assert recipe.reductions_from(iteration) == {reduction: counted[reduction] for reduction in (8, 4, 2, 1)}
+
+
+def test_stages():
+    plain = replace(QUICK, widening=0.0)
+    assert not plain.in_stages
+    for name in ("widening", "posing", "coarsest", "coarser", "coarse"):
+        assert replace(plain, **{name: 0.5}).in_stages
 
 
 def test_range_of_rotations_widens():

@@ -231,7 +231,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
         "Confidence:",
         "Expected error:",
         "Rotation:",
-        "Found by the network on the CPU",
+        "Found by the network equivariant on the CPU",
     ):
         assert words in ui.detailsLabel.text
     # Where a moving voxel is now, the fixed scan has the same bone: worked out with the truth, point by point.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,13 +105,46 @@ def test_a_run_and_what_its_card_says(small, bank, tmp_path, capsys):
     assert set(card["validation"]) == {"whole", "cut"}
     # The commands in it are commands, and tell nothing of this machine.
     assert str(tmp_path) not in json.dumps(card)
-    for name, start in (("command", None), ("go_on", "weights.pt")):
-        options = build_parser().parse_args(shlex.split(card[name])[1:])
-        assert (options.network, options.batch, options.learning_rate, options.seed) == ("dnet", 4, 0.01, 3)
-        assert (options.bank, options.start) == ("bank.pt", start)
-        # Weights are gone on with from where the recipe ended: all rotations, the full resolution.
-        easy = (options.posing, options.coarsest, options.coarser, options.coarse)
-        assert easy == ((0.0,) * 4 if start else (None,) * 4)
+    options = build_parser().parse_args(shlex.split(card["command"])[1:])
+    assert vars(training_command._recipe(options)) == card["recipe"]
+    assert (options.network, options.seed, options.bank, options.start) == ("dnet", 3, "bank.pt", None)
+    assert options.output == "one"
+    # Weights are gone on with from where the recipe ended: all rotations, the full resolution, a lower rate.
+    options = build_parser().parse_args(shlex.split(card["go_on"])[1:])
+    easy = {"posing": 0, "coarsest": 0, "coarser": 0, "coarse": 0, "learning_rate": 0.002}
+    assert vars(training_command._recipe(options)) == {**card["recipe"], **easy}
+    assert (options.seed, options.bank, options.start, options.output) == (3, "bank.pt", "weights.pt", "one-on")
+
+
+@pytest.mark.parametrize("network", recipes.NETWORKS)
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_command_tells_all_of_its_recipe(name, network, tmp_path, monkeypatch):
+    """Also where defaults will have changed by then."""
+    if (name, network) == ("paper", "equivariant"):
+        return
+    recipe = replace(recipe_for(name, network), part=4, contrast=0.25)
+    parse = lambda line: build_parser().parse_args(shlex.split(line)[1:])  # noqa: E731
+    options = parse(
+        f"dnet-registration train --network {network} --recipe {name} --scan-spacing 0.01,0.01,0.02 --output x"
+    )
+    monkeypatch.chdir(tmp_path)
+    line = training_command._command(options, recipe, None, Path("."))
+    changed = replace(recipe, optimizer="sgd", learning_rate=0.5, average=0.5, decay="none", bones=3, part=None)
+    monkeypatch.setattr(training_command, "recipe_for", lambda *names: changed)
+    again = parse(line)
+    assert training_command._recipe(again) == recipe
+    assert again.scan_spacing == (0.01, 0.01, 0.02) and again.output == tmp_path.name
+
+
+def test_weights_keep_their_history(small, bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(Small, "name", "dnet")
+    monkeypatch.setattr("DNetRegistrationLib.networks.build", lambda name: Small())
+    first, second, third = tmp_path / "1", tmp_path / "2", tmp_path / "3"
+    assert main(command(bank, first)) == 0
+    assert main(command(bank, second, "--start", str(first / "weights.pt"))) == 0
+    assert main(command(bank, third, "--start", str(second / "weights.pt"))) == 0
+    cards = [json.loads((folder / "weights.json").read_text()) for folder in (first, second, third)]
+    assert cards[2]["start"] == cards[1] and cards[1]["start"] == cards[0] and cards[0]["start"] is None
 
 
 def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, capsys):
@@ -123,9 +158,42 @@ def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, caps
     # Another seed is another network, other pairs and another split.
     assert main(command(bank, tmp_path / "other", "--seed", "1")) == 0
     assert not equal(weights(tmp_path / "other"), weights(tmp_path / "whole"))
-    # More iterations train on.
-    assert main(command(bank, tmp_path / "whole", "--iterations", "8")) == 0
-    assert json.loads((tmp_path / "whole" / "weights.json").read_text())["iterations"] == 8
+
+
+def test_more_iterations_train_on_where_they_shift_no_stages(small, bank, tmp_path, capsys):
+    plain = ("--posing", "0", "--coarsest", "0", "--coarser", "0", "--coarse", "0")
+    assert main(command(bank, tmp_path / "plain", *plain)) == 0
+    assert main(command(bank, tmp_path / "plain", *plain, "--iterations", "8")) == 0
+    assert json.loads((tmp_path / "plain" / "weights.json").read_text())["iterations"] == 8
+    # Stages are shares of all iterations: poses would begin anew, and undo what has been learned of the motion.
+    for folder in ("short", "whole"):
+        assert main(command(bank, tmp_path / folder, *(["--minutes", "0"] if folder == "short" else []))) == 0
+        before = weights(tmp_path / folder)
+        for iterations in ("4", "8"):
+            assert main(command(bank, tmp_path / folder, "--iterations", iterations)) == 2
+            assert f"iterations 6, not {iterations}; give the options" in (said := error(capsys)) and "--start" in said
+        assert equal(weights(tmp_path / folder), before)
+
+
+def test_smaller_parts_where_memory_is_short(small, bank, tmp_path):
+    assert main(command(bank, tmp_path, "--minutes", "0")) == 0
+    assert main(command(bank, tmp_path, "--part", "1")) == 0
+    card = json.loads((tmp_path / "weights.json").read_text())
+    assert (card["iterations"], card["recipe"]["part"]) == (6, 1)
+
+
+def test_weights_that_are_gone_on_with_see_other_pairs(small, bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(Small, "name", "dnet")
+    monkeypatch.setattr("DNetRegistrationLib.networks.build", lambda name: Small())
+    seeds = []
+    pairs = training_command._pairs
+    monkeypatch.setattr(
+        training_command, "_pairs", lambda bank, recipe, seed: seeds.append(seed) or pairs(bank, recipe, seed)
+    )
+    start = [(), ("--start", str(tmp_path / "0" / "weights.pt")), ("--start", str(tmp_path / "1" / "weights.pt"))]
+    for number, more in enumerate(start):
+        assert main(command(bank, tmp_path / f"{number}", *more, "--seed", "5")) == 0
+    assert seeds[0] == 5 and len(set(seeds)) == 3
 
 
 @pytest.mark.parametrize(
@@ -135,7 +203,7 @@ def test_the_same_command_goes_on_to_the_same_result(small, bank, tmp_path, caps
         (["--seed", "1"], "seed 0, not 1"),
         (["--recipe", "paper"], "recipe fast, not paper"),
         (["--learning-rate", "0.5"], "learning-rate 0.002, not 0.5"),
-        (["--part", "1"], "part 2, not 1"),
+        (["--scan-spacing", "0.01,0.01,0.02"], "scan-spacing None, not 0.01,0.01,0.02"),
         (["--network", "sed"], "network dnet, not sed"),
         (["--optimizer", "sgd"], "optimizer muon, not sgd"),
     ],
@@ -168,13 +236,15 @@ def test_start_from_weights(small, bank, tmp_path, monkeypatch, capsys):
         torch.testing.assert_close(value, network.state_dict()[key], atol=1e-6, rtol=0)
     sha256 = load_weights(tmp_path / "start.pt").card["sha256"]
     card = json.loads((tmp_path / "run" / "weights.json").read_text())
-    assert card["start"] == sha256
+    assert card["start"]["sha256"] == sha256
     # What is learned already needs no easy start, unless it is asked for.
-    easy = ("first_angle", "posing", "coarsest", "coarser", "coarse")
-    assert [card["recipe"][name] for name in easy] == [180.0, 0.0, 0.0, 0.0, 0.0]
-    assert main(command(bank, tmp_path / "easy", *more, "--first-angle", "60")) == 0
+    easy = ("first_angle", "widening", "posing", "coarsest", "coarser", "coarse")
+    assert [card["recipe"][name] for name in easy] == [180.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert main(command(bank, tmp_path / "easy", *more, "--first-angle", "60", "--widening", "0.5")) == 0
     recipe = json.loads((tmp_path / "easy" / "weights.json").read_text())["recipe"]
-    assert [recipe[name] for name in easy] == [60.0, 0.0, 0.0, 0.0, 0.0]
+    assert [recipe[name] for name in easy] == [60.0, 0.5, 0.0, 0.0, 0.0, 0.0]
+    with open(tmp_path / "easy" / "log.csv", newline="") as stream:
+        assert [float(line["largest_angle_deg"]) for line in csv.DictReader(stream)] == pytest.approx([100, 180, 180])
     assert main(command(bank, tmp_path / "run")) == 2
     assert "start" in error(capsys)
     assert main(command(bank, tmp_path / "me", *more, network="me")) == 2
@@ -234,7 +304,9 @@ def test_scans_of_the_user(small, bank, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training_command, "bank_of_scans", bank_of_scans)
     scans = str(tmp_path / "mice")
-    assert main(command(bank, tmp_path / "run", "--scans", scans, "--scan-spacing", "0.01")) == 0
+    words = f"train --network dnet --scans {scans} --output {tmp_path / 'run'} --device cpu --scan-spacing 0.01 "
+    words += "--iterations 2 --batch 4 --part 2 --validation-pairs 4"
+    assert main(shlex.split(words)) == 0
     assert calls == [(scans, (0.01,))]
     card = json.loads((tmp_path / "run" / "weights.json").read_text())
     assert card["bank"]["folder"] == "mice" and card["bank"]["bones"] == 5
@@ -263,6 +335,11 @@ def test_the_other_kind_of_network_sees_its_inputs_first(bank, tmp_path, monkeyp
         (["--recipe", "slow"], "slow"),
         (["--iterations", "0"], "--iterations"),
         (["--keep", "1.5"], "--keep"),
+        (["--scans", "mice"], "--bank is of synthetic bones; leave it out, or --scans"),
+        (["--first-angle", "60"], "--first-angle and --widening: give both"),
+        (["--widening", "0.5"], "--first-angle and --widening: give both"),
+        (["--coarse", "0.5"], "--coarse 0.5 is less than --coarser 0.88; give both"),
+        (["--coarsest", "0.95"], "--coarser 0.88 is less than --coarsest 0.95; give both"),
         (["--kinds", "tibia,antler"], "'antler' is unknown; choose from tibia, long, flat, irregular"),
     ],
 )
@@ -295,6 +372,22 @@ def test_a_folder_with_something_else_in_it(small, bank, tmp_path, capsys):
     assert main(command(bank, tmp_path)) == 2
     assert "holds a weights.pt, but no checkpoint" in error(capsys)
     assert (tmp_path / "weights.pt").read_text() == "precious"
+
+
+def test_a_checkpoint_that_does_not_fit(small, bank, tmp_path, capsys):
+    assert main(command(bank, tmp_path, "--minutes", "0")) == 0
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    stored["state"]["network"].popitem()
+    torch.save(stored, tmp_path / "checkpoint.pt")
+    assert main(command(bank, tmp_path)) == 2
+    assert "checkpoint.pt: is of another network or version; give another --output" in error(capsys)
+
+
+def test_a_torch_without_muon_is_told_at_once(small, bank, tmp_path, monkeypatch, capsys):
+    monkeypatch.delattr(torch.optim, "Muon")
+    monkeypatch.setattr(training_command, "load_bank", None)
+    assert main(command(bank, tmp_path / "run")) == 2
+    assert "has no Muon; update to 2.9 or later" in error(capsys)
 
 
 def test_curves_need_matplotlib(small, bank, tmp_path, monkeypatch, capsys):

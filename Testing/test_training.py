@@ -16,7 +16,7 @@ from DNetRegistrationLib.losses import LOSSES, paper_loss, points_loss
 from DNetRegistrationLib.networks import NonLocalLink, build
 from DNetRegistrationLib.training import Trainer
 from DNetRegistrationLib.validation import errors, estimate, validate
-from training_stand_ins import QUICK, Pairs, Small, SmallWithLoss
+from training_stand_ins import QUICK, Pairs, Small, SmallWithConvolutions, SmallWithLoss
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def through_a_file(state):
 @pytest.mark.parametrize(
     "changes", [{}, {"optimizer": "muon"}, {"optimizer": "sgd", "average": 0.0}, {"both_directions": True}]
 )
-@pytest.mark.parametrize("kind", [Small, SmallWithLoss])
+@pytest.mark.parametrize("kind", [Small, SmallWithConvolutions, SmallWithLoss])
 @pytest.mark.parametrize("stop", [1, 7])
 def test_going_on_gives_the_same_bits(kind, changes, stop):
     recipe = replace(QUICK, **changes)
@@ -65,6 +65,18 @@ def test_going_on_gives_the_same_bits(kind, changes, stop):
     assert not same(
         steps(trainer(recipe, kind(), seed=1 if kind is SmallWithLoss else 0, pairs=Pairs(1)), 12).state(), whole
     )
+
+
+def test_muon_takes_the_convolution_between_channels():
+    one = trainer(replace(QUICK, optimizer="muon"), SmallWithConvolutions())
+    weights = one.network.look[2].weight
+    before = weights.detach().clone()
+    one.step()
+    # However small the gradient, and unlike AdamW's, its step is the same in all directions.
+    step = torch.linalg.svdvals((weights - before).flatten(1))
+    assert len(one._optimizer.state_dict()) == 2 and len(one._optimizer.state_dict()[1]["state"]) == 1
+    rate = QUICK.learning_rate_at(0)
+    assert step.tolist() == pytest.approx([rate * 0.2 * 81**0.5] * len(step), rel=0.35)
 
 
 def test_going_on_with_a_real_network_gives_the_same_bits():

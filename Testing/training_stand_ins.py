@@ -78,6 +78,21 @@ class Small(nn.Module):
         return self.regressed(*self.features(fixed, moving))
 
 
+class SmallWithConvolutions(Small):
+    """It looks first; the second of its convolutions, of three channels, is such as Muon takes."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.look = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 1, 3, padding=1))
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.look.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+
+    def features(self, fixed, moving):
+        step = fixed.shape[-1] // 4
+        return [self.look(scan[..., ::step, ::step, ::step]).flatten(1) for scan in (fixed, moving)]
+
+
 class SmallWithLoss(Small):
     """The other kind of network: with a loss and an estimate of its own, and dice of its own too."""
 

@@ -89,11 +89,13 @@ examples:
 
 The folder of --output gets checkpoint.pt, weights.pt with its model card
 weights.json, log.csv, validation.csv and, with --plot, curves.png. The same
-command goes on from the checkpoint, to the same result as without a break;
-more --iterations train on. Ctrl-C writes checkpoint and weights first.
+command goes on from the checkpoint, to the same result as without a break.
+Ctrl-C writes checkpoint and weights first. More --iterations train on, unless
+they are shared out among stages; then give the weights to --start.
 
-A network of the paper begins with bones that are turned little, at a quarter of
-the resolution; with --start it begins with all rotations and whole cubes.
+With the recipe fast, se, sed, snl-sed and dnet learn the pose of each scan, then
+the motion, on cubes that become finer; me begins with small rotations. With
+--start all begin with the motion, any rotation and whole cubes.
 """
 
 _TRAIN_END = """\
@@ -172,9 +174,16 @@ def _add_align(commands) -> Parser:
     )
     how.add_argument("--initial", metavar="IN", help="start from this transform, of the kind of --transform")
     how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
-    how.add_argument("--weights", metavar="W", help="a weights file, or the name of weights that ship")
     how.add_argument(
-        "--hypotheses", choices=("auto", "dnet", "search"), default="auto", help="network, full-range search, or both"
+        "--weights",
+        metavar="W",
+        help="a weights file, or the name of weights that ship: equivariant, dnet (equivariant)",
+    )
+    how.add_argument(
+        "--hypotheses",
+        choices=("auto", "dnet", "search"),
+        default="auto",
+        help="dnet: the network of --weights; search: over all rotations; auto: the one, then the other where it fails (auto)",
     )
     how.add_argument(
         "--refine", choices=("native", "working", "none"), default="native", help="to which resolution (%(default)s)"

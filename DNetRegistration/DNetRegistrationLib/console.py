@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .report import found_by
+
 
 class Progress:
     """Shows a fraction and a message: as a bar on a terminal, else as a line for each stage where that is wanted.
@@ -87,7 +89,7 @@ def summary(alignment, files: Iterable[Path] = ()) -> str:
         ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),
         ("rotation", f"{alignment.rotation_deg:.3f} degrees"),
         ("bone moved by", f"{x:.4f}, {y:.4f}, {z:.4f} mm (its centroid, LPS)"),
-        ("found by", f"{alignment.hypothesis}, on {alignment.device}"),
+        ("found by", f"{found_by(alignment)}, on {alignment.device}"),
         ("time", timing(alignment.seconds)),
         *(("written", str(path)) for path in files),
     ]

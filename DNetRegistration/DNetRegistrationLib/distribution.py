@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+# For one another, as while the first makes bones; torch's own limit may be ten minutes.
+WAIT = timedelta(hours=6)
 
 
 class Processes:
@@ -18,10 +22,11 @@ class Processes:
         rank: of this process, 0 and up; only 0 writes and speaks.
         count: of processes.
         local: rank among those of this machine, which is the number of its GPU.
+        beside: how many run on this machine.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, local: int = 0) -> None:
-        self.rank, self.count, self.local = rank, count, local
+    def __init__(self, rank: int = 0, count: int = 1, local: int = 0, beside: int = 1) -> None:
+        self.rank, self.count, self.local, self.beside = rank, count, local, beside
 
     @property
     def first(self) -> bool:
@@ -68,11 +73,12 @@ def launched(device: str) -> Iterator[Processes]:
         yield Processes()
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if gpu else "gloo")
+    distributed.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:
-        yield Processes(rank, count, local)
+        yield Processes(rank, count, local, beside)
     finally:
         distributed.destroy_process_group()

@@ -15,11 +15,22 @@ from torch import nn
 from .files import ScanError
 
 
+def require_muon() -> None:
+    """Sees that there is one.
+
+    Raises:
+        ScanError: this torch has none.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise ScanError(f"torch {torch.__version__} has no Muon; update to 2.9 or later, or give --optimizer adamw")
+
+
 class MuonWithAdamW:
     """Takes steps as a `torch.optim.Optimizer` does, at one learning rate for both.
 
-    Convolutions of more than one channel and the links' embeddings, as matrices (outputs, inputs * 27), are Muon's,
-    with steps as large as AdamW's (Liu et al., 2025). First and last layers, norms and biases are AdamW's.
+    Convolutions and linear layers of more than one input, as matrices (outputs, inputs * 27), are Muon's, with steps
+    as large as AdamW's (Liu et al., 2025). Convolutions of one channel, the submodules of `others`, norms and biases
+    are AdamW's.
 
     Args:
         network: with its weights to be trained.
@@ -32,8 +43,7 @@ class MuonWithAdamW:
     """
 
     def __init__(self, network: nn.Module, others: tuple[str, ...], learning_rate: float, weight_decay: float) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise ScanError(f"torch {torch.__version__} has no Muon; update to 2.9 or later, or give --optimizer adamw")
+        require_muon()
         self._all = list(network.parameters())
         self._weights, rest = [], []
         for name, weight in network.named_parameters():

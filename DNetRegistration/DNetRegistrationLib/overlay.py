@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from .bone import CorticalBone
 from .files import ScanError
+from .report import found_by
 from .version import __version__
 from .volume import Volume
 
@@ -317,8 +318,8 @@ def _header(figure, alignment, fixed: Volume, moving: Volume) -> None:
         ("expected error", _length(alignment.expected_error_um / 1000)),
         ("Dice", f"{_number(alignment.dice_before, '.2f')} → {_number(alignment.dice, '.2f')}"),
         ("rotation", f"{_number(alignment.rotation_deg, '.2f')}°"),
-        ("displacement", _length(float(np.linalg.norm(alignment.translation_mm)))),
-        ("found by", {"dnet": "D-net", "initial": "given start"}.get(alignment.hypothesis, alignment.hypothesis)),
+        ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
+        ("found by", found_by(alignment)),
     )
     for place, (label, value) in enumerate(facts):
         figure.text(0.046 + 0.16 * place, 0.927, label, size=8.5, color=FAINT, va="center")

@@ -119,7 +119,7 @@ class PairSource:
             number: of the batch, 0 or more.
             count: of pairs.
             max_angle: in place of the source's own, as training widens it.
-            reduction: 1, 2 or 4, so many times as few voxels along each axis of a cube: means, with as much less noise.
+            reduction: 1, 2, 4 or 8, so many times as few voxels along each axis of a cube: means, with less noise.
         """
         drawn = self._drawn(number, count, self.max_angle if max_angle is None else max_angle)
         views = Views(drawn, self._blocks)

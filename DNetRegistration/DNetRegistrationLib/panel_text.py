@@ -31,9 +31,10 @@ def resultText(alignment) -> str:
             angle=number(alignment.rotation_deg, ".2f"), length=f"{(x * x + y * y + z * z) ** 0.5:.3f}"
         ),
         _("Found by {path} on {device}, in {seconds} s").format(
-            path={"dnet": _("the network"), "search": _("the search over all rotations")}.get(
-                alignment.hypothesis, alignment.hypothesis
-            ),
+            path={
+                "dnet": _("the network {name}").format(name=alignment.network),
+                "search": _("the search over all rotations"),
+            }.get(alignment.hypothesis, alignment.hypothesis),
             device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
             seconds=number(alignment.seconds.get("total"), ".1f"),
         ),

@@ -73,11 +73,16 @@ def motion(estimate: Tensor) -> tuple[Tensor, Tensor]:
     return rotation, here - (moving @ there[..., None])[..., 0]
 
 
+def composing_head(hidden: int) -> nn.Sequential:
+    """A head with `hidden` neurons, but from two poses ``(b, 30)`` to the motion; its weights are anything yet."""
+    return nn.Sequential(nn.Linear(2 * NUMBERS, hidden), nn.ReLU(), Regression(hidden))
+
+
 @cache
 def composer(hidden: int, seed: int) -> nn.Sequential:
-    """A head with `hidden` neurons, but from two poses ``(b, 30)`` to the motion; it learns that from random ones."""
+    """A `composing_head` that has learned to work out the motion, from random poses."""
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Sequential(nn.Linear(2 * NUMBERS, hidden), nn.ReLU(), Regression(hidden))
+    head = composing_head(hidden)
     with torch.no_grad():
         for layer in (head[0], head[2]):
             bound = 1 / math.sqrt(layer.in_features)

@@ -26,7 +26,8 @@ class Recipe:
         iterations: steps of the optimizer.
         batch: pairs of one iteration, of all processes together.
         part: pairs that are drawn and go through the network at once; None chooses what fits the device. A batch is
-            made of parts, and the processes of a distributed run share them out: how many there are changes nothing.
+            made of parts, and the processes of a distributed run share them out: with one size of parts, how many
+            processes there are changes nothing.
         optimizer: "sgd" (with momentum 0.9), "adamw", or "muon" (see `muon`; torch 2.9 or later).
         learning_rate: the largest.
         warmup: share of the iterations over which the learning rate rises linearly from zero, in either stage.
@@ -50,8 +51,8 @@ class Recipe:
         linked_voxels: of the partner, that a non-local link looks at in training; 0 for all, see
             `networks.NonLocalLink.sampled`.
         coarsest: share of the iterations, the first ones, on cubes of an eighth of the resolution;
-        coarser: share of the first that are on cubes of that or of a quarter,
-        coarse: and of those that are not on whole ones; `SIAMESE` networks only.
+        coarser: share of the first that are on cubes of that or of a quarter, not less than `coarsest`,
+        coarse: and of those that are not on whole ones, not less than `coarser`; `SIAMESE` networks only.
         placement: cubes on the "bone", as `align` places them, or on the image's "center", as the paper does.
         cut_share: share of the pairs whose fields of view are cut,
         keep: on one side, down to a fraction U(keep, 1) of their bone, as in `synthesis.make_pair`.
@@ -93,6 +94,11 @@ class Recipe:
     def posing_iterations(self) -> int:
         return round(self.posing * self.iterations)
 
+    @property
+    def in_stages(self) -> bool:
+        """Whether iterations differ in more than their learning rate, by their share of all."""
+        return bool(self.posing or self.widening or max(self.coarsest, self.coarser, self.coarse))
+
     def learning_rate_at(self, iteration: int) -> float:
         """Of the step from `iteration`, 0 and up, to the next."""
         posing = iteration < self.posing_iterations
@@ -117,10 +123,22 @@ class Recipe:
             return 4
         return 2 if iteration < self.coarse * self.iterations else 1
 
+    def reductions_from(self, iteration: int) -> dict[int, int]:
+        """How many iterations, from this one on, are at each reduction."""
+        found = {}
+        for reduction, end in zip((8, 4, 2, 1), (*self._changes, self.iterations), strict=True):
+            found[reduction] = max(0, end - iteration)
+            iteration = max(iteration, end)
+        return found
+
     def stage_at(self, iteration: int) -> int:
         """The iteration at which that stage began which this one is of: another resolution, or the motion."""
-        changes = (math.ceil(share * self.iterations) for share in (self.coarsest, self.coarser, self.coarse))
-        return max(began for began in (0, self.posing_iterations, *changes) if began <= iteration)
+        return max(began for began in (0, self.posing_iterations, *self._changes) if began <= iteration)
+
+    @property
+    def _changes(self) -> tuple[int, ...]:
+        """The first iterations that are no longer at an eighth, at a quarter, at half of the resolution."""
+        return tuple(math.ceil(share * self.iterations) for share in (self.coarsest, self.coarser, self.coarse))
 
     def largest_angle_at(self, iteration: int) -> float:
         """The largest rotation between the two of a pair, in radians; pi is all rotations."""

@@ -68,6 +68,12 @@ class ReportedAlignment:
         return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
 
 
+def found_by(alignment) -> str:
+    """Where an alignment came from, in words."""
+    words = {"dnet": f"network ({alignment.network})", "initial": "given start"}
+    return words.get(alignment.hypothesis, alignment.hypothesis)
+
+
 def read_report(path: str | Path) -> ReportedAlignment:
     """The alignment of a report that `write_report` wrote.
 

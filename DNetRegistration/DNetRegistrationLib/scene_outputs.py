@@ -17,6 +17,7 @@ from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .files import ScanError, condensed
+from .report import found_by
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
 from .segmentation import SEGMENTS
 
@@ -222,7 +223,7 @@ def write_table(node, alignment) -> None:
         ("Rotation", _number(alignment.rotation_deg, 3), "degrees"),
         # The alignment maps fixed to moving points in LPS; the table tells where the moving bone was, in RAS.
         *((f"Moving bone was off, {axis}", _number(v, 4), "mm") for axis, v in zip("RAS", (-x, -y, z), strict=True)),
-        ("Found by", alignment.hypothesis, ""),
+        ("Found by", found_by(alignment), ""),
         ("Network", alignment.network or "none", ""),
         ("Device", alignment.device, ""),
         ("Bone threshold, fixed", _number(alignment.fixed_threshold, 1), "grey values"),

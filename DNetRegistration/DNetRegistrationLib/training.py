@@ -2,7 +2,8 @@
 
 Nothing here depends on the clock or on what was drawn before: pairs, learning rate and range of rotations follow from
 the number of the iteration. So a run that was interrupted and resumed ends with the bits of one that was not (on a
-processor; GPUs add up in an order of their own), and one process with those of several, to rounding.
+processor; GPUs add up in an order of their own), and one process with those of several, to rounding (with Muon to that
+of its matrices, which are in bfloat16).
 """
 
 from __future__ import annotations
@@ -87,9 +88,8 @@ class Trainer:
         for link in network.modules():
             if isinstance(link, NonLocalLink):
                 link.sampled = recipe.linked_voxels
-        if recipe.posing:
-            composer = poses.composer(network.head[0].out_features, seed) if self.processes.first else None
-            self._composer = self.processes.from_first(composer)
+        self._composer: nn.Sequential | None = None
+        if recipe.posing_iterations:
             network.readout = poses.Readout(network, seed).to(device)
         self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if recipe.average else None
         self._optimizer = _optimizer(network, recipe)
@@ -106,9 +106,10 @@ class Trainer:
     def trained(self) -> nn.Module:
         """The network to validate and to save, with averaged weights where the recipe averages."""
         network = self.network if self._averaged is None else self._averaged
-        return (
-            poses.without_readout(network, self._composer if self.posing else None) if self.recipe.posing else network
-        )
+        if not self.recipe.posing_iterations:
+            return network
+        self.learn_to_compose()
+        return poses.without_readout(network, self._composer if self.posing else None)
 
     @property
     def posing(self) -> bool:
@@ -120,6 +121,21 @@ class Trainer:
         """By how much the cubes of the next iteration are smaller."""
         return self.recipe.reduction_at(self.iteration)
 
+    @property
+    def must_compose(self) -> bool:
+        """Whether `learn_to_compose` has something to do."""
+        return self.posing and self._composer is None
+
+    def learn_to_compose(self) -> None:
+        """What comes before poses are learned, and takes a minute: a head to work out the motion from two of them.
+
+        By itself `step` does so where it must. Of several processes all do so at once, and get the first one's.
+        """
+        if self.must_compose:
+            hidden = self.network.head[0].out_features
+            composer = poses.composer(hidden, self.seed) if self.processes.first else None
+            self._composer = self.processes.from_first(composer)
+
     def step(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Makes one iteration; or none of it, when before one of its parts this process, or another, said `stop`.
 
@@ -129,6 +145,7 @@ class Trainer:
         Raises:
             ScanError: too many iterations in a row gave no finite gradient.
         """
+        self.learn_to_compose()
         self.network.train()
         self._optimizer.zero_grad()
         told: dict[str, Tensor] = {}
@@ -180,7 +197,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if hasattr(self.network, "loss"):
                 return self.network.loss(batch)
-            if self.recipe.posing:
+            if self.recipe.posing_iterations:
                 return self._loss_with_poses(batch)
             if self.recipe.both_directions:
                 there, back = self.network.both_directions(batch.fixed, batch.moving)
@@ -228,16 +245,24 @@ class Trainer:
             "network": self.network.state_dict(),
             "averaged": None if self._averaged is None else self._averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "composer": self._composer.state_dict() if self.posing and self._composer is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state` gave, of a trainer of the same network and recipe."""
+        """Goes back to what `state` gave, of a trainer of the same network and recipe.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is of another one.
+        """
         self.iteration, self.skipped, self._failures = (state[key] for key in ("iteration", "skipped", "failures"))
         self._sums, self._summed = Counter(state["sums"]), state["summed"]
         self.network.load_state_dict(state["network"])
         if self._averaged is not None:
             self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if state["composer"] is not None:
+            self._composer = poses.composing_head(self.network.head[0].out_features).requires_grad_(False)
+            self._composer.load_state_dict(state["composer"])
         self._ahead = None
 
     def _begin_with_motion(self) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .curves import draw_curves
 from .devices import describe, keep_freed_memory, room_for_pairs, training_device
 from .distribution import Processes, launched
 from .files import ScanError, make_folder, staged
+from .muon import require_muon
 from .networks import build
 from .pairs import PairSource
 from .recipes import SIAMESE, Recipe, recipe_for
@@ -46,8 +48,10 @@ OVERRIDES = (
 )  # fmt: skip
 _WHOLE = "sees whole cubes alone"
 _SIAMESE_ALONE = {"posing": "has no pose of each scan", "coarsest": _WHOLE, "coarser": _WHOLE, "coarse": _WHOLE}
-# Those that do not decide what a run computes, or are known only when it has begun.
-_FREE = ("iterations", "part")
+# Easy starts of a recipe, which weights that were trained once need no more.
+EASY = {"first_angle": 180.0, "widening": 0.0, "posing": 0.0, "coarsest": 0.0, "coarser": 0.0, "coarse": 0.0}
+# Of the first learning rate, what weights that have been trained are gone on with.
+GOING_ON = 0.2
 
 
 def run_train(options: Namespace) -> int:
@@ -55,6 +59,8 @@ def run_train(options: Namespace) -> int:
     if options.plot and find_spec("matplotlib") is None:
         raise ScanError('--plot needs matplotlib; install it: pip install "dnet-registration[pictures]"')
     recipe = _recipe(options)
+    if recipe.optimizer == "muon":
+        require_muon()
     with launched(options.device) as processes:
         device = training_device(options.device, processes.local)
         # All parts of a batch have one shape: the fastest kernels are worth looking for.
@@ -62,11 +68,11 @@ def run_train(options: Namespace) -> int:
         if device.type == "cpu":
             keep_freed_memory()
         folder = make_folder(options.output, parents=True)
-        network, start = _network(options, processes)
+        network, start = _network(options)
         count = sum(p.numel() for p in network.parameters())
         settings = _settings(options, recipe, start)
-        checkpoint = _checkpoint(folder, settings, options.part, processes)
-        if checkpoint is not None:
+        checkpoint = _checkpoint(folder, settings, processes)
+        if checkpoint is not None and options.part is None:
             recipe = replace(recipe, part=checkpoint.part)
         try:
             recipe = recipe.in_parts(processes.count, room_for_pairs(device))
@@ -81,12 +87,10 @@ def run_train(options: Namespace) -> int:
             "seed": options.seed,
             "bank": settings["bank"],
             "start": start,
-            "command": _command(options),
-            "go_on": _command(options, start=WEIGHTS, output=f"{folder.name}-on", **_learned(recipe)),
+            "command": _command(options, recipe, options.start, folder),
+            "go_on": _command(options, _gone_on(recipe), WEIGHTS, folder.with_name(f"{folder.name}-on")),
         }
-        pairs = _pairs(training, recipe, options.seed)
-        if recipe.posing and processes.first:
-            say("a head learns to work out the motion from two poses, for a minute or two")
+        pairs = _pairs(training, recipe, _seed_of_pairs(options.seed, start))
         if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
             network.to(device).fit_descriptors(pairs.draw(0, FITTED))
         run = Run(
@@ -136,18 +140,31 @@ def _recipe(options: Namespace) -> Recipe:
     except ValueError as error:
         raise UsageError(f"{error}; see {NAME} train --help") from error
     if options.start is not None:
-        recipe = replace(recipe, **_learned(recipe))
+        recipe = replace(recipe, **EASY)
     given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     if recipe.loss == "own" and "loss" in given:
         raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
     for name, cannot in _SIAMESE_ALONE.items():
         if given.get(name) and options.network not in SIAMESE:
             raise UsageError(f"--{name}: the network {options.network!r} {cannot}; leave it out")
-    return replace(recipe, **given)
+    if options.scans is not None:
+        for name in ("bank", "bones", "kinds"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name} is of synthetic bones; leave it out, or --scans")
+    recipe = replace(recipe, **given)
+    if (recipe.first_angle < EASY["first_angle"]) != (recipe.widening > 0):
+        raise UsageError("--first-angle and --widening: give both, from which angle and for how long rotations widen")
+    for lower, upper in (("coarsest", "coarser"), ("coarser", "coarse")):
+        if getattr(recipe, lower) > getattr(recipe, upper):
+            raise UsageError(
+                f"--{upper} {getattr(recipe, upper):g} is less than --{lower} {getattr(recipe, lower):g}; give both, "
+                "the finer cubes up to the later share"
+            )
+    return recipe
 
 
-def _network(options: Namespace, processes: Processes) -> tuple[nn.Module, str | None]:
-    """The network as it begins, the same in all processes, and the SHA-256 of the weights it begins with."""
+def _network(options: Namespace) -> tuple[nn.Module, dict[str, Any] | None]:
+    """The network as it begins, the same in all processes, and the card of the weights that it begins with."""
     torch.manual_seed(options.seed)
     network = build(options.network)
     if options.start is None:
@@ -158,18 +175,28 @@ def _network(options: Namespace, processes: Processes) -> tuple[nn.Module, str |
             f"--start {options.start}: has weights of {loaded.network.name!r}, not of {options.network!r}; "
             f"give others, or --network {loaded.network.name}"
         )
-    return loaded.network, loaded.card["sha256"]
+    return loaded.network, loaded.card
 
 
-def _settings(options: Namespace, recipe: Recipe, start: str | None) -> dict[str, Any]:
+def _settings(options: Namespace, recipe: Recipe, start: dict[str, Any] | None) -> dict[str, Any]:
     """What must be the same for a run to be gone on with, by the names of the options."""
-    decided = {name: value for name, value in asdict(recipe).items() if name not in _FREE}
-    scans = Path(options.scans).name if options.scans else None
-    asked = {"network": options.network, "recipe": decided.pop("name"), "seed": options.seed}
-    return {**asked, "start": start, "scans": scans, **decided}
+    decided = asdict(recipe)
+    # Parts may have to become smaller, for want of memory. More iterations train on, unless they shift stages.
+    del decided["part"]
+    if not recipe.in_stages:
+        del decided["iterations"]
+    return {
+        "network": options.network,
+        "recipe": decided.pop("name"),
+        "seed": options.seed,
+        "start": start and start["sha256"],
+        "scans": options.scans and Path(options.scans).name,
+        "scan_spacing": _triple(options.scan_spacing),
+        **decided,
+    }
 
 
-def _checkpoint(folder: Path, settings: dict, part: int | None, processes: Processes) -> Checkpoint | None:
+def _checkpoint(folder: Path, settings: dict, processes: Processes) -> Checkpoint | None:
     # Other machines need not see the first one's disk.
     stored = processes.from_first(checkpoints.content(folder) if processes.first else None)
     if stored is None:
@@ -179,7 +206,6 @@ def _checkpoint(folder: Path, settings: dict, part: int | None, processes: Proce
         return None
     checkpoint = checkpoints.parse(stored, folder)
     _require_same(checkpoint.settings, settings, folder)
-    _require_same({"part": checkpoint.part}, {} if part is None else {"part": part}, folder)
     return checkpoint
 
 
@@ -189,7 +215,7 @@ def _require_same(stored: dict[str, Any], given: dict[str, Any], folder: Path) -
             option = name.replace("_", "-")
             raise ScanError(
                 f"{folder}: its checkpoint is of a run with {option} {stored.get(name)}, not {value}; "
-                "give the options of that run to go on with it, or another --output"
+                "give the options of that run to go on with it, or another --output, with its weights to --start"
             )
 
 
@@ -205,7 +231,7 @@ def _bank(options: Namespace, recipe: Recipe, device: torch.device, processes: P
             options.seed,
             device=device,
             kinds=kinds,
-            processes=options.jobs,
+            processes=max(1, options.jobs // processes.beside),
             progress=progress,
         )
         if options.bank is None:
@@ -234,6 +260,11 @@ def _description(bank: Bank) -> dict[str, Any]:
         made["folder"] = Path(made["folder"]).name
     digest = hashlib.sha256("\n".join(bank.names).encode("utf-8", "surrogateescape")).hexdigest()
     return {**made, "bones": len(bank), "spacing_mm": bank.spacing, "names_sha256": digest}
+
+
+def _seed_of_pairs(seed: int, start: dict[str, Any] | None) -> int:
+    """Of the run's seed; weights that are gone on with see other pairs than those that made them."""
+    return seed if start is None else int(start["sha256"][:12], 16) ^ seed
 
 
 def _pairs(bank: Bank, recipe: Recipe, seed: int) -> PairSource:
@@ -267,19 +298,28 @@ def _enough_memory(part: int) -> Iterator[None]:
         raise ScanError(f"not enough memory for {part} pairs at once; give a smaller --part") from error
 
 
-def _learned(recipe: Recipe) -> dict[str, float]:
-    """What weights that were trained once need no more of a recipe: an easy start."""
-    easy = {"first_angle": 180.0, "posing": 0.0, "coarsest": 0.0, "coarser": 0.0, "coarse": 0.0}
-    return {name: value for name, value in easy.items() if getattr(recipe, name) != value}
+def _gone_on(recipe: Recipe) -> Recipe:
+    """The same for weights that were trained by it."""
+    rate = recipe.learning_rate * (1.0 if recipe.decay == "none" else GOING_ON)
+    return replace(recipe, **EASY, learning_rate=float(f"{rate:.3g}"))
 
 
-def _command(options: Namespace, **changes: Any) -> str:
-    """The command line that gives these options; of paths the last part, since a model card travels."""
-    paths = ("scans", "bank", "start")
-    words = [NAME, "train"]
-    for name in ("network", "recipe", *OVERRIDES, "seed", "scans", "bank", "start", "output"):
-        value = changes.get(name, getattr(options, name))
-        if value is not None:
-            text = Path(value).name if name in (*paths, "output") else f"{value}"
-            words += [f"--{name.replace('_', '-')}", text]
-    return shlex.join(words)
+def _triple(spacing: tuple[float, ...] | None) -> str | None:
+    return spacing and ",".join(f"{length}" for length in spacing)
+
+
+def _command(options: Namespace, recipe: Recipe, start: str | None, output: Path) -> str:
+    """The command line of a run, with all of its recipe, since defaults change; of paths the last part, since a model
+    card travels.
+    """
+    given = {"network": options.network, "recipe": recipe.name}
+    given |= {name: getattr(recipe, name) for name in OVERRIDES}
+    if recipe.loss == "own":
+        del given["loss"]
+    if options.scans is not None:
+        del given["kinds"], given["bones"]
+    given |= {"seed": options.seed, "scan_spacing": _triple(options.scan_spacing)}
+    for name, path in (("scans", options.scans), ("bank", options.bank), ("start", start), ("output", output)):
+        given[name] = path and Path(path).resolve().name
+    words = ((f"--{name.replace('_', '-')}", f"{value}") for name, value in given.items() if value is not None)
+    return shlex.join((NAME, "train", *chain.from_iterable(words)))

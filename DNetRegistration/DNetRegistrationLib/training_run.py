@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from . import checkpoints
 from .checkpoints import Checkpoint
 from .console import say
 from .devices import describe
+from .files import ScanError
 from .interruption import deferred
 from .pairs import PairSource
 from .tables import Table
@@ -76,7 +78,12 @@ class Run:
         self.validation, self.folder, self.settings, self.pace = validation, folder, settings, pace
         self.card, self.half = card or {}, half
         if checkpoint is not None:
-            trainer.restore(checkpoint.state)
+            try:
+                trainer.restore(checkpoint.state)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise ScanError(
+                    f"{folder / checkpoints.NAME}: is of another network or version; give another --output"
+                ) from error
         self._spent = 0.0 if checkpoint is None else checkpoint.seconds  # before this process
         self._began = self._written = time.monotonic()
         first = self.processes.first
@@ -98,14 +105,19 @@ class Run:
         """
         trainer, stopped = self.trainer, False
         with deferred() as interrupted:
+            if trainer.must_compose:
+                self._say("a head learns to work out the motion from two poses, for a minute or two")
+                trainer.learn_to_compose()
+            self._count()
             if self._fresh:
                 self._checkpoint()  # from now on the folder is this run's
-            self._limit()
             self._began = self._written = self._window = self._shown = time.monotonic()
             self._window_iteration = trainer.iteration
+            self._measured = None
             while trainer.iteration < self.recipe.iterations and not stopped:
                 if trainer.reduction != self._measured:
-                    self._limit()
+                    with self._aside():
+                        self._limit()
                 if self._validation_is_due() and not self._validate(interrupted):
                     break
                 stopped = trainer.step(lambda: interrupted() or self._time_is_up())
@@ -129,17 +141,33 @@ class Run:
     def _validation_is_due(self) -> bool:
         return self.trainer.iteration > 0 and self.trainer.iteration % self.pace.validate_every == 0
 
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is done inside is no part of the speed of training."""
+        began = time.monotonic()
+        yield
+        wait_for(self.trainer.device)
+        self._window += time.monotonic() - began
+
+    def _count(self) -> None:
+        """Counts the operations that a pair needs, forward and backward, at each reduction that is still to come."""
+        trainer = self.trainer
+        self._operations: dict[int, int] = {}
+        for reduction, iterations in self.recipe.reductions_from(trainer.iteration).items():
+            if iterations:
+                pair = trainer.pairs.draw(0, 1, max_angle=math.pi, reduction=reduction)
+                self._operations[reduction] = operations(lambda pair=pair: trainer.loss(pair)[0])
+
     def _limit(self) -> None:
-        """Measures what the device can do and counts what a pair needs."""
+        """Measures what the device can do, and says it beside what a pair needs."""
         trainer = self.trainer
         self._measured = trainer.reduction
-        pair = trainer.pairs.draw(0, 1, max_angle=math.pi, reduction=trainer.reduction)
-        self._operations = operations(lambda: trainer.loss(pair)[0])
         self._peak = peak(trainer.device, trainer.dtype)
         coarse = f" at 1/{trainer.reduction} of the resolution" if trainer.reduction > 1 else ""
+        dtype = str(trainer.dtype).removeprefix("torch.")
         self._say(
-            f"a pair{coarse} takes {self._operations / 1e9:.3g} GFLOP, forward and backward; in a plain product of "
-            f"matrices the device does {self._peak / 1e9:,.0f} GFLOP/s ({str(trainer.dtype).removeprefix('torch.')})"
+            f"a pair{coarse} takes {self._operations[self._measured] / 1e9:.3g} GFLOP, forward and backward; "
+            f"in a plain product of matrices the device does {self._peak / 1e9:,.0f} GFLOP/s ({dtype})"
         )
 
     def _add_line(self) -> None:
@@ -151,7 +179,7 @@ class Run:
         if not figures or not iterations:
             return
         speed = iterations * recipe.batch / seconds
-        share = speed / self.processes.count * self._operations / self._peak
+        share = speed / self.processes.count * self._operations[self._measured] / self._peak
         line = {
             "iteration": trainer.iteration,
             "pairs": trainer.iteration * recipe.batch,
@@ -168,7 +196,10 @@ class Run:
         if now - self._shown < LINE_SECONDS:
             return
         self._shown = now
-        left = (recipe.iterations - trainer.iteration) * seconds / iterations
+        # Those on larger cubes will take as much longer as they have more to compute.
+        ahead = recipe.reductions_from(trainer.iteration)
+        work = sum(count * self._operations[reduction] for reduction, count in ahead.items() if count)
+        left = work / self._operations[self._measured] * seconds / iterations
         if self.pace.minutes is not None:
             left = min(left, 60 * self.pace.minutes - (now - self._began))
         said = {"loss": "loss {:.4g}", "re_deg": "RE {:.2f} deg", "te_um": "TE {:.0f} um"}
@@ -188,25 +219,23 @@ class Run:
         if any(line["iteration"] == trainer.iteration for line in self.validations.lines):
             return True
         found: dict[str, Figures] = {}
-        for kind, source in self.validation.items():
-            figures = validate(
-                trainer.trained,
-                source,
-                self.pace.validation_pairs,
-                self.recipe.part,
-                trainer.dtype,
-                self.processes,
-                interrupted,
-            )
-            if figures is None:
-                return False
-            found[kind] = figures
+        with self._aside():
+            for kind, source in self.validation.items():
+                figures = validate(
+                    trainer.trained,
+                    source,
+                    self.pace.validation_pairs,
+                    self.recipe.part,
+                    trainer.dtype,
+                    self.processes,
+                    interrupted,
+                )
+                if figures is None:
+                    return False
+                found[kind] = figures
         for kind, figures in found.items():
             self.validations.add({"iteration": trainer.iteration, "views": kind, **asdict(figures)})
             self._say(f"{trainer.iteration}/{self.recipe.iterations}: validation, {kind} views: {figures}")
-        # Validation is no part of the speed of training.
-        wait_for(trainer.device)
-        self._window, self._window_iteration = time.monotonic(), trainer.iteration
         return True
 
     def _checkpoint(self) -> None:
