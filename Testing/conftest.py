@@ -43,7 +43,7 @@ def shared_data() -> Path:
     """The folder of real scans beside the checkout; tests that need it are skipped where it is absent."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"the real scans are not here ({folder}); see the README on where they come from")
+        pytest.skip(f"the real scans are not here ({folder}); see Testing/results/README.md on where they come from")
     return folder
 
 

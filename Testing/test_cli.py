@@ -50,6 +50,7 @@ class Result:
     dice_before: float = 0.111
     dice: float = 0.909
     hypothesis: str = "search"
+    network: str | None = "equivariant"
     rotation_deg: float = 12.3456
     translation_mm: tuple = (0.1, -0.25, 1.5)
     seconds: dict = field(default_factory=lambda: {"preprocess": 0.25, "dnet": 0.0, "search": 0.5, "total": 0.8})
@@ -194,6 +195,13 @@ def test_summary():
         "time              0.80 s (preprocess 0.25, search 0.50)",
         "written           a.tfm",
     ]
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "words"), [("dnet", "network (equivariant), on cpu"), ("initial", "given start, on cpu")]
+)
+def test_summary_says_what_found_it(hypothesis, words):
+    assert f"found by          {words}" in console.summary(Result(hypothesis=hypothesis), []).splitlines()
 
 
 def test_nothing_saved_is_said(two, aligned_with, capsys):

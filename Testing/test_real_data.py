@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from DNetRegistrationLib import rigid
 from DNetRegistrationLib.alignment import align
 from DNetRegistrationLib.volume import Volume
+
+ANKLE = "visible-human-ankles/VHF_ankles_1mm.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,27 @@ def check(first: Turned, second: Turned) -> None:
     assert alignment.dice > 0.8
 
 
+def distal_tibia_and_talus(ankles: Path) -> sitk.Image:
+    """A box around those of one side."""
+    return sitk.ReadImage(str(ankles))[102:162, 135:205, 85:150]
+
+
+def twice(ankle: sitk.Image, first: int, second: int) -> tuple[Turned, Turned]:
+    """Two such views of an ankle, of these seeds, on unequal grids."""
+    return (
+        see_again(ankle, 1.3, 80, noise=15, empty=-1000, seed=first),
+        see_again(ankle, 1.45, 72, noise=15, empty=-1000, seed=second),
+    )
+
+
 @pytest.fixture
 def ankle(ankles):
-    """A box around the distal tibia and the talus of one side."""
-    return sitk.ReadImage(str(ankles))[102:162, 135:205, 85:150]
+    return distal_tibia_and_talus(ankles)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_distal_tibia_and_talus_in_their_box(ankle, seed):
-    check(
-        see_again(ankle, 1.3, 80, noise=15, empty=-1000, seed=100 + seed),
-        see_again(ankle, 1.45, 72, noise=15, empty=-1000, seed=200 + seed),
-    )
+    check(*twice(ankle, 100 + seed, 200 + seed))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,8 +104,7 @@ def test_the_other_ankle_is_refused(ankle, ankles):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_network_alone_on_a_real_ankle(ankle, seed):
     """Unlike anything it has learned on; neither refined nor searched."""
-    first = see_again(ankle, 1.3, 80, noise=15, empty=-1000, seed=500 + seed)
-    second = see_again(ankle, 1.45, 72, noise=15, empty=-1000, seed=600 + seed)
+    first, second = twice(ankle, 500 + seed, 600 + seed)
     alignment = align(first.image, second.image, hypotheses="dnet", refine="none")
     truth = second.pose @ np.linalg.inv(first.pose)
     turned = rigid.geodesic_angle(torch.from_numpy(truth[:3, :3]), torch.from_numpy(alignment.matrix[:3, :3]))

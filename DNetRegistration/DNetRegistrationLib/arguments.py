@@ -93,9 +93,9 @@ command goes on from the checkpoint, to the same result as without a break.
 Ctrl-C writes checkpoint and weights first. More --iterations train on, unless
 they are shared out among stages; then give the weights to --start.
 
-With the recipe fast, se, sed, snl-sed and dnet learn the pose of each scan, then
-the motion, on cubes that become finer; me begins with small rotations. With
---start all begin with the motion, any rotation and whole cubes.
+With the recipe fast, se, sed, snl-sed and dnet learn the pose of each scan and
+then the motion, on cubes that become finer; me begins with small rotations.
+With --start all begin with the motion, any rotation and whole cubes.
 """
 
 _TRAIN_END = """\
@@ -183,7 +183,7 @@ def _add_align(commands) -> Parser:
         "--hypotheses",
         choices=("auto", "dnet", "search"),
         default="auto",
-        help="dnet: the network of --weights; search: over all rotations; auto: the one, then the other where it fails (auto)",
+        help="dnet: the network; search: over all rotations; auto: the one, then, where it fails, the other (auto)",
     )
     how.add_argument(
         "--refine", choices=("native", "working", "none"), default="native", help="to which resolution (%(default)s)"
