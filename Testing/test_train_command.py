@@ -338,8 +338,8 @@ def test_the_other_kind_of_network_sees_its_inputs_first(bank, tmp_path, monkeyp
         (["--scans", "mice"], "--bank is of synthetic bones; leave it out, or --scans"),
         (["--first-angle", "60"], "--first-angle and --widening: give both"),
         (["--widening", "0.5"], "--first-angle and --widening: give both"),
-        (["--coarse", "0.5"], "--coarse 0.5 is less than --coarser 0.88; give both"),
-        (["--coarsest", "0.95"], "--coarser 0.88 is less than --coarsest 0.95; give both"),
+        (["--coarse", "0.5"], "--coarse 0.5 is less than --coarser 0.64; give both"),
+        (["--coarsest", "0.95"], "--coarser 0.64 is less than --coarsest 0.95; give both"),
         (["--kinds", "tibia,antler"], "'antler' is unknown; choose from tibia, long, flat, irregular"),
     ],
 )
