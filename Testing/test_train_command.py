@@ -144,6 +144,8 @@ def test_weights_keep_their_history(small, bank, tmp_path, monkeypatch):
     assert main(command(bank, second, "--start", str(first / "weights.pt"))) == 0
     assert main(command(bank, third, "--start", str(second / "weights.pt"))) == 0
     cards = [json.loads((folder / "weights.json").read_text()) for folder in (first, second, third)]
+    rates = [shlex.split(card["go_on"])[shlex.split(card["go_on"]).index("--learning-rate") + 1] for card in cards]
+    assert rates == ["0.0004", "0.002", "0.002"]  # a fifth of the recipe's, once
     assert cards[2]["start"] == cards[1] and cards[1]["start"] == cards[0] and cards[0]["start"] is None
 
 

@@ -88,7 +88,7 @@ def run_train(options: Namespace) -> int:
             "bank": settings["bank"],
             "start": start,
             "command": _command(options, recipe, options.start, folder),
-            "go_on": _command(options, _gone_on(recipe), WEIGHTS, folder.with_name(f"{folder.name}-on")),
+            "go_on": _command(options, _gone_on(recipe, start), WEIGHTS, folder.with_name(f"{folder.name}-on")),
         }
         pairs = _pairs(training, recipe, _seed_of_pairs(options.seed, start))
         if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
@@ -298,9 +298,9 @@ def _enough_memory(part: int) -> Iterator[None]:
         raise ScanError(f"not enough memory for {part} pairs at once; give a smaller --part") from error
 
 
-def _gone_on(recipe: Recipe) -> Recipe:
-    """The same for weights that were trained by it."""
-    rate = recipe.learning_rate * (1.0 if recipe.decay == "none" else GOING_ON)
+def _gone_on(recipe: Recipe, start: dict[str, Any] | None) -> Recipe:
+    """The same for weights that were trained by it, which were gone on with already where they had a `start`."""
+    rate = recipe.learning_rate * (GOING_ON if start is None and recipe.decay != "none" else 1.0)
     return replace(recipe, **EASY, learning_rate=float(f"{rate:.3g}"))
 
 
