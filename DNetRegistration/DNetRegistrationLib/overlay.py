@@ -313,13 +313,15 @@ def _header(figure, alignment, fixed: Volume, moving: Volume) -> None:
         linespacing=1.25,
         **plain,
     )
+    by_network = alignment.hypothesis == "dnet"
     facts = (
         ("confidence", f"{_number(100 * alignment.confidence, '.0f')} %"),
         ("expected error", _length(alignment.expected_error_um / 1000)),
         ("Dice", f"{_number(alignment.dice_before, '.2f')} → {_number(alignment.dice, '.2f')}"),
         ("rotation", f"{_number(alignment.rotation_deg, '.2f')}°"),
         ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
-        ("found by", found_by(alignment)),
+        # There is room for a word.
+        ("found by network", alignment.network) if by_network else ("found by", found_by(alignment)),
     )
     for place, (label, value) in enumerate(facts):
         figure.text(0.046 + 0.16 * place, 0.927, label, size=8.5, color=FAINT, va="center")
