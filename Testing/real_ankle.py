@@ -16,10 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "DNetRegistration")]
 
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from DNetRegistrationLib import rigid  # noqa: E402
 from DNetRegistrationLib.alignment import align  # noqa: E402
-from test_real_data import ANKLE, distal_tibia_and_talus, error_in_working_voxels, twice  # noqa: E402
+from test_real_data import (  # noqa: E402
+    ANKLE,
+    distal_tibia_and_talus,
+    error_in_working_voxels,
+    rotation_error,
+    twice,
+)
 
 
 def main() -> None:
@@ -34,9 +38,7 @@ def main() -> None:
     for turn in range(options.turns):
         first, second = twice(ankle, 500 + turn, 1600 + turn)
         found = align(first.image, second.image, hypotheses="dnet", refine="none", weights=options.weights)
-        truth = second.pose @ np.linalg.inv(first.pose)
-        true, turned = (torch.from_numpy(matrix[:3, :3]) for matrix in (truth, found.matrix))
-        angles.append(float(torch.rad2deg(rigid.geodesic_angle(true, turned))))
+        angles.append(rotation_error(first, second, found))
         alone.append(error_in_working_voxels(first, second, found))
         if not options.network_alone:
             found = align(first.image, second.image, weights=options.weights)

@@ -117,11 +117,7 @@ class Recipe:
 
     def reduction_at(self, iteration: int) -> int:
         """By how much the cubes of this iteration are smaller: 8, 4, 2 or 1."""
-        if iteration < self.coarsest * self.iterations:
-            return 8
-        if iteration < self.coarser * self.iterations:
-            return 4
-        return 2 if iteration < self.coarse * self.iterations else 1
+        return next((r for r, end in zip((8, 4, 2), self._changes, strict=True) if iteration < end), 1)
 
     def reductions_from(self, iteration: int) -> dict[int, int]:
         """How many iterations, from this one on, are at each reduction."""
