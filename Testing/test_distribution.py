@@ -20,7 +20,7 @@ from training_stand_ins import QUICK, Pairs, SmallWithConvolutions
 
 # Three iterations of four parts each, then a validation; what came of it, from every process.
 TOGETHER = """
-    import json, sys, torch
+    import json, sys, torch, weakref
     from dataclasses import asdict, replace
     from DNetRegistrationLib.distribution import launched
     from DNetRegistrationLib.training import Trainer
@@ -29,6 +29,7 @@ TOGETHER = """
     from training_stand_ins import QUICK, Pairs, SmallWithConvolutions
     poses._STEPS = 30
     with launched("auto") as processes:
+        group = weakref.ref(torch.distributed.group.WORLD)
         pairs = Pairs()
         recipe = replace(QUICK, batch=8, **json.loads(sys.argv[2]))
         trainer = Trainer(SmallWithConvolutions(), recipe, pairs, torch.device("cpu"), processes=processes)
@@ -48,6 +49,8 @@ TOGETHER = """
             "validation": asdict(validate(trainer.trained, Pairs(1), 10, 2, processes=processes)),
         }
         torch.save(found, f"{sys.argv[1]}/{processes.rank}.pt")
+    # Its threads have ended with it; one that outlives the interpreter aborts the process.
+    assert group() is None
 """
 
 

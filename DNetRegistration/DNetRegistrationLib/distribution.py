@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -77,6 +78,9 @@ def launched(device: str) -> Iterator[Processes]:
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(local)
+    # Functions of this module take the group that is there when it is first imported as a default, as an optimizer's
+    # first step would do: then the group outlives its end, and its threads may abort the interpreter's.
+    import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:
         yield Processes(rank, count, local, beside)
