@@ -1,6 +1,6 @@
 """Turns a real ankle any way, seen twice each time, and aligns the two by a network alone and by the default path.
 
-    python Testing/real_ankle.py [--turns 100] [--weights dnet] [--network-alone]
+    python Tools/real_ankle.py [--turns 100] [--weights dnet] [--network-alone]
 
 Prints how often the network alone (neither refined nor searched) comes within 5 and 15 degrees, and how far off in
 working voxels both are. The scan is beside the checkout, as for the tests.
@@ -17,13 +17,7 @@ sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "DNetRegistration")]
 
 import numpy as np  # noqa: E402
 from DNetRegistrationLib.alignment import align  # noqa: E402
-from test_real_data import (  # noqa: E402
-    ANKLE,
-    distal_tibia_and_talus,
-    error_in_working_voxels,
-    rotation_error,
-    twice,
-)
+from real_pairs import ANKLE, ankle_views, error_in_working_voxels, rotation_error  # noqa: E402
 
 
 def main() -> None:
@@ -32,11 +26,11 @@ def main() -> None:
     parser.add_argument("--weights", help="a weights file, or the name of weights that ship")
     parser.add_argument("--network-alone", action="store_true", help="without the default path")
     options = parser.parse_args()
-    ankle = distal_tibia_and_talus(ROOT.parent / "shared" / "data" / ANKLE)
+    ankles = ROOT.parent / "shared" / "data" / ANKLE
 
     angles, alone, default, accepted = [], [], [], 0
     for turn in range(options.turns):
-        first, second = twice(ankle, 500 + turn, 1600 + turn)
+        first, second = ankle_views(ankles, 500 + turn, 1600 + turn)
         found = align(first.image, second.image, hypotheses="dnet", refine="none", weights=options.weights)
         angles.append(rotation_error(first, second, found))
         alone.append(error_in_working_voxels(first, second, found))
