@@ -4,10 +4,10 @@ Slicer finds the classes of a module by their names in this file; panel and logi
 """
 
 import slicer
-from DNetRegistrationLib.logic import DNetRegistrationLogic
-from DNetRegistrationLib.panel import DNetRegistrationWidget
-from DNetRegistrationLib.sample_data import loadSampleData, registerSampleData
-from DNetRegistrationLib.torch_setup import TorchUnavailable
+from DNetRegistrationLib.slicer_module.logic import DNetRegistrationLogic
+from DNetRegistrationLib.slicer_module.panel import DNetRegistrationWidget
+from DNetRegistrationLib.slicer_module.sample_data import loadSampleData, registerSampleData
+from DNetRegistrationLib.slicer_module.torch_setup import TorchUnavailable
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest

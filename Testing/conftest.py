@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 # Before torch is imported: tests run in several processes, whose threads would only wait for each other.
@@ -12,13 +11,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from places import DATA
 
 # A run that was started in the background ignores Ctrl-C, and so would all that it tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "DNetRegistration"))
 
 # Repeatable, and no time limit per example: machines that run tests are shared and slow.
 settings.register_profile(
@@ -35,16 +32,15 @@ settings.load_profile("quick")
 @pytest.fixture(autouse=True)
 def briefly_composed(monkeypatch):
     """Training of the paper's networks begins with a head that takes a minute to learn to compose poses."""
-    monkeypatch.setattr("DNetRegistrationLib.poses._STEPS", 30)
+    monkeypatch.setattr("DNetRegistrationLib.training.pose_stage._STEPS", 30)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real scans beside the checkout; tests that need it are skipped where it is absent."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the real scans are not here ({folder}); see Testing/results/README.md on where they come from")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"the real scans are not here ({DATA}); see docs/results/README.md on where they come from")
+    return DATA
 
 
 @pytest.fixture

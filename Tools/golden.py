@@ -15,14 +15,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "DNetRegistration")]
+sys.path[:0] = [str(ROOT / "Testing" / "support"), str(ROOT / "DNetRegistration")]
 
-import golden_cases  # noqa: E402
-import numpy as np  # noqa: E402
-import scipy  # noqa: E402
-import SimpleITK as sitk  # noqa: E402
-import torch  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import golden_cases
+import numpy as np
+import scipy
+import SimpleITK as sitk
+import torch
+from tqdm import tqdm
 
 
 def main() -> None:
@@ -79,7 +79,9 @@ def report(answers, exact: bool) -> int:
                     f"{new['confidence']:.3f}, {answer.apart_um(old):.2f} um apart"
                 )
         if exact and old != new:
-            print(f"{name}: {answer.apart_um(old):.3g} um apart, confidence by {new['confidence'] - old['confidence']:g}")
+            print(
+                f"{name}: {answer.apart_um(old):.3g} um apart, confidence by {new['confidence'] - old['confidence']:g}"
+            )
     for name, values in table.items():
         print(f"{name:20} largest {max(values):.6g}, 95th percentile {np.quantile(values, 0.95):.6g}")
     print(f"{same} of {len(answers)} the same to the last bit")

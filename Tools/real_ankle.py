@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "DNetRegistration")]
+sys.path[:0] = [str(ROOT / "Testing" / "support"), str(ROOT / "DNetRegistration")]
 
-import numpy as np  # noqa: E402
-from DNetRegistrationLib.alignment import align  # noqa: E402
-from real_pairs import ANKLE, ankle_views, error_in_working_voxels, rotation_error  # noqa: E402
+import numpy as np
+from DNetRegistrationLib.registration.align import align
+from real_pairs import ANKLE, ankle_views, error_in_working_voxels, rotation_error
 
 
 def main() -> None:

@@ -16,19 +16,19 @@ from importlib import import_module
 from .version import __version__ as __version__
 
 _HOME = {
-    "Alignment": "alignment",
-    "AlignmentCancelled": "alignment",
-    "ScanError": "files",
-    "SyntheticPair": "synthesis",
-    "Volume": "volume",
-    "align": "alignment",
-    "available_weights": "weights",
-    "find_bone_scale": "threshold",
-    "make_pair": "synthesis",
-    "read_volume": "volume",
-    "target_registration_error": "synthesis",
-    "write_outputs": "outputs",
-    "write_volume": "volume",
+    "Alignment": "registration.align",
+    "AlignmentCancelled": "registration.align",
+    "ScanError": "core.errors",
+    "SyntheticPair": "synthesis.pairs",
+    "Volume": "imaging.volume",
+    "align": "registration.align",
+    "available_weights": "networks.weights",
+    "find_bone_scale": "bone.threshold",
+    "make_pair": "synthesis.pairs",
+    "read_volume": "imaging.volume",
+    "target_registration_error": "synthesis.pairs",
+    "write_outputs": "outputs.write",
+    "write_volume": "imaging.volume",
 }
 
 __all__ = list(_HOME)

@@ -61,7 +61,7 @@ def align_pair(logic, name: str, pre: Path, post: Path, results: Path):
 
 def main(arguments: list[str]) -> int:
     """Aligns the pairs of the first folder into the second; returns the exit status."""
-    from DNetRegistrationLib.tables import Table
+    from DNetRegistrationLib.core.csv_table import Table
 
     if len(arguments) != 2:
         print(__doc__)

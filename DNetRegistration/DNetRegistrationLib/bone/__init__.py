@@ -1,0 +1,1 @@
+"""Bone in a scan."""

@@ -1,0 +1,74 @@
+"""What all commands' arguments are made of: converters, a parser that fails in one line, commands imported late."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..core.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and ends the same way as for bad input."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def triple(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a spacing in mm, one number or three as in 0.01,0.01,0.02")
+    return values
+
+
+def number(kind: type, low: float, high: float):
+    """A converter of argparse to `kind`, int or float, between `low` and `high`."""
+    what = "whole number" if kind is int else "number"
+
+    def convert(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def several(known):
+    """A converter of argparse to a tuple of some names, in the order of `known`."""
+
+    def convert(text: str) -> tuple[str, ...]:
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is unknown; choose from {', '.join(known)}")
+        return tuple(name for name in known if name in names)
+
+    return convert
+
+
+COUNT = number(int, 0, 10_000)
+SIZE = number(int, 16, 2048)
+SPACING = number(float, 1e-4, 10)
+SHARE = number(float, 0, 1)
+EVERY = number(int, 1, 10**9)
+
+
+def lazily(module: str, function: str):
+    """A command that is imported when it runs, so that ``--help`` and wrong usage answer at once."""
+
+    def run(options) -> int:
+        from importlib import import_module
+
+        return getattr(import_module(f"DNetRegistrationLib.{module}"), function)(options)
+
+    return run

@@ -1,0 +1,134 @@
+"""The arguments of ``dnet-registration evaluate``, and its help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..core.errors import NAME
+from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
+from ..training.recipes import PRECISIONS, RECIPES
+from .argument_kinds import COUNT, SIZE, SPACING, Parser, lazily, number, several, triple
+
+_EVALUATE = f"""\
+Runs the experiments of the paper (Sec. 2.4 to 3): trains its networks on one
+half of the animals and tests them on the other, beside SimpleITK as the paper
+sets it and this project's own ways, and writes its Table 1, its figures 3 to 5,
+analyses of variance and one report in HTML.
+
+SCANS is
+  two folders       A and B, the two halves, of scans without and with contrast
+                    agent: NAME_pre.nrrd and NAME_post.nrrd (or any kind of file
+                    or folder that align reads), one NAME a bone. What was made
+                    by "{NAME} synthesize", NAME_fixed and
+                    NAME_moving, will do. NAME.tfm or NAME_truth.tfm beside them
+                    is the true transform, fixed (pre) to moving points
+  one folder        of the same, which is split in halves by a draw
+  one CSV file      with columns name, pre, post and, as far as they are wanted,
+                    animal, fold (A or B), transform; paths are from its folder
+  nothing           bones are made up
+
+examples:
+  {NAME} evaluate --quick --output quick
+  {NAME} evaluate A/ B/ --iterations 2000 --output evaluation
+  {NAME} evaluate --report-only --output evaluation
+"""
+
+_EVALUATE_END = f"""\
+strategies:
+  S1  train on all scans of A, test on B      S2  the reverse
+  S3  train on scans of A without contrast agent, test on all of B
+  S4  the reverse of S3
+
+tests, with the image's centre as origin and lengths in the world:
+  rotation     each scan turned by {STEPS} angles from -180 to 180 degrees about
+               (1,1,1) and moved by (0.4, 0.4, 0.4) mm
+  translation  each scan turned by 90 degrees about (1,1,1) and moved by {STEPS}
+               steps from -0.87 to 0.87 mm along it
+  real         the scan without against the one with contrast agent
+
+methods:
+  unmoved                                 nothing: what errors begin with
+  sitk                                    SimpleITK, as in Sec. 2.5
+  me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all
+  equivariant-own                         its own, smaller budget
+  search, full                            "{NAME} align", by its
+                                          search alone, and as it comes
+
+The folder of --output gets report.html, table1.md and table1.csv, summary.csv,
+anova.csv, figure*.png, pairs.csv with a line for each pair and method,
+evaluation.json with all settings, and training/ with the networks. Ctrl-C loses
+nothing: the same command goes on, and --report-only shows what is there.
+
+exit status:
+  0    done
+  2    bad input or bad usage, all that is wrong with the scans in one list
+  130  interrupted (Ctrl-C): the same command goes on
+"""
+
+
+def _weights(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    strategy, _, method = name.rpartition("/")
+    trained = [method.name for method in METHODS.values() if method.network]
+    if not path or method not in trained or (strategy and strategy not in STRATEGIES):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like dnet=FILE or S1/dnet=FILE, of {', '.join(trained)}")
+    return name, path
+
+
+def add_evaluate(commands) -> Parser:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "evaluate", help="run the paper's experiments", description=_EVALUATE, epilog=_EVALUATE_END
+    )
+    parser.set_defaults(run=lazily("experiments.paper.run", "run_evaluate"))
+    parser.add_argument("scans", metavar="SCANS", nargs="*", help="two folders, one folder, a CSV file, or nothing")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
+    parser.add_argument("--quick", action="store_true", help="a small setting that shows all of it in some minutes")
+    parser.add_argument("--report-only", action="store_true", help="only tables, figures and report of what is there")
+    parser.add_argument("--train-only", action="store_true", help="stop when the networks are trained")
+    parser.add_argument("--seed", type=COUNT, default=0, help="of made-up bones, split and training (%(default)s)")
+    scans = parser.add_argument_group("about the scans")
+    scans.add_argument("--scan-spacing", metavar="X[,Y,Z]", type=triple, help="voxel size in mm, where files lack it")
+    scans.add_argument(
+        "--animals", type=number(int, 2, 10_000), metavar="N", help="made-up ones, one bone each (16; quick: 4)"
+    )
+    scans.add_argument("--size", type=SIZE, metavar="N", help="of made-up scans, voxels (128; quick: 64)")
+    scans.add_argument("--spacing", type=SPACING, metavar="MM", help="of made-up scans (0.04; quick: 0.08)")
+    what = parser.add_argument_group("what to evaluate")
+    what.add_argument("--strategies", metavar="S[,S]", type=several(STRATEGIES), help="(all; quick: S1,S3)")
+    what.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=tuple(METHODS), help="(all)")
+    what.add_argument("--tests", metavar="T[,T]", type=several(TESTS), default=TESTS, help="(all)")
+    what.add_argument(
+        "--steps", type=number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
+    )
+    what.add_argument("--subjects", metavar="NAME[,NAME]", help="bones shown in figure 5 (two)")
+    train = parser.add_argument_group("how to train (the same for all networks)")
+    train.add_argument("--recipe", choices=RECIPES, default="fast", help='of "train", %(default)s or as published')
+    train.add_argument(
+        "--iterations", type=number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 4)"
+    )
+    train.add_argument("--batch", type=number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 2)")
+    train.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bfloat16 on GPUs that have it (%(default)s)",
+    )
+    train.add_argument(
+        "--own-iterations", type=number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 2)"
+    )
+    train.add_argument("--own-batch", type=number(int, 1, 100_000), metavar="N", help="its pairs (16; quick: 2)")
+    train.add_argument(
+        "--weights",
+        metavar="[S/]M=FILE",
+        action="append",
+        type=_weights,
+        default=[],
+        help="do not train this network, as dnet or S1/dnet, but take these weights; may be repeated",
+    )
+    train.add_argument("--device", metavar="D", default="auto", help="to train on: auto, cpu, cuda (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes that align (%(default)s)"
+    )
+    return parser

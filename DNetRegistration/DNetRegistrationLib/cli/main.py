@@ -1,0 +1,79 @@
+"""The command line's main function: errors in one line, exit statuses, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import contextmanager
+
+from ..core.errors import NAME, ScanError, condensed
+from .arguments import build_parser
+
+ACCEPTED, NOT_ACCEPTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # File names need not be encodable.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        with _interruptible():
+            options = build_parser().parse_args(arguments)
+            return options.run(options)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(f"error: {_explain(error)}", BAD_INPUT)
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ScanError):
+        return text
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("torch", "scipy", "SimpleITK"):
+        return f"{error.name} is not installed; install it: pip install {error.name}"
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return "not enough memory; close other programs, or crop the scans to the bone"
+    return f"unexpected {type(error).__name__}: {condensed(error)}; add --debug to see where it arose, and report it"
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"{NAME}: {message}", file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _interruptible():
+    """Being told to end (SIGTERM, SIGHUP) is handled as Ctrl-C is; a burst of signals counts once.
+
+    Otherwise an impatient second Ctrl-C would interrupt the cleaning up after the first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # A command that was started in the background ignores Ctrl-C, and goes on doing so.
+    numbers = [number for number in known if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    last = float("-inf")
+
+    def stop(number, frame):
+        nonlocal last
+        burst, last = time.monotonic() - last < 2, time.monotonic()
+        if not burst:
+            raise KeyboardInterrupt
+
+    previous = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

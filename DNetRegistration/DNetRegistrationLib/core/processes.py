@@ -1,0 +1,87 @@
+"""Work in fresh processes, which end with this one, and the end of those that others started."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def fresh_processes(count: int, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that share nothing with this one; an exception in the block, as by Ctrl-C, ends them.
+
+    Args:
+        count: of processes.
+        threads: of torch in each, or None for its default.
+    """
+    # Forking a process that has used torch can hang.
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,))
+    try:
+        yield pool
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(threads: int | None) -> None:
+    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def end_tree(pid: int) -> None:
+    """Ends a process and all that it started, at once; those that have already ended are no error.
+
+    A launcher stands between Slicer and its Python, so that ending the process alone would leave the work going on.
+
+    Args:
+        pid: of a process that this one started.
+    """
+    if pid <= 0:
+        return
+    if os.name == "nt":
+        hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+        subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, creationflags=hidden)
+        return
+    try:
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
+    except OSError:  # a container without ps: the process itself at least
+        listing = ""
+    children: dict[int, list[int]] = {}
+    for line in listing.splitlines():
+        child, parent = line.split()
+        children.setdefault(int(parent), []).append(int(child))
+    tree = [pid]
+    for one in tree:
+        tree += children.get(one, [])
+    for one in tree:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(one, signal.SIGKILL)
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in bytes; NaN where the system does not tell."""
+    # Linux hands a parent's peak on to its children in `getrusage`, but not here.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024.0 * int(line.split()[1])
+    if os.name != "posix":
+        return float("nan")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)

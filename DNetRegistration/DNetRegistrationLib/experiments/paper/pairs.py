@@ -1,0 +1,112 @@
+"""The pairs of scans of the tests: a scan and its moved self, or the two scans of a bone; and how methods see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...bone.cortex import CorticalBone, cortical_bone
+from ...bone.images import BonePlace, CanonicalCube, canonical_cube, native_scan, prepare
+from ...bone.threshold import BoneScale, find_bone_scale
+from ...geometry import rigid
+from ...geometry.transforms import read_transform
+from ...imaging.volume import Volume, read_volume
+from ...outputs.subtraction import resample
+from .cohort import Bone
+from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, Task
+
+
+def true_motion(test: str, position: float, center: np.ndarray) -> np.ndarray:
+    """The ``(4, 4)`` transform of a synthetic test, fixed to moving points, LPS mm.
+
+    It turns about the image's centre, then moves: x - c = R (x_f - c) + t.
+
+    Args:
+        test: "rotation" or "translation".
+        position: the angle in radians, or the shift along `AXIS` in mm.
+        center: ``(3,)`` world position of the image's centre in mm.
+    """
+    axis = torch.tensor(AXIS, dtype=torch.float64)
+    angle, shift = (position, FIXED_TRANSLATION) if test == "rotation" else (FIXED_ANGLE, position * np.array(AXIS))
+    turn = rigid.rotation_from_axis_angle(axis, torch.tensor(angle, dtype=torch.float64))
+    matrix = rigid.rotation_about(turn, torch.from_numpy(np.asarray(center, float))).numpy()
+    matrix[:3, 3] += shift
+    return matrix
+
+
+def moved(volume: Volume, matrix: np.ndarray) -> Volume:
+    """A scan as it would be of what `matrix` (4x4, LPS mm) has moved, on the same grid: float32, NaN where unseen."""
+    return resample(volume, volume, np.linalg.inv(matrix))
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two scans of one bone, prepared for methods and criteria.
+
+    Attributes:
+        fixed, moving: the scans.
+        scales: where bone begins in each.
+        truth: ``(4, 4)`` fixed to moving points, LPS mm, or None.
+    """
+
+    fixed: Volume
+    moving: Volume
+    scales: tuple[BoneScale, BoneScale]
+    truth: np.ndarray | None
+
+    @cached_property
+    def cubes(self) -> tuple[CanonicalCube, CanonicalCube]:
+        """The canonical cubes, on the centres of the images as in the paper, at one working spacing."""
+        cpu = torch.device("cpu")
+        natives = [native_scan(v, s, None, cpu) for v, s in zip((self.fixed, self.moving), self.scales, strict=True)]
+        prepared = prepare(*natives)
+        cubes = [
+            canonical_cube(scan.levels, BonePlace(volume.center, scan.place.radius), scan.cube.spacing)
+            for scan, volume in zip(prepared, (self.fixed, self.moving), strict=True)
+        ]
+        return cubes[0], cubes[1]
+
+    @property
+    def spacing(self) -> float:
+        """The working spacing in mm."""
+        return self.cubes[0].spacing
+
+    @cached_property
+    def bones(self) -> tuple[CorticalBone, CorticalBone]:
+        """The cortices, each segmented in its own scan."""
+        fixed, moving = (
+            cortical_bone(v, s.threshold, self.spacing)
+            for v, s in zip((self.fixed, self.moving), self.scales, strict=True)
+        )
+        return fixed, moving
+
+
+def pair_of(task: Task, bone: Bone, spacing=None) -> Pair:
+    """The pair of scans of a task.
+
+    Args:
+        task: whose bone is this.
+        bone: its scans.
+        spacing: the true voxel size of the scans, in mm, where files lack it.
+
+    Raises:
+        ScanError: a scan cannot be read, or shows no bone.
+    """
+    if task.test == "real":
+        fixed, moving = (_read(path, spacing) for path in (bone.pre, bone.post))
+        truth = None if bone.transform is None else read_transform(bone.transform)
+        return Pair(fixed[0], moving[0], (fixed[1], moving[1]), truth)
+    volume, scale = _read(bone.scan(task.scan), spacing)
+    truth = true_motion(task.test, task.position, volume.center)
+    return Pair(volume, moved(volume, truth), (scale, scale), truth)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, spacing) -> tuple[Volume, BoneScale]:
+    """A scan and where bone begins in it; the two last ones are kept, since tasks come scan by scan."""
+    volume = read_volume(path, spacing)
+    return volume, find_bone_scale(volume)

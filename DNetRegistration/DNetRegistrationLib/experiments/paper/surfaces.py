@@ -1,0 +1,191 @@
+"""Figure 5 of the paper: surfaces of the fixed bone and of the moving one as methods put it, rendered off screen.
+
+VTK renders; it is imported when that is done, in a process of its own, since without any way to draw it ends the
+process that it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from ...bone.cortex import CorticalBone
+from ...core.errors import condensed
+from ...core.processes import fresh_processes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIXED_COLOR, MOVING_COLOR = (0.84, 0.83, 0.79), (0.78, 0.16, 0.13)
+PIXELS = 560
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The moving bone as a method puts it: its label, the ``(4, 4)`` estimate, and the Dice to write above it."""
+
+    label: str
+    matrix: np.ndarray
+    dice: float
+
+
+class CannotDrawError(RuntimeError):
+    """There is no picture; the message says why."""
+
+
+def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[Placed]) -> Figure:
+    """A row of renderings, a panel a method.
+
+    Args:
+        title: what is shown.
+        bones: cortices of the fixed and of the moving scan.
+        placed: by method.
+
+    Raises:
+        CannotDrawError: a package is missing, or VTK cannot draw here.
+    """
+    for package, name in (("vtkmodules", "vtk"), ("matplotlib", "matplotlib")):
+        if find_spec(package) is None:
+            raise CannotDrawError(f'{name} is not installed; install it: pip install "dnet-registration[evaluation]"')
+    try:
+        with fresh_processes(1) as pool:
+            panels = pool.submit(render, bones, [one.matrix for one in placed]).result()
+    except BrokenProcessPool as error:
+        raise CannotDrawError("VTK found no way to draw off screen here; install OSMesa or EGL") from error
+    except Exception as error:
+        raise CannotDrawError(f"VTK could not draw ({type(error).__name__}: {condensed(error)})") from error
+    return _composed(title, panels, placed)
+
+
+def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Pictures ``(PIXELS, PIXELS, 3)`` uint8 of the fixed bone, and of the moving one carried over by each estimate.
+
+    Args:
+        bones: cortices of the fixed and of the moving scan.
+        matrices: ``(4, 4)`` each, fixed to moving points, LPS mm.
+    """
+    from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (what renders)
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkLogger
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+    from vtkmodules.vtkCommonTransforms import vtkTransform
+    from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper, vtkRenderer, vtkRenderWindow
+    from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter as Grabber
+
+    surfaces = [_surface(bone) for bone in bones]
+    # That there is no screen is no news.
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+    window = vtkRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.SetSize(PIXELS, PIXELS)
+    window.SetMultiSamples(8)
+    pictures = []
+    for matrix in matrices:
+        renderer = vtkRenderer()
+        renderer.SetBackground(1, 1, 1)
+        for surface, color, pose in zip(
+            surfaces, (FIXED_COLOR, MOVING_COLOR), (np.eye(4), np.linalg.inv(matrix)), strict=True
+        ):
+            mapper = vtkPolyDataMapper()
+            mapper.SetInputData(surface)
+            mapper.ScalarVisibilityOff()
+            actor = vtkActor()
+            actor.SetMapper(mapper)
+            actor.GetProperty().SetColor(*color)
+            # Together below 1: white bone must not vanish in a white background.
+            actor.GetProperty().SetAmbient(0.12)
+            actor.GetProperty().SetDiffuse(0.82)
+            actor.GetProperty().SetSpecular(0.05)
+            placed = vtkMatrix4x4()
+            placed.DeepCopy(pose.ravel().tolist())
+            transform = vtkTransform()
+            transform.SetMatrix(placed)
+            actor.SetUserTransform(transform)
+            renderer.AddActor(actor)
+        _look(renderer, bones[0])
+        window.AddRenderer(renderer)
+        window.Render()
+        grabber = Grabber()
+        grabber.SetInput(window)
+        grabber.ReadFrontBufferOff()
+        grabber.Update()
+        image = grabber.GetOutput()
+        shape = image.GetDimensions()[1::-1]
+        pictures.append(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*shape, -1)[::-1, :, :3].copy())
+        window.RemoveRenderer(renderer)
+    return pictures
+
+
+def _surface(bone: CorticalBone):
+    """The surface of a cortex in the world, closed where the field of view cuts it."""
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+    from vtkmodules.vtkCommonTransforms import vtkTransform
+    from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkPolyDataNormals
+    from vtkmodules.vtkFiltersGeneral import vtkTransformPolyDataFilter
+
+    soft = ndimage.gaussian_filter(np.pad(bone.cortex, 2).astype(np.float32), 0.7)
+    image = vtkImageData()
+    image.SetDimensions(*soft.shape[::-1])
+    image.SetOrigin(-2, -2, -2)
+    image.GetPointData().SetScalars(numpy_to_vtk(soft.ravel(), deep=True))
+    edges = vtkFlyingEdges3D()
+    edges.SetInputData(image)
+    edges.SetValue(0, 0.45)
+    edges.ComputeNormalsOff()
+    to_world = vtkMatrix4x4()
+    to_world.DeepCopy(bone.affine.ravel().tolist())
+    transform = vtkTransform()
+    transform.SetMatrix(to_world)
+    carried = vtkTransformPolyDataFilter()
+    carried.SetTransform(transform)
+    carried.SetInputConnection(edges.GetOutputPort())
+    normals = vtkPolyDataNormals()
+    normals.SetInputConnection(carried.GetOutputPort())
+    normals.SplittingOff()
+    normals.AutoOrientNormalsOn()
+    normals.Update()
+    return normals.GetOutput()
+
+
+def _look(renderer, bone: CorticalBone) -> None:
+    """The camera: the bone's longest axis upright, seen along the one in which it is thinnest."""
+    points = np.argwhere(bone.cortex)[:, ::-1] @ bone.affine[:3, :3].T + bone.affine[:3, 3]
+    center = points.mean(0) if len(points) else bone.center
+    axes = np.linalg.svd((points - center)[:: max(1, len(points) // 5000)], full_matrices=False)[2]
+    reach = float(np.percentile(np.linalg.norm(points - center, axis=1), 99)) if len(points) else 1.0
+    camera = renderer.GetActiveCamera()
+    camera.ParallelProjectionOn()
+    camera.SetFocalPoint(*center)
+    camera.SetPosition(*(center + 10 * reach * axes[2]))
+    camera.SetViewUp(*axes[0])
+    camera.SetParallelScale(1.15 * reach)
+    renderer.ResetCameraClippingRange()
+
+
+def _composed(title: str, panels: Sequence[np.ndarray], placed: Sequence[Placed]) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(5, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.45), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, picture, one in zip(axes, panels, placed, strict=False):
+        axis.imshow(picture)
+        axis.set_title(f"{one.label}\nDSC {100 * one.dice:.1f} %", fontsize=9)
+        red, green = picture[..., 0].astype(int), picture[..., 1].astype(int)
+        if not (red - green > 60).any():
+            axis.text(0.5, 0.01, "the moving bone is out of view", transform=axis.transAxes, ha="center", fontsize=8)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    return figure

@@ -1,0 +1,46 @@
+"""What every method of the comparison answers, and what the peers need to be asked.
+
+Needs no torch, whose memory would count as theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method says.
+
+    Attributes:
+        matrix: ``(4, 4)`` float64, fixed to moving points, LPS mm, rigid.
+        accepted: whether the method itself trusts it; None where it does not tell.
+    """
+
+    matrix: np.ndarray
+    accepted: bool | None = None
+
+
+def centered(matrix, translation, center) -> np.ndarray:
+    """``(4, 4)`` float64 of ITK's transforms about a centre: x -> A (x - c) + c + t, all in LPS mm.
+
+    Args:
+        matrix: A, nine numbers by rows; `translation` and `center`: t and c.
+    """
+    full = np.eye(4)
+    full[:3, :3] = np.reshape(matrix, (3, 3))
+    full[:3, 3] = np.asarray(center) + translation - full[:3, :3] @ np.asarray(center)
+    return full
+
+
+def float_voxels(scan: Volume) -> np.ndarray:
+    """The voxels ``(z, y, x)`` of a scan as float32, from 0 up, as 0 what lies outside the field of view (NaN).
+
+    The peers know no NaN, and the centre of mass of negative numbers, as CT has them, is nowhere in the bone.
+    """
+    voxels = np.asarray(scan.voxels, np.float32)
+    return np.nan_to_num(voxels - np.nanmin(voxels), copy=False, nan=0.0)

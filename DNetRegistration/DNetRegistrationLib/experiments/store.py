@@ -1,0 +1,176 @@
+"""Results of a long measurement, one line each in a CSV file: what is there is not measured again.
+
+Each line ends with a checksum of its own. A last line that was cut short, as when the process is killed, is dropped
+and measured again; anything else that was changed is an error.
+
+Example:
+    >>> @dataclass(frozen=True)  # doctest: +SKIP
+    ... class Timing:
+    ...     pair: int
+    ...     seconds: float
+    ...     code: str = CODE
+    ...
+    ...     @property
+    ...     def key(self):
+    ...         return self.pair
+    >>> store = ResultStore(folder / "pairs.csv", Timing)  # doctest: +SKIP
+    >>> missing = [pair for pair in pairs if pair not in store.results]  # doctest: +SKIP
+    >>> store.add(Timing(missing[0], 1.5))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import zlib
+from collections.abc import Callable, Hashable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..core.errors import ScanError, condensed
+from ..core.files import staged, writing
+from ..version import __version__
+
+# Code that shows results and measures none: it may change while a measurement goes on.
+_SHOWING = {
+    "cli", "console", "figures", "page", "report", "results", "significance", "statistics", "summary",
+    "surfaces", "table", "tables",
+}  # fmt: skip
+
+
+def code_without(*others: str) -> str:
+    """The version, and a hash of all code but that which only shows results: results of other code are not put
+    together.
+
+    Args:
+        others: beginnings of the names of modules that have no part in the results.
+    """
+    folder = Path(__file__).parent.parent
+    content = hashlib.sha256()
+    for file in sorted((*folder.rglob("*.py"), *folder.rglob("*.json"))):
+        place = file.relative_to(folder).with_suffix("").as_posix()
+        if not _SHOWING & {*place.split("/")} and not place.startswith(others):
+            content.update(file.read_bytes())
+    return f"{__version__}+{content.hexdigest()[:12]}"
+
+
+#: Of all code.
+CODE = code_without()
+
+
+class Result(Protocol):
+    """A frozen dataclass whose fields are int, float, bool, str, or tuples of float, named as these words in
+    annotations (which need ``from __future__ import annotations``); with a `key`, and `code`, by default `CODE` or
+    another `code_without`."""
+
+    code: str
+
+    @property
+    def key(self) -> Hashable: ...
+
+
+R = TypeVar("R", bound=Result)
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": {"True": True, "False": False}.__getitem__,
+    "tuple[float, ...]": lambda text: tuple(float(part) for part in text.split()),
+}
+
+
+class ResultStore(Generic[R]):
+    """Results by their key, in memory and in a file.
+
+    Args:
+        path: of the CSV file, which need not be there; or None to keep results in memory only.
+        kind: of the results.
+        any_code: take results of other code too: to show what is there, not to add to it.
+
+    Attributes:
+        results: by key, in the order in which they came; of two with one key, the later.
+
+    Raises:
+        ScanError: the file cannot be read, is damaged, or holds results of other code.
+    """
+
+    def __init__(self, path: Path | None, kind: type[R], any_code: bool = False) -> None:
+        self.path, self.kind = path, kind
+        self._names = [f.name for f in fields(kind)]
+        self._read = [_READ[f.type] for f in fields(kind)]
+        code = next(f.default for f in fields(kind) if f.name == "code")
+        self.results: dict[Hashable, R] = {}
+        if path is None or not path.exists():
+            return
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise ScanError(f"{path}: cannot be read ({condensed(error)}); {self._remedy}") from error
+        whole = text[: text.rfind("\n") + 1]
+        self._parse(whole)
+        others = {result.code for result in self.results.values()} - {code}
+        if others and not any_code:
+            raise ScanError(
+                f"{path}: holds results of another version of this program ({others.pop()}, this is {code}); "
+                "give another --output, or remove the file to measure anew"
+            )
+        if whole != text:
+            with staged() as staging:
+                staging.path(path).write_bytes(whole.encode("utf-8", "surrogateescape"))
+
+    @property
+    def _remedy(self) -> str:
+        return "restore it from a copy, or remove it to measure anew"
+
+    def add(self, result: R) -> None:
+        """Keeps a result.
+
+        Raises:
+            ScanError: the file cannot be written.
+        """
+        self.results[result.key] = result
+        if self.path is None:
+            return
+        cells = [self._to_text(getattr(result, name)) for name in self._names]
+        with writing(self.path), open(self.path, "ab") as stream:
+            if stream.tell() == 0:
+                stream.write(_line([*self._names, "check"]))
+            stream.write(_line([*cells, _checksum(cells)]))
+
+    def _parse(self, text: str) -> None:
+        rows = csv.reader(io.StringIO(text, newline=""))
+        for number, row in enumerate(rows, 1):
+            if number == 1:
+                if row != [*self._names, "check"]:
+                    raise ScanError(f"{self.path}: has other columns than this version writes; {self._remedy}")
+                continue
+            cells, check = row[:-1], row[-1] if row else ""
+            if len(cells) != len(self._names) or check != _checksum(cells):
+                raise ScanError(
+                    f"{self.path}: line {rows.line_num} is damaged or was changed (its checksum is another); restore "
+                    "the file from a copy, or remove that line to have it measured again"
+                )
+            result = self.kind(*(read(cell) for read, cell in zip(self._read, cells, strict=True)))
+            self.results[result.key] = result
+
+    @staticmethod
+    def _to_text(value: Any) -> str:
+        if isinstance(value, tuple):
+            return " ".join(repr(float(part)) for part in value)
+        # repr keeps every digit of a float. What a message holds stays in one line.
+        return repr(float(value)) if isinstance(value, float) else " ".join(str(value).split())
+
+
+def _line(cells: list[str]) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerow(cells)
+    # File names need not be UTF-8.
+    return stream.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _checksum(cells: list[str]) -> str:
+    content = "\x1f".join(cells).encode("utf-8", "surrogateescape")
+    return f"{zlib.crc32(content):08x}"

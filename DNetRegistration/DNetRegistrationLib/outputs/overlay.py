@@ -1,0 +1,345 @@
+"""The picture of an alignment: three orthogonal slices before and after, with both cortices outlined.
+
+matplotlib is imported when a picture is drawn, and never through pyplot: a caller's figures and backend stay as they
+are.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..bone.cortex import CorticalBone
+from ..core.errors import ScanError
+from ..imaging.volume import Volume
+from ..version import __version__
+from .report import found_by
+
+# Sky blue and orange of Okabe and Ito: apart for every kind of colour vision, and both off the grey axis.
+FIXED_COLOR, MOVING_COLOR = "#56B4E9", "#FF9E1B"
+GOOD_COLOR, BAD_COLOR = "#1B7F5C", "#B3261E"
+INK, FAINT = "#1A1A1A", "#5F6368"
+PIXELS = 420  # along the edge of a panel
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the planes of a patient-oriented viewer: LPS axes (0, 1, 2 for x, y, z) to the right, down and through.
+
+    `ends` names the left, right, upper and lower edge.
+    """
+
+    name: str
+    right: int
+    down: int
+    down_sign: int
+    through: int
+    ends: tuple[str, str, str, str]
+
+
+VIEWS = (
+    View("axial", 0, 1, +1, 2, ("R", "L", "A", "P")),
+    View("coronal", 0, 2, -1, 1, ("R", "L", "S", "I")),
+    View("sagittal", 1, 2, -1, 0, ("A", "P", "S", "I")),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One scan as it is drawn.
+
+    Attributes:
+        volume: the scan.
+        low, high: its grey values of background and of dense bone, so that two scans share one scale.
+        soft: ``(z, y, x)`` float32 share of cortex, smoothed so that its surface at 0.5 has no stairs.
+        affine: ``(4, 4)``, of `soft`.
+    """
+
+    volume: Volume
+    low: float
+    high: float
+    soft: np.ndarray
+    affine: np.ndarray
+
+    @classmethod
+    def of(cls, volume: Volume, bone: CorticalBone) -> Layer:
+        grey = bone.grey[np.isfinite(bone.grey)][::7]
+        dense = bone.grey[bone.cortex] if bone.cortex.any() else grey
+        # At this width a sheet of one voxel stays above 0.5.
+        soft = ndimage.gaussian_filter(bone.cortex.astype(np.float32), 0.6, mode="nearest")
+        return cls(volume, float(np.percentile(grey, 5)), float(np.percentile(dense, 90)), soft, bone.affine)
+
+    def grey(self, points: np.ndarray) -> np.ndarray:
+        """0 (background) to 1 (dense bone) at world positions ``(..., 3)`` in mm; NaN outside the field of view."""
+        values = _sample(self.volume.voxels, self.volume.affine, points)
+        return np.clip((values - self.low) / max(self.high - self.low, 1e-6), 0, 1)
+
+    def cortex(self, points: np.ndarray) -> np.ndarray:
+        """Share of cortical bone at world positions ``(..., 3)`` in mm."""
+        return _sample(self.soft, self.affine, points)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows, ``(PIXELS, PIXELS)`` each: grey values 0 to 1, and the share of either cortex.
+
+    NaN is outside the fields of view.
+    """
+
+    grey: np.ndarray
+    fixed: np.ndarray
+    moving: np.ndarray
+
+
+def write_overlay(
+    path: str | Path, alignment, fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone]
+) -> None:
+    """Draws the picture to a ``.png``, ``.pdf`` or ``.svg``; see `draw_overlay`."""
+    # Without a date, the same result gives the same file.
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(Path(path).suffix.lower(), {})
+    draw_overlay(alignment, fixed, moving, bones).savefig(path, metadata=metadata)
+
+
+def draw_overlay(alignment, fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone]):
+    """The picture as a ``matplotlib.figure.Figure``, 10 by 8.4 inches.
+
+    The slices lie along the world's axes through the middle of the fixed cortex, and show the mean of both scans' grey
+    values (of the one, where there is only one) on the fixed scan's side: before as the scans lie in the world, after
+    with the moving scan carried over. All panels have one scale.
+
+    Args:
+        alignment: an `Alignment`.
+        fixed, moving: the scans it aligns.
+        bones: segmentations of the two; see `bone.cortical_bone`.
+
+    Raises:
+        ScanError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ScanError('a picture needs matplotlib; install it: pip install "dnet-registration[pictures]"') from error
+    figure = Figure(figsize=(10, 8.4), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    matrix = np.asarray(alignment.matrix, np.float64)
+    center, width = _window(bones, matrix)
+    layers = [Layer.of(volume, bone) for volume, bone in zip((fixed, moving), bones, strict=True)]
+    middle = bones[0].center
+    rows = (("Before", np.eye(4), alignment.dice_before), ("After", matrix, alignment.dice))
+    for row, (label, placed, dice) in enumerate(rows):
+        bottom = 0.456 - 0.402 * row
+        vertical = {"rotation": 90, "color": INK, "ha": "center"}
+        figure.text(0.022, bottom + 0.186, label, size=15, weight="bold", va="top", **vertical)
+        figure.text(0.022, bottom + 0.196, f"Dice {_number(dice, '.2f')}", size=12, va="bottom", **vertical)
+        for column, view in enumerate(VIEWS):
+            axes = figure.add_axes((0.045 + 0.319 * column, bottom, 0.313, 0.313 * 10 / 8.4))
+            _draw_panel(axes, _panel(layers, placed, view, center, width, middle[view.through]), view)
+            if column == 0:
+                _scale_bar(axes, width)
+    if not _visible(bones[1], np.eye(4), center, width):
+        away = np.linalg.norm(bones[1].center - bones[0].center)
+        figure.text(0.37, 0.442, f"the moving bone lies {_length(away)} away", size=9, color=INK, va="center")
+    _header(figure, alignment, fixed, moving)
+    return figure
+
+
+def _window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre (3,) and width of the cube that is shown, in mm: the fixed bone, and of the moving one what is near."""
+    corners = [_corners(bones[0])]
+    extent = np.ptp(corners[0], axis=0).max()
+    for placed in (matrix, np.eye(4)):
+        moved = (_corners(bones[1]) - placed[:3, 3]) @ placed[:3, :3]
+        corners.append(np.clip(moved, corners[0].min(0) - 0.15 * extent, corners[0].max(0) + 0.15 * extent))
+    both = np.concatenate(corners)
+    middle = (both.min(0) + both.max(0)) / 2
+    return middle, float(np.ptp(both, axis=0).max() * 1.06)
+
+
+def _corners(bone: CorticalBone) -> np.ndarray:
+    """World positions (n, 3) of the corners of the cortex's outline along each axis of its grid."""
+    mask = bone.cortex if bone.cortex.any() else np.isfinite(bone.grey)
+    index = np.argwhere(mask)[:, ::-1]
+    # Every plane's extreme voxels span the same convex hull as all voxels do.
+    extremes = np.concatenate([index[[np.argmin(index @ d), np.argmax(index @ d)]] for d in _directions()])
+    return extremes @ bone.affine[:3, :3].T + bone.affine[:3, 3]
+
+
+def _directions() -> np.ndarray:
+    """The 13 pairs of neighbours of a voxel, as directions (13, 3)."""
+    offsets = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    return offsets[14:]
+
+
+def _visible(bone: CorticalBone, placed: np.ndarray, center: np.ndarray, width: float) -> bool:
+    corners = (_corners(bone) - placed[:3, 3]) @ placed[:3, :3]
+    return bool((corners.min(0) < center + width / 2).all() and (corners.max(0) > center - width / 2).all())
+
+
+def _panel(
+    layers: list[Layer], placed: np.ndarray, view: View, center: np.ndarray, width: float, through: float
+) -> Panel:
+    ticks = (np.arange(PIXELS) + 0.5) / PIXELS * width - width / 2
+    points = np.empty((PIXELS, PIXELS, 3))
+    points[..., view.right] = center[view.right] + ticks
+    points[..., view.down] = (center[view.down] + view.down_sign * ticks)[:, None]
+    points[..., view.through] = through
+    both = (points, points @ placed[:3, :3].T + placed[:3, 3])
+    greys = np.stack([layer.grey(at) for layer, at in zip(layers, both, strict=True)])
+    seen = np.isfinite(greys)
+    total = np.where(seen, greys, 0).sum(0)
+    grey = np.divide(total, seen.sum(0), out=np.full(total.shape, np.nan), where=seen.any(0))
+    # Where a field of view ends, an outline ends too; closing it there would draw a surface that is none.
+    shares = [np.where(here, layer.cortex(at), np.nan) for layer, at, here in zip(layers, both, seen, strict=True)]
+    return Panel(grey, *shares)
+
+
+def _sample(voxels: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Linearly interpolated values at world positions ``(..., 3)``, float32, NaN off the grid."""
+    index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    coordinates = np.moveaxis(index[..., ::-1], -1, 0)
+    return ndimage.map_coordinates(voxels, coordinates, output=np.float32, order=1, cval=np.nan)
+
+
+def _draw_panel(axes, panel: Panel, view: View) -> None:
+    from matplotlib import patheffects
+
+    axes.set_facecolor("#2B2E33")
+    edge = (0, PIXELS, PIXELS, 0)
+    # Bone stays below white, so that the outlines stand out.
+    axes.imshow(
+        np.ma.masked_invalid(0.78 * panel.grey), cmap="gray", vmin=0, vmax=1, extent=edge, interpolation="bilinear"
+    )
+    grid = np.arange(PIXELS) + 0.5
+    for share, color, thickness in ((panel.fixed, FIXED_COLOR, 2.0), (panel.moving, MOVING_COLOR, 0.9)):
+        if np.nanmax(share, initial=0) > 0.5 > np.nanmin(share, initial=1):
+            # The moving line is thinner and on top: where the two agree, orange runs in the middle of blue.
+            axes.contour(grid, grid, np.ma.masked_invalid(share), [0.5], colors=[color], linewidths=[thickness])
+    axes.set(xticks=[], yticks=[], xlim=(0, PIXELS), ylim=(PIXELS, 0))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    shadow = [patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
+    text = {"color": "white", "size": 9, "path_effects": shadow, "transform": axes.transAxes}
+    left, right, upper, lower = view.ends
+    axes.text(0.015, 0.5, left, ha="left", va="center", **text)
+    axes.text(0.985, 0.5, right, ha="right", va="center", **text)
+    axes.text(0.5, 0.985, upper, ha="center", va="top", **text)
+    axes.text(0.5, 0.015, lower, ha="center", va="bottom", **text)
+    axes.text(0.02, 0.98, view.name, ha="left", va="top", **text)
+
+
+def _scale_bar(axes, width: float) -> None:
+    from matplotlib import patheffects
+    from matplotlib.patches import Rectangle
+
+    length = _round_length(width / 4)
+    pixels = length / width * PIXELS
+    left, top = 0.035 * PIXELS, 0.945 * PIXELS
+    bar = Rectangle((left, top), pixels, 0.012 * PIXELS, facecolor="white", edgecolor="black", linewidth=0.6, zorder=5)
+    axes.add_patch(bar)
+    shadow = [patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
+    axes.text(
+        left + pixels / 2,
+        top - 3,
+        _length(length),
+        color="white",
+        size=9,
+        ha="center",
+        va="bottom",
+        path_effects=shadow,
+    )
+
+
+def _round_length(length: float) -> float:
+    """The largest of 1, 2, 5 times a power of ten that is not above `length`."""
+    power = 10.0 ** np.floor(np.log10(length))
+    return float(power * max(step for step in (1, 2, 5) if step <= length / power * (1 + 1e-9)))
+
+
+def _length(mm: float) -> str:
+    if not np.isfinite(mm):
+        return "unknown"
+    if mm >= 0.9995:
+        return f"{mm:.3g} mm"
+    return f"{mm * 1000:.0f} µm" if mm >= 0.00995 else f"{mm * 1000:.2g} µm"
+
+
+def _number(value, style: str) -> str:
+    return format(value, style) if value is not None and np.isfinite(value) else "unknown"
+
+
+def _write_fitted(figure, x: float, y: float, start: str, text: str, right: float, **style) -> None:
+    """Writes `start` and `text` from `x` on, and of the middle of `text` only as much as ends before `right`."""
+    shown = figure.text(x, y, start + text, **style)
+    length = len(text)
+    while length > 8 and shown.get_window_extent().x1 > right * figure.bbox.width:
+        length -= 2
+        # The end of a path tells more than its beginning.
+        shown.set_text(f"{start}{text[: length // 3]}…{text[-(length - length // 3) :]}")
+
+
+def _header(figure, alignment, fixed: Volume, moving: Volume) -> None:
+    from matplotlib.lines import Line2D
+
+    # File names may hold dollar signs, which are not mathematics.
+    plain = {"parse_math": False}
+    accepted = alignment.accepted
+    badge = {"boxstyle": "round,pad=0.35", "facecolor": GOOD_COLOR if accepted else BAD_COLOR, "edgecolor": "none"}
+    figure.text(
+        0.051,
+        0.971,
+        "ACCEPTED" if accepted else "NOT ACCEPTED",
+        size=14,
+        weight="bold",
+        color="white",
+        bbox=badge,
+        va="center",
+    )
+    # The badge already says whether it was accepted; what follows the colon says why.
+    reason = str(alignment.verdict).split(": ", 1)[-1]
+    verdict = textwrap.shorten(reason[:1].upper() + reason[1:], 190, placeholder=" …")
+    lines = textwrap.wrap(verdict, 92 if accepted else 84)
+    figure.text(
+        0.19 if accepted else 0.25,
+        0.971,
+        "\n".join(lines[:2]),
+        size=11,
+        color=INK,
+        va="center",
+        linespacing=1.25,
+        **plain,
+    )
+    by_network = alignment.hypothesis == "dnet"
+    facts = (
+        ("confidence", f"{_number(100 * alignment.confidence, '.0f')} %"),
+        ("expected error", _length(alignment.expected_error_um / 1000)),
+        ("Dice", f"{_number(alignment.dice_before, '.2f')} → {_number(alignment.dice, '.2f')}"),
+        ("rotation", f"{_number(alignment.rotation_deg, '.2f')}°"),
+        ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
+        # There is room for a word.
+        ("found by network", alignment.network) if by_network else ("found by", found_by(alignment)),
+    )
+    for place, (label, value) in enumerate(facts):
+        figure.text(0.046 + 0.16 * place, 0.927, label, size=8.5, color=FAINT, va="center")
+        figure.text(0.046 + 0.16 * place, 0.905, value, size=12.5, weight="bold", color=INK, va="center", **plain)
+    style = {"size": 9, "color": INK, "va": "center", **plain}
+    for place, (label, volume, color, thickness) in enumerate(
+        (("fixed", fixed, FIXED_COLOR, 3.5), ("moving", moving, MOVING_COLOR, 2))
+    ):
+        left = 0.046 + 0.48 * place
+        figure.add_artist(Line2D((left, left + 0.03), (0.869, 0.869), color=color, linewidth=thickness))
+        size = " × ".join(str(n) for n in volume.size)
+        spacing = sorted(set(np.round(volume.spacing * 1000, 2).tolist()))
+        steps = " × ".join(f"{s:g}" for s in (np.round(volume.spacing * 1000, 2) if len(spacing) > 1 else spacing))
+        _write_fitted(figure, 0.038 + left, 0.869, f"{label}: ", str(volume.name), left + 0.46, **style)
+        figure.text(0.038 + left, 0.851, f"{size} voxels of {steps} µm", size=7.5, color=FAINT, va="center")
+    note = (
+        f"Cortical bone outlined above {alignment.fixed_threshold:.4g} (fixed) and {alignment.moving_threshold:.4g} "
+        f"(moving); slices in LPS world axes through the fixed cortex's centre; background: mean of both scans. "
+        f"DNetRegistration {__version__}"
+    )
+    figure.text(0.046, 0.022, note, size=7, color=FAINT, va="center", **plain)

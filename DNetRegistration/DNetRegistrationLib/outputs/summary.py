@@ -1,0 +1,42 @@
+"""An alignment in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from .report import found_by
+
+
+def summary(alignment, files: Iterable[Path] = ()) -> str:
+    """An alignment in words, the verdict first.
+
+    Args:
+        alignment: an `Alignment`.
+        files: what was written of it.
+    """
+    x, y, z = alignment.translation_mm
+    rows = [
+        ("verdict", alignment.verdict),
+        *(("warning", text) for text in alignment.warnings),
+        ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {_um(alignment)}"),
+        ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
+        ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),
+        ("rotation", f"{alignment.rotation_deg:.3f} degrees"),
+        ("bone moved by", f"{x:.4f}, {y:.4f}, {z:.4f} mm (its centroid, LPS)"),
+        ("found by", f"{found_by(alignment)}, on {alignment.device}"),
+        ("time", timing(alignment.seconds)),
+        *(("written", str(path)) for path in files),
+    ]
+    return "\n".join(f"{label:<17} {text}" for label, text in rows)
+
+
+def _um(alignment) -> str:
+    return f"{1000 * alignment.working_spacing:.3g} um"
+
+
+def timing(seconds: dict[str, float]) -> str:
+    """Total and shares of stages, those that took no time left out."""
+    shares = {stage: value for stage, value in seconds.items() if stage != "total"}
+    stages = ", ".join(f"{stage} {value:.2f}" for stage, value in shares.items() if value >= 0.005)
+    return f"{seconds.get('total', sum(shares.values())):.2f} s ({stages})"

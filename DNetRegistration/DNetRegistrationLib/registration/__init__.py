@@ -1,0 +1,1 @@
+"""Two scans in, a verified transform out."""

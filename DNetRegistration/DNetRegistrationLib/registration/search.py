@@ -1,0 +1,174 @@
+"""Full-range search: all of SO(3) and all translations, without training.
+
+Every rotation of an even covering of SO(3) is tried on a coarse grid; for each, one correlation by FFT tries all
+translations at once, so that nothing depends on centroids, which do not correspond when the fields of view cut the bone
+differently. The best distinct poses are refined by Gauss-Newton, twice as fine each time, and compared by an
+overlap-aware correlation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..bone.images import BoneImage, CanonicalCube, pool_image
+from ..geometry.rigid import rigid, spiral_rotations
+from .refinement import edge_template, gauss_newton
+from .similarity import band_passed, overlap_correlation
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How hard to search.
+
+    Attributes:
+        rotations: number of rotations that cover SO(3).
+        factor: canonical voxels in one coarse voxel.
+        grid: edge of the periodic coarse grid of the correlation, in coarse voxels.
+        candidates: poses refined at twice the working spacing.
+        finalists: poses refined at the working spacing.
+    """
+
+    rotations: int
+    factor: int
+    grid: int
+    candidates: int
+    finalists: int
+
+
+# The first serves bones with an outline, the second what the first does not find, at four times the cost.
+FAST = SearchPlan(rotations=1152, factor=4, grid=24, candidates=32, finalists=4)
+THOROUGH = SearchPlan(rotations=4608, factor=4, grid=24, candidates=96, finalists=6)
+# For pieces without an outline, such as a cube of trabecular bone: twice as fine a grid, for nothing but the trabeculae
+# tells one pose from another.
+FINE = SearchPlan(rotations=4608, factor=2, grid=48, candidates=96, finalists=6)
+
+# Rotations worked on at once: copies of the cube that a CPU's cache holds.
+BATCH = 16
+# Overlaps that hold less than this share of the two images' energy are not believed any more than this one.
+LEAST_SHARED = 0.25
+
+
+def search(
+    fixed: CanonicalCube,
+    moving: CanonicalCube,
+    plan: SearchPlan = FAST,
+    check: Callable[[float], None] = lambda fraction: None,
+) -> tuple[Tensor, Tensor]:
+    """The best distinct poses of two canonical cubes of one working spacing, best first.
+
+    Returns:
+        ``(h, 4, 4)`` float64 transforms, fixed to moving, LPS mm, and ``(h,)`` their overlap-aware correlations.
+    """
+    poses = correlate_rotations(fixed, moving, plan, lambda fraction: check(0.8 * fraction))
+    fixed_image, moving_image = cube_image(fixed), cube_image(moving)
+    for factor, points, count in ((2, 2500, plan.finalists), (1, 6000, plan.finalists)):
+        step_check = partial(check, 0.8 if factor == 2 else 0.9)
+        level_fixed, level_moving = pool_image(fixed_image, factor), pool_image(moving_image, factor)
+        template = edge_template(level_fixed, points)
+        tolerance = 0.02 * fixed.spacing * factor
+        poses = gauss_newton(template, level_moving, poses, 8, tolerance=tolerance, check=step_check).transforms
+        scores = overlap_correlation(level_fixed, level_moving, poses)
+        kept = distinct_indices(poses, scores, count, fixed.center, shift=2.5 * fixed.spacing)
+        poses, scores = poses[kept], scores[kept]
+    return poses, scores
+
+
+def cube_image(cube: CanonicalCube) -> BoneImage:
+    """The cube as an image among others."""
+    return BoneImage(cube.image, cube.affine, cube.inside)
+
+
+def distinct_indices(
+    poses: Tensor, scores: Tensor, count: int, center: np.ndarray, *, shift: float, angle: float = 0.15
+) -> list[int]:
+    """Which are the `count` best poses, best first, no two within `angle` (rad) and `shift` (mm at `center`)."""
+    points = poses @ torch.as_tensor(np.append(center, 1.0))
+    kept: list[int] = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        trace = (poses[kept, :3, :3] * poses[i, :3, :3]).sum((1, 2))
+        near = (trace > 1 + 2 * np.cos(angle)) & ((points[kept] - points[i]).norm(dim=-1) < shift)
+        if not near.any():
+            kept.append(i)
+            if len(kept) == count:
+                break
+    return kept
+
+
+def correlate_rotations(
+    fixed: CanonicalCube,
+    moving: CanonicalCube,
+    plan: SearchPlan,
+    check: Callable[[float], None] = lambda fraction: None,
+) -> Tensor:
+    """``(candidates, 4, 4)`` poses of highest correlation over all rotations and translations of the coarse grid.
+
+    The score of a pose is the covariance of the band-passed images where they overlap, divided by the geometric mean of
+    two norms: that of the whole images, which asks for much overlap, and that of what lies in the overlap, which does
+    not punish what a field of view cuts away. The latter is smooth, and computed on a grid half as fine.
+    """
+    device, grid, factor = fixed.image.device, plan.grid, plan.factor
+    size, spacing = fixed.image.shape[0] // factor, fixed.spacing * factor
+    small_fixed, small_moving = (pool_image(cube_image(cube), factor) for cube in (fixed, moving))
+    target, source = band_passed(small_fixed).values, band_passed(small_moving).values
+    low = (grid - size) // 2
+    target, seen = (F.pad(x, (low, grid - size - low) * 3) for x in (target, small_fixed.inside))
+    energy = (target.square().sum() * source.square().sum()).sqrt()
+    spectrum = torch.fft.rfftn(target).conj()
+    squared_spectrum, seen_spectrum = (torch.fft.rfftn(_halved(x)).conj() for x in (target.square(), seen))
+
+    def correlate(images: Tensor, with_spectrum: Tensor) -> Tensor:
+        transformed = torch.fft.rfftn(images, dim=(1, 2, 3)) * with_spectrum
+        return torch.fft.irfftn(transformed, s=images.shape[1:], dim=(1, 2, 3))
+
+    # Rotated copies of the moving cube about its centre: voxel x of a copy shows the moving cube at R x.
+    rotations = spiral_rotations(plan.rotations)
+    axis, half_axis = (_axis(grid // k, k * 2 / size, device) for k in (1, 2))
+    scores, where = [], []
+    for start in range(0, plan.rotations, BATCH):
+        check(start / plan.rotations)
+        chunk = rotations[start : start + BATCH].float().to(device)
+        turned = _turned(source, axis, chunk)
+        turned_seen = _turned(small_moving.inside, half_axis, chunk)
+        covariance = correlate(turned, spectrum)
+        shared_fixed = correlate(turned_seen, squared_spectrum)
+        shared_moving = correlate(_halved(turned.square()), seen_spectrum)
+        # Sums over halved grids stand for eight times as many voxels.
+        shared = (8 * (shared_fixed.clamp(min=0) * shared_moving.clamp(min=0)).sqrt() / energy).clamp(min=LEAST_SHARED)
+        for dimension in (1, 2, 3):
+            shared = shared.repeat_interleave(2, dimension)
+        best = (covariance / shared.sqrt()).flatten(1).max(-1)
+        scores.append(best.values)
+        where.append(best.indices)
+    scores, where = torch.cat(scores).cpu(), torch.cat(where).cpu()
+
+    # A peak at shift s: fixed(x) matches the copy at x + s, that is the moving cube at R (x + s).
+    shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()
+    shift = torch.where(shift > grid / 2, shift - grid, shift) * spacing
+    fixed_center, moving_center = torch.from_numpy(fixed.center), torch.from_numpy(moving.center)
+    poses = rigid(rotations, moving_center + (rotations @ (shift - fixed_center)[..., None])[..., 0])
+    return poses[distinct_indices(poses, scores, plan.candidates, fixed.center, angle=0.12, shift=0.5 * spacing)]
+
+
+def _halved(images: Tensor) -> Tensor:
+    batch, size = images.shape[:-3], images.shape[-3:]
+    return F.avg_pool3d(images.view(-1, *size), 2).view(*batch, *(n // 2 for n in size))
+
+
+def _axis(grid: int, step: float, device: torch.device) -> Tensor:
+    """``(grid,)`` positions along an axis in half edges of the cube, as `grid_sample` wants them."""
+    return (torch.arange(grid, device=device) - (grid - 1) / 2) * step
+
+
+def _turned(image: Tensor, axis: Tensor, rotations: Tensor) -> Tensor:
+    """``(b, n, n, n)`` copies of a cubic image, each turned by the inverse of one of ``(b, 3, 3)`` rotations."""
+    # Sums of the rotated axes: a matrix product for every point would cost as much as the sampling.
+    x, y, z = ((axis[:, None] * column[:, None]) for column in rotations.unbind(-1))
+    points = x[:, None, None] + y[:, None, :, None] + z[:, :, None, None]
+    return F.grid_sample(image.expand(len(rotations), 1, *image.shape), points, align_corners=False)[:, 0]

@@ -1,0 +1,138 @@
+"""How alike two bone images are where both scans look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..bone.cortex import CorticalBone
+from ..bone.images import BoneImage
+from ..imaging.filters import dilate, gaussian
+from .refinement import Template, index_of, make_template, sample_through
+
+# Points a direction: enough for a correlation to three digits.
+POINTS = 20000
+# With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
+LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
+# Then edges speak for them, up to here: littermates share up to 0.8 of their edges, but 0.4 of trabeculae at most.
+MOST_UNSEEN = 0.4
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Agreement of two bone images in a pose, over the overlap of both fields of view and both directions.
+
+    Attributes:
+        correlation: normalised correlation of bone values on and beside bone, -1 to 1.
+        edge_correlation: the same of band-passed values: surfaces and trabeculae.
+        trabecular_correlation: normalised correlation of bone values within the marrow space, trabeculae and growth
+            plate, which even littermates do not share; where the scans show next to none of that, the edge correlation,
+            but `MOST_UNSEEN` at most.
+        share: share of the bone that lies in the other's field of view, of the scan where it is less, 0 to 1.
+    """
+
+    correlation: float
+    edge_correlation: float
+    trabecular_correlation: float
+    share: float
+
+
+def similarity(
+    fixed: BoneImage, moving: BoneImage, pose: Tensor, bones: tuple[CorticalBone, CorticalBone]
+) -> Similarity:
+    """The agreement of two images at about one resolution, through one ``(4, 4)`` pose, fixed to moving.
+
+    Args:
+        fixed, moving: bone images.
+        pose: on the CPU, float64.
+        bones: the cortical bone of both scans, which tells where their marrow is.
+    """
+    there, back = pose[None], torch.linalg.inv(pose)[None]
+    values = list(_both_ways(fixed, moving, there, back))
+    # Band-passed values at the same points: those on and beside bone.
+    edges = list(_both_ways(fixed, moving, there, back, band_passed))
+    edge_correlation = float(sum(correlation for correlation, _ in edges) / 2)
+    within = [
+        _trabecular(one, other, way, bone)
+        for one, other, way, bone in ((fixed, moving, there, bones[0]), (moving, fixed, back, bones[1]))
+    ]
+    within = [correlation for correlation in within if correlation is not None]
+    return Similarity(
+        correlation=float(sum(correlation for correlation, _ in values) / 2),
+        edge_correlation=edge_correlation,
+        trabecular_correlation=sum(within) / len(within) if within else min(edge_correlation, MOST_UNSEEN),
+        share=float(min(share for _, share in values)),
+    )
+
+
+def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalBone) -> float | None:
+    """Correlation within the marrow space of one scan; None where there is too little of it, or nothing in it."""
+    depth = 2 * float(image.spacing.mean())
+    index = torch.as_tensor(bone.marrow(depth), dtype=torch.float32, device=image.values.device)
+    index = index[:: max(1, -(-len(index) // POINTS))]
+    if len(index) < LEAST_MARROW:
+        return None
+    points = make_template(index, bone.affine, index.new_zeros(len(index)), index.new_zeros(len(index), 3))
+    first, _ = sample_through(points, image, torch.eye(4, dtype=torch.float64)[None])
+    second, inside = sample_through(points, other, way)
+    shared = inside[0] > 0.999
+    first, second = first[0][shared], second[0][shared]
+    if len(first) < LEAST_MARROW or min(float(first.std()), float(second.std())) < LEAST_TRABECULAR_DEVIATION:
+        return None
+    return float(torch.corrcoef(torch.stack((first, second)))[0, 1])
+
+
+def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:
+    """``(h,)`` scores of ``(h, 4, 4)`` poses: the correlation over the overlap, shrunk where the overlap is small.
+
+    Bone that only one scan shows although both look there counts against a pose; bone outside the other's field of view
+    does not. Below half the bone the score falls with the root of the share, so that a sliver cannot win.
+    """
+    score = 0
+    for correlation, share in _both_ways(fixed, moving, poses, torch.linalg.inv(poses)):
+        score = score + correlation * (2 * share).clamp(max=1).sqrt() / 2
+    return score.cpu().double()
+
+
+def _both_ways(fixed: BoneImage, moving: BoneImage, there: Tensor, back: Tensor, filtered=lambda image: image):
+    yield _one_way(bone_template(fixed, filtered(fixed)), filtered(moving), there)
+    yield _one_way(bone_template(moving, filtered(moving)), filtered(fixed), back)
+
+
+def _one_way(template: Template, image: BoneImage, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """``(h,)`` correlations at the template's points inside the image, and the share of the template's bone there."""
+    values, inside = sample_through(template, image, poses)
+    total = inside.sum(-1, keepdim=True).clamp(min=1)
+    first = template.values - (inside * template.values).sum(-1, keepdim=True) / total
+    second = values - (inside * values).sum(-1, keepdim=True) / total
+    variance = (inside * first * first).sum(-1) * (inside * second * second).sum(-1)
+    correlation = (inside * first * second).sum(-1) / variance.clamp(min=1e-12).sqrt()
+    bone = template.values.clamp(min=0)
+    return correlation, (inside * bone).sum(-1) / bone.sum().clamp(min=1e-6)
+
+
+def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
+    """Voxels on or beside the bone of `image`, thinned evenly to about `POINTS`, with the values of `filtered`.
+
+    Gradients are left zero.
+    """
+    near = dilate((image.values > 0.05).float()) > 0
+    if image.inside is not None:
+        near &= image.inside > 0.999
+    chosen = near.view(-1).nonzero()[:, 0]
+    chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
+    index = index_of(chosen, image.values.shape).float()
+    values = filtered.values.reshape(-1)[chosen]
+    return make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
+
+
+def band_passed(image: BoneImage, sigma: float = 1.0) -> BoneImage:
+    """An image less its local mean (Gaussian of `sigma` voxels) inside the field of view, zero outside.
+
+    What it leaves is where bone is denser than around it: surfaces and trabeculae.
+    """
+    inside = torch.ones_like(image.values) if image.inside is None else image.inside
+    local = gaussian(image.values * inside, sigma) / gaussian(inside, sigma).clamp(min=1e-3)
+    return BoneImage((image.values - local) * inside, image.affine, image.inside)

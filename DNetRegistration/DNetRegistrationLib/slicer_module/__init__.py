@@ -1,0 +1,1 @@
+"""The module of 3D Slicer."""

@@ -1,0 +1,285 @@
+"""MRML volume nodes as `Volume`s, and an alignment as a transform node between them.
+
+This file and its neighbours `scene_outputs` and `scene_preview` are the only ones that import Slicer. Slicer's
+coordinates are RAS; here they are turned into the library's, LPS, and back. All runs without a GUI.
+
+An alignment lives in the scene as a ``vtkMRMLLinearTransformNode`` that stands between the moving volume and whatever
+transform that volume already stood under, so that the volume's siblings do not move:
+
+    former parent (if any)  >  transform of the alignment  >  moving volume
+
+It refers to both volumes by Slicer's own roles ``spatialRegistrationFixed`` and ``spatialRegistrationMoving``, to the
+other outputs by the roles of `OUTPUT_ROLES`, and carries what the report says as attributes ``DNetRegistration.<name>``
+in JSON: ``json.loads(node.GetAttribute("DNetRegistration.dice"))``. All of it is saved with the scene.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.util import arrayFromVolume, arrayFromVTKMatrix, vtkMatrixFromArray
+
+from ..core.errors import ScanError
+from ..imaging.volume import Volume
+from ..outputs.report import ReportedAlignment
+from ..version import __version__
+
+ATTRIBUTE = "DNetRegistration."
+FIXED_ROLE = slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()
+MOVING_ROLE = slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole()
+OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in ("segmentation", "table", "resampled", "subtraction")}
+
+#: The attribute with how the moving volume was laid on the fixed one, both in their own coordinates (RAS): 16 numbers.
+_LAID = f"{ATTRIBUTE}moving_to_fixed"
+#: mm, and the entries of a rotation: what a scene that was saved and loaded may be off.
+_UNMOVED = 1e-5
+
+#: RAS to LPS, and LPS to RAS.
+FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A volume node and where it stands; a moving one without the transform that an earlier alignment put above it.
+
+    Attributes:
+        node: a ``vtkMRMLScalarVolumeNode``.
+        role: "fixed" or "moving".
+        parent: the transform node it stands under, or None.
+        to_world: ``(4, 4)`` rigid, the parent's RAS to the world's RAS.
+        ijk_to_ras: ``(4, 4)``, the node's own geometry.
+    """
+
+    node: slicer.vtkMRMLScalarVolumeNode
+    role: str
+    parent: slicer.vtkMRMLTransformNode | None
+    to_world: np.ndarray
+    ijk_to_ras: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.GetName() or "unnamed volume"
+
+    def volume(self) -> Volume:
+        """The scan in world coordinates, LPS mm. Its voxels are the node's own, read-only, not a copy."""
+        voxels = arrayFromVolume(self.node).view()
+        voxels.flags.writeable = False
+        return Volume(voxels, FLIP @ self.to_world @ self.ijk_to_ras, self.name)
+
+    def to_local(self, affine: np.ndarray) -> np.ndarray:
+        """An index-to-world affine (LPS) as one to this volume's own RAS, for nodes that stand where it stands."""
+        return np.linalg.solve(self.to_world, FLIP @ affine)
+
+
+def place(node, role: str) -> Placed:
+    """Where a volume node stands, as the "fixed" or the "moving" one.
+
+    Raises:
+        ScanError: no volume, a volume that is not of one grey value a voxel, an empty one, or one under a transform
+            that is not rigid; the message names it and the remedy.
+    """
+    if node is None:
+        raise ScanError("no volume is selected; select a fixed and a moving volume")
+    name = node.GetName() or "unnamed volume"
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise ScanError(f"{name}: is a label map, not a scan; select the grey values it was made from")
+    if not node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLTensorVolumeNode"):
+        raise ScanError(f"{name}: is a {node.GetNodeTagName()} node, not a scalar volume; select a scan of grey values")
+    image = node.GetImageData()
+    if image is None or min(image.GetDimensions()) < 1 or image.GetPointData().GetScalars() is None:
+        raise ScanError(f"{name}: holds no image; load the scan again, or select another volume")
+    if image.GetNumberOfScalarComponents() != 1:
+        raise ScanError(
+            f"{name}: has {image.GetNumberOfScalarComponents()} values a voxel; select a volume with one (convert it "
+            f"with the module Vector to Scalar Volume)"
+        )
+    parent = node.GetParentTransformNode()
+    # Aligned anew, a volume is aligned as it was before. A fixed one stays where an alignment of its own has put it.
+    own = transform_above(node) if role == "moving" else None
+    if own is not None:
+        parent = own.GetParentTransformNode()
+    to_world = _rigid_to_world(parent, name)
+    return Placed(node, role, parent, to_world, _matrix(node.GetIJKToRASMatrix))
+
+
+def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
+    """The transform of an alignment of this volume that it stands under now; None where there is none."""
+    parent = moving.GetParentTransformNode()
+    return parent if parent is not None and _is_of(parent, MOVING_ROLE, moving) else None
+
+
+def find_transform(fixed, moving) -> slicer.vtkMRMLLinearTransformNode | None:
+    """The transform of an earlier alignment of these two volumes, applied or undone; None where there is none."""
+    above = transform_above(moving)
+    candidates = [above] if above is not None else []
+    candidates += slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", moving.GetScene())
+    for node in candidates:
+        if _is_of(node, MOVING_ROLE, moving) and _is_of(node, FIXED_ROLE, fixed):
+            return node
+    return None
+
+
+def check_transform(transform, fixed: Placed, moving: Placed) -> None:
+    """Sees that an alignment may be written to a transform node.
+
+    Raises:
+        ScanError: the transform moves more than the moving volume: the fixed one, or what the moving one stands under;
+            or is the alignment of another volume.
+    """
+    for placed in (fixed, moving):
+        node = placed.parent
+        while node is not None:
+            if node.GetID() == transform.GetID():
+                raise ScanError(
+                    f"{transform.GetName()}: cannot take the result, the {placed.role} volume ({placed.name}) "
+                    "stands under it; create a new transform for the output"
+                )
+            node = node.GetParentTransformNode()
+    if transform.GetAttribute(f"{ATTRIBUTE}version") is not None and not _is_of(transform, MOVING_ROLE, moving.node):
+        other = transform.GetNodeReference(MOVING_ROLE)
+        if other is not None:
+            raise ScanError(
+                f"{transform.GetName()}: cannot take the result, it is the alignment of another volume "
+                f"({other.GetName()}); create a new transform for the output"
+            )
+
+
+def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) -> slicer.vtkMRMLLinearTransformNode:
+    """Puts the moving volume onto the fixed one, by a transform node above it; nothing is hardened.
+
+    The matrix relates the volumes as they stood when they were `place`d. Whatever moved since then, the moving volume
+    comes to lie on the fixed one as that stands now.
+
+    Args:
+        fixed, moving: where the volumes stood when they were aligned.
+        alignment: an `Alignment` or a `ReportedAlignment`.
+        transform: the node to write to; None takes the one of an earlier alignment of this moving volume, or makes one.
+
+    Returns:
+        The transform node.
+
+    Raises:
+        ScanError: a volume is gone from the scene, its geometry has changed since, or see `check_transform`.
+    """
+    now = [_as_before(placed) for placed in (fixed, moving)]
+    if transform is None:
+        transform = transform_above(moving.node)
+    if transform is not None:
+        check_transform(transform, *now)
+    # Volume to volume, each in its own coordinates: this stays right when the transforms above them are changed.
+    moving_to_fixed = np.linalg.solve(fixed.to_world, np.linalg.solve(FLIP @ alignment.matrix @ FLIP, moving.to_world))
+    to_parent = np.linalg.solve(now[1].to_world, now[0].to_world @ moving_to_fixed)
+    to_parent[3] = 0, 0, 0, 1
+    scene = moving.node.GetScene()
+    if transform is None:
+        name = scene.GenerateUniqueName(f"{moving.name} to {fixed.name}")
+        transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    with slicer.util.NodeModify(transform):
+        transform.SetMatrixTransformToParent(vtkMatrixFromArray(to_parent))
+        transform.SetAndObserveTransformNodeID(node_id(now[1].parent))
+        transform.SetNodeReferenceID(FIXED_ROLE, fixed.node.GetID())
+        transform.SetNodeReferenceID(MOVING_ROLE, moving.node.GetID())
+        for name, value in ReportedAlignment.of(alignment).to_dict().items():
+            transform.SetAttribute(ATTRIBUTE + name, json.dumps(value))
+        transform.SetAttribute(_LAID, json.dumps(moving_to_fixed.ravel().tolist()))
+        transform.SetAttribute(f"{ATTRIBUTE}version", json.dumps(__version__))
+    moving.node.SetAndObserveTransformNodeID(transform.GetID())
+    return transform
+
+
+def undo(moving) -> bool:
+    """Puts a moving volume back under what it stood under before it was aligned; false where it is not aligned.
+
+    The transform node stays in the scene, with what it says.
+    """
+    transform = transform_above(moving)
+    if transform is None:
+        return False
+    moving.SetAndObserveTransformNodeID(node_id(transform.GetParentTransformNode()))
+    return True
+
+
+def alignment_of(transform) -> ReportedAlignment | None:
+    """What a transform node says of the alignment it is the result of; None where it is not, or says no longer."""
+    if transform is None or transform.GetAttribute(f"{ATTRIBUTE}version") is None:
+        return None
+    values = {}
+    for name in transform.GetAttributeNames():
+        if name.startswith(ATTRIBUTE):
+            try:
+                values[name[len(ATTRIBUTE) :]] = json.loads(transform.GetAttribute(name))
+            except ValueError:
+                return None
+    try:
+        return ReportedAlignment.from_dict(values)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def lies_as_aligned(transform) -> bool:
+    """Whether both volumes of an alignment still lie on each other as it laid them: nothing was moved by hand since.
+
+    Args:
+        transform: the alignment's transform node, above its moving volume.
+    """
+    fixed, moving = (transform.GetNodeReference(role) for role in (FIXED_ROLE, MOVING_ROLE))
+    if fixed is None or moving is None:
+        return False
+    laid = transform.GetAttribute(_LAID)
+    if laid is None:  # of an earlier version
+        return True
+    now = vtk.vtkMatrix4x4()
+    above = (node.GetParentTransformNode() for node in (moving, fixed))
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*above, now):
+        return False  # something above them bends
+    return np.allclose(arrayFromVTKMatrix(now).ravel(), json.loads(laid), rtol=0, atol=_UNMOVED)
+
+
+def _rigid_to_world(transform, name: str) -> np.ndarray:
+    """``(4, 4)`` RAS of a transform node (or None) to the world's RAS; `name` is what stands under it."""
+    if transform is None:
+        return np.eye(4)
+    above = f"{name}: its parent transform {transform.GetName()}"
+    if not transform.IsTransformToWorldLinear():
+        raise ScanError(f"{above} is not linear; harden it (Data module, right click) or take the volume out of it")
+    matrix = _matrix(transform.GetMatrixTransformToWorld)
+    rotation = matrix[:3, :3]
+    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4:
+        raise ScanError(f"{above} scales or shears; harden it (Data module, right click) or take the volume out of it")
+    if np.linalg.det(rotation) < 0:
+        raise ScanError(f"{above} mirrors; harden it (Data module, right click) or take the volume out of it")
+    return matrix
+
+
+def _as_before(placed: Placed) -> Placed:
+    """Where the volume stands now, if it is the volume that it was."""
+    scene = placed.node.GetScene()
+    if scene is None or not scene.IsNodePresent(placed.node):
+        raise ScanError("a volume was removed from the scene while it was being aligned; load it and align again")
+    now = place(placed.node, placed.role)
+    if not np.allclose(now.ijk_to_ras, placed.ijk_to_ras, rtol=1e-12, atol=0):
+        raise ScanError(f"{placed.name}: its geometry was changed while it was being aligned; align again")
+    return now
+
+
+def _is_of(transform, role: str, volume) -> bool:
+    """Whether a transform node is the result of an alignment that had this volume in this role."""
+    if transform.GetAttribute(f"{ATTRIBUTE}version") is None or not transform.IsA("vtkMRMLLinearTransformNode"):
+        return False
+    return transform.GetNodeReferenceID(role) == volume.GetID()
+
+
+def _matrix(get) -> np.ndarray:
+    """What a VTK method writes into a 4x4 matrix, as an array."""
+    matrix = vtk.vtkMatrix4x4()
+    get(matrix)
+    return arrayFromVTKMatrix(matrix)
+
+
+def node_id(node) -> str | None:
+    return None if node is None else node.GetID()

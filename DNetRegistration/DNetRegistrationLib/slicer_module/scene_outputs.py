@@ -1,0 +1,317 @@
+"""What an alignment leaves in the scene beside its transform: cortices, metrics, volumes, and the views set to them.
+
+All of it stands where the fixed volume stands, under the same parent transform, and so moves along with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+import vtk
+from slicer.util import vtkMatrixFromArray
+from vtk.util.numpy_support import numpy_to_vtk
+
+from ..core.errors import ScanError, condensed
+from ..outputs.report import found_by
+from ..outputs.segmentation import SEGMENTS
+from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
+
+if TYPE_CHECKING:
+    from ..imaging.volume import Volume
+    from ..outputs.cortices import Cortices
+
+# White shines through to red, so that both surfaces are seen where they lie on each other.
+FIXED_OPACITY = 0.5
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is to be written beside the transform; None is not wanted.
+
+    Attributes:
+        cortices: of both scans.
+        resampled: ``(z, y, x)``, the moving scan on the fixed scan's grid.
+        subtraction: ``(z, y, x)`` float32, NaN where only one scan looked.
+    """
+
+    cortices: Cortices | None = None
+    resampled: np.ndarray | None = None
+    subtraction: np.ndarray | None = None
+
+    @classmethod
+    def computed(cls, fixed: Volume, moving: Volume, alignment, wanted: Iterable[str], contrast: str) -> Contents:
+        """Worked out here, of what is wanted: "segmentation", "resampled", "subtraction"."""
+        from ..outputs.cortices import overlay, segment
+        from ..outputs.subtraction import as_scanned, match_grey_values, resample, subtract
+
+        cortices = resampled = difference = None
+        if {"segmentation", "subtraction"} & set(wanted):
+            bones = segment(fixed, moving, alignment)
+        if "segmentation" in wanted:
+            cortices = overlay(*bones, alignment.matrix)
+        if {"resampled", "subtraction"} & set(wanted):
+            carried = resample(moving, fixed, alignment.matrix)
+        if "resampled" in wanted:
+            resampled = as_scanned(carried, moving).voxels
+        if "subtraction" in wanted:
+            fit = match_grey_values(*bones, alignment.matrix, contrast)
+            difference = subtract(carried, fixed, fit, contrast).voxels
+        return cls(cortices, resampled, difference)
+
+    @classmethod
+    def read(cls, folder: Path, alignment) -> Contents:
+        """What a job left in its folder.
+
+        Raises:
+            ScanError: a file cannot be read.
+        """
+        from ..outputs.cortices import read_cortices
+        from .job import Job
+
+        paths = [folder / name for name in (Job.SEGMENTATION, Job.RESAMPLED, Job.SUBTRACTION)]
+        cortices = read_cortices(paths[0], alignment.working_spacing) if paths[0].is_file() else None
+        return cls(cortices, *(_read_voxels(path) if path.is_file() else None for path in paths[1:]))
+
+
+def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents):
+    """Writes an alignment into the scene; see `write_steps`. Returns the transform node."""
+    *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
+    return transform
+
+
+def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents) -> Iterator:
+    """Writes an alignment into the scene, step by step, so that an application can stay alive in between.
+
+    The transform comes first, then the metrics, then all that `contents` holds.
+
+    Args:
+        fixed, moving: where the volumes stood when they were aligned.
+        alignment: an `Alignment` or a `ReportedAlignment`.
+        nodes: the nodes to write to by name, "transform" and those of `OUTPUT_ROLES`; None, or a node that has left
+            the scene, is a new one, a name that is missing that of the earlier alignment. As transform both are that
+            of the earlier alignment or a new one. Metrics are written where "table" is a key.
+        contents: what there is to write.
+
+    Yields:
+        The transform node, after each step.
+
+    Raises:
+        ScanError: see `scene.apply_alignment`; nothing is written then.
+    """
+    nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
+    transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
+    for name, node in nodes.items():
+        if node is None and name in OUTPUT_ROLES:  # a new one: what an earlier alignment left stays
+            transform.SetNodeReferenceID(OUTPUT_ROLES[name], None)
+    if "table" in nodes:
+        write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
+    yield transform
+    if contents.cortices is not None:
+        node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
+        for _ in write_cortices(node, contents.cortices, fixed):
+            yield transform
+    if contents.resampled is not None:
+        node = make_output("resampled", transform, f"{moving.name} resampled", nodes.get("resampled"))
+        write_volume_node(node, contents.resampled, fixed)
+        show_grey_values(node, moving.node)
+        yield transform
+    if contents.subtraction is not None:
+        node = make_output("subtraction", transform, f"{moving.name} subtraction", nodes.get("subtraction"))
+        write_volume_node(node, contents.subtraction, fixed)
+        show_difference(node)
+        yield transform
+
+
+def make_output(kind: str, transform, name: str, node=None):
+    """The node of a kind that belongs to an alignment: the one given, the one it had before, or a new one.
+
+    Args:
+        kind: of `OUTPUT_ROLES`.
+        transform: the alignment's transform node, which comes to refer to the output.
+        name: of a new node.
+        node: what the user chose, or None.
+    """
+    classes = {"segmentation": "vtkMRMLSegmentationNode", "table": "vtkMRMLTableNode"}
+    scene = transform.GetScene()
+    node = node or transform.GetNodeReference(OUTPUT_ROLES[kind])
+    if node is None:
+        node = scene.AddNewNodeByClass(classes.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name))
+    transform.SetNodeReferenceID(OUTPUT_ROLES[kind], node.GetID())
+    return node
+
+
+def is_filled(node) -> bool:
+    """Whether an output node holds something that could be lost."""
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return node.GetSegmentation().GetNumberOfSegments() > 0
+    return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
+
+
+def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
+    """The output nodes that an alignment's transform node refers to and that are still there, by kind."""
+    if transform is None:
+        return {}
+    nodes = {kind: transform.GetNodeReference(role) for kind, role in OUTPUT_ROLES.items()}
+    return {kind: node for kind, node in nodes.items() if node is not None}
+
+
+def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
+    """The fixed cortex in white and the moved one in red, as outlines in slices and surfaces in 3D; in small steps.
+
+    Segments that the user added to the node stay.
+
+    Args:
+        node: a ``vtkMRMLSegmentationNode``.
+        cortices: in world coordinates.
+        fixed: the fixed volume.
+    """
+    segmentation = node.GetSegmentation()
+    affine = fixed.to_local(cortices.affine)
+    node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
+    node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
+    node.RemoveClosedSurfaceRepresentation()
+    for identifier, _name, _color in SEGMENTS:
+        if segmentation.GetSegment(identifier) is not None:
+            segmentation.RemoveSegment(identifier)
+    for (identifier, name, color), mask in zip(SEGMENTS, (cortices.fixed, cortices.moving), strict=True):
+        segment = slicer.vtkSegment()
+        segment.SetName(name)
+        segment.SetColor(*color)
+        representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+        segment.AddRepresentation(representation, _labelmap(mask, affine))
+        # The first time surfaces are made of all there is; then a segment that is added gets its own at once.
+        segmentation.AddSegment(segment, identifier)
+        yield
+        node.CreateClosedSurfaceRepresentation()
+        yield
+        if node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetVisibility2DFill(False)
+            node.GetDisplayNode().SetVisibility2DOutline(True)
+            node.GetDisplayNode().SetSegmentOpacity3D(identifier, FIXED_OPACITY)
+        node.GetDisplayNode().SetVisibility(True)
+        yield
+
+
+def hide_cortices(transform) -> None:
+    """Hides the cortices of an alignment, which show the moving bone where it no longer is."""
+    node = outputs_of(transform).get("segmentation")
+    if node is not None and node.GetDisplayNode() is not None:
+        node.GetDisplayNode().SetVisibility(False)
+
+
+def write_table(node, alignment) -> None:
+    """What was measured of an alignment, a row each: quantity, value, unit.
+
+    Args:
+        node: a ``vtkMRMLTableNode``; what it held is replaced.
+        alignment: an `Alignment` or a `ReportedAlignment`.
+    """
+    x, y, z = alignment.translation_mm
+    rows = [
+        ("Verdict", alignment.verdict, ""),
+        ("Accepted", "yes" if alignment.accepted else "no", ""),
+        ("Confidence", _number(alignment.confidence, 3), ""),
+        ("Expected error", _number(alignment.expected_error_um, 2), "um"),
+        ("Dice of the cortices before", _number(alignment.dice_before, 3), ""),
+        ("Dice of the cortices aligned", _number(alignment.dice, 3), ""),
+        ("Rotation", _number(alignment.rotation_deg, 3), "degrees"),
+        # The alignment maps fixed to moving points in LPS; the table tells where the moving bone was, in RAS.
+        *((f"Moving bone was off, {axis}", _number(v, 4), "mm") for axis, v in zip("RAS", (-x, -y, z), strict=True)),
+        ("Found by", found_by(alignment), ""),
+        ("Network", alignment.network or "none", ""),
+        ("Device", alignment.device, ""),
+        ("Bone threshold, fixed", _number(alignment.fixed_threshold, 1), "grey values"),
+        ("Bone threshold, moving", _number(alignment.moving_threshold, 1), "grey values"),
+        ("Working spacing", _number(alignment.working_spacing, 4), "mm"),
+        ("Time", _number(alignment.seconds.get("total"), 2), "s"),
+        *(("Warning", text, "") for text in alignment.warnings),
+    ]
+    with slicer.util.NodeModify(node):
+        node.RemoveAllColumns()
+        for name, cells in zip(("Quantity", "Value", "Unit"), zip(*rows, strict=True), strict=True):
+            column = vtk.vtkStringArray()
+            column.SetName(name)
+            for cell in cells:
+                column.InsertNextValue(cell)
+            node.AddColumn(column)
+
+
+def write_volume_node(node, voxels: np.ndarray, fixed: Placed) -> None:
+    """Voxels on the fixed volume's grid, where it stands.
+
+    Args:
+        node: a ``vtkMRMLScalarVolumeNode``; what it held is replaced.
+        voxels: ``(z, y, x)``, of the fixed volume's shape.
+        fixed: the fixed volume.
+    """
+    with slicer.util.NodeModify(node):
+        node.SetIJKToRASMatrix(vtkMatrixFromArray(fixed.ijk_to_ras))
+        node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
+        slicer.util.updateVolumeFromArray(node, voxels)
+    node.CreateDefaultDisplayNodes()
+
+
+def show_grey_values(node, like) -> None:
+    """Displays a volume with the window and level of another one."""
+    source, display = like.GetDisplayNode(), node.GetDisplayNode()
+    if source is not None:
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(source.GetWindow(), source.GetLevel())
+
+
+def show_difference(node) -> None:
+    """Displays a signed volume with zero in the middle of the greys; a few extreme voxels do not count."""
+    values = slicer.util.arrayFromVolume(node)
+    sample = np.abs(values.ravel()[:: max(1, values.size // 1_000_000)])
+    sample = sample[np.isfinite(sample)]
+    reach = float(np.percentile(sample, 99.5)) if sample.size else 0.0
+    display = node.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(2 * reach or 1.0, 0.0)
+
+
+def show_pair(fixed, moving) -> None:
+    """Slice views: the fixed volume with the moving one over it, half transparent, fitted; 3D views: all in sight."""
+    slicer.util.setSliceViewerLayers(
+        background=fixed.GetID(), foreground=moving.GetID(), foregroundOpacity=0.5, fit=True
+    )
+    if slicer.app.layoutManager() is not None:
+        slicer.util.resetThreeDViews()
+
+
+def _labelmap(mask: np.ndarray, affine: np.ndarray) -> slicer.vtkOrientedImageData:
+    """A mask as labels 0 and 1, cut to what holds anything; `affine` is index (x, y, z) to RAS."""
+    low, high = np.zeros(3, int), np.ones(3, int)
+    if mask.any():
+        axes = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        # A margin of one voxel, so that surfaces close.
+        low = np.array([max(0, found[0] - 1) for found in axes])
+        high = np.array([min(n, found[-1] + 2) for found, n in zip(axes, mask.shape, strict=True)])
+    box = np.ascontiguousarray(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.uint8))
+    start = low[::-1]
+    shift = np.eye(4)
+    shift[:3, 3] = start
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(0, box.shape[2] - 1, 0, box.shape[1] - 1, 0, box.shape[0] - 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(box.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
+    image.SetGeometryFromImageToWorldMatrix(vtkMatrixFromArray(affine @ shift))
+    return image
+
+
+def _read_voxels(path: Path) -> np.ndarray:
+    import SimpleITK as sitk
+
+    try:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    except RuntimeError as error:
+        raise ScanError(f"{path}: cannot be read ({condensed(error)}); align again") from error
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"

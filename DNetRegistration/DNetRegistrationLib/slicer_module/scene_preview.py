@@ -1,0 +1,112 @@
+"""The outline of bone at a threshold, in the slice views, while the threshold is being chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.util import vtkMatrixFromArray
+from vtk.util.numpy_support import numpy_to_vtk
+
+from ..bone.threshold import PREVIEW_SIZE, find_bone_scale
+from ..core.errors import ScanError
+from ..imaging.averaging import block_means
+from .scene import ATTRIBUTE, Placed
+
+ROLE_ATTRIBUTE = f"{ATTRIBUTE}preview"
+COLORS = {"fixed": (1.0, 1.0, 1.0), "moving": (1.0, 0.0, 0.0)}
+
+
+@dataclass(frozen=True)
+class ThresholdPreview:
+    """A scan, averaged to about 128 voxels an axis, whose bone can be outlined at once for any threshold.
+
+    Attributes:
+        placed: the volume node.
+        values: ``(z, y, x)`` float32, NaN replaced by the lowest value.
+        ijk_to_ras: ``(4, 4)``, index (x, y, z) to the volume node's own RAS.
+        low, high: the range of the values.
+        automatic: the threshold that would be found, or None where none is found.
+    """
+
+    placed: Placed
+    values: np.ndarray
+    ijk_to_ras: np.ndarray
+    low: float
+    high: float
+    automatic: float | None
+
+    @classmethod
+    def of(cls, placed: Placed) -> ThresholdPreview:
+        """The preview of a volume node as it is now."""
+        volume = placed.volume()
+        means, affine = block_means(volume, np.maximum(1, np.rint(volume.size / PREVIEW_SIZE).astype(int)))
+        finite = means[np.isfinite(means)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        try:
+            automatic = find_bone_scale(volume).threshold
+        except ScanError:
+            automatic = None
+        return cls(placed, np.nan_to_num(means, nan=low), placed.to_local(affine), low, high, automatic)
+
+    def surface(self, threshold: float) -> vtk.vtkPolyData:
+        """Where the averaged scan crosses the threshold, in the volume node's own RAS."""
+        image = vtk.vtkImageData()
+        image.SetDimensions(*self.values.shape[::-1])
+        image.GetPointData().SetScalars(numpy_to_vtk(self.values.ravel()))
+        contour = vtk.vtkFlyingEdges3D()
+        contour.SetInputData(image)
+        contour.SetValue(0, threshold)
+        contour.ComputeNormalsOff()
+        contour.ComputeScalarsOff()
+        transform = vtk.vtkTransform()
+        transform.SetMatrix(vtkMatrixFromArray(self.ijk_to_ras))
+        to_ras = vtk.vtkTransformPolyDataFilter()
+        to_ras.SetTransform(transform)
+        to_ras.SetInputConnection(contour.GetOutputPort())
+        to_ras.Update()
+        return to_ras.GetOutput()
+
+
+def show_outline(preview: ThresholdPreview, threshold: float, role: str) -> None:
+    """Draws the outline in the slice views, white for the fixed volume and red for the moving one.
+
+    The node is hidden from lists and not saved with the scene.
+    """
+    volume = preview.placed.node
+    scene = volume.GetScene()
+    node = _outline(scene, role)
+    if node is None:
+        node = scene.CreateNodeByClass("vtkMRMLModelNode")
+        node.UnRegister(None)
+        node.SetName(f"Bone outline, {role} (preview)")
+        node.SetAttribute(ROLE_ATTRIBUTE, role)
+        node.HideFromEditorsOn()
+        node.SaveWithSceneOff()
+        scene.AddNode(node)
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        display.SaveWithSceneOff()
+        display.SetColor(*COLORS[role])
+        display.SetVisibility3D(False)
+        display.SetVisibility2D(True)
+        display.SetSliceIntersectionThickness(2)
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    node.SetAndObservePolyData(preview.surface(threshold))
+
+
+def hide_outlines(scene) -> None:
+    """Takes all outlines away."""
+    for role in COLORS:
+        node = _outline(scene, role)
+        if node is not None:
+            scene.RemoveNode(node)
+
+
+def _outline(scene, role: str) -> slicer.vtkMRMLModelNode | None:
+    for node in slicer.util.getNodesByClass("vtkMRMLModelNode", scene):
+        if node.GetAttribute(ROLE_ATTRIBUTE) == role:
+            return node
+    return None

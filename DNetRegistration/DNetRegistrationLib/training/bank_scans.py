@@ -1,0 +1,171 @@
+"""A user's own scans as a bank has them: found in a folder, laid on each other, T (Eq. 5) taken, resampled."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bone.images import BoneImage, NativeScan, PreparedScan, native_scan, points_of_bone, prepare
+from ..bone.threshold import find_bone_scale
+from ..core.constants import PAPER_SPACING
+from ..core.errors import ScanError
+from ..imaging.volume import Volume, read_volume
+
+# Kinds of file that are scans; folders are too, as stacks of slices.
+SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
+# Slices resampled at a time.
+_SLAB = 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One bone of a folder: its name, the scan (without contrast agent, where there is one with) and its partner."""
+
+    name: str
+    plain: Path
+    contrast: Path | None = None
+
+
+@dataclass(frozen=True)
+class ResampledBone:
+    """Bone values ``(d, d, d)`` float32 without and with contrast agent, and the ``(2, 3, 4)`` `Bank.fields`."""
+
+    values: tuple[Tensor, Tensor]
+    fields: np.ndarray
+
+
+def scan_suffix(path: Path) -> str:
+    """The end of the name of a file that is a scan, of `SCAN_SUFFIXES`; "" where it is none."""
+    return next((s for s in SCAN_SUFFIXES if path.name.lower().endswith(s)), "")
+
+
+def find_scans(folder) -> list[Entry]:
+    """The scans of a folder by name: ``NAME_pre`` with ``NAME_post``, and single ones.
+
+    Raises:
+        ScanError: there is no such folder, no scan in it, one without its partner, or two of one name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ScanError(f"{folder}: there is no such folder of scans; check the path")
+    scans: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = scan_suffix(path)
+        if path.name.startswith(".") or not (suffix or path.is_dir()):
+            continue
+        name = path.name[: len(path.name) - len(suffix)]
+        if name in scans:
+            raise ScanError(f"{path}: {scans[name].name} beside it has the same name; rename or remove one of them")
+        scans[name] = path
+    if not scans:
+        raise ScanError(f"{folder}: holds no scans ({', '.join(SCAN_SUFFIXES)}, or folders of slices); check the path")
+    entries = []
+    for name, path in scans.items():
+        match = re.fullmatch(r"(.+)_(pre|post)", name)
+        if match is None:
+            entries.append(Entry(name, path))
+            continue
+        partner = f"{match[1]}_{'post' if match[2] == 'pre' else 'pre'}"
+        if partner not in scans:
+            raise ScanError(
+                f"{path}: its partner {partner}.* is missing; add it, or drop _{match[2]} from the name to use the "
+                "scan by itself"
+            )
+        if match[2] == "pre":
+            entries.append(Entry(match[1], path, scans[partner]))
+    return entries
+
+
+def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
+    """Reads an entry's scans and brings them onto one grid along the bone's own axes, about its centroid.
+
+    So bones that were scanned any way round lie alike in a bank, as synthetic ones do, and look alike when training
+    begins by turning them little (`recipes.Recipe.first_angle`).
+
+    Args:
+        entry: what to read.
+        size: of the grid, voxels along each axis.
+        spacing: of the grid, in mm of a bone that fits the cube at 0.08 mm; a larger bone is made smaller to fit, as
+            `preprocessing.working_spacing` has it.
+        scan_spacing: true voxel size of the scans in mm, where the files do not say it.
+
+    Raises:
+        ScanError: a scan cannot be read, shows no bone, or cannot be laid on its partner.
+    """
+    volumes = [read_volume(path, scan_spacing) for path in (entry.plain, entry.contrast) if path is not None]
+    natives = [native_scan(volume, find_bone_scale(volume), None, torch.device("cpu")) for volume in volumes]
+    matrices = [np.eye(4)]
+    if entry.contrast is not None:
+        matrices.append(_between(entry, *volumes))
+    # A scan by itself is its own partner.
+    scans = prepare(natives[0], natives[-1])[: len(volumes)]
+    larger = scans[0].cube.spacing / PAPER_SPACING
+    to_world = np.eye(4)  # from mm about the middle of the grid
+    to_world[:3, :3] = larger * own_axes(scans[0].images[-1])
+    to_world[:3, 3] = scans[0].place.center
+    values, fields = [], []
+    for scan, matrix in zip(scans, matrices, strict=True):
+        values.append(_on_grid(_image(scan, spacing * larger), matrix @ to_world, size, spacing))
+        fields.append(_field(scan.native, matrix @ to_world))
+    return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])))
+
+
+def own_axes(image: BoneImage) -> np.ndarray:
+    """The principal axes of a bone as columns, ``(3, 3)`` in the world, z along its length; a rotation.
+
+    Along z and y, ways of an axis are told apart by where the longer tail of bone is: mean cubes are positive.
+    """
+    points, weight = points_of_bone(image)
+    points = points - np.average(points, axis=0, weights=weight)
+    axes = np.linalg.eigh((points.T * weight) @ points)[1]
+    axes *= np.where(weight @ (points @ axes) ** 3 < 0, -1.0, 1.0)
+    axes[:, 0] = np.cross(axes[:, 1], axes[:, 2])
+    return axes
+
+
+def _between(entry: Entry, plain: Volume, contrast: Volume) -> np.ndarray:
+    """The ``(4, 4)`` transform from the scan without to the one with contrast agent, LPS mm."""
+    given = entry.plain.with_name(f"{entry.name}.tfm")
+    if given.exists():
+        from ..geometry.transforms import read_transform
+
+        return read_transform(given)
+    from ..registration.align import align
+
+    alignment = align(plain, contrast, hypotheses="search")
+    if not alignment.accepted:
+        raise ScanError(
+            f"{entry.contrast}: could not be aligned with {entry.plain.name} for sure; put the transform beside them "
+            f"as {given.name}, or rename both (without _pre and _post) to use each by itself"
+        )
+    return alignment.matrix
+
+
+def _image(scan: PreparedScan, spacing: float) -> BoneImage | NativeScan:
+    """The coarsest image of a scan with voxels up to `spacing` mm: their means, and so resampled without aliasing."""
+    fine = [image for image in scan.images if image.spacing.max() <= spacing * 1.001]
+    return fine[-1] if fine else scan.images[0]
+
+
+def _on_grid(image: BoneImage | NativeScan, to_world: np.ndarray, size: int, spacing: float) -> Tensor:
+    matrix = torch.from_numpy(np.linalg.inv(image.affine) @ to_world)
+    axis = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) * spacing
+    out = torch.empty((size, size, size))
+    for start in range(0, size, _SLAB):
+        grid = torch.stack(torch.meshgrid(axis[start : start + _SLAB], axis, axis, indexing="ij")[::-1], -1)
+        index = grid.view(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+        out[start : start + _SLAB] = image.sample(index.float())[0].view(-1, size, size)
+    return out
+
+
+def _field(scan: NativeScan, to_world: np.ndarray) -> np.ndarray:
+    """``(3, 4)``: mm about the middle of the grid to coordinates within -1 and 1 in the scan's field of view."""
+    size = np.array(scan.shape[::-1])
+    unit = np.diag((*(2 / size), 1.0))
+    unit[:3, 3] = 1 / size - 1
+    return (unit @ np.linalg.inv(scan.affine) @ to_world)[:3]

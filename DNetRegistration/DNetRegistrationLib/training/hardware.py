@@ -1,0 +1,82 @@
+"""Where training computes, and what it can do there."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from ..core.errors import ScanError
+
+_BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the bank of bones needs its room too
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_ROOM_ON_CPU = 8  # more are no faster there, and memory is for other things too
+
+
+def training_device(name: str, local: int = 0) -> torch.device:
+    """The device of this name.
+
+    Args:
+        name: "auto" (a GPU where there is one that computes), "cpu", "cuda" or "cuda:1".
+        local: rank among the processes of this machine: which GPU is meant where none is named.
+
+    Raises:
+        ScanError: it is not to be had.
+    """
+    if name == "auto":
+        return torch.device("cuda", local) if torch.cuda.is_available() and _computes(local) else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(device.type)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ScanError(f'--device {name}: is not to be had here; use "cpu" or "auto"') from error
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """Its name, for a model card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def precision_on(device: torch.device, wanted: str) -> torch.dtype:
+    """What networks compute in: `wanted` as in `recipes.Recipe.precision`."""
+    if wanted == "auto":
+        wanted = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+
+
+def room_for_pairs(device: torch.device) -> int:
+    """How many pairs at once the device has memory for when a network of Table 1 is trained in float32."""
+    if device.type == "cuda":
+        return max(1, int(torch.cuda.get_device_properties(device).total_memory / _BYTES_PER_PAIR))
+    return _ROOM_ON_CPU
+
+
+def keep_freed_memory() -> None:
+    """Has this process keep memory that it frees, where the C library is glibc; elsewhere nothing happens.
+
+    glibc returns large blocks to the system and takes fresh ones, page by page, for each tensor: in training on a
+    processor more time goes there than into what is done with them.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # no glibc
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _computes(index: int) -> bool:
+    """Whether the GPU computes; torch also counts cards that this build of it has no kernels for."""
+    try:
+        return float(torch.zeros(1, device=f"cuda:{index}") + 1) == 1
+    except Exception:  # whatever drivers raise
+        return False

@@ -1,0 +1,284 @@
+"""A whole training run: iterations, log, validation, checkpoints, and the weights that come out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.console import say
+from ..core.csv_table import Table
+from ..core.errors import ScanError
+from ..core.interrupts import deferred
+from ..networks.weights import save_weights
+from ..version import __version__
+from . import checkpoints
+from .checkpoints import Checkpoint
+from .hardware import describe
+from .pairs import PairSource
+from .throughput import operations, peak, wait_for
+from .trainer import GRADIENT_NORM, Trainer
+from .validation import Figures, validate
+
+LOG, VALIDATION, WEIGHTS = "log.csv", "validation.csv", "weights.pt"
+LINE_SECONDS = 2.0  # not more often is a line shown; the log has them all
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a run stops to do something else; none of it changes what is computed.
+
+    Attributes:
+        log_every: iterations from one line of the log to the next.
+        validate_every: iterations from one validation to the next.
+        validation_pairs: pairs of each.
+        checkpoint_minutes: from one checkpoint to the next.
+        minutes: after which the run stops, to be gone on with by the same command; None for never.
+    """
+
+    log_every: int
+    validate_every: int
+    validation_pairs: int
+    checkpoint_minutes: float = 5.0
+    minutes: float | None = None
+
+
+class Run:
+    """A run of a trainer, new or gone on with.
+
+    Args:
+        trainer: fresh.
+        validation: where to draw validation pairs from, by a word for their kind.
+        folder: for all that is written; an existing one.
+        settings: for the checkpoint: what decides the result.
+        card: what the model card shall say besides what the run itself knows.
+        checkpoint: of this folder, to go on from.
+        half: save weights in half precision.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        validation: Mapping[str, PairSource],
+        folder: Path,
+        settings: dict[str, Any],
+        pace: Pace,
+        *,
+        card: dict[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+        half: bool = False,
+    ) -> None:
+        self.trainer, self.recipe, self.processes = trainer, trainer.recipe, trainer.processes
+        self.validation, self.folder, self.settings, self.pace = validation, folder, settings, pace
+        self.card, self.half = card or {}, half
+        if checkpoint is not None:
+            try:
+                trainer.restore(checkpoint.state)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise ScanError(
+                    f"{folder / checkpoints.NAME}: is of another network or version; give another --output"
+                ) from error
+        self._spent = 0.0 if checkpoint is None else checkpoint.seconds  # before this process
+        self._began = self._written = time.monotonic()
+        first = self.processes.first
+        self._fresh = checkpoint is None
+        self.log = Table(folder / LOG if first else None, checkpoint.log if checkpoint else [])
+        self.validations = Table(folder / VALIDATION if first else None, checkpoint.validation if checkpoint else [])
+
+    @property
+    def seconds(self) -> float:
+        """Spent on training so far, before an interruption and after."""
+        return self._spent + time.monotonic() - self._began
+
+    def go(self) -> bool:
+        """Trains to the end, or until the time is up; returns whether it is the end. Checkpoint and weights are there.
+
+        Raises:
+            KeyboardInterrupt: interrupted; checkpoint and weights are there.
+            ScanError: something could not be written, or training failed.
+        """
+        trainer, stopped = self.trainer, False
+        with deferred() as interrupted:
+            if trainer.must_compose:
+                self._say("a head learns to work out the motion from two poses, for a minute or two")
+                trainer.learn_to_compose()
+            self._count()
+            if self._fresh:
+                self._checkpoint()  # from now on the folder is this run's
+            self._began = self._written = self._window = self._shown = time.monotonic()
+            self._window_iteration = trainer.iteration
+            self._measured = None
+            while trainer.iteration < self.recipe.iterations and not stopped:
+                if trainer.reduction != self._measured:
+                    with self._aside():
+                        self._limit()
+                if self._validation_is_due() and not self._validate(interrupted):
+                    break
+                stopped = trainer.step(lambda: interrupted() or self._time_is_up())
+                if trainer.iteration % self.pace.log_every == 0 and not stopped:
+                    self._add_line()
+                if time.monotonic() - self._written > 60 * self.pace.checkpoint_minutes:
+                    self._checkpoint()
+            # Time that is up leaves time to say how good the weights are; someone who waits at the keyboard does not.
+            if not self.processes.any(interrupted(), trainer.device):
+                self._validate(interrupted)
+            self._checkpoint()
+            self._save_weights()
+            if self.processes.any(interrupted(), trainer.device):
+                self._say(f"stopped at iteration {trainer.iteration}; the same command goes on from there")
+                raise KeyboardInterrupt
+        return trainer.iteration >= self.recipe.iterations
+
+    def _time_is_up(self) -> bool:
+        return self.pace.minutes is not None and time.monotonic() - self._began > 60 * self.pace.minutes
+
+    def _validation_is_due(self) -> bool:
+        return self.trainer.iteration > 0 and self.trainer.iteration % self.pace.validate_every == 0
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is done inside is no part of the speed of training."""
+        began = time.monotonic()
+        yield
+        wait_for(self.trainer.device)
+        self._window += time.monotonic() - began
+
+    def _count(self) -> None:
+        """Counts the operations that a pair needs, forward and backward, at each reduction that is still to come."""
+        trainer = self.trainer
+        self._operations: dict[int, int] = {}
+        for reduction, iterations in self.recipe.reductions_from(trainer.iteration).items():
+            if iterations:
+                pair = trainer.pairs.draw(0, 1, max_angle=math.pi, reduction=reduction)
+                self._operations[reduction] = operations(lambda pair=pair: trainer.loss(pair)[0])
+
+    def _limit(self) -> None:
+        """Measures what the device can do, and says it beside what a pair needs."""
+        trainer = self.trainer
+        self._measured = trainer.reduction
+        self._peak = peak(trainer.device, trainer.dtype)
+        coarse = f" at 1/{trainer.reduction} of the resolution" if trainer.reduction > 1 else ""
+        dtype = str(trainer.dtype).removeprefix("torch.")
+        self._say(
+            f"a pair{coarse} takes {self._operations[self._measured] / 1e9:.3g} GFLOP, forward and backward; "
+            f"in a plain product of matrices the device does {self._peak / 1e9:,.0f} GFLOP/s ({dtype})"
+        )
+
+    def _add_line(self) -> None:
+        trainer, recipe = self.trainer, self.recipe
+        figures, making = trainer.means()
+        now = time.monotonic()
+        seconds, iterations = now - self._window, trainer.iteration - self._window_iteration
+        self._window, self._window_iteration = now, trainer.iteration
+        if not figures or not iterations:
+            return
+        speed = iterations * recipe.batch / seconds
+        share = speed / self.processes.count * self._operations[self._measured] / self._peak
+        line = {
+            "iteration": trainer.iteration,
+            "pairs": trainer.iteration * recipe.batch,
+            "seconds": self.seconds,
+            **figures,
+            "learning_rate": recipe.learning_rate_at(trainer.iteration - 1),
+            "largest_angle_deg": math.degrees(recipe.largest_angle_at(trainer.iteration - 1)),
+            "skipped": trainer.skipped,
+            "pairs_per_second": speed,
+            "share_of_limit": share,
+            "share_making_pairs": making / seconds,
+        }
+        self.log.add(line)
+        if now - self._shown < LINE_SECONDS:
+            return
+        self._shown = now
+        # Those on larger cubes will take as much longer as they have more to compute.
+        ahead = recipe.reductions_from(trainer.iteration)
+        work = sum(count * self._operations[reduction] for reduction, count in ahead.items() if count)
+        left = work / self._operations[self._measured] * seconds / iterations
+        if self.pace.minutes is not None:
+            left = min(left, 60 * self.pace.minutes - (now - self._began))
+        said = {"loss": "loss {:.4g}", "re_deg": "RE {:.2f} deg", "te_um": "TE {:.0f} um"}
+        means = ", ".join(
+            said.get(name, name + " {:.3g}").format(value) for name, value in figures.items() if name != GRADIENT_NORM
+        )
+        skipped = f", {trainer.skipped} skipped" if trainer.skipped else ""
+        self._say(
+            f"{trainer.iteration}/{recipe.iterations}: {means}{skipped}; {speed:.3g} pairs/s, "
+            f"{100 * share:.0f} % of the device's limit, {100 * making / seconds:.0f} % of the time making pairs; "
+            f"{_duration(left)} left"
+        )
+
+    def _validate(self, interrupted) -> bool:
+        """Whether it came to an end; done already, it is not done again."""
+        trainer = self.trainer
+        if any(line["iteration"] == trainer.iteration for line in self.validations.lines):
+            return True
+        found: dict[str, Figures] = {}
+        with self._aside():
+            for kind, source in self.validation.items():
+                figures = validate(
+                    trainer.trained,
+                    source,
+                    self.pace.validation_pairs,
+                    self.recipe.part,
+                    trainer.dtype,
+                    self.processes,
+                    interrupted,
+                )
+                if figures is None:
+                    return False
+                found[kind] = figures
+        for kind, figures in found.items():
+            self.validations.add({"iteration": trainer.iteration, "views": kind, **asdict(figures)})
+            self._say(f"{trainer.iteration}/{self.recipe.iterations}: validation, {kind} views: {figures}")
+        return True
+
+    def _checkpoint(self) -> None:
+        if self.processes.first:
+            checkpoints.write(
+                Checkpoint(
+                    self.settings,
+                    self.recipe.part,
+                    self.trainer.state(),
+                    self.log.lines,
+                    self.validations.lines,
+                    self.seconds,
+                ),
+                self.folder,
+            )
+        self._written = time.monotonic()
+
+    def _save_weights(self) -> None:
+        if not self.processes.first:
+            return
+        trainer = self.trainer
+        last = {line["views"]: line for line in self.validations.lines}
+        card = {
+            "recipe": asdict(self.recipe),
+            **self.card,
+            "iterations": trainer.iteration,
+            "pairs": trainer.iteration * self.recipe.batch,
+            "skipped": trainer.skipped,
+            "hours": round(self.seconds / 3600, 3),
+            "device": describe(trainer.device),
+            "precision": str(trainer.dtype).removeprefix("torch."),
+            "processes": self.processes.count,
+            "torch": torch.__version__,
+            "version": __version__,
+            "validation": last,
+        }
+        save_weights(trainer.trained, self.folder / WEIGHTS, card, half=self.half)
+
+    def _say(self, text: str) -> None:
+        if self.processes.first:
+            say(text)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,97 @@
+"""How well a network does on pairs it has not been trained on: the paper's rotation and translation errors."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..geometry import rigid
+from ..networks.batch import PairBatch
+from ..networks.siamese import split_parameters
+from .distributed import Processes
+from .pairs import PairSource
+
+BEYOND = 15.0  # degrees; further off, refinement does not find the way
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Errors over pairs: of rotations in degrees, of translations (about the cubes' centres) in um.
+
+    `beyond` is the share of pairs whose rotation is more than `BEYOND` off.
+    """
+
+    pairs: int
+    re_mean_deg: float
+    re_median_deg: float
+    te_mean_um: float
+    te_median_um: float
+    beyond: float
+
+    def __str__(self) -> str:
+        return (
+            f"RE {self.re_median_deg:.2f} deg (mean {self.re_mean_deg:.2f}), TE {self.te_median_um:.0f} um "
+            f"(mean {self.te_mean_um:.0f}), {100 * self.beyond:.1f} % beyond {BEYOND:g} deg, {self.pairs} pairs"
+        )
+
+
+def estimate(network: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Rotations ``(b, 3, 3)`` and translations ``(b, 3)`` in mm that a network gives for pairs, float64."""
+    if hasattr(network, "estimate"):
+        return network.estimate(batch.fixed, batch.moving, batch.fixed_inside, batch.moving_inside)
+    translation, rotation = split_parameters(network(batch.fixed, batch.moving).double())
+    return rigid.rotation_from_6d(rotation), translation
+
+
+def errors(rotation: Tensor, translation: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """The paper's RE in degrees and TE in um (Sec. 2.5), ``(b,)`` each."""
+    turned = rigid.geodesic_angle(batch.rotation, rotation.to(batch.rotation)).rad2deg()
+    return turned, 1000 * (translation.to(batch.translation) - batch.translation).norm(dim=-1)
+
+
+def validate(
+    network: nn.Module,
+    source: PairSource,
+    pairs: int,
+    part: int,
+    dtype: torch.dtype = torch.float32,
+    processes: Processes | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Figures | None:
+    """The figures of a network on `pairs` pairs, the same ones every time; None when `cancelled` said so in between.
+
+    Args:
+        network: on the device of the source's bank; left in evaluation mode.
+        pairs: a multiple of `part`, else rounded up to one.
+        part: pairs that go through the network at once.
+        dtype: ``torch.bfloat16`` for autocast.
+        processes: that share out the work; all get the figures.
+    """
+    processes = processes or Processes()
+    network.eval()
+    found: list[tuple[float, float]] = []
+    stop = False
+    for number in range(processes.rank, -(-pairs // part), processes.count):
+        if stop := cancelled():
+            break
+        batch = source.draw(number, part)
+        device = batch.fixed.device.type
+        with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            answer = estimate(network, batch)
+        found += zip(*(values.tolist() for values in errors(*answer, batch)), strict=True)
+    shares = processes.gathered((stop, found))
+    if any(stop for stop, _ in shares):
+        return None
+    turned, shifted = zip(*(pair for _, share in shares for pair in share), strict=True)
+    return Figures(
+        len(turned),
+        statistics.fmean(turned),
+        statistics.median(turned),
+        statistics.fmean(shifted),
+        statistics.median(shifted),
+        sum(angle > BEYOND for angle in turned) / len(turned),
+    )

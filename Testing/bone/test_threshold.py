@@ -1,0 +1,123 @@
+"""Where bone begins: on all kinds of scanner scales and surroundings, against the bone that was put there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, preview
+from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.synthesis.pairs import make_pair
+
+
+def dice(first, second) -> float:
+    return 2 * np.count_nonzero(first & second) / (np.count_nonzero(first) + np.count_nonzero(second))
+
+
+def ball(size=32, radius=8.0) -> np.ndarray:
+    """Share of each voxel inside a ball at the middle, by a linear rim one voxel wide."""
+    distance = np.linalg.norm(np.indices((size,) * 3) - (size - 1) / 2, axis=0)
+    return np.clip(radius + 0.5 - distance, 0, 1)
+
+
+def test_t_of_equation_5_by_hand():
+    values = BoneScale(2000.0, 6000.0)(np.array([-500.0, 2000.0, 3000.0, 6000.0, 8000.0, np.nan]))
+    np.testing.assert_array_equal(values, [0, 0, 0.25, 1, 1.5, np.nan])
+
+
+@pytest.mark.parametrize("scale", ["hu", "raw", "byte", "attenuation"])
+@pytest.mark.parametrize("background", ["air", "water", "fixative"])
+def test_the_bone_of_every_scanner_and_background_is_found(scale, background):
+    for seed in (11, 12):
+        pair = make_pair(seed, scale=scale, background=background)
+        found = []
+        for scan, bone in ((pair.fixed, pair.fixed_bone), (pair.moving, pair.moving_bone)):
+            threshold = find_bone_scale(scan).threshold
+            assert dice(scan.voxels > threshold, bone) > 0.75
+            # As a fraction of the way from what is not bone to what is.
+            low, high = np.median(scan.voxels[~bone]), np.median(scan.voxels[bone])
+            found.append((threshold - low) / (high - low))
+        assert abs(found[0] - found[1]) < 0.35
+        assert all(0.2 < share < 0.95 for share in found)
+
+
+@pytest.mark.parametrize("gain, offset, dtype", [(1, 0, "float64"), (10, 30000, "uint16"), (0.02, 20, "uint8")])
+@pytest.mark.parametrize("muscle", [0, 600])
+def test_it_lies_half_way_between_bone_and_what_is_around_it(muscle, gain, offset, dtype):
+    """Bright muscle around half the bone, water elsewhere: half way to the brighter of the two."""
+    generator = np.random.default_rng(0)
+    bone = ball()
+    soft = np.where(ball(radius=13.0) > 0.5, muscle, 0)
+    grey = soft + (3000 - soft) * bone + generator.normal(0, 30, bone.shape)
+    scan = Volume((grey * gain + offset).astype(dtype))
+    threshold = (find_bone_scale(scan).threshold - offset) / gain
+    assert abs(threshold - (3000 + muscle) / 2) < 300
+    assert dice(scan.voxels > threshold * gain + offset, bone > 0.5) > 0.97
+
+
+def test_a_given_threshold_is_kept_and_the_maximum_is_a_high_percentile():
+    generator = np.random.default_rng(1)
+    voxels = generator.uniform(0, 1000, (20, 20, 20))
+    voxels[3, 3, 3] = 1e6  # one hot voxel
+    scale = find_bone_scale(Volume(voxels), 400.0)
+    assert scale.threshold == 400
+    assert scale.maximum == pytest.approx(np.percentile(voxels[voxels > 400], 99), rel=1e-5)
+
+
+def test_only_the_mask_is_looked_at():
+    voxels = 3000 * ball()
+    voxels[:4] = 20000  # metal
+    mask = np.ones(voxels.shape, bool)
+    mask[:6] = False
+    alone = find_bone_scale(Volume(3000 * ball()))
+    assert find_bone_scale(Volume(voxels), mask=mask).threshold == pytest.approx(alone.threshold, rel=0.05)
+    assert find_bone_scale(Volume(voxels)).threshold > 2 * alone.threshold
+
+
+def test_nan_is_outside_the_field_of_view():
+    voxels = (3000 * ball()).astype(np.float32)
+    whole = find_bone_scale(Volume(voxels.copy()))
+    _, y, x = np.indices(voxels.shape) - 15.5
+    voxels[y**2 + x**2 > 15**2] = np.nan
+    assert find_bone_scale(Volume(voxels)).threshold == pytest.approx(whole.threshold, rel=0.1)
+
+
+def test_preview_is_the_mean_of_blocks():
+    generator = np.random.default_rng(2)
+    voxels = generator.integers(0, 60000, (11, 261, 300)).astype(np.uint16)
+    found = preview(Volume.from_geometry(voxels, spacing=(0.01, 0.01, 0.02)))
+    assert found.shape == (11, 130, 150) and found.dtype == np.float32
+    block = voxels[5, 20:22, 40:42].astype(float)
+    assert found[5, 10, 20] == pytest.approx(block.mean(), rel=1e-5)
+    assert found[10, 129, 149] == pytest.approx(voxels[10, 258:260, 298:300].astype(float).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "voxels, options, words",
+    [
+        (np.random.default_rng(0).normal(size=(30, 30, 30)), {}, "found no bone"),
+        (3000 * ball(), {"threshold": 4000.0}, "no bone above the threshold 4000"),
+        (3000 * ball(), {"threshold": np.nan}, "is not a number"),
+        (3000 * ball(), {"threshold": 1.0, "mask": np.zeros((32, 32, 32), bool)}, "mask"),
+        (3000 * ball(), {"mask": np.zeros((32, 32, 32), bool)}, "found no bone"),
+        (3000 * ball(radius=1.0), {"threshold": 1.0}, "no bone above"),
+        (1e-44 * 3000 * ball(), {}, "scale its values up"),
+    ],
+)
+def test_what_has_no_bone_is_refused_with_its_name(voxels, options, words):
+    with pytest.raises(ScanError, match=words) as caught:
+        find_bone_scale(Volume(voxels, name="left.nrrd"), **options)
+    assert str(caught.value).startswith("left.nrrd: ") and "\n" not in str(caught.value)
+
+
+def test_an_offset_that_leaves_few_steps_of_float32_is_no_error():
+    threshold = find_bone_scale(Volume((1e6 + 2 * ball()).astype(np.float32))).threshold
+    assert 1e6 + 0.5 < threshold < 1e6 + 1.5
+
+
+def test_the_same_bone_in_any_units_has_the_same_threshold():
+    pair = make_pair(5)
+    voxels = pair.fixed.voxels.astype(np.float64)
+    first = find_bone_scale(Volume(voxels)).threshold
+    second = find_bone_scale(Volume(voxels * 7e3 - 2e6)).threshold
+    assert second == pytest.approx(first * 7e3 - 2e6, rel=1e-3)

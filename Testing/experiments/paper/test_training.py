@@ -1,0 +1,97 @@
+"""What networks are trained on in an evaluation, and for how long."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.experiments.paper.cohort import find_bones
+from DNetRegistrationLib.experiments.paper.plan import Network
+from DNetRegistrationLib.experiments.paper.synthetic import write_bones
+from DNetRegistrationLib.experiments.paper.training import Budget, Training, entries, make_bank, train_all
+from DNetRegistrationLib.networks.weights import FOLDER
+from DNetRegistrationLib.training import bank_scans as bank_folder
+from DNetRegistrationLib.training import command as training_command
+
+
+@pytest.fixture(scope="module")
+def bones(tmp_path_factory):
+    folders = write_bones(tmp_path_factory.mktemp("bones"), 4, 0, 24, 0.2)
+    return {bone.name: bone for bone in find_bones(folders).bones}
+
+
+def test_both_scans_of_a_bone_lie_on_each_other(bones):
+    """By the transform beside them, whichever of the two names it has."""
+    bone = bones["mouse001"]
+    truth = bone.pre.with_name("mouse001_truth.tfm")
+    shutil.copy(bone.transform, truth)
+    renamed = replace(bone, transform=truth)
+    assert [entry.name for entry in entries([bone, renamed], True)] == ["mouse001", "mouse001_truth"]
+    bank = make_bank([bone], True)
+    assert bank.names == ["mouse001"]
+    plain, contrast = bank.values(0), bank.values(0, contrast=True)
+    correlation = np.corrcoef(plain.flatten()[::7], contrast.flatten()[::7])[0, 1]
+    assert correlation > 0.6
+    # In no other way, such as turned by half a turn.
+    assert np.corrcoef(plain.flatten()[::7], contrast.flip(0, 1).flatten()[::7])[0, 1] < correlation - 0.2
+
+
+def test_without_contrast_agent_there_is_one_scan(bones):
+    bank = make_bank([bones["mouse001"]], False)
+    assert torch.equal(bank.plain, bank.contrast) and bank.names == ["mouse001"]
+
+
+def test_scans_that_do_not_lie_on_each_other_are_bones_of_their_own(bones, monkeypatch):
+    def unknown(*given):
+        raise ScanError("could not be aligned for sure")
+
+    monkeypatch.setattr(bank_folder, "_between", unknown)
+    bank = make_bank([bones["mouse001"], bones["mouse003"]], True)
+    assert bank.names == ["mouse001_pre.nrrd", "mouse001_post.nrrd", "mouse003_pre.nrrd", "mouse003_post.nrrd"]
+    assert torch.equal(bank.plain, bank.contrast)
+
+
+def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch):
+    runs = []
+
+    def trained(options):
+        runs.append(options)
+        run = Path(options.output)
+        run.mkdir(parents=True)
+        # Any weights of the right kind will do.
+        for suffix in (".pt", ".json"):
+            shutil.copy(FOLDER / f"equivariant{suffix}", run / f"weights{suffix}")
+
+    monkeypatch.setattr(training_command, "run_train", trained)
+    training = Training("paper", Budget(50, 8), Budget(5, 4), seed=3, device="cpu")
+    wanted = [Network("S1", "equivariant"), Network("S4", "equivariant-own")]
+    ready = train_all(wanted, bones, training, tmp_path, {})
+    assert [Path(run.output).relative_to(tmp_path).as_posix() for run in runs] == [
+        "S1/equivariant", "S4/equivariant-own",
+    ]  # fmt: skip
+    first, second = runs
+    assert (first.iterations, first.batch, second.iterations, second.batch) == (50, 8, 5, 4)
+    for run, contrast, names in ((first, 0.5, ("mouse001", "mouse003")), (second, 0.0, ("mouse002", "mouse004"))):
+        assert (run.seed, run.placement, run.cut_share, run.contrast, run.bones) == (3, "center", 0, contrast, 2)
+        # The equivariant network has no recipe of the paper's.
+        assert run.recipe == "fast"
+        stored = torch.load(run.bank, weights_only=True)
+        # S1 trains on A; S4 on what is without contrast agent of B.
+        assert tuple(stored["names"]) == names
+        assert torch.equal(stored["plain"], stored["contrast"]) == (contrast == 0)
+    assert not any(one.given for one in ready.values())
+    # Weights that are given are taken, for one strategy or for all.
+    given = {name: FOLDER / "equivariant.pt" for name in ("equivariant-own", "S1/equivariant")}
+    again = train_all(wanted, bones, training, tmp_path / "other", given)
+    assert len(runs) == 2 and all(one.given for one in again.values())
+    # The paper's networks get the recipe and the precision that were asked for.
+    with pytest.raises(ScanError, match="weights of 'equivariant', not of 'dnet'"):
+        train_all([Network("S1", "dnet")], bones, replace(training, precision="bfloat16"), tmp_path, {})
+    assert [(run.network, run.recipe, run.precision) for run in (runs[2], first)] == [
+        ("dnet", "paper", "bfloat16"), ("equivariant", "fast", None),
+    ]  # fmt: skip

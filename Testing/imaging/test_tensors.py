@@ -1,0 +1,106 @@
+"""Trilinear sampling against explicit loops in float64, SciPy and SimpleITK."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from DNetRegistrationLib.bone.images import native_scan
+from DNetRegistrationLib.bone.threshold import BoneScale
+from DNetRegistrationLib.imaging.sampling import sample_linear
+from DNetRegistrationLib.imaging.volume import Volume
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+
+def loop(image: np.ndarray, point, inside: np.ndarray | None = None) -> tuple[float, float]:
+    """Value and share at one continuous index (x, y, z), corner by corner."""
+    size = image.shape[::-1]
+    if any(not -0.5 <= p <= n - 0.5 for p, n in zip(point, size, strict=True)):
+        return 0.0, 0.0
+    held = [min(max(p, 0), n - 1) for p, n in zip(point, size, strict=True)]
+    total = share = 0.0
+    for z in range(size[2]):
+        for y in range(size[1]):
+            for x in range(size[0]):
+                weight = np.prod([max(0.0, 1 - abs(p - i)) for p, i in zip(held, (x, y, z), strict=True)])
+                if weight == 0 or not np.isfinite(image[z, y, x]):
+                    continue
+                weight *= 1.0 if inside is None else inside[z, y, x]
+                total, share = total + weight * image[z, y, x], share + weight
+    return (total / share if share > 0 else 0.0), share
+
+
+def points(generator, shape, count=60) -> np.ndarray:
+    return generator.uniform(-1, np.array(shape[::-1]), (count, 3))
+
+
+@pytest.mark.parametrize("holes, shares", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("shape", [(4, 5, 3), (1, 4, 2), (3, 1, 1)])
+def test_values_and_shares_are_those_of_a_loop(shape, holes, shares):
+    generator = np.random.default_rng(sum(shape))
+    image = generator.normal(size=shape).astype(np.float32)
+    if holes:
+        image[generator.random(shape) < 0.3] = np.nan
+    inside = generator.random(shape).astype(np.float32) if shares else None
+    at = points(generator, shape)
+    values, share = sample_linear(
+        torch.from_numpy(image),
+        torch.tensor(at, dtype=torch.float32),
+        None if inside is None else torch.from_numpy(inside),
+    )
+    expected = np.array([loop(image.astype(float), point, inside) for point in at.astype(np.float32).astype(float)])
+    np.testing.assert_allclose(share, expected[:, 1], atol=2e-6)
+    sure = (expected[:, 1] > 1e-3) | (expected[:, 1] == 0)
+    np.testing.assert_allclose(values[sure], expected[sure, 0], atol=2e-4)
+
+
+def test_inside_it_agrees_with_scipy_and_simpleitk():
+    generator = np.random.default_rng(1)
+    image = generator.normal(size=(9, 7, 8)).astype(np.float32)
+    at = generator.uniform(0, (7, 6, 8), (200, 3))
+    values, share = sample_linear(torch.from_numpy(image), torch.tensor(at, dtype=torch.float32))
+    assert torch.allclose(share, torch.ones(200), atol=1e-6)
+    np.testing.assert_allclose(values, ndimage.map_coordinates(image, at.T[::-1], order=1), atol=1e-5)
+    itk = sitk.GetImageFromArray(image)
+    expected = [itk.EvaluateAtContinuousIndex(point.tolist(), sitk.sitkLinear) for point in at]
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_the_field_of_view_ends_half_a_voxel_beyond_the_outermost_centres():
+    image = torch.arange(8.0).view(2, 2, 2) + 1
+    at = torch.tensor([(-0.5, 0, 0), (-0.501, 0, 0), (1.5, 1.5, 1.5), (1, 1.51, 0), (0, 0, 1.5)])
+    values, share = sample_linear(image, at)
+    assert values.tolist() == [1, 0, 8, 0, 5]
+    assert share.tolist() == [1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64", ">i2"])
+def test_every_kind_of_voxel_gives_the_same_bone_values(dtype):
+    """Of uint16 also those above 32767, which torch holds as negative numbers."""
+    generator = np.random.default_rng(2)
+    high = 60000 if dtype in ("uint16", "int32", "uint32", "float32", "float64") else 120
+    voxels = generator.integers(0, high, (4, 5, 6)).astype(dtype)
+    scale = BoneScale(0.2 * high, 0.9 * high)
+    scan = native_scan(Volume(voxels), scale, None, torch.device("cpu"))
+    at = generator.uniform(0, (5, 4, 3), (100, 3)).astype(np.float32)
+    values, share = scan.sample(torch.from_numpy(at))
+    bone = np.maximum(voxels.astype(float) - 0.2 * high, 0) / (0.7 * high)
+    np.testing.assert_allclose(values, ndimage.map_coordinates(bone, at.T[::-1].astype(float), order=1), atol=1e-5)
+    assert torch.allclose(share, torch.ones(100), atol=1e-6)
+
+
+@given(
+    size=st.tuples(*[st.integers(1, 6)] * 3),
+    seed=st.integers(0, 1000),
+)
+def test_a_linear_ramp_is_reproduced_between_the_centres(size, seed):
+    generator = np.random.default_rng(seed)
+    slope = generator.normal(size=3)
+    z, y, x = np.indices(size)
+    image = slope[0] * x + slope[1] * y + slope[2] * z
+    at = generator.uniform(0, 1, (20, 3)) * (np.array(size[::-1]) - 1)
+    values, _ = sample_linear(torch.tensor(image, dtype=torch.float32), torch.tensor(at, dtype=torch.float32))
+    np.testing.assert_allclose(values, at @ slope, atol=1e-5)

@@ -1,0 +1,285 @@
+"""The files an alignment leaves behind: read back by SimpleITK and by hand, all of them or none."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import places
+import pytest
+import SimpleITK as sitk
+from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.imaging.nrrd import write_nrrd
+from DNetRegistrationLib.imaging.volume import Volume, read_volume
+from DNetRegistrationLib.outputs.report import report
+from DNetRegistrationLib.outputs.write import ENDINGS, check_outputs, write_outputs
+from scipy.spatial.transform import Rotation
+
+OBLIQUE = Rotation.from_rotvec((0.4, -0.7, 0.5)).as_matrix()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the writers read of an alignment."""
+
+    matrix: np.ndarray
+    accepted: bool = True
+    confidence: float = 0.97
+    expected_error_um: float = 3.4
+    dice_before: float = 0.11
+    dice: float = 0.93
+    hypothesis: str = "search"
+    seconds: dict = field(default_factory=lambda: {"search": np.float32(0.5)})
+    rotation_deg: float = 40.2
+    translation_mm: np.ndarray = field(default_factory=lambda: np.array((0.1, -0.2, 0.3)))
+    verdict: str = "The same bone, aligned."
+    warnings: list = field(default_factory=list)
+    device: str = "cpu"
+    network: str | None = None
+    weights_sha256: str | None = None
+    fixed_threshold: float = 500.0
+    moving_threshold: float = 700.0
+    working_spacing: float = 0.08
+
+    @property
+    def transform(self):
+        transform = sitk.AffineTransform(3)
+        transform.SetMatrix(self.matrix[:3, :3].ravel().tolist())
+        transform.SetTranslation(self.matrix[:3, 3].tolist())
+        return transform
+
+
+def ellipsoid(points):
+    """Depth in mm below the surface of a hollow, lopsided body."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    radius = np.sqrt((x / 0.8) ** 2 + y**2 + (z / 1.2) ** 2) + 0.1 * x
+    return np.minimum(1.0 - radius, radius - 0.7)
+
+
+def scan(size, spacing, direction, middle, placed, peak, dtype, name):
+    """The body seen on a grid; `placed` maps the grid's world to the body's."""
+    volume = Volume.from_geometry(np.zeros(size[::-1]), spacing, direction)
+    affine = volume.affine.copy()
+    affine[:3, 3] = middle - affine[:3, :3] @ (np.array(size) - 1) / 2
+    volume = Volume(volume.voxels, affine)
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), -1)
+    points = volume.to_world(index).transpose(2, 1, 0, 3) @ placed[:3, :3].T + placed[:3, 3]
+    values = 0.2 * peak + 0.8 * peak * np.clip(ellipsoid(points) / 0.1 + 0.5, 0, 1)
+    return Volume(values.astype(dtype), affine, name)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two scans of one body on unlike grids (oblique, left-handed, anisotropic, far off), and their true alignment."""
+    place = np.eye(4)
+    place[:3, :3], place[:3, 3] = Rotation.from_rotvec((0.3, 0.5, -0.4)).as_matrix(), (130.0, -75.0, 2040.0)
+    fixed = scan((36, 40, 44), (0.07, 0.06, 0.065), OBLIQUE, np.zeros(3), np.eye(4), 1000, np.int16, "in/fixed.nrrd")
+    middle = place[:3, 3] + (0.1, 0.1, 0.0)
+    left = OBLIQUE.T @ np.diag((1, -1, 1))
+    moving = scan((46, 38, 34), (0.06, 0.07, 0.09), left, middle, np.linalg.inv(place), 1400, np.uint16, "in/µ$CT$.tif")
+    return fixed, moving, Result(place)
+
+
+@pytest.fixture(scope="module")
+def written(pair, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    paths = {name: folder / f"{name}{endings[0]}" for name, endings in ENDINGS.items()}
+    fractions = []
+    fixed, moving, result = pair
+    write_outputs(result, fixed, moving, **paths, progress=lambda fraction, message: fractions.append(fraction))
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in paths.values())
+    return paths
+
+
+QUARTER = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]], float)
+
+
+@pytest.mark.parametrize("ending", ENDINGS["transform"])
+@pytest.mark.parametrize("rotation", [OBLIQUE, QUARTER, QUARTER[[1, 2, 0]], np.diag((-1.0, -1, 1))])
+def test_transform_files_give_the_same_map(pair, tmp_path, ending, rotation):
+    fixed, moving, _ = pair
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation, (130.123456789012, -75.0, 1e-7)
+    write_outputs(Result(matrix), fixed, moving, transform=tmp_path / f"out{ending}")
+    back = sitk.ReadTransform(str(tmp_path / f"out{ending}"))
+    for point in np.random.default_rng(0).normal(size=(20, 3)) * 50:
+        expected = [sum(rotation[i][j] * point[j] for j in range(3)) + matrix[i][3] for i in range(3)]
+        np.testing.assert_allclose(back.TransformPoint(point.tolist()), expected, atol=1e-11)
+
+
+def test_report_has_the_agreed_keys_and_no_nan(pair, written):
+    fixed, moving, result = pair
+    read = json.loads(written["report"].read_text("utf-8"))
+    keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
+    seconds device network weights_sha256 fixed moving version verdict warnings""".split()
+    assert set(keys) <= set(read)
+    np.testing.assert_array_equal(read["matrix"], result.matrix)
+    assert read["accepted"] is True and read["network"] is None and read["seconds"] == {"search": 0.5}
+    assert read["fixed"] == {
+        "name": "in/fixed.nrrd", "size": [36, 40, 44], "spacing": pytest.approx([0.07, 0.06, 0.065]),
+        "threshold": 500.0, "dtype": "int16",
+    }  # fmt: skip
+    assert read["moving"]["name"] == "in/µ$CT$.tif"
+    unknown = replace(result, dice=np.float64("nan"), expected_error_um=np.inf, accepted=np.bool_(False))
+    odd = json.loads(json.dumps(report(unknown, fixed, moving), allow_nan=False))
+    assert odd["dice"] is None and odd["expected_error_um"] is None and odd["accepted"] is False
+
+
+def test_resampled_scan_is_on_the_fixed_grid_in_its_own_type(pair, written):
+    fixed, moving, result = pair
+    read = read_volume(written["resampled"])
+    np.testing.assert_allclose(read.affine, fixed.affine, atol=1e-12)
+    assert read.voxels.dtype == np.uint16 and read.voxels.shape == fixed.voxels.shape
+    expected = sitk.Resample(
+        moving.to_sitk(),
+        fixed.to_sitk(),
+        result.transform,
+        sitk.sitkBSpline3,
+        float(moving.voxels.min()),
+        sitk.sitkFloat32,
+    )
+    difference = np.abs(read.voxels - sitk.GetArrayFromImage(expected))
+    # At the last half voxel the two extrapolate differently.
+    assert np.percentile(difference, 99) <= 1.0
+
+
+def test_subtraction_is_near_zero_where_nothing_changed_and_empty_where_nothing_is_known(pair, written):
+    fixed, _, _ = pair
+    read = read_volume(written["subtraction"])
+    np.testing.assert_allclose(read.affine, fixed.affine, atol=1e-12)
+    assert read.voxels.dtype == np.float32
+    seen = np.isfinite(read.voxels)
+    assert 0.5 < seen.mean() < 1
+    # The body's edge of 0.1 mm is about one voxel: that is where what is left lies.
+    assert np.sqrt(np.mean(read.voxels[seen] ** 2)) < 0.03 * 1400
+    assert abs(np.median(read.voxels[seen])) < 0.005 * 1400
+
+
+def test_segmentation_holds_both_cortices_whole_where_they_overlap(pair, written):
+    fixed, moving, result = pair
+    image = sitk.ReadImage(str(written["segmentation"]))
+    np.testing.assert_allclose(
+        Volume.from_sitk(sitk.VectorIndexSelectionCast(image, 0)).affine, fixed.affine, atol=1e-12
+    )
+    layers = sitk.GetArrayFromImage(image)
+    assert layers.shape == (*fixed.voxels.shape, 2) and layers.dtype == np.uint8 and layers.max() == 1
+    for key, value in {
+        "Segment0_Name": "Fixed cortical bone", "Segment1_Name": "Moving cortical bone",
+        "Segment0_Color": "1.0 1.0 1.0", "Segment1_Color": "1.0 0.0 0.0", "Segment0_Layer": "0", "Segment1_Layer": "1",
+        "Segment0_LabelValue": "1", "Segment1_LabelValue": "1", "Segment0_Extent": "0 35 0 39 0 43",
+    }.items():  # fmt: skip
+        assert image.GetMetaData(key) == value
+    assert image.GetMetaData("Segment0_ID") != image.GetMetaData("Segment1_ID")
+    own = cortical_bone(fixed, 500.0, 0.08, resolution=0.03).cortex
+    np.testing.assert_array_equal(layers[..., 0] > 0, own)
+    both = np.count_nonzero(layers.min(-1))
+    assert 2 * both / layers.sum() > 0.85
+    # The moving layer, point by point: the nearest voxel of the moving segmentation, but for the surface.
+    moving_bone = cortical_bone(moving, 700.0, 0.08, resolution=0.03)
+    wrong = checked = 0
+    for z, y, x in np.random.default_rng(4).integers(0, layers.shape[:3], (3000, 3)):
+        point = fixed.to_world((x, y, z)) @ result.matrix[:3, :3].T + result.matrix[:3, 3]
+        index = np.rint(moving.to_index(point)).astype(int)
+        if ((index >= 0) & (index < moving.size)).all():
+            checked += 1
+            wrong += layers[z, y, x, 1] != moving_bone.cortex[tuple(index[::-1])]
+    assert checked > 1000 and wrong < 0.12 * checked
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_nrrd_is_read_back_as_written(tmp_path, dtype, compress):
+    voxels = (np.random.default_rng(1).random((3, 4, 5)) * 100).astype(dtype)
+    volume = Volume.from_geometry(voxels, (0.01, 1 / 3, 2.0), OBLIQUE @ np.diag((1, 1, -1)), (1e5, -2 / 3, 7))
+    # A view in another byte order, and not contiguous, is the same image.
+    odd = np.asfortranarray(voxels.astype(voxels.dtype.newbyteorder(">")))
+    write_nrrd(tmp_path / "a.nrrd", odd, voxels.shape, dtype, volume.affine, {"key": "a value"}, compress)
+    image = sitk.ReadImage(str(tmp_path / "a.nrrd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), voxels)
+    np.testing.assert_allclose(Volume.from_sitk(image).affine, volume.affine, rtol=1e-12, atol=1e-12)
+    assert image.GetMetaData("key") == "a value"
+
+
+def test_the_same_alignment_gives_the_same_files(pair, written, tmp_path):
+    fixed, moving, result = pair
+    again = {name: tmp_path / path.name for name, path in written.items()}
+    write_outputs(result, fixed, moving, **again)
+    for name, path in again.items():
+        assert path.read_bytes() == written[name].read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"transform": "a.txt"}, "a.txt.*transform.*\\.tfm or \\.h5 or \\.mat"),
+        ({"report": "a.txt"}, "a.txt.*report.*json"),
+        ({"overlay": "a.jpeg"}, "a.jpeg.*overlay.*png"),
+        ({"segmentation": "a.nrrd"}, "a.nrrd.*seg.nrrd"),
+        ({"resampled": "a.seg.nrrd"}, "a.seg.nrrd.*resampled"),
+        ({"subtraction": "a.tif"}, "a.tif.*subtraction"),
+        ({"resampled": "a.nrrd", "subtraction": "./a.nrrd"}, "subtraction would replace the resampled"),
+        ({"resampled": "scan.nrrd"}, "scan.nrrd.*would replace one of the scans"),
+        ({"report": "missing/a.json"}, "missing.*does not exist"),
+        ({"report": "folder.json"}, "folder.json.*is a folder"),
+        ({"contrast": "both"}, "both.*fixed or moving"),
+    ],
+)
+def test_what_cannot_be_written_is_said_beforehand(tmp_path, monkeypatch, outputs, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "scan.nrrd").write_bytes(b"scan")
+    with pytest.raises(ScanError, match=message) as caught:
+        check_outputs(**outputs, inputs=[tmp_path / "scan.nrrd"])
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "scan.nrrd"]
+
+
+def test_checking_leaves_nothing_behind(tmp_path):
+    check_outputs(**{name: tmp_path / f"x{name}{endings[-1]}" for name, endings in ENDINGS.items()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_when_one_output_fails_none_appears_and_none_is_replaced(pair, tmp_path, monkeypatch):
+    fixed, moving, result = pair
+    (tmp_path / "a.json").write_text("old")
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("DNetRegistrationLib.outputs.write.write_nrrd", full)
+    with pytest.raises(ScanError, match=r"b\.nrrd.*No space left"):
+        write_outputs(result, fixed, moving, report=tmp_path / "a.json", resampled=tmp_path / "b.nrrd")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are POSIX")
+@pytest.mark.parametrize("name", ["subtraction.nrrd", "subtraction.nii.gz", "subtraction.mha", "overlay.png"])
+def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
+    """A limit on file size stands in for a full disk: writing stops in the middle."""
+    program = f"""
+        import resource, signal, sys
+        sys.path[:0] = [{str(places.SOURCE)!r}, {str(places.SUPPORT)!r}]
+        import numpy as np
+        from test_outputs import Result, ScanError, Volume, write_outputs
+        from DNetRegistrationLib import files
+        files.Staging.room = 1
+        import matplotlib.figure, matplotlib.font_manager  # whose cache is no concern of this test
+        voxels = np.random.default_rng(0).integers(0, 1000, (60, 60, 60)).astype(np.int16)
+        volume = Volume(voxels, np.diag((0.04, 0.04, 0.04, 1)))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            write_outputs(Result(np.eye(4)), volume, volume, **{{{name.split(".")[0]!r}: {name!r}}})
+        except ScanError as error:
+            print("refused", error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith(f"refused {name}"), done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []

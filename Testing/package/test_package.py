@@ -1,0 +1,111 @@
+"""The package as a whole: what importing costs, that it runs on old Pythons, that README and packaging are in step."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+
+import DNetRegistrationLib
+import pytest
+from DNetRegistrationLib.cli.arguments import build_parser
+from places import LIBRARY, ROOT, environment
+
+MODULES = sorted(path.relative_to(LIBRARY).with_suffix("").as_posix() for path in LIBRARY.rglob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+#: What must work before torch is there: Slicer shows thresholds and makes sample data while it is being installed.
+WITHOUT_TORCH = (
+    "bone.cortex", "bone.threshold", "cli.arguments", "cli.main", "core.console", "core.files", "imaging.reading",
+    "imaging.volume", "networks.weights", "outputs.overlay", "outputs.report", "outputs.segmentation",
+    "outputs.subtraction", "outputs.write", "synthesis.pairs", "synthesis.scanner",
+)  # fmt: skip
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_importing_is_cheap():
+    result = python("""
+import sys
+import DNetRegistrationLib
+from DNetRegistrationLib.cli import main
+heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "tqdm"} & set(sys.modules)
+print(sorted(heavy))
+""")
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_what_needs_no_torch_works_without():
+    result = python(f"""
+import sys
+sys.modules["torch"] = None
+from importlib import import_module
+for name in {WITHOUT_TORCH}:
+    import_module("DNetRegistrationLib." + name)
+from DNetRegistrationLib import Volume, available_weights, find_bone_scale, make_pair, read_volume, write_volume
+pair = make_pair(1, size=32, spacing=0.16)
+print(find_bone_scale(pair.fixed).threshold > 0)
+""")
+    assert result.stdout == "True\n", result.stderr
+
+
+@pytest.mark.parametrize("name", DNetRegistrationLib.__all__)
+def test_names_are_there(name):
+    assert getattr(DNetRegistrationLib, name).__name__ == name
+    assert name in dir(DNetRegistrationLib)
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="no attribute 'aling'"):
+        _ = DNetRegistrationLib.aling
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_python_3_10_and_says_what_it_is_for(name):
+    source = (LIBRARY / f"{name}.py").read_text(encoding="utf-8")
+    tree = ast.parse(source, feature_version=(3, 10))
+    assert ast.get_docstring(tree)
+
+
+def test_version_is_said_once():
+    match = re.search(r'attr = "([\w.]+)\.(\w+)"', PROJECT)
+    assert getattr(importlib.import_module(match[1]), match[2]) == DNetRegistrationLib.__version__
+
+
+def test_command_is_the_main_function():
+    module, function = re.search(r'^dnet-registration = "([\w.]+):(\w+)"', PROJECT, re.MULTILINE).groups()
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_readme_has_two_commands_that_set_everything_up():
+    blocks = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
+    setting_up = [block for block in blocks if "-m venv" in block]
+    assert len(setting_up) == 2
+    assert all("\n" not in block.replace("\\\n", "") for block in setting_up)
+    # .ci/run takes the second one from behind this mark.
+    marked = re.search(r"<!-- test command -->\n```bash\n(.*?)\n```", README, re.DOTALL)[1]
+    assert marked in setting_up
+    assert "pytest" in marked
+
+
+def test_commands_in_readme_are_commands():
+    text = README.replace("\\\n", " ")
+    blocks = re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)
+    found = re.findall(r"(?:^|[ /])dnet-registration ([^\n&|;]+)", "\n".join(blocks))
+    assert len(found) >= 3
+    for arguments in found:
+        options = build_parser().parse_args(shlex.split(arguments, comments=True))
+        assert callable(options.run)
+
+
+def test_python_in_readme_uses_names_that_are_there():
+    for block in re.findall(r"```python\n(.*?)\n```", README, re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "DNetRegistrationLib":
+                assert {alias.name for alias in node.names} <= set(DNetRegistrationLib.__all__)

@@ -1,0 +1,365 @@
+"""align() from end to end on synthetic pairs: every kind of grid and voxel, errors, cancelling, repeats."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.networks import weights as weights_module
+from DNetRegistrationLib.networks.siamese import build
+from DNetRegistrationLib.networks.weights import load_weights, save_weights
+from DNetRegistrationLib.registration import align as module
+from DNetRegistrationLib.registration.align import STAGES, AlignmentCancelled, align
+from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
+from DNetRegistrationLib.synthesis.scanner import Grid
+
+TURN = random_rotation(np.random.default_rng(8))
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return make_pair(3)
+
+
+@pytest.fixture(scope="module")
+def found(pair):
+    return align(pair.fixed, pair.moving)
+
+
+def error_um(pair, alignment) -> float:
+    return 1000 * target_registration_error(pair, alignment.matrix)
+
+
+def test_a_pair_is_aligned_and_accepted(pair, found):
+    assert found.accepted and error_um(pair, found) < 10
+    assert found.confidence > 0.5 and 0 < found.expected_error_um < 80
+    assert found.dice > 0.8 and found.dice > found.dice_before
+    assert found.hypothesis in ("search", "dnet") and not found.mirrored and found.verdict.startswith("Accepted")
+    assert found.working_spacing == 0.08 and found.device in ("cpu", "cuda")
+    assert set(STAGES) <= set(found.seconds) and found.seconds["total"] >= max(found.seconds[s] for s in STAGES)
+
+
+def test_matrix_is_rigid_and_transform_and_figures_say_the_same(pair, found):
+    rotation = found.matrix[:3, :3]
+    assert found.matrix.shape == (4, 4) and found.matrix.dtype == np.float64
+    assert np.abs(rotation.T @ rotation - np.eye(3)).max() < 1e-6 and abs(np.linalg.det(rotation) - 1) < 1e-6
+    for point in np.random.default_rng(0).normal(size=(5, 3)) * 100:
+        mapped = found.transform.TransformPoint(point.tolist())
+        np.testing.assert_allclose(mapped, rotation @ point + found.matrix[:3, 3], atol=1e-9)
+    angle = np.degrees(np.arccos((np.trace(rotation) - 1) / 2))
+    assert found.rotation_deg == pytest.approx(angle, abs=1e-6)
+    assert found.rotation_deg == pytest.approx(pair.drawn["rotation_deg"], abs=0.3)
+    # The displacement of the bone: somewhere within it, so about that of its middle.
+    index = np.argwhere(pair.fixed_bone)[:, ::-1].mean(0)
+    middle = pair.fixed.to_world(index)
+    expected = rotation @ middle + found.matrix[:3, 3] - middle
+    assert np.linalg.norm(found.translation_mm - expected) < 0.6
+
+
+def test_same_result_twice_and_nothing_is_changed(pair, found):
+    before = [(scan.voxels.copy(), scan.affine.copy()) for scan in (pair.fixed, pair.moving)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = align(pair.fixed, pair.moving)
+    assert np.array_equal(again.matrix, found.matrix)
+    assert again.confidence == found.confidence and again.dice == found.dice
+    for scan, (voxels, affine) in zip((pair.fixed, pair.moving), before, strict=True):
+        assert np.array_equal(scan.voxels, voxels) and np.array_equal(scan.affine, affine)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "uint16"])
+def test_voxels_of_no_kind_are_written_to(pair, dtype):
+    """Conversions that are none (float32) share the scan's memory."""
+    voxels = [np.asarray(scan.voxels, np.float64).clip(0).astype(dtype) for scan in (pair.fixed, pair.moving)]
+    copies = [one.copy() for one in voxels]
+    scans = [Volume(one, scan.affine) for one, scan in zip(voxels, (pair.fixed, pair.moving), strict=True)]
+    align(*scans, initial=pair.matrix, hypotheses="search", refine="working")
+    assert all(np.array_equal(one, copy) for one, copy in zip(voxels, copies, strict=True))
+
+
+def test_differently_cut_fields_of_view():
+    errors = [
+        error_um(pair, align(pair.fixed, pair.moving)) for pair in (make_pair(31, keep=0.5), make_pair(34, keep=0.5))
+    ]
+    assert max(errors) < 40
+
+
+def test_unequal_oblique_left_handed_far_grids_give_the_right_world_answer():
+    """80 um against 40 x 50 x 100 um, on axes of different handedness, metres from the origin."""
+    left = TURN @ np.diag((1.0, 1, -1))
+    fixed_grid = Grid.centered(64, 0.08, left, (5000, -3000, 8000))
+    moving_grid = Grid.centered((128, 100, 50), (0.04, 0.05, 0.1), TURN.T, (-1200, 40, 7))
+    pair = make_pair(5, fixed_grid=fixed_grid, moving_grid=moving_grid)
+    alignment = align(pair.fixed, pair.moving)
+    assert alignment.accepted and error_um(pair, alignment) < 15
+    assert np.linalg.det(alignment.matrix[:3, :3]) == pytest.approx(1, abs=1e-9)
+    assert np.linalg.norm(alignment.translation_mm) > 1000
+
+
+def test_reversed_axes_are_the_same_scan(pair, found):
+    """Voxels stored the other way round, with the affine that says so."""
+    flipped = pair.moving.affine @ np.array(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, pair.moving.size[2] - 1], [0, 0, 0, 1.0]]
+    )
+    alignment = align(pair.fixed, Volume(pair.moving.voxels[::-1], flipped))
+    assert alignment.accepted and error_um(pair, alignment) < 10
+    assert np.abs(alignment.matrix - found.matrix).max() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float64 with NaN", "SimpleITK"])
+def test_every_kind_of_voxel(kind):
+    scale = {"uint8": "byte", "uint16": "raw", "float64 with NaN": "attenuation", "SimpleITK": "hu"}[kind]
+    pair = make_pair(12, scale=scale, circle=0.95 if "NaN" in kind else None)
+    scans = [pair.fixed, pair.moving]
+    if kind == "uint16":  # the upper half of the range, which torch holds as negative numbers
+        scans = [Volume((scan.voxels.astype(np.float64) * 5 + 20000).astype(np.uint16), scan.affine) for scan in scans]
+        assert all(scan.voxels.max() > 40000 for scan in scans)
+    elif kind == "SimpleITK":
+        scans = [scan.to_sitk() for scan in scans]
+    elif kind.startswith("float64"):
+        scans = [Volume(scan.voxels.astype(np.float64), scan.affine) for scan in scans]
+        assert all(np.isnan(scan.voxels).any() for scan in scans)
+    else:
+        assert all(scan.voxels.dtype == np.uint8 for scan in scans)
+    alignment = align(*scans)
+    assert alignment.accepted and error_um(pair, alignment) < 15
+
+
+def test_a_mask_on_another_grid_is_refused(pair):
+    elsewhere = sitk.GetImageFromArray(np.ones(pair.moving.voxels.shape, np.uint8))
+    with pytest.raises(ScanError, match=r"moving.*another grid"):
+        align(pair.fixed, pair.moving, moving_mask=elsewhere)
+    nothing = np.full(pair.fixed.voxels.shape, np.nan)
+    with pytest.raises(ScanError, match=r"fixed.*mask is empty"):
+        align(pair.fixed, pair.moving, fixed_mask=nothing)
+
+
+def test_the_report_tells_who_proposed(pair, tmp_path, monkeypatch):
+    """An initial pose that holds leaves nothing to a network; a network that knows nothing, all to the search."""
+    found = align(pair.fixed, pair.moving, initial=pair.matrix)
+    assert found.hypothesis == "initial" and found.accepted and not found.warnings and found.network is None
+    found = align(pair.fixed, pair.moving)
+    assert found.hypothesis == "dnet" and found.network == "equivariant" and not found.warnings
+    assert found.accepted and found.weights_sha256 == load_weights("equivariant").card["sha256"]
+    assert found.seconds["dnet"] > 0 and found.seconds["search"] == 0
+
+    torch.manual_seed(0)
+    save_weights(build("me"), tmp_path / "untrained.pt", {})
+    found = align(pair.fixed, pair.moving, weights=str(tmp_path / "untrained.pt"))
+    assert found.hypothesis == "search" and found.network == "me" and found.accepted
+    assert any("did not verify" in warning for warning in found.warnings)
+
+    monkeypatch.setattr(weights_module, "FOLDER", tmp_path)
+    found = align(pair.fixed, pair.moving)
+    assert found.hypothesis == "search" and found.network is None
+    assert any("No trained network" in warning for warning in found.warnings)
+
+
+def test_masks_leave_out_what_misleads(pair):
+    """A bright block in one scan, masked away; the mask of the other as an image."""
+    voxels = pair.fixed.voxels.copy()
+    voxels[:6] = voxels.max()
+    mask = np.ones(voxels.shape, bool)
+    mask[:8] = False
+    whole = Volume(np.ones(pair.moving.voxels.shape, np.uint8), pair.moving.affine).to_sitk()
+    alignment = align(Volume(voxels, pair.fixed.affine), pair.moving, fixed_mask=mask, moving_mask=whole)
+    assert alignment.accepted and error_um(pair, alignment) < 20
+
+
+def test_thresholds_are_used_as_given(pair, found):
+    alignment = align(pair.fixed, pair.moving, threshold=(found.fixed_threshold * 1.1, None), refine="working")
+    assert alignment.fixed_threshold == pytest.approx(found.fixed_threshold * 1.1)
+    assert alignment.moving_threshold == found.moving_threshold
+    assert error_um(pair, alignment) < 15
+
+
+def test_an_initial_transform_is_tried_first_and_a_wrong_one_does_no_harm(pair):
+    near = pair.matrix.copy()
+    near[:3, 3] += 0.1
+    alignment = align(pair.fixed, pair.moving, initial=near)
+    assert alignment.hypothesis == "initial" and alignment.seconds["search"] == 0
+    assert alignment.accepted and error_um(pair, alignment) < 10
+    wrong = pair.matrix @ np.diag((-1.0, -1, 1, 1))
+    alignment = align(pair.fixed, pair.moving, initial=wrong)
+    assert alignment.hypothesis != "initial" and alignment.accepted and error_um(pair, alignment) < 10
+
+
+def test_how_far_it_is_refined():
+    pair = make_pair(13, size=128, spacing=0.04)
+    near = pair.matrix.copy()
+    near[:3, 3] += 0.02
+    errors = {}
+    for how in ("none", "working", "native"):
+        alignment = align(pair.fixed, pair.moving, initial=near, refine=how)
+        errors[how] = error_um(pair, alignment)
+        if how == "none":
+            np.testing.assert_allclose(alignment.matrix, near, atol=1e-9)
+    assert errors["none"] == pytest.approx(20 * np.sqrt(3), abs=0.1)
+    assert errors["native"] < errors["none"] / 3 and errors["working"] < errors["none"] / 2
+    assert errors["native"] < 4
+
+
+def test_two_animals_and_mirrored_bones_are_refused():
+    mirror = make_pair(14, impostor="mirror", contrast=False)
+    alignment = align(mirror.fixed, mirror.moving)
+    assert not alignment.accepted and alignment.mirrored and "mirror" in alignment.verdict
+    assert np.linalg.det(alignment.matrix[:3, :3]) == pytest.approx(1)
+    other = make_pair(15, impostor="animal")
+    alignment = align(other.fixed, other.moving)
+    assert not alignment.accepted and not alignment.mirrored and alignment.verdict.startswith("Not accepted")
+    assert alignment.expected_error_um > 80
+
+
+def test_progress_rises_from_0_to_1(pair):
+    told = []
+    align(
+        pair.fixed,
+        pair.moving,
+        initial=pair.matrix,
+        progress=lambda fraction, message: told.append((fraction, message)),
+    )
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    assert all(isinstance(message, str) and message for _, message in told)
+
+
+@pytest.mark.parametrize("size, spacing, hypotheses", [(64, 0.08, "search"), (64, 0.08, "auto"), (200, 0.0256, "auto")])
+def test_cancelling_stops_within_half_a_second(size, spacing, hypotheses):
+    """Processor time from one question to the next: what other work on the machine adds to it does not count."""
+    pair = make_pair(16, size=size, spacing=spacing, contrast=False)
+    asked = []
+
+    def cancelled():
+        asked.append(time.process_time())
+        return False
+
+    align(pair.fixed, pair.moving, cancelled=cancelled, hypotheses=hypotheses)
+    asked.append(time.process_time())
+    assert len(asked) > 20 and max(np.diff(asked)) < 0.5
+
+    count = [0]
+
+    def later():
+        count[0] += 1
+        return count[0] > len(asked) // 2
+
+    with pytest.raises(AlignmentCancelled):
+        align(pair.fixed, pair.moving, cancelled=later, hypotheses=hypotheses)
+    assert count[0] == len(asked) // 2 + 1
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"threshold": "high"}, "the bone threshold must be a number"),
+        ({"threshold": (1.0, 2.0, 3.0)}, "a pair"),
+        ({"threshold": 1e9}, "no bone above the threshold"),
+        ({"spacing": "fine"}, "the working spacing must be a number"),
+        ({"spacing": 0}, "above 0 mm"),
+        ({"spacing": np.nan}, "above 0 mm"),
+        ({"spacing": 3.0}, "fixed scan: shows too little"),
+        ({"spacing": 0.002}, "shows too little"),
+        ({"device": "abacus"}, "device 'abacus'"),
+        ({"device": "meta"}, "device 'meta'"),
+        ({"device": None}, "device None"),
+        ({"hypotheses": "guess"}, "hypotheses='guess'"),
+        ({"refine": "more"}, "refine='more'"),
+        ({"weights": "/no/such/file"}, "no/such/file"),
+        ({"initial": "left"}, "4x4 matrix"),
+        ({"initial": np.diag((2.0, 2, 2, 1))}, "rigid"),
+        ({"initial": np.diag((-1.0, 1, 1, 1))}, "mirrors"),
+        ({"fixed_mask": np.ones((3, 3, 3), bool)}, "fixed scan: its mask has"),
+        ({"moving_mask": np.zeros((64, 64, 64), bool)}, "moving scan: its mask is empty"),
+    ],
+)
+def test_bad_options_are_named(pair, options, words):
+    with pytest.raises(ScanError, match=words) as caught:
+        align(pair.fixed, pair.moving, **options)
+    assert "\n" not in str(caught.value)
+
+
+def block(*corners) -> np.ndarray:
+    voxels = np.zeros((24, 24, 24), np.float32)
+    voxels[tuple(slice(*corner) for corner in corners)] = 3000
+    return voxels
+
+
+@pytest.mark.parametrize(
+    "voxels, options",
+    [
+        (np.full((24, 24, 24), 7), {}),
+        (np.full((24, 24, 24), np.nan), {}),
+        (np.zeros((24, 24, 4)), {}),
+        (block((4, 20), (4, 20), (4, 20)) * 1e-44, {}),
+        (block((0, 24), (0, 24), (1, 24)), {"threshold": 0.5, "spacing": 0.4}),
+        (block((10, 12), (10, 12), (10, 12)), {}),
+        (np.random.default_rng(0).normal(size=(24, 24, 24)), {}),
+        ("not a scan", {}),
+        (None, {}),
+    ],
+)
+def test_hopeless_scans_are_refused_with_one_line(pair, voxels, options):
+    scan = Volume(voxels, pair.fixed.affine, "odd.nrrd") if isinstance(voxels, np.ndarray) else voxels
+    with pytest.raises(ScanError) as caught:
+        align(scan, pair.moving, **options)
+    assert "\n" not in str(caught.value) and ("odd.nrrd" in str(caught.value) or not isinstance(voxels, np.ndarray))
+
+
+def test_the_network_alone_needs_weights(pair, monkeypatch):
+
+    monkeypatch.setattr(module, "available_weights", lambda: {})
+    monkeypatch.setattr(weights_module, "available_weights", lambda: {})
+    with pytest.raises(ScanError, match="weights"):
+        align(pair.fixed, pair.moving, hypotheses="dnet", weights="no-such-weights")
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (torch.cuda.OutOfMemoryError("no room"), "ran out of memory"),
+        (RuntimeError("MPS backend out of memory (4 GB)"), "ran out of memory"),
+        (NotImplementedError("aten::grid_sampler_3d is not implemented for MPS"), "lacks an operation"),
+        (TypeError("Cannot convert a MPS Tensor to float64 dtype"), "lacks an operation"),
+    ],
+)
+def test_the_cpu_takes_over_from_a_device_that_cannot(pair, monkeypatch, error, words):
+    """The device is a stand-in that fails as the real ones do; the CPU's work is the real one."""
+    real = module._align
+
+    def failing(request, device, watch):
+        if device.type != "cpu":
+            raise error
+        return real(request, device, watch)
+
+    monkeypatch.setattr(module, "_align", failing)
+    monkeypatch.setattr(module, "_device", lambda name: torch.device("mps"))
+    alignment = align(pair.fixed, pair.moving, initial=pair.matrix)
+    assert alignment.accepted and alignment.device == "cpu"
+    assert any(words in warning for warning in alignment.warnings)
+    with pytest.raises(type(error)):
+        monkeypatch.setattr(module, "_device", lambda name: torch.device("cpu"))
+        monkeypatch.setattr(module, "_align", lambda *_: (_ for _ in ()).throw(error))
+        align(pair.fixed, pair.moving)
+
+
+def test_other_errors_are_not_blamed_on_the_device(pair, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(module, "_align", broken)
+    monkeypatch.setattr(module, "_device", lambda name: torch.device("mps"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        align(pair.fixed, pair.moving)
+
+
+def test_scans_of_implausibly_different_lengths_are_refused(pair):
+    large = replace(pair.moving, affine=np.diag((12.5, 12.5, 12.5, 1)) @ pair.moving.affine)
+    with pytest.raises(ScanError, match="too different"):
+        align(pair.fixed, large)

@@ -1,0 +1,46 @@
+"""Real scans, each side of a pair made with its own rotation, offset, coarser grid and noise."""
+
+from __future__ import annotations
+
+import pytest
+from DNetRegistrationLib.registration.align import align
+from real_pairs import (
+    Turned,
+    ankle_views,
+    both_ankles,
+    error_in_working_voxels,
+    rotation_error,
+    trabecular_views,
+)
+
+
+def check(first: Turned, second: Turned) -> None:
+    alignment = align(first.image, second.image, hypotheses="search")
+    assert error_in_working_voxels(first, second, alignment) < 0.5
+    assert alignment.accepted
+    assert alignment.dice > 0.8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_distal_tibia_and_talus_in_their_box(ankles, seed):
+    check(*ankle_views(ankles, 100 + seed, 200 + seed))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trabecular_cube_without_an_outline(trabecular_cube, seed):
+    check(*trabecular_views(trabecular_cube, 300 + seed, 400 + seed))
+
+
+def test_the_other_ankle_is_refused(ankles):
+    """The other foot's: another bone, and nearly a mirror image."""
+    first, second = both_ankles(ankles, 1, 2)
+    assert not align(first.image, second.image, hypotheses="search").accepted
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_network_alone_on_a_real_ankle(ankles, seed):
+    """Unlike anything it has learned on; neither refined nor searched."""
+    first, second = ankle_views(ankles, 500 + seed, 600 + seed)
+    alignment = align(first.image, second.image, hypotheses="dnet", refine="none")
+    assert rotation_error(first, second, alignment) < 5
+    assert error_in_working_voxels(first, second, alignment) < 1

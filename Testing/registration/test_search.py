@@ -1,0 +1,108 @@
+"""The full-range search: known poses found, also where centroids do not correspond."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.bone.images import native_scan, prepare
+from DNetRegistrationLib.bone.threshold import find_bone_scale
+from DNetRegistrationLib.geometry.rigid import geodesic_angle, rigid, rotation_from_axis_angle
+from DNetRegistrationLib.registration.search import (
+    FAST,
+    FINE,
+    SearchPlan,
+    correlate_rotations,
+    distinct_indices,
+    search,
+)
+from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
+
+
+def prepared(pair):
+    scans = (pair.fixed, pair.moving)
+    return prepare(*[native_scan(scan, find_bone_scale(scan), None, torch.device("cpu")) for scan in scans])
+
+
+def nearest(pair, poses) -> float:
+    """Smallest target registration error among the poses, in mm; poses at random are off by some 3 mm."""
+    return min(target_registration_error(pair, pose.numpy()) for pose in poses)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whole_bones_are_found_by_the_first_plan(seed):
+    pair = make_pair(seed)
+    poses, scores = search(*(scan.cube for scan in prepared(pair)), FAST)
+    assert poses.dtype == torch.float64 and len(poses) <= FAST.finalists
+    assert (scores[:-1] >= scores[1:]).all()
+    assert target_registration_error(pair, poses[0].numpy()) < 0.04
+
+
+def test_the_true_pose_is_a_candidate_although_the_centroids_are_far_apart():
+    """Each scan has lost another part of the bone: what all centroid methods cannot do."""
+    for seed in (25, 34, 49):
+        pair = make_pair(seed, keep=0.5)
+        fixed, moving = prepared(pair)
+        carried = pair.matrix[:3, :3] @ fixed.place.center + pair.matrix[:3, 3]
+        assert np.linalg.norm(carried - moving.place.center) > 1.2
+        poses = correlate_rotations(fixed.cube, moving.cube, FAST)
+        assert nearest(pair, poses) < 0.8, seed
+
+
+def test_candidates_are_rigid_and_apart():
+    pair = make_pair(3)
+    fixed, moving = prepared(pair)
+    poses = correlate_rotations(fixed.cube, moving.cube, SearchPlan(256, 4, 24, 12, 2))
+    assert len(poses) == 12
+    eye = torch.eye(3).double()
+    assert (poses[:, :3, :3].transpose(1, 2) @ poses[:, :3, :3] - eye).abs().max() < 1e-12
+    for i in range(12):
+        for j in range(i):
+            angle = float(geodesic_angle(poses[i, :3, :3], poses[j, :3, :3]))
+            center = torch.tensor(np.append(fixed.cube.center, 1.0))
+            assert angle >= 0.12 or float(((poses[i] - poses[j]) @ center).norm()) >= 0.16
+
+
+def test_the_fine_plan_takes_twice_the_resolution():
+    pair = make_pair(3)
+    fixed, moving = prepared(pair)
+    # A tenth of the rotations, for time: the nearest is then 10 to 20 degrees off.
+    plan = SearchPlan(480, FINE.factor, FINE.grid, 24, 4)
+    assert nearest(pair, correlate_rotations(fixed.cube, moving.cube, plan)) < 0.5
+
+
+def test_distinct_indices_by_hand():
+    def pose(angle, shift):
+        turn = rotation_from_axis_angle(torch.tensor((0.0, 0, 1)).double(), torch.tensor(float(angle)).double())
+        return rigid(turn, torch.tensor((shift, 0.0, 0.0)).double())
+
+    poses = torch.stack([pose(0, 0), pose(0.1, 0.1), pose(0.1, 0.3), pose(0.5, 0), pose(0.6, 0.1)])
+    scores = torch.tensor([0.5, 0.9, 0.3, 0.7, 0.8])
+    # 1 first; 4 is far from it; 3 is near 4, 0 near 1; 2 is 0.2 mm from 1.
+    assert distinct_indices(poses, scores, 5, np.zeros(3), shift=0.2) == [1, 4, 2]
+    assert distinct_indices(poses, scores, 1, np.zeros(3), shift=0.2) == [1]
+    # The same turn moves a centre 10 mm off by another millimetre.
+    assert distinct_indices(poses, scores, 5, np.array((0.0, 10.0, 0.0)), shift=0.2) == [1, 4, 3, 0, 2]
+
+
+def test_same_search_twice_and_progress_rises():
+    pair = make_pair(4)
+    fixed, moving = prepared(pair)
+    told = []
+    plan = SearchPlan(256, 4, 24, 8, 2)
+    first = search(fixed.cube, moving.cube, plan, told.append)
+    second = search(fixed.cube, moving.cube, plan)
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert told == sorted(told) and told[0] == 0 and 0.8 < told[-1] <= 1
+
+
+def test_whatever_check_raises_ends_the_search():
+    pair = make_pair(4)
+    fixed, moving = prepared(pair)
+
+    def check(fraction):
+        if fraction > 0.3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(fixed.cube, moving.cube, FAST, check)

@@ -1,0 +1,140 @@
+"""Similarity of bone images against sums worked out voxel by voxel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.bone.cortex import CorticalBone
+from DNetRegistrationLib.bone.images import BoneImage
+from DNetRegistrationLib.imaging.filters import gaussian
+from DNetRegistrationLib.registration.similarity import MOST_UNSEEN, Similarity, band_passed, overlap_correlation
+from DNetRegistrationLib.registration.similarity import similarity as similarity_with
+from scipy import ndimage
+
+
+def image(values, inside=None, spacing=0.1, origin=(0, 0, 0)) -> BoneImage:
+    affine = np.diag((spacing, spacing, spacing, 1.0))
+    affine[:3, 3] = origin
+    return BoneImage(
+        torch.tensor(values, dtype=torch.float32), affine, None if inside is None else torch.tensor(inside).float()
+    )
+
+
+def blobs(seed=0, shape=(20, 22, 24)) -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5)
+    return np.maximum(noise / noise.std() - 0.5, 0)
+
+
+def shifted(x, y, z) -> torch.Tensor:
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, 3] = torch.tensor((x, y, z))
+    return pose
+
+
+def bone_of(one: BoneImage, whole=None) -> CorticalBone:
+    """No cortex, and all of the image, or `whole`, within the bone."""
+    grey = one.values.numpy()
+    whole = np.ones(grey.shape, bool) if whole is None else whole
+    return CorticalBone(np.zeros(grey.shape, bool), whole, grey, one.affine)
+
+
+def similarity(fixed: BoneImage, moving: BoneImage, pose: torch.Tensor) -> Similarity:
+    return similarity_with(fixed, moving, pose, (bone_of(fixed), bone_of(moving)))
+
+
+def test_trabeculae_are_compared_well_below_the_surface():
+    """One half of the grid is bone; there, and two voxels in, the images are the same, elsewhere they are strangers."""
+    first, second = blobs(), blobs(1)
+    whole = np.zeros(first.shape, bool)
+    whole[:, :, :12] = True
+    second[:, :, :10] = first[:, :, :10]
+    deep = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1, 1:-1] > 2
+    expected = np.corrcoef(first[deep], second[deep])[0, 1]
+    one, other = image(first), image(second)
+    bones = bone_of(one, whole), bone_of(other, whole)
+    found = similarity_with(one, other, torch.eye(4, dtype=torch.float64), bones)
+    assert found.trabecular_correlation == pytest.approx(expected, abs=1e-4)
+    assert found.trabecular_correlation > 0.99 > found.edge_correlation
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_without_marrow_edges_speak_for_the_trabeculae_up_to_what_relatives_share(alike):
+    one = image(blobs())
+    nothing = bone_of(one, np.zeros(one.shape, bool))
+    found = similarity_with(one, image(blobs(0 if alike else 1)), torch.eye(4, dtype=torch.float64), (nothing, nothing))
+    assert (found.edge_correlation > 0.99) == alike
+    assert found.trabecular_correlation == (MOST_UNSEEN if alike else found.edge_correlation)
+
+
+def test_gaussian_is_that_of_scipy():
+    values = blobs()
+    expected = ndimage.gaussian_filter(values, 1.5, mode="constant", radius=5)
+    np.testing.assert_allclose(gaussian(torch.tensor(values), 1.5), expected, atol=1e-12)
+
+
+def test_an_image_is_wholly_similar_to_itself():
+    found = similarity(image(blobs()), image(blobs()), torch.eye(4, dtype=torch.float64))
+    assert found.correlation == pytest.approx(1, abs=1e-5)
+    assert found.edge_correlation == pytest.approx(1, abs=1e-5)
+    assert found.share == pytest.approx(1, abs=1e-6)
+
+
+def test_gain_does_not_matter_and_strangers_are_less_alike():
+    identity = torch.eye(4, dtype=torch.float64)
+    same = similarity(image(blobs()), image(3 * blobs()), identity)
+    other = similarity(image(blobs()), image(blobs(1)), identity)
+    assert same.correlation == pytest.approx(1, abs=1e-5)
+    assert abs(other.correlation) < 0.3 and abs(other.edge_correlation) < 0.3
+
+
+def test_correlation_is_that_of_the_voxels_near_bone():
+    first, second = blobs(), blobs() + 0.5 * blobs(3)
+    found = similarity(image(first), image(second), torch.eye(4, dtype=torch.float64))
+    expected = 0
+    for one in (first, second):
+        near = ndimage.binary_dilation(one > 0.05, np.ones((3, 3, 3)))
+        expected += np.corrcoef(first[near], second[near])[0, 1] / 2
+    assert found.correlation == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 4, 10, 24])
+def test_share_is_the_bone_in_the_others_field_of_view(steps):
+    """Moved by whole voxels along x, so that the share is a sum of columns."""
+    values = blobs()
+    found = similarity(image(values), image(values), shifted(0.1 * steps, 0, 0))
+    kept = values[:, :, : values.shape[2] - steps].sum() / values.sum()
+    other = values[:, :, steps:].sum() / values.sum()
+    assert found.share == pytest.approx(min(kept, other), abs=2e-3)
+
+
+def test_half_a_field_of_view_costs_share_but_not_correlation():
+    values = blobs()
+    inside = np.ones(values.shape)
+    inside[:10] = 0
+    half = image(np.where(inside > 0, values, 0), inside)
+    found = similarity(image(values), half, torch.eye(4, dtype=torch.float64))
+    assert found.share == pytest.approx(values[10:].sum() / values.sum(), abs=1e-5)
+    assert found.correlation == pytest.approx(1, abs=1e-4)
+    assert found.edge_correlation > 0.99
+
+
+def test_a_sliver_of_overlap_scores_below_a_whole_one():
+    values = blobs()
+    poses = torch.stack([torch.eye(4, dtype=torch.float64), shifted(2.2, 0, 0), shifted(9, 0, 0)])
+    scores = overlap_correlation(image(values), image(values), poses)
+    assert scores.dtype == torch.float64 and scores[0] == pytest.approx(1, abs=1e-5)
+    assert scores[1] < 0.6 and scores[2] == 0
+
+
+def test_nothing_there_is_no_error():
+    found = similarity(image(np.zeros((8, 8, 8))), image(blobs()), torch.eye(4, dtype=torch.float64))
+    assert found.share == 0 and found.correlation == 0
+
+
+def test_band_pass_is_value_less_local_mean_inside():
+    values, inside = blobs(), (blobs(4) < 1).astype(float)
+    found = band_passed(image(values, inside)).values.numpy()
+    local = ndimage.gaussian_filter(values * inside, 1.0, mode="constant", radius=3)
+    weight = ndimage.gaussian_filter(inside, 1.0, mode="constant", radius=3)
+    np.testing.assert_allclose(found, (values - local / np.maximum(weight, 1e-3)) * inside, atol=1e-4)

@@ -1,0 +1,152 @@
+"""What is believed of a pose: it rises and falls with the evidence, and its fit finds known weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from DNetRegistrationLib.experiments.calibrate import Sample, fit, fit_logistic, held_out
+from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.registration import verification
+from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.similarity import Similarity
+from DNetRegistrationLib.registration.verification import ACCEPT, Evidence, Verdict, judge
+from scipy import special
+
+GOOD = Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08)
+
+
+def with_similarity(**changes) -> Evidence:
+    return replace(GOOD, similarity=replace(GOOD.similarity, **changes))
+
+
+def test_better_evidence_never_counts_less():
+    for name in ("correlation", "edge_correlation", "trabecular_correlation"):
+        confidences = [judge(with_similarity(**{name: value}), 0.08)[0] for value in np.linspace(-1, 1, 21)]
+        assert (np.diff(confidences) >= -1e-9).all(), name
+    confidences = [judge(replace(GOOD, disagreement=value), 0.08)[0] for value in np.logspace(-4, 2, 21)]
+    assert (np.diff(confidences) <= 1e-9).all()
+
+
+def test_good_evidence_is_accepted_and_bad_refused():
+    bad = Evidence(Similarity(0.5, 0.2, 0.1, 0.5), 0.8, 0.08)
+    assert judge(GOOD, 0.08)[0] > 0.9 and judge(bad, 0.08)[0] < 0.1
+    assert judge(GOOD, 0.08)[1] < 0.02 < judge(bad, 0.08)[1]
+
+
+def test_extreme_evidence_gives_finite_numbers():
+    for evidence in (
+        Evidence(Similarity(1.0, 1.0, 1.0, 1.0), 0.0, 1e-3),
+        Evidence(Similarity(-1.0, -1.0, -1.0, 0.0), 1e9, 1e3),
+        Evidence(Similarity(0.0, 0.0, 0.0, 0.0), 0.0, 0.08),
+    ):
+        confidence, error = judge(evidence, 0.08)
+        assert 0 <= confidence <= 1 and np.isfinite(error) and error > 0
+
+
+def test_judged_by_hand(monkeypatch):
+    model = {
+        "confidence": np.array((-1.0, 2.0, 0.0, 0.0, 0.0, -0.5)),
+        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)),
+        "wrong_error_voxels": 10.0,
+    }
+    monkeypatch.setattr(verification, "calibration", lambda: model)
+    evidence = Evidence(Similarity(np.tanh(1.5), 0.3, 0.4, 0.7), 0.1, 0.02)
+    # -1 + 2 * 1.5 - 0.5 log 0.1; a right pose is off by 0.1 * (0.02 / 0.08) working voxels, a wrong one by 10.
+    expected = 1 / (1 + np.exp(-(2 - 0.5 * np.log(0.1))))
+    confidence, error = judge(evidence, 0.08)
+    assert confidence == pytest.approx(expected)
+    # Accepted: the error of a right pose. With 4 less it is not, and the error is that of a mixture.
+    assert error == pytest.approx(0.1 * 0.25 * 0.08)
+    model["confidence"][0] -= 4
+    low = 1 / (1 + np.exp(-(-2 - 0.5 * np.log(0.1))))
+    assert judge(evidence, 0.08) == pytest.approx((low, low * 0.1 * 0.25 * 0.08 + (1 - low) * 0.8))
+
+
+def test_lengths_scale_with_the_working_spacing():
+    confidence, error = judge(GOOD, 0.08)
+    large = judge(replace(GOOD, spacing=0.8), 0.8)
+    assert large == pytest.approx((confidence, 10 * error))
+
+
+def test_an_undetermined_pose_is_not_believed():
+    assert judge(replace(GOOD, determination=0.03), 0.08)[0] == judge(GOOD, 0.08)[0]
+    assert judge(replace(GOOD, determination=0.015), 0.08)[0] == pytest.approx(0.25 * judge(GOOD, 0.08)[0])
+    assert judge(replace(GOOD, determination=-0.1), 0.08)[0] == 0
+
+
+def round_scan(kind: str, seed: int) -> Volume:
+    """A ball, a hollow ball, or a straight tube through the field of view, with noise."""
+    generator = np.random.default_rng(seed)
+    z, y, x = ((np.indices((48, 48, 48)) - 23.5) * 0.08) - generator.uniform(-0.2, 0.2, 3)[:, None, None, None]
+    axis = generator.normal(size=3)
+    along = (x * axis[0] + y * axis[1] + z * axis[2]) / np.linalg.norm(axis)
+    radius = np.sqrt(x * x + y * y + z * z)
+    around = np.sqrt(np.maximum(radius**2 - along**2, 0))
+    depth = {
+        "ball": 1.2 - radius,
+        "hollow ball": np.minimum(1.2 - radius, radius - 0.9),
+        "tube": np.minimum(0.6 - around, around - 0.35),
+    }[kind]
+    grey = np.clip(depth / 0.08 + 0.5, 0, 1) * 2500 + generator.normal(0, 80, depth.shape)
+    return Volume.from_geometry(grey.astype(np.int16), 0.08, name=kind)
+
+
+@pytest.mark.parametrize("kind", ["ball", "hollow ball", "tube"])
+def test_what_can_be_turned_or_shifted_unseen_is_refused(kind):
+    assert not align(round_scan(kind, 1), round_scan(kind, 2), hypotheses="search").accepted
+
+
+def test_accepted_from_the_limit_on():
+    assert Verdict(ACCEPT, 0.01, GOOD).accepted and not Verdict(ACCEPT - 1e-9, 0.01, GOOD).accepted
+
+
+def samples(count=4000):
+    generator = np.random.default_rng(0)
+    weights = np.array((0.5, 1.5, 1.0, 2.0, 0.2, -0.7))
+    errors = np.array((-1.0, -0.5, 0.0, 0.1, 0.2, 0.8, 1.0))
+    out = []
+    for seed in range(count):
+        features = np.append(1.0, generator.normal(size=5))
+        ended = generator.uniform(-2, 0)
+        right = generator.random() < special.expit(features @ weights)
+        error = 0.08 * min(0.99, np.exp(np.append(features, ended) @ errors)) if right else 0.08 * 20
+        out.append(Sample(seed, "same", "best", tuple(features), ended, 0.08, float(error)))
+    return out, weights, errors
+
+
+def test_the_fit_finds_the_weights_that_made_the_samples():
+    made, weights, _ = samples()
+    model = fit(made)
+    np.testing.assert_allclose(model["confidence"], weights, rtol=0.05, atol=0.15)
+    assert model["wrong_error_voxels"] == pytest.approx(20)
+    assert model["samples"] == 4000 and model["right"] == sum(s.right for s in made)
+
+
+def test_the_error_model_is_least_squares_of_what_is_right():
+    made, _, errors = samples()
+    unclipped = [s for s in made if not s.right or s.error < 0.98 * 0.08]
+    np.testing.assert_allclose(fit(unclipped)["log_error"], errors, atol=1e-6)
+
+
+def test_the_logistic_fit_agrees_with_newton_steps():
+    made, _, _ = samples(600)
+    features, right = np.array([s.features for s in made]), np.array([s.right for s in made])
+    weights, ridge = np.zeros(6), 2e-4 * np.array((0, 1, 1, 1, 1, 1))
+    for _ in range(20):
+        p = special.expit(features @ weights)
+        gradient = features.T @ (p - right) / len(p) + ridge * weights
+        hessian = (features * (p * (1 - p))[:, None]).T @ features / len(p) + np.diag(ridge)
+        weights = weights - np.linalg.solve(hessian, gradient)
+    np.testing.assert_allclose(fit_logistic(features, right), weights, atol=1e-3)
+
+
+def test_held_out_figures():
+    made, weights, _ = samples()
+    told = held_out(made)
+    features, right = np.array([s.features for s in made]), np.array([s.right for s in made])
+    probability = special.expit(features @ weights)
+    assert told["brier"] == pytest.approx(((probability - right) ** 2).mean(), abs=0.01)
+    pairs = probability[right][:, None] > probability[~right][None]
+    assert told["roc_area"] == pytest.approx(pairs.mean(), abs=0.01)

@@ -1,0 +1,184 @@
+"""Scripts without a panel: the logic's blocking call, the script for a folder, the sample data, the self test."""
+
+from __future__ import annotations
+
+import csv
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from DNetRegistrationLib import ScanError, make_pair, target_registration_error, write_outputs, write_volume
+from slicer_host.fixtures import host  # noqa: F401
+from test_scene import add_volume, aligned, positions, put_under, rigid
+from test_slicer_panel import MODULE, volume_node
+
+SCRIPT = MODULE.parent / "Resources" / "Scripts" / "align_folder.py"
+SMALL = {"seed": 0, "size": 48, "spacing": 0.1}
+
+
+@pytest.fixture
+def logic(host):  # noqa: F811
+    """As a script gets it, with no window."""
+    import slicer
+
+    host.set_main_window(False)
+    host.load(MODULE)
+    return slicer.util.getModuleLogic("DNetRegistration")
+
+
+def test_align_here_and_now(host, logic, tmp_path):  # noqa: F811
+    import slicer
+
+    pair = make_pair(6, size=48, spacing=0.1)
+    fixed, moving = volume_node(pair.fixed, "a", rigid(1)), volume_node(pair.moving, "b", rigid(2))
+    was, nodes = positions(moving), slicer.mrmlScene.GetNumberOfNodes()
+    fractions = []
+    transform, alignment = logic.align(fixed, moving, progress=lambda fraction, message: fractions.append(fraction))
+    assert alignment.accepted and target_registration_error(pair, alignment.matrix) < 0.02
+    assert fractions[-1] == 1.0
+    # Nothing beside the transform, unless asked for.
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes + 1
+    assert transform is moving.GetParentTransformNode()
+    for before, now in zip(was, positions(moving), strict=True):
+        there = (np.linalg.inv(pair.matrix) @ (*before, 1))[:3]
+        assert np.linalg.norm(now - there) < 0.1
+    made = {
+        f"{name}Node": slicer.mrmlScene.AddNewNodeByClass(kind)
+        for name, kind in (
+            ("segmentation", "vtkMRMLSegmentationNode"),
+            ("table", "vtkMRMLTableNode"),
+            ("resampled", "vtkMRMLScalarVolumeNode"),
+            ("subtraction", "vtkMRMLScalarVolumeNode"),
+        )
+    }
+    again, second = logic.align(fixed, moving, hypotheses="search", refine="working", **made)
+    # What was aligned is the volume as it stood before.
+    assert again is transform and second.hypothesis == "search"
+    np.testing.assert_allclose(second.matrix[:3, :3], alignment.matrix[:3, :3], atol=0.01)
+    assert second.dice_before == alignment.dice_before
+    assert made["segmentationNode"].GetSegmentation().GetNumberOfSegments() == 2
+    assert made["tableNode"].GetNumberOfRows() > 10
+    resampled, difference = (slicer.util.arrayFromVolume(made[f"{n}Node"]) for n in ("resampled", "subtraction"))
+    assert resampled.shape == difference.shape == pair.fixed.voxels.shape
+    assert resampled.dtype == pair.moving.voxels.dtype and difference.dtype == np.float32
+    # The same as the command line writes.
+    paths = {name: tmp_path / f"{name}.nrrd" for name in ("resampled", "subtraction")}
+    write_outputs(second, pair.fixed, pair.moving, **paths)
+    written = {name: sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for name, path in paths.items()}
+    np.testing.assert_allclose(resampled, written["resampled"], atol=1)
+    assert np.count_nonzero(resampled != written["resampled"]) < 0.001 * resampled.size
+    np.testing.assert_allclose(difference, written["subtraction"], rtol=1e-3, atol=0.01)
+
+
+def test_bad_input(logic):
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    node = add_volume("scan", "plain")
+    with pytest.raises(ScanError, match="scan: is both the fixed and the moving volume; select two scans"):
+        logic.align(node, node)
+    with pytest.raises(ValueError, match="no volume is selected"):
+        logic.align(node, None)
+    other = add_volume("other", "oblique")
+    parent = put_under(other, rigid(1))
+    with pytest.raises(ScanError, match="cannot take the result"):
+        logic.align(other, node, transformNode=parent)
+    # Nor to the transform of an earlier alignment, when the fixed volume was put under it too.
+    transform = apply_alignment(place(other, "fixed"), place(node, "moving"), aligned(rigid(2)))
+    other.SetAndObserveTransformNodeID(transform.GetID())
+    with pytest.raises(ScanError, match="cannot take the result"):
+        logic.align(other, node)
+    other.SetAndObserveTransformNodeID(None)
+    with pytest.raises(ScanError, match="hypotheses='guess' is not known"):
+        logic.align(node, other, hypotheses="guess")
+
+
+def test_without_torch_a_script_is_told(logic, monkeypatch):
+    from DNetRegistrationLib.slicer_module import torch_setup
+
+    def require():
+        torch_setup._check("")
+
+    monkeypatch.setitem(type(logic).align.__globals__, "require_torch", require)
+    with pytest.raises(torch_setup.TorchUnavailable, match="only in part"):
+        logic.align(add_volume("a", "plain"), add_volume("b", "oblique"))
+
+
+def test_a_folder_of_pairs(logic, tmp_path, capsys):
+    script = runpy.run_path(str(SCRIPT))
+    scans, results = tmp_path / "scans", tmp_path / "results"
+    scans.mkdir()
+    pairs = {name: make_pair(seed, size=40, spacing=0.12) for name, seed in (("m1", 1), ("m.2 b", 2))}
+    for name, pair in pairs.items():
+        write_volume(pair.fixed, scans / f"{name}_pre.nrrd")
+        write_volume(pair.moving, scans / f"{name}_post.nrrd")
+    write_volume(pairs["m1"].fixed, scans / "lonely_pre.nrrd")
+    for name in ("pre", "post"):
+        noise = np.random.default_rng(0).normal(0, 1, (20, 20, 20)).astype(np.float32)
+        write_volume(type(pair.fixed).from_geometry(noise, 0.1), scans / f"noise_{name}.nrrd")
+    assert script["main"]([str(scans), str(results)]) == 2
+    with open(results / "summary.csv", newline="") as stream:
+        lines = {line["pair"]: line for line in csv.DictReader(stream)}
+    assert set(lines) == {"m1", "m.2 b", "noise"}
+    assert lines["m1"]["accepted"] == "True" and float(lines["m1"]["dice"]) > 0.8
+    assert "found no bone" in lines["noise"]["verdict"] and lines["noise"]["accepted"] == "False"
+    for name, pair in pairs.items():
+        transform = sitk.ReadTransform(str(results / f"{name}_transform.h5"))
+        center = pair.fixed.center
+        error = np.subtract(transform.TransformPoint(center), (pair.matrix @ (*center, 1))[:3])
+        assert np.linalg.norm(error) < 0.1
+        assert sitk.ReadImage(str(results / f"{name}_subtraction.nrrd")).GetSize() == tuple(pair.fixed.size.tolist())
+        assert sitk.ReadImage(str(results / f"{name}_cortices.seg.nrrd")).GetNumberOfComponentsPerPixel() == 2
+    assert "m1: Accepted" in capsys.readouterr().out
+    assert script["main"]([]) == 2 and "align_folder.py SCANS RESULTS" in capsys.readouterr().out
+
+
+def test_sample_data(host, logic, monkeypatch):  # noqa: F811
+    import SampleData
+    import slicer
+    from DNetRegistrationLib.slicer_module import sample_data
+    from DNetRegistrationLib.synthesis import pairs as synthesis
+
+    monkeypatch.setattr(sample_data, "PAIR", SMALL)
+    slicer.app.startupCompleted()
+    (source,) = SampleData.SampleDataLogic.sampleDataSourcesByCategory("D-net registration")
+    assert Path(source.thumbnailFileName).parent.name == "Icons"
+    fixed, moving, truth = source.customDownloader(source)
+    assert [node.GetName() for node in (fixed, moving, truth)] == source.nodeNames
+    pair = make_pair(SMALL["seed"], size=SMALL["size"], spacing=SMALL["spacing"])
+    assert np.array_equal(slicer.util.arrayFromVolume(fixed), pair.fixed.voxels)
+    was = positions(moving)
+    moving.SetAndObserveTransformNodeID(truth.GetID())
+    for before, now in zip(was, positions(moving), strict=True):
+        np.testing.assert_allclose((pair.matrix @ (*now, 1))[:3], before, atol=1e-6)
+    # A second time they are only loaded.
+    monkeypatch.setattr(synthesis, "synthesize", None)
+    assert [node.GetName() for node in sample_data.loadSampleData()] == [f"{name}_1" for name in source.nodeNames]
+
+
+def test_self_test(host, logic, monkeypatch):  # noqa: F811
+    """What Reload and Test runs."""
+    import slicer
+    from DNetRegistrationLib.slicer_module import sample_data
+
+    monkeypatch.setattr(sample_data, "NAME", "SmallSample")
+    monkeypatch.setattr(sample_data, "PAIR", {"seed": 1, "size": 64, "spacing": 0.08})
+    slicer.selfTests["DNetRegistration"]()
+
+
+def test_the_script_says_what_it_leaves_out(host, logic, tmp_path, capsys):  # noqa: F811
+    """A log, or the voxels of a header, are no scans; half a pair is told of; nothing to do is no success."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    script = runpy.run_path(str(SCRIPT))
+    for name in ("m2_pre.mhd", "m2_pre.raw", "m2_pre.txt", "m2_post.mhd", "m2_post.raw"):
+        (scans / name).write_bytes(b"x")
+    assert [(one[0], one[1].name, one[2].name) for one in script["pairs"](scans)] == [
+        ("m2", "m2_pre.mhd", "m2_post.mhd")
+    ]
+    for file in scans.iterdir():
+        file.unlink()
+    (scans / "m1_pre.nrrd").write_bytes(b"x")
+    assert script["main"]([str(scans), str(tmp_path / "results")]) == 2
+    assert "m1" in "".join(capsys.readouterr())

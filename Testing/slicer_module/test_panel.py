@@ -1,0 +1,813 @@
+"""The panel, on the stand-in for Slicer: what its button says, what a click does to the scene, and every other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import numpy as np
+import places
+import pytest
+from DNetRegistrationLib import make_pair, target_registration_error
+from DNetRegistrationLib.cli.arguments import build_parser
+from DNetRegistrationLib.imaging.volume import Volume
+from scipy.spatial.transform import Rotation
+from slicer_host.fixtures import host  # noqa: F401
+from test_scene import add_transform, add_volume, aligned, positions, put_under, rigid
+
+MODULE = places.SOURCE / "DNetRegistration.py"
+FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def panel(host):  # noqa: F811
+    host.load(MODULE)
+    opened = host.open("DNetRegistration")
+    opened.parent.show()  # what is not shown is not visible
+    return opened
+
+
+@pytest.fixture
+def pair(panel):
+    """Two small volumes, selected; nothing that could be aligned."""
+    fixed, moving = add_volume("PreContrast", "oblique"), add_volume("PostContrast", "far")
+    select(panel, fixed, moving)
+    return fixed, moving
+
+
+def select(panel, fixed, moving):
+    panel.ui.fixedSelector.setCurrentNode(fixed)
+    panel.ui.movingSelector.setCurrentNode(moving)
+
+
+class Launcher:
+    """In place of a process: answers at once, when the event loop next runs, with a report of this matrix."""
+
+    def __init__(self, matrix=None, status=0, lines=(b" 40% searching all rotations\n",), held=False, **changes):
+        self.matrix, self.status, self.lines, self.held = matrix, status, lines, held
+        self.changes, self.killed, self.pid = changes, False, 0
+
+    def __call__(self, command, environment, output, end):
+        import qt
+
+        self.options = build_parser().parse_args(command[3:])
+        self.output, self.end = output, end
+        if not self.held:
+            qt.QTimer.singleShot(0, self.answer)
+        return self
+
+    def answer(self):
+        for line in self.lines:
+            self.output(line)
+        if self.matrix is not None:
+            values = aligned(self.matrix, **self.changes).to_dict()
+            for role in ("fixed", "moving"):
+                values[role] = {"threshold": values.pop(f"{role}_threshold")}
+            Path(self.options.report).write_text(json.dumps(values))
+            self.write_volumes()
+        self.end(self.status)
+
+    def write_volumes(self):
+        from DNetRegistrationLib import read_volume, write_volume
+        from DNetRegistrationLib.bone.cortex import CorticalBone
+        from DNetRegistrationLib.outputs.segmentation import write_segmentation
+
+        fixed = read_volume(self.options.fixed, self.options.fixed_spacing)
+        mask = np.zeros(fixed.voxels.shape, bool)
+        mask[2:7, 2:7, 2:7] = True
+        bone = CorticalBone(mask, mask, mask.astype(np.float32), fixed.affine)
+        write_segmentation(self.options.segmentation, fixed, (bone, bone), np.eye(4))
+        for number, path in enumerate((self.options.resampled, self.options.subtraction), 1):
+            if path is not None:
+                write_volume(Volume(np.full(mask.shape, number, np.float32), fixed.affine), path)
+
+    def kill(self):
+        self.killed = True
+        self.end(-9)  # as Qt tells it, before kill returns
+
+
+def click(host, panel, launcher, seconds=10):  # noqa: F811
+    panel.logic.launch = launcher
+    panel.ui.alignButton.click()
+    host.wait_until(lambda: not panel.running, seconds)
+
+
+def snapshot():
+    """All nodes with their names, and where all volumes are: what a run that fails must not change."""
+    import slicer
+
+    nodes = [slicer.mrmlScene.GetNthNode(i) for i in range(slicer.mrmlScene.GetNumberOfNodes())]
+    return (
+        [(node.GetID(), node.GetName()) for node in nodes],
+        [positions(node).tolist() for node in nodes if node.IsA("vtkMRMLVolumeNode")],
+    )
+
+
+def leftovers() -> list[str]:
+    import slicer
+
+    return [name for name in os.listdir(slicer.app.temporaryPath) if name.startswith("dnet-")]
+
+
+def volume_node(volume: Volume, name: str, to_world=None):
+    """A node that shows a scan, under a parent where one is given: the scan lies where it lay."""
+    import slicer
+
+    to_world = np.eye(4) if to_world is None else to_world
+    node = slicer.util.addVolumeFromArray(
+        volume.voxels, ijkToRAS=np.linalg.solve(to_world, FLIP @ volume.affine), name=name
+    )
+    if not np.array_equal(to_world, np.eye(4)):
+        put_under(node, to_world)
+    return node
+
+
+def test_loads_without_torch_and_installs_nothing(host):  # noqa: F811
+    """In a process of its own, since torch is there in this one."""
+    import subprocess
+
+    program = f"""
+import sys
+sys.path.insert(0, {str(MODULE.parent.parent / "Testing")!r})
+sys.path.insert(0, {str(MODULE.parent)!r})
+for name in ("torch", "PyTorchUtils", "matplotlib"):
+    sys.modules[name] = None
+import slicer_host
+host = slicer_host.start()
+before = set(sys.modules)
+host.load({str(MODULE)!r})
+import slicer
+print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {{"scipy", "SimpleITK", "torch"}}))
+panel = host.open("DNetRegistration")
+print(panel.ui.alignButton.text, host.installations, host.dialogs.texts, host.errors)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.stdout.splitlines() == ["[]", "Select a fixed volume [] [] []"], result.stderr
+
+
+def test_module_tells_what_it_is(host):  # noqa: F811
+    import slicer
+
+    module = host.load(MODULE)
+    assert module.title == "D-net Registration" and list(module.categories) == ["Registration"]
+    assert "Zheng" in module.acknowledgementText and "Sample Data" in module.helpText
+    assert slicer.selfTests["DNetRegistration"]
+
+
+def test_the_button_says_what_is_missing(panel):
+    import slicer
+
+    ui = panel.ui
+    assert ui.alignButton.text == "Select a fixed volume" and not ui.alignButton.enabled
+    fixed, moving = add_volume("a", "plain"), add_volume("b", "oblique")
+    ui.fixedSelector.setCurrentNode(fixed)
+    assert ui.alignButton.text == "Select a moving volume" and not ui.alignButton.enabled
+    ui.movingSelector.setCurrentNode(fixed)
+    assert ui.alignButton.text == "Fixed and moving are the same volume" and not ui.alignButton.enabled
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    ui.movingSelector.setCurrentNode(empty)
+    assert ui.alignButton.text == "The moving volume is empty" and not ui.alignButton.enabled
+    ui.movingSelector.setCurrentNode(moving)
+    assert ui.alignButton.text == "Align" and ui.alignButton.enabled
+    ui.resampledSelector.setCurrentNode(fixed)
+    assert ui.alignButton.text == "An output would replace an input" and not ui.alignButton.enabled
+    ui.resampledSelector.setCurrentNode(None)
+    ui.weightsSelector.currentIndex = ui.weightsSelector.findData("file:")
+    assert ui.alignButton.text.startswith("Choose a weights file") and ui.weightsPath.enabled
+    ui.weightsPath.currentPath = "/somewhere/weights.pt"
+    assert ui.alignButton.text == "Align"
+    slicer.mrmlScene.RemoveNode(moving)
+    assert ui.alignButton.text == "Select a moving volume"
+
+
+def test_only_scalar_volumes_can_be_chosen(panel):
+    import slicer
+
+    slicer.util.addVolumeFromArray(np.ones((9, 9, 9), np.uint8), nodeClassName="vtkMRMLLabelMapVolumeNode")
+    slicer.util.addVolumeFromArray(np.ones((9, 9, 9, 3), np.uint8), nodeClassName="vtkMRMLVectorVolumeNode")
+    assert panel.ui.fixedSelector.nodeCount() == 0 == panel.ui.movingSelector.nodeCount()
+
+
+@pytest.mark.parametrize("parents", [(False, False), (True, True)])
+def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
+    """For real: another process, the network, oblique and unequal grids, with and without parents on both."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import alignment_of
+    from DNetRegistrationLib.synthesis.scanner import Grid
+
+    turned = Rotation.from_rotvec((0.5, -0.3, 0.2)).as_matrix()
+    grids = [Grid.centered(size, spacing) for size, spacing in ((56, 0.09), ((60, 52, 48), (0.08, 0.09, 0.1)))]
+    oblique = np.eye(4)
+    oblique[:3, :3], oblique[:3, 3] = turned, (20.0, -35.0, 130.0)
+    synthetic = make_pair(4, fixed_grid=grids[0], moving_grid=grids[1])
+    # The world of the moving scan is turned as a whole, and with it its grid and the truth.
+    truth = oblique @ synthetic.matrix
+    worlds = [rigid(1), rigid(2)] if any(parents) else [None, None]
+    fixed = volume_node(synthetic.fixed, "Pre", worlds[0])
+    moving = volume_node(Volume(synthetic.moving.voxels, oblique @ synthetic.moving.affine), "Post", worlds[1])
+    select(panel, fixed, moving)
+    panel.ui.resampledSelector.addNode("vtkMRMLScalarVolumeNode")
+    panel.ui.subtractionSelector.addNode("vtkMRMLScalarVolumeNode")
+    before = [slicer.util.arrayFromVolume(node).tobytes() for node in (fixed, moving)]
+    was = positions(moving)
+
+    panel.ui.alignButton.click()
+    assert panel.ui.alignButton.text == "Cancel" and panel.ui.alignButton.enabled
+    assert panel.ui.progressBar.visible and not panel.ui.inputsCollapsibleButton.enabled
+    stages = set()
+    host.wait_until(lambda: stages.add(panel.ui.statusLabel.text) or not panel.running, 120)
+
+    ui, parameters = panel.ui, panel._parameterNode
+    assert len(stages) >= 2 and ui.alignButton.text == "Align" and not ui.progressBar.visible
+    transform = parameters.transform
+    alignment = alignment_of(transform)
+    assert alignment.accepted and ui.verdictLabel.text == alignment.verdict, ui.verdictLabel.text
+    assert "#d7f0dd" in ui.verdictLabel.styleSheet
+    for words in (
+        "Dice of the cortices:",
+        "Confidence:",
+        "Expected error:",
+        "Rotation:",
+        "Found by the network equivariant on the CPU",
+    ):
+        assert words in ui.detailsLabel.text
+    # Where a moving voxel is now, the fixed scan has the same bone: worked out with the truth, point by point.
+    true = [(np.linalg.inv(truth) @ (*point, 1))[:3] for point in was]
+    assert max(np.linalg.norm(now - there) for now, there in zip(positions(moving), true, strict=True)) < 0.08
+    moved = types.SimpleNamespace(**{**vars(synthetic), "matrix": truth})
+    assert target_registration_error(moved, alignment.matrix) < 0.03
+    assert moving.GetParentTransformNode() is transform
+    assert [slicer.util.arrayFromVolume(node).tobytes() for node in (fixed, moving)] == before
+    # What else was made.
+    assert parameters.table.GetNumberOfRows() > 10
+    assert parameters.segmentation.GetSegmentation().GetNumberOfSegments() == 2
+    resampled = slicer.util.arrayFromVolume(parameters.resampled)
+    difference = slicer.util.arrayFromVolume(parameters.subtraction)
+    assert resampled.shape == difference.shape == synthetic.fixed.voxels.shape and np.isnan(difference).any()
+    np.testing.assert_allclose(positions(parameters.resampled), positions(fixed), atol=1e-12)
+    assert not leftovers()
+    # The picture: outlines of both cortices in the slice view.
+    pixels = host.slice_picture("Red").astype(int)
+    red = (pixels[..., 0] > 180) & (pixels[..., 1] < 80)
+    assert np.count_nonzero(red) > 50
+
+    ui.undoButton.click()
+    np.testing.assert_array_equal(positions(moving), was)
+    assert ui.verdictLabel.text == "Undone: Post is back where it was." and not ui.undoButton.enabled
+    assert not parameters.segmentation.GetDisplayNode().GetVisibility()
+    assert [slicer.util.arrayFromVolume(node).tobytes() for node in (fixed, moving)] == before
+
+
+def test_aligning_again_updates_the_same_nodes(host, panel, pair):  # noqa: F811
+    import slicer
+
+    was = positions(pair[1])
+    click(host, panel, Launcher(rigid(1)))
+    names = ("transform", "segmentation", "table")
+    first, count = [getattr(panel._parameterNode, name) for name in names], slicer.mrmlScene.GetNumberOfNodes()
+    assert all(node is not None for node in first)
+    matrix = rigid(2)
+    click(host, panel, Launcher(matrix, dice=0.5))
+    assert [getattr(panel._parameterNode, name) for name in names] == first
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    for now, before in zip(positions(pair[1]), was, strict=True):
+        np.testing.assert_allclose((matrix @ (*now, 1))[:3], before, atol=1e-9)
+    assert "0.500 after" in panel.ui.detailsLabel.text
+    # Another pair gets nodes of its own; back at the first, its nodes are chosen again.
+    third = add_volume("third", "plain")
+    panel.ui.movingSelector.setCurrentNode(third)
+    assert panel._parameterNode.transform is None and panel._parameterNode.table is None
+    assert panel.ui.verdictLabel.text == "Not aligned yet." and not panel.ui.undoButton.enabled
+    click(host, panel, Launcher(rigid(3)))
+    assert panel._parameterNode.transform not in first
+    panel.ui.movingSelector.setCurrentNode(pair[1])
+    assert [getattr(panel._parameterNode, name) for name in names] == first
+    assert "0.500 after" in panel.ui.detailsLabel.text and panel.ui.undoButton.enabled
+
+
+def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
+    verdict = "Not accepted: no pose makes the two bones agree. Check that both scans are of the same bone."
+    click(host, panel, Launcher(rigid(1), status=1, accepted=False, verdict=verdict, confidence=None))
+    assert panel.ui.verdictLabel.text == verdict and "#ffeec2" in panel.ui.verdictLabel.styleSheet
+    assert "Confidence: unknown" in panel.ui.detailsLabel.text
+    assert panel.ui.undoButton.enabled
+
+
+def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):  # noqa: F811
+    """What verification said was of the pose it saw; a move of both together changes nothing."""
+    import slicer
+
+    shift = np.eye(4)
+    shift[0, 3] = 0.05
+    click(host, panel, Launcher(rigid(1)))
+    transform, ui = panel._parameterNode.transform, panel.ui
+    verdict = ui.verdictLabel.text
+    assert "#d7f0dd" in ui.verdictLabel.styleSheet
+
+    def check(moved: bool):
+        assert ui.verdictLabel.text.startswith("Moved by hand") == moved and ui.detailsLabel.visible != moved
+        assert moved or ui.verdictLabel.text == verdict
+        assert ("#ffeec2" in ui.verdictLabel.styleSheet) == moved
+
+    matrix = slicer.util.arrayFromTransformMatrix(transform)
+    slicer.util.updateTransformMatrixFromArray(transform, shift @ matrix)
+    check(True)
+    slicer.util.updateTransformMatrixFromArray(transform, matrix)
+    check(False)
+    parent = add_transform("parent", rigid(2))
+    for node in (pair[0], transform):
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    check(False)
+    # Only the fixed one is taken elsewhere.
+    pair[0].SetAndObserveTransformNodeID(None)
+    check(True)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        (
+            dict(status=2, lines=[b"dnet-registration: error: the scan: found no bone in it; give the threshold\n"]),
+            "the scan: found no bone in it; give the threshold",
+        ),
+        (
+            dict(status=-11, lines=[b"Fatal Python error\n", b"the last line"]),
+            "The alignment ended unexpectedly (exit status -11); try again",
+        ),
+        (dict(status=None), "cannot be started"),
+        (
+            dict(status=2, lines=[b"dnet-registration: error: w.pt: damaged or truncated; copy it again\n"]),
+            "w.pt: damaged",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher, message):  # noqa: F811
+    before = snapshot()
+    click(host, panel, Launcher(**launcher))
+    assert message in panel.ui.verdictLabel.text and "#f8d7da" in panel.ui.verdictLabel.styleSheet
+    if launcher["status"] == -11:
+        assert "the last line" in panel.ui.detailsLabel.text
+    assert panel.ui.alignButton.text == "Align" and snapshot() == before and not leftovers()
+
+
+def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
+    """For real, by Qt, which tells of it at once on some systems and later on others."""
+    monkeypatch.setattr(type(panel.logic), "python", lambda self: "/no/such/PythonSlicer")
+    panel.ui.alignButton.click()
+    host.wait_until(lambda: not panel.running, 10)
+    assert "/no/such/PythonSlicer: cannot be started" in panel.ui.verdictLabel.text and not leftovers()
+
+    def launch(command, environment, output, end):
+        end(None)
+        return types.SimpleNamespace(pid=0, kill=lambda: None)
+
+    panel.logic.launch = launch
+    panel.ui.alignButton.click()
+    assert not panel.running and panel.ui.alignButton.text == "Align"
+    assert "cannot be started" in panel.ui.verdictLabel.text and not leftovers()
+
+
+def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
+    """For real, in another process."""
+    import slicer
+
+    rng = np.random.default_rng(0)
+    noise = [
+        slicer.util.addVolumeFromArray(
+            rng.normal(0, 1, (20, 20, 20)).astype(np.float32), np.diag((0.1, 0.1, 0.1, 1)), name
+        )
+        for name in ("Noise & co", "Other noise")
+    ]
+    select(panel, *noise)
+    before = snapshot()
+    panel.ui.alignButton.click()
+    host.wait_until(lambda: not panel.running, 60)
+    assert panel.ui.verdictLabel.text.startswith("Noise & co: found no bone in it"), panel.ui.verdictLabel.text
+    assert snapshot() == before and not leftovers()
+
+
+def test_a_parent_that_is_not_rigid(host, panel, pair):  # noqa: F811
+    put_under(pair[1], np.diag((2.0, 1, 1, 1)))
+    panel.ui.alignButton.click()
+    assert panel.job is None and "scales or shears" in panel.ui.verdictLabel.text
+
+
+def test_an_output_that_cannot_be(host, panel, pair):  # noqa: F811
+    parent = put_under(pair[0], rigid(1))
+    panel.ui.transformSelector.setCurrentNode(parent)
+    panel.ui.alignButton.click()
+    assert panel.job is None and "cannot take the result" in panel.ui.verdictLabel.text
+
+
+def test_a_voxel_size_that_looks_lost(host, panel):  # noqa: F811
+    import slicer
+
+    nodes = [slicer.util.addVolumeFromArray(np.zeros((250, 9, 9), np.int16), name=name) for name in "ab"]
+    select(panel, *nodes)
+    panel.logic.launch = Launcher(held=True)
+    host.dialogs.will_answer("Cancel")
+    panel.ui.alignButton.click()
+    assert panel.job is None and "correct the voxel size" in panel.ui.verdictLabel.text
+    assert "a: its voxels are 1 mm and the scan 250 mm long" in host.dialogs.texts[0]
+    host.dialogs.will_answer("OK", "OK")
+    panel.ui.alignButton.click()
+    assert panel.job is not None and panel.logic.launch.options.fixed_spacing == (1.0, 1.0, 1.0)
+    panel.ui.alignButton.click()
+
+
+def test_a_full_disk(host, panel, pair, monkeypatch):  # noqa: F811
+    from DNetRegistrationLib.slicer_module import job
+
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1e6))
+    before = snapshot()
+    panel.ui.alignButton.click()
+    assert not panel.running and "1 MB are free); make room" in panel.ui.verdictLabel.text
+    assert snapshot() == before and not leftovers()
+
+
+def test_texts_are_not_markup(host, panel, pair):  # noqa: F811
+    click(host, panel, Launcher(status=2, lines=[b"dnet-registration: error: <b>bold</b> & <img src=x>\n"]))
+    assert panel.ui.verdictLabel.text == "<b>bold</b> & <img src=x>"
+    import qt
+
+    assert panel.ui.verdictLabel.textFormat == qt.Qt.PlainText == panel.ui.detailsLabel.textFormat
+
+
+def test_cancel_changes_nothing(host, panel, pair):  # noqa: F811
+    before = snapshot()
+    launcher = panel.logic.launch = Launcher(held=True)
+    panel.ui.alignButton.click()
+    assert leftovers()
+    launcher.output(b" 30% asking the network\n")
+    assert panel.ui.statusLabel.text == "Asking the network" and panel.ui.progressBar.value == 30
+    panel.ui.alignButton.click()
+    assert launcher.killed and panel.job is None and not leftovers() and snapshot() == before
+    assert panel.ui.verdictLabel.text == "Cancelled: nothing was changed." and panel.ui.alignButton.text == "Align"
+    launcher.end(0)  # too late
+    assert snapshot() == before
+
+
+def test_cancel_of_a_real_process(host, panel, pair):  # noqa: F811
+    from DNetRegistrationLib.slicer_module.qt_process import QtProcess
+
+    program = textwrap.dedent("""
+        import subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        print(f" 10% {child.pid}", flush=True)
+        child.wait()
+    """)
+    panel.logic.launch = lambda command, *rest: QtProcess([sys.executable, "-c", program, *command[1:]], *rest)
+    panel.ui.alignButton.click()
+    host.wait_until(lambda: panel.ui.statusLabel.text.isdigit(), 20)
+    child = int(panel.ui.statusLabel.text)
+    panel.ui.alignButton.click()
+    assert panel.job is None and not leftovers()
+    host.wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in state(child), 5)
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
+
+
+@pytest.mark.parametrize("role", [0, 1])
+def test_an_input_that_is_deleted_meanwhile(host, panel, pair, role):  # noqa: F811
+    import slicer
+
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    name = pair[role].GetName()
+    slicer.mrmlScene.RemoveNode(pair[role])
+    assert launcher.killed and panel.job is None and not leftovers()
+    assert panel.ui.verdictLabel.text == f"Stopped: {name} was deleted while it was being aligned."
+    assert "Select a" in panel.ui.alignButton.text
+
+
+def test_an_output_that_is_deleted_meanwhile(host, panel, pair):  # noqa: F811
+    import slicer
+
+    table = panel.ui.tableSelector.addNode("vtkMRMLTableNode")
+    assert panel._parameterNode.table is table
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    slicer.mrmlScene.RemoveNode(table)
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    assert panel._parameterNode.table.GetNumberOfRows() > 10
+
+
+def test_a_volume_whose_geometry_changes_meanwhile(host, panel, pair):  # noqa: F811
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    pair[0].SetSpacing(1, 1, 1)
+    before = snapshot()
+    launcher.answer()
+    assert "PreContrast: its geometry was changed" in panel.ui.verdictLabel.text and snapshot() == before
+
+
+def test_a_scene_that_is_closed_meanwhile(host, panel, pair):  # noqa: F811
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    host.close_scene()
+    assert launcher.killed and panel.job is None and not leftovers()
+    assert panel.ui.alignButton.text == "Select a fixed volume"
+    assert panel.ui.verdictLabel.text == "Not aligned yet."
+    # And on with a new scene.
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    click(host, panel, Launcher(rigid(2)))
+    assert panel.ui.verdictLabel.text.startswith("Accepted")
+
+
+def test_an_application_that_is_closed_meanwhile(host, panel, pair):  # noqa: F811
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    panel.cleanup()
+    assert launcher.killed and not leftovers()
+
+
+def test_another_module_meanwhile(host, panel, pair):  # noqa: F811
+    """Leaving the module does not stop the work; the result is there on coming back."""
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    panel.exit()
+    launcher.answer()
+    panel.enter()
+    host.wait_until(lambda: not panel.running)
+    assert panel._parameterNode.transform is pair[1].GetParentTransformNode()
+    assert panel.ui.verdictLabel.text.startswith("Accepted") and panel.ui.undoButton.enabled
+
+
+def test_choices_are_saved_with_the_scene(host, panel, pair, tmp_path):  # noqa: F811
+    import slicer
+
+    click(host, panel, Launcher(rigid(1)))
+    parameters, ui = panel._parameterNode, panel.ui
+    ui.hypothesesSelector.currentIndex = 2
+    ui.refineSelector.currentIndex = 1
+    ui.workingSpacingSpinBox.value = 0.1
+    ui.deviceSelector.currentIndex = ui.deviceSelector.findData("cpu")
+    ui.weightsSelector.currentIndex = ui.weightsSelector.findData("file:")
+    ui.weightsPath.currentPath = "/data/µ weights.pt"
+    after = positions(pair[1])
+    assert slicer.util.saveScene(str(tmp_path / "saved"))
+    host.close_scene()
+    assert ui.workingSpacingSpinBox.value == 0 and ui.deviceSelector.currentIndex == 0
+    slicer.util.loadScene(str(next((tmp_path / "saved").glob("*.mrml"))))
+    host.process_events()
+    panel.enter()
+    parameters = panel._parameterNode
+    assert (
+        parameters.fixedVolume.GetName() == "PreContrast" and ui.movingSelector.currentNode() is parameters.movingVolume
+    )
+    options = panel.logic.options(parameters)
+    assert (options.hypotheses, options.refine, options.working_spacing) == ("search", "working", 0.1)
+    assert (options.device, options.weights) == ("cpu", "/data/µ weights.pt")
+    assert ui.weightsPath.currentPath == "/data/µ weights.pt"
+    assert parameters.transform is parameters.movingVolume.GetParentTransformNode()
+    assert ui.verdictLabel.text.startswith("Accepted") and "Rotation: 40.25°" in ui.detailsLabel.text
+    np.testing.assert_allclose(positions(parameters.movingVolume), after, atol=1e-9)
+    ui.undoButton.click()
+    assert parameters.movingVolume.GetParentTransformNode() is None
+
+
+def test_thresholds_by_hand(host, panel):  # noqa: F811
+    import slicer
+
+    def outlines():
+        return [
+            n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if n.GetAttribute("DNetRegistration.preview")
+        ]
+
+    synthetic = make_pair(5, size=32, spacing=0.16)
+    fixed, moving = volume_node(synthetic.fixed, "a"), volume_node(synthetic.moving, "b")
+    select(panel, fixed, moving)
+    ui = panel.ui
+    assert not ui.fixedThresholdSlider.enabled and not outlines()
+    assert panel.logic.options(panel._parameterNode).fixed_threshold is None
+    ui.automaticThresholdCheckBox.click()
+    host.wait_until(lambda: len(outlines()) == 2, 10)
+    from DNetRegistrationLib import find_bone_scale
+
+    found = find_bone_scale(synthetic.fixed).threshold
+    assert (
+        ui.fixedThresholdSlider.enabled
+        and abs(ui.fixedThresholdSlider.value - found) <= ui.fixedThresholdSlider.singleStep
+    )
+    low, high = ui.fixedThresholdSlider.minimum, ui.fixedThresholdSlider.maximum
+    assert low < found < high
+    points = [outline.GetPolyData().GetNumberOfPoints() for outline in outlines()]
+    ui.fixedThresholdSlider.value = (found + high) / 2
+    host.wait_until(lambda: [o.GetPolyData().GetNumberOfPoints() for o in outlines()] != points, 10)
+    assert panel.logic.options(panel._parameterNode).fixed_threshold == ui.fixedThresholdSlider.value
+    # Another volume, another threshold; and none of it once it is automatic again.
+    other = volume_node(Volume(synthetic.fixed.voxels.astype(np.float32) / 1000, synthetic.fixed.affine), "c")
+    ui.fixedSelector.setCurrentNode(other)
+    assert abs(ui.fixedThresholdSlider.value - found / 1000) <= 2 * ui.fixedThresholdSlider.singleStep < 0.01 * found
+    ui.automaticThresholdCheckBox.click()
+    assert not outlines() and panel.logic.options(panel._parameterNode).fixed_threshold is None
+    ui.automaticThresholdCheckBox.click()
+    host.wait_until(lambda: len(outlines()) == 2, 10)
+    panel.exit()
+    assert not outlines()
+
+
+def test_devices_are_looked_for_when_they_come_into_view(host, panel):  # noqa: F811
+    def launch(command, environment, output, end):
+        assert command[1:] == ["-m", "DNetRegistrationLib.registration.devices"]
+        output(b'[["cpu", "CPU"], ["cuda:0", "A card (cuda:0)"]]\n')
+        end(0)
+        return types.SimpleNamespace(kill=lambda: None, pid=0)
+
+    def without_torch(command, environment, output, end):
+        output(b"ModuleNotFoundError: No module named 'torch'\n")
+        qt.QTimer.singleShot(0, lambda: end(1))
+        return types.SimpleNamespace(kill=lambda: None, pid=0)
+
+    import qt
+
+    selector = panel.ui.deviceSelector
+    for launching in (without_torch, launch):
+        assert selector.count == 2
+        panel.logic.launch = launching
+        panel.ui.advancedCollapsibleButton.collapsed = True
+        panel.ui.advancedCollapsibleButton.collapsed = False
+        host.process_events()
+    assert [selector.itemText(i) for i in range(selector.count)] == ["Automatic", "CPU", "A card (cuda:0)"]
+    selector.currentIndex = 2
+    assert panel.logic.options(panel._parameterNode).device == "cuda:0"
+    # A scene from elsewhere names a device that is not here.
+    panel._parameterNode.device = "mps"
+    assert selector.currentText == "mps (not found here)"
+
+
+def test_torch_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
+    from DNetRegistrationLib.slicer_module import torch_setup
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    ensure = torch_setup.ensure_torch
+    monkeypatch.setitem(
+        type(panel.logic).ensureTorch.__globals__, "ensure_torch", lambda make: ensure(make, lambda: None)
+    )
+    before = snapshot()
+    panel.ui.alignButton.click()
+    assert panel.job is None and "install the extension PyTorch" in panel.ui.verdictLabel.text
+    assert snapshot() == before and not leftovers()
+
+
+def test_undo_follows_the_scene(host, panel, pair):  # noqa: F811
+    """Taken out of the transform by hand, there is nothing to undo; put back, there is."""
+    click(host, panel, Launcher(rigid(1)))
+    transform = panel._parameterNode.transform
+    assert panel.ui.undoButton.enabled
+    pair[1].SetAndObserveTransformNodeID(None)
+    assert not panel.ui.undoButton.enabled
+    pair[1].SetAndObserveTransformNodeID(transform.GetID())
+    assert panel.ui.undoButton.enabled
+
+
+def test_an_unused_transform_may_be_given(host, panel, pair):  # noqa: F811
+    mine = add_transform("mine", rigid(9))
+    panel.ui.transformSelector.setCurrentNode(mine)
+    click(host, panel, Launcher(rigid(1)))
+    assert pair[1].GetParentTransformNode() is mine
+
+
+def test_no_two_widgets_overlap(host, panel, pair, tmp_path):  # noqa: F811
+    """And no text is cut off, at the usual width of the panel, with all that can be shown."""
+    click(host, panel, Launcher(rigid(1)))
+    panel.logic.launch = lambda *arguments: types.SimpleNamespace(kill=lambda: None, pid=0)
+    panel.ui.advancedCollapsibleButton.collapsed = False
+    panel.parent.resize(400, 1100)
+    host.process_events()
+    host.widget_picture(panel.parent, tmp_path / "panel.png")
+    buttons = [panel.ui.alignButton, panel.ui.undoButton]
+    for widget in buttons + [w for name, w in vars(panel.ui).items() if name.endswith("Label") and w.text]:
+        if widget.visible and not getattr(widget, "wordWrap", False):
+            hint = widget.sizeHint if not callable(widget.sizeHint) else widget.sizeHint()
+            assert widget.width >= hint.width(), widget.text
+
+
+def test_the_ui_file_is_in_step(host):  # noqa: F811
+    """Names that only Slicer or Qt Designer would miss; every control has a tooltip, and its place in the tab order."""
+    import xml.etree.ElementTree as ElementTree
+
+    host.load(MODULE)
+    from DNetRegistrationLib.slicer_module.parameters import DNetRegistrationParameterNode
+
+    tree = ElementTree.parse(MODULE.parent / "Resources" / "UI" / "DNetRegistration.ui").getroot()
+    widgets = {widget.get("name"): widget for widget in tree.iter("widget")}
+    texts = {
+        name: {
+            one.get("name"): "".join(one.itertext()).strip()
+            for one in (*widget.findall("property"), *widget.findall("attribute"))
+        }
+        for name, widget in widgets.items()
+    }
+    named = {values["SlicerParameterName"] for values in texts.values() if "SlicerParameterName" in values}
+    by_hand = {"fixedThreshold", "movingThreshold", "weights", "device"}
+    assert named | by_hand == set(DNetRegistrationParameterNode.allParameters) and not named & by_hand
+    passive = ("QLabel", "QProgressBar", "ctkCollapsibleButton", "qMRMLWidget")
+    controls = [name for name, widget in widgets.items() if widget.get("class") not in passive]
+    assert [name for name in controls if not texts[name].get("toolTip")] == []
+    assert [stop.text for stop in tree.iter("tabstop")] == controls  # from top to bottom
+    scene = {c.findtext("receiver") for c in tree.iter("connection") if "mrmlSceneChanged" in c.findtext("signal")}
+    assert scene == {name for name in controls if widgets[name].get("class") == "qMRMLNodeComboBox"}
+    assert all(texts[name]["buddy"] in controls for name in widgets if "buddy" in texts[name])
+
+
+# --- what stays as it is while other things happen ---------------------------------------------------------------
+
+
+def test_a_second_click_while_torch_is_installed(host, panel, pair, monkeypatch):  # noqa: F811
+    """The installation lets the window live, and with it the button."""
+    launcher = panel.logic.launch = Launcher(rigid(1), held=True)
+    started, seen = [], []
+
+    def install():
+        seen.append((panel.ui.alignButton.text, panel.ui.alignButton.enabled))
+        panel.onAlignButton()
+
+    monkeypatch.setattr(panel.logic, "ensureTorch", install)
+    start = panel.logic.start
+    monkeypatch.setattr(panel.logic, "start", lambda *arguments: started.append(1) or start(*arguments))
+    panel.ui.alignButton.click()
+    assert seen == [("Preparing PyTorch…", False)] and len(started) == 1
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    assert panel.logic.isAligned(pair[1]) and not leftovers()
+
+
+def test_the_alignment_of_another_pair_takes_no_result(host, panel, pair):  # noqa: F811
+    click(host, panel, Launcher(rigid(1)))
+    other, before = panel._parameterNode.transform, positions(pair[1])
+    select(panel, add_volume("c", "plain"), add_volume("d", "oblique"))
+    panel.ui.transformSelector.setCurrentNode(other)
+    click(host, panel, Launcher(rigid(3)))
+    assert "it is the alignment of another volume" in panel.ui.verdictLabel.text
+    np.testing.assert_array_equal(positions(pair[1]), before)
+
+
+def test_another_pair_that_is_selected_meanwhile_keeps_its_nodes(host, panel, pair):  # noqa: F811
+    import slicer
+
+    click(host, panel, Launcher(rigid(1)))
+    first, before = panel._parameterNode.transform, positions(pair[1])
+    added = add_volume("c", "plain"), add_volume("d", "oblique")
+    select(panel, *added)
+    launcher = panel.logic.launch = Launcher(rigid(3), held=True)
+    panel.ui.alignButton.click()
+    with slicer.util.NodeModify(panel._parameterNode):
+        panel._parameterNode.fixedVolume, panel._parameterNode.movingVolume = pair
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    assert added[1].GetParentTransformNode() not in (None, first)
+    np.testing.assert_array_equal(positions(pair[1]), before)
+    assert panel._parameterNode.transform is first
+
+
+def test_outputs_of_a_pair_whose_transform_is_gone_are_kept(host, panel, pair):  # noqa: F811
+    import slicer
+
+    click(host, panel, Launcher(rigid(1)))
+    kept = panel._parameterNode.segmentation, panel._parameterNode.table
+    pair[1].HardenTransform()
+    slicer.mrmlScene.RemoveNode(panel._parameterNode.transform)
+    select(panel, add_volume("c", "plain"), add_volume("d", "oblique"))
+    click(host, panel, Launcher(rigid(3)))
+    assert panel._parameterNode.segmentation not in (None, kept[0])
+    assert panel._parameterNode.table not in (None, kept[1])
+
+
+@pytest.mark.parametrize("leave", ("exit", "cleanup"))
+def test_outlines_stay_away_when_the_module_is_left(host, panel, leave):  # noqa: F811
+    import slicer
+
+    def outlines():
+        models = slicer.util.getNodesByClass("vtkMRMLModelNode")
+        return [node for node in models if node.GetAttribute("DNetRegistration.preview")]
+
+    scans = make_pair(5, size=32, spacing=0.16)
+    select(panel, volume_node(scans.fixed, "a"), volume_node(scans.moving, "b"))
+    panel.ui.automaticThresholdCheckBox.click()
+    host.wait_until(lambda: len(outlines()) == 2, 10)
+    getattr(panel, leave)()
+    host.process_events(0.3)
+    assert not outlines()
+
+
+def test_volumes_are_let_go(host, panel):  # noqa: F811
+    import gc
+    import weakref
+
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    click(host, panel, Launcher(rigid(1)))
+    alive = weakref.ref(panel._parameterNode.movingVolume.GetImageData())
+    host.close_scene()
+    gc.collect()
+    assert alive() is None

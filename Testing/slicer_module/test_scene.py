@@ -1,0 +1,663 @@
+"""Volume nodes to scans and alignments back into the scene, against points transformed one by one by MRML itself."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from DNetRegistrationLib import ScanError
+from DNetRegistrationLib.outputs.report import ReportedAlignment
+from scipy.spatial.transform import Rotation
+from slicer_host.fixtures import host  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("host")
+
+OBLIQUE = Rotation.from_rotvec((0.4, -0.7, 0.5)).as_matrix()
+LEFT = OBLIQUE.T @ np.diag((1.0, -1.0, 1.0))
+# Spacing, directions (RAS), origin (RAS) and size of unlike grids: oblique, left-handed, anisotropic, far away.
+GRIDS = {
+    "plain": ((0.1, 0.1, 0.1), np.eye(3), (0.0, 0.0, 0.0), (10, 11, 12)),
+    "oblique": ((0.07, 0.06, 0.065), OBLIQUE, (1.0, -2.0, 0.5), (12, 13, 14)),
+    "left": ((0.01, 0.02, 0.037), LEFT, (130.0, -75.0, 2040.0), (14, 9, 10)),
+    # Slicer turns left-handed grids round when it reads them from a file.
+    "far": ((0.01, 0.02, 0.037), OBLIQUE.T, (130.0, -75.0, 2040.0), (14, 9, 10)),
+}
+
+
+def rigid(seed: int, reach: float = 5.0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.random(random_state=seed).as_matrix()
+    matrix[:3, 3] = generator.uniform(-reach, reach, 3)
+    return matrix
+
+
+def add_volume(name: str, grid: str, dtype=np.int16):
+    import slicer
+
+    spacing, direction, origin, size = GRIDS[grid]
+    voxels = np.random.default_rng(len(name)).integers(0, 200, size[::-1]).astype(dtype)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = direction * spacing, origin
+    return slicer.util.addVolumeFromArray(voxels, ijkToRAS=affine, name=name)
+
+
+def add_transform(name: str, matrix, parent=None):
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.asarray(matrix, float)))
+    if parent is not None:
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    return node
+
+
+def number_of_transforms() -> int:
+    """Of the whole scene; slice views have some too."""
+    import slicer
+
+    return slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLLinearTransformNode")
+
+
+def put_under(node, *matrices):
+    """Puts a node under a chain of transforms, the outermost first; returns the innermost."""
+    parent = None
+    for number, matrix in enumerate(matrices):
+        parent = add_transform(f"{node.GetName()} parent {number}", matrix, parent)
+    if parent is not None:
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    return parent
+
+
+def aligned(matrix, **changes) -> ReportedAlignment:
+    values = dict(
+        matrix=np.asarray(matrix, float), accepted=True, verdict='Accepted: "to within" 2; a: b <i> µ', confidence=0.97,
+        expected_error_um=3.4, dice_before=None, dice=0.93, rotation_deg=40.25,
+        translation_mm=np.array((0.1, -0.2, 0.3)), hypothesis="dnet", working_spacing=0.08, device="cpu",
+        warnings=["one; two: three"], seconds={"total": 1.5}, network="equivariant", weights_sha256="00",
+        fixed_threshold=500.0, moving_threshold=700.0,
+    )  # fmt: skip
+    return ReportedAlignment(**{**values, **changes})
+
+
+def world_lps(node, index) -> np.ndarray:
+    """Where a voxel (x, y, z) of a volume node is now, by MRML's own methods, LPS mm."""
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    local = matrix.MultiplyPoint((*(float(i) for i in index), 1.0))[:3]
+    world = [0.0, 0.0, 0.0]
+    node.TransformPointToWorld(local, world)
+    return np.array((-world[0], -world[1], world[2]))
+
+
+INDICES = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (5, 3, 7), (-2, 8.5, 1.25)]
+
+
+def positions(node) -> np.ndarray:
+    return np.array([world_lps(node, index) for index in INDICES])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_volume_lies_where_its_node_lies(grid, depth):
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import place
+
+    node = add_volume("scan", grid)
+    parent = put_under(node, *(rigid(seed) for seed in range(depth)))
+    placed = place(node, "fixed")
+    volume = placed.volume()
+    assert placed.parent is parent and volume.name == "scan"
+    np.testing.assert_allclose([volume.to_world(index) for index in INDICES], positions(node), atol=1e-11)
+    assert np.shares_memory(volume.voxels, slicer.util.arrayFromVolume(node))
+    assert not volume.voxels.flags.writeable
+    np.testing.assert_allclose(placed.to_local(volume.affine), placed.ijk_to_ras, atol=1e-11)
+
+
+def test_a_volume_is_what_simpleitk_reads_of_its_file(tmp_path):
+    import slicer
+    from DNetRegistrationLib import Volume
+    from DNetRegistrationLib.slicer_module.scene import place
+
+    node = add_volume("scan", "left")
+    slicer.util.saveNode(node, str(tmp_path / "scan.nrrd"))
+    read, volume = Volume.from_sitk(sitk.ReadImage(str(tmp_path / "scan.nrrd"))), place(node, "fixed").volume()
+    assert np.array_equal(read.voxels, volume.voxels)
+    np.testing.assert_allclose(read.affine, volume.affine, atol=1e-9)
+
+
+def empty():
+    import slicer
+
+    return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+
+
+def label_map():
+    import slicer
+
+    return slicer.util.addVolumeFromArray(
+        np.ones((9, 9, 9), np.uint8), name="labels", nodeClassName="vtkMRMLLabelMapVolumeNode"
+    )
+
+
+def vector():
+    import slicer
+
+    return slicer.util.addVolumeFromArray(
+        np.ones((9, 9, 9, 3), np.uint8), name="colours", nodeClassName="vtkMRMLVectorVolumeNode"
+    )
+
+
+def under(matrix, outer=None):
+    node = add_volume("scan", "plain")
+    put_under(node, *([matrix] if outer is None else [outer, matrix]))
+    return node
+
+
+def warped():
+    import slicer
+    import vtk
+
+    node = add_volume("scan", "plain")
+    points = vtk.vtkPoints(), vtk.vtkPoints()
+    for x in (0, 1):
+        for y in (0, 1):
+            for z in (0, 1):
+                points[0].InsertNextPoint(x, y, z)
+                points[1].InsertNextPoint(x, y, z + 0.3 * x * y)
+    spline = vtk.vtkThinPlateSplineTransform()
+    spline.SetSourceLandmarks(points[0])
+    spline.SetTargetLandmarks(points[1])
+    spline.SetBasisToR()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+    transform.SetAndObserveTransformToParent(spline)
+    node.SetAndObserveTransformNodeID(transform.GetID())
+    return node
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: None, "no volume is selected; select"),
+        (empty, "nothing: holds no image; load"),
+        (label_map, "labels: is a label map, not a scan; select"),
+        (vector, "colours: .*not a scalar volume; select"),
+        (lambda: add_transform("t", np.eye(4)), "t: is a LinearTransform node, not a scalar volume; select"),
+        (lambda: under(np.diag((1.01, 1, 1, 1))), "scan: its parent transform scan parent 0 scales or shears; harden"),
+        (lambda: under(np.eye(4) + 0.01 * np.eye(4, k=1)), "scan: its parent transform .* scales or shears; harden"),
+        (lambda: under(rigid(1), np.diag((2.0, 2, 2, 1))), "scan: its parent transform .* scales or shears; harden"),
+        (lambda: under(np.diag((-1.0, 1, 1, 1))), "scan: its parent transform .* mirrors; harden"),
+        (warped, "scan: its parent transform warp is not linear; harden"),
+    ],
+)
+def test_what_cannot_be_aligned(make, message):
+    from DNetRegistrationLib.slicer_module.scene import place
+
+    with pytest.raises(ScanError, match=message) as caught:
+        place(make(), "fixed")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("grids", [("plain", "oblique"), ("left", "oblique"), ("oblique", "left")])
+@pytest.mark.parametrize("parents", [(0, 0), (1, 0), (0, 1), (1, 1), (2, 2)])
+def test_the_moving_volume_comes_to_lie_on_the_fixed_one(grids, parents):
+    """A voxel of the moving scan at M x is, afterwards, at x: worked out point by point."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    fixed, moving = add_volume("fixed", grids[0]), add_volume("moving", grids[1])
+    put_under(fixed, *(rigid(10 + n) for n in range(parents[0])))
+    former = put_under(moving, *(rigid(20 + n) for n in range(parents[1])))
+    sibling = add_volume("sibling", "plain")
+    sibling.SetAndObserveTransformNodeID(former.GetID() if former else None)
+    before = [positions(node) for node in (fixed, moving, sibling)]
+    matrix = rigid(5)
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(matrix))
+
+    for was, now in zip(before[1], positions(moving), strict=True):
+        np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
+    np.testing.assert_array_equal(positions(fixed), before[0])
+    np.testing.assert_array_equal(positions(sibling), before[2])
+    assert moving.GetParentTransformNode() is transform and transform.GetParentTransformNode() is former
+    rotation = slicer.util.arrayFromTransformMatrix(transform)[:3, :3]
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-12)
+    assert np.linalg.det(rotation) > 0
+    assert transform.GetNodeReference("spatialRegistrationFixed") is fixed
+    assert transform.GetNodeReference("spatialRegistrationMoving") is moving
+
+
+def test_inputs_are_not_changed():
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place, undo
+
+    nodes = add_volume("fixed", "left"), add_volume("moving", "oblique")
+
+    def state(node):
+        geometry = slicer.util.arrayFromVTKMatrix(matrix_of(node))
+        return slicer.util.arrayFromVolume(node).tobytes(), geometry.tobytes()
+
+    before = [state(node) for node in nodes]
+    apply_alignment(place(nodes[0], "fixed"), place(nodes[1], "moving"), aligned(rigid(1)))
+    assert [state(node) for node in nodes] == before
+    undo(nodes[1])
+    assert [state(node) for node in nodes] == before
+
+
+def matrix_of(node):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_aligning_again_replaces(depth):
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    fixed, moving = add_volume("fixed", "plain"), add_volume("moving", "oblique")
+    former = put_under(moving, *(rigid(n) for n in range(depth)))
+    at_first, count = place(moving, "moving"), number_of_transforms()
+    before = positions(moving)
+    transform = apply_alignment(place(fixed, "fixed"), at_first, aligned(rigid(30)))
+    # What is aligned anew is the volume as it stands without the first result.
+    again = place(moving, "moving")
+    assert again.parent is former
+    np.testing.assert_array_equal(again.volume().affine, at_first.volume().affine)
+    matrix = rigid(31)
+    second = apply_alignment(place(fixed, "fixed"), again, aligned(matrix, dice=0.5))
+    assert second is transform and number_of_transforms() == count + 1
+    for was, now in zip(before, positions(moving), strict=True):
+        np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
+    assert json.loads(transform.GetAttribute("DNetRegistration.dice")) == 0.5
+    # To another transform node: that one stands in its place, not on top of it.
+    other = add_transform("other", rigid(32))
+    assert apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(matrix), other) is other
+    assert moving.GetParentTransformNode() is other and other.GetParentTransformNode() is former
+    for was, now in zip(before, positions(moving), strict=True):
+        np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_undo(depth):
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, find_transform, place, transform_above, undo
+
+    fixed, moving = add_volume("fixed", "plain"), add_volume("moving", "left")
+    former = put_under(moving, *(rigid(n) for n in range(depth)))
+    before = positions(moving)
+    assert not undo(moving)
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(3)))
+    assert transform_above(moving) is transform and not np.allclose(positions(moving), before)
+    assert undo(moving)
+    np.testing.assert_array_equal(positions(moving), before)
+    assert moving.GetParentTransformNode() is former and not undo(moving)
+    # It is still there, and is used again.
+    assert find_transform(fixed, moving) is transform
+    assert find_transform(moving, fixed) is None
+    apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(4)), transform)
+    assert undo(moving) and not undo(moving)
+    np.testing.assert_array_equal(positions(moving), before)
+
+
+def test_transforms_that_are_moved_meanwhile():
+    """The parents of both change between the start of an alignment and its end, one is hardened away."""
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    put_under(fixed, rigid(1))
+    parent = put_under(moving, rigid(2))
+    starts = place(fixed, "fixed"), place(moving, "moving")
+    scans = [placed.volume() for placed in starts]
+    matrix = rigid(6)
+    put_under(fixed, rigid(7), rigid(8))
+    set_matrix(parent, rigid(9))
+    apply_alignment(*starts, aligned(matrix))
+    # Voxels that belonged together still do.
+    for index in INDICES:
+        partner = scans[1].to_index((matrix @ (*scans[0].to_world(index), 1))[:3])
+        np.testing.assert_allclose(world_lps(moving, partner), world_lps(fixed, index), atol=1e-8)
+
+
+def set_matrix(node, matrix):
+    import slicer
+
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+
+
+def test_volumes_that_changed_meanwhile():
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    starts, count = (place(fixed, "fixed"), place(moving, "moving")), number_of_transforms()
+    spacing = moving.GetSpacing()
+    moving.SetSpacing(1, 1, 1)
+    with pytest.raises(ScanError, match="moving: its geometry was changed while it was being aligned; align again"):
+        apply_alignment(*starts, aligned(rigid(1)))
+    moving.SetSpacing(spacing)
+    slicer.mrmlScene.RemoveNode(fixed)
+    with pytest.raises(ScanError, match="a volume was removed from the scene"):
+        apply_alignment(*starts, aligned(rigid(1)))
+    assert number_of_transforms() == count
+    assert moving.GetParentTransformNode() is None
+
+
+@pytest.mark.parametrize("who", ["fixed", "moving"])
+def test_an_output_transform_that_carries_more(who):
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    nodes = {"fixed": add_volume("fixed", "oblique"), "moving": add_volume("moving", "left")}
+    put_under(nodes[who], rigid(1), rigid(2))
+    outer = nodes[who].GetParentTransformNode().GetParentTransformNode()
+    before = [positions(node) for node in nodes.values()]
+    with pytest.raises(
+        ScanError, match=f"parent 0: cannot take the result, the {who} volume .{who}. stands under it; create a new"
+    ):
+        apply_alignment(place(nodes["fixed"], "fixed"), place(nodes["moving"], "moving"), aligned(rigid(1)), outer)
+    for node, was in zip(nodes.values(), before, strict=True):
+        np.testing.assert_array_equal(positions(node), was)
+
+
+def test_a_chain_of_alignments():
+    """A onto B, then C onto A where it lies now: the second stands on its own and leaves the first alone."""
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    a, b, c = (add_volume(name, grid) for name, grid in zip("ABC", GRIDS, strict=False))
+    first = apply_alignment(place(b, "fixed"), place(a, "moving"), aligned(rigid(1)))
+    there, was = positions(a), positions(c)
+    fixed = place(a, "fixed")
+    np.testing.assert_allclose([fixed.volume().to_world(index) for index in INDICES], there, atol=1e-10)
+    matrix = rigid(2)
+    second = apply_alignment(fixed, place(c, "moving"), aligned(matrix))
+    assert second is not first and a.GetParentTransformNode() is first
+    np.testing.assert_array_equal(positions(a), there)
+    for before, now in zip(was, positions(c), strict=True):
+        np.testing.assert_allclose((matrix @ (*now, 1))[:3], before, atol=1e-9)
+    with pytest.raises(ScanError, match=r"the fixed volume .A. stands under it"):
+        apply_alignment(fixed, place(c, "moving"), aligned(matrix), first)
+
+
+def test_metrics_are_attributes():
+    from DNetRegistrationLib.slicer_module.scene import alignment_of, apply_alignment, place
+
+    fixed, moving = add_volume("fixed", "plain"), add_volume("moving", "left")
+    alignment = aligned(rigid(1))
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment)
+    assert json.loads(transform.GetAttribute("DNetRegistration.confidence")) == 0.97
+    assert json.loads(transform.GetAttribute("DNetRegistration.accepted")) is True
+    same(alignment_of(transform), alignment)
+    assert alignment_of(None) is None and alignment_of(add_transform("other", np.eye(4))) is None
+    transform.SetAttribute("DNetRegistration.matrix", "[1, 2")
+    assert alignment_of(transform) is None
+    transform.SetAttribute("DNetRegistration.matrix", "[1, 2]")
+    assert alignment_of(transform) is None
+
+
+def same(one, other):
+    assert one.to_dict() == other.to_dict()
+
+
+@pytest.mark.parametrize("kind", ["mrb", "folder"])
+def test_saved_and_loaded_again(host, tmp_path, kind):  # noqa: F811
+    import zipfile
+
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import (
+        alignment_of,
+        apply_alignment,
+        find_transform,
+        lies_as_aligned,
+        place,
+        undo,
+    )
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "far")
+    put_under(moving, rigid(1))
+    before = positions(moving)
+    alignment = aligned(rigid(2))
+    apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment)
+    after = positions(moving)
+    moving.SetName("renamed: µ")
+    path = tmp_path / ("scene.mrb" if kind == "mrb" else "scene")
+    assert slicer.util.saveScene(str(path))
+    host.close_scene()
+    if kind == "mrb":
+        # Opened by hand: the stand-in has no cache folder for Slicer to do it in.
+        zipfile.ZipFile(path).extractall(tmp_path)
+    slicer.util.loadScene(str(next((tmp_path / "scene").glob("*.mrml"))))
+    fixed, moving = slicer.util.getNode("fixed"), slicer.util.getNode("renamed: µ")
+    np.testing.assert_allclose(positions(moving), after, atol=1e-9)
+    transform = find_transform(fixed, moving)
+    assert transform is moving.GetParentTransformNode()
+    same(alignment_of(transform), alignment)
+    assert lies_as_aligned(transform)
+    assert undo(moving) and not lies_as_aligned(transform)
+    np.testing.assert_allclose(positions(moving), before, atol=1e-9)
+    # And aligning again finds its own transform.
+    assert apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment, transform) is transform
+
+
+def test_deleted_nodes():
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import alignment_of, apply_alignment, find_transform, place, undo
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(2)))
+    slicer.mrmlScene.RemoveNode(transform)
+    assert not undo(moving) and find_transform(fixed, moving) is None and place(moving, "moving").parent is None
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(2)))
+    slicer.mrmlScene.RemoveNode(fixed)
+    assert alignment_of(transform) is not None and undo(moving)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".tfm"])
+def test_transform_files_mean_the_same_motion(tmp_path, ending):
+    """As saved from Slicer and read by SimpleITK, and as the command line writes them and Slicer reads them."""
+    import slicer
+    from DNetRegistrationLib.geometry.transforms import write_transform
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    matrix = rigid(2)
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(matrix))
+    assert slicer.util.saveNode(transform, str(tmp_path / f"node{ending}"))
+    read = sitk.ReadTransform(str(tmp_path / f"node{ending}"))
+    for point in positions(fixed):
+        np.testing.assert_allclose(read.TransformPoint(point), (matrix @ (*point, 1))[:3], atol=1e-9)
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(matrix[:3, :3].ravel().tolist())
+    affine.SetTranslation(matrix[:3, 3].tolist())
+    write_transform(affine, tmp_path / f"command{ending}")
+    loaded = slicer.util.loadTransform(str(tmp_path / f"command{ending}"))
+    np.testing.assert_allclose(
+        slicer.util.arrayFromTransformMatrix(loaded), slicer.util.arrayFromTransformMatrix(transform), atol=1e-9
+    )
+
+
+# What else an alignment leaves in the scene
+
+
+def blobs(fixed, moving, matrix):
+    """Cortices with known middles: two overlapping boxes on the grid of the fixed scan, coarsened by two."""
+    from DNetRegistrationLib.outputs.cortices import Cortices
+    from DNetRegistrationLib.slicer_module.scene import place
+
+    scan = place(fixed, "fixed").volume()
+    shape = tuple(n // 2 for n in scan.voxels.shape)
+    masks = np.zeros((2, *shape), bool)
+    masks[0, 1:4, 1:4, 1:4] = True
+    masks[1, 2:5, 1:4, 2:4] = True
+    coarse = np.diag((2.0, 2, 2, 1))
+    coarse[:3, 3] = 0.5
+    return Cortices(masks[0], masks[1], scan.affine @ coarse)
+
+
+def segment_points(node, identifier) -> np.ndarray:
+    """World positions (LPS) of a segment's voxels, voxel by voxel, as Slicer holds them."""
+    import slicer
+    import vtk
+
+    image = node.GetBinaryLabelmapInternalRepresentation(identifier)
+    labels = slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, identifier)
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    extent, points = image.GetExtent(), []
+    for z, y, x in np.argwhere(labels):
+        local = matrix.MultiplyPoint((x + extent[0], y + extent[2], z + extent[4], 1.0))[:3]
+        world = [0.0, 0.0, 0.0]
+        node.TransformPointToWorld(local, world)
+        points.append((-world[0], -world[1], world[2]))
+    return np.array(points)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
+    import slicer
+    from DNetRegistrationLib.outputs.segmentation import SEGMENTS
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+    from DNetRegistrationLib.slicer_module.scene_outputs import make_output, write_cortices
+
+    fixed, moving = add_volume("fixed", grid), add_volume("moving", "left")
+    put_under(fixed, rigid(1), rigid(2))
+    cortices = blobs(fixed, moving, np.eye(4))
+    placed = place(fixed, "fixed")
+    transform = apply_alignment(placed, place(moving, "moving"), aligned(rigid(3)))
+    node = make_output("segmentation", transform, "cortical bone")
+    assert len(list(write_cortices(node, cortices, placed))) > 2
+    for mask, (identifier, name, color) in zip((cortices.fixed, cortices.moving), SEGMENTS, strict=True):
+        expected = np.argwhere(mask)[:, ::-1] @ cortices.affine[:3, :3].T + cortices.affine[:3, 3]
+        found = segment_points(node, identifier)
+        order = [np.lexsort(np.round(points, 6).T) for points in (found, expected)]
+        np.testing.assert_allclose(found[order[0]], expected[order[1]], atol=1e-9)
+        segment = node.GetSegmentation().GetSegment(identifier)
+        assert segment.GetName() == name and segment.GetColor() == color
+        surface = node.GetClosedSurfaceInternalRepresentation(identifier)
+        assert surface.GetNumberOfPoints() > 8
+    display = node.GetDisplayNode()
+    assert display.GetVisibility2DOutline() and not display.GetVisibility2DFill() and display.GetVisibility3D()
+    # They overlap, and do so still when they are saved and read back.
+    assert node.GetSegmentation().GetNumberOfLayers() == 2
+    assert slicer.util.saveNode(node, str(tmp_path / "c.seg.nrrd"))
+    again = slicer.util.loadSegmentation(str(tmp_path / "c.seg.nrrd"))
+    counts = [np.count_nonzero(slicer.util.arrayFromSegmentInternalBinaryLabelmap(again, s[0])) for s in SEGMENTS]
+    assert counts == [np.count_nonzero(cortices.fixed), np.count_nonzero(cortices.moving)]
+
+
+def test_outputs_are_updated_not_added():
+    import slicer
+    from DNetRegistrationLib.outputs.segmentation import SEGMENTS
+    from DNetRegistrationLib.slicer_module.scene import place
+    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_result
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left", np.float32)
+    shape = slicer.util.arrayFromVolume(fixed).shape
+    wanted = dict.fromkeys(("transform", "segmentation", "table", "resampled", "subtraction"))
+    for run in (1, 2):
+        contents = Contents(
+            blobs(fixed, moving, np.eye(4)), np.full(shape, run, np.float32), np.full(shape, -run, np.float32)
+        )
+        transform = write_result(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(run)), wanted, contents)
+        outputs = outputs_of(transform)
+        if run == 1:
+            first, count = outputs, slicer.mrmlScene.GetNumberOfNodes()
+            wanted |= outputs
+            display = first["segmentation"].GetDisplayNode()
+            display.SetVisibility2DFill(True)  # the user's own taste
+            first["segmentation"].GetSegmentation().AddEmptySegment("mine", "mine")
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    assert set(outputs) == set(wanted) - {"transform"}
+    assert all(outputs[name] is first[name] for name in outputs)
+    assert display.GetVisibility2DFill() and first["segmentation"].GetSegmentation().GetNumberOfSegments() == 3
+    assert first["segmentation"].GetSegmentation().GetSegment(SEGMENTS[0][0])
+    assert slicer.util.arrayFromVolume(outputs["resampled"]).max() == 2
+    for name in ("resampled", "subtraction"):
+        np.testing.assert_array_equal(positions(outputs[name]), positions(fixed))
+    # A deleted one is made again.
+    slicer.mrmlScene.RemoveNode(first["table"])
+    transform = write_result(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), wanted, contents)
+    assert outputs_of(transform)["table"].GetNumberOfRows() > 10
+
+
+def test_metrics_table():
+    from DNetRegistrationLib.slicer_module.scene import place
+    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_result
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    transform = write_result(
+        place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), {"table": None}, Contents()
+    )
+    table = outputs_of(transform)["table"]
+    rows = {table.GetCellText(row, 0): table.GetCellText(row, 1) for row in range(table.GetNumberOfRows())}
+    assert rows["Dice of the cortices aligned"] == "0.930" and rows["Dice of the cortices before"] == "unknown"
+    assert rows["Moving bone was off, R"] == "-0.1000" and rows["Moving bone was off, S"] == "0.3000"
+    assert rows["Warning"] == "one; two: three"
+    assert table.GetColumnName(2) == "Unit"
+
+
+def test_views():
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene_outputs import show_pair
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    show_pair(fixed, moving)
+    composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    assert composites
+    for composite in composites:
+        assert composite.GetBackgroundVolumeID() == fixed.GetID()
+        assert composite.GetForegroundVolumeID() == moving.GetID()
+        assert composite.GetForegroundOpacity() == 0.5
+
+
+def test_a_subtraction_is_shown_about_zero():
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene_outputs import show_difference
+
+    values = np.random.default_rng(0).normal(0, 10, (20, 20, 20)).astype(np.float32)
+    values[:5] = np.nan
+    node = slicer.util.addVolumeFromArray(values)
+    show_difference(node)
+    display = node.GetDisplayNode()
+    assert display.GetLevel() == 0 and 45 < display.GetWindow() < 70
+    assert not display.GetAutoWindowLevel()
+
+
+def test_outline_of_a_threshold(host):  # noqa: F811
+    """A ball's outline lies at its radius, in the world, under a parent transform, and leaves nothing behind."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import place
+    from DNetRegistrationLib.slicer_module.scene_preview import ThresholdPreview, hide_outlines, show_outline
+
+    spacing, direction, origin, _ = GRIDS["left"]
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = direction * spacing, origin
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in (80, 40, 30)), indexing="ij"), -1)
+    middle = affine @ (40, 20, 15, 1)
+    distance = np.linalg.norm(index @ affine[:3, :3].T + affine[:3, 3] - middle[:3], axis=-1)
+    voxels = np.clip(1000 - 2000 * (distance - 0.3), 0, 2000).transpose(2, 1, 0).astype(np.int16)
+    node = slicer.util.addVolumeFromArray(voxels, ijkToRAS=affine, name="ball")
+    put_under(node, rigid(1))
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    preview = ThresholdPreview.of(place(node, "fixed"))
+    assert preview.automatic is not None and preview.low < 20 and preview.high > 1500
+    for threshold, radius in ((1000, 0.3), (800, 0.4)):
+        show_outline(preview, threshold, "moving")
+        outline = next(
+            n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if n.GetAttribute("DNetRegistration.preview")
+        )
+        points = slicer.util.arrayFromModelPoints(outline)
+        found = np.linalg.norm(points - middle[:3], axis=1)
+        assert len(points) > 500 and abs(found - radius).max() < 0.01
+        assert outline.GetParentTransformNode() is node.GetParentTransformNode()
+    assert (
+        outline.GetHideFromEditors()
+        and not outline.GetSaveWithScene()
+        and not outline.GetDisplayNode().GetVisibility3D()
+    )
+    show_outline(preview, 5000, "moving")  # nothing is above: no outline, no error
+    hide_outlines(slicer.mrmlScene)
+    hide_outlines(slicer.mrmlScene)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count

@@ -1,0 +1,117 @@
+"""PyTorch through its extension: every way that can end, with stand-ins for the extension and for what is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import places
+import pytest
+from DNetRegistrationLib.slicer_module.torch_setup import (
+    TorchUnavailable,
+    ensure_torch,
+    installed_version,
+    require_torch,
+)
+
+
+class Extension:
+    """A `PyTorchUtilsLogic`: `does` is called for an installation, and says what is installed afterwards."""
+
+    def __init__(self, does, before=None):
+        self.does, self.version, self.asked = does, before, None
+
+    def __call__(self):
+        return self
+
+    def installTorch(self, askConfirmation=False, forceComputationBackend=None, torchVersionRequirement=None):
+        self.asked = (askConfirmation, torchVersionRequirement)
+        return self.does(self)
+
+
+def installs(version):
+    def does(extension):
+        extension.version = version
+        return object()
+
+    return does
+
+
+def fails(error, version=None):
+    def does(extension):
+        extension.version = version
+        raise error
+
+    return does
+
+
+def test_what_is_there_is_used():
+    extension = Extension(fails(AssertionError("not asked for")), "2.7.1+cu126")
+    ensure_torch(extension, lambda: extension.version)
+    require_torch(lambda: extension.version)
+    assert extension.asked is None
+
+
+def test_it_is_installed_after_asking():
+    extension = Extension(installs("2.13.0"))
+    ensure_torch(extension, lambda: extension.version)
+    assert extension.asked == (True, ">=2.3")
+
+
+def missing():
+    raise ModuleNotFoundError("No module named 'PyTorchUtils'")
+
+
+OFFLINE = subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "light_the_torch", "install", "torch>=2.3"])
+
+
+@pytest.mark.parametrize(
+    ("extension", "message"),
+    [
+        (missing, r"extension PyTorch with the Extension Manager .*, restart Slicer"),
+        (Extension(lambda extension: None), "was not installed: click Align again and confirm"),
+        (Extension(fails(OFFLINE)), "could not be downloaded and installed .*check the connection"),
+        (Extension(fails(ConnectionError("timed out"))), r"\(there seems to be no connection\)"),
+        (Extension(fails(OSError(28, "No space left on device"))), "No space left on device.*free disk space"),
+        (Extension(fails(ImportError("DLL load failed"), "2.7")), r"does not load yet \(DLL load failed\): restart"),
+        (Extension(installs(None)), "was installed: restart Slicer"),
+        (Extension(installs("2.1.0")), "2.1.0 is installed, 2.3 or later is needed: .*Uninstall"),
+        (Extension(installs("")), "only in part: .*Uninstall"),
+        (Extension(None, ""), "only in part: in the module PyTorch Utils click Uninstall PyTorch, restart"),
+        (Extension(None, "1.13.1+cpu"), "1.13.1.cpu is installed, 2.3 or later is needed: .*Uninstall"),
+    ],
+)
+def test_every_other_end_says_what_to_do(extension, message):
+    with pytest.raises(TorchUnavailable, match=message) as caught:
+        ensure_torch(extension, lambda: getattr(extension, "version", None))
+    assert "\n" not in str(caught.value) and "Align again" in str(caught.value)
+
+
+def test_scripts_are_not_asked():
+    with pytest.raises(TorchUnavailable, match=r'PythonSlicer -m pip install "torch>=2\.3"'):
+        require_torch(lambda: None)
+    with pytest.raises(TorchUnavailable, match="only in part"):
+        require_torch(lambda: "")
+
+
+def test_what_is_installed_is_found_without_importing_it():
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from DNetRegistrationLib.slicer_module.torch_setup import installed_version
+print(installed_version(), "torch" in sys.modules)
+"""
+    folder = str(places.SOURCE)
+    result = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True)
+    version, imported = result.stdout.split()
+    assert int(version.split(".")[0]) >= 2 and imported == "False", result.stderr
+
+
+def test_half_an_installation_is_noticed(tmp_path, monkeypatch):
+    """A folder that pip has not come to the end of: nothing in it that Python could import, no metadata."""
+    (tmp_path / "torch" / "lib").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert installed_version() == ""
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "elsewhere")])
+    assert installed_version() is None

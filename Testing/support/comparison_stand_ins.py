@@ -1,0 +1,60 @@
+"""Methods for the tests of the comparison: each does one thing, in a process that must be able to import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from DNetRegistrationLib.experiments.peers.answer import Answer
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Looks like a `Method`."""
+
+    key: str
+    does: str
+    title: str = "stand-in"
+    version: str = "1"
+
+    def load(self):
+        if self.does == "does not load":
+            raise ImportError("no such library")
+        return getattr(self, self.does)
+
+    def identity(self, fixed, moving, threads):
+        return Answer(np.eye(4), True)
+
+    def shears(self, fixed, moving, threads):
+        matrix = np.eye(4)
+        matrix[0, 1] = 0.5
+        return Answer(matrix)
+
+    def fails(self, fixed, moving, threads):
+        raise RuntimeError("nothing overlaps")
+
+    def dies(self, fixed, moving, threads):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def sleeps(self, fixed, moving, threads):
+        time.sleep(60)
+
+    def sleeps_at_32(self, fixed, moving, threads):
+        if len(fixed.voxels) == 32:
+            time.sleep(60)
+        return Answer(np.eye(4))
+
+    def takes_memory(self, fixed, moving, threads):
+        np.ones(25_000_000)
+        return Answer(np.eye(4), False)
+
+    def tells_threads(self, fixed, moving, threads):
+        counts = {os.environ[name] for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")}
+        raise RuntimeError(f"{threads} {sorted(counts)}")
+
+    def prints(self, fixed, moving, threads):
+        os.write(1, b"noise of a library\n")
+        return Answer(np.eye(4))

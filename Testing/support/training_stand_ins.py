@@ -1,0 +1,109 @@
+"""A small network and made-up pairs, so that training can be tried in milliseconds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_6d
+from DNetRegistrationLib.networks.batch import PairBatch
+from DNetRegistrationLib.training.recipes import Recipe
+from torch import nn
+from torch.nn import functional
+
+QUICK = Recipe(
+    name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
+    learning_rate=1e-2, warmup=0.2, decay="cosine", weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
+    rotations="uniform", first_angle=90.0, widening=0.5, posing=0.0, linked_voxels=0,
+    coarsest=0.0, coarser=0.0, coarse=0.0, placement="bone",
+    cut_share=0.5, keep=0.5, contrast=0.5, kinds="tibia", bones=8,
+)  # fmt: skip
+
+
+class Pairs:
+    """Grains of noise that tell of the true translation, the same for the same number and count."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.drawn: list[tuple[int, int, float]] = []
+
+    def draw(self, number: int, count: int, *, max_angle: float = math.pi, reduction: int = 1) -> PairBatch:
+        self.drawn.append((number, count, max_angle))
+        drawn = np.random.SeedSequence((self.seed, number, count)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(drawn[0]))
+        translation = torch.rand(count, 3, generator=generator, dtype=torch.float64) - 0.5
+        grains = torch.rand(2, count, 4, 4, 4, generator=generator)
+        grains[0, :, 0, 0, :3] = translation.float()
+        fixed, moving = functional.interpolate(grains, 64 // reduction)[:, :, None]
+        inside = torch.ones_like(fixed)
+        rotation = random_rotations(count, generator)
+        fixed_pose = torch.cat(
+            (random_rotations(count, generator), torch.rand(count, 3, 1, generator=generator) - 0.5), -1
+        )
+        to_bank = torch.stack((fixed_pose, of_moving(fixed_pose, rotation, translation)), 1)
+        return PairBatch(fixed, moving, inside, inside, rotation, translation, to_bank)
+
+
+def of_moving(to_bank, rotation, translation):
+    """What carries moving points to the bank, ``(b, 3, 4)``: back to fixed ones, and on as `to_bank` does."""
+    turn = to_bank[..., :3] @ rotation.mT
+    return torch.cat((turn, to_bank[..., 3:] - turn @ translation[..., None]), -1)
+
+
+class Small(nn.Module):
+    """From 4^3 voxels of each cube to 12 numbers."""
+
+    name = "small"
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.head = nn.Sequential(nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 12))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+
+    def features(self, fixed, moving):
+        step = fixed.shape[-1] // 4
+        first, second = torch.cat((fixed, moving), 1)[..., ::step, ::step, ::step].flatten(2).unbind(1)
+        return first, second
+
+    def forward(self, fixed, moving):
+        return self.head(torch.cat(self.features(fixed, moving), 1))
+
+    def regressed(self, first, second):
+        return self.head(torch.cat((first, second), 1)), self.head(torch.cat((second, first), 1))
+
+    def both_directions(self, fixed, moving):
+        return self.regressed(*self.features(fixed, moving))
+
+
+class SmallWithConvolutions(Small):
+    """It looks first; the second of its convolutions, of three channels, is such as Muon takes."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.look = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv3d(3, 1, 3, padding=1))
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.look.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=generator)
+
+    def features(self, fixed, moving):
+        step = fixed.shape[-1] // 4
+        return [self.look(scan[..., ::step, ::step, ::step]).flatten(1) for scan in (fixed, moving)]
+
+
+class SmallWithLoss(Small):
+    """The other kind of network: with a loss and an estimate of its own, and dice of its own too."""
+
+    name = "own"
+
+    def loss(self, batch):
+        numbers = self(batch.fixed, batch.moving) * torch.rand(12)
+        loss = (numbers[:, :3] - batch.translation).square().mean()
+        return loss, {"matches": 0.25, "loss_of_matches": float(loss.detach())}
+
+    def estimate(self, fixed, moving, fixed_inside, moving_inside):
+        assert fixed_inside.shape == moving_inside.shape == fixed.shape
+        numbers = self(fixed, moving).double()
+        return rotation_from_6d(numbers[:, 3:]), numbers[:, :3]

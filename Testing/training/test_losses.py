@@ -1,0 +1,102 @@
+"""Losses against numbers worked out by hand, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_axis_angle
+from DNetRegistrationLib.training.losses import LOSSES, RADIUS, geodesic_loss, paper_loss, points_loss
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def numbers(*values):
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def turn(axis, degrees):
+    return rotation_from_axis_angle(
+        torch.tensor([axis], dtype=torch.float64), torch.tensor([math.radians(degrees)], dtype=torch.float64)
+    )
+
+
+def columns(rotation):
+    return rotation.transpose(-1, -2).flatten(-2)
+
+
+def test_paper_loss_by_hand():
+    # True: nothing turned, moved by (0.3, 0, 0.4) mm: |t|^2 = 0.25. Off by (0.1, 0, 0): 0.01.
+    estimate = numbers(0.4, 0.0, 0.4, *IDENTITY)
+    rotation, translation = torch.eye(3, dtype=torch.float64)[None], numbers(0.3, 0.0, 0.4)
+    assert float(paper_loss(estimate, rotation, translation)) == pytest.approx(0.5 * 0.01 / 0.26, rel=1e-12)
+    # The third column counts too, and a column that is twice as long is not as good as one of length 1.
+    estimate = numbers(0.3, 0.0, 0.4, *IDENTITY[:8], 3.0)
+    assert float(paper_loss(estimate, rotation, translation)) == pytest.approx(0.5 * 4.0, rel=1e-12)
+    estimate = numbers(0.3, 0.0, 0.4, 2.0, *IDENTITY[1:])
+    assert float(paper_loss(estimate, rotation, translation)) == pytest.approx(0.5 * 1.0, rel=1e-12)
+    # Where nothing moved, epsilon is what divides.
+    still = paper_loss(numbers(0.0, 0.2, 0.0, *IDENTITY), rotation, numbers(0.0, 0.0, 0.0))
+    assert float(still) == pytest.approx(0.5 * 0.04 / 0.01, rel=1e-12)
+
+
+def test_paper_loss_takes_the_columns_one_after_another():
+    # A quarter turn about z carries x to y: its columns are (0, 1, 0), (-1, 0, 0), (0, 0, 1).
+    translation = numbers(0.1, 0.2, 0.3)
+    right = numbers(0.1, 0.2, 0.3, 0, 1, 0, -1, 0, 0, 0, 0, 1)
+    transposed = numbers(0.1, 0.2, 0.3, 0, -1, 0, 1, 0, 0, 0, 0, 1)
+    quarter = turn((0.0, 0.0, 1.0), 90)
+    assert float(paper_loss(right, quarter, translation)) == pytest.approx(0, abs=1e-30)
+    assert float(paper_loss(transposed, quarter, translation)) == pytest.approx(0.5 * 8, rel=1e-12)
+
+
+def test_points_loss_by_hand():
+    rotation, translation = torch.eye(3, dtype=torch.float64)[None], numbers(0.1, 0.2, 0.3)
+    # Moved too far by (0.3, 0, 0.4): every point by 0.5 mm.
+    assert float(points_loss(numbers(0.4, 0.2, 0.7, *IDENTITY), rotation, translation)) == pytest.approx(0.5)
+    # Half a turn about z, as the first six numbers say: four of six points go to the other side, 2 radii away.
+    half = numbers(0.1, 0.2, 0.3, -5, 0, 0, 0, -0.1, 0, 9, 9, 9)
+    assert float(points_loss(half, rotation, translation)) == pytest.approx(4 * 2 * RADIUS / 6)
+    # A small turn by a about z and a shift s along z: points on x and y are off by hypot(r a, s), those on z by s.
+    a, s = 1e-4, 2e-4
+    small = torch.cat((numbers(0.1, 0.2, 0.3 + s), columns(turn((0.0, 0.0, 1.0), math.degrees(a)))), 1)
+    expected = (4 * math.hypot(RADIUS * a, s) + 2 * s) / 6
+    assert float(points_loss(small, rotation, translation)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_geodesic_loss_by_hand():
+    rotation, translation = turn((0.0, 1.0, 0.0), 10), numbers(0.0, 0.0, 0.0)
+    estimate = torch.cat((numbers(0.0, 0.0, 0.64), 3 * columns(turn((0.0, 1.0, 0.0), -20))), 1)
+    found = float(geodesic_loss(estimate, rotation, translation))
+    assert found == pytest.approx(math.radians(30) + 0.64 / RADIUS, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_zero_at_the_truth_one_number_a_pair_and_a_gradient_that_finds_it(name):
+    generator = torch.Generator().manual_seed(3)
+    rotation = random_rotations(5, generator)
+    translation = torch.rand(5, 3, generator=generator, dtype=torch.float64) - 0.5
+    truth = torch.cat((translation, columns(rotation)), 1)
+    loss = LOSSES[name]
+    assert loss(truth, rotation, translation).tolist() == pytest.approx([0] * 5, abs=1e-7)
+    estimate = (truth + 0.1 * torch.randn(5, 12, generator=generator, dtype=torch.float64)).requires_grad_()
+    before = loss(estimate, rotation, translation)
+    assert before.shape == (5,) and (before > 0).all()
+    (gradient,) = torch.autograd.grad(before.sum(), estimate)
+    after = loss(estimate - 1e-3 * gradient, rotation, translation)
+    assert (after < before).all()
+    # Each pair's number is its own.
+    alone = loss(estimate[2:3], rotation[2:3], translation[2:3])
+    assert alone.tolist() == pytest.approx(before[2:3].tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_finite_gradient_at_the_truth_and_at_half_a_turn(name):
+    rotation, translation = torch.eye(3)[None], torch.zeros(1, 3)
+    for diagonal in ((1.0, 1.0, 1.0), (-1.0, -1.0, 1.0)):
+        estimate = torch.cat((torch.zeros(1, 3), torch.diag(torch.tensor(diagonal)).reshape(1, 9)), 1).requires_grad_()
+        loss = LOSSES[name](estimate, rotation, translation)
+        assert loss.dtype == torch.float32
+        (gradient,) = torch.autograd.grad(loss.sum(), estimate)
+        assert gradient.isfinite().all()

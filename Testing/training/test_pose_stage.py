@@ -1,0 +1,173 @@
+"""How a Siamese network begins: poses read from features, and a head that works out the motion from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from DNetRegistrationLib.geometry.rigid import geodesic_angle, random_rotations, rotation_from_6d
+from DNetRegistrationLib.networks.siamese import build, split_parameters
+from DNetRegistrationLib.training import pose_stage as poses
+from DNetRegistrationLib.training.losses import RADIUS
+from DNetRegistrationLib.training.pairs import PairSource
+from DNetRegistrationLib.training.pose_stage import Readout, motion, poses_loss, set_head, without_readout
+from DNetRegistrationLib.training.trainer import Trainer
+from test_pairs import tibiae  # noqa: F401 (a fixture)
+from test_training import same, steps, through_a_file
+from training_stand_ins import QUICK, Pairs, Small
+
+CPU = torch.device("cpu")
+POSED = replace(QUICK, posing=0.5)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(poses, "_STEPS", 30)
+    poses.composer.cache_clear()
+    yield
+    poses.composer.cache_clear()
+
+
+def test_a_pose_by_hand():
+    # The bank's x lies along the cube's y, its y along -x; its middle is 0.1 mm along x, 0.2 mm along z in the cube.
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    here = torch.tensor([0.1, 0, 0.2])
+    to_bank = torch.cat((turn.mT, -(turn.mT @ here)[:, None]), 1)
+    expected = [0, 1, 0, -1, 0, 0, 0, 0, 1, 0.1, 0, 0.2, 0, -0.1, 0.2]
+    torch.testing.assert_close(poses.poses(to_bank), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("mode", ["bone", "center"])
+def test_poses_of_pairs_give_their_motion(tibiae, mode):  # noqa: F811
+    """Of what pairs are made from, the motion is computed elsewhere; cut and uncut."""
+    batch = PairSource(tibiae, 3, mode=mode, cut_share=0.5).draw(0, 12)
+    rotation, translation = motion(poses.poses(batch.to_bank))
+    assert batch.translation.norm(dim=1).min() > 0.01
+    torch.testing.assert_close(rotation, batch.rotation, atol=1e-12, rtol=0)
+    torch.testing.assert_close(translation, batch.translation, atol=1e-12, rtol=0)
+
+
+def test_bone_lies_where_poses_say(tibiae):  # noqa: F811
+    """A voxel of a whole cube shows the bank's bone at the place that `to_bank` carries it to."""
+    source = PairSource(tibiae, 4, cut_share=0.0, contrast=0.0, scale=0.0, noise=0.0)
+    batch = source.draw(0, 6)
+    bones = source._drawn(0, 6, torch.pi).bones
+    for image, to_bank, bone in zip(batch.moving[:, 0], batch.to_bank[:, 1], bones, strict=True):
+        index = (image > 0.5).nonzero()[::97]
+        place = (index.flip(-1).double() - 31.5) * 0.08
+        there = (place @ to_bank[:, :3].mT + to_bank[:, 3]) / tibiae.spacing + (tibiae.plain.shape[-1] - 1) / 2
+        x, y, z = there.round().long().unbind(-1)
+        assert (tibiae.plain[bone][z, y, x] > 0).double().mean() > 0.95
+
+
+def test_loss_by_hand():
+    to_bank = torch.cat((torch.eye(3), torch.zeros(3, 1)), 1).double()
+    true = poses.poses(to_bank)
+    assert poses_loss(true, to_bank) == 0
+    turned = true.clone()
+    turned[[0, 4]] = -1.0  # x and y the other way: two of three axes, each 2 off
+    assert float(poses_loss(turned, to_bank)) == pytest.approx(RADIUS * 4 / 3)
+    moved = true.clone()
+    moved[9:12] += torch.tensor([0.3, 0.4, 0.0])
+    assert float(poses_loss(moved, to_bank)) == pytest.approx(0.25)
+
+
+def test_a_head_learns_to_compose(monkeypatch):
+    monkeypatch.setattr(poses, "_STEPS", 1500)
+    compose = poses.composer(128, 0)
+    turn = random_rotations(400).unflatten(0, (200, 2))
+    there = torch.randn(200, 2, 3, 1, dtype=torch.float64) * 0.2
+    given = poses.poses(torch.cat((turn, there), -1)).float()
+    translation, rotation = split_parameters(compose(given.flatten(1)))
+    expected, shift = motion(given)
+    angles = geodesic_angle(expected, rotation_from_6d(rotation)).rad2deg()
+    assert angles.median() < 12 and (translation - shift).norm(dim=1).median() < 0.2
+    # The linear map that fits them best does no better than a guess.
+    ones = torch.cat((given.flatten(1), torch.ones(200, 1)), 1)
+    fitted = torch.linalg.lstsq(ones[:150], expected[:150].flatten(1)).solution
+    guessed = rotation_from_6d((ones[150:] @ fitted).unflatten(1, (3, 3)).mT.flatten(1)[:, :6])
+    assert geodesic_angle(expected[150:], guessed).rad2deg().median() > 60
+
+
+def test_both_together_are_a_head():
+    torch.manual_seed(0)
+    network = build("dnet")
+    plain = set(network.state_dict())
+    network.readout = Readout(network, 1)
+    compose = poses.composer(128, 0)
+    first, second = torch.rand(2, 3, network.readout.in_features)
+    expected = compose(network.readout(torch.stack((first, second), 1)).flatten(1))
+    before = network.head[0].weight.clone()
+    bare = without_readout(network, compose)
+    torch.testing.assert_close(bare.head(torch.cat((first, second), 1)), expected, atol=1e-4, rtol=1e-4)
+    assert set(bare.state_dict()) == plain
+    assert torch.equal(network.head[0].weight, before) and hasattr(network, "readout")
+    set_head(network, compose)
+    torch.testing.assert_close(network.head[0].weight, bare.head[0].weight)
+    # Without something to compose with, the head stays as it is.
+    assert torch.equal(without_readout(network, None).head[2].weight, network.head[2].weight)
+
+
+def test_first_the_features_then_the_motion():
+    one = Trainer(Small(), POSED, Pairs(), CPU)
+    head = [p.clone() for p in one.network.head.parameters()]
+    readout = one.network.readout.weight.clone()
+    steps(one, 5)
+    assert one.posing
+    assert all(map(torch.equal, one.network.head.parameters(), head))
+    assert not torch.equal(one.network.readout.weight, readout)
+    steps(one, 1)
+    assert not one.posing
+    # The head composes what the averaged readout reads, in both.
+    composed = without_readout(one._averaged, one._composer).state_dict()
+    assert same(composed, without_readout(one.network, None).state_dict())
+    steps(one, 1)
+    assert not torch.equal(one.network.head[0].weight, composed["head.0.weight"])
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_what_is_saved_is_the_network_alone(average):
+    one = Trainer(Small(), replace(POSED, average=average), Pairs(), CPU)
+    for _ in range(3):
+        assert set(one.trained.state_dict()) == set(Small().state_dict())
+        steps(one, 4)
+
+
+def test_errors_that_are_logged_are_of_the_motion():
+    one = Trainer(Small(), POSED, Pairs(), CPU)
+    with torch.no_grad():
+        one.network.readout.weight.zero_()
+        one.network.readout.bias.copy_(poses.poses(torch.cat((torch.eye(3), torch.zeros(3, 1)), 1)))
+    batch = Pairs().draw(0, 2)
+    _, figures = one.loss(batch)
+    angles = geodesic_angle(batch.rotation, torch.eye(3).double()).rad2deg()
+    assert float(figures["re_deg"]) == pytest.approx(float(angles.mean()))
+    assert float(figures["te_um"]) == pytest.approx(1000 * float(batch.translation.norm(dim=1).mean()))
+
+
+@pytest.mark.parametrize("stop", [4, 6, 9])
+def test_going_on_gives_the_same_bits(stop):
+    whole = steps(Trainer(Small(), POSED, Pairs(), CPU), 12).state()
+    first = through_a_file(steps(Trainer(Small(), POSED, Pairs(), CPU), stop).state())
+    second = Trainer(Small(seed=99), POSED, Pairs(), CPU)
+    second.restore(first)
+    assert same(steps(second, 12 - stop).state(), whole)
+
+
+def test_a_siamese_network_learns_poses():
+    """Eighth of the resolution, the same few pairs: their poses are soon known."""
+    torch.manual_seed(0)
+    recipe = replace(QUICK, iterations=60, posing=1.0, coarsest=1.0, coarser=1.0, coarse=1.0, learning_rate=2e-3)
+
+    class Same(Pairs):
+        def draw(self, number, count, **options):
+            return super().draw(0, count, **options)
+
+    one = Trainer(build("dnet"), recipe, Same(), CPU)
+    steps(one, 3)
+    before = one.means().figures
+    steps(one, 50)
+    one.means()
+    steps(one, 3)
+    assert one.means().figures["loss"] < before["loss"] / 4

@@ -1,0 +1,338 @@
+"""A whole run: what it writes, that it can be stopped and gone on with, and what it says of its speed."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import places
+import pytest
+import torch
+from DNetRegistrationLib.core.csv_table import Table
+from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.interrupts import deferred
+from DNetRegistrationLib.training import checkpoints, throughput
+from DNetRegistrationLib.training import hardware as devices
+from DNetRegistrationLib.training import run as training_run
+from DNetRegistrationLib.training.checkpoints import Checkpoint
+from DNetRegistrationLib.training.curves import draw_curves
+from DNetRegistrationLib.training.run import Pace, Run
+from DNetRegistrationLib.training.trainer import Trainer
+from torch import nn
+from training_stand_ins import QUICK, Pairs, Small, SmallWithLoss
+
+CPU = torch.device("cpu")
+SETTINGS = {"network": "small", "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(throughput, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(training_run, "LINE_SECONDS", 0.0)
+
+
+def run_in(folder, *, pairs=None, recipe=QUICK, pace=None, network=None, goes_on=False, **options):
+    checkpoint = checkpoints.parse(checkpoints.content(folder), folder) if goes_on else None
+    return Run(
+        Trainer(network or Small(), recipe, pairs or Pairs(), CPU),
+        {"whole": Pairs(1), "cut": Pairs(2)},
+        folder,
+        SETTINGS,
+        pace or Pace(log_every=3, validate_every=6, validation_pairs=4),
+        checkpoint=checkpoint,
+        **options,
+    )
+
+
+def lines(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def results(folder):
+    """What a run leaves, without what clocks have a part in."""
+    log = [
+        {k: v for k, v in line.items() if "second" not in k and "share" not in k} for line in lines(folder / "log.csv")
+    ]
+    state = torch.load(folder / "weights.pt", weights_only=True)["state"]
+    return log, lines(folder / "validation.csv"), {key: value.tolist() for key, value in state.items()}
+
+
+class Interrupting(Pairs):
+    """Ctrl-C while this batch is drawn."""
+
+    def __init__(self, number, times=1, wait=0.0):
+        super().__init__()
+        self.number, self.times, self.wait = number, times, wait
+
+    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
+        if number == self.number:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(self.wait)
+        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
+
+
+def test_what_a_run_writes_and_says(tmp_path, capsys):
+    run = run_in(tmp_path, card={"seed": 5, "bank": {"bones": 8}})
+    assert run.go() is True
+    names = ["checkpoint.pt", "log.csv", "validation.csv", "weights.json", "weights.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    log = lines(tmp_path / "log.csv")
+    assert [line["iteration"] for line in log] == ["3", "6", "9", "12"]
+    assert [line["pairs"] for line in log] == ["12", "24", "36", "48"]
+    for line in log:
+        assert 0 < float(line["loss"]) < 10
+        assert 0 <= float(line["re_deg"]) <= 180
+        assert 0 < float(line["share_making_pairs"]) < 1
+        assert float(line["pairs_per_second"]) > 0
+    assert [float(line["largest_angle_deg"]) for line in log] == pytest.approx([120, 165, 180, 180])
+    assert float(log[-1]["learning_rate"]) == pytest.approx(QUICK.learning_rate_at(11), rel=1e-4)
+    validation = lines(tmp_path / "validation.csv")
+    assert [(line["iteration"], line["views"]) for line in validation] == [
+        ("6", "whole"), ("6", "cut"), ("12", "whole"), ("12", "cut"),
+    ]  # fmt: skip
+    card = json.loads((tmp_path / "weights.json").read_text())
+    assert (card["network"], card["seed"], card["iterations"], card["pairs"]) == ("small", 5, 12, 48)
+    assert card["recipe"]["loss"] == "points" and card["torch"] == torch.__version__
+    assert card["validation"]["cut"]["re_median_deg"] == pytest.approx(float(validation[3]["re_median_deg"]), rel=1e-5)
+    assert card["bank"] == {"bones": 8} and "CPU" in card["device"]
+    stored = torch.load(tmp_path / "weights.pt", weights_only=True)["state"]
+    averaged = run.trainer.trained.state_dict()
+    assert all(torch.equal(stored[key], averaged[key]) for key in averaged)
+    said = capsys.readouterr().out.splitlines()
+    assert "GFLOP/s" in said[0]
+    assert any(line.startswith("12/12: loss ") and "pairs/s" in line and "left" in line for line in said)
+    assert sum("validation, whole views: RE " in line for line in said) == 2
+
+
+@pytest.mark.parametrize(("number", "made"), [(1, 1), (9, 5), (12, 6), (14, 7)])
+def test_ctrl_c_leaves_what_gives_the_same_result(number, made, tmp_path, capsys):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    run_in(tmp_path / "whole").go()
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path / "broken", pairs=Interrupting(number, times=2)).go()
+    assert "the same command goes on from there" in capsys.readouterr().out
+    assert json.loads((tmp_path / "broken" / "weights.json").read_text())["iterations"] == made
+    assert run_in(tmp_path / "broken", goes_on=True).go() is True
+    assert results(tmp_path / "broken") == results(tmp_path / "whole")
+
+
+def test_a_second_ctrl_c_after_a_while_ends_it_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("DNetRegistrationLib.core.interrupts.BURST", 0.01)
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path, pairs=Interrupting(8, times=2, wait=0.05)).go()
+    # What it began with is there.
+    assert checkpoints.parse(checkpoints.content(tmp_path), tmp_path).state["iteration"] == 0
+
+
+def test_ctrl_c_in_a_validation(tmp_path):
+    run = run_in(tmp_path)
+    run.validation["whole"] = Interrupting(1)
+    with pytest.raises(KeyboardInterrupt):
+        run.go()
+    assert json.loads((tmp_path / "weights.json").read_text())["iterations"] == 6
+    assert lines(tmp_path / "validation.csv") == []
+    run_in(tmp_path, goes_on=True).go()
+    assert {line["iteration"] for line in lines(tmp_path / "validation.csv")} == {"6", "12"}
+
+
+def test_log_lines_after_the_last_checkpoint_do_not_stay(tmp_path):
+    """As after a power cut: the run is done again from the checkpoint, and the log tells it once."""
+    (tmp_path / "whole").mkdir()
+    run_in(tmp_path / "whole").go()
+    (tmp_path / "cut").mkdir()
+    first = run_in(tmp_path / "cut", recipe=QUICK)
+    with pytest.raises(RuntimeError):
+        first.trainer.pairs = Failing(10)
+        first.go()
+    assert [line["iteration"] for line in lines(tmp_path / "cut" / "log.csv")] == ["3"]
+    assert checkpoints.parse(checkpoints.content(tmp_path / "cut"), tmp_path).state["iteration"] == 0
+    run_in(tmp_path / "cut", goes_on=True).go()
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+class Slow(Pairs):
+    """From this number on more than the time there is."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
+        time.sleep(1.6 if number == self.number else 0)
+        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
+
+
+class Failing(Pairs):
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
+        if number == self.number:
+            raise RuntimeError("as by a power cut")
+        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
+
+
+def test_when_the_time_is_up_the_weights_are_judged_and_the_run_can_go_on(tmp_path):
+    pace = Pace(log_every=3, validate_every=6, validation_pairs=4, minutes=0.025)
+    assert run_in(tmp_path, pace=pace, pairs=Slow(8)).go() is False
+    card = json.loads((tmp_path / "weights.json").read_text())
+    assert card["iterations"] == 4
+    assert card["validation"]["whole"]["iteration"] == 4
+    assert run_in(tmp_path, goes_on=True).go() is True
+    assert [line["iteration"] for line in lines(tmp_path / "validation.csv")[::2]] == ["4", "6", "12"]
+    # Finished, there is nothing left to do.
+    before = results(tmp_path)
+    assert run_in(tmp_path, goes_on=True).go() is True
+    assert results(tmp_path) == before
+
+
+def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
+    written = []
+    real = checkpoints.write
+    monkeypatch.setattr(checkpoints, "write", lambda c, f: written.append(c.state["iteration"]) or real(c, f))
+    run_in(tmp_path, pace=Pace(3, 100, 2, checkpoint_minutes=0.0)).go()
+    assert written == [0, *range(1, 13), 12]
+
+
+def test_networks_with_their_own_loss_have_their_own_columns(tmp_path):
+    run_in(tmp_path, network=SmallWithLoss(), recipe=replace(QUICK, loss="own")).go()
+    log = lines(tmp_path / "log.csv")
+    assert {"loss", "matches", "loss_of_matches"} <= set(log[0])
+    assert "re_deg" not in log[0]
+    assert float(log[0]["matches"]) == 0.25
+
+
+def test_half_precision(tmp_path):
+    run_in(tmp_path, half=True).go()
+    state = torch.load(tmp_path / "weights.pt", weights_only=True)["state"]
+    assert {value.dtype for value in state.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("content", [b"", b"text", None, "foreign", "cut"])
+def test_damaged_and_foreign_checkpoints(content, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoints.write(Checkpoint(SETTINGS, 2, {}, [], [], 0.0), tmp_path)
+    whole = path.read_bytes()
+    if content == "foreign":
+        torch.save({"state": {}}, path)
+    elif content == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif content is not None:
+        path.write_bytes(content)
+    else:
+        torch.save(nn.Linear(1, 1), path)  # would run code
+    with pytest.raises(ScanError, match=r"checkpoint\.pt: .*remove it, or give another --output"):
+        checkpoints.parse(checkpoints.content(tmp_path), tmp_path)
+
+
+def test_a_folder_without_a_checkpoint(tmp_path):
+    assert checkpoints.content(tmp_path) is None
+
+
+def test_table(tmp_path):
+    table = Table(tmp_path / "t.csv", [])
+    assert (tmp_path / "t.csv").read_text() == ""
+    table.add({"iteration": 1, "loss": 0.123456789, "views": "cut"})
+    table.add({"iteration": 2, "loss": math.nan, "views": "whole", "more": 3})
+    text = "iteration,loss,views\n1,0.123457,cut\n2,nan,whole\n"
+    assert (tmp_path / "t.csv").read_text() == text
+    Table(tmp_path / "t.csv", table.lines)
+    assert (tmp_path / "t.csv").read_text() == text
+    memory = Table(None, [])
+    memory.add({"a": 1})
+    assert memory.lines == [{"a": 1}]
+
+
+def test_operations_of_a_layer_by_hand():
+    linear, link = nn.Linear(32, 16, bias=False), nn.Conv3d(2, 4, 3, padding=1, bias=False)
+    values, image = torch.rand(8, 32), torch.rand(1, 2, 6, 6, 6)
+    # A product of (8, 32) and (32, 16), and in the backward pass another for the weights.
+    assert throughput.operations(lambda: linear(values).sum()) == 2 * (2 * 8 * 32 * 16)
+    assert throughput.operations(lambda: link(image).sum()) == 2 * (2 * 6**3 * 27 * 2 * 4)
+    tokens = torch.rand(1, 1, 10, 4, requires_grad=True)
+    attention = throughput.operations(lambda: nn.functional.scaled_dot_product_attention(*[tokens] * 3).sum())
+    assert attention == 3 * 2 * (2 * 10 * 10 * 4)
+
+
+def test_peak_is_a_speed():
+    assert 1e8 < throughput.peak(CPU, torch.float32) < 1e14
+
+
+def test_stopwatch():
+    watch = throughput.Stopwatch(CPU)
+    for _ in range(2):
+        with watch.running():
+            time.sleep(0.02)
+    assert 0.04 <= watch.read() < 0.5
+    assert watch.read() == 0
+
+
+def test_devices():
+    assert devices.training_device("cpu") == CPU
+    for name in ("cuda:99", "tpu", "mps"):
+        with pytest.raises(ScanError, match=f'--device {name}: is not to be had here; use "cpu" or "auto"'):
+            devices.training_device(name)
+    assert devices.precision_on(CPU, "auto") == torch.float32
+    assert devices.precision_on(CPU, "bfloat16") == torch.bfloat16
+
+
+def test_freed_memory_can_be_kept():
+    """In a process of its own: it is for good."""
+    pages = (
+        "import resource; from DNetRegistrationLib.training.hardware import keep_freed_memory\n"
+        "KEEP\n"
+        "bytearray(1 << 26)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(5): bytearray(1 << 26)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    taken = [
+        int(subprocess.run([sys.executable, "-c", pages.replace("KEEP", keep)], capture_output=True, text=True,
+                           check=True, env=places.environment()).stdout)
+        for keep in ("keep_freed_memory()", "")
+    ]  # fmt: skip
+    if platform.libc_ver()[0] == "glibc":
+        assert taken[0] < 0.2 * taken[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_are_noted_and_handlers_come_back(name):
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with deferred() as interrupted:
+            assert not interrupted()
+            signal.raise_signal(number)
+            assert interrupted()
+        assert signal.getsignal(number) is signal.default_int_handler
+        signal.signal(number, signal.SIG_IGN)
+        with deferred() as interrupted:
+            signal.raise_signal(number)
+            assert not interrupted()
+    finally:
+        signal.signal(number, before)
+
+
+def test_curves(tmp_path):
+    steps = range(20, 220, 20)
+    log = [{"iteration": i, "loss": 100 / i, "re_deg": 9000 / i, "te_um": 1e5 / i} for i in steps]
+    figures = {"re_mean_deg": 90.0, "re_median_deg": 80.0, "te_mean_um": 500.0, "te_median_um": 400.0}
+    validation = [{"iteration": i, "views": v, **figures} for i, v in itertools.product((100, 200), ("whole", "cut"))]
+    draw_curves(log, validation, tmp_path / "a.png", "a title")
+    draw_curves([{"iteration": 1, "loss": 1.0, "matching": 2.0}], [], tmp_path / "b.png", "nothing but a loss")
+    draw_curves([], [], tmp_path / "c.png", "nothing yet")
+    sizes = [(tmp_path / name).stat().st_size for name in ("a.png", "b.png", "c.png")]
+    assert sizes[0] > sizes[1] > sizes[2] > 1000
