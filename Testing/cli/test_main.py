@@ -16,8 +16,7 @@ import numpy as np
 import places
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib.cli.arguments import build_parser
-from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.core import console
 from DNetRegistrationLib.geometry.rigid import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume

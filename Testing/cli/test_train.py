@@ -16,8 +16,7 @@ from pathlib import Path
 import places
 import pytest
 import torch
-from DNetRegistrationLib.cli.arguments import build_parser
-from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.training import command as training_command

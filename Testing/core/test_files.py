@@ -9,7 +9,7 @@ from pathlib import Path
 import places
 import pytest
 from DNetRegistrationLib.core import files
-from DNetRegistrationLib.core.errors import ScanError, condensed
+from DNetRegistrationLib.core.errors import ScanError, one_line
 from DNetRegistrationLib.core.files import staged, writing
 
 
@@ -139,7 +139,7 @@ def test_errors_of_writers_become_one_line():
     ],
 )  # fmt: skip
 def test_condensed(text, gist):
-    assert condensed(RuntimeError(text)) == gist
+    assert one_line(RuntimeError(text)) == gist
 
 
 def test_works_without_torch_and_simpleitk():

@@ -11,7 +11,7 @@ import sys
 
 import DNetRegistrationLib
 import pytest
-from DNetRegistrationLib.cli.arguments import build_parser
+from DNetRegistrationLib.cli.main import build_parser
 from places import LIBRARY, ROOT, environment
 
 MODULES = sorted(path.relative_to(LIBRARY).with_suffix("").as_posix() for path in LIBRARY.rglob("*.py"))
@@ -20,7 +20,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 #: What must work before torch is there: Slicer shows thresholds and makes sample data while it is being installed.
 WITHOUT_TORCH = (
-    "bone.cortex", "bone.threshold", "cli.arguments", "cli.main", "core.console", "core.files", "imaging.reading",
+    "bone.cortex", "bone.threshold", "cli.align", "cli.main", "core.console", "core.files", "imaging.reading",
     "imaging.volume", "networks.weights", "outputs.overlay", "outputs.report", "outputs.segmentation",
     "outputs.subtraction", "outputs.write", "synthesis.pairs", "synthesis.scanner",
 )  # fmt: skip

@@ -143,7 +143,7 @@ def test_command(scans, tmp_path):
         hypotheses="search", refine="none", contrast="fixed", resampled=True,
     )  # fmt: skip
     job, launcher, _ = start(scans, tmp_path, "pass", **options)
-    from DNetRegistrationLib.cli.arguments import build_parser
+    from DNetRegistrationLib.cli.main import build_parser
 
     parsed = build_parser().parse_args(launcher.commands[0][3:])
     given = {name: value for name, value in options.items() if name != "resampled"}

@@ -13,7 +13,7 @@ import numpy as np
 import places
 import pytest
 from DNetRegistrationLib import make_pair, target_registration_error
-from DNetRegistrationLib.cli.arguments import build_parser
+from DNetRegistrationLib.cli.main import build_parser
 from DNetRegistrationLib.imaging.volume import Volume
 from scipy.spatial.transform import Rotation
 from slicer_host.fixtures import host  # noqa: F401

@@ -9,8 +9,12 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from ..core.errors import NAME, ScanError, condensed
-from .arguments import build_parser
+from ..core.errors import DNetError, one_line
+from ..version import PROGRAM, __version__
+from . import align, benchmark, compare, demo, evaluate, synthesize, train
+from .arguments import STATUSES, Parser
+
+COMMANDS = (align, demo, synthesize, benchmark, train, evaluate, compare)
 
 ACCEPTED, NOT_ACCEPTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -35,19 +39,35 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"error: {_explain(error)}", BAD_INPUT)
 
 
+def build_parser() -> Parser:
+    """All commands and their options."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Aligns two micro-CT scans of the same bone, turned any way round, and says\nwhether to trust it.",
+        epilog=f'Start with "{PROGRAM} demo", then "{PROGRAM} align --help".\n\n{STATUSES}',
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for command in COMMANDS:
+        group = command.add_parser(commands).add_argument_group("messages")
+        group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
+        group.add_argument("--debug", action="store_true", help="show where in the program an error arose")
+    return parser
+
+
 def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, ScanError):
+    if isinstance(error, DNetError):
         return text
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("torch", "scipy", "SimpleITK"):
         return f"{error.name} is not installed; install it: pip install {error.name}"
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return "not enough memory; close other programs, or crop the scans to the bone"
-    return f"unexpected {type(error).__name__}: {condensed(error)}; add --debug to see where it arose, and report it"
+    return f"unexpected {type(error).__name__}: {one_line(error)}; add --debug to see where it arose, and report it"
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"{NAME}: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
     return status
 
 

@@ -1,22 +1,72 @@
-"""Errors that end in one line for a person, and what one line of an error is."""
+"""Errors for a person: what is wrong and what to do about it, as data that each room can put into its own words."""
 
 from __future__ import annotations
 
 import re
-
-NAME = "dnet-registration"
-
-
-class ScanError(ValueError):
-    """Something is wrong with a scan or a file; the message names it, the cause and the remedy, in one line."""
+from dataclasses import dataclass
 
 
-class UsageError(ScanError):
-    """The command line is wrong."""
+@dataclass(frozen=True)
+class Setting:
+    """Something that a user can set. The command line calls it by its option, the panel by its control.
+
+    Attributes:
+        quantity: by its name in Python, such as "spacing", "threshold", "hypotheses" or "learning_rate".
+        scan: "fixed" or "moving" where each scan has its own, else None.
+        value: what to set it to, where that is known.
+    """
+
+    quantity: str
+    scan: str | None = None
+    value: str | None = None
 
 
-def condensed(error: BaseException) -> str:
-    """The gist of an error in at most one line: of ITK's many lines the one that says why, without source locations."""
+class DNetError(Exception):
+    """Something is wrong that a person can mend. Its text is one line: the problem, a semicolon, the remedy.
+
+    Args:
+        problem: what is wrong. It names the file, the scan or the quantity.
+        remedy: what to do, in words that hold in Python, on the command line and in the panel.
+        setting: what to set to do so, where it can be set.
+
+    Example:
+        >>> error = ScanError("a.tif: has no voxel size", "give it in mm", Setting("spacing", "fixed"))
+        >>> str(error)
+        'a.tif: has no voxel size; give it in mm'
+        >>> error.setting.quantity, error.setting.scan
+        ('spacing', 'fixed')
+    """
+
+    def __init__(self, problem: str, remedy: str | None = None, setting: Setting | None = None) -> None:
+        super().__init__(problem, remedy, setting)  # as `args`, so that the error can be sent between processes
+        self.problem, self.remedy, self.setting = problem, remedy, setting
+
+    def __str__(self) -> str:
+        return self.problem if self.remedy is None else f"{self.problem}; {self.remedy}"
+
+
+class ScanError(DNetError, ValueError):
+    """Something is wrong with a scan."""
+
+
+class OptionError(DNetError, ValueError):
+    """An argument or an option has a value that cannot be used."""
+
+
+class FileError(DNetError, ValueError):
+    """A file or a folder other than a scan cannot be read, written or used."""
+
+
+class PackageError(DNetError, ImportError):
+    """A package is missing, or does not load."""
+
+
+class RunError(DNetError, RuntimeError):
+    """The work itself failed: a device, a process, memory, a training that diverges."""
+
+
+def one_line(error: BaseException) -> str:
+    """Shortens an exception to one line: of a multi-line ITK error, the line with the cause."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ScanError, condensed
+from .errors import ScanError, one_line
 
 
 class Staging:
@@ -79,7 +79,7 @@ def writing(target):
     try:
         yield
     except (OSError, RuntimeError) as error:
-        message = f"{target}: cannot be written ({condensed(error)}); check the folder and the disk, or write elsewhere"
+        message = f"{target}: cannot be written ({one_line(error)}); check the folder and the disk, or write elsewhere"
         raise ScanError(message) from error
 
 
@@ -109,5 +109,5 @@ def make_folder(path, parents: bool = False) -> Path:
     try:
         folder.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
-        raise ScanError(f"{folder}: the folder cannot be made ({condensed(error)}); give another one") from error
+        raise ScanError(f"{folder}: the folder cannot be made ({one_line(error)}); give another one") from error
     return folder

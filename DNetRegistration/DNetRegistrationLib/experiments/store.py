@@ -29,7 +29,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..core.files import staged, writing
 from ..version import __version__
 
@@ -108,7 +108,7 @@ class ResultStore(Generic[R]):
         try:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
         except OSError as error:
-            raise ScanError(f"{path}: cannot be read ({condensed(error)}); {self._remedy}") from error
+            raise ScanError(f"{path}: cannot be read ({one_line(error)}); {self._remedy}") from error
         whole = text[: text.rfind("\n") + 1]
         self._parse(whole)
         others = {result.code for result in self.results.values()} - {code}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 
 
 def read_transform(path) -> np.ndarray:
@@ -28,7 +28,7 @@ def read_transform(path) -> np.ndarray:
         with quietly():
             transform = sitk.ReadTransform(os.fspath(path))
     except RuntimeError as error:
-        raise ScanError(f"{path}: is no transform file ({condensed(error)}); give .tfm, .h5 or .mat") from error
+        raise ScanError(f"{path}: is no transform file ({one_line(error)}); give .tfm, .h5 or .mat") from error
     try:
         return from_sitk(transform)
     except ValueError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..core.quiet import quietly
 from .truncation import is_truncated
 
@@ -60,7 +60,7 @@ def read_image(path, series: str | int | None = None, series_option: str = "seri
             raise ScanError(f"{path}: the file is empty; export or copy the scan again")
         image = _read([path], path)
     except OSError as error:
-        raise ScanError(f"{path}: cannot be read ({condensed(error)}); check the file and its permissions") from error
+        raise ScanError(f"{path}: cannot be read ({one_line(error)}); check the file and its permissions") from error
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
     picture = path.suffix.lower() in SLICE_SUFFIXES
@@ -219,7 +219,7 @@ def _read_dicom(folder: Path, series, option: str):
             try:
                 header.ReadImageInformation()
             except RuntimeError as error:
-                raise ScanError(f"{files[0]}: cannot be read ({condensed(error)}); export the series again") from error
+                raise ScanError(f"{files[0]}: cannot be read ({one_line(error)}); export the series again") from error
             number, description = (
                 header.GetMetaData(tag).strip() if header.HasMetaDataKey(tag) else ""
                 for tag in ("0020|0011", "0008|103e")
@@ -302,7 +302,7 @@ def _explain(path: Path, error: RuntimeError) -> str:
         return f"{path}: the file ends early (a broken copy or download); copy or export it again"
     if isinstance(path, Path) and path.suffix.lower() in (".mha", ".mhd") and "No such file" in text:
         return f"{path}: its voxels are missing or cut short; copy the scan again, with the data file beside the header"
-    return f"{path}: cannot be read ({condensed(error)}); copy or export the scan again"
+    return f"{path}: cannot be read ({one_line(error)}); copy or export the scan again"
 
 
 def _explain_stack(files: list[Path], path: Path) -> None:

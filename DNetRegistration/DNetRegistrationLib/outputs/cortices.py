@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..bone.cortex import CorticalBone, carry_over, cortical_bone
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..imaging.averaging import block_means
 from ..imaging.volume import Volume
 from .write import FINE
@@ -70,7 +70,7 @@ def read_cortices(path: str | Path, working_spacing: float) -> Cortices:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise ScanError(f"{path}: the segmentation cannot be read ({condensed(error)}); align again") from error
+        raise ScanError(f"{path}: the segmentation cannot be read ({one_line(error)}); align again") from error
     layers = sitk.GetArrayViewFromImage(image)
     if layers.ndim != 4 or layers.shape[-1] != 2:
         raise ScanError(f"{path}: the segmentation does not have two layers; align again")

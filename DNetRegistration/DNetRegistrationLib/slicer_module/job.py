@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..core.processes import end_tree
 from ..imaging.nrrd import write_nrrd
 from ..imaging.volume import Volume
@@ -160,7 +160,7 @@ class Job:
             self._clean()
             where = self._temporary or tempfile.gettempdir()
             raise ScanError(
-                f"{where}: the scans cannot be written there for the alignment ({condensed(error)}); make room, or "
+                f"{where}: the scans cannot be written there for the alignment ({one_line(error)}); make room, or "
                 "choose another temporary folder (Edit, Application Settings, Modules)"
             ) from error
         except BaseException:

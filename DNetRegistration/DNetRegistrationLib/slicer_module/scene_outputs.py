@@ -16,7 +16,7 @@ import vtk
 from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..outputs.report import found_by
 from ..outputs.segmentation import SEGMENTS
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
@@ -310,7 +310,7 @@ def _read_voxels(path: Path) -> np.ndarray:
     try:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:
-        raise ScanError(f"{path}: cannot be read ({condensed(error)}); align again") from error
+        raise ScanError(f"{path}: cannot be read ({one_line(error)}); align again") from error
 
 
 def _number(value: float | None, digits: int) -> str:

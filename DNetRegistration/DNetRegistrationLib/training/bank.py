@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..core.files import staged, writing
 from ..core.processes import fresh_processes
 from . import bank_synthetic
@@ -283,7 +283,7 @@ def _reading(path: Path):
     try:
         return path.open("rb")
     except OSError as error:
-        raise ScanError(f"{path}: cannot be read ({condensed(error)}); check the file and its permissions") from error
+        raise ScanError(f"{path}: cannot be read ({one_line(error)}); check the file and its permissions") from error
 
 
 def _digest(content: dict[str, Any]) -> str:

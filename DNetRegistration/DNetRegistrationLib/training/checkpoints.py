@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..core.errors import ScanError, condensed
+from ..core.errors import ScanError, one_line
 from ..core.files import staged, writing
 
 NAME = "checkpoint.pt"
@@ -64,7 +64,7 @@ def content(folder: Path) -> bytes | None:
     try:
         return path.read_bytes() if path.is_file() else None
     except OSError as error:
-        raise ScanError(f"{path}: cannot be read ({condensed(error)}); check its permissions") from error
+        raise ScanError(f"{path}: cannot be read ({one_line(error)}); check its permissions") from error
 
 
 def parse(stored: bytes, folder: Path) -> Checkpoint:

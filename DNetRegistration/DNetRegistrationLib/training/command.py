@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from ..core.console import Progress, say
-from ..core.errors import NAME, ScanError, UsageError
+from ..core.errors import OptionError, ScanError
 from ..core.files import make_folder, staged
 from ..networks.siamese import build
 from ..networks.weights import load_weights
+from ..version import PROGRAM
 from . import checkpoints
 from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
 from .bank_synthetic import KINDS
@@ -77,7 +78,7 @@ def run_train(options: Namespace) -> int:
         try:
             recipe = recipe.in_parts(processes.count, room_for_pairs(device))
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            raise OptionError(str(error)) from error
         bank = _bank(options, recipe, device, processes)
         settings["bank"] = _description(bank)
         if checkpoint is not None:
@@ -128,7 +129,7 @@ def run_train(options: Namespace) -> int:
                     title = f"{options.network}, recipe {recipe.name}"
                     draw_curves(run.log.lines, run.validations.lines, staging.path(folder / CURVES), title)
     if processes.first:
-        say(f"weights and model card are in {folder / WEIGHTS}; use them with {NAME} align --weights")
+        say(f"weights and model card are in {folder / WEIGHTS}; use them with {PROGRAM} align --weights")
         if not finished:
             say("the time is up before all iterations were made; the same command goes on from there")
     return 0
@@ -138,25 +139,25 @@ def _recipe(options: Namespace) -> Recipe:
     try:
         recipe = recipe_for(options.recipe, options.network)
     except ValueError as error:
-        raise UsageError(f"{error}; see {NAME} train --help") from error
+        raise OptionError(f"{error}; see {PROGRAM} train --help") from error
     if options.start is not None:
         recipe = replace(recipe, **EASY)
     given = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     if recipe.loss == "own" and "loss" in given:
-        raise UsageError(f"--loss: the network {options.network!r} has its own; leave it out")
+        raise OptionError(f"--loss: the network {options.network!r} has its own; leave it out")
     for name, cannot in _SIAMESE_ALONE.items():
         if given.get(name) and options.network not in SIAMESE:
-            raise UsageError(f"--{name}: the network {options.network!r} {cannot}; leave it out")
+            raise OptionError(f"--{name}: the network {options.network!r} {cannot}; leave it out")
     if options.scans is not None:
         for name in ("bank", "bones", "kinds"):
             if getattr(options, name) is not None:
-                raise UsageError(f"--{name} is of synthetic bones; leave it out, or --scans")
+                raise OptionError(f"--{name} is of synthetic bones; leave it out, or --scans")
     recipe = replace(recipe, **given)
     if (recipe.first_angle < EASY["first_angle"]) != (recipe.widening > 0):
-        raise UsageError("--first-angle and --widening: give both, from which angle and for how long rotations widen")
+        raise OptionError("--first-angle and --widening: give both, from which angle and for how long rotations widen")
     for lower, upper in (("coarsest", "coarser"), ("coarser", "coarse")):
         if getattr(recipe, lower) > getattr(recipe, upper):
-            raise UsageError(
+            raise OptionError(
                 f"--{upper} {getattr(recipe, upper):g} is less than --{lower} {getattr(recipe, lower):g}; give both, "
                 "the finer cubes up to the later share"
             )
@@ -322,4 +323,4 @@ def _command(options: Namespace, recipe: Recipe, start: str | None, output: Path
     for name, path in (("scans", options.scans), ("bank", options.bank), ("start", start), ("output", output)):
         given[name] = path and Path(path).resolve().name
     words = ((f"--{name.replace('_', '-')}", f"{value}") for name, value in given.items() if value is not None)
-    return shlex.join((NAME, "train", *chain.from_iterable(words)))
+    return shlex.join((PROGRAM, "train", *chain.from_iterable(words)))

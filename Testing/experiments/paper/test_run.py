@@ -8,8 +8,7 @@ import re
 import shlex
 
 import pytest
-from DNetRegistrationLib.cli.arguments import build_parser
-from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.experiments.paper import measure as evaluation_measuring
 from DNetRegistrationLib.experiments.paper import page as evaluation_page
 from DNetRegistrationLib.experiments.paper import report as evaluation_report

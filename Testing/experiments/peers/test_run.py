@@ -10,7 +10,7 @@ from argparse import ArgumentTypeError
 import numpy as np
 import pytest
 from comparison_stand_ins import StandIn
-from DNetRegistrationLib.cli.compare_arguments import _limited, _sizes
+from DNetRegistrationLib.cli.compare import _limited, _sizes
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.experiments.peers import methods as comparison_methods

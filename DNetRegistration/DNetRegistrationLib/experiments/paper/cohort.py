@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...bone.threshold import find_bone_scale
-from ...core.errors import ScanError, condensed
+from ...core.errors import ScanError, one_line
 from ...imaging.volume import Volume, check_pair_spacing, read_volume
 from ...training.bank_scans import SCAN_SUFFIXES, scan_suffix
 from .plan import FOLDS
@@ -192,7 +192,7 @@ def _in_table(path: Path) -> Found:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             lines = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ScanError(f"{path}: cannot be read as CSV ({condensed(error)}); save it as CSV in UTF-8") from error
+        raise ScanError(f"{path}: cannot be read as CSV ({one_line(error)}); save it as CSV in UTF-8") from error
     columns = set(lines[0]) if lines else set()
     if not lines or not columns >= _COLUMNS:
         missing = ", ".join(sorted(_COLUMNS - columns)) or "lines"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import ScanError, condensed
+from ...core.errors import ScanError, one_line
 from ...core.processes import fresh_processes
 from ..store import ResultStore, code_without
 from .cohort import Bone
@@ -156,7 +156,7 @@ def measure_task(task: Task, bone: Bone, networks: Mapping[Network, Weights], sp
             matrix = estimate(method, pair, None if weights is None else weights.path)
         except Exception as error:
             # One pair that cannot be aligned is a failure to count, not the end of the evaluation.
-            matrix, failure = np.eye(4), f"{type(error).__name__}: {condensed(error)}"
+            matrix, failure = np.eye(4), f"{type(error).__name__}: {one_line(error)}"
         seconds = time.perf_counter() - began
         found = measure(matrix, pair.truth, pair.fixed.center, pair.bones, true)
         results.append(

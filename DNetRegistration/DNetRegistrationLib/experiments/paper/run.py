@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ...core.console import Progress, say
-from ...core.errors import NAME, ScanError, UsageError
+from ...core.errors import OptionError, ScanError
 from ...core.files import make_folder
+from ...version import PROGRAM
 from .cohort import check_bones, find_bones
 from .plan import METHODS, STEPS, STRATEGIES, TESTS, networks, plan
 from .settings import PAIRS, SCANS, SETTINGS, TRAINING, Evaluation
@@ -166,7 +167,7 @@ def _subjects(evaluation: Evaluation, options: Namespace) -> list[str] | None:
     for name in names:
         if name not in evaluation.bones:
             known = ", ".join(list(evaluation.bones)[:8])
-            raise UsageError(f"--subjects: there is no bone {name!r}; choose from {known}, ...")
+            raise OptionError(f"--subjects: there is no bone {name!r}; choose from {known}, ...")
     return names
 
 
@@ -176,7 +177,7 @@ def _machine(jobs: int) -> str:
 
 def _command(options: Namespace) -> str:
     """The command line that gives these options; of paths the last part, since a report travels."""
-    words = [NAME, "evaluate", *(Path(path).name for path in options.scans)]
+    words = [PROGRAM, "evaluate", *(Path(path).name for path in options.scans)]
     for name in (*DEFAULTS, "seed", "recipe", "precision"):
         if name == "strategies" or (options.scans and name in ("animals", "size", "spacing")):
             continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ScanError, condensed
+from ...core.errors import ScanError, one_line
 from ...core.files import staged, writing
 from ...version import __version__
 from .cohort import Bone
@@ -67,7 +67,7 @@ class Evaluation:
             raise ScanError(f"{path}: is not there, so nothing was evaluated in this folder yet; check it") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ScanError(
-                f"{path}: cannot be read, or is damaged ({condensed(error)}); restore it from a copy, or evaluate "
+                f"{path}: cannot be read, or is damaged ({one_line(error)}); restore it from a copy, or evaluate "
                 "into another folder"
             ) from error
 

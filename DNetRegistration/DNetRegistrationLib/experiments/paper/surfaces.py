@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...bone.cortex import CorticalBone
-from ...core.errors import condensed
+from ...core.errors import one_line
 from ...core.processes import fresh_processes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: 
     except BrokenProcessPool as error:
         raise CannotDrawError("VTK found no way to draw off screen here; install OSMesa or EGL") from error
     except Exception as error:
-        raise CannotDrawError(f"VTK could not draw ({type(error).__name__}: {condensed(error)})") from error
+        raise CannotDrawError(f"VTK could not draw ({type(error).__name__}: {one_line(error)})") from error
     return _composed(title, panels, placed)
 
 

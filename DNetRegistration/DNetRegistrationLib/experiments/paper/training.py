@@ -183,7 +183,7 @@ def _bank(
 
 
 def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
-    from ...cli.arguments import build_parser
+    from ...cli.main import build_parser
     from ...training.bank import load_bank
     from ...training.command import run_train
 

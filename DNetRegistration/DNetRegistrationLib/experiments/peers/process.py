@@ -168,9 +168,9 @@ def _run(align, folder: str, threads: int, connection) -> Run:
 
 
 def _failure(error: Exception) -> str:
-    from ...core.errors import condensed
+    from ...core.errors import one_line
 
-    return f"{type(error).__name__}: {condensed(error)}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _forget_peak() -> None:

@@ -13,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...core.console import Progress, say
-from ...core.errors import NAME, ScanError
+from ...core.errors import ScanError
 from ...core.files import make_folder, staged
 from ...core.processes import fresh_processes
+from ...version import PROGRAM
 from ..store import ResultStore
 from .methods import METHODS, Method
 from .pairs import FIELD, ComparedPair, growing, plan, write_pair
@@ -177,7 +178,7 @@ def about(options: Namespace, methods: Sequence[Method], terms: Terms) -> list[s
 
 def command(options: Namespace) -> str:
     """The command line that gives these results; of the folder the last part, since a report travels."""
-    words = [NAME, "compare", "--pairs", options.pairs, "--size", options.size, "--seed", options.seed]
+    words = [PROGRAM, "compare", "--pairs", options.pairs, "--size", options.size, "--seed", options.seed]
     words += ["--keep", f"{options.keep:g}", *(["--no-contrast"] if options.no_contrast else [])]
     words += ["--methods", ",".join(options.methods)]
     for key, count in dict(options.at_most).items():

@@ -1,14 +1,14 @@
-"""The arguments of ``dnet-registration evaluate``, and its help."""
+"""``dnet-registration evaluate``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from ..core.errors import NAME
 from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
 from ..training.recipes import PRECISIONS, RECIPES
-from .argument_kinds import COUNT, SIZE, SPACING, Parser, lazily, number, several, triple
+from ..version import PROGRAM
+from .arguments import COUNT, SIZE, SPACING, Parser, number, several, triple
 
 _EVALUATE = f"""\
 Runs the experiments of the paper (Sec. 2.4 to 3): trains its networks on one
@@ -19,9 +19,9 @@ analyses of variance and one report in HTML.
 SCANS is
   two folders       A and B, the two halves, of scans without and with contrast
                     agent: NAME_pre.nrrd and NAME_post.nrrd (or any kind of file
-                    or folder that align reads), one NAME a bone. What was made
-                    by "{NAME} synthesize", NAME_fixed and
-                    NAME_moving, will do. NAME.tfm or NAME_truth.tfm beside them
+                    or folder that align reads), one PROGRAM a bone. What was made
+                    by "{PROGRAM} synthesize", NAME_fixed and
+                    NAME_moving, will do. PROGRAM.tfm or NAME_truth.tfm beside them
                     is the true transform, fixed (pre) to moving points
   one folder        of the same, which is split in halves by a draw
   one CSV file      with columns name, pre, post and, as far as they are wanted,
@@ -29,9 +29,9 @@ SCANS is
   nothing           bones are made up
 
 examples:
-  {NAME} evaluate --quick --output quick
-  {NAME} evaluate A/ B/ --iterations 2000 --output evaluation
-  {NAME} evaluate --report-only --output evaluation
+  {PROGRAM} evaluate --quick --output quick
+  {PROGRAM} evaluate A/ B/ --iterations 2000 --output evaluation
+  {PROGRAM} evaluate --report-only --output evaluation
 """
 
 _EVALUATE_END = f"""\
@@ -52,7 +52,7 @@ methods:
   sitk                                    SimpleITK, as in Sec. 2.5
   me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all
   equivariant-own                         its own, smaller budget
-  search, full                            "{NAME} align", by its
+  search, full                            "{PROGRAM} align", by its
                                           search alone, and as it comes
 
 The folder of --output gets report.html, table1.md and table1.csv, summary.csv,
@@ -76,12 +76,12 @@ def _weights(text: str) -> tuple[str, str]:
     return name, path
 
 
-def add_evaluate(commands) -> Parser:
+def add_parser(commands) -> Parser:
     """Adds the command."""
     parser = commands.add_parser(
         "evaluate", help="run the paper's experiments", description=_EVALUATE, epilog=_EVALUATE_END
     )
-    parser.set_defaults(run=lazily("experiments.paper.run", "run_evaluate"))
+    parser.set_defaults(run=run)
     parser.add_argument("scans", metavar="SCANS", nargs="*", help="two folders, one folder, a CSV file, or nothing")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
     parser.add_argument("--quick", action="store_true", help="a small setting that shows all of it in some minutes")
@@ -102,7 +102,7 @@ def add_evaluate(commands) -> Parser:
     what.add_argument(
         "--steps", type=number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
     )
-    what.add_argument("--subjects", metavar="NAME[,NAME]", help="bones shown in figure 5 (two)")
+    what.add_argument("--subjects", metavar="PROGRAM[,PROGRAM]", help="bones shown in figure 5 (two)")
     train = parser.add_argument_group("how to train (the same for all networks)")
     train.add_argument("--recipe", choices=RECIPES, default="fast", help='of "train", %(default)s or as published')
     train.add_argument(
@@ -132,3 +132,10 @@ def add_evaluate(commands) -> Parser:
         "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes that align (%(default)s)"
     )
     return parser
+
+
+def run(options) -> int:
+    """Runs the paper's experiments."""
+    from ..experiments.paper.run import run_evaluate
+
+    return run_evaluate(options)

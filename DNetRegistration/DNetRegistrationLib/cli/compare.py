@@ -1,13 +1,13 @@
-"""The arguments of ``dnet-registration compare``, and its help."""
+"""``dnet-registration compare``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from ..core.errors import NAME
 from ..experiments.peers.methods import METHODS
-from .argument_kinds import COUNT, SIZE, Parser, lazily, number, several
+from ..version import PROGRAM
+from .arguments import COUNT, SIZE, Parser, number, several
 
 _COMPARE = f"""\
 Aligns the same synthetic pairs of scans, turned by 0 to 180 degrees, with this
@@ -16,7 +16,7 @@ time and memory, also as the volume grows. Tables and plots tell where another
 method is better, too.
 
 methods:
-  full         "{NAME} align" as it comes
+  full         "{PROGRAM} align" as it comes
   search       its search over all rotations alone
   equivariant, dnet
                one of its networks alone, nothing refined
@@ -29,8 +29,8 @@ Each is set as its documentation advises and may use as many threads. What is
 not installed is left out, and the table tells so.
 
 examples:
-  {NAME} compare --pairs 12 --growth none --output quick
-  {NAME} compare --methods full,elastix --growth 64,128,256 \\
+  {PROGRAM} compare --pairs 12 --growth none --output quick
+  {PROGRAM} compare --methods full,elastix --growth 64,128,256 \\
       --output comparison
 """
 
@@ -63,12 +63,12 @@ def _limited(text: str) -> tuple[str, int]:
     return key, COUNT(count)
 
 
-def add_compare(commands) -> Parser:
+def add_parser(commands) -> Parser:
     """Adds the command."""
     parser = commands.add_parser(
         "compare", help="compare with other registration tools", description=_COMPARE, epilog=_COMPARE_END
     )
-    parser.set_defaults(run=lazily("experiments.peers.run", "run_compare"))
+    parser.set_defaults(run=run)
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
     parser.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=tuple(METHODS), help="(all)")
     pairs = parser.add_argument_group("pairs over all angles")
@@ -106,3 +106,10 @@ def add_compare(commands) -> Parser:
         "--threads", type=number(int, 1, 1024), default=os.cpu_count(), help="for every method (%(default)s)"
     )
     return parser
+
+
+def run(options) -> int:
+    """Compares methods."""
+    from ..experiments.peers.run import run_compare
+
+    return run_compare(options)

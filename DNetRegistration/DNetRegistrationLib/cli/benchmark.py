@@ -1,0 +1,62 @@
+"""``dnet-registration benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..version import PROGRAM
+from .arguments import COUNT, Parser, number
+
+_BENCHMARK = f"""\
+Measures on synthetic pairs how often and how closely scans are aligned, whether
+impostors are refused, how well the confidence is calibrated and how long it
+takes, and prints one table with what is required of it. The exit status is 0
+when all of it holds.
+
+With --output each pair's figures are kept: Ctrl-C loses nothing, the same
+command carries on, and more --pairs add to what is there.
+
+examples:
+  {PROGRAM} benchmark --pairs 20
+  {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
+"""
+
+
+def _names(text: str) -> tuple[str, ...]:
+    from ..experiments.benchmark.parts import SECTIONS
+
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in SECTIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is no part; choose from {', '.join(SECTIONS)}")
+    return names
+
+
+def add_parser(commands) -> Parser:
+    """Adds the command."""
+    parser = commands.add_parser("benchmark", help="measure success, accuracy and speed", description=_BENCHMARK)
+    parser.set_defaults(run=run)
+    parser.add_argument("--pairs", type=COUNT, default=100, help="pairs, and as many impostors (%(default)s)")
+    parser.add_argument("--accuracy-pairs", type=COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
+    parser.add_argument("--fine-pairs", type=COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
+    parser.add_argument("--large", action="store_true", help="also time and memory at 512^3 voxels of 0.01 mm")
+    parser.add_argument(
+        "--only",
+        metavar="PART[,PART]",
+        type=_names,
+        help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, refinement, speed",
+    )
+    parser.add_argument("--seed", type=COUNT, default=0, help="shift of all seeds (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes, one thread each (%(default)s)"
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
+    return parser
+
+
+def run(options) -> int:
+    """``dnet-registration benchmark``: 0 when everything measured holds, 1 when something does not."""
+    from ..experiments.benchmark.run import run as run_benchmark
+
+    return 0 if run_benchmark(options) else 1
