@@ -20,6 +20,7 @@ from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.core import console
 from DNetRegistrationLib.geometry.rigid import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
+from DNetRegistrationLib.outputs import summary
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
 from scipy.spatial.transform import Rotation
 
@@ -180,7 +181,7 @@ def test_spacing_given_for_a_stack(tmp_path, aligned_with, capsys):
 
 
 def test_summary():
-    assert console.summary(Result(), ["a.tfm"]).splitlines() == [
+    assert summary.summary(Result(), ["a.tfm"]).splitlines() == [
         "verdict           Accepted: the bones lie on each other.",
         "warning           The contrast agent is dense.",
         "confidence        98.7 % that the error is below one voxel of 80 um",
@@ -198,7 +199,7 @@ def test_summary():
     ("hypothesis", "words"), [("dnet", "network (equivariant), on cpu"), ("initial", "given start, on cpu")]
 )
 def test_summary_says_what_found_it(hypothesis, words):
-    assert f"found by          {words}" in console.summary(Result(hypothesis=hypothesis), []).splitlines()
+    assert f"found by          {words}" in summary.summary(Result(hypothesis=hypothesis), []).splitlines()
 
 
 def test_nothing_saved_is_said(two, aligned_with, capsys):
@@ -361,7 +362,7 @@ def test_torch_missing_is_said(two):
 HELD = """
     import signal, sys, time
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from DNetRegistrationLib import outputs
+    from DNetRegistrationLib.outputs import write as outputs
     from DNetRegistrationLib.cli.main import main
     def hold(*arguments):
         print("ready", flush=True)
@@ -373,7 +374,8 @@ HELD = """
 ALIGNING = """
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from DNetRegistrationLib import alignment, console
+    from DNetRegistrationLib.core import console
+    from DNetRegistrationLib.registration import align as alignment
     from DNetRegistrationLib.cli.main import main
     real = alignment.align
     said = []
@@ -417,7 +419,7 @@ def test_an_interrupt_leaves_nothing_half_written(code, number, two, tmp_path):
 def test_a_reader_that_leaves_is_no_error(two):
     code = """
         import os, sys
-        from DNetRegistrationLib import console
+        from DNetRegistrationLib.core import console
         end, start = os.pipe()
         os.dup2(start, 1)
         os.close(end)

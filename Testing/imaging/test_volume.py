@@ -19,7 +19,6 @@ import places
 import pytest
 import SimpleITK as sitk
 from DNetRegistrationLib.core.errors import ScanError
-from DNetRegistrationLib.imaging import reading
 from DNetRegistrationLib.imaging import volume as volume_module
 from DNetRegistrationLib.imaging.volume import (
     Volume,
@@ -394,7 +393,7 @@ def test_reading_leaves_the_terminal_as_it_was(tmp_path, capfd):
 def test_reading_is_quiet_without_a_terminal_too(tmp_path, capfd, monkeypatch):
     """ITK warns of these slices; a host whose standard error cannot be caught must not hear it either."""
     folder = write_dicom(tmp_path, noise(8, 9, 10, dtype=np.int16), "1.2", "", 1, positions=[0, 1, 2, 4, 5, 6, 7, 8])
-    monkeypatch.setattr(reading, "_caught_stderr", lambda noise: nullcontext())
+    monkeypatch.setattr("DNetRegistrationLib.core.quiet._caught_stderr", lambda noise: nullcontext())
     assert "not evenly spaced" in one_line_error(capfd, folder)
 
 
@@ -782,7 +781,7 @@ def test_disk_full_while_writing(tmp_path, suffix, compress):
     program = f"""
 import resource, signal
 import numpy as np
-from DNetRegistrationLib.core.errors import ScanError, Volume, write_volume
+from DNetRegistrationLib import ScanError, Volume, write_volume
 scan = Volume(np.random.default_rng(0).integers(0, 65535, (128, 128, 96)).astype(np.uint16))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))

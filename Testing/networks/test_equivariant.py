@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cube_rotations import cube_rotations
 from DNetRegistrationLib.bone.images import native_scan, prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.geometry import rigid
@@ -15,7 +16,6 @@ from DNetRegistrationLib.networks.equivariant import Equivariant, MutualLink, Pa
 from DNetRegistrationLib.networks.keypoints import DESCRIPTOR, Tokens
 from DNetRegistrationLib.registration.proposal import propose
 from DNetRegistrationLib.synthesis.pairs import make_pair
-from test_tokens import cube_rotations
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
+from cube_rotations import cube_rotations
 from DNetRegistrationLib.geometry.correspondences import distances
 from DNetRegistrationLib.imaging.filters import dilate, gaussian
 from DNetRegistrationLib.networks.invariants import count_invariants
@@ -34,18 +33,6 @@ def rough(seed=0, size=SIZE):
     inner[5:-5, 5:-5, 5:-5] = 1
     image = gaussian(gaussian(noise * inner, 1.5), 1.0).clamp(min=0)
     return image / image.max()
-
-
-def cube_rotations():
-    """The 24 of them, each as its matrix (x, y, z) and what it does to an array ``(b, z, y, x)``."""
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1, -1), repeat=3):
-            matrix = torch.zeros(3, 3)
-            for row, (column, sign) in enumerate(zip(order, signs, strict=True)):
-                matrix[row, column] = sign
-            if torch.linalg.det(matrix) > 0:
-                axes = [0, *(3 - order[row] for row in (2, 1, 0))]
-                yield matrix, lambda a, axes=axes, signs=signs: a.permute(axes).flip([3 - r for r in range(3) if signs[r] < 0])  # fmt: skip  # noqa: E501
 
 
 def test_the_rotations_of_arrays_are_those_of_points():

@@ -8,7 +8,7 @@ from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.overlay import VIEWS, _length, _round_length, draw_overlay, write_overlay
-from test_outputs import Result
+from written import Result
 
 pytest.importorskip("matplotlib")
 from matplotlib.text import Text

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import places
@@ -17,39 +17,9 @@ from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.outputs.report import report
 from DNetRegistrationLib.outputs.write import ENDINGS, check_outputs, write_outputs
 from scipy.spatial.transform import Rotation
+from written import Result
 
 OBLIQUE = Rotation.from_rotvec((0.4, -0.7, 0.5)).as_matrix()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the writers read of an alignment."""
-
-    matrix: np.ndarray
-    accepted: bool = True
-    confidence: float = 0.97
-    expected_error_um: float = 3.4
-    dice_before: float = 0.11
-    dice: float = 0.93
-    hypothesis: str = "search"
-    seconds: dict = field(default_factory=lambda: {"search": np.float32(0.5)})
-    rotation_deg: float = 40.2
-    translation_mm: np.ndarray = field(default_factory=lambda: np.array((0.1, -0.2, 0.3)))
-    verdict: str = "The same bone, aligned."
-    warnings: list = field(default_factory=list)
-    device: str = "cpu"
-    network: str | None = None
-    weights_sha256: str | None = None
-    fixed_threshold: float = 500.0
-    moving_threshold: float = 700.0
-    working_spacing: float = 0.08
-
-    @property
-    def transform(self):
-        transform = sitk.AffineTransform(3)
-        transform.SetMatrix(self.matrix[:3, :3].ravel().tolist())
-        transform.SetTranslation(self.matrix[:3, 3].tolist())
-        return transform
 
 
 def ellipsoid(points):
@@ -265,8 +235,9 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         import resource, signal, sys
         sys.path[:0] = [{str(places.SOURCE)!r}, {str(places.SUPPORT)!r}]
         import numpy as np
-        from test_outputs import Result, ScanError, Volume, write_outputs
-        from DNetRegistrationLib import files
+        from written import Result
+        from DNetRegistrationLib import ScanError, Volume, write_outputs
+        from DNetRegistrationLib.core import files
         files.Staging.room = 1
         import matplotlib.figure, matplotlib.font_manager  # whose cache is no concern of this test
         voxels = np.random.default_rng(0).integers(0, 1000, (60, 60, 60)).astype(np.int16)

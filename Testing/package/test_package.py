@@ -27,7 +27,7 @@ WITHOUT_TORCH = (
 
 
 def python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=120)
 
 
 def test_importing_is_cheap():

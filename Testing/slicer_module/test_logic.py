@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from DNetRegistrationLib import ScanError, make_pair, target_registration_error, write_outputs, write_volume
+from scene_nodes import MODULE, add_volume, aligned, positions, put_under, rigid, volume_node
 from slicer_host.fixtures import host  # noqa: F401
-from test_scene import add_volume, aligned, positions, put_under, rigid
-from test_slicer_panel import MODULE, volume_node
 
 SCRIPT = MODULE.parent / "Resources" / "Scripts" / "align_folder.py"
 SMALL = {"seed": 0, "size": 48, "spacing": 0.1}

@@ -10,16 +10,14 @@ import types
 from pathlib import Path
 
 import numpy as np
-import places
 import pytest
 from DNetRegistrationLib import make_pair, target_registration_error
 from DNetRegistrationLib.cli.main import build_parser
 from DNetRegistrationLib.imaging.volume import Volume
+from scene_nodes import MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
 from scipy.spatial.transform import Rotation
 from slicer_host.fixtures import host  # noqa: F401
-from test_scene import add_transform, add_volume, aligned, positions, put_under, rigid
 
-MODULE = places.SOURCE / "DNetRegistration.py"
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
@@ -111,19 +109,6 @@ def leftovers() -> list[str]:
     import slicer
 
     return [name for name in os.listdir(slicer.app.temporaryPath) if name.startswith("dnet-")]
-
-
-def volume_node(volume: Volume, name: str, to_world=None):
-    """A node that shows a scan, under a parent where one is given: the scan lies where it lay."""
-    import slicer
-
-    to_world = np.eye(4) if to_world is None else to_world
-    node = slicer.util.addVolumeFromArray(
-        volume.voxels, ijkToRAS=np.linalg.solve(to_world, FLIP @ volume.affine), name=name
-    )
-    if not np.array_equal(to_world, np.eye(4)):
-        put_under(node, to_world)
-    return node
 
 
 def test_loads_without_torch_and_installs_nothing(host):  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -107,3 +108,27 @@ class SmallWithLoss(Small):
         assert fixed_inside.shape == moving_inside.shape == fixed.shape
         numbers = self(fixed, moving).double()
         return rotation_from_6d(numbers[:, 3:]), numbers[:, :3]
+
+
+def steps(one, count):
+    for _ in range(count):
+        assert one.step() is False
+    return one
+
+
+def same(first, second):
+    """Whether two states hold the same bits."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second) and first.dtype == second.dtype
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second or (first != first and second != second)
+
+
+def through_a_file(state):
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    return torch.load(stream, weights_only=True)

@@ -12,7 +12,7 @@ from DNetRegistrationLib.bone.images import BoneImage, place_of_bone
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.geometry.rigid import geodesic_angle
 from DNetRegistrationLib.training import pairs
-from DNetRegistrationLib.training.bank import Bank, build_bank
+from DNetRegistrationLib.training.bank import Bank
 from DNetRegistrationLib.training.fields_of_view import Views
 from DNetRegistrationLib.training.pairs import JITTER, SHIFT, PairSource
 from DNetRegistrationLib.training.resampler import Resampler
@@ -36,11 +36,6 @@ def blobs():
     """Four blobs; three times as bright with contrast agent, so that one sees which of the scans it is."""
     values = torch.from_numpy(0.25 * blob_values(100, 0.04)).float()[None]
     return Bank(values, 3 * values, 0.04, ["blobs"])
-
-
-@pytest.fixture(scope="module")
-def tibiae():
-    return build_bank(2, 3, kinds={"tibia": 1.0})
 
 
 def image_of(cube):

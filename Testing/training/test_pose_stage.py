@@ -13,9 +13,7 @@ from DNetRegistrationLib.training.losses import RADIUS
 from DNetRegistrationLib.training.pairs import PairSource
 from DNetRegistrationLib.training.pose_stage import Readout, motion, poses_loss, set_head, without_readout
 from DNetRegistrationLib.training.trainer import Trainer
-from test_pairs import tibiae  # noqa: F401 (a fixture)
-from test_training import same, steps, through_a_file
-from training_stand_ins import QUICK, Pairs, Small
+from training_stand_ins import QUICK, Pairs, Small, same, steps, through_a_file
 
 CPU = torch.device("cpu")
 POSED = replace(QUICK, posing=0.5)
@@ -39,7 +37,7 @@ def test_a_pose_by_hand():
 
 
 @pytest.mark.parametrize("mode", ["bone", "center"])
-def test_poses_of_pairs_give_their_motion(tibiae, mode):  # noqa: F811
+def test_poses_of_pairs_give_their_motion(tibiae, mode):
     """Of what pairs are made from, the motion is computed elsewhere; cut and uncut."""
     batch = PairSource(tibiae, 3, mode=mode, cut_share=0.5).draw(0, 12)
     rotation, translation = motion(poses.poses(batch.to_bank))
@@ -48,7 +46,7 @@ def test_poses_of_pairs_give_their_motion(tibiae, mode):  # noqa: F811
     torch.testing.assert_close(translation, batch.translation, atol=1e-12, rtol=0)
 
 
-def test_bone_lies_where_poses_say(tibiae):  # noqa: F811
+def test_bone_lies_where_poses_say(tibiae):
     """A voxel of a whole cube shows the bank's bone at the place that `to_bank` carries it to."""
     source = PairSource(tibiae, 4, cut_share=0.0, contrast=0.0, scale=0.0, noise=0.0)
     batch = source.draw(0, 6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import itertools
 import math
 from dataclasses import replace
@@ -17,37 +16,13 @@ from DNetRegistrationLib.training import trainer as training
 from DNetRegistrationLib.training.losses import LOSSES, paper_loss, points_loss
 from DNetRegistrationLib.training.trainer import Trainer
 from DNetRegistrationLib.training.validation import errors, estimate, validate
-from training_stand_ins import QUICK, Pairs, Small, SmallWithConvolutions, SmallWithLoss
+from training_stand_ins import QUICK, Pairs, Small, SmallWithConvolutions, SmallWithLoss, same, steps, through_a_file
 
 CPU = torch.device("cpu")
 
 
 def trainer(recipe=QUICK, network=None, seed=0, **options):
     return Trainer(network or Small(), recipe, options.pop("pairs", None) or Pairs(), CPU, seed, **options)
-
-
-def steps(one, count):
-    for _ in range(count):
-        assert one.step() is False
-    return one
-
-
-def same(first, second):
-    """Whether two states hold the same bits."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second) and first.dtype == second.dtype
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second or (first != first and second != second)
-
-
-def through_a_file(state):
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    stream.seek(0)
-    return torch.load(stream, weights_only=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from ..core.console import say
 from ..core.files import make_folder, staged
 from ..version import PROGRAM
 from .align import _share_processors, align_files
+from .align import add_parser as add_align
 from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser
 
 _DEMO = f"""\
@@ -40,7 +41,6 @@ def run(options) -> int:
     from ..geometry.transforms import rotation_error_deg, write_transform
     from ..imaging.volume import write_volume
     from ..synthesis.pairs import make_pair, target_registration_error
-    from .main import build_parser
 
     began = time.perf_counter()
     folder = make_folder(options.output)
@@ -68,7 +68,9 @@ def run(options) -> int:
     command = ["align", str(folder / "fixed.nrrd"), str(folder / "moving.nrrd")]
     command += [word for name, file in names.items() for word in (f"--{name}", str(folder / file))]
     say(f"  {PROGRAM} {shlex.join(command)}\n")
-    alignment = align_files(build_parser().parse_args(command + ["--verbose"] * options.verbose))
+    parser = Parser()
+    add_align(parser.add_subparsers()).add_argument("--verbose", action="store_true")
+    alignment = align_files(parser.parse_args(command + ["--verbose"] * options.verbose))
 
     error = 1000 * target_registration_error(pair, alignment.matrix)
     angle = rotation_error_deg(pair.matrix, alignment.matrix)

@@ -183,7 +183,8 @@ def _bank(
 
 
 def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
-    from ...cli.main import build_parser
+    from ...cli import train as command
+    from ...cli.arguments import Parser
     from ...training.bank import load_bank
     from ...training.command import run_train
 
@@ -201,7 +202,9 @@ def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
     # The equivariant network is not one of the paper's.
     own = METHODS[network.method].network == "equivariant"
     words += ["--recipe", "fast"] if own else ["--recipe", training.recipe, "--precision", training.precision]
-    run_train(build_parser().parse_args(words))
+    parser = Parser()
+    command.add_parser(parser.add_subparsers()).add_argument("--verbose", action="store_true")
+    run_train(parser.parse_args(words))
 
 
 def _iterations(run: Path) -> int | None:
