@@ -9,10 +9,10 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from ..core.errors import DNetError, one_line
 from ..version import PROGRAM, __version__
 from . import align, benchmark, compare, demo, evaluate, synthesize, train
 from .arguments import STATUSES, Parser
+from .wording import explain
 
 COMMANDS = (align, demo, synthesize, benchmark, train, evaluate, compare)
 
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         # File names need not be encodable.
         sys.stdout.reconfigure(errors="backslashreplace")
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    options = None
     try:
         with _interruptible():
             options = build_parser().parse_args(arguments)
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _fail(f"error: {_explain(error)}", BAD_INPUT)
+        return _fail(f"error: {explain(error, vars(options) if options else ())}", BAD_INPUT)
 
 
 def build_parser() -> Parser:
@@ -53,17 +54,6 @@ def build_parser() -> Parser:
         group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
         group.add_argument("--debug", action="store_true", help="show where in the program an error arose")
     return parser
-
-
-def _explain(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, DNetError):
-        return text
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("torch", "scipy", "SimpleITK"):
-        return f"{error.name} is not installed; install it: pip install {error.name}"
-    if isinstance(error, MemoryError) or "allocate memory" in text:
-        return "not enough memory; close other programs, or crop the scans to the bone"
-    return f"unexpected {type(error).__name__}: {one_line(error)}; add --debug to see where it arose, and report it"
 
 
 def _fail(message: str, status: int) -> int:

@@ -65,6 +65,22 @@ class RunError(DNetError, RuntimeError):
     """The work itself failed: a device, a process, memory, a training that diverges."""
 
 
+def known_error(error: BaseException) -> DNetError | None:
+    """The error that an exception of another library stands for: memory, a missing package. None where it is neither.
+
+    Example:
+        >>> str(known_error(ModuleNotFoundError("No module named 'torch'", name="torch")))
+        'torch is not installed; install it: pip install torch'
+    """
+    package = (getattr(error, "name", None) or "").split(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in ("torch", "scipy", "SimpleITK"):
+        return PackageError(f"{package} is not installed", f"install it: pip install {package}")
+    # torch says so in a RuntimeError.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return RunError("not enough memory", "close other programs, or crop the scans to the bone")
+    return None
+
+
 def one_line(error: BaseException) -> str:
     """Shortens an exception to one line: of a multi-line ITK error, the line with the cause."""
     if isinstance(error, OSError) and error.strerror:
