@@ -1,15 +1,18 @@
-"""What all tests need: the library on the path, quiet and repeatable test tools, and the real scans."""
+"""What tests share: quiet and repeatable test tools, synthetic pairs made once a session, and the real scans."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 # Before torch is imported: tests run in several processes, whose threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from DNetRegistrationLib import Alignment, SyntheticPair, align, make_pair, write_volume
 from hypothesis import HealthCheck, settings
 from places import DATA
 
@@ -33,6 +36,59 @@ settings.load_profile("quick")
 def briefly_composed(monkeypatch):
     """Training of the paper's networks begins with a head that takes a minute to learn to compose poses."""
     monkeypatch.setattr("DNetRegistrationLib.training.pose_stage._STEPS", 30)
+
+
+def _shared(made: SyntheticPair) -> Iterator[SyntheticPair]:
+    """Lends the pair to the tests of a session, and fails the last of them where one of them wrote to its voxels."""
+    before = [sha256(scan.voxels.tobytes() + scan.affine.tobytes()).hexdigest() for scan in (made.fixed, made.moving)]
+    yield made
+    after = [sha256(scan.voxels.tobytes() + scan.affine.tobytes()).hexdigest() for scan in (made.fixed, made.moving)]
+    assert after == before, "a test changed the scans that all tests share"
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[SyntheticPair]:
+    """Whole views of one bone, the moving scan with contrast agent, 64^3 voxels of 80 um."""
+    yield from _shared(make_pair(3))
+
+
+@pytest.fixture(scope="session")
+def alignment(pair) -> Alignment:
+    """`pair` aligned with the default options: accepted."""
+    return align(pair.fixed, pair.moving)
+
+
+@pytest.fixture(scope="session")
+def cut_pair() -> Iterator[SyntheticPair]:
+    """As `pair`, another bone, half to all of which is in each field of view."""
+    yield from _shared(make_pair(34, keep=0.5))
+
+
+@pytest.fixture(scope="session")
+def small_pair() -> Iterator[SyntheticPair]:
+    """32^3 voxels of 160 um: enough to align, and quick."""
+    yield from _shared(make_pair(5, size=32, spacing=0.16))
+
+
+@pytest.fixture(scope="session")
+def mirror_pair() -> Iterator[SyntheticPair]:
+    """The moving scan is of the mirror image of the bone, both without contrast agent."""
+    yield from _shared(make_pair(14, impostor="mirror", contrast=False))
+
+
+@pytest.fixture(scope="session")
+def other_pair() -> Iterator[SyntheticPair]:
+    """The moving scan is of another animal."""
+    yield from _shared(make_pair(15, impostor="animal"))
+
+
+@pytest.fixture(scope="session")
+def pair_files(pair, tmp_path_factory) -> tuple[Path, Path]:
+    """`pair` as files to read from: fixed.nrrd and moving.nrrd in one folder, in which nothing else may be put."""
+    folder = tmp_path_factory.mktemp("pair")
+    for role in ("fixed", "moving"):
+        write_volume(getattr(pair, role), folder / f"{role}.nrrd")
+    return folder / "fixed.nrrd", folder / "moving.nrrd"
 
 
 @pytest.fixture(scope="session")
