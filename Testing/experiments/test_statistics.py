@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
-from DNetRegistrationLib.experiments.statistics import TooFewValues, one_way_anova, rate, summarize, two_way_anova
+from DNetRegistrationLib.experiments.statistics import (
+    TooFewValues,
+    largest,
+    median,
+    one_way_anova,
+    rate,
+    summarize,
+    two_way_anova,
+)
 
 # Dobson (1983), table 2.1, "PlantGrowth" of R: dried weight of plants; R prints F(2, 27) = 4.846, p = 0.0159.
 PLANTS = {
@@ -87,11 +95,24 @@ def test_summary():
     assert math.isnan(summarize(()).mean) and math.isnan(summarize([1.0]).sd)
 
 
-def test_rate():
-    found = rate([True] * 8 + [False] * 2)
-    # Wilson's interval of 8 of 10, z = 1.959964.
-    z2 = 1.959964**2
-    middle, half = (0.8 + z2 / 20) / (1 + z2 / 10), math.sqrt(z2 * (0.8 * 0.2 / 10 + z2 / 400)) / (1 + z2 / 10)
-    assert (found.share, found.low, found.high) == pytest.approx((0.8, middle - half, middle + half), abs=1e-6)
-    assert str(found).startswith("80.0 % [49.0, 94.3]")
-    assert str(rate([])) == "-"
+def test_medians_and_largest_values():
+    assert median([1.0, math.nan, 3.0]) == 2.0
+    assert median([1.0, math.inf, math.inf]) == math.inf
+    assert largest(value for value in (1.0, math.nan, 3.0)) == 3.0
+    assert math.isnan(median([])) and math.isnan(largest([math.nan]))
+
+
+@pytest.mark.parametrize(("count", "total"), [(8, 10), (38, 40), (0, 7), (7, 7)])
+def test_rates_have_wilsons_interval(count, total):
+    found = rate([True] * count + [False] * (total - count))
+    # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    z, p = 1.959963984540054, count / total
+    middle, half = p + z * z / (2 * total), z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    low, high = ((middle + sign * half) / (1 + z * z / total) for sign in (-1, 1))
+    assert (found.share, found.low, found.high) == pytest.approx((p, low, high), abs=1e-9)
+
+
+def test_rates_as_text():
+    assert str(rate([True] * 8 + [False] * 2)) == "80.0 % [49.0, 94.3]"
+    assert rate([True] * 199 + [False]).counted == "199 of 200, 99.50 % [97.22, 99.91]"
+    assert str(rate([])) == rate([]).counted == "-"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import pytest
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.experiments.store import CODE, ResultStore
 
 
@@ -72,28 +72,29 @@ def test_a_header_that_was_cut_short_is_no_result(path):
 @pytest.mark.parametrize(("old", "new"), [(b"0.3000", b"0.2000"), (b"plain", b"plane"), (b"True", b"False")])
 def test_a_changed_number_or_word_is_noticed(path, old, new):
     path.write_bytes(path.read_bytes().replace(old, new, 1))
-    with pytest.raises(ScanError, match=r"timings.csv: line 2 is damaged .* remove that line"):
+    with pytest.raises(FileError, match=r"timings.csv: line 2 is damaged .* remove that line"):
         ResultStore(path, Timing)
 
 
 def test_a_cut_in_the_middle_is_noticed(path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][:20] + lines[2])
-    with pytest.raises(ScanError, match="line 2 is damaged"):
+    with pytest.raises(FileError, match="line 2 is damaged"):
         ResultStore(path, Timing)
 
 
 def test_other_columns_are_noticed(path):
     path.write_bytes(path.read_bytes().replace(b"seconds", b"minutes", 1))
-    with pytest.raises(ScanError, match="other columns"):
+    with pytest.raises(FileError, match="other columns"):
         ResultStore(path, Timing)
 
 
 def test_results_of_other_code_are_not_added_to(tmp_path):
     path = tmp_path / "t.csv"
     ResultStore(path, Timing).add(Timing("x", 0, 1.0, code="0.0.1+abc"))
-    with pytest.raises(ScanError, match=r"another version of this program \(0.0.1\+abc"):
+    with pytest.raises(FileError, match=r"another version of this program \(0.0.1\+abc") as raised:
         ResultStore(path, Timing)
+    assert raised.value.setting.quantity == "output"
     assert len(ResultStore(path, Timing, any_code=True).results) == 1
 
 

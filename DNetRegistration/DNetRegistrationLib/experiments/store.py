@@ -1,7 +1,7 @@
-"""Results of a long measurement, one line each in a CSV file: what is there is not measured again.
+"""Results of a long measurement, kept in a CSV file that grows by a row each, so that an interrupted run resumes.
 
-Each line ends with a checksum of its own. A last line that was cut short, as when the process is killed, is dropped
-and measured again; anything else that was changed is an error.
+Each row ends with a checksum. A last row that was cut short, as when the process is killed, is dropped and measured
+again. Any other change to the file is an error, and so are results that other code measured.
 
 Example:
     >>> @dataclass(frozen=True)  # doctest: +SKIP
@@ -29,7 +29,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..core.errors import ScanError, one_line
+from ..core.errors import FileError, Setting, one_line
 from ..core.files import staged, writing
 from ..version import __version__
 
@@ -61,9 +61,11 @@ CODE = code_without()
 
 
 class Result(Protocol):
-    """A frozen dataclass whose fields are int, float, bool, str, or tuples of float, named as these words in
-    annotations (which need ``from __future__ import annotations``); with a `key`, and `code`, by default `CODE` or
-    another `code_without`."""
+    """A frozen dataclass that a `ResultStore` keeps.
+
+    Its fields are annotated as int, float, bool, str or tuple[float, ...]; its module imports ``annotations`` from
+    ``__future__``. The default of `code` identifies the code that measures. `key` tells one result from another.
+    """
 
     code: str
 
@@ -86,15 +88,15 @@ class ResultStore(Generic[R]):
     """Results by their key, in memory and in a file.
 
     Args:
-        path: of the CSV file, which need not be there; or None to keep results in memory only.
-        kind: of the results.
-        any_code: take results of other code too: to show what is there, not to add to it.
+        path: the CSV file, which need not exist yet; None keeps results in memory only.
+        kind: the dataclass of the results.
+        any_code: also reads results of other code, to show them. None may be added then.
 
     Attributes:
-        results: by key, in the order in which they came; of two with one key, the later.
+        results: by key, in the order in which they were added. Of two with the same key the later one counts.
 
     Raises:
-        ScanError: the file cannot be read, is damaged, or holds results of other code.
+        FileError: the file cannot be read, is damaged, or holds results of other code.
     """
 
     def __init__(self, path: Path | None, kind: type[R], any_code: bool = False) -> None:
@@ -108,33 +110,30 @@ class ResultStore(Generic[R]):
         try:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
         except OSError as error:
-            raise ScanError(f"{path}: cannot be read ({one_line(error)}); {self._remedy}") from error
+            raise FileError(f"{path}: cannot be read ({one_line(error)})", _RESTORE) from error
         whole = text[: text.rfind("\n") + 1]
         self._parse(whole)
         others = {result.code for result in self.results.values()} - {code}
         if others and not any_code:
-            raise ScanError(
-                f"{path}: holds results of another version of this program ({others.pop()}, this is {code}); "
-                "give another --output, or remove the file to measure anew"
+            raise FileError(
+                f"{path}: holds results of another version of this program ({others.pop()}, this is {code})",
+                "write to another folder, or remove the file to measure anew",
+                Setting("output"),
             )
         if whole != text:
             with staged() as staging:
                 staging.path(path).write_bytes(whole.encode("utf-8", "surrogateescape"))
 
-    @property
-    def _remedy(self) -> str:
-        return "restore it from a copy, or remove it to measure anew"
-
     def add(self, result: R) -> None:
         """Keeps a result.
 
         Raises:
-            ScanError: the file cannot be written.
+            DNetError: the file cannot be written.
         """
         self.results[result.key] = result
         if self.path is None:
             return
-        cells = [self._to_text(getattr(result, name)) for name in self._names]
+        cells = [_to_text(getattr(result, name)) for name in self._names]
         with writing(self.path), open(self.path, "ab") as stream:
             if stream.tell() == 0:
                 stream.write(_line([*self._names, "check"]))
@@ -142,26 +141,27 @@ class ResultStore(Generic[R]):
 
     def _parse(self, text: str) -> None:
         rows = csv.reader(io.StringIO(text, newline=""))
-        for number, row in enumerate(rows, 1):
-            if number == 1:
-                if row != [*self._names, "check"]:
-                    raise ScanError(f"{self.path}: has other columns than this version writes; {self._remedy}")
-                continue
+        if next(rows, None) not in (None, [*self._names, "check"]):
+            raise FileError(f"{self.path}: has other columns than this version writes", _RESTORE)
+        for row in rows:
             cells, check = row[:-1], row[-1] if row else ""
             if len(cells) != len(self._names) or check != _checksum(cells):
-                raise ScanError(
-                    f"{self.path}: line {rows.line_num} is damaged or was changed (its checksum is another); restore "
-                    "the file from a copy, or remove that line to have it measured again"
+                raise FileError(
+                    f"{self.path}: line {rows.line_num} is damaged or was changed (its checksum is another)",
+                    "restore the file from a copy, or remove that line to have it measured again",
                 )
             result = self.kind(*(read(cell) for read, cell in zip(self._read, cells, strict=True)))
             self.results[result.key] = result
 
-    @staticmethod
-    def _to_text(value: Any) -> str:
-        if isinstance(value, tuple):
-            return " ".join(repr(float(part)) for part in value)
-        # repr keeps every digit of a float. What a message holds stays in one line.
-        return repr(float(value)) if isinstance(value, float) else " ".join(str(value).split())
+
+_RESTORE = "restore it from a copy, or remove it to measure anew"
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(repr(float(part)) for part in value)
+    # repr keeps every digit of a float. A message is joined into one line.
+    return repr(float(value)) if isinstance(value, float) else " ".join(str(value).split())
 
 
 def _line(cells: list[str]) -> bytes:

@@ -16,7 +16,6 @@ from DNetRegistrationLib.experiments.benchmark import run as benchmark
 from DNetRegistrationLib.experiments.benchmark.large import LargePair
 from DNetRegistrationLib.experiments.benchmark.parts import CALIBRATION_SEEDS, PARTS, Outcome, Record, Task, measure
 from DNetRegistrationLib.experiments.benchmark.table import Results, format_table, lines
-from DNetRegistrationLib.experiments.statistics import wilson
 
 
 def same(number=0, part="success", **values):
@@ -33,14 +32,6 @@ def impostor(number=0, kind="animal", **values):
 def line(outcomes, start, large=None):
     (found,) = [one for one in lines(Results(outcomes, large)) if one.what.strip().startswith(start)]
     return found
-
-
-def test_wilson_interval():
-    # (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-    z, n, p = 1.959963984540054, 40, 0.95
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    expected = [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
-    assert wilson(38, 40) == pytest.approx(expected, rel=1e-9)
 
 
 def test_success_counts_what_is_below_80_um():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...outputs.summary import timing
 from ..metrics import SUCCESS_UM
-from ..statistics import wilson
+from ..statistics import rate
 from .large import LargePair
 from .parts import FAR_DEG, STAGES, Outcome
 from .refinement import METHODS, RefinementOutcome
@@ -76,8 +76,7 @@ def format_table(table: Sequence[Line]) -> str:
 
 
 def _rate(count: int, total: int) -> str:
-    low, high = wilson(count, total)
-    return f"{count} of {total}, {100 * count / total:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+    return rate([True] * count + [False] * (total - count)).counted
 
 
 def _success(outcomes: list[Outcome]) -> list[Line]:
@@ -298,11 +297,10 @@ def plot_reliability(results: Results, staging, path) -> None:
     upper.plot((0, 1), (0, 1), color="0.7", zorder=0)
     for one in np.unique(bins):
         inside = bins == one
-        count, total = int(truth[inside].sum()), int(inside.sum())
-        low, high = wilson(count, total)
+        found = rate(truth[inside])
         x = confidence[inside].mean()
-        upper.plot((x, x), (low, high), color="#1f4e79")
-        upper.plot(x, count / total, "o", color="#1f4e79")
+        upper.plot((x, x), (found.low, found.high), color="#1f4e79")
+        upper.plot(x, found.share, "o", color="#1f4e79")
     upper.set(ylabel=f"share with an error below {SUCCESS_UM:g} um", ylim=(-0.02, 1.02))
     upper.set_title(f"Reliability of the confidence, {len(outcomes)} pairs, 95 % intervals", fontsize=9)
     lower.hist((confidence[truth], confidence[~truth]), edges, stacked=True, color=("#1f4e79", "#c55a11"),
