@@ -1,12 +1,8 @@
 """Cortical bone and Dice, on shapes whose volumes and overlaps are known."""
 
-import itertools
-
 import numpy as np
 import pytest
-from DNetRegistrationLib.bone.cortex import carry_over, cortical_bone, dice
-from DNetRegistrationLib.imaging.averaging import averaged
-from DNetRegistrationLib.imaging.morphology import near
+from DNetRegistrationLib.bone.cortex import cortical_bone, dice
 from DNetRegistrationLib.imaging.volume import Volume
 from scipy.spatial.transform import Rotation
 
@@ -177,87 +173,3 @@ def test_nothing_above_the_threshold_is_an_empty_cortex_not_an_error():
     assert not empty.cortex.any() and not empty.whole.any()
     assert dice(empty, empty, np.eye(4)) == 0.0
     np.testing.assert_allclose(empty.center, scan.center, atol=1e-9)
-
-
-@pytest.mark.parametrize("step", [(1.0, 1.0, 1.0), (0.3, 0.5, 0.9)])
-def test_dilation_is_by_a_ball_in_mm(step):
-    generator = np.random.default_rng(5)
-    mask = generator.random((7, 8, 9)) > 0.985
-    mask[3, 4, 4] = True
-    radius = 1.5
-    expected = np.zeros_like(mask)
-    for voxel in np.ndindex(mask.shape):
-        for other in np.argwhere(mask):
-            if np.linalg.norm((np.array(voxel) - other) * step) <= radius:
-                expected[voxel] = True
-    np.testing.assert_array_equal(near(mask, np.array(step), radius), expected)
-    assert not near(np.zeros_like(mask), np.array(step), radius).any()
-
-
-def test_averaging_is_the_mean_of_blocks_at_the_middle_of_the_block():
-    generator = np.random.default_rng(1)
-    voxels = generator.integers(0, 65535, (9, 10, 11)).astype(np.uint16)
-    scan = Volume.from_geometry(voxels, (0.02, 0.03, 0.05), OBLIQUE @ np.diag((-1, 1, 1)), FAR)
-    mask = np.ones(voxels.shape, bool)
-    mask[4, 4, 4] = False
-    means, affine = averaged(scan, 0.06, mask)
-    assert means.shape == (9, 5, 3)
-    for z, y, x in itertools.product(range(9), range(5), range(3)):
-        block = (slice(z, z + 1), slice(2 * y, 2 * y + 2), slice(3 * x, 3 * x + 3))
-        if mask[block].all():
-            assert means[z, y, x] == pytest.approx(voxels[block].astype(float).mean(), rel=1e-6)
-        else:
-            assert np.isnan(means[z, y, x])
-        corners = [scan.to_world((i, j, z)) for i in range(3 * x, 3 * x + 3) for j in range(2 * y, 2 * y + 2)]
-        np.testing.assert_allclose((affine @ (x, y, z, 1))[:3], np.mean(corners, axis=0), atol=1e-9)
-    assert np.isnan(means).sum() == 1
-
-
-def test_a_mask_is_carried_over_as_a_loop_over_points_does():
-    generator = np.random.default_rng(2)
-    mask = generator.random((6, 7, 8)) > 0.5
-    own = Volume.from_geometry(mask, (0.5, 0.6, 0.7), OBLIQUE @ np.diag((1, 1, -1)), FAR).affine
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = Rotation.from_rotvec((0.2, 1.3, -0.4)).as_matrix(), (3.0, 1.0, -2.0)
-    shape = (9, 5, 7)
-    # A grid on the other side of the matrix, about the middle of the mask.
-    middle = np.linalg.solve(matrix, own @ (3.5, 3, 2.5, 1))[:3]
-    other = Volume.from_geometry(np.zeros(shape), (0.45, 0.8, 0.55), OBLIQUE.T)
-    affine = other.affine.copy()
-    affine[:3, 3] = middle - other.affine[:3, :3] @ (np.array(shape[::-1]) - 1) / 2
-    linear = carry_over(mask, own, affine, shape, matrix)
-    nearest = carry_over(np.ones_like(mask), own, affine, shape, matrix, whole_voxels=True)
-    checked = 0
-    for z, y, x in np.ndindex(shape):
-        index = (np.linalg.inv(own) @ matrix @ affine @ (x, y, z, 1))[:3]
-        limit = np.array(mask.shape[::-1]) - 1
-        assert nearest[z, y, x] == bool(((index >= -0.5) & (index <= limit + 0.5)).all())
-        if (index < 0).any() or (index > limit).any():
-            continue
-        low = np.minimum(np.floor(index).astype(int), limit - 1)
-        share = 0.0
-        for corner in itertools.product((0, 1), repeat=3):
-            weight = np.prod(np.where(corner, index - low, 1 - (index - low)))
-            share += weight * mask[tuple((low + corner)[::-1])]
-        if abs(share - 0.5) > 0.01:
-            assert linear[z, y, x] == (share > 0.5)
-            checked += 1
-    assert checked > 50
-    assert 0 < nearest.mean() < 1
-
-
-def test_a_thin_sheet_keeps_its_volume_when_it_is_carried_over_turned():
-    def depth(points):
-        return 0.08 - np.abs(points[..., 2])
-
-    grid = dict(size=60, spacing=0.04)
-    sheet = draw(depth, **grid).voxels > 500
-    affine = draw(depth, **grid).affine
-    turn = np.eye(4)
-    turn[:3, :3] = Rotation.from_rotvec((0.3, 0.2, 0.1)).as_matrix()
-    carried = carry_over(sheet, affine, affine, sheet.shape, turn)
-    core = (slice(20, 40),) * 3
-    points = np.argwhere(np.ones_like(sheet))[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]
-    height = (points @ turn[:3, :3].T)[:, 2].reshape(sheet.shape)
-    exact = np.abs(height) < 0.08
-    assert carried[core].sum() == pytest.approx(exact[core].sum(), rel=0.06)

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.threshold import BoneScale
-from DNetRegistrationLib.imaging.sampling import sample_linear
+from DNetRegistrationLib.imaging.tensors import sample_linear
 from DNetRegistrationLib.imaging.volume import Volume
 from hypothesis import given
 from hypothesis import strategies as st

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cube_rotations import cube_rotations
 from DNetRegistrationLib.geometry.correspondences import distances
-from DNetRegistrationLib.imaging.filters import dilate, gaussian
+from DNetRegistrationLib.imaging.tensors import dilate, gaussian
 from DNetRegistrationLib.networks.invariants import count_invariants
 from DNetRegistrationLib.networks.keypoints import DESCRIPTOR, SCALES, _jets, find_tokens
 from scipy import ndimage

@@ -7,7 +7,7 @@ import pytest
 import torch
 from DNetRegistrationLib.bone.cortex import CorticalBone
 from DNetRegistrationLib.bone.images import BoneImage
-from DNetRegistrationLib.imaging.filters import gaussian
+from DNetRegistrationLib.imaging.tensors import gaussian
 from DNetRegistrationLib.registration.similarity import MOST_UNSEEN, Similarity, band_passed, overlap_correlation
 from DNetRegistrationLib.registration.similarity import similarity as similarity_with
 from scipy import ndimage

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
-from ..imaging.averaging import averaged
-from ..imaging.morphology import grown, near
+from ..imaging.morphology import dilate, dilate_ball, large_components
+from ..imaging.resample import averaged, resample_mask
 from ..imaging.volume import Volume
 
 # Lengths in working spacings; behind them what they are for the mouse, whose working spacing is 0.08 mm.
@@ -111,16 +111,16 @@ def cortical_bone(
     inside = np.isfinite(grey_padded)
     with np.errstate(invalid="ignore"):
         bone = grey_padded > threshold
-    pieces = _large_pieces(bone, SMALLEST_PIECE)
+    pieces = large_components(bone, SMALLEST_PIECE, corners=True)
     cortex, whole = np.zeros_like(bone), np.zeros_like(bone)
     if pieces.any():
         box = _box(pieces, np.ceil(2 * BRIDGE * spacing / step).astype(int) + 2)
         dilated = np.zeros_like(bone)
-        dilated[box] = near(pieces[box], step, BRIDGE * spacing) & inside[box]
+        dilated[box] = dilate_ball(pieces[box], step, BRIDGE * spacing) & inside[box]
         filled = ndimage.binary_fill_holes((dilated | _cut_ends(dilated, inside))[box]) & inside[box]
-        whole[box] = filled & ~near(inside[box] & ~filled, step, BRIDGE * spacing)
+        whole[box] = filled & ~dilate_ball(inside[box] & ~filled, step, BRIDGE * spacing)
         marrow = _marrow(bone[box], whole[box], inside[box], step, spacing)
-        cortex[box] = _large_pieces(bone[box] & whole[box] & ~marrow, SMALLEST_PIECE)
+        cortex[box] = large_components(bone[box] & whole[box] & ~marrow, SMALLEST_PIECE, corners=True)
     core = (slice(1, -1),) * 3
     return CorticalBone(cortex[core], whole[core], grey, affine)
 
@@ -137,58 +137,13 @@ def dice(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> float
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
     """
     grid = fixed.affine, fixed.cortex.shape
-    carried = carry_over(moving.cortex, moving.affine, *grid, matrix)
-    seen = carry_over(np.isfinite(moving.grey), moving.affine, *grid, matrix, whole_voxels=True) & np.isfinite(
+    carried = resample_mask(moving.cortex, moving.affine, *grid, matrix)
+    seen = resample_mask(np.isfinite(moving.grey), moving.affine, *grid, matrix, whole_voxels=True) & np.isfinite(
         fixed.grey
     )
     both = np.count_nonzero(fixed.cortex & carried & seen)
     total = np.count_nonzero(fixed.cortex & seen) + np.count_nonzero(carried & seen)
     return float(2 * both / total) if total else 0.0
-
-
-def carry_over(
-    mask: np.ndarray,
-    own: np.ndarray,
-    affine: np.ndarray,
-    shape: tuple[int, int, int],
-    matrix: np.ndarray,
-    whole_voxels: bool = False,
-) -> np.ndarray:
-    """A mask on another grid: true where, interpolated linearly, at least half of it arrives.
-
-    Args:
-        mask: ``(z, y, x)`` bool.
-        own: ``(4, 4)``, the mask's index (x, y, z) to its world, LPS mm.
-        affine, shape: the other grid, index (x, y, z) to its world, and (z, y, x).
-        matrix: ``(4, 4)``, points of the other grid's world to points of the mask's world.
-        whole_voxels: true where the voxel is that a point lies in, instead.
-
-    Returns:
-        ``shape`` bool, false outside the mask's grid, which reaches half a voxel beyond the outermost voxel centres.
-    """
-    import SimpleITK as sitk
-
-    # In index coordinates throughout: exact for any axes, and no digits are lost to a far origin.
-    to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
-    index_map = sitk.AffineTransform(3)
-    index_map.SetMatrix(to_own[:3, :3].ravel().tolist())
-    index_map.SetTranslation(to_own[:3, 3].tolist())
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetTransform(index_map)
-    resampler.SetSize([int(n) for n in shape[::-1]])
-    resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)
-    carried = resampler.Execute(sitk.GetImageFromArray(mask.astype(np.uint8) * np.uint8(255)))
-    return sitk.GetArrayViewFromImage(carried) > 127
-
-
-def _large_pieces(mask: np.ndarray, share: float) -> np.ndarray:
-    """The largest connected piece, and all others that are at least `share` of its size."""
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count < 2:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return (sizes >= share * sizes.max())[labels]
 
 
 def _box(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
@@ -203,7 +158,7 @@ def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Where the field of view ends inside a bone: what bone parts from the rest of the border of the field of view."""
     # What lies beyond the grid is outside.
     # The grid has a layer outside, so that its own border is part of this one.
-    border = inside & grown(~inside, 1)
+    border = inside & dilate(~inside, 1)
     labels, count = ndimage.label(border & ~bone, ndimage.generate_binary_structure(3, 2))
     if count < 2:
         return np.zeros_like(bone)
@@ -216,10 +171,10 @@ def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 def _marrow(bone, whole, inside, step, spacing) -> np.ndarray:
     """The space within the endosteal surface: marrow with its trabeculae."""
-    deep = ~near(inside & ~whole, step, THINNEST * spacing)
+    deep = ~dilate_ball(inside & ~whole, step, THINNEST * spacing)
     space = whole & ~bone & deep
     if PORE * spacing >= step.min():  # a smaller ball holds no neighbour, and takes nothing away
-        space &= ~near(inside & ~space, step, PORE * spacing)
-        space = near(space, step, PORE * spacing)
-    grown = near(space, step, SWALLOW * spacing)
-    return ~near(inside & ~grown, step, SWALLOW * spacing) & whole & deep
+        space &= ~dilate_ball(inside & ~space, step, PORE * spacing)
+        space = dilate_ball(space, step, PORE * spacing)
+    wider = dilate_ball(space, step, SWALLOW * spacing)
+    return ~dilate_ball(inside & ~wider, step, SWALLOW * spacing) & whole & deep

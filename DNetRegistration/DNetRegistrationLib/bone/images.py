@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.constants import CUBE_SIZE, PAPER_SPACING
-from ..imaging.sampling import sample_linear
+from ..imaging.tensors import sample_linear
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.errors import ScanError
-from ..imaging.averaging import block_means
-from ..imaging.morphology import grown
+from ..imaging.morphology import dilate, large_components
+from ..imaging.resample import block_means
 from ..imaging.volume import Volume
 
 # The histogram and the half-maximum are taken from a preview of about this many voxels an axis.
@@ -24,6 +24,8 @@ BRIGHTEST_SHARE = 0.08
 LEAST_CONTRAST_TO_NOISE = 4.0
 # Fewer bone voxels than this are no object to align.
 LEAST_BONE_VOXELS = 27
+# Pieces of less than this share of the largest one are fragments or noise.
+SMALLEST_PIECE = 0.1
 # The reciprocal of a smaller range of grey values is no float32.
 MINIMUM_RANGE = 1e-36
 
@@ -146,11 +148,11 @@ def _half_maximum(image: np.ndarray, smooth: np.ndarray) -> float | None:
 
 def _half_maximum_from(image: np.ndarray, smooth: np.ndarray, threshold: float) -> float | None:
     for _ in range(8):
-        bone = _largest(smooth > threshold)
+        bone = large_components(smooth > threshold, SMALLEST_PIECE)
         if bone.sum() < LEAST_BONE_VOXELS:
             return None
-        near = grown(bone, 2)
-        around = grown(near, 3) & ~near & np.isfinite(smooth)
+        near = dilate(bone, 2)
+        around = dilate(near, 3) & ~near & np.isfinite(smooth)
         if around.sum() < LEAST_BONE_VOXELS:
             around = ~bone & np.isfinite(smooth)
         if not around.any():
@@ -165,13 +167,3 @@ def _half_maximum_from(image: np.ndarray, smooth: np.ndarray, threshold: float) 
             break
         threshold = moved
     return float(threshold)
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """The largest connected component and all at least a tenth of its size: fragments and noise do not count."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return (sizes >= 0.1 * sizes.max())[labels]

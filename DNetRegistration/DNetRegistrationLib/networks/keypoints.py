@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imaging.filters import dilate, gaussian
+from ..imaging.tensors import dilate, gaussian
 from .invariants import Jets, count_invariants, invariants
 
 SCALES = (1.0, 1.6, 2.5, 4.0)  # standard deviations in voxels

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bone.cortex import CorticalBone, carry_over, cortical_bone
+from ..bone.cortex import CorticalBone, cortical_bone
 from ..core.errors import ScanError, one_line
-from ..imaging.averaging import block_means
+from ..imaging.resample import block_means, resample_mask
 from ..imaging.volume import Volume
 from .write import FINE
 
@@ -50,7 +50,7 @@ def segment(fixed: Volume, moving: Volume, alignment) -> tuple[CorticalBone, Cor
 
 def overlay(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> Cortices:
     """Both cortices on the grid of the fixed one, the moving one carried there by `matrix` (fixed to moving points)."""
-    carried = carry_over(moving.cortex, moving.affine, fixed.affine, fixed.cortex.shape, matrix)
+    carried = resample_mask(moving.cortex, moving.affine, fixed.affine, fixed.cortex.shape, matrix)
     return Cortices(fixed.cortex, carried, fixed.affine)
 
 

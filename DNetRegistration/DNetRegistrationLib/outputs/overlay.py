@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..bone.cortex import CorticalBone
 from ..core.errors import ScanError
+from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..version import __version__
 from .report import found_by
@@ -75,12 +76,12 @@ class Layer:
 
     def grey(self, points: np.ndarray) -> np.ndarray:
         """0 (background) to 1 (dense bone) at world positions ``(..., 3)`` in mm; NaN outside the field of view."""
-        values = _sample(self.volume.voxels, self.volume.affine, points)
+        values = interpolate(self.volume.voxels, self.volume.affine, points)
         return np.clip((values - self.low) / max(self.high - self.low, 1e-6), 0, 1)
 
     def cortex(self, points: np.ndarray) -> np.ndarray:
         """Share of cortical bone at world positions ``(..., 3)`` in mm."""
-        return _sample(self.soft, self.affine, points)
+        return interpolate(self.soft, self.affine, points)
 
 
 @dataclass(frozen=True)
@@ -196,13 +197,6 @@ def _panel(
     # Where a field of view ends, an outline ends too; closing it there would draw a surface that is none.
     shares = [np.where(here, layer.cortex(at), np.nan) for layer, at, here in zip(layers, both, seen, strict=True)]
     return Panel(grey, *shares)
-
-
-def _sample(voxels: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Linearly interpolated values at world positions ``(..., 3)``, float32, NaN off the grid."""
-    index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
-    coordinates = np.moveaxis(index[..., ::-1], -1, 0)
-    return ndimage.map_coordinates(voxels, coordinates, output=np.float32, order=1, cval=np.nan)
 
 
 def _draw_panel(axes, panel: Panel, view: View) -> None:

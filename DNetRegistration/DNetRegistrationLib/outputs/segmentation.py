@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bone.cortex import CorticalBone, carry_over
+from ..bone.cortex import CorticalBone
 from ..imaging.nrrd import write_nrrd
+from ..imaging.resample import resample_mask
 from ..imaging.volume import Volume
 
 # The colours of Fig. 5.
@@ -36,7 +37,7 @@ def write_segmentation(
     """
     shape = fixed.voxels.shape
     layers = [
-        carry_over(bone.cortex, bone.affine, fixed.affine, shape, placed)
+        resample_mask(bone.cortex, bone.affine, fixed.affine, shape, placed)
         for bone, placed in zip(bones, (np.eye(4), matrix), strict=True)
     ]
     write_nrrd(path, _slices(layers), (*shape, 2), np.uint8, fixed.affine, _keys(shape), compress=True)

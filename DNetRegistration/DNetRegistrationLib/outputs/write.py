@@ -13,11 +13,12 @@ from ..bone.cortex import cortical_bone
 from ..core.errors import ScanError
 from ..core.files import staged, writing
 from ..imaging.nrrd import TYPES, write_nrrd
+from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image
 from .overlay import write_overlay
 from .report import write_report
 from .segmentation import write_segmentation
-from .subtraction import as_scanned, match_grey_values, resample, subtract
+from .subtraction import match_grey_values, subtract
 
 _SCAN = (".nrrd", ".nii", ".nii.gz", ".mha")
 #: What the name of each output may end in.
@@ -115,7 +116,7 @@ def write_outputs(
         transform: ``.tfm``, ``.h5`` or ``.mat``: fixed to moving points, LPS mm, as ITK wants it for resampling.
         report: ``.json``; see `report.report`.
         overlay: ``.png``, ``.pdf`` or ``.svg``; see `overlay.draw_overlay`.
-        resampled: a scan file: the moving scan on the fixed scan's grid, in its own dtype; see `subtraction.resample`.
+        resampled: a scan file: the moving scan on the fixed scan's grid, in its own dtype; see `imaging.resample`.
         segmentation: ``.seg.nrrd``: both cortices on the fixed scan's grid; see `segmentation.write_segmentation`.
         subtraction: a scan file: contrast minus plain on the fixed scan's grid; see `subtraction.subtract`.
         contrast: which scan has the contrast agent, "fixed" or "moving".
@@ -164,7 +165,7 @@ def write_outputs(
             carried = resample(moving, fixed, matrix)
         if resampled is not None:
             say(0.8, "writing the resampled scan")
-            _write_scan(as_scanned(carried, moving), staging.path(resampled), resampled)
+            _write_scan(cast_like(carried, moving), staging.path(resampled), resampled)
         if subtraction is not None:
             say(0.9, "writing the subtraction")
             fit = match_grey_values(*bones, matrix, contrast)

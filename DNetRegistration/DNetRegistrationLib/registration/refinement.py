@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..bone.images import BoneImage, BonePlace, NativeScan, PreparedScan
 from ..geometry.rigid import apply, inverse, nearest_rotation, rigid, rotation_from_axis_angle
-from ..imaging.filters import SLAB_VOXELS, dilate, gaussian
+from ..imaging.tensors import SLAB_VOXELS, dilate, gaussian
 
 # Tukey's biweight loses 5 % of efficiency on normal noise at this multiple of the deviation.
 TUKEY = 4.685

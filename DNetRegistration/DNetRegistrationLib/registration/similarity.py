@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage
-from ..imaging.filters import dilate, gaussian
+from ..imaging.tensors import dilate, gaussian
 from .refinement import Template, index_of, make_template, sample_through
 
 # Points a direction: enough for a correlation to three digits.

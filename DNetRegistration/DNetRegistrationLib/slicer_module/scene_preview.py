@@ -12,7 +12,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from ..bone.threshold import PREVIEW_SIZE, find_bone_scale
 from ..core.errors import ScanError
-from ..imaging.averaging import block_means
+from ..imaging.resample import block_means
 from .scene import ATTRIBUTE, Placed
 
 ROLE_ATTRIBUTE = f"{ATTRIBUTE}preview"

@@ -38,7 +38,7 @@ _FORMAT = "DNetRegistration bank 1"
 _KEYS = {"format", "code", "sha256", "plain", "contrast", "spacing", "names", "fields", "made"}
 # What decides how a bank comes out.
 _CODE = (
-    "bone/images", "bone/threshold", "core/constants", "imaging/sampling", "synthesis/arrays", "synthesis/random_bones",
+    "bone/images", "bone/threshold", "core/constants", "imaging/tensors", "synthesis/arrays", "synthesis/random_bones",
     "synthesis/scanner", "synthesis/shape", "synthesis/tibia", "training/bank", "training/bank_scans",
     "training/bank_synthetic",
 )  # fmt: skip

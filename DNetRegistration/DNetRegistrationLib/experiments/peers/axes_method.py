@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ...bone.threshold import find_bone_scale
-from ...imaging.morphology import near
+from ...imaging.morphology import dilate_ball, large_components
 from ...imaging.volume import Volume
 from .answer import Answer, centered
 
@@ -72,9 +72,7 @@ def find_bone(scan: Volume) -> Bone:
     """The largest piece of what is above the bone threshold, everything else zeroed, and its principal axes."""
     scale = find_bone_scale(scan)
     voxels = np.nan_to_num(np.asarray(scan.voxels, np.float32), nan=scale.threshold)
-    pieces, count = ndimage.label(voxels > scale.threshold)
-    largest = 1 + int(np.argmax(np.bincount(pieces.ravel(), minlength=count + 1)[1:]))
-    inside = pieces == largest
+    inside = large_components(voxels > scale.threshold, 1.0)
     flat = np.flatnonzero(inside)
     flat = flat[:: max(1, flat.size // MOST_POINTS)]
     world = scan.to_world(np.stack(np.unravel_index(flat, inside.shape)[::-1], -1))
@@ -83,7 +81,7 @@ def find_bone(scan: Volume) -> Bone:
     axes = axes[:, ::-1]
     axes = axes * (1, 1, np.linalg.det(axes))
     image = Volume(np.where(inside, scale(voxels).clip(None, 1), 0).astype(np.float32), scan.affine).to_sitk()
-    around = Volume(near(inside, scan.spacing[::-1], MARGIN).astype(np.uint8), scan.affine).to_sitk()
+    around = Volume(dilate_ball(inside, scan.spacing[::-1], MARGIN).astype(np.uint8), scan.affine).to_sitk()
     return Bone(image, around, center, axes, (world - center) @ axes)
 
 

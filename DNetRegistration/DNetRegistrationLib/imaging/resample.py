@@ -1,0 +1,186 @@
+"""Scans and masks on other grids: averaged over blocks of voxels, interpolated, carried over by a transform.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from scipy import ndimage
+
+from .volume import Volume
+
+# `resample` averages a finer scan to at most this share of the target's voxel, so that its noise does not alias.
+FINEST_SHARE = 0.75
+
+
+def averaged(volume: Volume, resolution: float, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Averages a scan over whole blocks of its voxels, to voxels of about `resolution` mm along its own axes.
+
+    Args:
+        volume: the scan.
+        resolution: of the result, in mm; a scan is never refined.
+        mask: ``(z, y, x)`` bool; outside of it is treated as outside the field of view.
+
+    Returns:
+        See `block_means`.
+    """
+    factors = np.maximum(1, np.rint(resolution / volume.spacing)).astype(int)
+    return block_means(volume, np.minimum(factors, volume.size), mask)
+
+
+def block_means(volume: Volume, factors: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Averages a scan over blocks of ``(3,)`` whole `factors` of voxels along x, y, z.
+
+    Incomplete blocks at the far borders are left off. A block that lies partly outside the field of view (NaN, or
+    outside `mask`) is outside.
+
+    Returns:
+        ``(z, y, x)`` float32 means, NaN outside the field of view, and their ``(4, 4)`` affine, index (x, y, z) to
+        world LPS mm.
+    """
+    fx, fy, fz = (int(f) for f in factors)
+    nx, ny, nz = (int(n) for n in volume.size // factors)
+    out = np.empty((nz, ny, nx), np.float32)
+    for z in range(nz):
+        rows = slice(z * fz, (z + 1) * fz), slice(0, ny * fy), slice(0, nx * fx)
+        slab = volume.voxels[rows]
+        if mask is not None:
+            slab = np.where(mask[rows], slab, np.float32(np.nan))
+        slab = np.add.reduce(slab, 0, dtype=np.float32 if fz * fy * fx > 1 else None)
+        slab = np.add.reduce(slab.reshape(ny, fy, nx * fx), 1)
+        out[z] = sum(slab[:, x::fx] for x in range(fx))
+    out /= fx * fy * fz
+    out[~np.isfinite(out)] = np.nan
+    grid = np.diag((fx, fy, fz, 1.0))
+    grid[:3, 3] = ((fx - 1) / 2, (fy - 1) / 2, (fz - 1) / 2)
+    return out, volume.affine @ grid
+
+
+def resample(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Volume:
+    """Resamples the moving scan on the fixed scan's grid, by cubic B-spline interpolation.
+
+    On signals made of waves of 3 to 12 voxels the rms error is 0.8 % of the signal's, against 11.5 % with linear
+    interpolation. Lanczos-windowed sinc (0.3 %, but worse than the spline above 4 voxels) takes sixty times as long.
+    A moving scan with finer voxels is first averaged over whole blocks, to no more than the fixed scan's voxel.
+
+    Args:
+        moving, fixed: the scans.
+        matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+
+    Returns:
+        Volume: float32 on the fixed scan's grid, NaN outside the moving scan's field of view. That reaches half a
+        voxel beyond the outermost voxel centres.
+    """
+    voxels, affine = moving.voxels, moving.affine
+    resolution = FINEST_SHARE * fixed.spacing.min()
+    if np.rint(resolution / moving.spacing).max() > 1:
+        voxels, affine = averaged(moving, resolution)
+    outside = None
+    if np.issubdtype(voxels.dtype, np.floating) and not np.isfinite(voxels).all():
+        outside = ~np.isfinite(voxels)
+        voxels = _filled(voxels, outside)
+    coefficients = ndimage.spline_filter(voxels, 3, output=np.float32, mode="mirror")
+    # Arrays are indexed (z, y, x): reverse the axes of the map between index coordinates.
+    to_index = np.linalg.solve(affine, np.asarray(matrix, np.float64) @ fixed.affine)
+    linear, shift = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
+    out = np.empty(fixed.voxels.shape, np.float32)
+    y, x = np.ogrid[: out.shape[1], : out.shape[2]]
+
+    def fill(z: int) -> None:
+        offset = shift + linear[:, 0] * z
+        # One slice is a grid of one layer: scipy wants as many axes out as in.
+        target = out[z : z + 1]
+        ndimage.affine_transform(coefficients, linear, offset, target.shape, target, 3, "mirror", prefilter=False)
+        seen = np.ones(target.shape[1:], bool)
+        for axis, size in enumerate(coefficients.shape):
+            index = offset[axis] + linear[axis, 1] * y + linear[axis, 2] * x
+            seen &= (index >= -0.5) & (index <= size - 0.5)
+        if outside is not None:
+            share = ndimage.affine_transform(outside, linear, offset, target.shape, np.float32, 1, "nearest")[0]
+            seen &= share < 1e-6
+        target[0][~seen] = np.nan
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Going through the results raises here what was raised in a thread.
+        list(pool.map(fill, range(out.shape[0])))
+    return Volume(out, fixed.affine, moving.name)
+
+
+def _filled(voxels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Replaces NaN by the mean of what is near, or of all: an edge at the border of the field of view would ring."""
+    inside = (~outside).astype(np.float32)
+    total = np.where(outside, 0, voxels).astype(np.float32)
+    mean = total.sum(dtype=np.float64) / max(inside.sum(dtype=np.float64), 1)
+    # A little of the overall mean stands in where nothing is near.
+    near = (ndimage.uniform_filter(total, 5) + 1e-6 * mean) / (ndimage.uniform_filter(inside, 5) + 1e-6)
+    return np.where(outside, near, total)
+
+
+def cast_like(resampled: Volume, scan: Volume) -> Volume:
+    """Casts a resampled scan to the dtype of `scan`, rounded and clipped; outside is the lowest value of `scan`."""
+    dtype = scan.voxels.dtype
+    lowest = np.nanmin(scan.voxels)
+    out = np.empty(resampled.voxels.shape, dtype)
+    for z, values in enumerate(resampled.voxels):
+        values = np.where(np.isfinite(values), values, lowest)
+        if np.issubdtype(dtype, np.integer):
+            limits = np.iinfo(dtype)
+            # Clipped in float64, where the limits of 32-bit integers are exact.
+            values = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
+        out[z] = values
+    return Volume(out, resampled.affine, resampled.name)
+
+
+def resample_mask(
+    mask: np.ndarray,
+    own: np.ndarray,
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    matrix: np.ndarray,
+    whole_voxels: bool = False,
+) -> np.ndarray:
+    """Resamples a mask on another grid: true where, interpolated linearly, at least half of it arrives.
+
+    Args:
+        mask: ``(z, y, x)`` bool.
+        own: ``(4, 4)``, the mask's index (x, y, z) to its world, LPS mm.
+        affine, shape: the other grid, index (x, y, z) to its world, and (z, y, x).
+        matrix: ``(4, 4)``, points of the other grid's world to points of the mask's world.
+        whole_voxels: take the value of the voxel that a point lies in instead.
+
+    Returns:
+        ``shape`` bool, false outside the mask's grid, which reaches half a voxel beyond the outermost voxel centres.
+    """
+    import SimpleITK as sitk
+
+    # Index coordinates are exact for any axes, and lose no digits to a far origin.
+    to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
+    index_map = sitk.AffineTransform(3)
+    index_map.SetMatrix(to_own[:3, :3].ravel().tolist())
+    index_map.SetTranslation(to_own[:3, 3].tolist())
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetTransform(index_map)
+    resampler.SetSize([int(n) for n in shape[::-1]])
+    resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)
+    carried = resampler.Execute(sitk.GetImageFromArray(mask.astype(np.uint8) * np.uint8(255)))
+    return sitk.GetArrayViewFromImage(carried) > 127
+
+
+def interpolate(voxels: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Interpolates an image linearly at world positions.
+
+    Args:
+        voxels: ``(z, y, x)``, NaN outside the field of view.
+        affine: ``(4, 4)``, index (x, y, z) to world LPS mm.
+        points: ``(..., 3)`` in mm.
+
+    Returns:
+        ``(...)`` float32, NaN off the grid.
+    """
+    index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    coordinates = np.moveaxis(index[..., ::-1], -1, 0)
+    return ndimage.map_coordinates(voxels, coordinates, output=np.float32, order=1, cval=np.nan)
