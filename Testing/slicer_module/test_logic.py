@@ -173,9 +173,8 @@ def test_the_script_says_what_it_leaves_out(host, logic, tmp_path, capsys):  # n
     script = runpy.run_path(str(SCRIPT))
     for name in ("m2_pre.mhd", "m2_pre.raw", "m2_pre.txt", "m2_post.mhd", "m2_post.raw"):
         (scans / name).write_bytes(b"x")
-    assert [(one[0], one[1].name, one[2].name) for one in script["pairs"](scans)] == [
-        ("m2", "m2_pre.mhd", "m2_post.mhd")
-    ]
+    (pair,) = script["find_pairs"](scans)
+    assert (pair.name, pair.pre.name, pair.post.name) == ("m2", "m2_pre.mhd", "m2_post.mhd")
     for file in scans.iterdir():
         file.unlink()
     (scans / "m1_pre.nrrd").write_bytes(b"x")

@@ -23,7 +23,7 @@ from DNetRegistrationLib.bone.images import (
     place_of_bone,
 )
 from DNetRegistrationLib.bone.threshold import find_bone_scale
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import DNetError, ScanError
 from DNetRegistrationLib.geometry.rigid import to_sitk
 from DNetRegistrationLib.geometry.transforms import write_transform
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
@@ -365,7 +365,7 @@ def test_larger_bones_are_made_smaller(folder, tmp_path):
 
 def test_folders_that_are_no_good_are_refused(folder, tmp_path):
     def refused(why, where=tmp_path):
-        with pytest.raises(ScanError, match=why) as caught:
+        with pytest.raises(DNetError, match=why) as caught:
             bank_of_scans(where)
         assert "\n" not in str(caught.value)
 
@@ -384,7 +384,7 @@ def test_names_tell_pairs_from_single_scans(tmp_path):
     for name in ("b_post.nrrd", "b_pre.mha", "a.nii.gz", "pre.nrrd", "c_pre_post.nrrd", "c_pre_pre.nrrd", ".d.nrrd"):
         (tmp_path / name).touch()
     (tmp_path / "slices").mkdir()
-    found = [(e.name, e.plain.name, e.contrast and e.contrast.name) for e in bank_folder.find_scans(tmp_path)]
+    found = [(e.name, e.plain.name, e.contrast and e.contrast.name) for e in bank_folder.find_entries(tmp_path)]
     assert found == [
         ("a", "a.nii.gz", None),
         ("b", "b_pre.mha", "b_post.nrrd"),

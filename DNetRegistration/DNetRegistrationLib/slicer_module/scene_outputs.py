@@ -46,8 +46,9 @@ class Contents:
     @classmethod
     def computed(cls, fixed: Volume, moving: Volume, alignment, wanted: Iterable[str], contrast: str) -> Contents:
         """Worked out here, of what is wanted: "segmentation", "resampled", "subtraction"."""
+        from ..imaging.resample import cast_like, resample
         from ..outputs.cortices import overlay, segment
-        from ..outputs.subtraction import as_scanned, match_grey_values, resample, subtract
+        from ..outputs.subtraction import match_grey_values, subtract
 
         cortices = resampled = difference = None
         if {"segmentation", "subtraction"} & set(wanted):
@@ -57,7 +58,7 @@ class Contents:
         if {"resampled", "subtraction"} & set(wanted):
             carried = resample(moving, fixed, alignment.matrix)
         if "resampled" in wanted:
-            resampled = as_scanned(carried, moving).voxels
+            resampled = cast_like(carried, moving).voxels
         if "subtraction" in wanted:
             fit = match_grey_values(*bones, alignment.matrix, contrast)
             difference = subtract(carried, fixed, fit, contrast).voxels

@@ -192,11 +192,12 @@ def bank_of_scans(
         progress: called with the fraction done and a message.
 
     Raises:
-        ScanError: no scans, one without its partner, one that cannot be read or aligned.
+        FileError: no scans, or one without its partner.
+        ScanError: one that cannot be read or aligned.
     """
-    from .bank_scans import find_scans, resampled
+    from .bank_scans import find_entries, resampled
 
-    entries = find_scans(folder)
+    entries = find_entries(folder)
     size = round(EDGE / BANK_SPACING)
     sides = torch.empty((2, len(entries), size, size, size), dtype=torch.uint8, device=device)
     fields = []

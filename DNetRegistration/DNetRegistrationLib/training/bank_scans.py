@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from torch import Tensor
 from ..bone.images import BoneImage, NativeScan, PreparedScan, native_scan, points_of_bone, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.constants import PAPER_SPACING
-from ..core.errors import ScanError
+from ..core.errors import FileError, ScanError
+from ..imaging.scan_folders import find_scans
 from ..imaging.volume import Volume, read_volume
 
-# Kinds of file that are scans; folders are too, as stacks of slices.
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff")
 # Slices resampled at a time.
 _SLAB = 16
 
@@ -39,46 +37,20 @@ class ResampledBone:
     fields: np.ndarray
 
 
-def scan_suffix(path: Path) -> str:
-    """The end of the name of a file that is a scan, of `SCAN_SUFFIXES`; "" where it is none."""
-    return next((s for s in SCAN_SUFFIXES if path.name.lower().endswith(s)), "")
-
-
-def find_scans(folder) -> list[Entry]:
-    """The scans of a folder by name: ``NAME_pre`` with ``NAME_post``, and single ones.
+def find_entries(folder) -> list[Entry]:
+    """The bones of a folder by the names of their scans: ``NAME_pre`` with ``NAME_post``, and single ones.
 
     Raises:
-        ScanError: there is no such folder, no scan in it, one without its partner, or two of one name.
+        FileError: there is no such folder, no scan in it, one without its partner, or two of one name.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ScanError(f"{folder}: there is no such folder of scans; check the path")
-    scans: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = scan_suffix(path)
-        if path.name.startswith(".") or not (suffix or path.is_dir()):
-            continue
-        name = path.name[: len(path.name) - len(suffix)]
-        if name in scans:
-            raise ScanError(f"{path}: {scans[name].name} beside it has the same name; rename or remove one of them")
-        scans[name] = path
-    if not scans:
-        raise ScanError(f"{folder}: holds no scans ({', '.join(SCAN_SUFFIXES)}, or folders of slices); check the path")
-    entries = []
-    for name, path in scans.items():
-        match = re.fullmatch(r"(.+)_(pre|post)", name)
-        if match is None:
-            entries.append(Entry(name, path))
-            continue
-        partner = f"{match[1]}_{'post' if match[2] == 'pre' else 'pre'}"
-        if partner not in scans:
-            raise ScanError(
-                f"{path}: its partner {partner}.* is missing; add it, or drop _{match[2]} from the name to use the "
-                "scan by itself"
-            )
-        if match[2] == "pre":
-            entries.append(Entry(match[1], path, scans[partner]))
-    return entries
+    found = find_scans(folder)
+    if found.problems:
+        raise found.problems[0]
+    for path, partner in found.unpaired.items():
+        raise FileError(f"{path}: its partner {partner}.* is missing", "add it, or rename the scan to use it by itself")
+    entries = [Entry(pair.name, pair.pre, pair.post) for pair in found.pairs]
+    entries += [Entry(name, path) for name, path in found.singles.items()]
+    return sorted(entries, key=lambda entry: entry.plain)
 
 
 def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> ResampledBone:

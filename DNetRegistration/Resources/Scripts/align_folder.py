@@ -23,27 +23,23 @@ from pathlib import Path
 
 import slicer
 
-#: What Slicer reads a scan from; beside it lie logs, and the .raw of an .mhd.
-ENDINGS = ("nrrd", "nhdr", "nii", "nii.gz", "mha", "mhd")
+
+def find_pairs(folder: Path) -> list:
+    """The pairs of scans in a folder; says which scans are left out."""
+    from DNetRegistrationLib.imaging.scan_folders import find_scans
+
+    scans = find_scans(folder, slices=False)
+    for problem in scans.problems:
+        print(problem)
+    for path, partner in scans.unpaired.items():
+        print(f"{path.name}: left out, {partner}.* is missing")
+    return scans.pairs
 
 
-def pairs(folder: Path) -> list[tuple[str, Path, Path]]:
-    """Name, scan without and scan with contrast agent of each pair, in the order of the names."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        for part in ("_pre.", "_post."):
-            name, mark, ending = path.name.rpartition(part)
-            if mark and ending.lower() in ENDINGS:
-                found.setdefault(name, {})[part] = path
-    for name, one in found.items():
-        if len(one) < 2:
-            print(f"{name}: left out, {name}{'_post.' if '_pre.' in one else '_pre.'}* is missing")
-    return [(name, one["_pre."], one["_post."]) for name, one in found.items() if len(one) == 2]
-
-
-def align_pair(logic, name: str, pre: Path, post: Path, results: Path):
+def align_pair(logic, pair, results: Path):
     """Aligns one pair, and saves what came out; returns the alignment."""
-    fixed, moving = (slicer.util.loadVolume(str(path), {"show": False}) for path in (pre, post))
+    name = pair.name
+    fixed, moving = (slicer.util.loadVolume(str(path), {"show": False}) for path in (pair.pre, pair.post))
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{name} cortices")
     subtraction = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"{name} subtraction")
     transform, alignment = logic.align(
@@ -67,24 +63,24 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 2
     scans, results = (Path(argument) for argument in arguments)
-    if not scans.is_dir() or not (found := pairs(scans)):
+    if not (pairs := find_pairs(scans)):
         print(f"{scans}: holds no pair NAME_pre.nrrd, NAME_post.nrrd; give the folder of the scans")
         return 2
     results.mkdir(parents=True, exist_ok=True)
     logic, summary, status = slicer.util.getModuleLogic("DNetRegistration"), Table(results / "summary.csv", []), 0
-    for name, pre, post in found:
+    for pair in pairs:
         slicer.mrmlScene.Clear()
         line = dict.fromkeys(("pair", "accepted", "confidence", "expected_error_um", "dice", "verdict"), "")
         try:
-            alignment = align_pair(logic, name, pre, post, results)
+            alignment = align_pair(logic, pair, results)
         except Exception as problem:  # the other pairs are not its fault
-            line |= {"pair": name, "accepted": False, "verdict": str(problem)}
+            line |= {"pair": pair.name, "accepted": False, "verdict": str(problem)}
             status = 2
         else:
-            line |= {key: getattr(alignment, key) for key in line if key != "pair"} | {"pair": name}
+            line |= {key: getattr(alignment, key) for key in line if key != "pair"} | {"pair": pair.name}
             status = max(status, 0 if alignment.accepted else 1)
         summary.add(line)
-        print(f"{name}: {line['verdict']}")
+        print(f"{pair.name}: {line['verdict']}")
     print(f"{len(summary.lines)} pairs, {results / 'summary.csv'}")
     return status
 

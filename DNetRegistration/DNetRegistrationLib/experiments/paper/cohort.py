@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ...bone.threshold import find_bone_scale
-from ...core.errors import ScanError, one_line
+from ...core.errors import FileError, ScanError, one_line
+from ...imaging.scan_folders import find_scans
 from ...imaging.volume import Volume, check_pair_spacing, read_volume
-from ...training.bank_scans import SCAN_SUFFIXES, scan_suffix
 from .plan import FOLDS
 
-# What the two scans of a bone are called, without and with contrast agent; the second way is that of `synthesize`.
-_ROLES = {"pre": "pre", "post": "post", "fixed": "pre", "moving": "post"}
-_PARTNERS = {"pre": "post", "post": "pre", "fixed": "moving", "moving": "fixed"}
+# What the names of a bone's two scans end in, without and with contrast agent; the second way is that of `synthesize`.
+_WORDS = (("pre", "post"), ("fixed", "moving"))
 _COLUMNS, _OPTIONAL = {"name", "pre", "post"}, {"animal", "fold", "transform"}
 
 
@@ -148,36 +146,22 @@ def _digest(volume: Volume) -> str:
 
 
 def _in_folder(folder: Path, fold: str) -> Found:
-    scans: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        suffix = scan_suffix(path)
-        if not path.name.startswith(".") and (suffix or path.is_dir()):
-            scans[path.name[: len(path.name) - len(suffix)]].append(path)
-    if not scans:
-        return Found(
-            [], [f"{folder}: holds no scans ({', '.join(SCAN_SUFFIXES)}, or folders of slices); check the path"]
-        )
-    problems, pairs = [], defaultdict(dict)
-    for stem, found in scans.items():
-        if len(found) > 1:
-            others = " and ".join(path.name for path in found[1:])
-            problems.append(f"{found[0]}: {others} beside it has the same name; keep one of them")
-        match = re.fullmatch(r"(.+)_(pre|post|fixed|moving)", stem)
-        if match is None:
-            problems.append(
-                f"{found[0]}: is neither NAME_pre nor NAME_post; rename it, or move it away if it is no scan"
-            )
-            continue
-        name, word = match.groups()
-        if f"{name}_{_PARTNERS[word]}" not in scans:
-            problems.append(f"{found[0]}: its partner {name}_{_PARTNERS[word]}.* is missing; add it, or move this away")
-        if _ROLES[word] in pairs[name]:
-            problems.append(f"{found[0]}: is a second {_ROLES[word]} scan of {name}; keep one of them")
-        pairs[name].setdefault(_ROLES[word], found[0])
+    try:
+        scans = find_scans(folder, _WORDS)
+    except FileError as error:
+        return Found([], [str(error)])
+    problems = [str(problem) for problem in scans.problems]
+    problems += [
+        f"{path}: is neither NAME_pre nor NAME_post; rename it, or move it away if it is no scan"
+        for path in scans.singles.values()
+    ]
+    problems += [
+        f"{path}: its partner {partner}.* is missing; add it, or move this away"
+        for path, partner in scans.unpaired.items()
+    ]
     bones = [
-        Bone(name, name, fold, pair["pre"], pair["post"], _transform_beside(pair["pre"], name))
-        for name, pair in sorted(pairs.items())
-        if len(pair) == 2
+        Bone(pair.name, pair.name, fold, pair.pre, pair.post, _transform_beside(pair.pre, pair.name))
+        for pair in sorted(scans.pairs, key=lambda pair: pair.name)
     ]
     return Found(bones, problems)
 
