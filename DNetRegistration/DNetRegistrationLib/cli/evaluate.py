@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
+from dataclasses import fields
+from pathlib import Path
 
+from ..core.console import say
 from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
+from ..experiments.paper.settings import DEFAULTS, EvaluationOptions
 from ..training.recipes import PRECISIONS, RECIPES
 from ..version import PROGRAM
 from .arguments import COUNT, SIZE, SPACING, Parser, number, several, triple
+from .wording import explain
 
 _EVALUATE = f"""\
 Runs the experiments of the paper (Sec. 2.4 to 3): trains its networks on one
@@ -19,9 +23,9 @@ analyses of variance and one report in HTML.
 SCANS is
   two folders       A and B, the two halves, of scans without and with contrast
                     agent: NAME_pre.nrrd and NAME_post.nrrd (or any kind of file
-                    or folder that align reads), one PROGRAM a bone. What was made
+                    or folder that align reads), one NAME a bone. What was made
                     by "{PROGRAM} synthesize", NAME_fixed and
-                    NAME_moving, will do. PROGRAM.tfm or NAME_truth.tfm beside them
+                    NAME_moving, will do. NAME.tfm or NAME_truth.tfm beside them
                     is the true transform, fixed (pre) to moving points
   one folder        of the same, which is split in halves by a draw
   one CSV file      with columns name, pre, post and, as far as they are wanted,
@@ -67,13 +71,23 @@ exit status:
 """
 
 
-def _weights(text: str) -> tuple[str, str]:
+def _weights(text: str) -> tuple[str, Path]:
     name, _, path = text.partition("=")
     strategy, _, method = name.rpartition("/")
     trained = [method.name for method in METHODS.values() if method.network]
     if not path or method not in trained or (strategy and strategy not in STRATEGIES):
         raise argparse.ArgumentTypeError(f"{text!r} is not like dnet=FILE or S1/dnet=FILE, of {', '.join(trained)}")
-    return name, path
+    return name, Path(path)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _usual(name: str) -> str:
+    """What an option is where it is not given, for its help."""
+    usual, quick = DEFAULTS[name]
+    return f"({usual}; quick: {quick})"
 
 
 def add_parser(commands) -> Parser:
@@ -81,44 +95,49 @@ def add_parser(commands) -> Parser:
     parser = commands.add_parser(
         "evaluate", help="run the paper's experiments", description=_EVALUATE, epilog=_EVALUATE_END
     )
+    default = {one.name: one.default for one in fields(EvaluationOptions)}
+    count = number(int, 1, 100_000)
+    iterations = number(int, 1, 10**9)
     parser.set_defaults(run=run)
     parser.add_argument("scans", metavar="SCANS", nargs="*", help="two folders, one folder, a CSV file, or nothing")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
     parser.add_argument("--quick", action="store_true", help="a small setting that shows all of it in some minutes")
     parser.add_argument("--report-only", action="store_true", help="only tables, figures and report of what is there")
     parser.add_argument("--train-only", action="store_true", help="stop when the networks are trained")
-    parser.add_argument("--seed", type=COUNT, default=0, help="of made-up bones, split and training (%(default)s)")
+    parser.add_argument(
+        "--seed", type=COUNT, default=default["seed"], help="of made-up bones, split and training (%(default)s)"
+    )
     scans = parser.add_argument_group("about the scans")
     scans.add_argument("--scan-spacing", metavar="X[,Y,Z]", type=triple, help="voxel size in mm, where files lack it")
     scans.add_argument(
-        "--animals", type=number(int, 2, 10_000), metavar="N", help="made-up ones, one bone each (16; quick: 4)"
+        "--animals", type=number(int, 2, 10_000), metavar="N", help=f"made-up ones, one bone each {_usual('animals')}"
     )
-    scans.add_argument("--size", type=SIZE, metavar="N", help="of made-up scans, voxels (128; quick: 64)")
-    scans.add_argument("--spacing", type=SPACING, metavar="MM", help="of made-up scans (0.04; quick: 0.08)")
+    scans.add_argument("--size", type=SIZE, metavar="N", help=f"of made-up scans, voxels {_usual('size')}")
+    scans.add_argument("--spacing", type=SPACING, metavar="MM", help=f"of made-up scans {_usual('spacing')}")
     what = parser.add_argument_group("what to evaluate")
     what.add_argument("--strategies", metavar="S[,S]", type=several(STRATEGIES), help="(all; quick: S1,S3)")
-    what.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=tuple(METHODS), help="(all)")
-    what.add_argument("--tests", metavar="T[,T]", type=several(TESTS), default=TESTS, help="(all)")
+    what.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=default["methods"], help="(all)")
+    what.add_argument("--tests", metavar="T[,T]", type=several(TESTS), default=default["tests"], help="(all)")
     what.add_argument(
-        "--steps", type=number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test ({STEPS}; quick: 5)"
+        "--steps", type=number(int, 2, 1001), metavar="N", help=f"angles and shifts of a test {_usual('steps')}"
     )
-    what.add_argument("--subjects", metavar="PROGRAM[,PROGRAM]", help="bones shown in figure 5 (two)")
+    what.add_argument("--subjects", metavar="NAME[,NAME]", type=_names, help="bones shown in figure 5 (two)")
     train = parser.add_argument_group("how to train (the same for all networks)")
-    train.add_argument("--recipe", choices=RECIPES, default="fast", help='of "train", %(default)s or as published')
     train.add_argument(
-        "--iterations", type=number(int, 1, 10**9), metavar="N", help="steps of the optimizer (1000; quick: 4)"
+        "--recipe", choices=RECIPES, default=default["recipe"], help='of "train", %(default)s or as published'
     )
-    train.add_argument("--batch", type=number(int, 1, 100_000), metavar="N", help="pairs of a step (8; quick: 2)")
+    train.add_argument("--iterations", type=iterations, metavar="N", help=f"of training {_usual('iterations')}")
+    train.add_argument("--batch", type=count, metavar="N", help=f"pairs of an iteration {_usual('batch')}")
     train.add_argument(
         "--precision",
         choices=PRECISIONS,
-        default="auto",
+        default=default["precision"],
         help="auto: bfloat16 on GPUs that have it (%(default)s)",
     )
     train.add_argument(
-        "--own-iterations", type=number(int, 1, 10**9), metavar="N", help="of equivariant-own (300; quick: 2)"
+        "--own-iterations", type=iterations, metavar="N", help=f"of equivariant-own {_usual('own_iterations')}"
     )
-    train.add_argument("--own-batch", type=number(int, 1, 100_000), metavar="N", help="its pairs (16; quick: 2)")
+    train.add_argument("--own-batch", type=count, metavar="N", help=f"its pairs {_usual('own_batch')}")
     train.add_argument(
         "--weights",
         metavar="[S/]M=FILE",
@@ -127,15 +146,28 @@ def add_parser(commands) -> Parser:
         default=[],
         help="do not train this network, as dnet or S1/dnet, but take these weights; may be repeated",
     )
-    train.add_argument("--device", metavar="D", default="auto", help="to train on: auto, cpu, cuda (%(default)s)")
+    train.add_argument(
+        "--device", metavar="D", default=default["device"], help="to train on: auto, cpu, cuda (%(default)s)"
+    )
     parser.add_argument(
-        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes that align (%(default)s)"
+        "--jobs", type=number(int, 1, 1024), default=default["jobs"], help="processes that align (%(default)s)"
     )
     return parser
 
 
 def run(options) -> int:
-    """Runs the paper's experiments."""
-    from ..experiments.paper.run import run_evaluate
+    """Runs the paper's experiments, or only writes the report of what has been measured."""
+    from ..experiments.paper.cohort import CohortError
+    from ..experiments.paper.run import evaluate, write_report
 
-    return run_evaluate(options)
+    if options.report_only:
+        write_report(options.output, options.subjects, options.verbose)
+        return 0
+    given = {one.name: getattr(options, one.name) for one in fields(EvaluationOptions)}
+    try:
+        evaluate(EvaluationOptions(**{**given, "weights": dict(options.weights)}))
+    except CohortError as error:
+        for problem in error.problems:
+            say(f"- {explain(problem, vars(options))}")
+        raise
+    return 0

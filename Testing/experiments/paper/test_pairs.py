@@ -13,10 +13,9 @@ from DNetRegistrationLib.bone.images import CanonicalCube
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.experiments.metrics import measure, translation_error_um
 from DNetRegistrationLib.experiments.paper import methods as evaluation_methods
-from DNetRegistrationLib.experiments.paper.cohort import Bone
 from DNetRegistrationLib.experiments.paper.methods import by_network, by_simpleitk, estimate
-from DNetRegistrationLib.experiments.paper.pairs import Pair, moved, pair_of, true_motion
-from DNetRegistrationLib.experiments.paper.plan import Task, positions
+from DNetRegistrationLib.experiments.paper.pairs import PreparedPair, load_pair, moved, true_motion
+from DNetRegistrationLib.experiments.paper.plan import PlannedPair, ScannedBone, positions
 from DNetRegistrationLib.geometry import rigid
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
@@ -122,12 +121,12 @@ def scans(tmp_path_factory):
     for role in ("fixed", "moving"):
         write_volume(getattr(pair, role), folder / f"{role}.nrrd")
     sitk.WriteTransform(rigid.to_sitk(pair.matrix), str(folder / "truth.tfm"))
-    return Bone("tibia", "mouse", "A", folder / "fixed.nrrd", folder / "moving.nrrd", folder / "truth.tfm"), pair
+    return ScannedBone("tibia", "mouse", "A", folder / "fixed.nrrd", folder / "moving.nrrd", folder / "truth.tfm"), pair
 
 
 def test_the_real_pair(scans):
     bone, made = scans
-    pair = pair_of(Task("real", "tibia", "both", 0, 0.0, ()), bone)
+    pair = load_pair(PlannedPair("real", "tibia", "both", 0, 0.0, ()), bone)
     assert pair.truth == pytest.approx(made.matrix)
     # As in the paper, cubes lie on the images' centres, wherever the bone is.
     assert pair.cubes[0].center == pytest.approx(CENTER) and pair.cubes[1].center == pytest.approx(-CENTER)
@@ -137,7 +136,7 @@ def test_the_real_pair(scans):
 
 def test_a_synthetic_pair_and_the_full_pipeline(scans):
     bone, _ = scans
-    pair = pair_of(Task("rotation", "tibia", "post", 3, 1.3, ()), bone)
+    pair = load_pair(PlannedPair("rotation", "tibia", "post", 3, 1.3, ()), bone)
     assert pair.fixed.center == pytest.approx(-CENTER)
     assert apply(pair.truth, -CENTER) == pytest.approx(-CENTER + 0.4)
     found = measure(estimate("full", pair), pair.truth, pair.fixed.center, pair.bones)
@@ -147,7 +146,7 @@ def test_a_synthetic_pair_and_the_full_pipeline(scans):
 
 def test_left_as_they_are_errors_are_what_the_test_asks_for(scans):
     bone, _ = scans
-    pair = pair_of(Task("rotation", "tibia", "pre", 3, 1.3, ()), bone)
+    pair = load_pair(PlannedPair("rotation", "tibia", "pre", 3, 1.3, ()), bone)
     found = measure(estimate("unmoved", pair), pair.truth, pair.fixed.center, pair.bones)
     assert found.te_um == pytest.approx(400 * math.sqrt(3)) and found.re_deg == pytest.approx(math.degrees(1.3))
 
@@ -157,7 +156,7 @@ def test_the_networks_of_this_project_and_cubes_agree(scans):
     from DNetRegistrationLib.networks.weights import FOLDER
 
     bone, _ = scans
-    pair = pair_of(Task("real", "tibia", "both", 0, 0.0, ()), bone)
+    pair = load_pair(PlannedPair("real", "tibia", "both", 0, 0.0, ()), bone)
     matrix = estimate("equivariant", pair, FOLDER / "equivariant.pt")
     assert translation_error_um(matrix, pair.truth, pair.fixed.center) < 250
     assert measure(matrix, pair.truth, pair.fixed.center, pair.bones).re_deg < 10
@@ -165,9 +164,9 @@ def test_the_networks_of_this_project_and_cubes_agree(scans):
 
 def test_simpleitk_runs_and_repeats(scans):
     bone, _ = scans
-    scan = pair_of(Task("real", "tibia", "both", 0, 0.0, ()), bone).fixed
+    scan = load_pair(PlannedPair("real", "tibia", "both", 0, 0.0, ()), bone).fixed
     scale = find_bone_scale(scan)
-    pair = Pair(scan, scan, (scale, scale), np.eye(4))
+    pair = PreparedPair(scan, scan, (scale, scale), np.eye(4))
     first, second = estimate("sitk", pair), estimate("sitk", pair)
     assert np.array_equal(first, second)
     # Where nothing is to be done, nothing is done.

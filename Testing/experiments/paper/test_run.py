@@ -118,7 +118,7 @@ def test_the_report_needs_nothing_else(whole):
 
 def test_nothing_is_done_twice(whole, capsys, monkeypatch):
     before = (whole / "pairs.csv").read_bytes()
-    monkeypatch.setattr(evaluation_measuring, "measure_task", None)
+    monkeypatch.setattr(evaluation_measuring, "measure_pair", None)
     assert main(command(whole)) == 0
     said = capsys.readouterr().out
     assert "10 pairs of scans to align, 10 of them done" in said and "training 1" not in said
@@ -126,20 +126,20 @@ def test_nothing_is_done_twice(whole, capsys, monkeypatch):
 
 
 def test_interrupted_and_gone_on_with(whole, begun, capsys, monkeypatch):
-    measure, count = evaluation_measuring.measure_task, iter(range(100))
+    measure, count = evaluation_measuring.measure_pair, iter(range(100))
 
     def interrupted(*given):
         if next(count) == 4:
             raise KeyboardInterrupt
         return measure(*given)
 
-    monkeypatch.setattr(evaluation_measuring, "measure_task", interrupted)
+    monkeypatch.setattr(evaluation_measuring, "measure_pair", interrupted)
     assert main(command(begun)) == 130
     assert len(lines(begun)) == 4 * 3
     # A process that is killed leaves half a line.
     with open(begun / "pairs.csv", "ab") as stream:
         stream.write(b"real,mouse0")
-    monkeypatch.setattr(evaluation_measuring, "measure_task", measure)
+    monkeypatch.setattr(evaluation_measuring, "measure_pair", measure)
     capsys.readouterr()
     # Also with other processes, it ends as if nothing had been.
     assert main([*command(begun), "--jobs", "2"]) == 0
@@ -168,10 +168,10 @@ def test_damaged_settings_are_noticed(begun, capsys):
 
 def test_other_settings_are_another_evaluation(whole, capsys):
     assert main([*command(whole), "--steps", "3"]) == 2
-    assert "holds an evaluation with other --steps; give another --output" in capsys.readouterr().err
+    assert "holds an evaluation with steps 2, not 3; evaluate into another folder" in capsys.readouterr().err
     # And no scan is made up that does not belong there.
     assert main([*command(whole), "--animals", "6"]) == 2
-    assert "other --animals" in capsys.readouterr().err and not list(whole.rglob("mouse005*"))
+    assert "with animals 4, not 6" in capsys.readouterr().err and not list(whole.rglob("mouse005*"))
 
 
 def test_scans_that_were_begun_are_gone_on_with_alike(tmp_path, capsys, monkeypatch):
@@ -188,7 +188,7 @@ def test_scans_that_were_begun_are_gone_on_with_alike(tmp_path, capsys, monkeypa
     assert main(command(tmp_path)) == 130
     assert len(list(tmp_path.rglob("*.nrrd"))) == 2
     assert main([*command(tmp_path), "--size", "24"]) == 2
-    assert "other --size" in capsys.readouterr().err
+    assert "with size 32, not 24" in capsys.readouterr().err
 
 
 def test_other_voxels_are_another_evaluation(begun, capsys):
@@ -201,14 +201,14 @@ def test_other_voxels_are_another_evaluation(begun, capsys):
     make = make_pair(77, size=32, spacing=0.16, scale="raw")
     write_volume(make.fixed, scans / "mouse004_pre.nrrd")
     assert main(command(begun)) == 2
-    assert "other voxels in its scans; give another --output" in capsys.readouterr().err
+    assert "holds an evaluation of scans with other voxels; evaluate into another folder" in capsys.readouterr().err
 
 
 def test_figures_again_from_what_is_stored(begun, whole, capsys, monkeypatch):
     (begun / "pairs.csv").write_bytes((whole / "pairs.csv").read_bytes())
     for path in [*begun.glob("*.png"), begun / "report.html", begun / "table1.md"]:
         path.unlink()
-    monkeypatch.setattr(evaluation_measuring, "measure_task", None)
+    monkeypatch.setattr(evaluation_measuring, "measure_pair", None)
     assert main(["evaluate", "--report-only", "--output", str(begun), "--subjects", "mouse004"]) == 0
     for name in ("figure4a.png", "figure4d.png", "table1.md"):
         assert (begun / name).read_bytes() == (whole / name).read_bytes()
@@ -240,7 +240,7 @@ def test_nothing_to_report(tmp_path, capsys):
     [
         ("--methods dnet,ants", "'ants' is unknown; choose from unmoved, sitk, me"),
         ("--weights sitk=x.pt", "'sitk=x.pt' is not like dnet=FILE"),
-        ("--weights dnet=nowhere.pt", "--weights dnet=nowhere.pt: there is no such file"),
+        ("--weights dnet=nowhere.pt", "nowhere.pt: there is no such file of weights"),
         ("--steps 1", "'1' is not a whole number from 2"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from DNetRegistrationLib.bone.cortex import CorticalBone
 from DNetRegistrationLib.experiments.paper import surfaces as evaluation_surfaces
-from DNetRegistrationLib.experiments.paper.surfaces import CannotDrawError, Placed, draw_surfaces
+from DNetRegistrationLib.experiments.paper.surfaces import CannotDrawError, PlacedSurface, draw_surfaces
 from PIL import Image
 
 OBLIQUE = np.array(((0.8, -0.6, 0), (0.6, 0.8, 0), (0, 0, 1)))
@@ -43,7 +43,11 @@ def test_surfaces_lie_where_transforms_put_them(bone, tmp_path, monkeypatch):
     off[:3, 3] = 0.5 * OBLIQUE[:, 0]
     far = np.eye(4)
     far[:3, 3] = (0, 0, 90)
-    placed = [Placed("true", away, 1.0), Placed("off", away @ off, 0.2), Placed("far", away @ far, 0.0)]
+    placed = [
+        PlacedSurface("true", away, 1.0),
+        PlacedSurface("off", away @ off, 0.2),
+        PlacedSurface("far", away @ far, 0.0),
+    ]
     try:
         figure = draw_surfaces("a <rod> $x$", (bone, moving), placed)
     except CannotDrawError as error:
@@ -69,4 +73,4 @@ def test_surfaces_lie_where_transforms_put_them(bone, tmp_path, monkeypatch):
 def test_without_vtk_it_says_so(bone, monkeypatch):
     monkeypatch.setattr(evaluation_surfaces, "find_spec", lambda name: None)
     with pytest.raises(CannotDrawError, match='vtk is not installed; install it: pip install "dnet-regis'):
-        draw_surfaces("", (bone, bone), [Placed("x", np.eye(4), 1.0)])
+        draw_surfaces("", (bone, bone), [PlacedSurface("x", np.eye(4), 1.0)])

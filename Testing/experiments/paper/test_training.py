@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import FileError, ScanError
 from DNetRegistrationLib.experiments.paper.cohort import find_bones
-from DNetRegistrationLib.experiments.paper.plan import Network
+from DNetRegistrationLib.experiments.paper.plan import PlannedNetwork
 from DNetRegistrationLib.experiments.paper.synthetic import write_bones
-from DNetRegistrationLib.experiments.paper.training import Budget, Training, entries, make_bank, train_all
+from DNetRegistrationLib.experiments.paper.training import Budget, TrainingPlan, entries, make_bank, train_all
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.training import bank_scans as bank_folder
 from DNetRegistrationLib.training import command as training_command
@@ -68,9 +68,9 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
             shutil.copy(FOLDER / f"equivariant{suffix}", run / f"weights{suffix}")
 
     monkeypatch.setattr(training_command, "run_train", trained)
-    training = Training("paper", Budget(50, 8), Budget(5, 4), seed=3, device="cpu")
-    wanted = [Network("S1", "equivariant"), Network("S4", "equivariant-own")]
-    ready = train_all(wanted, bones, training, tmp_path, {})
+    training = TrainingPlan("paper", Budget(50, 8), Budget(5, 4), seed=3, device="cpu")
+    wanted = [PlannedNetwork("S1", "equivariant"), PlannedNetwork("S4", "equivariant-own")]
+    ready = train_all(dict.fromkeys(wanted), bones, training, tmp_path)
     assert [Path(run.output).relative_to(tmp_path).as_posix() for run in runs] == [
         "S1/equivariant", "S4/equivariant-own",
     ]  # fmt: skip
@@ -85,13 +85,13 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
         assert tuple(stored["names"]) == names
         assert torch.equal(stored["plain"], stored["contrast"]) == (contrast == 0)
     assert not any(one.given for one in ready.values())
-    # Weights that are given are taken, for one strategy or for all.
-    given = {name: FOLDER / "equivariant.pt" for name in ("equivariant-own", "S1/equivariant")}
-    again = train_all(wanted, bones, training, tmp_path / "other", given)
+    # Weights that are given are used.
+    given = dict.fromkeys(wanted, FOLDER / "equivariant.pt")
+    again = train_all(given, bones, training, tmp_path / "other")
     assert len(runs) == 2 and all(one.given for one in again.values())
     # The paper's networks get the recipe and the precision that were asked for.
-    with pytest.raises(ScanError, match="weights of 'equivariant', not of 'dnet'"):
-        train_all([Network("S1", "dnet")], bones, replace(training, precision="bfloat16"), tmp_path, {})
+    with pytest.raises(FileError, match="weights of 'equivariant', not of 'dnet'"):
+        train_all({PlannedNetwork("S1", "dnet"): None}, bones, replace(training, precision="bfloat16"), tmp_path)
     assert [(run.network, run.recipe, run.precision) for run in (runs[2], first)] == [
         ("dnet", "paper", "bfloat16"), ("equivariant", "fast", None),
     ]  # fmt: skip

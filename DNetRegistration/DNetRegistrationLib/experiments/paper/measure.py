@@ -1,4 +1,4 @@
-"""From tasks to results: one pair of scans, all methods on it, all criteria; over processes, kept as they come."""
+"""Measures pairs of scans with all methods and criteria, over processes, and keeps each result as it comes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import ScanError, one_line
+from ...core.errors import RunError, Setting, one_line
 from ...core.processes import fresh_processes
 from ..store import ResultStore, code_without
-from .cohort import Bone
-from .plan import Network, Task
+from .plan import PlannedNetwork, PlannedPair, ScannedBone
 
 _NAN = math.nan
 _CODE = code_without("experiments/benchmark", "experiments/peers")
@@ -25,24 +24,23 @@ _CODE = code_without("experiments/benchmark", "experiments/peers")
 
 @dataclass(frozen=True)
 class PairResult:
-    """What one method made of one pair of scans.
+    """The result of one method on one pair of scans.
 
-    A method that fails with an error leaves the scans where they are: it is taken to have said that nothing moves, and
-    `failure` tells why.
+    Where a method fails with an error, its estimate is the identity and `failure` has the error.
 
     Attributes:
-        test, bone, scan, step: of the `evaluation_plan.Task`.
-        method, strategy: a name of `METHODS`, and of `STRATEGIES` where it was trained by one, else "".
-        fold: half that the bone is in.
-        position: of the test: degrees, or mm.
-        te_um, re_deg, target_um, dice, dice_true: see `evaluation_metrics.Metrics`.
+        test, bone, scan, step: of the `PlannedPair`.
+        method, strategy: names of `METHODS` and `STRATEGIES`; no strategy, "", where the method has no network.
+        fold: the half that the bone is in.
+        position: of the test, in degrees or mm.
+        te_um, re_deg, target_um, dice, dice_true: see `experiments.metrics.Metrics`.
         dice_before: Dice with the scans where they are.
-        spacing_um: the working voxel; a target error below it is a success.
-        seconds: that the method took, alone on one thread where processes share the work.
-        estimate, truth: 16 numbers by rows, fixed to moving points, LPS mm; no truth where it is not known.
+        spacing_um: the working voxel. A target error below it is a success.
+        seconds: time that the method took, on one thread where several processes work.
+        estimate, truth: ``(4, 4)`` row by row, fixed to moving points, LPS mm; no truth where it is not known.
         weights: SHA-256 of the network's weights, or "".
-        failure: the message of an error, or "".
-        code: what measured it.
+        failure: the message of the error, or "".
+        code: version of the code that measured.
     """
 
     test: str
@@ -69,7 +67,7 @@ class PairResult:
 
     @property
     def key(self) -> tuple[str, str, str, int, str, str]:
-        """What tells it from others."""
+        """Identifies the pair, the method and the strategy."""
         return self.test, self.bone, self.scan, self.step, self.method, self.strategy
 
     @property
@@ -84,52 +82,60 @@ class PairResult:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A network's weights: their file, and its SHA-256."""
+class WeightsFile:
+    """The file of a network's weights, and its SHA-256."""
 
     path: Path
     sha256: str
 
 
-def missing(tasks: Sequence[Task], store: ResultStore[PairResult], networks: Mapping[Network, Weights]) -> list[Task]:
-    """Tasks with the methods that have no result yet, or one of other weights."""
+def missing(
+    pairs: Sequence[PlannedPair], store: ResultStore[PairResult], networks: Mapping[PlannedNetwork, WeightsFile]
+) -> list[PlannedPair]:
+    """The pairs with those of their methods that have no result yet, or one of other weights."""
     left = []
-    for task in tasks:
+    for pair in pairs:
         runs = []
-        for method, strategy in task.runs:
-            known = store.results.get((task.test, task.bone, task.scan, task.step, method, strategy))
+        for method, strategy in pair.runs:
+            known = store.results.get((pair.test, pair.bone, pair.scan, pair.step, method, strategy))
             if known is None or known.weights != _sha256(networks, method, strategy):
                 runs.append((method, strategy))
         if runs:
-            left.append(replace(task, runs=tuple(runs)))
+            left.append(replace(pair, runs=tuple(runs)))
     return left
 
 
 def measure_all(
-    tasks: Sequence[Task],
-    bones: Mapping[str, Bone],
-    networks: Mapping[Network, Weights],
+    pairs: Sequence[PlannedPair],
+    bones: Mapping[str, ScannedBone],
+    networks: Mapping[PlannedNetwork, WeightsFile],
     store: ResultStore[PairResult],
     jobs: int,
-    spacing=None,
+    spacing: Sequence[float] | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
 ) -> None:
-    """Measures what is missing and keeps it; what was kept is not lost, whatever ends this.
+    """Measures pairs, and keeps each result as soon as it is there.
 
     Args:
-        tasks: from `missing`.
+        pairs: from `missing`.
         bones: by name.
-        networks: weights of each network that the tasks ask for.
+        networks: weights of each network that the pairs are aligned by.
         store: for the results.
-        jobs: processes of one thread each; 1 works in this one.
+        jobs: processes, of one thread each; 1 works in this process.
         spacing: true voxel size of the scans in mm, where files lack it.
         progress: called with the fraction done and a message.
 
     Raises:
-        ScanError: a scan cannot be read any more, the results cannot be written, or a process died.
+        ScanError: a scan cannot be read any more.
+        FileError: the results cannot be written.
+        RunError: a process died.
     """
     began = time.monotonic()
-    calls = [(task, bones[task.bone], _of(task, networks), spacing) for task in tasks]
+    calls = []
+    for pair in pairs:
+        asked = [PlannedNetwork(strategy, method) for method, strategy in pair.runs]
+        own = {network: networks[network] for network in asked if network in networks}
+        calls.append((pair, bones[pair.bone], own, spacing))
     with closing(_over_processes(calls, jobs)) as measured:
         for done, results in enumerate(measured, 1):
             for result in results:
@@ -138,37 +144,42 @@ def measure_all(
             progress(done / len(calls), f"{done} of {len(calls)} pairs, {_duration(left)} left")
 
 
-def measure_task(task: Task, bone: Bone, networks: Mapping[Network, Weights], spacing=None) -> list[PairResult]:
-    """All methods of a task on its pair of scans."""
+def measure_pair(
+    planned: PlannedPair,
+    bone: ScannedBone,
+    networks: Mapping[PlannedNetwork, WeightsFile],
+    spacing: Sequence[float] | None = None,
+) -> list[PairResult]:
+    """The results of all methods of one pair; arguments as in `measure_all`."""
     from ...bone.cortex import dice
     from ..metrics import measure
     from .methods import estimate
-    from .pairs import pair_of
+    from .pairs import load_pair
 
-    pair = pair_of(task, bone, spacing)
+    pair = load_pair(planned, bone, spacing)
     before = dice(*pair.bones, np.eye(4))
     true = None if pair.truth is None else dice(*pair.bones, pair.truth)
     results = []
-    for method, strategy in task.runs:
-        weights = networks.get(Network(strategy, method))
+    for method, strategy in planned.runs:
+        weights = networks.get(PlannedNetwork(strategy, method))
         began, failure = time.perf_counter(), ""
         try:
             matrix = estimate(method, pair, None if weights is None else weights.path)
         except Exception as error:
-            # One pair that cannot be aligned is a failure to count, not the end of the evaluation.
+            # A pair that cannot be aligned counts as a failure and does not end the evaluation.
             matrix, failure = np.eye(4), f"{type(error).__name__}: {one_line(error)}"
         seconds = time.perf_counter() - began
         found = measure(matrix, pair.truth, pair.fixed.center, pair.bones, true)
         results.append(
             PairResult(
-                task.test,
-                task.bone,
-                task.scan,
-                task.step,
+                planned.test,
+                planned.bone,
+                planned.scan,
+                planned.step,
                 method,
                 strategy,
                 bone.fold,
-                math.degrees(task.position) if task.test == "rotation" else task.position,
+                math.degrees(planned.position) if planned.test == "rotation" else planned.position,
                 **vars(found),
                 dice_before=before,
                 spacing_um=1000 * pair.spacing,
@@ -184,23 +195,19 @@ def measure_task(task: Task, bone: Bone, networks: Mapping[Network, Weights], sp
 
 def _over_processes(calls: list[tuple], jobs: int) -> Iterator[list[PairResult]]:
     if jobs == 1 or len(calls) < 2:
-        yield from (measure_task(*call) for call in calls)
+        yield from (measure_pair(*call) for call in calls)
         return
     try:
         with fresh_processes(min(jobs, len(calls)), threads=1) as pool:
-            for future in as_completed([pool.submit(measure_task, *call) for call in calls]):
+            for future in as_completed([pool.submit(measure_pair, *call) for call in calls]):
                 yield future.result()
     except BrokenProcessPool as error:
-        raise ScanError("a process died, of too little memory perhaps; give fewer --jobs") from error
+        problem = "a process died, perhaps of too little memory"
+        raise RunError(problem, "give fewer processes", Setting("jobs")) from error
 
 
-def _of(task: Task, networks: Mapping[Network, Weights]) -> dict[Network, Weights]:
-    asked = [Network(strategy, method) for method, strategy in task.runs]
-    return {network: networks[network] for network in asked if network in networks}
-
-
-def _sha256(networks: Mapping[Network, Weights], method: str, strategy: str) -> str:
-    weights = networks.get(Network(strategy, method))
+def _sha256(networks: Mapping[PlannedNetwork, WeightsFile], method: str, strategy: str) -> str:
+    weights = networks.get(PlannedNetwork(strategy, method))
     return "" if weights is None else weights.sha256
 
 

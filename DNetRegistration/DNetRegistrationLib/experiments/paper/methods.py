@@ -1,4 +1,4 @@
-"""The methods that are compared (Sec. 2.5), each from a pair of scans to a transform."""
+"""The methods that are compared (Sec. 2.5). Each takes a pair of scans and gives a transform."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import numpy as np
 import torch
 
 from ...bone.images import CanonicalCube
+from ...core.errors import RunError
 from ...geometry import rigid
 from ...networks.weights import load_weights, weights_stamp
 from ...registration.align import align
 from ...registration.proposal import propose
-from .pairs import Pair
+from .pairs import PreparedPair
 from .plan import METHODS, UNMOVED
 
-#: What the paper does not tell of SimpleITK's optimizer is ITK's default.
+#: The paper does not tell the smallest step of SimpleITK's optimizer. This is ITK's default.
 SMALLEST_STEP = 1e-4
 
 
-def estimate(method: str, pair: Pair, weights: Path | None = None) -> np.ndarray:
+def estimate(method: str, pair: PreparedPair, weights: Path | None = None) -> np.ndarray:
     """The ``(4, 4)`` float64 transform that a method gives, fixed to moving points, LPS mm.
 
-    SimpleITK and networks see canonical cubes on the images' centres; "search" and "full" see the scans, as in `align`.
+    SimpleITK and networks see canonical cubes on the images' centres. "search" and "full" see the scans, as `align`
+    does.
 
     Args:
         method: a name of `METHODS`.
         pair: what to align.
-        weights: file of the network's weights, for a method that has one.
+        weights: file of the network's weights, for a method that has a network.
 
     Raises:
-        ScanError: a scan or the weights cannot be used.
-        ValueError: a network gave no transform.
+        ScanError: a scan cannot be used.
+        FileError: the weights cannot be read.
+        RunError: the network gave no finite transform.
     """
     if METHODS[method].network is not None:
         return by_network(weights, *pair.cubes)
@@ -45,14 +48,15 @@ def estimate(method: str, pair: Pair, weights: Path | None = None) -> np.ndarray
 
 
 def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
-    """SimpleITK as Sec. 2.5 sets it.
+    """Aligns two cubes by SimpleITK as Sec. 2.5 sets it; returns ``(4, 4)``, fixed to moving points, LPS mm.
 
-    Joint-histogram mutual information, regular-step gradient descent, gradient tolerance 0.0001, at most 10,000
-    iterations, learning rate 1. What the paper does not tell is left at SimpleITK's defaults (20 bins, all voxels, no
-    scales of parameters) or taken as plain as can be: a Euler transform about the cubes' centres, from identity, which
-    lays the centres on each other; linear interpolation; a smallest step of 1e-4, ITK's default. Lengths are mm, as
-    everywhere: where the gradient is below the tolerance from the start, as it is with most large rotations, nothing
-    moves. With voxels as unit of length it would wander instead, for up to minutes.
+    The paper gives the metric (joint-histogram mutual information), the optimizer (regular-step gradient descent),
+    its gradient tolerance 0.0001, its 10,000 iterations at most and its learning rate 1. The rest has SimpleITK's
+    defaults (20 bins, all voxels, no parameter scales) or the plainest value: a Euler transform about the cubes'
+    centres, starting from identity; linear interpolation; a smallest step of 1e-4, ITK's default.
+
+    Lengths are in mm. So with most large rotations the gradient is below the tolerance from the start and nothing
+    moves. With lengths in voxels the optimizer would wander instead, for up to minutes.
     """
     import SimpleITK as sitk
 
@@ -60,11 +64,11 @@ def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
     for cube in (fixed, moving):
         image = sitk.GetImageFromArray(cube.image.cpu().numpy())
         image.SetSpacing([cube.spacing] * 3)
-        # The centre is the origin: here as in the paper, translations are about it.
+        # With the origin at the cube's centre, translations are those of the paper.
         image.SetOrigin([-cube.spacing * (cube.image.shape[0] - 1) / 2] * 3)
         images.append(image)
     registration = sitk.ImageRegistrationMethod()
-    # Sums over threads depend on how many there are.
+    # With several threads the sum, and so the result, would depend on their number.
     registration.SetNumberOfWorkUnits(1)
     registration.SetMetricAsJointHistogramMutualInformation()
     registration.SetOptimizerAsRegularStepGradientDescent(
@@ -79,18 +83,18 @@ def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
 
 
 def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
-    """What a network says of (fixed, moving); of the equivariant one, what most of its matches agree on.
+    """The transform that a network gives for (fixed, moving); the one with most consensus where it gives several.
 
     Raises:
-        ValueError: it says nothing that is finite.
+        RunError: it gives no finite transform.
     """
     proposed = propose(_network(weights, weights_stamp(weights)), fixed, moving)
     if not proposed:
-        raise ValueError("the network gave no transform")
+        raise RunError("the network gave no transform")
     return rigid.require_rigid(proposed[0].numpy())
 
 
 @lru_cache(maxsize=64)
 def _network(weights: Path, stamp: tuple) -> torch.nn.Module:
-    """A network ready to be asked; anew when the file has another `stamp`."""
+    """A network from its file, read anew where the file's `stamp` is another."""
     return load_weights(weights).network

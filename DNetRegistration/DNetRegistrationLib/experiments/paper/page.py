@@ -13,8 +13,8 @@ from pathlib import Path
 from ..statistics import has_anova
 from .plan import GROUPS, METHODS, UNMOVED
 from .results import CRITERIA, RE, Results
-from .settings import Evaluation
-from .significance import Comparison
+from .settings import EvaluationRecord
+from .significance import VarianceAnalysis
 from .tables import Grid, Line, comparison_grid, summary_grid, table_1
 
 
@@ -43,11 +43,11 @@ figure { margin: 1.2em 0; } img { max-width: 100%; } figcaption { color: #444; f
 
 
 def page_of(
-    evaluation: Evaluation,
+    evaluation: EvaluationRecord,
     results: Results,
     codes: Sequence[str],
     lines: Sequence[Line],
-    compared: Sequence[Comparison],
+    compared: Sequence[VarianceAnalysis],
     figures: Sequence[Picture],
 ) -> str:
     """The page.
@@ -91,11 +91,11 @@ def page_of(
     )
 
 
-def _count(evaluation: Evaluation, fold: str) -> int:
+def _count(evaluation: EvaluationRecord, fold: str) -> int:
     return sum(bone.fold == fold for bone in evaluation.bones.values())
 
 
-def _scans(evaluation: Evaluation) -> str:
+def _scans(evaluation: EvaluationRecord) -> str:
     options = evaluation.options
     if options["scans"]:
         return f"scans of {html.escape(', '.join(options['scans']))}."
@@ -105,7 +105,7 @@ def _scans(evaluation: Evaluation) -> str:
     )
 
 
-def _training(evaluation: Evaluation) -> str:
+def _training(evaluation: EvaluationRecord) -> str:
     if not evaluation.trained:
         return "<p>No network was asked for.</p>"
     rows = []
@@ -195,7 +195,7 @@ def _test(lines: Sequence[Line], test: str, figures: Sequence[Picture]) -> list[
     ]
 
 
-def _significance(compared: Sequence[Comparison]) -> list[str]:
+def _significance(compared: Sequence[VarianceAnalysis]) -> list[str]:
     if not has_anova():
         return ['<p class="missing">No analyses of variance: statsmodels is not installed; install it: '
                 '<code>pip install "dnet-registration[evaluation]"</code></p>']  # fmt: skip

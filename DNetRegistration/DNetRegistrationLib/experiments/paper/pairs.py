@@ -1,7 +1,8 @@
-"""The pairs of scans of the tests: a scan and its moved self, or the two scans of a bone; and how methods see them."""
+"""The pairs of scans of the tests: a scan and its moved copy, or the two scans of a bone; prepared for methods."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,14 +17,13 @@ from ...geometry import rigid
 from ...geometry.transforms import read_transform
 from ...imaging.volume import Volume, read_volume
 from ...outputs.subtraction import resample
-from .cohort import Bone
-from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, Task
+from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, PlannedPair, ScannedBone
 
 
 def true_motion(test: str, position: float, center: np.ndarray) -> np.ndarray:
-    """The ``(4, 4)`` transform of a synthetic test, fixed to moving points, LPS mm.
+    """The ``(4, 4)`` transform of a synthetic test (Sec. 2.4), fixed to moving points, LPS mm.
 
-    It turns about the image's centre, then moves: x - c = R (x_f - c) + t.
+    It rotates about the image's centre c, then translates: x_m - c = R (x_f - c) + t.
 
     Args:
         test: "rotation" or "translation".
@@ -39,18 +39,23 @@ def true_motion(test: str, position: float, center: np.ndarray) -> np.ndarray:
 
 
 def moved(volume: Volume, matrix: np.ndarray) -> Volume:
-    """A scan as it would be of what `matrix` (4x4, LPS mm) has moved, on the same grid: float32, NaN where unseen."""
+    """The scan of the same object after a motion, on the same grid: float32, NaN outside the field of view.
+
+    Args:
+        volume: the scan before the motion.
+        matrix: the ``(4, 4)`` motion, LPS mm.
+    """
     return resample(volume, volume, np.linalg.inv(matrix))
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class PreparedPair:
     """Two scans of one bone, prepared for methods and criteria.
 
     Attributes:
         fixed, moving: the scans.
-        scales: where bone begins in each.
-        truth: ``(4, 4)`` fixed to moving points, LPS mm, or None.
+        scales: the bone threshold of each.
+        truth: ``(4, 4)``, fixed to moving points, LPS mm; None where it is not known.
     """
 
     fixed: Volume
@@ -85,28 +90,29 @@ class Pair:
         return fixed, moving
 
 
-def pair_of(task: Task, bone: Bone, spacing=None) -> Pair:
-    """The pair of scans of a task.
+def load_pair(planned: PlannedPair, bone: ScannedBone, spacing: Sequence[float] | None = None) -> PreparedPair:
+    """Reads the scans of a planned pair, and moves one where the test says so.
 
     Args:
-        task: whose bone is this.
+        planned: which pair.
         bone: its scans.
         spacing: the true voxel size of the scans, in mm, where files lack it.
 
     Raises:
         ScanError: a scan cannot be read, or shows no bone.
+        FileError: the transform cannot be read.
     """
-    if task.test == "real":
+    if planned.test == "real":
         fixed, moving = (_read(path, spacing) for path in (bone.pre, bone.post))
         truth = None if bone.transform is None else read_transform(bone.transform)
-        return Pair(fixed[0], moving[0], (fixed[1], moving[1]), truth)
-    volume, scale = _read(bone.scan(task.scan), spacing)
-    truth = true_motion(task.test, task.position, volume.center)
-    return Pair(volume, moved(volume, truth), (scale, scale), truth)
+        return PreparedPair(fixed[0], moving[0], (fixed[1], moving[1]), truth)
+    volume, scale = _read(bone.scan(planned.scan), spacing)
+    truth = true_motion(planned.test, planned.position, volume.center)
+    return PreparedPair(volume, moved(volume, truth), (scale, scale), truth)
 
 
 @lru_cache(maxsize=2)
 def _read(path: Path, spacing) -> tuple[Volume, BoneScale]:
-    """A scan and where bone begins in it; the two last ones are kept, since tasks come scan by scan."""
+    """A scan and its bone threshold. The last two are kept, since the pairs of one scan follow one another."""
     volume = read_volume(path, spacing)
     return volume, find_bone_scale(volume)

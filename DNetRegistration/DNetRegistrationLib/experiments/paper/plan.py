@@ -1,4 +1,4 @@
-"""What an evaluation is made of: strategies, tests and methods, as Sec. 2.4 and 2.5 of the paper set them.
+"""The design of the paper's experiments: strategies, tests and methods (Sec. 2.4 and 2.5), and the pairs they make.
 
 Needs neither torch nor NumPy.
 """
@@ -6,13 +6,21 @@ Needs neither torch nor NumPy.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to train and to test: on scans of `train`, all or only those without contrast agent; on all of `test`."""
+    """A way to train and to test (Sec. 2.4).
+
+    Attributes:
+        name: as in the paper, "S1" to "S4".
+        train: the half of the animals that networks are trained on, "A" or "B".
+        test: the other half.
+        contrast: networks see scans with contrast agent in training too. Tests use all scans.
+    """
 
     name: str
     train: str
@@ -26,20 +34,20 @@ STRATEGIES = {
     "S3": Strategy("S3", "A", "B", contrast=False),
     "S4": Strategy("S4", "B", "A", contrast=False),
 }
-#: What Table 1 puts together.
+#: Table 1 takes these strategies together.
 GROUPS = {"S1&S2": ("S1", "S2"), "S3&S4": ("S3", "S4")}
 FOLDS = ("A", "B")
 
 
 @dataclass(frozen=True)
-class Method:
+class EvaluatedMethod:
     """One way to align.
 
     Attributes:
-        name: as options and files have it.
-        label: as tables and figures have it.
-        network: that it asks, one of `recipes.NETWORKS`; None where nothing is trained.
-        own_budget: the network is trained for as long as is its own, not as long as all others.
+        name: in options and files.
+        label: in tables and figures.
+        network: the network that it uses, one of `recipes.NETWORKS`; None where nothing is trained.
+        own_budget: its network has a training budget of its own instead of the one of all others.
     """
 
     name: str
@@ -48,30 +56,30 @@ class Method:
     own_budget: bool = False
 
 
-#: The method that leaves both scans where they are: what errors begin with.
+#: The method that leaves both scans where they are. Its errors are those to start from.
 UNMOVED = "unmoved"
 _LABELS = {"me": "ME", "se": "SE", "sed": "SED", "snl-sed": "SNL-SED", "dnet": "D-net"}
-#: In the order of Table 1, what it is to do nothing first, this project's own last.
+#: In the order of Table 1, between the method that does nothing and this project's own.
 METHODS = {
     method.name: method
     for method in (
-        Method(UNMOVED, "Left as they are"),
-        Method("sitk", "SITK"),
-        *(Method(name, label, name) for name, label in _LABELS.items()),
-        Method("equivariant", "Equivariant D-net", "equivariant"),
-        Method("equivariant-own", "Equivariant D-net, own budget", "equivariant", own_budget=True),
-        Method("search", "Search"),
-        Method("full", "Full pipeline"),
+        EvaluatedMethod(UNMOVED, "Left as they are"),
+        EvaluatedMethod("sitk", "SITK"),
+        *(EvaluatedMethod(name, label, name) for name, label in _LABELS.items()),
+        EvaluatedMethod("equivariant", "Equivariant D-net", "equivariant"),
+        EvaluatedMethod("equivariant-own", "Equivariant D-net, own budget", "equivariant", own_budget=True),
+        EvaluatedMethod("search", "Search"),
+        EvaluatedMethod("full", "Full pipeline"),
     )
 }
 
-#: "rotation": turned about `AXIS` with a fixed translation; "translation": the reverse; "real": pre against post.
+#: "rotation" varies the angle about `AXIS`, "translation" the shift along it; "real" aligns pre and post.
 TESTS = ("rotation", "translation", "real")
 #: The axis of both synthetic tests, LPS.
 AXIS = (1 / math.sqrt(3),) * 3
-#: mm, the translation of the rotation test.
+#: The translation of the rotation test, mm.
 FIXED_TRANSLATION = (0.4, 0.4, 0.4)
-#: radians, the rotation of the translation test.
+#: The rotation of the translation test, radians.
 FIXED_ANGLE = math.pi / 2
 #: The ends of both ranges: radians, and mm along `AXIS`.
 LARGEST_ANGLE, LARGEST_SHIFT = math.pi, math.sqrt(3) / 2
@@ -79,7 +87,7 @@ STEPS = 11
 
 
 def positions(test: str, steps: int = STEPS) -> list[float]:
-    """Where a test looks: angles in radians, shifts in mm, or the one place of the real test, called 0."""
+    """The positions of a test: angles in radians, shifts in mm, or the single position 0 of the real test."""
     if test == "real":
         return [0.0]
     end = LARGEST_ANGLE if test == "rotation" else LARGEST_SHIFT
@@ -87,33 +95,57 @@ def positions(test: str, steps: int = STEPS) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Network:
-    """One network to be trained, or given: for a strategy, with a budget."""
+class ScannedBone:
+    """One bone, scanned without (`pre`) and with (`post`) contrast agent.
+
+    Attributes:
+        name: of the bone.
+        animal: the animal it is from. Bones of one animal are in one half.
+        fold: "A" or "B"; "" before the split.
+        pre, post: its scans.
+        transform: file of the true transform, pre to post points, LPS mm; None where it is not known.
+    """
+
+    name: str
+    animal: str
+    fold: str
+    pre: Path
+    post: Path
+    transform: Path | None = None
+
+    def scan(self, which: str) -> Path:
+        """The path of "pre" or "post"."""
+        return self.pre if which == "pre" else self.post
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """A network to be trained or given: that of one method, for one strategy."""
 
     strategy: str
     method: str
 
     @property
     def name(self) -> str:
-        """As ``--weights`` and folders have it: ``S1/dnet``."""
+        """As options and folders have it: ``S1/dnet``."""
         return f"{self.strategy}/{self.method}"
 
 
-def networks(strategies: tuple[str, ...], methods: tuple[str, ...]) -> list[Network]:
-    """All networks that an evaluation of these needs."""
-    return [Network(strategy, name) for strategy in strategies for name in methods if METHODS[name].network]
+def networks(strategies: Sequence[str], methods: Sequence[str]) -> list[PlannedNetwork]:
+    """All networks that these strategies and methods need."""
+    return [PlannedNetwork(strategy, name) for strategy in strategies for name in methods if METHODS[name].network]
 
 
 @dataclass(frozen=True)
-class Task:
-    """One pair of scans to be aligned by several methods.
+class PlannedPair:
+    """One pair of scans, to be aligned by several methods.
 
     Attributes:
         test: one of `TESTS`.
         bone: its name.
         scan: "pre" or "post", the scan that is moved; "both" in the real test.
-        step, position: which of the test's positions.
-        runs: what aligns it: method, and the strategy its network was trained by or "" where nothing is trained.
+        step, position: number and value of the test's position, see `positions`.
+        runs: the methods that align it, each with the strategy that its network was trained by ("" without a network).
     """
 
     test: str
@@ -125,35 +157,31 @@ class Task:
 
 
 def plan(
-    folds: dict[str, str],
-    strategies: tuple[str, ...],
-    methods: tuple[str, ...],
-    tests: tuple[str, ...],
+    folds: Mapping[str, str],
+    strategies: Sequence[str],
+    methods: Sequence[str],
+    tests: Sequence[str],
     steps: int = STEPS,
-) -> list[Task]:
-    """All pairs, those of one scan one after another.
+) -> list[PlannedPair]:
+    """All pairs; those of one scan follow one another.
 
     Args:
-        folds: "A" or "B" for the name of each bone.
-        strategies, methods, tests: what was asked for.
-        steps: of the synthetic tests.
+        folds: "A" or "B" by the name of the bone.
+        strategies, methods, tests: names of what is wanted.
+        steps: positions of each synthetic test.
     """
-    tasks = []
-    tested = {STRATEGIES[strategy].test for strategy in strategies}
+    pairs = []
     for bone, fold in sorted(folds.items()):
-        if fold not in tested:
-            continue
         own = [strategy for strategy in strategies if STRATEGIES[strategy].test == fold]
-        runs = tuple(
-            (name, strategy) for name in methods for strategy in (own if METHODS[name].network is not None else [""])
-        )
-        for scan, of_scan in groupby(_SCANNED, lambda one: one[1]):
-            for test, _ in of_scan:
-                if test in tests:
-                    tasks += [Task(test, bone, scan, i, at, runs) for i, at in enumerate(positions(test, steps))]
-    return tasks
+        if not own:
+            continue
+        runs = tuple((name, strategy) for name in methods for strategy in (own if METHODS[name].network else [""]))
+        for test, scan in _SCANS:
+            if test in tests:
+                pairs += [PlannedPair(test, bone, scan, i, at, runs) for i, at in enumerate(positions(test, steps))]
+    return pairs
 
 
-_SCANNED = (
+_SCANS = (
     ("rotation", "pre"), ("translation", "pre"), ("rotation", "post"), ("translation", "post"), ("real", "both"),
 )  # fmt: skip

@@ -11,18 +11,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ScanError
+from ...core.errors import DNetError, FileError
 from ...core.files import staged, writing
 from ..statistics import has_anova
 from ..store import ResultStore
 from .figures import draw_curves, draw_positions, draw_strategies, draw_subjects
 from .measure import PairResult
 from .page import Picture, page_of
-from .plan import GROUPS, METHODS, Task
+from .plan import GROUPS, METHODS, PlannedPair
 from .results import Results
-from .settings import PAIRS, TRAINING, Evaluation
+from .settings import PAIRS, TRAINING, EvaluationRecord
 from .significance import comparisons
-from .surfaces import CannotDrawError, Placed, draw_surfaces
+from .surfaces import CannotDrawError, PlacedSurface, draw_surfaces
 from .tables import summaries, table_1, write_comparisons, write_summary, write_table_1
 
 #: The methods of Fig. 5: the paper's three, and this project's own.
@@ -31,7 +31,7 @@ REPORT, TABLE, TABLE_CSV, SUMMARY, ANOVA = "report.html", "table1.md", "table1.c
 
 
 def write_results(
-    evaluation: Evaluation,
+    evaluation: EvaluationRecord,
     folder: Path,
     subjects: Sequence[str] | None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
@@ -53,7 +53,7 @@ def write_results(
     store = ResultStore(folder / PAIRS, PairResult, any_code=True)
     results = Results(store.results.values(), evaluation.trained)
     if not len(results):
-        raise ScanError(f"{folder / PAIRS}: holds no results to show yet; evaluate first, without --report-only")
+        raise FileError(f"{folder / PAIRS}: holds no results to show yet", "evaluate first")
     progress(0.05, "tables")
     lines = summaries(results)
     compared = list(comparisons(results)) if has_anova() else []
@@ -76,7 +76,7 @@ def write_results(
 
 
 def _figures(
-    evaluation: Evaluation,
+    evaluation: EvaluationRecord,
     results: Results,
     folder: Path,
     subjects: Sequence[str],
@@ -140,7 +140,7 @@ def _drawn(draw: Callable[[], Any], path: Path) -> str:
         try:
             figure = draw()
             why = "" if figure is not None else "there are no results for it"
-        except (CannotDrawError, ScanError) as error:
+        except (CannotDrawError, DNetError) as error:
             why = str(error)
     if why:
         path.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def _drawn(draw: Callable[[], Any], path: Path) -> str:
     return ""
 
 
-def _surfaces(evaluation: Evaluation, results: Results, name: str):
+def _surfaces(evaluation: EvaluationRecord, results: Results, name: str):
     """Fig. 5 of one bone, None where it has no results."""
     strategies = [s for s in GROUPS["S1&S2"] if s in results.strategies()] or results.strategies()
     of_bone = {
@@ -159,11 +159,11 @@ def _surfaces(evaluation: Evaluation, results: Results, name: str):
     found = {method: its[0] for method, its in of_bone.items() if its}
     if not found:
         return None
-    from .pairs import pair_of
+    from .pairs import load_pair
 
     spacing = evaluation.options.get("scan_spacing")
-    task = Task("real", name, "both", 0, 0.0, ())
-    bones = pair_of(task, evaluation.bones[name], None if spacing is None else tuple(spacing)).bones
+    planned = PlannedPair("real", name, "both", 0, 0.0, ())
+    bones = load_pair(planned, evaluation.bones[name], None if spacing is None else tuple(spacing)).bones
     shown = [method for method in SHOWN if method in found] or list(found)[: len(SHOWN)]
-    placed = [Placed(METHODS[method].label, found[method].matrix, found[method].dice) for method in shown]
+    placed = [PlacedSurface(METHODS[method].label, found[method].matrix, found[method].dice) for method in shown]
     return draw_surfaces(name, bones, placed)

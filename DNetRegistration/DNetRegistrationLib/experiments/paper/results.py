@@ -46,7 +46,7 @@ class Results:
 
     Args:
         results: all that are kept.
-        trained: of each network, ``S1/dnet``, what `evaluation_training.Trained.plain` tells; results of other weights
+        trained: of each network, ``S1/dnet``, what `training.TrainedNetwork.plain` tells; results of other weights
             are left out.
     """
 

@@ -1,43 +1,177 @@
-"""What an evaluation was asked for and what it is made of, kept in one file beside its results."""
+"""The options of an evaluation, and the record of what it is made of, kept in one file beside its results.
+
+Needs neither torch nor NumPy.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ScanError, one_line
+from ...core.errors import FileError, OptionError, Setting, one_line
 from ...core.files import staged, writing
-from ...version import __version__
-from .cohort import Bone
+from ...version import PROGRAM, __version__
+from .plan import METHODS, STEPS, STRATEGIES, TESTS, ScannedBone
 
-#: In the folder of an evaluation: its settings, its results, scans that were made up, networks.
+#: In the folder of an evaluation: its record, its results, synthetic scans, networks.
 SETTINGS, PAIRS, SCANS, TRAINING = "evaluation.json", "pairs.csv", "scans", "training"
+#: What an option is where it is None: in a full evaluation, and in a quick one.
+DEFAULTS = {
+    "animals": (16, 4), "size": (128, 64), "spacing": (0.04, 0.08), "steps": (STEPS, 5), "iterations": (1000, 4),
+    "batch": (8, 2), "own_iterations": (300, 2), "own_batch": (16, 2), "strategies": (tuple(STRATEGIES), ("S1", "S3")),
+}  # fmt: skip
 _FORMAT = "DNetRegistration evaluation 1"
+_OF_SYNTHETIC_SCANS = ("animals", "size", "spacing")
+_KEPT = (*DEFAULTS, "seed", "methods", "tests", "recipe", "precision")
+# These decide results, so they must stay the same when an evaluation is continued.
+_FIXED = ("scans", "seed", "steps", "recipe", "precision", "batch", "own_batch")
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """All settings of an evaluation, as they are kept beside its results.
+class EvaluationOptions:
+    """What to evaluate. Options that are None have the value of `DEFAULTS`, which depends on `quick`.
 
     Attributes:
-        options: plain values by the names of the options.
+        output: folder of all results. An evaluation that is there is continued.
+        scans: two folders (the halves A and B), one folder, or one CSV file; none for synthetic scans.
+        quick: a small setting that shows everything in some minutes.
+        train_only: stop when the networks are trained.
+        seed: of synthetic bones, of the split in halves and of training.
+        scan_spacing: voxel size of the scans in mm, one number or three (x, y, z), where files lack it.
+        animals, size, spacing: of synthetic scans: how many, voxels along each axis, voxel size in mm.
+        strategies, methods, tests: names of `plan.STRATEGIES`, `plan.METHODS` and `plan.TESTS`.
+        steps: positions of each synthetic test.
+        subjects: names of the bones in Fig. 5; None for the first two.
+        recipe: training recipe of the paper's networks, a name of `recipes.RECIPES`.
+        iterations, batch: training budget of all networks: steps of the optimizer, and pairs of each step.
+        own_iterations, own_batch: likewise of methods with a budget of their own.
+        precision: of the paper's networks in training, one of `recipes.PRECISIONS`.
+        weights: files of weights to use instead of training, by network (``S1/dnet``) or method (``dnet``).
+        device: to train on: "auto", "cpu", "cuda".
+        jobs: processes that align, of one thread each.
+        verbose: print a line for each stage where no terminal shows the progress.
+
+    Raises:
+        OptionError: a name is unknown, or a number is too small.
+        FileError: a file of `weights` does not exist.
+    """
+
+    output: str | os.PathLike
+    scans: Sequence[str | os.PathLike] = ()
+    quick: bool = False
+    train_only: bool = False
+    seed: int = 0
+    scan_spacing: Sequence[float] | None = None
+    animals: int | None = None
+    size: int | None = None
+    spacing: float | None = None
+    strategies: Sequence[str] | None = None
+    methods: Sequence[str] = tuple(METHODS)
+    tests: Sequence[str] = TESTS
+    steps: int | None = None
+    subjects: Sequence[str] | None = None
+    recipe: str = "fast"
+    iterations: int | None = None
+    batch: int | None = None
+    own_iterations: int | None = None
+    own_batch: int | None = None
+    precision: str = "auto"
+    weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
+    device: str = "auto"
+    jobs: int = os.cpu_count() or 1
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
+            for value in getattr(self, name) or ():
+                if value not in known:
+                    problem = f"{value!r} is none of the {name}"
+                    raise OptionError(problem, f"choose from {', '.join(known)}", Setting(name))
+        for name, least in (("animals", 2), ("steps", 2), ("jobs", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise OptionError(f"{name} cannot be {value}", f"give {least} or more", Setting(name))
+        for name, path in self.weights.items():
+            strategy, _, method = name.rpartition("/")
+            if method not in METHODS or METHODS[method].network is None or strategy not in ("", *STRATEGIES):
+                raise OptionError(f"{name!r} names no network", "name one as dnet or S1/dnet", Setting("weights"))
+            if not Path(path).is_file():
+                raise FileError(f"{path}: there is no such file of weights", "check the path", Setting("weights"))
+
+    def resolved(self) -> EvaluationOptions:
+        """The same options with a value for each that is None in `DEFAULTS`."""
+        values = {name: both[self.quick] for name, both in DEFAULTS.items() if getattr(self, name) is None}
+        return replace(self, **values)
+
+    @property
+    def machine(self) -> str:
+        """What this runs on, in words."""
+        processors = f"{os.cpu_count()} processors, {self.jobs} processes"
+        return f"{platform.machine()}, {processors}; Python {platform.python_version()}"
+
+    @property
+    def command(self) -> str:
+        """The command line of resolved options. Of paths it has the last part, since a report travels."""
+        words = [PROGRAM, "evaluate", *(Path(path).name for path in self.scans)]
+        for name in (*DEFAULTS, "seed", "recipe", "precision"):
+            if name != "strategies" and not (self.scans and name in _OF_SYNTHETIC_SCANS):
+                words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        if self.scan_spacing:
+            words += ["--scan-spacing", ",".join(f"{value:g}" for value in self.scan_spacing)]
+        for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
+            if len(getattr(self, name)) < len(known):
+                words += [f"--{name}", ",".join(getattr(self, name))]
+        for name, path in self.weights.items():
+            words += ["--weights", f"{name}={Path(path).name}"]
+        return shlex.join([*words, "--output", Path(self.output).name])
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What an evaluation is made of, as kept in its folder.
+
+    Attributes:
+        options: plain values by the names of `EvaluationOptions`, and the "fingerprint" of all voxels (None before they
+            are read).
         bones: by name.
-        trained: for each network, ``S1/dnet``, what is known of its training.
+        trained: what is known of the training of each network, by `PlannedNetwork.name`.
         machine: what it ran on, in words.
         command: the command line, without paths of this machine.
     """
 
     options: dict[str, Any]
-    bones: dict[str, Bone]
+    bones: dict[str, ScannedBone]
     trained: dict[str, dict[str, Any]]
     machine: str
     command: str
 
+    @classmethod
+    def begun(cls, options: EvaluationOptions) -> EvaluationRecord:
+        """The record of resolved options, before scans are read."""
+        kept = {name: getattr(options, name) for name in _KEPT}
+        kept |= {"scans": [Path(path).name for path in options.scans], "scan_spacing": options.scan_spacing}
+        # Tuples become lists, as they do in the file.
+        kept = json.loads(json.dumps({**kept, "fingerprint": None}))
+        return cls(kept, {}, {}, options.machine, options.command)
+
+    def require_continuable(self, now: EvaluationRecord, folder: Path) -> None:
+        """Raises `FileError` where `self`, found in `folder`, is of other scans or settings than `now`."""
+        for name in (*_FIXED, *(() if now.options["scans"] else _OF_SYNTHETIC_SCANS)):
+            if self.options.get(name) != now.options[name]:
+                differs = f"with {name.replace('_', ' ')} {self.options.get(name)}, not {now.options[name]}"
+                raise _of_another(folder, differs)
+        prints = self.options.get("fingerprint"), now.options["fingerprint"]
+        if None not in prints and prints[0] != prints[1]:
+            raise _of_another(folder, "of scans with other voxels")
+
     def save(self, folder: Path) -> None:
-        """Raises `ScanError` where it cannot be written."""
+        """Writes the record; raises `FileError` where it cannot be written."""
         content = {
             "format": _FORMAT,
             "version": __version__,
@@ -52,8 +186,8 @@ class Evaluation:
             staging.path(folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Evaluation:
-        """Raises `ScanError` where there is none, or a damaged one."""
+    def load(cls, folder: Path) -> EvaluationRecord:
+        """Reads the record; raises `FileError` where there is none, or a damaged one."""
         path = folder / SETTINGS
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -64,19 +198,25 @@ class Evaluation:
                 content["options"], bones, dict(content["trained"]), str(content["machine"]), str(content["command"])
             )
         except FileNotFoundError as error:
-            raise ScanError(f"{path}: is not there, so nothing was evaluated in this folder yet; check it") from error
+            raise FileError(
+                f"{path}: does not exist, so nothing was evaluated in this folder yet", "check the folder"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ScanError(
-                f"{path}: cannot be read, or is damaged ({one_line(error)}); restore it from a copy, or evaluate "
-                "into another folder"
+            raise FileError(
+                f"{path}: cannot be read, or is damaged ({one_line(error)})",
+                "restore it from a copy, or evaluate into another folder",
             ) from error
 
 
-def _plain(bone: Bone, folder: Path) -> dict[str, str | None]:
+def _of_another(folder: Path, differs: str) -> FileError:
+    return FileError(f"{folder}: holds an evaluation {differs}", "evaluate into another folder", Setting("output"))
+
+
+def _plain(bone: ScannedBone, folder: Path) -> dict[str, str | None]:
     def of(path: Path | None) -> str | None:
         if path is None:
             return None
-        # Made-up scans move with the folder.
+        # Synthetic scans move with the folder.
         inside = path.resolve().is_relative_to(folder.resolve())
         return str(path.resolve().relative_to(folder.resolve()) if inside else path.resolve())
 
@@ -86,13 +226,6 @@ def _plain(bone: Bone, folder: Path) -> dict[str, str | None]:
     }  # fmt: skip
 
 
-def _bone(name: str, entry: Mapping[str, Any], folder: Path) -> Bone:
-    transform = entry["transform"]
-    return Bone(
-        name,
-        entry["animal"],
-        entry["fold"],
-        folder / entry["pre"],
-        folder / entry["post"],
-        None if transform is None else folder / transform,
-    )
+def _bone(name: str, entry: Mapping[str, Any], folder: Path) -> ScannedBone:
+    transform = None if entry["transform"] is None else folder / entry["transform"]
+    return ScannedBone(name, entry["animal"], entry["fold"], folder / entry["pre"], folder / entry["post"], transform)

@@ -23,7 +23,7 @@ LEVEL = 1e-4
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VarianceAnalysis:
     """One analysis of variance.
 
     Attributes:
@@ -57,7 +57,7 @@ def claims() -> list[tuple[str, str]]:
     return [(first, second) for first, others in _CLAIMS for second in others]
 
 
-def comparisons(results: Results) -> Iterator[Comparison]:
+def comparisons(results: Results) -> Iterator[VarianceAnalysis]:
     """All analyses that the results allow.
 
     Raises:
@@ -77,7 +77,9 @@ def comparisons(results: Results) -> Iterator[Comparison]:
                         continue
 
 
-def _compare(results: Results, test: str, criterion: Criterion, group: str, methods: tuple[str, ...]) -> Comparison:
+def _compare(
+    results: Results, test: str, criterion: Criterion, group: str, methods: tuple[str, ...]
+) -> VarianceAnalysis:
     values, names, positions, means = [], [], [], []
     for method in methods:
         found = [(criterion.of(result), result.position) for result in results.of(test, method, GROUPS[group])]
@@ -92,4 +94,4 @@ def _compare(results: Results, test: str, criterion: Criterion, group: str, meth
         effects = one_way_anova(values, names, "method")
     else:
         effects = two_way_anova(values, names, positions, ("method", "angle" if test == "rotation" else "translation"))
-    return Comparison(test, criterion, group, methods, tuple(effects), tuple(means) if len(methods) == 2 else ())
+    return VarianceAnalysis(test, criterion, group, methods, tuple(effects), tuple(means) if len(methods) == 2 else ())

@@ -27,7 +27,7 @@ PIXELS = 560
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedSurface:
     """The moving bone as a method puts it: its label, the ``(4, 4)`` estimate, and the Dice to write above it."""
 
     label: str
@@ -39,7 +39,7 @@ class CannotDrawError(RuntimeError):
     """There is no picture; the message says why."""
 
 
-def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[Placed]) -> Figure:
+def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[PlacedSurface]) -> Figure:
     """A row of renderings, a panel a method.
 
     Args:
@@ -170,7 +170,7 @@ def _look(renderer, bone: CorticalBone) -> None:
     renderer.ResetCameraClippingRange()
 
 
-def _composed(title: str, panels: Sequence[np.ndarray], placed: Sequence[Placed]) -> Figure:
+def _composed(title: str, panels: Sequence[np.ndarray], placed: Sequence[PlacedSurface]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

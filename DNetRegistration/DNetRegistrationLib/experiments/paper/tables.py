@@ -13,7 +13,7 @@ from typing import Any
 from ..statistics import Rate, Summary, rate, summarize
 from .plan import GROUPS, METHODS, TESTS
 from .results import CRITERIA, DSC, SECONDS, TARGET, TRUE_DSC, Criterion, Results
-from .significance import LEVEL, Comparison
+from .significance import LEVEL, VarianceAnalysis
 
 TITLES = {"translation": "Transl", "rotation": "Rot", "real": "Real"}
 
@@ -154,7 +154,7 @@ def summary_grid(lines: Sequence[Line], test: str) -> Grid:
     return Grid(("Method", "Strategies", "Pairs", "Success [95 %]", *names, *end), tuple(rows))
 
 
-def comparison_grid(comparisons: Sequence[Comparison]) -> Grid:
+def comparison_grid(comparisons: Sequence[VarianceAnalysis]) -> Grid:
     """p of each pair of methods, with a mark for which one is better where they differ significantly."""
     of_two = [c for c in comparisons if len(c.methods) == 2]
     columns = list(dict.fromkeys((c.test, c.criterion.name, c.strategies) for c in of_two))
@@ -194,7 +194,7 @@ def write_summary(path: Path, lines: Sequence[Line]) -> None:
             writer.writerow((*where, s.count, *numbers, r.total, line.failures))
 
 
-def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
+def write_comparisons(path: Path, comparisons: Sequence[VarianceAnalysis]) -> None:
     """Long form: a line for each effect of each analysis of variance."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -244,7 +244,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _significance(comparison: Comparison) -> str:
+def _significance(comparison: VarianceAnalysis) -> str:
     p = "<1e-4" if comparison.p < LEVEL else f"{comparison.p:.2g}"
     if not comparison.p < LEVEL:
         return f"p {p}"

@@ -1,6 +1,6 @@
-"""Trains the networks of each strategy by the ``train`` command, all with one budget; or takes weights that were given.
+"""Trains the networks of each strategy, all with one budget, or takes weights that are given.
 
-Each strategy's folder holds its bank of bones and a run of ``train`` for each network, which goes on where it stopped.
+The folder of a strategy holds its training bones and the run of each network, which continues where it stopped.
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ import numpy as np
 import torch
 
 from ...core.console import say
-from ...core.errors import ScanError
+from ...core.errors import DNetError, FileError, Setting
 from ...core.files import make_folder
 from ...networks.weights import load_weights
 from ...training.bank import BANK_SPACING, EDGE, Bank, save_bank, stored
 from ...training.bank_scans import Entry, resampled
 from ...training.run import WEIGHTS
-from .cohort import Bone
-from .measure import Weights
-from .plan import METHODS, STRATEGIES, Network, Strategy
+from .measure import WeightsFile
+from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
 
 BANK = "bones.pt"
-#: Most validations in the course of a run, most pairs of each, and pairs that are trained on for one that validates.
+#: At most so many validations in a run, at most so many pairs in each, and training pairs for each validation pair.
 VALIDATIONS, VALIDATION_PAIRS, TRAINED_FOR_ONE = 10, 32, 8
 
 
 @dataclass(frozen=True)
 class Budget:
-    """For how long a network is trained: steps of the optimizer, and pairs of each."""
+    """How long a network is trained: steps of the optimizer, and pairs of each step."""
 
     iterations: int
     batch: int
@@ -43,16 +42,16 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Training:
-    """How networks are trained.
+class TrainingPlan:
+    """How the networks of an evaluation are trained.
 
     Attributes:
-        recipe: of the ``train`` command.
+        recipe: a name of `recipes.RECIPES`, for the networks of the paper.
         budget: of all networks.
-        own: of those that have a budget of their own.
+        own: of those with a budget of their own.
         seed: of weights and pairs.
         device: to train on.
-        precision: of `recipes.PRECISIONS`, for the networks of the paper.
+        precision: one of `recipes.PRECISIONS`, for the networks of the paper.
     """
 
     recipe: str
@@ -68,17 +67,17 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network that is ready, and what its model card tells.
+class TrainedNetwork:
+    """A network that is ready, with facts of its model card.
 
     Attributes:
         weights: its file.
         given: it was not trained here.
-        iterations, batch, hours, device: of the training, as far as they are known.
-        parameters: how many it has.
+        iterations, batch, hours, device: of its training; None where the card does not say.
+        parameters: their number.
     """
 
-    weights: Weights
+    weights: WeightsFile
     given: bool
     iterations: int | None
     batch: int | None
@@ -87,37 +86,37 @@ class Trained:
     parameters: int
 
     def plain(self) -> dict[str, Any]:
-        """For JSON, without the path."""
+        """The facts for JSON, with the hash of the weights instead of their path."""
         return {**asdict(self), "weights": self.weights.sha256}
 
 
 def train_all(
-    wanted: Sequence[Network],
-    bones: Mapping[str, Bone],
-    training: Training,
+    wanted: Mapping[PlannedNetwork, Path | None],
+    bones: Mapping[str, ScannedBone],
+    training: TrainingPlan,
     folder: Path,
-    given: Mapping[str, Path],
-    spacing=None,
+    spacing: Sequence[float] | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
-) -> dict[Network, Trained]:
-    """Every network of `wanted`, trained to its budget or given.
+) -> dict[PlannedNetwork, TrainedNetwork]:
+    """Trains each network to its budget, unless its weights are given.
 
     Args:
-        wanted: networks.
+        wanted: the file of the weights of each network, or None to train it.
         bones: of the evaluation, by name.
         training: how to train.
         folder: for all runs, made where it is missing.
-        given: weights files by the name of a network or of a method.
         spacing: true voxel size of the scans in mm, where files lack it.
         progress: called with a fraction and a message while scans are read.
 
     Raises:
-        ScanError: weights are of another network, scans cannot be used, or training failed.
-        KeyboardInterrupt: interrupted; what was trained is kept.
+        ScanError: a scan cannot be used.
+        FileError: given weights cannot be read, or are of another network.
+        RunError: training failed.
+        KeyboardInterrupt: interrupted. What was trained is kept.
     """
     ready = {}
-    for number, network in enumerate(wanted, 1):
-        file = given.get(network.name, given.get(network.method))
+    for number, (network, given) in enumerate(wanted.items(), 1):
+        file = given
         if file is None:
             budget = training.of(network.method)
             run = folder / network.strategy / network.method
@@ -126,15 +125,15 @@ def train_all(
                 bank = _bank(STRATEGIES[network.strategy], bones, folder, spacing, progress)
                 _train(network, training, bank, run)
             file = run / WEIGHTS
-        ready[network] = _trained(network, file, given=file != folder / network.strategy / network.method / WEIGHTS)
+        ready[network] = _trained(network, file, given=given is not None)
     return ready
 
 
-def entries(bones: Sequence[Bone], contrast: bool) -> list[Entry]:
-    """Bones as the bank reads them: both scans of each, or only the one without contrast agent."""
+def entries(bones: Sequence[ScannedBone], contrast: bool) -> list[Entry]:
+    """The scans of bones to train on: both of each bone, or only the one without contrast agent."""
     found = []
     for bone in bones:
-        # The bank looks for the transform beside the first scan, under the entry's name.
+        # The transform is looked for beside the first scan, under the entry's name.
         beside = bone.transform is not None and bone.transform == bone.pre.with_name(f"{bone.transform.stem}.tfm")
         name = bone.transform.stem if beside and contrast else bone.name
         found.append(Entry(name, bone.pre, bone.post if contrast else None))
@@ -142,12 +141,12 @@ def entries(bones: Sequence[Bone], contrast: bool) -> list[Entry]:
 
 
 def make_bank(
-    bones: Sequence[Bone],
+    bones: Sequence[ScannedBone],
     contrast: bool,
-    spacing=None,
+    spacing: Sequence[float] | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
 ) -> Bank:
-    """Bones to train on; where two scans of one cannot be laid on each other for sure, each is a bone of its own.
+    """Resamples bones to train on. Two scans that cannot be aligned for sure become two bones.
 
     Raises:
         ScanError: a scan cannot be used at all.
@@ -160,7 +159,7 @@ def make_bank(
         try:
             read.append(resampled(entry, size, BANK_SPACING, spacing))
             names.append(entry.name)
-        except ScanError:
+        except DNetError:
             if entry.contrast is None:
                 raise
             for scan in (entry.plain, entry.contrast):
@@ -172,9 +171,9 @@ def make_bank(
 
 
 def _bank(
-    strategy: Strategy, bones: Mapping[str, Bone], folder: Path, spacing, progress: Callable[[float, str], None]
+    strategy: Strategy, bones: Mapping[str, ScannedBone], folder: Path, spacing, progress: Callable[[float, str], None]
 ) -> Path:
-    """The file of a strategy's bones, made where it is missing."""
+    """The file of a strategy's training bones, written where it is missing."""
     path = make_folder(folder / strategy.name, parents=True) / BANK
     if not path.exists():
         of_fold = [bone for bone in bones.values() if bone.fold == strategy.train]
@@ -182,7 +181,7 @@ def _bank(
     return path
 
 
-def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
+def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Path) -> None:
     from ...cli import train as command
     from ...cli.arguments import Parser
     from ...training.bank import load_bank
@@ -193,7 +192,7 @@ def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
     words = ["train", "--network", METHODS[network.method].network, "--output", str(run), "--bank", str(bank)]
     words += ["--bones", str(len(load_bank(bank))), "--seed", str(training.seed), "--device", training.device]
     words += ["--iterations", str(budget.iterations), "--batch", str(budget.batch), "--jobs", "1"]
-    # As the tests have them: cubes on images' centres, whole fields of view.
+    # As in the tests, cubes lie on image centres and fields of view are whole.
     words += ["--placement", "center", "--cut-share", "0", "--contrast", "0.5" if strategy.contrast else "0"]
     words += ["--log-every", str(max(1, budget.iterations // 200))]
     pairs = min(VALIDATION_PAIRS, max(4, budget.pairs // TRAINED_FOR_ONE))
@@ -208,7 +207,7 @@ def _train(network: Network, training: Training, bank: Path, run: Path) -> None:
 
 
 def _iterations(run: Path) -> int | None:
-    """How many the run has made; None where it has left no weights yet."""
+    """The iterations of a run; None where it has written no weights yet."""
     card = (run / WEIGHTS).with_suffix(".json")
     try:
         return json.loads(card.read_text(encoding="utf-8")).get("iterations") if card.is_file() else None
@@ -216,14 +215,15 @@ def _iterations(run: Path) -> int | None:
         return None
 
 
-def _trained(network: Network, path: Path, given: bool) -> Trained:
+def _trained(network: PlannedNetwork, path: Path, given: bool) -> TrainedNetwork:
     loaded = load_weights(path)
     name = METHODS[network.method].network
     if loaded.network.name != name:
-        raise ScanError(f"{path}: has weights of {loaded.network.name!r}, not of {name!r}; give others with --weights")
+        problem = f"{path}: has weights of {loaded.network.name!r}, not of {name!r}"
+        raise FileError(problem, "give those of the right network", Setting("weights"))
     card = loaded.card
-    return Trained(
-        Weights(path, card["sha256"]),
+    return TrainedNetwork(
+        WeightsFile(path, card["sha256"]),
         given,
         card.get("iterations"),
         (card.get("recipe") or {}).get("batch"),
