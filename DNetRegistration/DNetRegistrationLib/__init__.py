@@ -16,8 +16,8 @@ from importlib import import_module
 from .version import __version__ as __version__
 
 _HOME = {
-    "Alignment": "registration.align",
-    "AlignmentCancelled": "registration.align",
+    "Alignment": "registration.result",
+    "AlignmentCancelled": "registration.result",
     "ScanError": "core.errors",
     "SyntheticPair": "synthesis.pairs",
     "Volume": "imaging.volume",

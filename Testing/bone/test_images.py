@@ -20,7 +20,7 @@ from DNetRegistrationLib.bone.images import (
 )
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
 from DNetRegistrationLib.core.constants import CUBE_SIZE
-from DNetRegistrationLib.geometry.rigid import to_sitk
+from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation
 

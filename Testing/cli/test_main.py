@@ -9,18 +9,16 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, field
 from importlib import import_module
 
 import numpy as np
 import places
 import pytest
 import SimpleITK as sitk
+from alignments import made_alignment
 from DNetRegistrationLib.cli.main import build_parser, main
-from DNetRegistrationLib.core import console
-from DNetRegistrationLib.geometry.rigid import to_sitk
+from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
-from DNetRegistrationLib.outputs import summary
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
 from scipy.spatial.transform import Rotation
 
@@ -35,27 +33,6 @@ OUTPUTS = {
 }
 
 
-@dataclass
-class Result:
-    """An alignment as far as it is looked at."""
-
-    matrix: np.ndarray = field(default_factory=lambda: np.eye(4))
-    accepted: bool = True
-    verdict: str = "Accepted: the bones lie on each other."
-    warnings: tuple = ("The contrast agent is dense.",)
-    confidence: float = 0.987
-    expected_error_um: float = 3.21
-    dice_before: float = 0.111
-    dice: float = 0.909
-    hypothesis: str = "search"
-    network: str | None = "equivariant"
-    rotation_deg: float = 12.3456
-    translation_mm: tuple = (0.1, -0.25, 1.5)
-    seconds: dict = field(default_factory=lambda: {"preprocess": 0.25, "dnet": 0.0, "search": 0.5, "total": 0.8})
-    device: str = "cpu"
-    working_spacing: float = 0.08
-
-
 @pytest.fixture
 def aligned_with(monkeypatch):
     """What `align` was called with, while it does nothing."""
@@ -64,7 +41,7 @@ def aligned_with(monkeypatch):
     def align(fixed, moving, **options):
         calls.append({"fixed": fixed, "moving": moving, **options})
         options["progress"](0.5, "working")
-        return Result()
+        return made_alignment()
 
     monkeypatch.setattr(import_module("DNetRegistrationLib.registration.align"), "align", align)
     return calls
@@ -180,53 +157,9 @@ def test_spacing_given_for_a_stack(tmp_path, aligned_with, capsys):
     assert main(["align", *paths, "--fixed-spacing", "0.05", "--overlay", str(tmp_path / "stack" / "s003.tif")]) == 2
 
 
-def test_summary():
-    assert summary.summary(Result(), ["a.tfm"]).splitlines() == [
-        "verdict           Accepted: the bones lie on each other.",
-        "warning           The contrast agent is dense.",
-        "confidence        98.7 % that the error is below one voxel of 80 um",
-        "expected error    3.21 um, mean over the bone",
-        "Dice of cortices  0.111 before, 0.909 aligned",
-        "rotation          12.346 degrees",
-        "bone moved by     0.1000, -0.2500, 1.5000 mm (its centroid, LPS)",
-        "found by          search, on cpu",
-        "time              0.80 s (preprocess 0.25, search 0.50)",
-        "written           a.tfm",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("hypothesis", "words"), [("dnet", "network (equivariant), on cpu"), ("initial", "given start, on cpu")]
-)
-def test_summary_says_what_found_it(hypothesis, words):
-    assert f"found by          {words}" in summary.summary(Result(hypothesis=hypothesis), []).splitlines()
-
-
 def test_nothing_saved_is_said(two, aligned_with, capsys):
     main(["align", *two])
     assert "Nothing was saved" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("verbose", [False, True])
-@pytest.mark.parametrize("tqdm", [False, True])
-def test_progress(terminal, verbose, tqdm, monkeypatch, capsys):
-    if not tqdm:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    with console.Progress(verbose) as progress:
-        part = progress.part(0.5, 1.0)
-        part(0.0, "searching")
-        part(0.5, "searching")
-        part(0.5, "refining")
-    shown = capsys.readouterr().err
-    if verbose or (terminal and not tqdm):
-        assert shown == " 50% searching\n 75% refining\n"
-    elif terminal:
-        assert "searching" in shown
-        assert "75%" in shown
-    else:
-        assert shown == ""
 
 
 def test_demo_shows_the_true_error(tmp_path, capsys):
@@ -374,7 +307,6 @@ HELD = """
 ALIGNING = """
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from DNetRegistrationLib.core import console
     from DNetRegistrationLib.registration import align as alignment
     from DNetRegistrationLib.cli.main import main
     real = alignment.align
@@ -419,12 +351,12 @@ def test_an_interrupt_leaves_nothing_half_written(code, number, two, tmp_path):
 def test_a_reader_that_leaves_is_no_error(two):
     code = """
         import os, sys
-        from DNetRegistrationLib.core import console
+        from DNetRegistrationLib.core.progress import say
         end, start = os.pipe()
         os.dup2(start, 1)
         os.close(end)
-        console.say("to no one")
-        console.say("again")
+        say("to no one")
+        say("again")
         sys.stdout.flush()
         sys.exit(7)
     """

@@ -4,11 +4,11 @@ import builtins
 
 import numpy as np
 import pytest
+from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.overlay import VIEWS, _length, _round_length, draw_overlay, write_overlay
-from written import Result
 
 pytest.importorskip("matplotlib")
 from matplotlib.text import Text
@@ -26,7 +26,7 @@ def tube(shift=(0.0, 0.0, 0.0), name="scan"):
 
 def drawn(fixed, moving, matrix=None, **changes):
     bones = tuple(cortical_bone(v, 500.0, 0.08) for v in (fixed, moving))
-    return draw_overlay(Result(np.eye(4) if matrix is None else matrix, **changes), fixed, moving, bones)
+    return draw_overlay(made_alignment(matrix, **changes), fixed, moving, bones)
 
 
 def words(figure):
@@ -39,11 +39,11 @@ def test_words_and_numbers_are_the_alignments():
     for expected in (
         *(
             "ACCEPTED",
-            "The same bone, aligned.",
+            "The bones lie on each other.",
             "97 %",
             "3.4 µm",
             "0.11 → 0.93",
-            "40.20°",
+            "0.00°",
             "search",
             "Before",
             "After",
@@ -60,7 +60,7 @@ def test_words_and_numbers_are_the_alignments():
 def test_no_words_leave_the_page_or_run_into_each_other():
     figure = drawn(
         tube(name="n" * 90), tube(name="m" * 90), accepted=False, expected_error_um=12345.0, dice_before=0.0,
-        rotation_deg=179.99, verdict="Not accepted: " + "a long explanation of what does not fit and why, " * 9,
+        verdict="Not accepted: " + "a long explanation of what does not fit and why, " * 9,
         translation_mm=np.full(3, 123.456),
     )  # fmt: skip
     renderer = figure.canvas.get_renderer()
@@ -133,7 +133,7 @@ def test_pyplot_is_left_alone_and_files_are_written(tmp_path):
     before = plt.get_fignums()
     bones = tuple(cortical_bone(tube(), 500.0, 0.08) for _ in range(2))
     for ending, start in ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")):
-        write_overlay(tmp_path / f"a{ending}", Result(np.eye(4)), tube(), tube(), bones)
+        write_overlay(tmp_path / f"a{ending}", made_alignment(), tube(), tube(), bones)
         assert (tmp_path / f"a{ending}").read_bytes().startswith(start)
     assert plt.get_fignums() == before
 

@@ -1,6 +1,7 @@
 """The files an alignment leaves behind: read back by SimpleITK and by hand, all of them or none."""
 
 import json
+import math
 import subprocess
 import sys
 import textwrap
@@ -10,14 +11,14 @@ import numpy as np
 import places
 import pytest
 import SimpleITK as sitk
+from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
-from DNetRegistrationLib.outputs.report import report
+from DNetRegistrationLib.outputs.report import read_report, report
 from DNetRegistrationLib.outputs.write import ENDINGS, check_outputs, write_outputs
 from scipy.spatial.transform import Rotation
-from written import Result
 
 OBLIQUE = Rotation.from_rotvec((0.4, -0.7, 0.5)).as_matrix()
 
@@ -50,7 +51,7 @@ def pair():
     middle = place[:3, 3] + (0.1, 0.1, 0.0)
     left = OBLIQUE.T @ np.diag((1, -1, 1))
     moving = scan((46, 38, 34), (0.06, 0.07, 0.09), left, middle, np.linalg.inv(place), 1400, np.uint16, "in/µ$CT$.tif")
-    return fixed, moving, Result(place)
+    return fixed, moving, made_alignment(place)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_transform_files_give_the_same_map(pair, tmp_path, ending, rotation):
     fixed, moving, _ = pair
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, (130.123456789012, -75.0, 1e-7)
-    write_outputs(Result(matrix), fixed, moving, transform=tmp_path / f"out{ending}")
+    write_outputs(made_alignment(matrix), fixed, moving, transform=tmp_path / f"out{ending}")
     back = sitk.ReadTransform(str(tmp_path / f"out{ending}"))
     for point in np.random.default_rng(0).normal(size=(20, 3)) * 50:
         expected = [sum(rotation[i][j] * point[j] for j in range(3)) + matrix[i][3] for i in range(3)]
@@ -85,10 +86,10 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     fixed, moving, result = pair
     read = json.loads(written["report"].read_text("utf-8"))
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
-    seconds device network weights_sha256 fixed moving version verdict warnings""".split()
-    assert set(keys) <= set(read)
+    seconds device network weights_sha256 fixed moving version verdict warnings working_spacing""".split()
+    assert set(keys) == set(read)
     np.testing.assert_array_equal(read["matrix"], result.matrix)
-    assert read["accepted"] is True and read["network"] is None and read["seconds"] == {"search": 0.5}
+    assert read["accepted"] is True and read["network"] is None and read["seconds"]["search"] == 0.5
     assert read["fixed"] == {
         "name": "in/fixed.nrrd", "size": [36, 40, 44], "spacing": pytest.approx([0.07, 0.06, 0.065]),
         "threshold": 500.0, "dtype": "int16",
@@ -97,6 +98,20 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     unknown = replace(result, dice=np.float64("nan"), expected_error_um=np.inf, accepted=np.bool_(False))
     odd = json.loads(json.dumps(report(unknown, fixed, moving), allow_nan=False))
     assert odd["dice"] is None and odd["expected_error_um"] is None and odd["accepted"] is False
+
+
+def test_a_report_is_read_as_the_alignment_that_it_is_of(pair, tmp_path):
+    fixed, moving, result = pair
+    unknown = replace(result, dice=math.nan, warnings=["one", "two"], seconds={"search": np.float32(0.5)})
+    write_outputs(unknown, fixed, moving, report=tmp_path / "a.json")
+    read = read_report(tmp_path / "a.json")
+    assert read.to_dict() == unknown.to_dict() and type(read) is type(result)
+    assert math.isnan(read.dice) and read.matrix.shape == (4, 4) and read.rotation_deg == result.rotation_deg
+    assert read.transform.TransformPoint((1.0, 2.0, 3.0)) == result.transform.TransformPoint((1.0, 2.0, 3.0))
+    for lacking in ("{}", "[]", "words", '{"fixed": {"threshold": 1}, "moving": {"threshold": 1}}'):
+        (tmp_path / "b.json").write_text(lacking)
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            read_report(tmp_path / "b.json")
 
 
 def test_resampled_scan_is_on_the_fixed_grid_in_its_own_type(pair, written):
@@ -235,7 +250,7 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         import resource, signal, sys
         sys.path[:0] = [{str(places.SOURCE)!r}, {str(places.SUPPORT)!r}]
         import numpy as np
-        from written import Result
+        from alignments import made_alignment
         from DNetRegistrationLib import ScanError, Volume, write_outputs
         from DNetRegistrationLib.core import files
         files.Staging.room = 1
@@ -245,7 +260,7 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
-            write_outputs(Result(np.eye(4)), volume, volume, **{{{name.split(".")[0]!r}: {name!r}}})
+            write_outputs(made_alignment(np.eye(4)), volume, volume, **{{{name.split(".")[0]!r}: {name!r}}})
         except ScanError as error:
             print("refused", error)
     """

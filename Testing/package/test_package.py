@@ -20,7 +20,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 #: What must work before torch is there: Slicer shows thresholds and makes sample data while it is being installed.
 WITHOUT_TORCH = (
-    "bone.cortex", "bone.threshold", "cli.align", "cli.main", "core.console", "core.files", "imaging.reading",
+    "bone.cortex", "bone.threshold", "cli.align", "cli.main", "core.progress", "core.files", "imaging.reading",
     "imaging.volume", "networks.weights", "outputs.overlay", "outputs.report", "outputs.segmentation",
     "outputs.subtraction", "outputs.write", "synthesis.pairs", "synthesis.scanner",
 )  # fmt: skip

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 from DNetRegistrationLib import Volume
 from DNetRegistrationLib.geometry import rigid
+from DNetRegistrationLib.geometry.transforms import to_sitk
 
 ANKLE = "visible-human-ankles/VHF_ankles_1mm.nii.gz"
 
@@ -35,7 +36,7 @@ def see_again(object_image: sitk.Image, spacing: float, size: int, noise: float,
     grid.SetSpacing([spacing] * 3)
     grid.SetOrigin(corner.tolist())
     smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(object_image, sitk.sitkFloat32), 0.4 * spacing)
-    seen = sitk.Resample(smooth, grid, rigid.to_sitk(np.linalg.inv(pose)), sitk.sitkBSpline, empty)
+    seen = sitk.Resample(smooth, grid, to_sitk(np.linalg.inv(pose)), sitk.sitkBSpline, empty)
     noisy = sitk.GetArrayFromImage(seen) + generator.normal(0, noise, (size,) * 3)
     image = sitk.GetImageFromArray(np.rint(noisy).astype(np.int16))
     image.CopyInformation(seen)

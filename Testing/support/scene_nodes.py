@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import places
 from DNetRegistrationLib import Volume
-from DNetRegistrationLib.outputs.report import ReportedAlignment
+from DNetRegistrationLib.registration.result import Alignment
 from scipy.spatial.transform import Rotation
 from slicer_host.fixtures import host  # noqa: F401
 
@@ -73,15 +73,15 @@ def put_under(node, *matrices):
     return parent
 
 
-def aligned(matrix, **changes) -> ReportedAlignment:
+def aligned(matrix, **changes) -> Alignment:
     values = dict(
         matrix=np.asarray(matrix, float), accepted=True, verdict='Accepted: "to within" 2; a: b <i> µ', confidence=0.97,
-        expected_error_um=3.4, dice_before=None, dice=0.93, rotation_deg=40.25,
+        expected_error_um=3.4, dice_before=float("nan"), dice=0.93,
         translation_mm=np.array((0.1, -0.2, 0.3)), hypothesis="dnet", working_spacing=0.08, device="cpu",
         warnings=["one; two: three"], seconds={"total": 1.5}, network="equivariant", weights_sha256="00",
         fixed_threshold=500.0, moving_threshold=700.0,
     )  # fmt: skip
-    return ReportedAlignment(**{**values, **changes})
+    return Alignment(**{**values, **changes})
 
 
 def world_lps(node, index) -> np.ndarray:

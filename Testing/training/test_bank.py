@@ -24,8 +24,7 @@ from DNetRegistrationLib.bone.images import (
 )
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.core.errors import DNetError, ScanError
-from DNetRegistrationLib.geometry.rigid import to_sitk
-from DNetRegistrationLib.geometry.transforms import write_transform
+from DNetRegistrationLib.geometry.transforms import to_sitk, write_transform
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.registration import align as alignment
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation

@@ -98,7 +98,7 @@ def run(options) -> int:
 def align_files(options):
     """Reads, aligns, writes and says what came out; returns the `Alignment`."""
     _share_processors()
-    from ..core.console import Progress, say
+    from ..core.progress import Progress, say
     from ..geometry.transforms import read_transform
     from ..outputs.summary import summary
     from ..outputs.write import check_outputs, write_outputs

@@ -6,8 +6,8 @@ import shlex
 import time
 from importlib.util import find_spec
 
-from ..core.console import say
 from ..core.files import make_folder, staged
+from ..core.progress import say
 from ..version import PROGRAM
 from .align import _share_processors, align_files
 from .align import add_parser as add_align
@@ -37,7 +37,6 @@ def add_parser(commands) -> Parser:
 def run(options) -> int:
     """``dnet-registration demo``."""
     _share_processors()
-    from ..geometry.rigid import to_sitk
     from ..geometry.transforms import rotation_error_deg, write_transform
     from ..imaging.volume import write_volume
     from ..synthesis.pairs import make_pair, target_registration_error
@@ -48,7 +47,7 @@ def run(options) -> int:
     with staged() as staging:
         for role in ("fixed", "moving"):
             write_volume(getattr(pair, role), staging.path(folder / f"{role}.nrrd"))
-        write_transform(to_sitk(pair.matrix), staging.path(folder / "truth.tfm"))
+        write_transform(pair.matrix, staging.path(folder / "truth.tfm"))
     voxels = " x ".join(str(n) for n in pair.fixed.size)
     say(
         f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the second with\n"

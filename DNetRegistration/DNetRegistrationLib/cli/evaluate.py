@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ..core.console import say
+from ..core.progress import say
 from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
 from ..experiments.paper.settings import DEFAULTS, EvaluationOptions
 from ..training.recipes import PRECISIONS, RECIPES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..core.console import Progress, say
 from ..core.files import make_folder
+from ..core.progress import Progress, say
 from ..version import PROGRAM
 from .arguments import COUNT, SIZE, SPACING, Parser, number
 

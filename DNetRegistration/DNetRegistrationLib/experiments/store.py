@@ -35,7 +35,7 @@ from ..version import __version__
 
 # Code that shows results and measures none: it may change while a measurement goes on.
 _SHOWING = {
-    "cli", "console", "figures", "page", "report", "results", "significance", "statistics", "summary",
+    "cli", "figures", "page", "progress", "report", "results", "significance", "statistics", "summary",
     "surfaces", "table", "tables",
 }  # fmt: skip
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,19 +71,6 @@ def random_rotations(count: int, generator: torch.Generator | None = None, dtype
     return rotation_from_quaternion(quaternion)
 
 
-def random_axis_angle_rotations(
-    count: int, generator: torch.Generator | None = None, dtype=torch.float64, device="cpu"
-) -> Tensor:
-    """``(count, 3, 3)`` rotations as the paper draws them (Sec. 2.3): angle U(-pi, pi), axis uniform on the sphere.
-
-    This is not uniform on SO(3), where the angle's density is proportional to 1 - cos(angle): small angles are more
-    frequent here.
-    """
-    axis = torch.randn(count, 3, generator=generator, dtype=dtype, device=device)
-    angle = (2 * torch.rand(count, generator=generator, dtype=dtype, device=device) - 1) * math.pi
-    return rotation_from_axis_angle(axis, angle)
-
-
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
     """Rotations ``(..., 3, 3)`` from quaternions ``(..., 4)`` (w, x, y, z) of any length but zero."""
     w, x, y, z = (quaternion / quaternion.norm(dim=-1, keepdim=True)).unbind(-1)
@@ -137,11 +123,6 @@ def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     return torch.cat((top, bottom), dim=-2)
 
 
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """``(..., 4, 4)``: first `inner`, then `outer`."""
-    return outer @ inner
-
-
 def inverse(transform: Tensor) -> Tensor:
     """The inverse of ``(..., 4, 4)`` rigid transforms, by transposition."""
     back = transform[..., :3, :3].transpose(-1, -2)
@@ -163,56 +144,3 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
     u, _, vh = torch.linalg.svd(matrix)
     sign = torch.linalg.det(u @ vh).sign()
     return torch.cat((u[..., :2], u[..., 2:] * sign[..., None, None]), dim=-1) @ vh
-
-
-def to_sitk(matrix: np.ndarray):
-    """A ``SimpleITK.AffineTransform`` of a ``(4, 4)`` matrix in LPS mm.
-
-    Affine, although the map is rigid: an Euler3DTransform is singular at right angles, and its files have crashed
-    SimpleITK's reader.
-    """
-    import SimpleITK as sitk
-
-    matrix = np.asarray(matrix, dtype=np.float64)
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
-    transform.SetTranslation(matrix[:3, 3].tolist())
-    return transform
-
-
-def from_sitk(transform) -> np.ndarray:
-    """The ``(4, 4)`` float64 matrix of a linear SimpleITK transform, by its action on points.
-
-    Raises:
-        ValueError: the transform is not linear, not three-dimensional, or not rigid to 1e-4.
-    """
-    if transform.GetDimension() != 3:
-        raise ValueError(f"{transform.GetName()} has {transform.GetDimension()} dimensions; give a 3D rigid transform")
-    if not transform.IsLinear():
-        raise ValueError(f"{transform.GetName()} is not a linear transform; give a rigid one")
-    matrix = np.eye(4)
-    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
-    for axis in range(3):
-        # The difference of two points loses digits when the translation is large; ITK keeps the vector map apart.
-        unit = [float(axis == k) for k in range(3)]
-        matrix[:3, axis] = transform.TransformVector(unit, (0.0, 0.0, 0.0))
-    return require_rigid(matrix, transform.GetName())
-
-
-def require_rigid(matrix, name: str = "matrix") -> np.ndarray:
-    """A ``(4, 4)`` float64 copy whose rotation is exact, of a matrix that is rigid to 1e-4.
-
-    Raises:
-        ValueError: wrong shape, not finite, mirrored, or not rigid.
-    """
-    matrix = np.array(matrix, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise ValueError(f"{name} is not a finite 4x4 matrix; give one that maps fixed to moving points in LPS mm")
-    rotation = matrix[:3, :3]
-    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4 or np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9:
-        raise ValueError(f"{name} is not a rigid transform (it scales or shears); give a rotation with a translation")
-    if np.linalg.det(rotation) < 0:
-        raise ValueError(f"{name} mirrors (its determinant is -1); give a rotation with a translation")
-    u, _, vh = np.linalg.svd(rotation)
-    matrix[:3, :3] = u @ vh
-    return matrix

@@ -1,48 +1,125 @@
-"""Transform files, and the angle between two transforms. Needs no torch."""
+"""Rigid transforms as ``(4, 4)`` NumPy matrices: rigidity, the error between two of them, SimpleITK and files.
+
+A matrix maps fixed to moving points, in world coordinates (LPS, mm). Needs no torch.
+"""
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..core.errors import ScanError, one_line
-
-
-def read_transform(path) -> np.ndarray:
-    """The ``(4, 4)`` matrix of a transform file, fixed to moving points, LPS mm.
-
-    Raises:
-        ScanError: it cannot be read, or is not rigid.
-    """
-    import SimpleITK as sitk
-
-    from ..core.quiet import quietly
-    from .rigid import from_sitk
-
-    if not Path(path).is_file():
-        raise ScanError(f"{path}: there is no such transform file; check the path")
-    try:
-        with quietly():
-            transform = sitk.ReadTransform(os.fspath(path))
-    except RuntimeError as error:
-        raise ScanError(f"{path}: is no transform file ({one_line(error)}); give .tfm, .h5 or .mat") from error
-    try:
-        return from_sitk(transform)
-    except ValueError as error:
-        raise ScanError(f"{path}: {error}") from error
-
-
-def write_transform(transform, path) -> None:
-    """Writes a SimpleITK transform to a staged path."""
-    import SimpleITK as sitk
-
-    sitk.WriteTransform(transform, os.fspath(path))
+from ..core.errors import FileError, OptionError, one_line
+from ..core.quiet import quietly
 
 
 def rotation_error_deg(first: np.ndarray, second: np.ndarray) -> float:
     """The angle between the rotations of two ``(4, 4)`` transforms, in degrees, exact also where it is tiny."""
-    turn = first[:3, :3].T @ second[:3, :3]
-    return math.degrees(math.atan2(np.linalg.norm(turn - turn.T) / math.sqrt(8), (np.trace(turn) - 1) / 2))
+    from scipy.spatial.transform import Rotation
+
+    turn = np.asarray(first, float)[:3, :3].T @ np.asarray(second, float)[:3, :3]
+    return float(np.degrees(Rotation.from_matrix(turn).magnitude()))
+
+
+def mean_point_error(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> float:
+    """The mean distance between where two ``(4, 4)`` transforms put points ``(n, 3)``, in the points' unit.
+
+    Over the bone of the fixed scan this is the target registration error. NaN without points.
+    """
+    if len(points) == 0:
+        return float("nan")
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    return float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
+
+
+def require_rigid(matrix: Any, name: str = "matrix") -> np.ndarray:
+    """A ``(4, 4)`` float64 copy whose rotation is exact, of a matrix that is rigid to 1e-4.
+
+    Raises:
+        OptionError: wrong shape, not finite, mirrored, or not rigid; it calls the matrix by `name`.
+    """
+    matrix = np.array(matrix, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise OptionError(f"{name} is not a finite 4x4 matrix", "give one that maps fixed to moving points in LPS mm")
+    rotation, remedy = matrix[:3, :3], "give a rotation with a translation"
+    if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4 or np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9:
+        raise OptionError(f"{name} is not a rigid transform (it scales or shears)", remedy)
+    if np.linalg.det(rotation) < 0:
+        raise OptionError(f"{name} mirrors (its determinant is -1)", remedy)
+    u, _, vh = np.linalg.svd(rotation)
+    matrix[:3, :3] = u @ vh
+    return matrix
+
+
+def to_sitk(matrix: np.ndarray) -> Any:
+    """A ``SimpleITK.AffineTransform`` of a ``(4, 4)`` matrix in LPS mm.
+
+    Affine, although the map is rigid: an Euler3DTransform is singular at right angles, and its files have crashed
+    SimpleITK's reader.
+    """
+    import SimpleITK as sitk
+
+    matrix = np.asarray(matrix, dtype=np.float64)
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    return transform
+
+
+def from_sitk(transform: Any) -> np.ndarray:
+    """The ``(4, 4)`` float64 matrix of a linear SimpleITK transform, by its action on points.
+
+    Raises:
+        OptionError: the transform is not linear, not three-dimensional, or not rigid to 1e-4.
+    """
+    name = transform.GetName()
+    if transform.GetDimension() != 3:
+        raise OptionError(f"{name} has {transform.GetDimension()} dimensions", "give a 3D rigid transform")
+    if not transform.IsLinear():
+        raise OptionError(f"{name} is not a linear transform", "give a rigid one")
+    matrix = np.eye(4)
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    for axis in range(3):
+        # The difference of two points loses digits when the translation is large; ITK keeps the vector map apart.
+        unit = [float(axis == k) for k in range(3)]
+        matrix[:3, axis] = transform.TransformVector(unit, (0.0, 0.0, 0.0))
+    return require_rigid(matrix, name)
+
+
+def read_transform(path: str | os.PathLike) -> np.ndarray:
+    """The ``(4, 4)`` matrix of a transform file (.tfm, .h5 or .mat), fixed to moving points, LPS mm.
+
+    Raises:
+        FileError: it cannot be read, or is not rigid.
+    """
+    import SimpleITK as sitk
+
+    if not Path(path).is_file():
+        raise FileError(f"{path}: there is no such transform file", "check the path")
+    try:
+        with quietly():
+            transform = sitk.ReadTransform(os.fspath(path))
+    except RuntimeError as error:
+        raise FileError(f"{path}: is no transform file ({one_line(error)})", "give .tfm, .h5 or .mat") from error
+    try:
+        return from_sitk(transform)
+    except OptionError as error:
+        raise FileError(f"{path}: {error.problem}", error.remedy) from error
+
+
+def write_transform(transform: Any, path: str | os.PathLike) -> None:
+    """Writes a transform file (.tfm, .h5 or .mat).
+
+    Args:
+        transform: a ``(4, 4)`` matrix or a SimpleITK transform, fixed to moving points, LPS mm.
+        path: the file.
+
+    Raises:
+        RuntimeError: SimpleITK cannot write it.
+    """
+    import SimpleITK as sitk
+
+    is_matrix = isinstance(transform, np.ndarray | list | tuple)
+    sitk.WriteTransform(to_sitk(np.asarray(transform)) if is_matrix else transform, os.fspath(path))

@@ -38,7 +38,7 @@ def segment(fixed: Volume, moving: Volume, alignment) -> tuple[CorticalBone, Cor
 
     Args:
         fixed, moving: the scans.
-        alignment: an `Alignment` or a `ReportedAlignment`.
+        alignment: the alignment.
     """
     thresholds = alignment.fixed_threshold, alignment.moving_threshold
     still, carried = (

@@ -18,7 +18,7 @@ from ..core.errors import ScanError
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..version import __version__
-from .report import found_by
+from .summary import found_by
 
 # Sky blue and orange of Okabe and Ito: apart for every kind of colour vision, and both off the grey axis.
 FIXED_COLOR, MOVING_COLOR = "#56B4E9", "#FF9E1B"

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .report import found_by
+from ..registration.result import Alignment
 
 
-def summary(alignment, files: Iterable[Path] = ()) -> str:
+def summary(alignment: Alignment, files: Iterable[Path] = ()) -> str:
     """An alignment in words, the verdict first.
 
     Args:
-        alignment: an `Alignment`.
+        alignment: the alignment.
         files: what was written of it.
     """
+    voxel = 1000 * alignment.working_spacing
     x, y, z = alignment.translation_mm
     rows = [
         ("verdict", alignment.verdict),
         *(("warning", text) for text in alignment.warnings),
-        ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {_um(alignment)}"),
+        ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {voxel:.3g} um"),
         ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
         ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),
         ("rotation", f"{alignment.rotation_deg:.3f} degrees"),
@@ -31,8 +32,10 @@ def summary(alignment, files: Iterable[Path] = ()) -> str:
     return "\n".join(f"{label:<17} {text}" for label, text in rows)
 
 
-def _um(alignment) -> str:
-    return f"{1000 * alignment.working_spacing:.3g} um"
+def found_by(alignment: Alignment) -> str:
+    """Where an alignment came from, in words."""
+    words = {"dnet": f"network ({alignment.network})", "initial": "given start"}
+    return words.get(alignment.hypothesis, alignment.hypothesis)
 
 
 def timing(seconds: dict[str, float]) -> str:

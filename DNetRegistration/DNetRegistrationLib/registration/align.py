@@ -18,12 +18,13 @@ from ..bone.cortex import CorticalBone, cortical_bone, dice
 from ..bone.images import PreparedScan, native_scan, pool_image, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.errors import ScanError
-from ..geometry import rigid
+from ..geometry.transforms import require_rigid
 from ..imaging.volume import Volume, check_pair_spacing, check_volume
 from ..networks.weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
 from .proposal import propose
 from .refinement import Refined, distance, edge_template, gauss_newton, resolutions
 from .refinement import refine as refine_pose
+from .result import Alignment, AlignmentCancelled
 from .search import FAST, FINE, THOROUGH, cube_image, distinct_indices, search
 from .similarity import overlap_correlation
 from .verification import DETERMINED, Verdict, verify
@@ -34,62 +35,6 @@ STAGES = ("preprocess", "dnet", "search", "refine", "verify")
 LEAST_EDGES = 27
 # Poses of one hypothesis that are verified at most, until one is accepted.
 VERIFIED = 4
-
-
-class AlignmentCancelled(Exception):
-    """The caller's `cancelled` said true; nothing was changed."""
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Where the moving scan's bone lies, and how sure that is.
-
-    Attributes:
-        matrix: ``(4, 4)`` float64, fixed to moving points, LPS mm, rigid.
-        accepted: whether verification passed.
-        confidence: 0 to 1, calibrated probability that the target registration error is below one working voxel.
-        expected_error_um: estimate of the target registration error.
-        dice_before, dice: overlap of the cortical bone as the scans lie in the world, and aligned.
-        hypothesis: "dnet", "search" or "initial": where the answer came from, accepted or not.
-        seconds: time by stage: preprocess, dnet, search, refine, verify.
-        translation_mm: ``(3,)`` displacement of the fixed bone's centroid, LPS.
-        verdict: a sentence that says whether to trust it and, if not, what to check.
-        warnings: sentences on what else a user should know.
-        device: where it ran.
-        network, weights_sha256: of the network that proposed, or None where none ran.
-        fixed_threshold, moving_threshold: bone thresholds, in each scan's units.
-        working_spacing: in mm.
-        mirrored: the scans fit as mirror images of each other, and only so.
-    """
-
-    matrix: np.ndarray
-    accepted: bool
-    confidence: float
-    expected_error_um: float
-    dice_before: float
-    dice: float
-    hypothesis: str
-    seconds: dict[str, float]
-    translation_mm: np.ndarray
-    verdict: str
-    warnings: list[str]
-    device: str
-    network: str | None
-    weights_sha256: str | None
-    fixed_threshold: float
-    moving_threshold: float
-    working_spacing: float
-    mirrored: bool = False
-
-    @property
-    def transform(self):
-        """``SimpleITK.AffineTransform`` of the same map, fixed to moving, as a resampler wants it."""
-        return rigid.to_sitk(self.matrix)
-
-    @property
-    def rotation_deg(self) -> float:
-        """Angle of the rotation, 0 to 180 degrees."""
-        return float(rigid.geodesic_angle(torch.eye(3).double(), torch.tensor(self.matrix[:3, :3])).rad2deg())
 
 
 def align(
@@ -267,7 +212,7 @@ def _align(request: _Request, device: torch.device, watch: _Watch) -> Alignment:
     with watch.stage("verify"):
         mirrored = not answer.verdict.accepted and _mirrored(pair, watch)
         watch.tell(0.95, "Comparing the cortices")
-        matrix = rigid.require_rigid(answer.refined.pose.numpy())
+        matrix = require_rigid(answer.refined.pose.numpy())
         dice_before, dice_after = dice(*bones, np.eye(4)), dice(*bones, matrix)
     verdict = answer.verdict
     center = fixed.place.center
@@ -492,10 +437,7 @@ def _initial(initial) -> Tensor:
         matrix = np.asarray(initial, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ScanError("the initial transform holds something other than numbers; give a 4x4 matrix") from error
-    try:
-        return torch.from_numpy(rigid.require_rigid(matrix, "the initial transform"))
-    except ValueError as error:
-        raise ScanError(str(error)) from error
+    return torch.from_numpy(require_rigid(matrix, "the initial transform"))
 
 
 def _network(hypotheses: str, weights: str | None) -> LoadedWeights | None:

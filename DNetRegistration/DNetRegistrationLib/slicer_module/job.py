@@ -23,7 +23,8 @@ from ..core.errors import ScanError, one_line
 from ..core.processes import end_tree
 from ..imaging.nrrd import write_nrrd
 from ..imaging.volume import Volume
-from ..outputs.report import ReportedAlignment, read_report
+from ..outputs.report import read_report
+from ..registration.result import Alignment
 
 #: The folder that this package lies in: what ``PYTHONPATH`` of the process must hold.
 HOME = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ class Ended:
     """
 
     how: How
-    alignment: ReportedAlignment | None
+    alignment: Alignment | None
     message: str
     log: str
     folder: Path
@@ -245,7 +246,7 @@ class Job:
                 "lines below",
             )
 
-    def _read_report(self) -> ReportedAlignment | None:
+    def _read_report(self) -> Alignment | None:
         try:
             return read_report(self.folder / self._REPORT)
         except (OSError, KeyError, TypeError, ValueError):
@@ -258,7 +259,7 @@ class Job:
             text = re.sub(pattern, words, text)
         return text
 
-    def _finish(self, how: How, alignment: ReportedAlignment | None, message: str) -> None:
+    def _finish(self, how: How, alignment: Alignment | None, message: str) -> None:
         self.over = True
         log = "\n".join(list(self._log)[-_LINES_SHOWN:])
         if how is How.CANCELLED:

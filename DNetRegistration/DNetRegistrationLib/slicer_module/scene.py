@@ -25,7 +25,7 @@ from slicer.util import arrayFromVolume, arrayFromVTKMatrix, vtkMatrixFromArray
 
 from ..core.errors import ScanError
 from ..imaging.volume import Volume
-from ..outputs.report import ReportedAlignment
+from ..registration.result import Alignment
 from ..version import __version__
 
 ATTRIBUTE = "DNetRegistration."
@@ -157,7 +157,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
 
     Args:
         fixed, moving: where the volumes stood when they were aligned.
-        alignment: an `Alignment` or a `ReportedAlignment`.
+        alignment: an `Alignment`.
         transform: the node to write to; None takes the one of an earlier alignment of this moving volume, or makes one.
 
     Returns:
@@ -184,7 +184,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         transform.SetAndObserveTransformNodeID(node_id(now[1].parent))
         transform.SetNodeReferenceID(FIXED_ROLE, fixed.node.GetID())
         transform.SetNodeReferenceID(MOVING_ROLE, moving.node.GetID())
-        for name, value in ReportedAlignment.of(alignment).to_dict().items():
+        for name, value in alignment.to_dict().items():
             transform.SetAttribute(ATTRIBUTE + name, json.dumps(value))
         transform.SetAttribute(_LAID, json.dumps(moving_to_fixed.ravel().tolist()))
         transform.SetAttribute(f"{ATTRIBUTE}version", json.dumps(__version__))
@@ -204,7 +204,7 @@ def undo(moving) -> bool:
     return True
 
 
-def alignment_of(transform) -> ReportedAlignment | None:
+def alignment_of(transform) -> Alignment | None:
     """What a transform node says of the alignment it is the result of; None where it is not, or says no longer."""
     if transform is None or transform.GetAttribute(f"{ATTRIBUTE}version") is None:
         return None
@@ -216,7 +216,7 @@ def alignment_of(transform) -> ReportedAlignment | None:
             except ValueError:
                 return None
     try:
-        return ReportedAlignment.from_dict(values)
+        return Alignment.from_dict(values)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -17,8 +17,8 @@ from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
 from ..core.errors import ScanError, one_line
-from ..outputs.report import found_by
 from ..outputs.segmentation import SEGMENTS
+from ..outputs.summary import found_by
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
 
     Args:
         fixed, moving: where the volumes stood when they were aligned.
-        alignment: an `Alignment` or a `ReportedAlignment`.
+        alignment: an `Alignment`.
         nodes: the nodes to write to by name, "transform" and those of `OUTPUT_ROLES`; None, or a node that has left
             the scene, is a new one, a name that is missing that of the earlier alignment. As transform both are that
             of the earlier alignment or a new one. Metrics are written where "table" is a key.
@@ -211,7 +211,7 @@ def write_table(node, alignment) -> None:
 
     Args:
         node: a ``vtkMRMLTableNode``; what it held is replaced.
-        alignment: an `Alignment` or a `ReportedAlignment`.
+        alignment: an `Alignment`.
     """
     x, y, z = alignment.translation_mm
     rows = [
@@ -315,4 +315,4 @@ def _read_voxels(path: Path) -> np.ndarray:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "unknown" if value is None else f"{value:.{digits}f}"
+    return "unknown" if value is None or value != value else f"{value:.{digits}f}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import staged
+from ..geometry.transforms import mean_point_error, rotation_error_deg, write_transform
 from ..imaging.volume import Volume
 from .arrays import Arrays
 from .random_bones import draw_animal
@@ -166,7 +167,7 @@ def make_pair(
         "uptake_hu": sessions[1].uptake,
         "noise_hu": [session.noise for session in sessions],
         "fragments": [len(session.fragments) for session in sessions],
-        "rotation_deg": float(np.degrees(_angle(matrix[:3, :3]))),
+        "rotation_deg": rotation_error_deg(np.eye(4), matrix),
         "shift_mm": (matrix[:3, :3] @ fixed_grid.center + matrix[:3, 3] - moving_grid.center).tolist(),
         "shared": shared,
         "impostor": impostor,
@@ -183,13 +184,8 @@ def make_pair(
 
 def target_registration_error(pair: SyntheticPair, matrix) -> float:
     """Mean distance, in mm, over the fixed scan's bone voxels, of where `matrix` puts them and where they are."""
-    difference = (np.asarray(matrix, float) - pair.matrix) @ pair.fixed.affine
-    flat, total = np.flatnonzero(pair.fixed_bone), 0.0
-    for start in range(0, flat.size, 1 << 20):
-        index = np.unravel_index(flat[start : start + (1 << 20)], pair.fixed_bone.shape)
-        moved = np.stack(index[::-1], -1) @ difference[:3, :3].T + difference[:3, 3]
-        total += np.linalg.norm(moved, axis=1).sum()
-    return float(total / flat.size)
+    points = pair.fixed.to_world(np.argwhere(pair.fixed_bone)[:, ::-1])
+    return mean_point_error(matrix, pair.matrix, points)
 
 
 def random_rotation(generator: np.random.Generator, rotations: str = "uniform", max_angle: float = np.pi) -> np.ndarray:
@@ -243,10 +239,7 @@ def synthesize(
             for role in ("fixed", "moving"):
                 path = staging.path(folder / f"{name}_{role}{suffix}")
                 sitk.WriteImage(getattr(pair, role).to_sitk(), str(path), True)
-            transform = sitk.AffineTransform(3)
-            transform.SetMatrix(pair.matrix[:3, :3].ravel().tolist())
-            transform.SetTranslation(pair.matrix[:3, 3].tolist())
-            sitk.WriteTransform(transform, str(staging.path(folder / f"{name}_truth.tfm")))
+            write_transform(pair.matrix, staging.path(folder / f"{name}_truth.tfm"))
         entries = {f"m{row}{column}": repr(float(pair.matrix[row, column])) for row in range(4) for column in range(4)}
         drawn = {key: json.dumps(value) for key, value in pair.drawn.items()}
         rows.append({"pair": name, "same": pair.same, **entries, **drawn})
@@ -263,11 +256,6 @@ def _rigid(rotation, translation) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, translation
     return matrix
-
-
-def _angle(rotation) -> float:
-    """Of a ``(3, 3)`` rotation, in radians, by its sine and its cosine."""
-    return float(np.arctan2(np.linalg.norm(rotation - rotation.T) / np.sqrt(8), (np.trace(rotation) - 1) / 2))
 
 
 def _as_numpy(scan: Scan, arrays: Arrays, session: Session) -> Scan:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.console import Progress, say
 from ..core.errors import OptionError, ScanError
 from ..core.files import make_folder, staged
+from ..core.progress import Progress, say
 from ..networks.siamese import build
 from ..networks.weights import load_weights
 from ..version import PROGRAM

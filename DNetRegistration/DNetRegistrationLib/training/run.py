@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ..core.console import say
 from ..core.csv_table import Table
 from ..core.errors import ScanError
 from ..core.interrupts import deferred
+from ..core.progress import say
 from ..networks.weights import save_weights
 from ..version import __version__
 from . import checkpoints

@@ -16,7 +16,7 @@ from DNetRegistrationLib.experiments.paper import methods as evaluation_methods
 from DNetRegistrationLib.experiments.paper.methods import by_network, by_simpleitk, estimate
 from DNetRegistrationLib.experiments.paper.pairs import PreparedPair, load_pair, moved, true_motion
 from DNetRegistrationLib.experiments.paper.plan import PlannedPair, ScannedBone, positions
-from DNetRegistrationLib.geometry import rigid
+from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from DNetRegistrationLib.synthesis.scanner import Grid
@@ -120,7 +120,7 @@ def scans(tmp_path_factory):
     pair = make_pair(5_100_000, fixed_grid=fixed, moving_grid=moving, scale="raw", clean=True, background="air")
     for role in ("fixed", "moving"):
         write_volume(getattr(pair, role), folder / f"{role}.nrrd")
-    sitk.WriteTransform(rigid.to_sitk(pair.matrix), str(folder / "truth.tfm"))
+    sitk.WriteTransform(to_sitk(pair.matrix), str(folder / "truth.tfm"))
     return ScannedBone("tibia", "mouse", "A", folder / "fixed.nrrd", folder / "moving.nrrd", folder / "truth.tfm"), pair
 
 

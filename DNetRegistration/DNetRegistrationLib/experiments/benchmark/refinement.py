@@ -12,6 +12,7 @@ import torch
 from ...bone.images import native_scan, prepare
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
+from ...geometry.transforms import from_sitk
 from ...imaging.volume import Volume
 from ...registration.refinement import refine
 from ...synthesis.pairs import make_pair, target_registration_error
@@ -95,4 +96,4 @@ def refine_with_sitk(
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(transform, inPlace=True)
     method.Execute(*images)
-    return rigid.from_sitk(transform)
+    return from_sitk(transform)

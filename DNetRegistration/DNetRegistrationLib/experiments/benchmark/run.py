@@ -8,10 +8,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import groupby
 
-from ...core.console import Progress, say
 from ...core.errors import ScanError
 from ...core.files import make_folder, staged
 from ...core.processes import fresh_processes
+from ...core.progress import Progress, say
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
 from .large import measure_large
 from .parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Record, Task, measure

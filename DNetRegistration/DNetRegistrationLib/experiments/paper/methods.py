@@ -10,7 +10,7 @@ import torch
 
 from ...bone.images import CanonicalCube
 from ...core.errors import RunError
-from ...geometry import rigid
+from ...geometry.transforms import from_sitk, require_rigid
 from ...networks.weights import load_weights, weights_stamp
 from ...registration.align import align
 from ...registration.proposal import propose
@@ -76,10 +76,10 @@ def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
     )
     registration.SetInterpolator(sitk.sitkLinear)
     registration.SetInitialTransform(sitk.Euler3DTransform(), inPlace=False)
-    about_centers = rigid.from_sitk(registration.Execute(*images))
+    about_centers = from_sitk(registration.Execute(*images))
     matrix = about_centers.copy()
     matrix[:3, 3] += moving.center - about_centers[:3, :3] @ fixed.center
-    return rigid.require_rigid(matrix)
+    return require_rigid(matrix)
 
 
 def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
@@ -91,7 +91,7 @@ def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube) -> np
     proposed = propose(_network(weights, weights_stamp(weights)), fixed, moving)
     if not proposed:
         raise RunError("the network gave no transform")
-    return rigid.require_rigid(proposed[0].numpy())
+    return require_rigid(proposed[0].numpy())
 
 
 @lru_cache(maxsize=64)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...core.console import Progress, say
 from ...core.errors import OptionError, Setting
 from ...core.files import make_folder
+from ...core.progress import Progress, say
 from ..store import ResultStore
 from .cohort import CohortError, check_bones, find_bones
 from .plan import PlannedNetwork, networks, plan

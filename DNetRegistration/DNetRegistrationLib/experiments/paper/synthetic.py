@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...core.files import make_folder, staged
-from ...geometry.rigid import to_sitk
 from ...geometry.transforms import write_transform
 from ...imaging.volume import write_volume
 from ...synthesis.pairs import make_pair
@@ -58,5 +57,5 @@ def write_bones(
         with staged() as staging:
             write_volume(pair.fixed, staging.path(paths[0]), compress=True)
             write_volume(pair.moving, staging.path(paths[1]), compress=True)
-            write_transform(to_sitk(pair.matrix), staging.path(paths[2]))
+            write_transform(pair.matrix, staging.path(paths[2]))
     return folders

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.console import say
 from ...core.errors import DNetError, FileError, Setting
 from ...core.files import make_folder
+from ...core.progress import say
 from ...networks.weights import load_weights
 from ...training.bank import BANK_SPACING, EDGE, Bank, save_bank, stored
 from ...training.bank_scans import Entry, resampled

@@ -92,8 +92,7 @@ def measured(method: Method, pair: ComparedPair, folder: str, run: Run, terms: T
     Args:
         folder: where `write_pair` wrote the pair.
     """
-    from ...geometry.rigid import require_rigid
-    from ...geometry.transforms import rotation_error_deg
+    from ...geometry.transforms import require_rigid, rotation_error_deg
 
     error, turned, failure = math.inf, math.inf, run.failure
     if run.matrix:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from ...core.console import Progress, say
 from ...core.errors import ScanError
 from ...core.files import make_folder, staged
 from ...core.processes import fresh_processes
+from ...core.progress import Progress, say
 from ...version import PROGRAM
 from ..store import ResultStore
 from .methods import METHODS, Method

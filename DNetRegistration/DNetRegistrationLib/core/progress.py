@@ -1,7 +1,4 @@
-"""What the command line shows: how far it is, and what came out.
-
-Needs no torch.
-"""
+"""Shows how far long work is, and prints text."""
 
 from __future__ import annotations
 

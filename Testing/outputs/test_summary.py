@@ -1,0 +1,29 @@
+"""An alignment in words."""
+
+import pytest
+from alignments import made_alignment
+from DNetRegistrationLib.outputs.summary import summary
+
+
+def test_summary():
+    alignment = made_alignment(warnings=["The contrast agent is dense."], confidence=0.987, expected_error_um=3.21)
+    assert summary(alignment, ["a.tfm"]).splitlines() == [
+        "verdict           Accepted: the bones lie on each other.",
+        "warning           The contrast agent is dense.",
+        "confidence        98.7 % that the error is below one voxel of 80 um",
+        "expected error    3.21 um, mean over the bone",
+        "Dice of cortices  0.110 before, 0.930 aligned",
+        "rotation          0.000 degrees",
+        "bone moved by     0.1000, -0.2000, 0.3000 mm (its centroid, LPS)",
+        "found by          search, on cpu",
+        "time              0.80 s (preprocess 0.25, search 0.50)",
+        "written           a.tfm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "words"), [("dnet", "network (equivariant), on cpu"), ("initial", "given start, on cpu")]
+)
+def test_summary_says_what_found_it(hypothesis, words):
+    alignment = made_alignment(hypothesis=hypothesis, network="equivariant")
+    assert f"found by          {words}" in summary(alignment).splitlines()
