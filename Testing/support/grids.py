@@ -1,4 +1,4 @@
-"""Grids of scans about a point of the world."""
+"""Scans of noise, and empty grids about a point of the world."""
 
 import numpy as np
 from DNetRegistrationLib.imaging.volume import Volume
@@ -15,3 +15,7 @@ def grid(size, spacing, direction, middle):
 def positions(volume):
     index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.size), indexing="ij"), -1)
     return volume.to_world(index).transpose(2, 1, 0, 3)
+
+
+def noise(*shape: int, dtype=np.uint16, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)

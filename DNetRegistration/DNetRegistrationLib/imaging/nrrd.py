@@ -1,10 +1,13 @@
-"""Writing NRRD files slice by slice: large results are never copied, and Slicer's own fields can be given."""
+"""Writes NRRD files slice by slice.
+
+Large results are never copied, as SimpleITK's writer would, and Slicer's own fields can be given.
+"""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +31,12 @@ def write_nrrd(
 
     Args:
         path: the file.
-        slices: one array ``(y, x)``, or ``(y, x, components)``, for each z; an array ``(z, y, x)`` will do.
+        slices: one array ``(y, x)``, or ``(y, x, components)``, for each z, such as a whole array ``(z, y, x)``.
         shape: ``(z, y, x)`` or ``(z, y, x, components)``.
         dtype: of the file.
         affine: ``(4, 4)``, index (x, y, z) to world LPS mm.
         keys: further key/value pairs for the header.
-        compress: whether to compress; grey values hardly shrink, and take ten times as long.
+        compress: grey values hardly shrink, and take ten times as long.
 
     Raises:
         OSError: it could not be written.
@@ -54,14 +57,12 @@ def write_nrrd(
         f"space origin: {_vector(affine[:3, 3])}",
         *(f"{key}:={value}" for key, value in (keys or {}).items()),
     ]
-    with ExitStack() as stack:
-        file = stack.enter_context(open(path, "wb"))
+    with open(path, "wb") as file:
         file.write(("\n".join(header) + "\n\n").encode())
-        if compress:
-            # No name and no time in the gzip header: the same result gives the same file.
-            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0))
-        for plane in slices:
-            file.write(np.ascontiguousarray(plane, dtype=dtype.newbyteorder("<")))
+        # The gzip header has no name and no time, so that the same result gives the same file.
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) if compress else nullcontext(file) as body:
+            for plane in slices:
+                body.write(np.ascontiguousarray(plane, dtype=dtype.newbyteorder("<")).data)
 
 
 def _vector(values) -> str:

@@ -1,28 +1,33 @@
-"""From a path to one three-dimensional SimpleITK image: single files, folders of numbered slices, DICOM folders."""
+"""Reads one three-dimensional SimpleITK image: from a file, a folder of numbered slices or a DICOM folder."""
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.errors import ScanError, one_line
+from ..core.errors import ScanError, Setting, one_line
 from ..core.quiet import quietly
 from .truncation import is_truncated
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
-#: Kinds of file that hold slices, and nothing about how far apart these are.
+#: Kinds of file that hold slices but not the distance between them.
 SLICE_SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
 
-#: By what fraction of a step DICOM slices may be off even steps and still be rounded numbers.
+#: DICOM slices count as evenly spaced while their steps differ by at most this share of a step: numbers are rounded.
 _UNEVEN = 0.02
+
+_ENDS_EARLY = "the file ends early (a broken copy or download)"
+_COPY_AGAIN = "copy or export it again"
+_CORRECT_SPACING = "correct the voxel size in the file's header"
 
 
 @dataclass(frozen=True)
@@ -30,22 +35,22 @@ class FoundImage:
     """An image read from a path.
 
     Attributes:
-        image: three-dimensional scalar `SimpleITK.Image`.
-        knows_spacing: whether the kind of file can say the voxel size along all three axes.
+        image: three-dimensional, with one real number a voxel.
+        knows_spacing: whether the kind of file stores the voxel size along all three axes.
     """
 
-    image: object
+    image: sitk.Image
     knows_spacing: bool
 
 
-def read_image(path, series: str | int | None = None, series_option: str = "series=") -> FoundImage:
-    """The scan at `path`: a file, a folder of numbered slices, or a DICOM folder.
+def read_image(path, series: str | int | None = None, role: str | None = None) -> FoundImage:
+    """Reads the image at `path`: a file, a folder of numbered slices, or a DICOM folder.
 
     Args:
         path: the file or folder.
-        series: which one, in a folder that holds several: its number in the list of the error message (from 1), its
-            UID (for slices: its name pattern), or its description.
-        series_option: what messages call the option that chooses a series.
+        series: which scan of a folder that holds several: its number in the list of the error message (from 1), its
+            UID (for slices: their name pattern), or its description.
+        role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
 
     Raises:
         ScanError: there is no such scan, or no single three-dimensional one with one value a voxel.
@@ -53,28 +58,31 @@ def read_image(path, series: str | int | None = None, series_option: str = "seri
     path = Path(path)
     try:
         if path.is_dir():
-            return _read_folder(path, series, series_option)
+            return _read_folder(path, series, role)
         if not path.exists():
-            raise ScanError(f"{path}: there is no such file or folder; check the path")
+            raise ScanError(f"{path}: there is no such file or folder", "check the path")
         if path.stat().st_size == 0:
-            raise ScanError(f"{path}: the file is empty; export or copy the scan again")
+            raise ScanError(f"{path}: the file is empty", "export or copy the scan again")
         image = _read([path], path)
     except OSError as error:
-        raise ScanError(f"{path}: cannot be read ({one_line(error)}); check the file and its permissions") from error
+        raise ScanError(f"{path}: cannot be read ({one_line(error)})", "check the file and its permissions") from error
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
     picture = path.suffix.lower() in SLICE_SUFFIXES
     return FoundImage(scalar_3d(image, path, grey_as_colours=picture), knows_spacing=not picture)
 
 
-def scalar_3d(image, name, grey_as_colours: bool = False):
-    """`image` itself if it is three-dimensional with one real number a voxel; else what plainly stands for that.
+def scalar_3d(image: sitk.Image, name, grey_as_colours: bool = False) -> sitk.Image:
+    """Checks that an image is three-dimensional with one real number a voxel, or plainly stands for one.
 
     Args:
-        image: a `SimpleITK.Image`. A fourth axis of length one is dropped.
+        image: a fourth axis of length one is dropped.
         name: what messages call it.
         grey_as_colours: whether three equal colours are one grey value. Readers of pictures make them out of a palette,
             as every 8-bit BMP has.
+
+    Returns:
+        SimpleITK.Image: `image` itself where nothing had to be dropped.
 
     Raises:
         ScanError: two or four dimensions, colours or other vectors, complex numbers.
@@ -83,29 +91,29 @@ def scalar_3d(image, name, grey_as_colours: bool = False):
         image = image[:, :, :, 0]
     size = " x ".join(str(n) for n in image.GetSize())
     if image.GetDimension() == 2:
-        raise ScanError(f"{name}: is a single 2D image ({size}); give a 3D scan, or the folder of all its slices")
+        raise ScanError(f"{name}: is a single 2D image ({size})", "give a 3D scan, or the folder of all its slices")
     if image.GetDimension() != 3:
         raise ScanError(
-            f"{name}: has {image.GetDimension()} dimensions ({size}); give one 3D scan, as of one time point"
+            f"{name}: has {image.GetDimension()} dimensions ({size})", "give one 3D scan, as of one time point"
         )
     kind = image.GetPixelIDTypeAsString()
     if "complex" in kind:
-        raise ScanError(f"{name}: holds complex numbers; give one real value a voxel, such as the magnitude")
+        raise ScanError(f"{name}: holds complex numbers", "give one real value a voxel, such as the magnitude")
     channels = image.GetNumberOfComponentsPerPixel()
     if "vector" in kind or channels > 1:
         grey = _grey(image) if grey_as_colours else None
         if grey is not None:
             return grey
         raise ScanError(
-            f"{name}: holds {channels} values a voxel (colour or vectors); export it with one grey value a voxel"
+            f"{name}: holds {channels} values a voxel (colour or vectors)", "export it with one grey value a voxel"
         )
     if not re.search(r"(integer|float)$", kind):
-        raise ScanError(f"{name}: holds {kind} voxels; export it with one grey value a voxel")
+        raise ScanError(f"{name}: holds {kind} voxels", "export it with one grey value a voxel")
     return image
 
 
-def _grey(image):
-    """The one channel of an image whose colours are all equal and whose opacity does not change; else None."""
+def _grey(image: sitk.Image) -> sitk.Image | None:
+    """Takes one channel of an image whose colours are all equal and whose opacity is constant; else None."""
     import SimpleITK as sitk
 
     values = sitk.GetArrayViewFromImage(image)
@@ -117,7 +125,7 @@ def _grey(image):
     return sitk.VectorIndexSelectionCast(image, 0)
 
 
-def _read_folder(folder: Path, series, option: str) -> FoundImage:
+def _read_folder(folder: Path, series, role: str | None) -> FoundImage:
     files = sorted((f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")), key=_natural)
     slices = [f for f in files if f.suffix.lower() in SLICE_SUFFIXES]
     others = [f for f in files if f.suffix.lower() not in SLICE_SUFFIXES]
@@ -129,13 +137,13 @@ def _read_folder(folder: Path, series, option: str) -> FoundImage:
         with quietly():
             dicom = bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
     if dicom:
-        return FoundImage(scalar_3d(_read_dicom(folder, series, option), folder), knows_spacing=True)
+        return FoundImage(scalar_3d(_read_dicom(folder, series, role), folder), knows_spacing=True)
     if slices:
-        stack = _read_stack(folder, slices, series, option)
+        stack = _read_stack(folder, slices, series, role)
         return FoundImage(scalar_3d(stack, folder, grey_as_colours=True), knows_spacing=False)
     single = [f.name for f in others if f.name.lower().endswith((".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd"))]
     hint = f"give the file itself ({single[0]})" if single else "give a folder of numbered slices or of DICOM files"
-    raise ScanError(f"{folder}: the folder holds no images to stack; {hint}")
+    raise ScanError(f"{folder}: the folder holds no images to stack", hint)
 
 
 def _looks_like_dicom(path: Path) -> bool:
@@ -144,31 +152,32 @@ def _looks_like_dicom(path: Path) -> bool:
 
 
 def _natural(path: Path) -> list:
-    """Sorts slice 10 after slice 9."""
-    # Text and numbers alternate, so that like is compared with like.
+    """A sort key that puts slice 10 after slice 9."""
+    # Text and numbers alternate, so that text is compared with text and a number with a number.
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name.lower())]
 
 
-def _read_stack(folder: Path, files: list[Path], series, option: str):
+def _read_stack(folder: Path, files: list[Path], series, role: str | None) -> sitk.Image:
     stacks: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        # scan_rec0001.bmp and scan_rec0002.bmp are one stack; scan_rec_spr.bmp, a preview, is none of it.
+        # scan_rec0001.bmp and scan_rec0002.bmp are one stack; scan_rec_spr.bmp, a preview, does not belong to it.
         stacks[re.sub(r"[0-9]+(?=[^0-9]*$)", "#", file.stem) + file.suffix.lower()].append(file)
     if len(stacks) > 1 and series is None:
-        # Pictures that stand alone beside a stack are previews, logs, masks: not slices.
+        # Pictures that stand alone beside a stack are previews, logs or masks, not slices.
         several = {pattern: members for pattern, members in stacks.items() if len(members) > 1}
         stacks = several or {"all": files}
     listed = [_Series(pattern, "slices", f"{len(group)} files", tuple(group)) for pattern, group in stacks.items()]
-    chosen = _choose(folder, listed, series, option)
+    chosen = _choose(folder, listed, series, role)
     members = list(chosen.files)
     if len(members) == 1:
-        raise ScanError(f"{folder}: the folder holds one image; put all slices there, or give {members[0]} if it is 3D")
+        remedy = f"put all slices there, or give {members[0]} if it is 3D"
+        raise ScanError(f"{folder}: the folder holds one image", remedy)
     _require_even_numbers(folder, members)
     return _read(members, folder)
 
 
 def _require_even_numbers(folder: Path, files: list[Path]) -> None:
-    """A slice missing from a stack shifts all that follow."""
+    """Checks that no slice is missing from a stack, which would shift all that follow."""
     last_numbers = [re.findall(r"[0-9]+", file.stem)[-1:] for file in files]
     if not all(last_numbers):
         return
@@ -178,8 +187,8 @@ def _require_even_numbers(folder: Path, files: list[Path]) -> None:
     for file, taken in zip(files, steps, strict=False):
         if taken != step:
             raise ScanError(
-                f"{folder}: the numbers of the slices jump by {taken} after {file.name}, elsewhere by {step}; "
-                "add the missing slices, or keep only the slices of one scan in the folder"
+                f"{folder}: the numbers of the slices jump by {taken} after {file.name}, elsewhere by {step}",
+                "add the missing slices, or keep only the slices of one scan in the folder",
             )
 
 
@@ -191,7 +200,7 @@ class _Series:
     files: tuple[Path, ...]
 
 
-def _choose(folder: Path, listed: list[_Series], wanted, option: str) -> _Series:
+def _choose(folder: Path, listed: list[_Series], wanted, role: str | None) -> _Series:
     if wanted is None and len(listed) == 1:
         return listed[0]
     text = "" if wanted is None else str(wanted).strip()
@@ -202,12 +211,14 @@ def _choose(folder: Path, listed: list[_Series], wanted, option: str) -> _Series
         matches = [listed[int(text) - 1]]
     if len(matches) == 1:
         return matches[0]
-    table = "; ".join(f"{n}: {s.uid} ({s.description or 'no description'}, {s.size})" for n, s in enumerate(listed, 1))
-    problem = f"holds {len(listed)} scans" if wanted is None else f"has no one series {text!r}"
-    raise ScanError(f"{folder}: the folder {problem}; choose one by number or name with {option} from {table}")
+    table = ", ".join(
+        f"{n} is {s.uid} ({s.description or 'no description'}, {s.size})" for n, s in enumerate(listed, 1)
+    )
+    problem = f"holds {len(listed)} scans" if wanted is None else f"has no one scan {text!r}"
+    raise ScanError(f"{folder}: the folder {problem}: {table}", "choose one by number or name", Setting("series", role))
 
 
-def _read_dicom(folder: Path, series, option: str):
+def _read_dicom(folder: Path, series, role: str | None) -> sitk.Image:
     import SimpleITK as sitk
 
     listed = []
@@ -219,7 +230,7 @@ def _read_dicom(folder: Path, series, option: str):
             try:
                 header.ReadImageInformation()
             except RuntimeError as error:
-                raise ScanError(f"{files[0]}: cannot be read ({one_line(error)}); export the series again") from error
+                raise ScanError(f"{files[0]}: cannot be read ({one_line(error)})", "export the series again") from error
             number, description = (
                 header.GetMetaData(tag).strip() if header.HasMetaDataKey(tag) else ""
                 for tag in ("0020|0011", "0008|103e")
@@ -229,15 +240,15 @@ def _read_dicom(folder: Path, series, option: str):
             found = _Series(uid, description, size, tuple(Path(file) for file in files))
             listed.append((int(number) if re.fullmatch(r"[0-9]+", number) else sys.maxsize, uid, found))
     if not listed:
-        raise ScanError(f"{folder}: the DICOM files hold no image; give the folder of an image series")
-    chosen = _choose(folder, [found for _, _, found in sorted(listed, key=lambda item: item[:2])], series, option)
+        raise ScanError(f"{folder}: the DICOM files hold no image", "give the folder of an image series")
+    chosen = _choose(folder, [found for _, _, found in sorted(listed, key=lambda item: item[:2])], series, role)
     image = _read(list(chosen.files), folder)
     _require_even_positions(folder, chosen)
     return image
 
 
 def _require_even_positions(folder: Path, series: _Series) -> None:
-    """A missing slice, or two scans in one series: ITK reads them as if evenly spaced, and only warns."""
+    """Checks for missing slices and two scans in one series: ITK reads them as if evenly spaced, and only warns."""
     import SimpleITK as sitk
 
     depths = []
@@ -255,7 +266,8 @@ def _require_even_positions(folder: Path, series: _Series) -> None:
     if len(steps) and np.ptp(steps) > _UNEVEN * abs(np.median(steps)):
         raise ScanError(
             f"{folder}: the slices of series {series.uid} are not evenly spaced (one is missing, or two scans are "
-            "mixed); export the complete series again"
+            "mixed)",
+            "export the complete series again",
         )
 
 
@@ -266,8 +278,8 @@ def _number(text: str, otherwise: float = 0.0) -> float:
         return otherwise
 
 
-def _read(files: list[Path], path: Path):
-    """One file, or slices as one image, with whatever goes wrong said in one line."""
+def _read(files: list[Path], path: Path) -> sitk.Image:
+    """Reads one file, or several slices as one image."""
     import SimpleITK as sitk
 
     for file in files:
@@ -275,38 +287,41 @@ def _read(files: list[Path], path: Path):
         try:
             truncated = is_truncated(file)
         except ValueError as error:
-            raise ScanError(f"{file}: cannot be read ({error}); copy or export the scan again") from error
+            raise ScanError(f"{file}: cannot be read ({error})", "copy or export the scan again") from error
         if truncated:
-            raise ScanError(f"{file}: the file ends early (a broken copy or download); copy or export it again")
+            raise ScanError(f"{file}: {_ENDS_EARLY}", _COPY_AGAIN)
     try:
         with quietly() as noise:
             image = sitk.ReadImage(str(files[0])) if len(files) == 1 else sitk.ReadImage([str(file) for file in files])
     except RuntimeError as error:
-        _explain_stack(files, path)
-        raise ScanError(_explain(path, error)) from error
-    # The NIfTI library reports damage in words only.
+        _check_slices(files, path)
+        raise _explained(path, error) from error
+    # The NIfTI library reports damage only in words on the terminal.
     if "** ERROR" in noise.text:
-        raise ScanError(f"{path}: the file is damaged; copy or export it again")
+        raise ScanError(f"{path}: the file is damaged", _COPY_AGAIN)
     return image
 
 
-def _explain(path: Path, error: RuntimeError) -> str:
+def _explained(path: Path, error: RuntimeError) -> ScanError:
+    """Words an error of ITK's readers, which raise one kind of error for every cause."""
     text = str(error)
     if "Unable to determine ImageIO reader" in text:
-        return f"{path}: is not an image that can be read; give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
+        remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
+        return ScanError(f"{path}: is not an image that can be read", remedy)
     if "spacing" in text and "ero" in text:
-        return f"{path}: its spacing is zero or not a number; correct the voxel size in the file's header"
+        return ScanError(f"{path}: its spacing is zero or not a number", _CORRECT_SPACING)
     if "rthonormal" in text or "determinant is 0" in text:
-        return f"{path}: the directions of its axes are singular; correct the header"
+        return ScanError(f"{path}: the directions of its axes are singular", "correct the header")
     if "ot only" in text or "not read completely" in text or "end of file" in text.lower():
-        return f"{path}: the file ends early (a broken copy or download); copy or export it again"
-    if isinstance(path, Path) and path.suffix.lower() in (".mha", ".mhd") and "No such file" in text:
-        return f"{path}: its voxels are missing or cut short; copy the scan again, with the data file beside the header"
-    return f"{path}: cannot be read ({one_line(error)}); copy or export the scan again"
+        return ScanError(f"{path}: {_ENDS_EARLY}", _COPY_AGAIN)
+    if path.suffix.lower() in (".mha", ".mhd") and "No such file" in text:
+        remedy = "copy the scan again, with the data file beside the header"
+        return ScanError(f"{path}: its voxels are missing or cut short", remedy)
+    return ScanError(f"{path}: cannot be read ({one_line(error)})", "copy or export the scan again")
 
 
-def _explain_stack(files: list[Path], path: Path) -> None:
-    """Finds the slice that spoils a stack, once it is known that one does."""
+def _check_slices(files: list[Path], path: Path) -> None:
+    """Finds the slice that keeps a stack from being read."""
     import SimpleITK as sitk
 
     if len(files) == 1:
@@ -322,18 +337,19 @@ def _explain_stack(files: list[Path], path: Path) -> None:
                 if expected in (None, size):
                     header.Execute()
         except RuntimeError as error:
-            raise ScanError(_explain(file, error)) from error
+            raise _explained(file, error) from error
         if expected is None:
             expected = size
         elif size != expected:
             raise ScanError(
                 f"{path}: mixes images of {expected[0]} x {expected[1]} and {size[0]} x {size[1]} pixels (first at "
-                f"{file.name}); keep only the slices of one scan in the folder"
+                f"{file.name})",
+                "keep only the slices of one scan in the folder",
             )
 
 
 def _require_positive_spacing(path: Path) -> None:
-    """ITK silently turns a negative MetaImage or NRRD spacing into a mirrored axis."""
+    """Checks the header's spacing: ITK silently turns a negative one of MetaImage or NRRD into a mirrored axis."""
     if not path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr")):
         return
     with open(path, "rb") as file:
@@ -341,6 +357,4 @@ def _require_positive_spacing(path: Path) -> None:
     found = re.search(rb"^(?:ElementSpacing\s*=|spacings:)([^\r\n]*)", header, re.MULTILINE)
     values = found[1].decode("ascii", "replace").split() if found else []
     if any(_number(value, otherwise=1.0) <= 0 for value in values):
-        raise ScanError(
-            f"{path}: its spacing is zero or negative ({' '.join(values)}); correct the voxel size in the file's header"
-        )
+        raise ScanError(f"{path}: its spacing is zero or negative ({' '.join(values)})", _CORRECT_SPACING)

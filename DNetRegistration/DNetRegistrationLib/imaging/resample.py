@@ -87,7 +87,7 @@ def resample(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Volume:
     # Arrays are indexed (z, y, x): reverse the axes of the map between index coordinates.
     to_index = np.linalg.solve(affine, np.asarray(matrix, np.float64) @ fixed.affine)
     linear, shift = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
-    out = np.empty(fixed.voxels.shape, np.float32)
+    out: np.ndarray = np.empty(fixed.voxels.shape, np.float32)
     y, x = np.ogrid[: out.shape[1], : out.shape[2]]
 
     def fill(z: int) -> None:
@@ -124,7 +124,7 @@ def cast_like(resampled: Volume, scan: Volume) -> Volume:
     """Casts a resampled scan to the dtype of `scan`, rounded and clipped; outside is the lowest value of `scan`."""
     dtype = scan.voxels.dtype
     lowest = np.nanmin(scan.voxels)
-    out = np.empty(resampled.voxels.shape, dtype)
+    out: np.ndarray = np.empty(resampled.voxels.shape, dtype)
     for z, values in enumerate(resampled.voxels):
         values = np.where(np.isfinite(values), values, lowest)
         if np.issubdtype(dtype, np.integer):

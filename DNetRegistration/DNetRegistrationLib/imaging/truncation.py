@@ -1,7 +1,7 @@
-"""Whether an image file is all there.
+"""Finds image files that were cut short.
 
-ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file cut short. Those of NIfTI, TIFF and BMP fill the rest with
-whatever lies in memory, or drop the last slices, without an error; so these are looked at before they are believed.
+ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. Those of NIfTI, TIFF and BMP give no
+error: they fill the rest with whatever lies in memory, or drop the last slices. Their files are checked here first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def is_truncated(path) -> bool:
-    """True if a NIfTI, TIFF or BMP file ends before its header says it should; False for other kinds of file.
+    """Tells whether a NIfTI, TIFF or BMP file ends before its header says it should; False for other kinds of file.
 
     Raises:
         OSError: the file cannot be opened.
@@ -28,7 +28,7 @@ def is_truncated(path) -> bool:
             return _tiff_is_truncated(path)
         if name.endswith(".bmp"):
             return _bmp_is_truncated(path)
-    except (struct.error, EOFError):  # the header itself is cut, or the compressed stream
+    except (struct.error, EOFError):  # the header itself or the compressed stream is cut
         return True
     except (gzip.BadGzipFile, zlib.error) as error:
         raise ValueError("its compressed part is damaged") from error
@@ -64,12 +64,12 @@ def _nifti_is_truncated(path: Path) -> bool:
     expected = (0 if pair else offset) + voxels * bits // 8
     if not compressed:
         return data_path.stat().st_size < expected
-    # The last four bytes of a gzip member are its length modulo 2^32: no need to unpack it all to see that it is whole.
+    # The last four bytes of a gzip member are its length modulo 2^32, which spares unpacking a whole file.
     with open(path, "rb") as file:
         file.seek(-4, 2)
         if struct.unpack("<I", file.read(4))[0] == expected % 2**32:
             return False
-    # Cut, or written in several members, or with something after the voxels: unpack it and count.
+    # It is cut, or has several members, or something after the voxels: only unpacking it tells.
     length = 0
     with gzip.open(path, "rb") as file:
         while block := file.read(1 << 22):
@@ -78,7 +78,7 @@ def _nifti_is_truncated(path: Path) -> bool:
 
 
 def _tiff_is_truncated(path: Path) -> bool:
-    """Follows the chain of pages: it must end in a page that has no next, inside the file."""
+    """Follows the chain of pages, which must end inside the file in a page that has no next."""
     with open(path, "rb") as file:
         order = {b"II": "<", b"MM": ">"}.get(file.read(2))
         if order is None:
@@ -109,7 +109,7 @@ def _bmp_is_truncated(path: Path) -> bool:
     if header[:2] != b"BM":
         raise ValueError("not a BMP file")
     start, _, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", header, 10)
-    if compression:  # run lengths: the size is not known beforehand
+    if compression:  # of run lengths the size is not known beforehand
         return False
     row = (abs(width) * bits + 31) // 32 * 4
     return path.stat().st_size < start + row * abs(height)

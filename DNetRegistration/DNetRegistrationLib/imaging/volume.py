@@ -1,7 +1,7 @@
-"""A scan: voxels and where they lie in the world.
+"""A scan: its voxels, and where they lie in the world.
 
-World coordinates are LPS millimetres, as in ITK. Voxel arrays are indexed ``[z, y, x]``, as SimpleITK's arrays are;
-vectors and matrices order their coordinates ``(x, y, z)``.
+World coordinates are LPS millimetres, as in ITK. Voxel arrays are indexed ``[z, y, x]``, as SimpleITK's arrays are.
+Vectors and matrices order their coordinates ``(x, y, z)``.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import ScanError
+from ..core.errors import FileError, OptionError, ScanError, Setting
 from ..core.files import staged, writing
 
 #: Fewest voxels along an axis that a bone can be aligned with.
 MINIMUM_SIZE = 8
 
-#: From this length in mm on, a scan whose header is all defaults (1 mm voxels at the origin) is not believed.
+#: A scan of this length in mm or more whose header is all defaults (1 mm voxels at the origin) is not believed.
 _LONG_FOR_A_DEFAULT = 200.0
 
-#: Scans of one bone whose lengths differ by more than this factor do not both have their true spacing. Fields of view
-#: cut down to a piece stay far below; 0.1 mm or less read as 1 mm, inches and centimetres lie above.
+#: Two scans of one bone whose lengths differ by more than this factor do not both have their true spacing. A field of
+#: view that shows only a piece of the bone stays far below it. A spacing of 0.1 mm or less that was read as 1 mm lies
+#: above, and so do inches and centimetres.
 _PLAUSIBLE_RATIO = 8.0
 
 _WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
@@ -36,10 +37,10 @@ class Volume:
         voxels: ``(z, y, x)`` real-valued intensities of any dtype. NaN is outside the field of view.
         affine: ``(4, 4)`` float64, index ``(x, y, z)`` to world LPS mm.
         name: what messages call this scan: its file, or "fixed scan".
-        spacing_given: its user said what the voxel size is, as with `read_volume`: then it is believed, however odd.
+        spacing_given: the spacing was set explicitly, as with `read_volume`; plausibility checks are skipped.
 
     Raises:
-        ScanError: the affine is not a 4x4 matrix. What else can be wrong with a scan, `check_volume` tells.
+        ScanError: the affine is not a 4x4 matrix. `check_volume` checks everything else.
 
     Example:
         >>> scan = Volume.from_geometry(np.zeros((4, 3, 2)), spacing=(0.01, 0.01, 0.02), origin=(5, 0, 0))
@@ -59,17 +60,24 @@ class Volume:
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4):
-            raise ScanError(f"{self.name}: the index-to-world affine is {affine.shape}; give a 4x4 matrix")
+            raise ScanError(f"{self.name}: the index-to-world affine has the shape {affine.shape}", "give a 4x4 matrix")
         affine.flags.writeable = False
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "voxels", np.asarray(self.voxels))
 
     @classmethod
     def from_geometry(cls, voxels, spacing=1.0, direction=None, origin=(0.0, 0.0, 0.0), name="scan") -> Volume:
-        """A volume from spacing (mm), direction cosines (columns are the index axes) and origin (mm).
+        """Makes a volume from its geometry as ITK describes it.
+
+        Args:
+            voxels: ``(z, y, x)``.
+            spacing: voxel size along the index axes x, y, z in mm, or one number for all.
+            direction: ``(3, 3)`` direction cosines; columns are the index axes.
+            origin: ``(3,)`` world position of the first voxel's centre in mm.
+            name: what messages call the scan.
 
         Raises:
-            ScanError: a spacing is zero, negative or not finite.
+            OptionError: a spacing is zero, negative or not finite, or there are not one or three.
         """
         affine = np.eye(4)
         axes = np.eye(3) if direction is None else np.asarray(direction, float).reshape(3, 3)
@@ -79,7 +87,7 @@ class Volume:
 
     @classmethod
     def from_sitk(cls, image, name="scan") -> Volume:
-        """A volume that shares the memory of a SimpleITK image, read-only, and keeps it alive.
+        """Makes a volume that shares the memory of a SimpleITK image, read-only, and keeps it alive.
 
         Raises:
             ScanError: the image is not three-dimensional with one real number a voxel.
@@ -92,10 +100,10 @@ class Volume:
         )
 
     def to_sitk(self):
-        """The same scan as a SimpleITK image (a copy)."""
+        """Copies the scan to a SimpleITK image."""
         import SimpleITK as sitk
 
-        # ITK has neither truth values nor half or extended precision.
+        # ITK has no booleans, and neither half nor extended precision.
         converted = {"?": np.uint8, "e": np.float32, "g": np.float64}.get(self.voxels.dtype.char)
         voxels = self.voxels if converted is None else self.voxels.astype(converted)
         image = sitk.GetImageFromArray(voxels.astype(voxels.dtype.newbyteorder("="), copy=False))
@@ -144,22 +152,22 @@ class Volume:
 
 
 def read_volume(path, spacing=None, series=None, name: str | None = None, role: str | None = None) -> Volume:
-    """The scan at `path`: NRRD, NIfTI, MHA/MHD, TIFF, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
+    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
 
     Infinities become NaN, which is outside the field of view. The voxels share the memory they were read into.
 
     Args:
         path: the file or folder.
         spacing: the true voxel size in mm, one number or three (x, y, z), in place of what the file says. TIFF, PNG and
-            BMP cannot say it: there it must be given.
-        series: which one, where a folder holds several: its number in the list that the error message gives (from 1),
-            its UID, its description, or the pattern of its slices' names.
+            BMP do not store it: there it must be given.
+        series: which scan of a folder that holds several: its number in the list of the error message (from 1), its
+            UID, its description, or the pattern of its slices' names.
         name: what messages call the scan; the file's name by default.
-        role: "fixed" or "moving" where the user gave the scan on the command line, so that messages name the options
-            ``--fixed-spacing`` and ``--fixed-series``; None where it was given in Python.
+        role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
 
     Raises:
         ScanError: the scan cannot be read, cannot be aligned (`check_volume`), or its spacing looks lost.
+        OptionError: the spacing is not one or three positive numbers.
 
     Example:
         >>> scan = read_volume("slices/", spacing=0.01)  # doctest: +SKIP
@@ -170,21 +178,22 @@ def read_volume(path, spacing=None, series=None, name: str | None = None, role: 
     if name is None:
         name = path.name or str(path)
     if spacing is not None:
-        spacing = _checked_spacing(spacing, str(path), _option(role, "spacing"))
-    found = read_image(path, series, _option(role, "series"))
+        spacing = _checked_spacing(spacing, str(path), role)
+    found = read_image(path, series, role)
     volume = Volume.from_sitk(found.image, str(path))
     if spacing is not None:
         volume = Volume.from_geometry(volume.voxels, spacing, volume.direction, volume.origin, volume.name)
         volume = replace(volume, spacing_given=True)
-    else:
-        remedy = f"give the true voxel size in mm with {_option(role, 'spacing')}"
-        if not found.knows_spacing:
-            x, y, _ = volume.spacing
-            hint = "" if x == y == 1 else f" (in the slices: {x:.6g} x {y:.6g} mm, but not between them)"
-            raise ScanError(f"{path}: its kind of file does not store the voxel size{hint}; {remedy}")
-        doubt = spacing_doubt(volume)
-        if doubt is not None:
-            raise ScanError(f"{path}: {doubt}; {remedy}, also where it is right")
+    elif not found.knows_spacing:
+        x, y, _ = volume.spacing
+        hint = "" if x == y == 1 else f" (in the slices: {x:.6g} x {y:.6g} mm, but not between them)"
+        raise ScanError(
+            f"{path}: its kind of file does not store the voxel size{hint}",
+            "give the true voxel size in mm",
+            Setting("spacing", role),
+        )
+    elif doubt := spacing_doubt(volume):
+        raise ScanError(f"{path}: {doubt}", "correct or confirm the voxel size in mm", Setting("spacing", role))
     return replace(check_volume(volume), name=name)
 
 
@@ -197,20 +206,20 @@ def write_volume(volume: Volume, path, compress: bool = False) -> None:
         compress: smaller but slower.
 
     Raises:
-        ScanError: unknown kind of file, or it cannot be written.
+        FileError: unknown kind of file, or it cannot be written.
     """
     path = Path(path)
     if not path.name.lower().endswith(_WRITABLE):
-        raise ScanError(f"{path}: cannot write this kind of file; end its name in one of {', '.join(_WRITABLE)}")
+        raise FileError(f"{path}: cannot write this kind of file", f"end its name in one of {', '.join(_WRITABLE)}")
     with staged() as staging:
         write_image(volume.to_sitk(), staging.path(path), path, compress)
 
 
 def write_image(image, temporary, target, compress: bool = False) -> None:
-    """Writes a SimpleITK image to a staged path; errors name `target`.
+    """Writes a SimpleITK image to a temporary path; errors name `target`.
 
     Raises:
-        ScanError: it cannot be written, or was cut short by a full disk.
+        FileError: it cannot be written, or was cut short by a full disk.
     """
     import SimpleITK as sitk
 
@@ -230,7 +239,10 @@ def write_image(image, temporary, target, compress: bool = False) -> None:
 
 
 def check_volume(volume: Volume) -> Volume:
-    """The scan if it can be aligned, with infinities made NaN; `volume` itself where there are none.
+    """Checks that a scan can be aligned, and makes its infinities NaN.
+
+    Returns:
+        Volume: shares the voxels of `volume` where these hold no infinities.
 
     Raises:
         ScanError: not three-dimensional, not real numbers, too few voxels, a geometry that is singular or not finite,
@@ -238,25 +250,26 @@ def check_volume(volume: Volume) -> Volume:
     """
     name, voxels, affine = volume.name, volume.voxels, volume.affine
     if voxels.ndim != 3:
-        raise ScanError(f"{name}: has {voxels.ndim} dimensions {voxels.shape}; give one 3D scan of grey values")
+        raise ScanError(f"{name}: has {voxels.ndim} dimensions {voxels.shape}", "give one 3D scan of grey values")
     if voxels.dtype.kind not in "biuf":
-        raise ScanError(f"{name}: holds {voxels.dtype} voxels; give a scan with one real number a voxel")
+        raise ScanError(f"{name}: holds {voxels.dtype} voxels", "give a scan with one real number a voxel")
     if min(voxels.shape) < MINIMUM_SIZE:
         axis = int(np.argmin(volume.size))
         raise ScanError(
-            f"{name}: has only {volume.size[axis]} voxels along {'xyz'[axis]}; give a scan with at least {MINIMUM_SIZE}"
+            f"{name}: has only {volume.size[axis]} voxels along {'xyz'[axis]}",
+            f"give a scan with at least {MINIMUM_SIZE}",
         )
     _check_affine(affine, name)
     if not volume.spacing_given and _lost_slice_spacing(volume.spacing):
-        raise ScanError(f"{name}: {spacing_doubt(volume)}; give it its true spacing")
+        raise ScanError(f"{name}: {spacing_doubt(volume)}", "correct the voxel size", Setting("spacing"))
     return replace(volume, voxels=_checked_values(voxels, name))
 
 
 def spacing_doubt(volume: Volume) -> str | None:
-    """Why the spacing of a scan looks lost rather than measured; None where it does not.
+    """Says why the spacing of a scan looks lost rather than measured; None where it does not.
 
-    Only such values are doubted as readers and exporters fill in: real scans with 1 mm voxels have a position too, or
-    are small. A scan that is doubted may still be right, which only its owner knows.
+    Only values that readers and exporters fill in are doubted: a real scan with 1 mm voxels also has a position, or is
+    small. A doubted spacing may still be right, which only the owner of the scan knows.
     """
     x, y, _ = volume.spacing
     if _lost_slice_spacing(volume.spacing):
@@ -271,24 +284,26 @@ def spacing_doubt(volume: Volume) -> str | None:
 
 
 def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
-    """Sees that two scans of one bone have about one size.
+    """Checks that two scans of one bone have about one size.
 
     Raises:
-        ScanError: their lengths differ by so much that a spacing must be wrong, and not both were given.
+        ScanError: their lengths differ by so much that a spacing must be wrong, and not both were set explicitly.
     """
     scans = {"fixed": fixed, "moving": moving}
-    lengths = {role: scan.extent.max() for role, scan in scans.items()}
-    doubted = [role for role in sorted(scans, key=lengths.get, reverse=True) if not scans[role].spacing_given]
+    lengths = {role: float(scan.extent.max()) for role, scan in scans.items()}
+    doubted = [role for role in scans if not scans[role].spacing_given]
     if max(lengths.values()) <= _PLAUSIBLE_RATIO * min(lengths.values()) or not doubted:
         return
-    # The one with untouched 1 mm voxels is at fault where the other has been measured.
+    # Where one spacing is 1 mm and the other was measured, the 1 mm is at fault.
     defaults = [role for role in doubted if np.isclose(scans[role].spacing, 1).any()]
     suspects = defaults if len(defaults) == 1 else doubted
-    options = " or ".join(_option(role, "spacing") for role in suspects)
+    suspect = suspects[0] if len(suspects) == 1 else None
     raise ScanError(
         f"{fixed.name} and {moving.name}: the fixed scan is {lengths['fixed']:.4g} mm long (voxels of {_times(fixed)} "
         f"mm), the moving scan {lengths['moving']:.4g} mm (voxels of {_times(moving)} mm), too different for one bone, "
-        f"as if a voxel size were lost; give the true one with {options} (in Python: spacing= of read_volume)"
+        "as if a voxel size were lost",
+        f"give the true voxel size of the {f'{suspect} scan' if suspect else 'wrong one'} in mm",
+        Setting("spacing", suspect),
     )
 
 
@@ -296,42 +311,44 @@ def _times(volume: Volume) -> str:
     return " x ".join(f"{s:.4g}" for s in volume.spacing)
 
 
-def _option(role: str | None, what: str) -> str:
-    return f"{what}=" if role is None else f"--{role}-{what}"
-
-
-def _checked_spacing(spacing, name: str, option: str = "spacing=") -> np.ndarray:
+def _checked_spacing(spacing, name: str, role: str | None = None) -> np.ndarray:
+    setting = Setting("spacing", role)
     try:
         values = np.asarray(spacing, dtype=np.float64)
     except (TypeError, ValueError):
         values = np.empty(0)
     if values.shape not in ((), (1,), (3,)):
-        raise ScanError(f"{name}: the spacing {spacing} is not one number or three (x, y, z); correct {option}")
+        remedy = "give the true voxel size in mm"
+        raise OptionError(f"{name}: the spacing {spacing} is not one number or three (x, y, z)", remedy, setting)
     if not (np.isfinite(values) & (values > 0)).all():
         text = ", ".join(f"{v:g}" for v in values.ravel())
-        raise ScanError(f"{name}: the spacing is {text}; it must be positive and finite, in mm: correct {option}")
+        remedy = "give a positive, finite voxel size in mm"
+        raise OptionError(f"{name}: the spacing is {text}", remedy, setting)
     return np.broadcast_to(values, 3)
 
 
 def _check_affine(affine: np.ndarray, name: str) -> None:
     if not np.isfinite(affine).all():
-        raise ScanError(f"{name}: its spacing, direction or origin is not finite; correct the geometry")
+        raise ScanError(f"{name}: its spacing, direction or origin is not finite", "correct the geometry")
     if not np.array_equal(affine[3], (0, 0, 0, 1)):
-        raise ScanError(f"{name}: the last row of its affine is not 0, 0, 0, 1; correct the geometry")
+        raise ScanError(f"{name}: the last row of its affine is not 0, 0, 0, 1", "correct the geometry")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not (spacing > 0).all():
-        raise ScanError(f"{name}: the spacing along {'xyz'[int(np.argmin(spacing))]} is zero; give the voxel size")
+        raise ScanError(f"{name}: the spacing along {'xyz'[int(np.argmin(spacing))]} is zero", "correct the voxel size")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
-        raise ScanError(f"{name}: the directions of its axes are singular; correct the geometry")
+        raise ScanError(f"{name}: the directions of its axes are singular", "correct the geometry")
 
 
 def _lost_slice_spacing(spacing: np.ndarray) -> bool:
-    """Slices 1 mm apart, exactly, of pixels a tenth of that or less: how ITK reads micro-CT stacks of TIFF and PNG."""
+    """Tells whether slices are exactly 1 mm apart and their pixels a tenth of that or less.
+
+    That is how ITK reads micro-CT stacks of TIFF and PNG, which store no slice distance.
+    """
     return bool(spacing[2] == 1 and spacing[:2].max() <= 0.1)
 
 
 def _checked_values(voxels: np.ndarray, name: str) -> np.ndarray:
-    """The voxels, infinities made NaN; goes through them slab by slab, since a scan may fill most of the memory."""
+    """Makes infinities NaN and checks for contrast, slab by slab, since a scan may fill most of the memory."""
     slabs = [voxels[start : start + 16] for start in range(0, len(voxels), 16)]
     real = voxels.dtype.kind == "f"
     if real and any(np.isinf(slab).any() for slab in slabs):
@@ -345,15 +362,15 @@ def _checked_values(voxels: np.ndarray, name: str) -> np.ndarray:
         if low < high:
             return voxels
     if low > high:
-        raise ScanError(f"{name}: has no finite voxel (all NaN or infinite); export the scan again")
-    raise ScanError(f"{name}: is constant (every voxel is {low:g}); export the scan again")
+        raise ScanError(f"{name}: has no finite voxel (all NaN or infinite)", "export the scan again")
+    raise ScanError(f"{name}: is constant (every voxel is {low:g})", "export the scan again")
 
 
 class _SharedVoxels:
     """Lends NumPy the memory of an image.
 
-    SimpleITK's own array views do not keep the image alive. The image kept here is a second owner of the same memory,
-    so that the memory also stays, unchanged, when the first image is written to.
+    SimpleITK's own array views do not keep the image alive. The image kept here is a second owner of the same memory:
+    when the first image is written to, SimpleITK gives that one a copy, and this memory stays as it is.
     """
 
     def __init__(self, image) -> None:
