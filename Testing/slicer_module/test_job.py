@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -13,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib import ScanError, Volume, make_pair, read_volume, target_registration_error
+from DNetRegistrationLib import Volume, make_pair, target_registration_error
+from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, RunError, ScanError, Setting
 from DNetRegistrationLib.core.processes import end_tree
-from DNetRegistrationLib.registration.devices import parse_devices
-from DNetRegistrationLib.slicer_module import job as job_module
-from DNetRegistrationLib.slicer_module.job import How, Job, Options
+from DNetRegistrationLib.slicer_module import events, job, request
+from DNetRegistrationLib.slicer_module.job import Job, JobOutcome
+from DNetRegistrationLib.slicer_module.request import Options, read_request
 
 
 class Launcher:
@@ -26,15 +29,15 @@ class Launcher:
     def __init__(self, program: str | None = None) -> None:
         self.program, self.commands = program, []
 
-    def __call__(self, command, environment, output, end):
+    def __call__(self, command, environment, output, errors, end):
         self.commands.append(command)
-        self.output, self.end = output, end
+        self.output, self.errors, self.end = output, errors, end
         if self.program is not None:
             # Arguments stay, so that the program finds the folder.
             command = [sys.executable, "-u", "-c", textwrap.dedent(self.program), *command[1:]]
-        self.popen = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        self.said = tempfile.TemporaryFile()
+        environment = {**os.environ, **environment}
+        self.popen = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=self.said)
         self.pid = self.popen.pid
         return self
 
@@ -53,7 +56,10 @@ class Launcher:
     def to_the_end(self) -> None:
         while piece := self.popen.stdout.read1(7):  # pieces that do not end where lines end
             self.output(piece)
-        self.end(self.popen.wait(timeout=60))
+        status = self.popen.wait(timeout=60)
+        self.said.seek(0)
+        self.errors(self.said.read())
+        self.end(status)
 
 
 class Listener:
@@ -79,118 +85,130 @@ def scans():
     )
 
 
-def start(scans, tmp_path, program=None, **options):
+def start(scans, tmp_path, program=None, options=None, launch=None, python=sys.executable):
     launcher, listener = Launcher(program), Listener()
-    job = Job(
+    running = Job(
         *scans,
-        Options(**options),
-        python=sys.executable,
-        launch=launcher,
+        options or Options(),
+        python=python,
+        launch=launch or launcher,
         progress=listener.on_progress,
         finished=listener.on_finished,
         temporary=tmp_path,
     )
-    job.start()
-    return job, launcher, listener
+    running.start()
+    return running, launcher, listener
 
 
 def test_a_real_alignment(tmp_path):
     pair = make_pair(3, size=32, spacing=0.16)
     fixed = Volume(pair.fixed.voxels, pair.fixed.affine, "pre")
     moving = Volume(pair.moving.voxels, pair.moving.affine, "post")
-    job, launcher, listener = start((fixed, moving), tmp_path, resampled=True, subtraction=True)
+    options = Options(resampled=True, subtraction=True)
+    running, launcher, listener = start((fixed, moving), tmp_path, options=options)
     launcher.to_the_end()
     (ended,) = listener.ended
-    assert ended.how is How.ACCEPTED, ended.message + ended.log
-    assert ended.alignment.accepted and ended.message == ended.alignment.verdict
+    assert ended.outcome is JobOutcome.ACCEPTED, f"{ended.error} {ended.log}"
+    assert ended.alignment.accepted and ended.error is None
     assert target_registration_error(pair, ended.alignment.matrix) < 0.08
-    assert {Job.SEGMENTATION, Job.RESAMPLED, Job.SUBTRACTION, "report.json", "transform.tfm"} < set(listener.files)
+    assert {request.SEGMENTATION, request.RESAMPLED, request.SUBTRACTION} < set(listener.files)
     fractions = [fraction for fraction, _ in listener.progress]
     assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1.0
-    assert not job.folder.exists() and not list(tmp_path.iterdir())
+    assert not running.folder.exists() and not list(tmp_path.iterdir())
 
 
-def test_scans_are_written_with_their_geometry(tmp_path):
+def test_a_request_is_read_as_it_was_written(tmp_path):
     direction = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]]) @ np.diag((1, -1, 1))
     rng = np.random.default_rng(0)
+    spacing = 0.01, 0.02, 0.037
     scans = [
-        Volume.from_geometry(rng.normal(size=(9, 10, 11)).astype(dtype), (0.01, 0.02, 0.037), direction, origin, "scan")
-        for dtype, origin in ((np.float32, (1e3, -2e3, 3.3)), (np.uint8, (0.1, 0, 0)))
+        Volume.from_geometry(rng.normal(size=(9, 10, 11)).astype(dtype), spacing, direction, origin, name)
+        for dtype, origin, name in ((np.float32, (1e3, -2e3, 3.3), "µCT"), (np.uint8, (0.1, 0, 0), "day 7 & \udcff"))
     ]
-    job, launcher, _ = start(scans, tmp_path, "import time; time.sleep(60)")
-    command = launcher.commands[0]
-    try:
-        for scan, path, option in zip(scans, command[4:6], ("--fixed-spacing=", "--moving-spacing="), strict=True):
-            text = next(word for word in command if word.startswith(option))
-            read = read_volume(path, [float(number) for number in text[len(option) :].split(",")])
-            assert np.array_equal(read.voxels, scan.voxels) and read.voxels.dtype == scan.voxels.dtype
-            np.testing.assert_allclose(read.affine, scan.affine, rtol=1e-14, atol=1e-12)
-            assert sitk.ReadImage(path).GetSize() == (11, 10, 9)
-        assert oct(Path(job.folder).stat().st_mode)[-3:] == "700"
-    finally:
-        job.cancel()
-
-
-def test_command(scans, tmp_path):
-    job, launcher, _ = start(scans, tmp_path, "pass")
-    words = launcher.commands[0]
-    assert words[1:4] == ["-m", "DNetRegistrationLib", "align"]
-    for absent in ("threshold", "working-spacing", "weights", "--resampled", "--subtraction"):
-        assert not any(absent in word for word in words)
-    job.cancel()
-    options = dict(
+    options = Options(
         fixed_threshold=-12.5, moving_threshold=1e3, working_spacing=0.1, device="cuda:1", weights="w.pt",
         hypotheses="search", refine="none", contrast="fixed", resampled=True,
     )  # fmt: skip
-    job, launcher, _ = start(scans, tmp_path, "pass", **options)
-    from DNetRegistrationLib.cli.main import build_parser
-
-    parsed = build_parser().parse_args(launcher.commands[0][3:])
-    given = {name: value for name, value in options.items() if name != "resampled"}
-    assert {name: getattr(parsed, name) for name in given} == given
-    assert parsed.resampled == str(job.folder / Job.RESAMPLED) and parsed.subtraction is None
-    job.cancel()
+    running, launcher, _ = start(scans, tmp_path, "import time; time.sleep(60)", options)
+    try:
+        assert launcher.commands[0][1:] == ["-m", "DNetRegistrationLib.slicer_module.worker", str(running.folder)]
+        *read, options_read = read_request(running.folder)
+        for scan, again, role in zip(scans, read, ("fixed", "moving"), strict=True):
+            assert np.array_equal(again.voxels, scan.voxels) and again.voxels.dtype == scan.voxels.dtype
+            assert np.array_equal(again.affine, scan.affine) and again.name == scan.name and again.spacing_given
+            assert sitk.ReadImage(str(running.folder / f"{role}.nrrd")).GetSize() == (11, 10, 9)
+        assert options_read == options
+        assert set(request.outputs(running.folder, options)) == {"segmentation", "resampled"}
+        assert oct(Path(running.folder).stat().st_mode)[-3:] == "700"
+    finally:
+        running.cancel()
 
 
 @pytest.mark.parametrize(
-    ("program", "how", "message"),
+    "error",
     [
-        ("import sys; print('dnet-registration: error: the end'); sys.exit(2)", How.BAD_INPUT, "the end"),
-        (
-            "import sys; print(f'dnet-registration: error: {sys.argv[5]}: found no bone in it'); sys.exit(2)",
-            How.BAD_INPUT,
-            "µCT, day 7: found no bone in it",
-        ),
-        (
-            "import sys; print('dnet-registration: error: A; give the true one with --fixed-spacing'); sys.exit(2)",
-            How.BAD_INPUT,
-            "A; correct it in the module Volumes, under Volume Information, Image Spacing (mm)",
-        ),
-        (
-            "import sys; print('dnet-registration: error: unexpected KeyError: 3; add --debug to see'); sys.exit(2)",
-            How.CRASHED,
-            "The alignment ended unexpectedly (unexpected KeyError: 3); try again",
-        ),
-        (
-            "import sys; print('dnet-registration: error: torch is not installed; install it: pip'); sys.exit(2)",
-            How.CRASHED,
-            "PyTorch does not load (torch is not installed); in the module PyTorch Utils",
-        ),
-        ("import os; os.abort()", How.CRASHED, "exit status -6"),
-        ("import os; os.kill(os.getpid(), 9)", How.CRASHED, "perhaps for want of memory"),
-        ("raise SystemExit(0)", How.CRASHED, "exit status 0"),  # no report
-        ("import sys; open(sys.argv[9], 'w').write('{}')", How.CRASHED, "exit status 0"),  # not a report
-        ("raise SystemExit(130)", How.CRASHED, "exit status 130"),
+        DNetError("a fault"),
+        ScanError("a: has no voxel size", "give it", Setting("spacing", "moving", "0.01")),
+        PackageError("it does not load", "install it anew", Setting("torch")),
     ],
 )
-def test_ends(scans, tmp_path, program, how, message):
-    job, launcher, listener = start(scans, tmp_path, program)
+def test_an_error_crosses_as_data(error):
+    line = events.to_line(events.ERROR, **events.error_values(error)).encode()
+    read = events.error_of(events.from_line(line))
+    assert type(read) is type(error) and read.args == error.args
+
+
+def test_what_is_no_event_is_told_apart():
+    for line in (b"Fatal error", b"[1, 2]", b"3", b'{"fraction": 1}', b"\xff{", b""):
+        assert events.from_line(line) is None
+    unexpected = events.error_values(KeyError("3"))
+    assert unexpected["kind"] == "KeyError" and events.error_of(unexpected) is None
+    assert isinstance(events.error_of(events.error_values(MemoryError())), RunError)
+
+
+def ending(*lines, status: int = 0) -> str:
+    """The program of a process that prints lines, and ends."""
+    return f"import sys; print({chr(10).join(lines)!r}); sys.exit({status})"
+
+
+def error_line(error: BaseException) -> str:
+    return events.to_line(events.ERROR, **events.error_values(error))
+
+
+@pytest.mark.parametrize(
+    ("program", "outcome", "kind", "message"),
+    [
+        (ending(error_line(ScanError("a", "do b")), status=2), JobOutcome.FAILED, ScanError, "a; do b"),
+        (ending(error_line(PackageError("a", "do b")), status=2), JobOutcome.CRASHED, PackageError, "a; do b"),
+        (
+            ending(error_line(KeyError(3)), status=2), JobOutcome.CRASHED, RunError,
+            "The alignment ended unexpectedly (KeyError: 3); try again",
+        ),
+        ("import os; os.abort()", JobOutcome.CRASHED, RunError, "exit status -6"),
+        ("import os; os.kill(os.getpid(), 9)", JobOutcome.CRASHED, RunError, "perhaps for want of memory"),
+        (ending("it is done"), JobOutcome.CRASHED, RunError, "exit status 0"),  # no result
+        (ending(events.to_line(events.RESULT, alignment={})), JobOutcome.CRASHED, RunError, "exit status 0"),
+        ("raise SystemExit(130)", JobOutcome.CRASHED, RunError, "exit status 130"),
+    ],
+)  # fmt: skip
+def test_ends(scans, tmp_path, program, outcome, kind, message):
+    running, launcher, listener = start(scans, tmp_path, program)
     launcher.to_the_end()
     (ended,) = listener.ended
-    assert ended.how is how and message in ended.message and "\n" not in ended.message
+    assert ended.outcome is outcome and type(ended.error) is kind
+    assert message in str(ended.error) and "\n" not in str(ended.error)
     assert ended.alignment is None and not list(tmp_path.iterdir())
-    job.cancel()  # too late: nothing happens
+    running.cancel()  # too late: nothing happens
     assert len(listener.ended) == 1
+
+
+def test_an_error_names_the_volume(tmp_path):
+    """As the user calls it, not by the file it travelled in."""
+    noise = np.random.default_rng(1).normal(size=(12, 12, 12)).astype(np.float32)
+    _, launcher, listener = start([Volume.from_geometry(noise, 0.1, name=name) for name in ("µCT & co", "b")], tmp_path)
+    launcher.to_the_end()
+    assert listener.ended[0].outcome is JobOutcome.FAILED
+    assert listener.ended[0].error.problem.startswith("µCT & co: found no bone in it")
 
 
 def test_a_torch_that_is_half_installed(scans, tmp_path):
@@ -199,58 +217,73 @@ def test_a_torch_that_is_half_installed(scans, tmp_path):
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise OSError('libtorch_cpu.so: cannot open shared object file')\n")
     (tmp_path / "work").mkdir()
-    launcher, listener = Launcher(), Listener()
+    launcher = Launcher()
 
     def launch(command, environment, *callbacks):
         path = os.pathsep.join((str(broken.parent), environment["PYTHONPATH"]))
         return launcher(command, {**environment, "PYTHONPATH": path}, *callbacks)
 
-    rng = np.random.default_rng(1)
-    noise = [Volume.from_geometry(rng.normal(size=(12, 12, 12)).astype(np.float32), 0.1, name=n) for n in "ab"]
-    job = Job(
-        *noise, Options(), python=sys.executable, launch=launch, progress=listener.on_progress,
-        finished=listener.on_finished, temporary=tmp_path / "work",
-    )  # fmt: skip
-    job.start()
+    _, _, listener = start(scans, tmp_path / "work", launch=launch)
     launcher.to_the_end()
     (ended,) = listener.ended
-    assert ended.how is How.CRASHED
-    assert ended.message.startswith("PyTorch does not load (unexpected OSError: libtorch_cpu.so")
-    assert "click Uninstall" in ended.message and "--debug" not in ended.message
+    assert ended.outcome is JobOutcome.CRASHED and isinstance(ended.error, PackageError)
+    assert ended.error.problem.startswith("PyTorch does not load (OSError: libtorch_cpu.so")
+    assert ended.error.setting == Setting("torch") and "Traceback" in ended.log
+
+
+def test_what_is_printed_on_the_way_is_no_event(scans, tmp_path):
+    """Neither by Python nor by a library below it: both go with the log."""
+    code = """
+        import os, sys, warnings
+        from DNetRegistrationLib.slicer_module import worker
+        def align(folder, tell):
+            tell("progress", fraction=0.5, message="half")
+            print("said by Python", flush=True)
+            os.write(1, b"said by a library\\n")
+            warnings.warn("mind this")
+            raise KeyError(7)
+        worker.align_request = align
+        sys.exit(worker.main(sys.argv[3]))
+    """
+    _, launcher, listener = start(scans, tmp_path, code)
+    launcher.to_the_end()
+    (ended,) = listener.ended
+    assert listener.progress == [(0.5, "half")] and "(KeyError: 7)" in str(ended.error)
+    for words in ("said by Python", "said by a library", "mind this", "Traceback"):
+        assert words in ended.log
 
 
 def test_the_log_is_kept(scans, tmp_path):
-    _, launcher, listener = start(scans, tmp_path, "import sys\nfor n in range(1000): print('line', n)\nsys.exit(5)")
+    code = "import sys\nfor n in range(1000): print('line', n, file=sys.stderr)\nsys.exit(5)"
+    _, launcher, listener = start(scans, tmp_path, code)
     launcher.to_the_end()
     lines = listener.ended[0].log.splitlines()
     assert lines[-1] == "line 999" and 5 <= len(lines) <= 30
 
 
 def test_output_that_is_not_utf_8(scans, tmp_path):
-    _, launcher, listener = start(
-        scans, tmp_path, "import sys; sys.stdout.buffer.write(b' 10% \\xff\\xfe\\n'); sys.exit(5)"
-    )
+    code = "import sys; sys.stdout.buffer.write(b'10 \\xff\\xfe\\n'); sys.exit(5)"
+    _, launcher, listener = start(scans, tmp_path, code)
     launcher.to_the_end()
-    assert listener.progress[0][0] == 0.1
+    assert listener.ended[0].log == "10 \ufffd\ufffd"
 
 
 def test_cancel_ends_the_whole_tree(scans, tmp_path):
     """As under a launcher: the process that was started only waits for the one that works."""
     program = """
         import subprocess, sys
-        child = subprocess.Popen([sys.executable, "-c", "import time; print('child', flush=True); time.sleep(60)"])
-        print("pid", child.pid, flush=True)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        print("pid", child.pid, "is the child", flush=True)
         child.wait()
     """
-    job, launcher, listener = start(scans, tmp_path, program)
-    launcher.wait_for(b"child")
-    text = b" ".join(line.encode() for line in job._log).decode()
-    child = int(text.split()[text.split().index("pid") + 1])
+    running, launcher, listener = start(scans, tmp_path, program)
+    launcher.wait_for(b"is the child\n")
+    child = int(running._log[0].split()[1])
     began = time.monotonic()
-    job.cancel()
+    running.cancel()
     took = time.monotonic() - began
     (ended,) = listener.ended
-    assert ended.how is How.CANCELLED and took < 5
+    assert ended.outcome is JobOutcome.CANCELLED and took < 5
     assert not list(tmp_path.iterdir())
     for pid in (launcher.pid, child):
         assert ended_or_zombie(pid), pid
@@ -280,7 +313,7 @@ def test_end_tree_of_what_has_ended():
 
 def test_a_program_that_cannot_be_started(scans, tmp_path):
     class Fails(Launcher):
-        def __call__(self, command, environment, output, end):
+        def __call__(self, command, environment, output, errors, end):
             self.pid = 0
             end(None)
             return self
@@ -288,22 +321,17 @@ def test_a_program_that_cannot_be_started(scans, tmp_path):
         def kill(self):
             pass
 
-    listener = Listener()
-    job = Job(
-        *scans, Options(), python="/no/such/PythonSlicer", launch=Fails(), progress=listener.on_progress,
-        finished=listener.on_finished, temporary=tmp_path,
-    )  # fmt: skip
-    job.start()
-    assert (
-        listener.ended[0].how is How.CRASHED and "/no/such/PythonSlicer: cannot be started" in listener.ended[0].message
-    )
-    job.cancel()
+    running, _, listener = start(scans, tmp_path, launch=Fails(), python="/no/such/PythonSlicer")
+    (ended,) = listener.ended
+    assert ended.outcome is JobOutcome.CRASHED
+    assert "/no/such/PythonSlicer: cannot be started" in str(ended.error)
+    running.cancel()
     assert len(listener.ended) == 1 and not list(tmp_path.iterdir())
 
 
 def test_no_room(scans, tmp_path, monkeypatch):
-    monkeypatch.setattr(job_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ScanError, match=r"67 MB are needed.*make room") as caught:
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(FileError, match=r"67 MB are needed.*make room") as caught:
         start(scans, tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
@@ -312,25 +340,19 @@ def test_a_disk_that_fills_while_scans_are_written(scans, tmp_path, monkeypatch)
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job_module, "write_nrrd", full)
-    with pytest.raises(ScanError, match=r"No space left on device.*make room"):
+    monkeypatch.setattr(request, "write_nrrd", full)
+    with pytest.raises(FileError, match=r"No space left on device.*make room"):
         start(scans, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_no_temporary_folder(scans, tmp_path):
-    with pytest.raises(ScanError, match="missing: the scans cannot be written there"):
+    with pytest.raises(FileError, match="missing: the scans cannot be written there"):
         start(scans, tmp_path / "missing")
 
 
-def test_devices():
-    assert parse_devices('a warning\n[["cpu", "CPU"], ["cuda:0", "Some GPU (cuda:0)"]]\n') == [
-        ("cpu", "CPU"),
-        ("cuda:0", "Some GPU (cuda:0)"),
-    ]
-    assert parse_devices("Traceback\nModuleNotFoundError: no torch") == [] == parse_devices("")
-    result = subprocess.run(
-        [sys.executable, "-m", "DNetRegistrationLib.registration.devices"],
-        env={**os.environ, "PYTHONPATH": str(job_module.HOME)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert parse_devices(result.stdout)[0] == ("cpu", "CPU"), result.stderr
+def test_devices_are_told_as_data():
+    command = [sys.executable, "-m", "DNetRegistrationLib.registration.devices"]
+    environment = {**os.environ, "PYTHONPATH": str(job.HOME)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert json.loads(result.stdout)[0] == ["cpu", "CPU"], result.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import textwrap
@@ -10,14 +9,19 @@ import types
 from pathlib import Path
 
 import numpy as np
+import places
 import pytest
 from DNetRegistrationLib import make_pair, target_registration_error
-from DNetRegistrationLib.cli.main import build_parser
+from DNetRegistrationLib.core.errors import FileError, PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.slicer_module import events
+from DNetRegistrationLib.slicer_module.request import outputs, read_request
 from scene_nodes import MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
 from scipy.spatial.transform import Rotation
 from slicer_host.fixtures import host  # noqa: F401
 
+#: Quantities that are set in the panel.
+CONTROLS = ("threshold", "working_spacing", "hypotheses", "weights", "refine", "device", "contrast")
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
@@ -43,45 +47,56 @@ def select(panel, fixed, moving):
 
 
 class Launcher:
-    """In place of a process: answers at once, when the event loop next runs, with a report of this matrix."""
+    """In place of a process: answers when the event loop next runs, with events and an exit status.
 
-    def __init__(self, matrix=None, status=0, lines=(b" 40% searching all rotations\n",), held=False, **changes):
-        self.matrix, self.status, self.lines, self.held = matrix, status, lines, held
+    Args:
+        matrix: of the alignment that it tells; None tells of none.
+        status: with which it ends.
+        told: events that it tells first.
+        said: what it writes beside them.
+        held: it waits for `answer`.
+        changes: to what the alignment says.
+    """
+
+    def __init__(self, matrix=None, status=0, told=(), said=b"", held=False, **changes):
+        self.matrix, self.status, self.told, self.said, self.held = matrix, status, told, said, held
         self.changes, self.killed, self.pid = changes, False, 0
 
-    def __call__(self, command, environment, output, end):
+    def __call__(self, command, environment, output, errors, end):
         import qt
 
-        self.options = build_parser().parse_args(command[3:])
-        self.output, self.end = output, end
+        self.folder = Path(command[-1])
+        self.fixed, self.moving, self.options = read_request(self.folder)
+        self.output, self.errors, self.end = output, errors, end
         if not self.held:
             qt.QTimer.singleShot(0, self.answer)
         return self
 
+    def tell(self, event, **values):
+        self.output(events.to_line(event, **values).encode() + b"\n")
+
     def answer(self):
-        for line in self.lines:
-            self.output(line)
+        self.tell(events.PROGRESS, fraction=0.4, message="searching all rotations")
+        for one in self.told:
+            self.tell(**one)
+        self.errors(self.said)
         if self.matrix is not None:
-            values = aligned(self.matrix, **self.changes).to_dict()
-            for role in ("fixed", "moving"):
-                values[role] = {"threshold": values.pop(f"{role}_threshold")}
-            Path(self.options.report).write_text(json.dumps(values))
-            self.write_volumes()
+            self.write_outputs()
+            self.tell(events.RESULT, alignment=aligned(self.matrix, **self.changes).to_dict())
         self.end(self.status)
 
-    def write_volumes(self):
-        from DNetRegistrationLib import read_volume, write_volume
+    def write_outputs(self):
+        from DNetRegistrationLib import write_volume
         from DNetRegistrationLib.bone.cortex import CorticalBone
         from DNetRegistrationLib.outputs.segmentation import write_segmentation
 
-        fixed = read_volume(self.options.fixed, self.options.fixed_spacing)
-        mask = np.zeros(fixed.voxels.shape, bool)
+        files = outputs(self.folder, self.options)
+        mask = np.zeros(self.fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
-        bone = CorticalBone(mask, mask, mask.astype(np.float32), fixed.affine)
-        write_segmentation(self.options.segmentation, fixed, (bone, bone), np.eye(4))
-        for number, path in enumerate((self.options.resampled, self.options.subtraction), 1):
-            if path is not None:
-                write_volume(Volume(np.full(mask.shape, number, np.float32), fixed.affine), path)
+        bone = CorticalBone(mask, mask, mask.astype(np.float32), self.fixed.affine)
+        write_segmentation(files.pop("segmentation"), self.fixed, (bone, bone), np.eye(4))
+        for number, path in enumerate(files.values(), 1):
+            write_volume(Volume(np.full(mask.shape, number, np.float32), self.fixed.affine), path)
 
     def kill(self):
         self.killed = True
@@ -117,7 +132,7 @@ def test_loads_without_torch_and_installs_nothing(host):  # noqa: F811
 
     program = f"""
 import sys
-sys.path.insert(0, {str(MODULE.parent.parent / "Testing")!r})
+sys.path.insert(0, {str(places.SUPPORT)!r})
 sys.path.insert(0, {str(MODULE.parent)!r})
 for name in ("torch", "PyTorchUtils", "matplotlib"):
     sys.modules[name] = None
@@ -276,7 +291,7 @@ def test_aligning_again_updates_the_same_nodes(host, panel, pair):  # noqa: F811
 
 def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
     verdict = "Not accepted: no pose makes the two bones agree. Check that both scans are of the same bone."
-    click(host, panel, Launcher(rigid(1), status=1, accepted=False, verdict=verdict, confidence=None))
+    click(host, panel, Launcher(rigid(1), accepted=False, verdict=verdict, confidence=None))
     assert panel.ui.verdictLabel.text == verdict and "#ffeec2" in panel.ui.verdictLabel.styleSheet
     assert "Confidence: unknown" in panel.ui.detailsLabel.text
     assert panel.ui.undoButton.enabled
@@ -312,22 +327,25 @@ def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):  # noqa: F81
     check(True)
 
 
+def told(error: BaseException) -> dict:
+    """The end of a process that told of an error."""
+    return {"status": 2, "told": [{"event": events.ERROR, **events.error_values(error)}]}
+
+
 @pytest.mark.parametrize(
     ("launcher", "message"),
     [
         (
-            dict(status=2, lines=[b"dnet-registration: error: the scan: found no bone in it; give the threshold\n"]),
-            "the scan: found no bone in it; give the threshold",
+            told(ScanError("the scan: found no bone in it", "give its threshold", Setting("threshold", "fixed"))),
+            "the scan: found no bone in it; give its threshold (under Advanced, Bone threshold)",
         ),
         (
-            dict(status=-11, lines=[b"Fatal Python error\n", b"the last line"]),
-            "The alignment ended unexpectedly (exit status -11); try again",
+            dict(status=-11, said=b"Fatal Python error\nthe last line"),
+            "ended unexpectedly (exit status -11); try again",
         ),
         (dict(status=None), "cannot be started"),
-        (
-            dict(status=2, lines=[b"dnet-registration: error: w.pt: damaged or truncated; copy it again\n"]),
-            "w.pt: damaged",
-        ),
+        (told(FileError("w.pt: damaged or truncated", "copy it again")), "w.pt: damaged"),
+        (told(PackageError("PyTorch does not load", "install it anew", Setting("torch"))), "click Uninstall PyTorch"),
     ],
 )
 def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher, message):  # noqa: F811
@@ -339,6 +357,24 @@ def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher
     assert panel.ui.alignButton.text == "Align" and snapshot() == before and not leftovers()
 
 
+@pytest.mark.parametrize("quantity", CONTROLS)
+def test_controls_of_settings_are_there(host, panel, quantity):  # noqa: F811
+    """Those in the panel itself, by the texts of its labels."""
+    from DNetRegistrationLib.slicer_module.wording import controlOf
+
+    labels = [widget.text for name, widget in vars(panel.ui).items() if name.endswith("Label")]
+    section, label = controlOf(Setting(quantity)).removeprefix("under ").split(", ")
+    assert f"{label}:" in labels and panel.ui.__dict__[f"{section.lower()}CollapsibleButton"].text == section
+
+
+def test_a_setting_with_a_value(host):  # noqa: F811
+    from DNetRegistrationLib.slicer_module.wording import controlOf, explain
+
+    assert controlOf(Setting("hypotheses", value="auto")) == "under Advanced, Hypotheses: Network, then search"
+    assert controlOf(Setting("series", "fixed")) is None
+    assert explain(ScanError("a", "b", Setting("series", "fixed"))) == "a; b"
+
+
 def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
     """For real, by Qt, which tells of it at once on some systems and later on others."""
     monkeypatch.setattr(type(panel.logic), "python", lambda self: "/no/such/PythonSlicer")
@@ -346,7 +382,7 @@ def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F81
     host.wait_until(lambda: not panel.running, 10)
     assert "/no/such/PythonSlicer: cannot be started" in panel.ui.verdictLabel.text and not leftovers()
 
-    def launch(command, environment, output, end):
+    def launch(command, environment, output, errors, end):
         end(None)
         return types.SimpleNamespace(pid=0, kill=lambda: None)
 
@@ -400,7 +436,7 @@ def test_a_voxel_size_that_looks_lost(host, panel):  # noqa: F811
     assert "a: its voxels are 1 mm and the scan 250 mm long" in host.dialogs.texts[0]
     host.dialogs.will_answer("OK", "OK")
     panel.ui.alignButton.click()
-    assert panel.job is not None and panel.logic.launch.options.fixed_spacing == (1.0, 1.0, 1.0)
+    assert panel.job is not None and panel.logic.launch.fixed.spacing.tolist() == [1.0, 1.0, 1.0]
     panel.ui.alignButton.click()
 
 
@@ -415,7 +451,7 @@ def test_a_full_disk(host, panel, pair, monkeypatch):  # noqa: F811
 
 
 def test_texts_are_not_markup(host, panel, pair):  # noqa: F811
-    click(host, panel, Launcher(status=2, lines=[b"dnet-registration: error: <b>bold</b> & <img src=x>\n"]))
+    click(host, panel, Launcher(**told(ScanError("<b>bold</b> & <img src=x>"))))
     assert panel.ui.verdictLabel.text == "<b>bold</b> & <img src=x>"
     import qt
 
@@ -427,7 +463,7 @@ def test_cancel_changes_nothing(host, panel, pair):  # noqa: F811
     launcher = panel.logic.launch = Launcher(held=True)
     panel.ui.alignButton.click()
     assert leftovers()
-    launcher.output(b" 30% asking the network\n")
+    launcher.tell(events.PROGRESS, fraction=0.3, message="asking the network")
     assert panel.ui.statusLabel.text == "Asking the network" and panel.ui.progressBar.value == 30
     panel.ui.alignButton.click()
     assert launcher.killed and panel.job is None and not leftovers() and snapshot() == before
@@ -440,9 +476,9 @@ def test_cancel_of_a_real_process(host, panel, pair):  # noqa: F811
     from DNetRegistrationLib.slicer_module.qt_process import QtProcess
 
     program = textwrap.dedent("""
-        import subprocess, sys
+        import json, subprocess, sys
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        print(f" 10% {child.pid}", flush=True)
+        print(json.dumps({"event": "progress", "fraction": 0.1, "message": str(child.pid)}), flush=True)
         child.wait()
     """)
     panel.logic.launch = lambda command, *rest: QtProcess([sys.executable, "-c", program, *command[1:]], *rest)
@@ -603,14 +639,14 @@ def test_thresholds_by_hand(host, panel):  # noqa: F811
 
 
 def test_devices_are_looked_for_when_they_come_into_view(host, panel):  # noqa: F811
-    def launch(command, environment, output, end):
+    def launch(command, environment, output, errors, end):
         assert command[1:] == ["-m", "DNetRegistrationLib.registration.devices"]
         output(b'[["cpu", "CPU"], ["cuda:0", "A card (cuda:0)"]]\n')
         end(0)
         return types.SimpleNamespace(kill=lambda: None, pid=0)
 
-    def without_torch(command, environment, output, end):
-        output(b"ModuleNotFoundError: No module named 'torch'\n")
+    def without_torch(command, environment, output, errors, end):
+        errors(b"ModuleNotFoundError: No module named 'torch'\n")
         qt.QTimer.singleShot(0, lambda: end(1))
         return types.SimpleNamespace(kill=lambda: None, pid=0)
 

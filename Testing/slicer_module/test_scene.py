@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib import ScanError
+from DNetRegistrationLib.core.errors import OptionError, ScanError
 from scene_nodes import (
     GRIDS,
     INDICES,
@@ -106,7 +106,6 @@ def warped():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: None, "no volume is selected; select"),
         (empty, "nothing: holds no image; load"),
         (label_map, "labels: is a label map, not a scan; select"),
         (vector, "colours: .*not a scalar volume; select"),
@@ -279,7 +278,7 @@ def test_an_output_transform_that_carries_more(who):
     outer = nodes[who].GetParentTransformNode().GetParentTransformNode()
     before = [positions(node) for node in nodes.values()]
     with pytest.raises(
-        ScanError, match=f"parent 0: cannot take the result, the {who} volume .{who}. stands under it; create a new"
+        OptionError, match=f"parent 0: cannot take the result, the {who} volume .{who}. stands under it; create a new"
     ):
         apply_alignment(place(nodes["fixed"], "fixed"), place(nodes["moving"], "moving"), aligned(rigid(1)), outer)
     for node, was in zip(nodes.values(), before, strict=True):
@@ -301,7 +300,7 @@ def test_a_chain_of_alignments():
     np.testing.assert_array_equal(positions(a), there)
     for before, now in zip(was, positions(c), strict=True):
         np.testing.assert_allclose((matrix @ (*now, 1))[:3], before, atol=1e-9)
-    with pytest.raises(ScanError, match=r"the fixed volume .A. stands under it"):
+    with pytest.raises(OptionError, match=r"the fixed volume .A. stands under it"):
         apply_alignment(fixed, place(c, "moving"), aligned(matrix), first)
 
 

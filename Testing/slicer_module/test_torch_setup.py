@@ -7,12 +7,8 @@ import sys
 
 import places
 import pytest
-from DNetRegistrationLib.slicer_module.torch_setup import (
-    TorchUnavailable,
-    ensure_torch,
-    installed_version,
-    require_torch,
-)
+from DNetRegistrationLib.core.errors import PackageError
+from DNetRegistrationLib.slicer_module.torch_setup import ensure_torch, installed_version, require_torch
 
 
 class Extension:
@@ -69,28 +65,28 @@ OFFLINE = subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "light_the_tor
     ("extension", "message"),
     [
         (missing, r"extension PyTorch with the Extension Manager .*, restart Slicer"),
-        (Extension(lambda extension: None), "was not installed: click Align again and confirm"),
+        (Extension(lambda extension: None), "was not installed; click Align again and confirm"),
         (Extension(fails(OFFLINE)), "could not be downloaded and installed .*check the connection"),
         (Extension(fails(ConnectionError("timed out"))), r"\(there seems to be no connection\)"),
         (Extension(fails(OSError(28, "No space left on device"))), "No space left on device.*free disk space"),
-        (Extension(fails(ImportError("DLL load failed"), "2.7")), r"does not load yet \(DLL load failed\): restart"),
-        (Extension(installs(None)), "was installed: restart Slicer"),
-        (Extension(installs("2.1.0")), "2.1.0 is installed, 2.3 or later is needed: .*Uninstall"),
-        (Extension(installs("")), "only in part: .*Uninstall"),
-        (Extension(None, ""), "only in part: in the module PyTorch Utils click Uninstall PyTorch, restart"),
-        (Extension(None, "1.13.1+cpu"), "1.13.1.cpu is installed, 2.3 or later is needed: .*Uninstall"),
+        (Extension(fails(ImportError("DLL load failed"), "2.7")), r"does not load yet \(DLL load failed\); restart"),
+        (Extension(installs(None)), "was installed; restart Slicer"),
+        (Extension(installs("2.1.0")), "2.1.0 is installed, 2.3 or later is needed; .*Uninstall"),
+        (Extension(installs("")), "only in part; .*Uninstall"),
+        (Extension(None, ""), "only in part; in the module PyTorch Utils click Uninstall PyTorch, restart"),
+        (Extension(None, "1.13.1+cpu"), "1.13.1.cpu is installed, 2.3 or later is needed; .*Uninstall"),
     ],
 )
 def test_every_other_end_says_what_to_do(extension, message):
-    with pytest.raises(TorchUnavailable, match=message) as caught:
+    with pytest.raises(PackageError, match=message) as caught:
         ensure_torch(extension, lambda: getattr(extension, "version", None))
     assert "\n" not in str(caught.value) and "Align again" in str(caught.value)
 
 
 def test_scripts_are_not_asked():
-    with pytest.raises(TorchUnavailable, match=r'PythonSlicer -m pip install "torch>=2\.3"'):
+    with pytest.raises(PackageError, match=r'PythonSlicer -m pip install "torch>=2\.3"'):
         require_torch(lambda: None)
-    with pytest.raises(TorchUnavailable, match="only in part"):
+    with pytest.raises(PackageError, match="only in part"):
         require_torch(lambda: "")
 
 

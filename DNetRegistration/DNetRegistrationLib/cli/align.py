@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from ..core.processes import keep_threads_from_spinning
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, triple
 
@@ -97,7 +97,7 @@ def run(options) -> int:
 
 def align_files(options):
     """Reads, aligns, writes and says what came out; returns the `Alignment`."""
-    _share_processors()
+    keep_threads_from_spinning()
     from ..core.progress import Progress, say
     from ..geometry.transforms import read_transform
     from ..outputs.summary import summary
@@ -145,15 +145,6 @@ def align_files(options):
     if not outputs:
         say(f"Nothing was saved: give --transform, --overlay or others (see {PROGRAM} align --help).")
     return alignment
-
-
-def _share_processors() -> None:
-    """Makes the threads of torch, which is not loaded yet, wait without spinning.
-
-    Those that spin keep the very core that the one they wait for needs: beside other work on two cores an alignment
-    took 40 s instead of 6. On idle cores this costs 0.1 s.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _members(path) -> list[Path]:

@@ -7,10 +7,11 @@ import time
 from importlib.util import find_spec
 
 from ..core.files import make_folder, staged
+from ..core.processes import keep_threads_from_spinning
 from ..core.progress import say
 from ..version import PROGRAM
-from .align import _share_processors, align_files
 from .align import add_parser as add_align
+from .align import align_files
 from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser
 
 _DEMO = f"""\
@@ -36,7 +37,7 @@ def add_parser(commands) -> Parser:
 
 def run(options) -> int:
     """``dnet-registration demo``."""
-    _share_processors()
+    keep_threads_from_spinning()
     from ..geometry.transforms import rotation_error_deg, write_transform
     from ..imaging.volume import write_volume
     from ..synthesis.pairs import make_pair, target_registration_error

@@ -22,16 +22,6 @@ def present_devices() -> list[tuple[str, str]]:
     return found
 
 
-def parse_devices(output: str) -> list[tuple[str, str]]:
-    """What the process printed; empty where it printed something else."""
-    for line in reversed(output.splitlines()):
-        try:
-            return [(str(name), str(label)) for name, label in json.loads(line)]
-        except (TypeError, ValueError):
-            continue
-    return []
-
-
 if __name__ == "__main__":
     print(json.dumps(present_devices()))
     sys.exit(0)

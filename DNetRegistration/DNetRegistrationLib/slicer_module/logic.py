@@ -1,14 +1,16 @@
 """Alignment of volume nodes, without a panel too."""
 
+import json
 import shutil
 import sys
 
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from ..core.errors import ScanError
-from .job import HOME, Ended, Job, Options
+from ..core.errors import OptionError
+from .job import HOME, Job, JobResult
 from .parameters import FILE, OUTPUTS, DNetRegistrationParameterNode
+from .request import Options
 from .scene import check_transform, place, transform_above, undo
 from .torch_setup import ensure_torch, require_torch
 
@@ -50,8 +52,8 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             The transform node above the moving volume, and the `Alignment`.
 
         Raises:
-            ValueError: something is wrong with a volume or an option; the message names it and the remedy.
-            TorchUnavailable: PyTorch is missing; the message says what to do.
+            ScanError, OptionError: a volume or an option cannot be used; the message names it and the remedy.
+            PackageError: PyTorch is missing; the message says what to do.
 
         Example:
             >>> logic = slicer.util.getModuleLogic("DNetRegistration")
@@ -77,10 +79,10 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         None as transform is that of an earlier alignment of the moving volume, or a new one.
 
         Raises:
-            ScanError: they cannot.
+            ScanError, OptionError: they cannot.
         """
         if fixedNode is not None and fixedNode is movingNode:
-            raise ScanError(f"{fixedNode.GetName()}: is both the fixed and the moving volume; select two scans")
+            raise OptionError(f"{fixedNode.GetName()}: is both the fixed and the moving volume", "select two scans")
         placed = place(fixedNode, "fixed"), place(movingNode, "moving")
         transform = transformNode or transform_above(movingNode)
         if transform is not None:
@@ -113,7 +115,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         """Asks the PyTorch extension to install torch where it is missing.
 
         Raises:
-            TorchUnavailable: it is not ready for use; the message says what to do.
+            PackageError: it is not ready for use; the message says what to do.
         """
 
         def installer():
@@ -130,10 +132,10 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             fixed, moving: from `check`.
             options: from `options`.
             progress: called with a fraction and the stage.
-            finished: called once with a `job.Ended`, to be given to `write` where it aligned.
+            finished: called once with a `job.JobResult`, to be given to `write` where it aligned.
 
         Raises:
-            ScanError: the scans cannot be written to the temporary folder.
+            FileError: the scans cannot be written to the temporary folder.
         """
         job = Job(
             fixed.volume(),
@@ -148,25 +150,24 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         job.start()
         return job
 
-    def write(self, fixed, moving, ended: Ended, nodes: dict):
+    def write(self, fixed, moving, result: JobResult, nodes: dict):
         """Writes what a background job found into the scene, in steps between which the application can go on.
 
         Args:
             fixed, moving: from `check`, as they were when it started.
-            ended: its end.
+            result: its end.
             nodes: output nodes to write to, by name; transform, segmentation and table are made where they are None.
 
         Returns:
             An iterator that writes, and yields the transform node after each step.
 
         Raises:
-            ScanError: a file cannot be read, or, from the first step, a volume has changed or is gone; the scene is as
-                it was.
+            FileError: a file cannot be read. From the first step: see `scene.apply_alignment`. The scene is as it was.
         """
         from .scene_outputs import Contents, write_steps
 
         # Read at once: the files go when the job has told of its end.
-        return write_steps(fixed, moving, ended.alignment, nodes, Contents.read(ended.folder, ended.alignment))
+        return write_steps(fixed, moving, result.alignment, nodes, Contents.read(result.folder, result.alignment))
 
     def show(self, fixed, moving) -> None:
         """Shows both volumes in the slice views, and all there is in 3D."""
@@ -190,15 +191,13 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def findDevices(self, found):
         """Looks for the devices that can align, in the background; `found` is called with names and labels."""
-        from ..registration.devices import parse_devices
-
         pieces = []
-        return self._launch(
-            [self.python(), "-m", "DNetRegistrationLib.registration.devices"],
-            {"PYTHONPATH": str(HOME)},
-            pieces.append,
-            lambda status: found(parse_devices(b"".join(pieces).decode("utf-8", "replace"))),
-        )
+
+        def finished(status) -> None:
+            found([tuple(device) for device in json.loads(b"".join(pieces).splitlines()[-1])] if status == 0 else [])
+
+        command = [self.python(), "-m", "DNetRegistrationLib.registration.devices"]
+        return self._launch(command, {"PYTHONPATH": str(HOME)}, pieces.append, lambda text: None, finished)
 
     def python(self) -> str:
         """Slicer's Python without the application."""

@@ -10,15 +10,15 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
-from ..core.errors import ScanError
+from ..core.errors import DNetError
 from ..networks.weights import available_weights
-from .job import Ended, How
+from .job import JobOutcome, JobResult
 from .logic import DNetRegistrationLogic
 from .panel_text import STYLES, resultText
 from .panel_thresholds import ThresholdControls, signalsBlocked
 from .parameters import FILE, OUTPUTS, Hypotheses
 from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, find_transform, lies_as_aligned, transform_above
-from .torch_setup import TorchUnavailable
+from .wording import explain
 
 
 class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -154,8 +154,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         try:
             self._start()
-        except (ScanError, TorchUnavailable) as problem:
-            self._tell("bad", str(problem))
+        except DNetError as error:
+            self._tell("bad", explain(error))
         except Exception as problem:
             logging.exception("The alignment could not be started")
             self._tell("bad", _("The alignment could not be started: {problem}").format(problem=problem))
@@ -240,22 +240,22 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.statusLabel.text = stage[:1].upper() + stage[1:]
         self.ui.progressBar.value = round(100 * fraction)
 
-    def _onFinished(self, ended: Ended) -> None:
+    def _onFinished(self, result: JobResult) -> None:
         self.job = None
         outputs, self._outputs = self._outputs, {}
-        if ended.alignment is not None:
+        if result.alignment is not None:
             try:
-                self._steps = self.logic.write(*self._placed, ended, outputs)
+                self._steps = self.logic.write(*self._placed, result, outputs)
             except Exception as problem:
                 self._giveUp(problem)
             else:
                 self._onProgress(1.0, _("Showing the result"))
                 self._nextStep()
-        elif ended.how is How.CANCELLED:
+        elif result.outcome is JobOutcome.CANCELLED:
             self._tell("plain", self._cancelMessage or "")
         else:
-            logging.error(f"{ended.message}\n{ended.log}")
-            self._tell("bad", ended.message, ended.log if ended.how is How.CRASHED else "")
+            logging.error(f"{result.error}\n{result.log}")
+            self._tell("bad", explain(result.error), result.log if result.outcome is JobOutcome.CRASHED else "")
 
     def _nextStep(self) -> None:
         """Writes a part of the result into the scene; the next one when the application has had its turn."""
@@ -275,8 +275,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _giveUp(self, problem: Exception) -> None:
         self._steps = None
-        if isinstance(problem, ScanError):
-            self._tell("bad", str(problem))
+        if isinstance(problem, DNetError):
+            self._tell("bad", explain(problem))
         else:
             logging.error("The result could not be shown", exc_info=problem)
             self._tell("bad", _("The result could not be shown: {problem}").format(problem=problem))

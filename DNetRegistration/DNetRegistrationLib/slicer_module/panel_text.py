@@ -1,5 +1,7 @@
 """How a result reads in the panel."""
 
+import math
+
 from slicer.i18n import tr as _
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
@@ -15,7 +17,7 @@ def resultText(alignment) -> str:
     """An alignment in a few lines: overlap, confidence, motion, origin, time."""
 
     def number(value, form: str) -> str:
-        return _("unknown") if value is None else format(value, form)
+        return _("unknown") if math.isnan(value) else format(value, form)
 
     x, y, z = alignment.translation_mm
     lines = [
@@ -23,7 +25,7 @@ def resultText(alignment) -> str:
             before=number(alignment.dice_before, ".3f"), after=number(alignment.dice, ".3f")
         ),
         _("Confidence: {percent} % that the mean error is below {voxel} µm").format(
-            percent=number(None if alignment.confidence is None else 100 * alignment.confidence, ".1f"),
+            percent=number(100 * alignment.confidence, ".1f"),
             voxel=f"{1000 * alignment.working_spacing:.3g}",
         ),
         _("Expected error: {error} µm, mean over the bone").format(error=number(alignment.expected_error_um, ".1f")),
@@ -36,7 +38,7 @@ def resultText(alignment) -> str:
                 "search": _("the search over all rotations"),
             }.get(alignment.hypothesis, alignment.hypothesis),
             device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
-            seconds=number(alignment.seconds.get("total"), ".1f"),
+            seconds=number(alignment.seconds.get("total", math.nan), ".1f"),
         ),
         *(_("Note: {warning}").format(warning=warning) for warning in alignment.warnings),
     ]

@@ -24,18 +24,19 @@ class QtProcess:
         command: list[str],
         environment: dict[str, str],
         output: Callable[[bytes], None],
+        errors: Callable[[bytes], None],
         end: Callable[[int | None], None],
     ) -> None:
-        self._output, self._end = output, end
+        self._output, self._errors, self._end = output, errors, end
         self._process = qt.QProcess()
-        self._process.setProcessChannelMode(qt.QProcess.MergedChannels)
         variables = qt.QProcessEnvironment.systemEnvironment()
         for name, value in environment.items():
             # As a search path goes on: Slicer's own folders must stay on it.
             rest = variables.value(name, "") if name.endswith("PATH") else ""
             variables.insert(name, value + os.pathsep + rest if rest else value)
         self._process.setProcessEnvironment(variables)
-        self._process.connect("readyReadStandardOutput()", self._read)
+        self._process.connect("readyReadStandardOutput()", self._readOutput)
+        self._process.connect("readyReadStandardError()", self._readErrors)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
         self._process.start(command[0], command[1:])
@@ -47,11 +48,15 @@ class QtProcess:
             self._process.kill()
             self._process.waitForFinished(1000)
 
-    def _read(self) -> None:
+    def _readOutput(self) -> None:
         self._output(bytes(self._process.readAllStandardOutput().data()))
 
+    def _readErrors(self) -> None:
+        self._errors(bytes(self._process.readAllStandardError().data()))
+
     def _finished(self, code: int, status) -> None:
-        self._read()
+        self._readOutput()
+        self._readErrors()
         self._end(-abs(code) if status == qt.QProcess.CrashExit else code)
 
     def _failed(self, error) -> None:

@@ -23,7 +23,7 @@ import slicer
 import vtk
 from slicer.util import arrayFromVolume, arrayFromVTKMatrix, vtkMatrixFromArray
 
-from ..core.errors import ScanError
+from ..core.errors import OptionError, ScanError
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
@@ -84,19 +84,21 @@ def place(node, role: str) -> Placed:
             that is not rigid; the message names it and the remedy.
     """
     if node is None:
-        raise ScanError("no volume is selected; select a fixed and a moving volume")
+        raise OptionError("no volume is selected", "select a fixed and a moving volume")
     name = node.GetName() or "unnamed volume"
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise ScanError(f"{name}: is a label map, not a scan; select the grey values it was made from")
+        raise ScanError(f"{name}: is a label map, not a scan", "select the grey values it was made from")
     if not node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLTensorVolumeNode"):
-        raise ScanError(f"{name}: is a {node.GetNodeTagName()} node, not a scalar volume; select a scan of grey values")
+        raise ScanError(
+            f"{name}: is a {node.GetNodeTagName()} node, not a scalar volume", "select a scan of grey values"
+        )
     image = node.GetImageData()
     if image is None or min(image.GetDimensions()) < 1 or image.GetPointData().GetScalars() is None:
-        raise ScanError(f"{name}: holds no image; load the scan again, or select another volume")
+        raise ScanError(f"{name}: holds no image", "load the scan again, or select another volume")
     if image.GetNumberOfScalarComponents() != 1:
         raise ScanError(
-            f"{name}: has {image.GetNumberOfScalarComponents()} values a voxel; select a volume with one (convert it "
-            f"with the module Vector to Scalar Volume)"
+            f"{name}: has {image.GetNumberOfScalarComponents()} values a voxel",
+            "select a volume with one (convert it with the module Vector to Scalar Volume)",
         )
     parent = node.GetParentTransformNode()
     # Aligned anew, a volume is aligned as it was before. A fixed one stays where an alignment of its own has put it.
@@ -135,17 +137,19 @@ def check_transform(transform, fixed: Placed, moving: Placed) -> None:
         node = placed.parent
         while node is not None:
             if node.GetID() == transform.GetID():
-                raise ScanError(
+                raise OptionError(
                     f"{transform.GetName()}: cannot take the result, the {placed.role} volume ({placed.name}) "
-                    "stands under it; create a new transform for the output"
+                    "stands under it",
+                    "create a new transform for the output",
                 )
             node = node.GetParentTransformNode()
     if transform.GetAttribute(f"{ATTRIBUTE}version") is not None and not _is_of(transform, MOVING_ROLE, moving.node):
         other = transform.GetNodeReference(MOVING_ROLE)
         if other is not None:
-            raise ScanError(
+            raise OptionError(
                 f"{transform.GetName()}: cannot take the result, it is the alignment of another volume "
-                f"({other.GetName()}); create a new transform for the output"
+                f"({other.GetName()})",
+                "create a new transform for the output",
             )
 
 
@@ -245,14 +249,15 @@ def _rigid_to_world(transform, name: str) -> np.ndarray:
     if transform is None:
         return np.eye(4)
     above = f"{name}: its parent transform {transform.GetName()}"
+    remedy = "harden it (Data module, right click) or take the volume out of it"
     if not transform.IsTransformToWorldLinear():
-        raise ScanError(f"{above} is not linear; harden it (Data module, right click) or take the volume out of it")
+        raise ScanError(f"{above} is not linear", remedy)
     matrix = _matrix(transform.GetMatrixTransformToWorld)
     rotation = matrix[:3, :3]
     if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4:
-        raise ScanError(f"{above} scales or shears; harden it (Data module, right click) or take the volume out of it")
+        raise ScanError(f"{above} scales or shears", remedy)
     if np.linalg.det(rotation) < 0:
-        raise ScanError(f"{above} mirrors; harden it (Data module, right click) or take the volume out of it")
+        raise ScanError(f"{above} mirrors", remedy)
     return matrix
 
 
@@ -260,10 +265,10 @@ def _as_before(placed: Placed) -> Placed:
     """Where the volume stands now, if it is the volume that it was."""
     scene = placed.node.GetScene()
     if scene is None or not scene.IsNodePresent(placed.node):
-        raise ScanError("a volume was removed from the scene while it was being aligned; load it and align again")
+        raise ScanError("a volume was removed from the scene while it was being aligned", "load it and align again")
     now = place(placed.node, placed.role)
     if not np.allclose(now.ijk_to_ras, placed.ijk_to_ras, rtol=1e-12, atol=0):
-        raise ScanError(f"{placed.name}: its geometry was changed while it was being aligned; align again")
+        raise ScanError(f"{placed.name}: its geometry was changed while it was being aligned", "align again")
     return now
 
 

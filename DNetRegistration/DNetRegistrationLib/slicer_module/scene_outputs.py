@@ -5,6 +5,7 @@ All of it stands where the fixed volume stands, under the same parent transform,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import vtk
 from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from ..core.errors import ScanError, one_line
+from ..core.errors import FileError, one_line
 from ..outputs.segmentation import SEGMENTS
 from ..outputs.summary import found_by
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
@@ -72,9 +73,9 @@ class Contents:
             ScanError: a file cannot be read.
         """
         from ..outputs.cortices import read_cortices
-        from .job import Job
+        from .request import RESAMPLED, SEGMENTATION, SUBTRACTION
 
-        paths = [folder / name for name in (Job.SEGMENTATION, Job.RESAMPLED, Job.SUBTRACTION)]
+        paths = [folder / name for name in (SEGMENTATION, RESAMPLED, SUBTRACTION)]
         cortices = read_cortices(paths[0], alignment.working_spacing) if paths[0].is_file() else None
         return cls(cortices, *(_read_voxels(path) if path.is_file() else None for path in paths[1:]))
 
@@ -230,7 +231,7 @@ def write_table(node, alignment) -> None:
         ("Bone threshold, fixed", _number(alignment.fixed_threshold, 1), "grey values"),
         ("Bone threshold, moving", _number(alignment.moving_threshold, 1), "grey values"),
         ("Working spacing", _number(alignment.working_spacing, 4), "mm"),
-        ("Time", _number(alignment.seconds.get("total"), 2), "s"),
+        ("Time", _number(alignment.seconds.get("total", math.nan), 2), "s"),
         *(("Warning", text, "") for text in alignment.warnings),
     ]
     with slicer.util.NodeModify(node):
@@ -311,8 +312,8 @@ def _read_voxels(path: Path) -> np.ndarray:
     try:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:
-        raise ScanError(f"{path}: cannot be read ({one_line(error)}); align again") from error
+        raise FileError(f"{path}: cannot be read ({one_line(error)})", "align again") from error
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "unknown" if value is None or value != value else f"{value:.{digits}f}"
+def _number(value: float, digits: int) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,7 +1,7 @@
-"""Seeing to it that PyTorch is there before it is needed, through Slicer's PyTorch extension.
+"""Installs PyTorch before it is needed, through Slicer's PyTorch extension.
 
-Nothing here imports torch or Slicer: what is installed is looked up, and the extension is given, so that every way this
-can end can be tried out.
+Nothing here imports torch or Slicer: the installed version is looked up, and the extension is an argument, so
+that tests can try every end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import importlib.util
 import re
 from collections.abc import Callable
 
+from ..core.errors import PackageError
+
 REQUIRED = (2, 3)
 REQUIREMENT = ">=" + ".".join(str(part) for part in REQUIRED)
 
@@ -19,10 +21,6 @@ _ANEW = "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, an
 _OFFLINE = re.compile(
     r"connection|network|timed? ?out|resolve|unreachable|proxy|ssl|urlopen|no matching distribution", re.IGNORECASE
 )
-
-
-class TorchUnavailable(Exception):
-    """PyTorch is not ready for use; the message says why and what to do."""
 
 
 def installed_version() -> str | None:
@@ -50,7 +48,7 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
         version: see `installed_version`.
 
     Raises:
-        TorchUnavailable: the extension is missing, the user refused, it could not be downloaded, is installed in part
+        PackageError: the extension is missing, the user refused, it could not be downloaded, is installed in part
             or too old, or needs a restart.
     """
     found = version()
@@ -60,29 +58,31 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
     try:
         logic = installer()
     except ImportError as error:
-        raise TorchUnavailable(
-            "PyTorch is needed, and the extension that installs it is missing: install the extension PyTorch with the "
-            "Extension Manager (View, Extensions Manager), restart Slicer, and click Align again"
+        raise PackageError(
+            "PyTorch is needed, and the extension that installs it is missing",
+            "install the extension PyTorch with the Extension Manager (View, Extensions Manager), restart Slicer, and "
+            "click Align again",
         ) from error
     try:
         torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=REQUIREMENT)
     except Exception as error:  # pip, light-the-torch and torch itself raise many kinds
         if version():
-            raise TorchUnavailable(
-                f"PyTorch was installed but does not load yet ({_line(error)}): restart Slicer and click Align again; "
-                f"if it says so again, {_ANEW}"
+            raise PackageError(
+                f"PyTorch was installed but does not load yet ({_line(error)})",
+                f"restart Slicer and click Align again; if it says so again, {_ANEW}",
             ) from error
         why = "there seems to be no connection" if _OFFLINE.search(str(error)) else _line(error)
-        raise TorchUnavailable(
-            f"PyTorch could not be downloaded and installed ({why}): check the connection to the internet and the free "
-            "disk space and click Align again; without a connection, install it by hand: PythonSlicer -m pip install "
-            "FILE, with a torch wheel FILE copied here. What pip said is in the Python console"
+        raise PackageError(
+            f"PyTorch could not be downloaded and installed ({why})",
+            "check the connection to the internet and the free disk space and click Align again; without a connection, "
+            "install it by hand: PythonSlicer -m pip install FILE, with a torch wheel FILE copied here. What pip said "
+            "is in the Python console",
         ) from error
     if torch is None:
-        raise TorchUnavailable("PyTorch is needed to align and was not installed: click Align again and confirm")
+        raise PackageError("PyTorch is needed to align and was not installed", "click Align again and confirm")
     found = version()
     if found is None:
-        raise TorchUnavailable("PyTorch was installed: restart Slicer, and click Align again")
+        raise PackageError("PyTorch was installed", "restart Slicer, and click Align again")
     _check(found)
 
 
@@ -90,13 +90,14 @@ def require_torch(version: Callable[[], str | None] = installed_version) -> None
     """Returns when torch is installed; asks nobody, for scripts.
 
     Raises:
-        TorchUnavailable: it is not, or in part, or too old.
+        PackageError: it is not, or in part, or too old.
     """
     found = version()
     if found is None:
-        raise TorchUnavailable(
-            "PyTorch is not installed: click Align once in the module D-net Registration, which installs it, or run "
-            f'PythonSlicer -m pip install "torch{REQUIREMENT}"'
+        raise PackageError(
+            "PyTorch is not installed",
+            "click Align once in the module D-net Registration, which installs it, or run "
+            f'PythonSlicer -m pip install "torch{REQUIREMENT}"',
         )
     _check(found)
 
@@ -104,9 +105,9 @@ def require_torch(version: Callable[[], str | None] = installed_version) -> None
 def _check(version: str) -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if not numbers:
-        raise TorchUnavailable(f"PyTorch is installed only in part: {_ANEW}")
+        raise PackageError("PyTorch is installed only in part", _ANEW)
     if numbers < REQUIRED:
-        raise TorchUnavailable(f"PyTorch {version} is installed, {REQUIREMENT[2:]} or later is needed: {_ANEW}")
+        raise PackageError(f"PyTorch {version} is installed, {REQUIREMENT[2:]} or later is needed", _ANEW)
 
 
 def _line(error: BaseException) -> str:

@@ -1,0 +1,62 @@
+"""What a worker tells the panel: lines of JSON, an event each.
+
+    {"event": "progress", "fraction": 0.4, "message": "searching all rotations"}
+    {"event": "warning", "message": "..."}
+    {"event": "error", "kind": "ScanError", "problem": "...", "remedy": "...", "setting": {"quantity": "spacing", ...}}
+    {"event": "result", "alignment": {...}}
+
+Needs neither Slicer nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from ..core.errors import (
+    DNetError,
+    FileError,
+    OptionError,
+    PackageError,
+    RunError,
+    ScanError,
+    Setting,
+    known_error,
+    one_line,
+)
+
+PROGRESS, WARNING, ERROR, RESULT = "progress", "warning", "error", "result"
+
+_KINDS = {kind.__name__: kind for kind in (DNetError, ScanError, OptionError, FileError, PackageError, RunError)}
+
+
+def to_line(event: str, **values) -> str:
+    """An event as a line, without its end; `values` are of JSON's own types."""
+    return json.dumps({"event": event, **values}, allow_nan=False)
+
+
+def from_line(line: bytes) -> dict | None:
+    """The event of a line; None where the line is something else, such as what a library prints."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def error_values(error: BaseException) -> dict:
+    """An exception as the values of an error event. The kind of one that nobody expected is its class's name."""
+    known = error if isinstance(error, DNetError) else known_error(error)
+    if known is None:
+        return {"kind": type(error).__name__, "problem": one_line(error), "remedy": None, "setting": None}
+    setting = None if known.setting is None else asdict(known.setting)
+    return {"kind": type(known).__name__, "problem": known.problem, "remedy": known.remedy, "setting": setting}
+
+
+def error_of(values: dict) -> DNetError | None:
+    """The error of an error event; None where it is one that nobody expected."""
+    kind = _KINDS.get(values["kind"])
+    if kind is None:
+        return None
+    setting = None if values["setting"] is None else Setting(**values["setting"])
+    return kind(values["problem"], values["remedy"], setting)
