@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 from DNetRegistrationLib.core.errors import FileError
-from DNetRegistrationLib.experiments.store import CODE, ResultStore
+from DNetRegistrationLib.experiments.store import ResultStore, measuring_code
+
+CODE = measuring_code()
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,10 @@ def test_in_memory_only():
     store = ResultStore(None, Timing)
     store.add(TIMINGS[0])
     assert store.results[TIMINGS[0].key] == TIMINGS[0]
+
+
+def test_results_are_told_apart_by_the_code_that_measures():
+    codes = measuring_code(), measuring_code("experiments/calibrate.py"), measuring_code("training")
+    assert len(set(codes)) == 3
+    assert measuring_code() == CODE
+    assert codes[0].startswith("0.")

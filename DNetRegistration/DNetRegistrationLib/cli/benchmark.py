@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..version import PROGRAM
-from .arguments import COUNT, Parser, number
+from .arguments import COUNT, Parser, number, several
 
 _BENCHMARK = f"""\
 Measures on synthetic pairs how often and how closely scans are aligned, whether
@@ -23,14 +23,10 @@ examples:
 """
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _sections(text: str) -> tuple[str, ...]:
     from ..experiments.benchmark.parts import SECTIONS
 
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in SECTIONS:
-            raise argparse.ArgumentTypeError(f"{name!r} is no part; choose from {', '.join(SECTIONS)}")
-    return names
+    return several(SECTIONS)(text)
 
 
 def add_parser(commands) -> Parser:
@@ -44,8 +40,8 @@ def add_parser(commands) -> Parser:
     parser.add_argument(
         "--only",
         metavar="PART[,PART]",
-        type=_names,
-        help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, refinement, speed",
+        type=_sections,
+        help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed",
     )
     parser.add_argument("--seed", type=COUNT, default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument(
@@ -55,8 +51,28 @@ def add_parser(commands) -> Parser:
     return parser
 
 
-def run(options) -> int:
-    """``dnet-registration benchmark``: 0 when everything measured holds, 1 when something does not."""
-    from ..experiments.benchmark.run import run as run_benchmark
+def run(options: argparse.Namespace) -> int:
+    """Runs the benchmark; returns 0 when everything measured holds, 1 when something does not."""
+    from ..core.progress import Progress, say
+    from ..experiments.benchmark.run import benchmark
 
-    return 0 if run_benchmark(options) else 1
+    tables: list[str] = []
+    try:
+        with Progress(options.verbose) as progress:
+            found = benchmark(
+                pairs=options.pairs,
+                accuracy_pairs=options.accuracy_pairs,
+                fine_pairs=options.fine_pairs,
+                only=options.only,
+                large=options.large,
+                seed=options.seed,
+                jobs=options.jobs,
+                output=options.output,
+                progress=progress,
+                tell=tables.append,
+            )
+    finally:
+        # After the progress bar has gone; also of an interrupted benchmark.
+        for table in tables:
+            say(table)
+    return 0 if found.holds else 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+from pathlib import Path
 
 from ..experiments.peers.methods import METHODS
 from ..version import PROGRAM
@@ -12,8 +14,8 @@ from .arguments import COUNT, SIZE, Parser, number, several
 _COMPARE = f"""\
 Aligns the same synthetic pairs of scans, turned by 0 to 180 degrees, with this
 project and with what one would otherwise take, and compares success, error,
-time and memory, also as the volume grows. Tables and plots tell where another
-method is better, too.
+time and memory, also as the volume grows. Tables and plots also show where
+another method is better.
 
 methods:
   full         "{PROGRAM} align" as it comes
@@ -25,6 +27,9 @@ methods:
   simpleitk    from the moments of both images, by mutual information
   elastix      rigid, from the centre of gravity; pip install itk-elastix
   ants         a search over the full circle, then Rigid; pip install antspyx
+  refine       this project's refinement alone, from a start near the truth
+  refine-correlation, refine-information
+               SimpleITK from that start, by correlation or mutual information
 Each is set as its documentation advises and may use as many threads. What is
 not installed is left out, and the table tells so.
 
@@ -87,6 +92,9 @@ def add_parser(commands) -> Parser:
     )
     pairs.add_argument("--no-contrast", action="store_true", help="both scans without contrast agent")
     pairs.add_argument("--seed", type=COUNT, default=0, help="number of the first pair (%(default)s)")
+    pairs.add_argument(
+        "--near", type=COUNT, default=20, metavar="N", help="pairs that begin near the truth, for refine (%(default)s)"
+    )
     cost = parser.add_argument_group("cost")
     cost.add_argument(
         "--growth",
@@ -108,8 +116,50 @@ def add_parser(commands) -> Parser:
     return parser
 
 
-def run(options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Compares methods."""
-    from ..experiments.peers.run import run_compare
+    from ..core.progress import Progress, say
+    from ..experiments.peers.run import ComparisonOptions, compare
 
-    return run_compare(options)
+    for key in options.methods:
+        if why := METHODS[key].missing():
+            say(f"left out: {METHODS[key].title}, {why}")
+    texts: list[str] = []
+    try:
+        with Progress(options.verbose) as progress:
+            compare(
+                options.output,
+                ComparisonOptions(
+                    methods=options.methods,
+                    pairs=options.pairs,
+                    at_most=dict(options.at_most),
+                    size=options.size,
+                    keep=options.keep,
+                    contrast=not options.no_contrast,
+                    seed=options.seed,
+                    growth=options.growth,
+                    near=options.near,
+                    limit=options.limit,
+                    threads=options.threads,
+                ),
+                [f"command: `{_command(options)}`"],
+                progress,
+                texts.append,
+            )
+    finally:
+        # After the progress bar has gone; also of an interrupted comparison.
+        for text in texts:
+            say(text)
+    return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line that gives these results. Of the folder only the last part, since a report travels."""
+    words = [PROGRAM, "compare", "--pairs", options.pairs, "--size", options.size, "--seed", options.seed]
+    words += ["--keep", f"{options.keep:g}", *(["--no-contrast"] if options.no_contrast else [])]
+    words += ["--methods", ",".join(options.methods)]
+    for key, count in dict(options.at_most).items():
+        words += ["--at-most", f"{key}={count}"]
+    words += ["--growth", ",".join(str(size) for size in options.growth) or "none", "--near", options.near]
+    words += ["--limit", f"{options.limit:g}", "--threads", options.threads, "--output", Path(options.output).name]
+    return shlex.join(str(word) for word in words)

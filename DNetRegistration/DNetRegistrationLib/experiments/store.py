@@ -8,7 +8,7 @@ Example:
     ... class Timing:
     ...     pair: int
     ...     seconds: float
-    ...     code: str = CODE
+    ...     code: str = measuring_code("experiments/timing.py")
     ...
     ...     @property
     ...     def key(self):
@@ -21,7 +21,6 @@ Example:
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import zlib
 from collections.abc import Callable, Hashable
@@ -31,33 +30,25 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..core.errors import FileError, Setting, one_line
 from ..core.files import staged, writing
+from ..core.provenance import code_hash
 from ..version import __version__
 
-# Code that shows results and measures none: it may change while a measurement goes on.
-_SHOWING = {
-    "cli", "figures", "page", "progress", "report", "results", "significance", "statistics", "summary",
-    "surfaces", "table", "tables",
-}  # fmt: skip
+# Rooms that decide what the alignment of two scans, real or synthetic, gives.
+_ALIGNING = ("core", "geometry", "imaging", "bone", "networks", "registration", "synthesis", "experiments/metrics.py")
 
 
-def code_without(*others: str) -> str:
-    """The version, and a hash of all code but that which only shows results: results of other code are not put
-    together.
+def measuring_code(*modules: str) -> str:
+    """Identifies the code that measures, so that results of different code are not put together.
+
+    Code that shows results has no part in it: it may change while a measurement goes on.
 
     Args:
-        others: beginnings of the names of modules that have no part in the results.
+        modules: further folders or files of the package that decide the results.
+
+    Returns:
+        the version, and a hash of all code that aligns and of these modules.
     """
-    folder = Path(__file__).parent.parent
-    content = hashlib.sha256()
-    for file in sorted((*folder.rglob("*.py"), *folder.rglob("*.json"))):
-        place = file.relative_to(folder).with_suffix("").as_posix()
-        if not _SHOWING & {*place.split("/")} and not place.startswith(others):
-            content.update(file.read_bytes())
-    return f"{__version__}+{content.hexdigest()[:12]}"
-
-
-#: Of all code.
-CODE = code_without()
+    return f"{__version__}+{code_hash(*_ALIGNING, *modules)}"
 
 
 class Result(Protocol):

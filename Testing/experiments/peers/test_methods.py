@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib.experiments.peers import axes_method as comparison_axes
-from DNetRegistrationLib.experiments.peers import simpleitk_method as comparison_simpleitk
-from DNetRegistrationLib.experiments.peers.answer import centered, float_voxels
+from DNetRegistrationLib.experiments.peers.methods import METHODS, principal_axes, simpleitk
+from DNetRegistrationLib.experiments.peers.methods.answer import centered, float_voxels
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
 from DNetRegistrationLib.synthesis.scanner import Grid
@@ -52,7 +51,7 @@ def check(pair, answer):
 
 
 def test_simpleitk_aligns_an_easy_pair(pair):
-    answer = comparison_simpleitk.aligner()(pair.fixed, pair.moving, 1)
+    answer = simpleitk.aligner()(pair.fixed, pair.moving, 1)
     check(pair, answer)
     assert answer.accepted is None
 
@@ -60,27 +59,39 @@ def test_simpleitk_aligns_an_easy_pair(pair):
 @pytest.mark.parametrize("degrees", [12.0, 170.0])
 def test_principal_axes_align_whatever_the_turn(degrees):
     pair = easy_pair("odd", degrees)
-    answer = comparison_axes.aligner()(pair.fixed, pair.moving, 1)
+    answer = principal_axes.aligner()(pair.fixed, pair.moving, 1)
     check(pair, answer)
     assert answer.accepted is True
 
 
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if method.near])
+def test_methods_refine_a_start(pair, key):
+    start = pair.matrix.copy()
+    start[:3, :3] = turn(2) @ start[:3, :3]
+    center = pair.fixed.center
+    start[:3, 3] += (pair.matrix - start)[:3, :3] @ center + 0.05
+    assert target_registration_error(pair, start) > CLOSE
+    answer = METHODS[key].load()(pair.fixed, pair.moving, 1, start)
+    assert target_registration_error(pair, answer.matrix) < CLOSE
+    assert answer.accepted is None
+
+
 def test_elastix_aligns_an_easy_pair(pair, monkeypatch):
     pytest.importorskip("itk")
-    elastix = pytest.importorskip("DNetRegistrationLib.experiments.peers.elastix_method")
+    elastix = pytest.importorskip("DNetRegistrationLib.experiments.peers.methods.elastix")
     monkeypatch.setattr(elastix, "ITERATIONS", "256")
     check(pair, elastix.aligner()(pair.fixed, pair.moving, 1))
 
 
 def test_ants_aligns_an_easy_pair(pair, monkeypatch):
     pytest.importorskip("ants")
-    from DNetRegistrationLib.experiments.peers import ants_method as comparison_ants
+    from DNetRegistrationLib.experiments.peers.methods import ants as peer
 
     # The full circle takes minutes: here a few starts around the identity, on images made coarse.
-    monkeypatch.setattr(comparison_ants, "STEP", 10)
-    monkeypatch.setattr(comparison_ants, "ARC", 0.05)
-    monkeypatch.setattr(comparison_ants, "COARSE", 22)
-    check(pair, comparison_ants.aligner()(pair.fixed, pair.moving, 1))
+    monkeypatch.setattr(peer, "STEP", 10)
+    monkeypatch.setattr(peer, "ARC", 0.05)
+    monkeypatch.setattr(peer, "COARSE", 22)
+    check(pair, peer.aligner()(pair.fixed, pair.moving, 1))
 
 
 def odd_scan():
@@ -107,7 +118,7 @@ def test_voxels_for_peers_start_at_zero():
 
 def test_elastix_sees_the_geometry_and_its_parameters_mean_what_itk_says():
     itk = pytest.importorskip("itk")
-    elastix = pytest.importorskip("DNetRegistrationLib.experiments.peers.elastix_method")
+    elastix = pytest.importorskip("DNetRegistrationLib.experiments.peers.methods.elastix")
     scan = odd_scan()
     image = elastix.itk_image(scan)
     assert image.TransformIndexToPhysicalPoint([1, 2, 3]) == pytest.approx(scan.to_world((1, 2, 3)))
@@ -129,22 +140,22 @@ def test_elastix_sees_the_geometry_and_its_parameters_mean_what_itk_says():
 
 def test_ants_sees_the_geometry_and_its_transforms_move_points_as_ants_does(tmp_path):
     ants = pytest.importorskip("ants")
-    from DNetRegistrationLib.experiments.peers import ants_method as comparison_ants
+    from DNetRegistrationLib.experiments.peers.methods import ants as peer
 
     scan = odd_scan()
-    image = comparison_ants.ants_image(scan)
+    image = peer.ants_image(scan)
     assert ants.transform_index_to_physical_point(image, (1, 2, 3)) == pytest.approx(scan.to_world((1, 2, 3)), abs=1e-5)
     assert image[1, 2, 3] == scan.voxels[3, 2, 1] - scan.voxels.min()
     transform = sitk.AffineTransform(turn(70).ravel().tolist(), (0.1, 0.2, -0.3), (3.0, -4.0, 5.0))
     sitk.WriteTransform(transform, str(tmp_path / "affine.mat"))
-    matrix = comparison_ants.matrix_of(ants.read_transform(str(tmp_path / "affine.mat")))
+    matrix = peer.matrix_of(ants.read_transform(str(tmp_path / "affine.mat")))
     for point in np.random.default_rng(0).normal(scale=20, size=(5, 3)):
         assert matrix[:3, :3] @ point + matrix[:3, 3] == pytest.approx(transform.TransformPoint(point.tolist()))
 
 
 def test_the_nearest_rotation_keeps_the_centre_in_place():
     pytest.importorskip("ants")
-    from DNetRegistrationLib.experiments.peers.ants_method import nearest_rigid
+    from DNetRegistrationLib.experiments.peers.methods.ants import nearest_rigid
 
     affine = np.eye(4)
     # Stretched along its own axes, a rotation's nearest rotation is itself.
@@ -161,23 +172,23 @@ def test_the_cylindrical_descriptor_turns_with_the_bone():
     along = generator.uniform(-2, 2, 40_000)
     angle = generator.uniform(-np.pi, np.pi, 40_000)
     radius = 0.5 + 0.1 * along * np.cos(angle) + 0.2 * np.cos(2 * angle)
-    turns, step = 17, 2 * np.pi / comparison_axes.AROUND
+    turns, step = 17, 2 * np.pi / principal_axes.AROUND
     bones = [
-        comparison_axes.descriptor(np.stack((along, radius * np.cos(a), radius * np.sin(a)), -1), 2.0)
+        principal_axes.descriptor(np.stack((along, radius * np.cos(a), radius * np.sin(a)), -1), 2.0)
         for a in (angle, angle + turns * step)
     ]
-    values = comparison_axes.affinity(*bones)
+    values = principal_axes.affinity(*bones)
     assert int(values.argmax()) == turns
     assert values.max() == pytest.approx(1, abs=0.01)
 
 
 def test_one_of_the_starts_is_near_the_truth():
     pair = easy_pair("odd", 130.0)
-    bones = [comparison_axes.find_bone(scan) for scan in (pair.fixed, pair.moving)]
+    bones = [principal_axes.find_bone(scan) for scan in (pair.fixed, pair.moving)]
     for bone in bones:
         assert np.linalg.det(bone.axes) == pytest.approx(1)
         assert np.all(np.diff(bone.points.std(0)) < 0)
-    starts = comparison_axes.starts(*bones)
+    starts = principal_axes.starts(*bones)
     assert 2 <= len(starts) <= 24
     errors = [target_registration_error(pair, start) for start in starts]
     # The others are 1.6 mm and more away.

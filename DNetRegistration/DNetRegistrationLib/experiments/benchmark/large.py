@@ -1,4 +1,4 @@
-"""Time and memory of a pair as large as scanners make them, measured in a process of its own."""
+"""Time and memory of aligning a pair as large as scanners make them, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...core.processes import fresh_processes, peak_memory
+from ..pair_files import PairFiles
 
 SIZE, SPACING = 512, 0.01
 
@@ -17,9 +18,10 @@ class LargePair:
     """What the alignment of a large pair took.
 
     Attributes:
-        seconds: from images in memory to the verified transform, and `stages`: its shares.
+        seconds: from images in memory to the verified transform.
+        stages: seconds of each stage of it.
         peak_gb: largest resident memory of the process, in 1e9 bytes; NaN where the system does not tell.
-        scans_gb: the two scans' own size.
+        scans_gb: size of the two scans.
         error_um: true mean target error over the bone.
         accepted: by verification.
         threads: of torch.
@@ -36,53 +38,39 @@ class LargePair:
 
 def measure_large(seed: int) -> LargePair:
     """Makes a pair in one process and aligns it in another, so that the memory is that of aligning alone."""
-    import numpy as np
-
     with TemporaryDirectory(prefix="dnet-benchmark-") as folder:
-        _fresh_process(_make, seed, folder)
-        matrix, seconds, stages, peak, accepted, threads = _fresh_process(_align, folder)
-        truth = np.load(Path(folder, "truth.npz"))
-        points = truth["points"]
-        difference = matrix - truth["matrix"]
-        error = np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean()
-        size = sum(Path(folder, f"{role}.npy").stat().st_size for role in ("fixed", "moving"))
-    return LargePair(seconds, stages, peak / 1e9, size / 1e9, 1000 * float(error), accepted, threads)
+        files = PairFiles(Path(folder))
+        _in_fresh_process(_make, seed, files)
+        return _in_fresh_process(_align, files)
 
 
-def _fresh_process(function, *arguments):
+def _in_fresh_process(function, *arguments):
     with fresh_processes(1) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def _make(seed: int, folder: str) -> None:
-    import numpy as np
-
+def _make(seed: int, files: PairFiles) -> None:
     from ...synthesis.pairs import make_pair
 
-    pair = make_pair(seed, size=SIZE, spacing=SPACING, scale="raw")
-    for role in ("fixed", "moving"):
-        scan = getattr(pair, role)
-        np.save(Path(folder, f"{role}.npy"), scan.voxels)
-        np.save(Path(folder, f"{role}_affine.npy"), scan.affine)
-    # A sample of the bone is enough for its mean error.
-    flat = np.flatnonzero(pair.fixed_bone)[::1000]
-    index = np.stack(np.unravel_index(flat, pair.fixed_bone.shape)[::-1], -1)
-    np.savez(Path(folder, "truth.npz"), points=pair.fixed.to_world(index), matrix=pair.matrix)
+    files.write(make_pair(seed, size=SIZE, spacing=SPACING, scale="raw"))
 
 
-def _align(folder: str):
-    import numpy as np
+def _align(files: PairFiles) -> LargePair:
     import torch
 
-    from ...imaging.volume import Volume
     from ...registration.align import align
 
-    fixed, moving = (
-        Volume(np.load(Path(folder, f"{role}.npy")), np.load(Path(folder, f"{role}_affine.npy")), f"{role} scan")
-        for role in ("fixed", "moving")
-    )
+    fixed, moving = files.scans()
     began = time.perf_counter()
     alignment = align(fixed, moving, hypotheses="search", device="cpu")
     seconds = time.perf_counter() - began
-    result = alignment.matrix, seconds, dict(alignment.seconds)
-    return (*result, peak_memory(), bool(alignment.accepted), torch.get_num_threads())
+    peak = peak_memory() / 1e9
+    return LargePair(
+        seconds,
+        dict(alignment.seconds),
+        peak,
+        files.scans_gb(),
+        files.target_error_um(alignment.matrix),
+        bool(alignment.accepted),
+        torch.get_num_threads(),
+    )

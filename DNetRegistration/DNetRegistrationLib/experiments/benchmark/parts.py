@@ -1,40 +1,36 @@
-"""What `benchmark` measures: kinds of pairs, and one pair of each kind aligned and compared with the truth."""
+"""What the benchmark measures: kinds of pairs, and one pair of each kind aligned and compared with the truth."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ...core.errors import ScanError
-from ...core.files import staged, writing
-from ...version import __version__
+import numpy as np
+
+from ...bone.cortex import cortical_bone, dice
+from ...geometry.transforms import rotation_error_deg
 from ..metrics import SUCCESS_UM
+from ..store import measuring_code
 
-#: Pairs of different parts have different seeds, and none has one of those the confidence was calibrated on.
+if TYPE_CHECKING:
+    from ...registration.result import Alignment
+    from ...synthesis.pairs import SyntheticPair
+
+CODE = measuring_code("experiments/benchmark/parts.py")
+
+#: Pairs of different parts have different seeds. None is a seed that the confidence was calibrated on.
 SEEDS_PER_PART = 10_000
 CALIBRATION_SEEDS = 1_000_000
 
-
-def _code() -> str:
-    """The version and a hash of the code and the calibration: outcomes of different code are not put together."""
-    folder = Path(__file__).parents[2]
-    content = hashlib.sha256()
-    for file in sorted((*folder.rglob("*.py"), *folder.rglob("*.json"))):
-        content.update(file.read_bytes())
-    return f"{__version__}+{content.hexdigest()[:12]}"
-
-
-CODE = _code()
-
-#: A network's proposal that is turned by more than this is no start for a refinement.
+#: A network's estimate that is off by a larger rotation is no start for a refinement.
 FAR_DEG = 15.0
 
-SECTIONS = ("success", "accuracy", "impostors", "network", "paper", "repeat", "refinement", "speed")
+SECTIONS = ("success", "accuracy", "impostors", "network", "paper", "repeat", "speed")
+STAGES = ("preprocess", "dnet", "search", "refine", "verify", "total")
 
 #: Ways of aligning, as options to `align`.
 SEARCH = {"hypotheses": "search"}
@@ -48,14 +44,14 @@ class Part:
     """Pairs of one kind.
 
     Attributes:
-        section: what ``--only`` calls it.
+        section: the name that selects the part.
         options: to `synthesis.make_pair`.
-        ways: options to `align`; each pair is aligned in each of these ways.
+        ways: options to `align`. Each pair is aligned in each of these ways.
     """
 
     section: str
-    options: dict
-    ways: tuple[dict, ...] = (SEARCH,)
+    options: dict[str, Any]
+    ways: tuple[dict[str, Any], ...] = (SEARCH,)
 
 
 _COARSE = {"size": 64, "spacing": 0.08}
@@ -78,12 +74,11 @@ PARTS = {
     "paper whole": Part("paper", {**_COARSE, "contrast": True}, (PAPER,)),
 }
 _IMPOSTORS = ("animal", "relative", "mirror")
-STAGES = ("preprocess", "dnet", "search", "refine", "verify", "total")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One alignment to make: the pair number `number` of a part, in the `run`-th of its ways."""
+class Trial:
+    """One alignment to make: pair `number` of a part, aligned in the `run`-th of the part's ways."""
 
     part: str
     number: int
@@ -92,11 +87,12 @@ class Task:
 
     @property
     def seed(self) -> int:
+        """The seed of the pair."""
         return self.first_seed + list(PARTS).index(self.part) * SEEDS_PER_PART + self.number
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What tells its result from others."""
+        """That of its `Outcome`."""
         return self.part, self.seed, self.run
 
 
@@ -105,16 +101,16 @@ class Outcome:
     """What came of one alignment.
 
     Attributes:
-        part, seed, run: of its `Task`.
+        part, seed, run: of the `Trial`.
         kind: "same" for two scans of one bone, else the kind of impostor.
-        error_um: true mean target error over the bone; NaN for impostors, infinite where nothing came out.
-        angle_deg: of the rotation still missing.
-        dice_true: where nothing was refined, the Dice that the true pose gives.
+        error_um: true mean target error over the bone; NaN for impostors, infinite where the alignment failed.
+        angle_deg: angle of the rotation still missing; likewise.
+        dice_true: Dice at the true pose, where nothing was refined.
         accepted, confidence, expected_error_um, dice_before, dice, hypothesis: of the `Alignment`.
-        digest: equal for bitwise equal transforms and confidences.
-        seconds: for each of `STAGES`.
+        digest: equal for transforms and confidences that are equal to the bit.
+        seconds_preprocess and so on: seconds of each of `STAGES`.
         failure: the message of an error, or nothing.
-        version: of this package, and a hash of its code.
+        code: hash of the code that measured it.
     """
 
     part: str
@@ -131,64 +127,66 @@ class Outcome:
     dice: float = math.nan
     hypothesis: str = ""
     digest: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
     failure: str = ""
-    version: str = CODE
-
-    @property
-    def success(self) -> bool:
-        """One bone, and aligned; an impostor never is."""
-        return self.kind == "same" and self.error_um < SUCCESS_UM
-
-    @property
-    def way(self) -> dict:
-        """The options it was aligned with."""
-        return PARTS[self.part].ways[self.run]
+    seconds_preprocess: float = 0.0
+    seconds_dnet: float = 0.0
+    seconds_search: float = 0.0
+    seconds_refine: float = 0.0
+    seconds_verify: float = 0.0
+    seconds_total: float = 0.0
+    code: str = CODE
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """That of its `Task`."""
+        """What tells it from others."""
         return self.part, self.seed, self.run
 
+    @property
+    def success(self) -> bool:
+        """Whether it is one bone, and aligned. An impostor never is."""
+        return self.kind == "same" and self.error_um < SUCCESS_UM
 
-def measure(tasks: Sequence[Task]) -> list[Outcome]:
-    """Makes a pair, aligns it in some ways of its part, and compares with the truth; a failure is an outcome too.
+    @property
+    def alone(self) -> bool:
+        """Whether the network answered alone, with nothing refined."""
+        return PARTS[self.part].ways[self.run].get("refine") == "none"
+
+
+def measure(trials: Sequence[Trial]) -> list[Outcome]:
+    """Makes a pair, aligns it in some ways of its part, and compares with the truth. A failure is an outcome too.
 
     Args:
-        tasks: of one pair.
+        trials: of one pair.
     """
     from ...synthesis.pairs import make_pair
 
-    part, number = tasks[0].part, tasks[0].number
+    part, number = trials[0].part, trials[0].number
     options = dict(PARTS[part].options)
     if part == "impostors":
         options["impostor"] = _IMPOSTORS[number % len(_IMPOSTORS)]
-    pair = make_pair(tasks[0].seed, **options)
-    return [compare(task, pair, pair.drawn["impostor"] or "same") for task in tasks]
+    pair = make_pair(trials[0].seed, **options)
+    return [_measure_one(trial, pair) for trial in trials]
 
 
-def compare(task: Task, pair, kind: str) -> Outcome:
-    """Aligns a pair and compares with its truth."""
-    import numpy as np
-
-    from ...geometry.transforms import rotation_error_deg
-    from ...registration.align import align
+def _measure_one(trial: Trial, pair: SyntheticPair) -> Outcome:
+    from ...registration import align as registration
     from ...synthesis.pairs import target_registration_error
 
-    way = PARTS[task.part].ways[task.run]
+    kind = pair.drawn["impostor"] or "same"
+    way = PARTS[trial.part].ways[trial.run]
     began = time.perf_counter()
     try:
-        alignment = align(pair.fixed, pair.moving, device="cpu", **way)
+        alignment = registration.align(pair.fixed, pair.moving, device="cpu", **way)
     except Exception as error:
-        # One pair that cannot be aligned is a failure to count, not the end of the benchmark.
-        return Outcome(task.part, task.seed, task.run, kind, failure=f"{type(error).__name__}: {error}")
+        # A pair that cannot be aligned is a failure to count, not the end of the benchmark.
+        return Outcome(trial.part, trial.seed, trial.run, kind, failure=f"{type(error).__name__}: {error}")
     seconds = {**alignment.seconds, "total": time.perf_counter() - began}
     same = kind == "same"
     content = np.append(alignment.matrix, alignment.confidence).tobytes()
     return Outcome(
-        task.part,
-        task.seed,
-        task.run,
+        trial.part,
+        trial.seed,
+        trial.run,
         kind,
         error_um=1000 * target_registration_error(pair, alignment.matrix) if same else math.nan,
         angle_deg=rotation_error_deg(pair.matrix, alignment.matrix) if same else math.nan,
@@ -200,77 +198,14 @@ def compare(task: Task, pair, kind: str) -> Outcome:
         dice=float(alignment.dice),
         hypothesis=alignment.hypothesis,
         digest=hashlib.sha256(content).hexdigest()[:16],
-        seconds={stage: float(seconds.get(stage, 0.0)) for stage in STAGES},
+        **{f"seconds_{stage}": float(seconds.get(stage, 0.0)) for stage in STAGES},
     )
 
 
-def _true_dice(pair, alignment) -> float:
-    from ...bone.cortex import cortical_bone, dice
-
+def _true_dice(pair: SyntheticPair, alignment: Alignment) -> float:
     thresholds = alignment.fixed_threshold, alignment.moving_threshold
     bones = [
         cortical_bone(scan, threshold, alignment.working_spacing)
         for scan, threshold in zip((pair.fixed, pair.moving), thresholds, strict=True)
     ]
     return dice(*bones, pair.matrix)
-
-
-class Record:
-    """Outcomes, in memory and, one line for each as it comes, in a CSV file that a later run carries on from.
-
-    Args:
-        path: of the file, or None.
-
-    Raises:
-        ScanError: the file there is of other code, or cannot be read or written.
-    """
-
-    _NAMES = (*(f.name for f in fields(Outcome) if f.name != "seconds"), *(f"seconds_{stage}" for stage in STAGES))
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self.outcomes: dict[tuple[str, int, int], Outcome] = {}
-        if path is None or not path.exists():
-            return
-        with writing(path), open(path, newline="", encoding="utf-8") as stream:
-            read = [self._from_row(row) for row in csv.DictReader(stream)]
-        self.outcomes = {outcome.key: outcome for outcome in read if outcome is not None}
-        if others := {outcome.version for outcome in self.outcomes.values()} - {CODE}:
-            raise ScanError(f"{path}: was measured with version {others.pop()}; give another folder")
-        # Anew, without a last line that was cut short.
-        with staged() as staging:
-            self._append(staging.path(path), self.outcomes.values())
-
-    def add(self, outcome: Outcome) -> None:
-        """Keeps an outcome."""
-        self.outcomes[outcome.key] = outcome
-        if self._path is not None:
-            with writing(self._path):
-                self._append(self._path, [outcome])
-
-    def _append(self, path: Path, outcomes: Iterable[Outcome]) -> None:
-        new = not path.exists()
-        with open(path, "a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self._NAMES)
-            if new:
-                writer.writeheader()
-            writer.writerows(self._to_row(outcome) for outcome in outcomes)
-
-    def of(self, tasks: Iterable[Task]) -> list[Outcome]:
-        """The outcomes there are of some tasks."""
-        return [self.outcomes[task.key] for task in tasks if task.key in self.outcomes]
-
-    def _to_row(self, outcome: Outcome) -> dict[str, str]:
-        row = {name: getattr(outcome, name) for name in self._NAMES if not name.startswith("seconds_")}
-        row |= {f"seconds_{stage}": outcome.seconds.get(stage, 0.0) for stage in STAGES}
-        # repr keeps every digit of a float.
-        return {name: repr(value) if isinstance(value, float) else str(value) for name, value in row.items()}
-
-    @classmethod
-    def _from_row(cls, row: dict[str, str]) -> Outcome | None:
-        """None for a line that was cut short when the process was killed."""
-        if any(row.get(name) is None for name in cls._NAMES):
-            return None
-        read = {"int": int, "float": float, "bool": "True".__eq__, "str": str}
-        values = {f.name: read[f.type](row[f.name]) for f in fields(Outcome) if f.name != "seconds"}
-        return Outcome(**values, seconds={stage: float(row[f"seconds_{stage}"]) for stage in STAGES})

@@ -2,106 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import groupby
+from pathlib import Path
 
-from ...core.errors import ScanError
+from ...core.errors import OptionError, RunError, Setting
 from ...core.files import make_folder, staged
 from ...core.processes import fresh_processes
-from ...core.progress import Progress, say
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
+from ..figures import has_matplotlib
+from ..store import ResultStore
+from ..tables import findings_table, markdown
 from .large import measure_large
-from .parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Record, Task, measure
-from .refinement import COMPARED, RefinementOutcome, measure_refinement
-from .table import Results, format_table, lines, plot_reliability
+from .parts import CALIBRATION_SEEDS, PARTS, SECTIONS, SEEDS_PER_PART, Outcome, Trial, measure
+from .table import Measurements, draw_reliability
 
+#: In the folder of a benchmark.
+RESULTS, TABLE, PICTURE = "pairs.csv", "table.md", "reliability.png"
 REPEATED, TIMED = 10, 7
 
 
-def run(options) -> bool:
-    """Measures what is asked for and prints the table; returns whether all that was measured holds.
+def benchmark(
+    pairs: int = 100,
+    accuracy_pairs: int = 40,
+    fine_pairs: int = 8,
+    only: Collection[str] | None = None,
+    large: bool = False,
+    seed: int = 0,
+    jobs: int | None = None,
+    output: str | os.PathLike | None = None,
+    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Measurements:
+    """Measures success, accuracy, refusal of impostors, calibration, networks and speed on synthetic pairs.
 
     Args:
-        options: ``pairs``, ``accuracy_pairs``, ``fine_pairs``, ``only``, ``large``, ``seed``, ``jobs``, ``output``,
-            ``verbose``: the options of the command.
+        pairs: how many pairs for success and for each network, and as many impostors.
+        accuracy_pairs: how many pairs for accuracy at 0.08 mm, with and as many without contrast.
+        fine_pairs: likewise at 0.025 mm.
+        only: which of `SECTIONS`; None measures all.
+        large: also measures time and memory at 512^3 voxels of 0.01 mm.
+        seed: added to all seeds. Pairs of one seed are the same from run to run.
+        jobs: processes of one thread each; one a processor by default. Times are measured alone, with all threads.
+        output: a folder that gets a row for each alignment, the table and a plot of the confidence's reliability. What
+            was measured into it before, by the same code, is not measured again.
+        progress: called with the fraction done and a message.
+        tell: called with the table as Markdown, also when the benchmark is interrupted.
+
+    Returns:
+        what was measured; `holds` of it says whether all of it is as required.
+
+    Raises:
+        OptionError: a section is unknown, or pairs of these seeds served calibration.
+        FileError: the folder cannot be written, or holds results of other code.
+        RunError: a process died.
+
+    Example:
+        >>> from DNetRegistrationLib.experiments.benchmark.run import benchmark
+        >>> benchmark(pairs=20, only=["success"]).holds  # doctest: +SKIP
+        True
     """
-    if options.seed + (len(PARTS) + 2) * SEEDS_PER_PART > CALIBRATION_SEEDS:
-        raise ScanError(f"--seed {options.seed}: pairs from there on served calibration; give a smaller one")
-    folder = None if options.output is None else make_folder(options.output)
-    record = Record(None if folder is None else folder / "pairs.csv")
-    tasks = plan(options)
-    large = None
-    refinements: list[RefinementOutcome] = []
+    if seed + (len(PARTS) + 1) * SEEDS_PER_PART > CALIBRATION_SEEDS:
+        raise OptionError(f"seed {seed}: pairs from there on served calibration", "give a smaller one", Setting("seed"))
+    folder = None if output is None else make_folder(output)
+    store = ResultStore(None if folder is None else folder / RESULTS, Outcome)
+    trials = plan(pairs, accuracy_pairs, fine_pairs, only, seed)
+    large_pair = None
     try:
-        with Progress(options.verbose) as progress:
-            missing = [task for task in tasks if task.key not in record.outcomes]
-            pairs = [list(group) for _, group in groupby(missing, lambda task: (task.part, task.number))]
-            apart = [pair for pair in pairs if PARTS[pair[0].part].section != "speed"]
-            with closing(over_processes(apart, options.jobs)) as measured:
-                for done, outcomes in enumerate(measured, 1):
-                    for outcome in outcomes:
-                        record.add(outcome)
-                    progress(done / len(pairs), f"{outcomes[0].part}, {done} of {len(pairs)} pairs")
-            # Times are taken alone, with all the threads that users have.
-            for pair in pairs:
-                if PARTS[pair[0].part].section == "speed":
-                    progress(0.99, "timing")
-                    for outcome in measure(pair):
-                        record.add(outcome)
-            if "refinement" in (options.only or SECTIONS):
-                for number in range(2 * COMPARED):
-                    progress(0.99, "comparing refinements")
-                    seed = options.seed + (len(PARTS) + 1) * SEEDS_PER_PART + number
-                    refinements += measure_refinement(seed, contrast=number % 2 == 1)
-            if options.large:
-                progress(0.99, "timing a pair of 512^3 voxels")
-                large = measure_large(options.seed + len(PARTS) * SEEDS_PER_PART)
+        _measure_missing(trials, store, jobs or os.cpu_count() or 1, progress)
+        if large:
+            progress(0.99, "timing a pair of 512^3 voxels")
+            large_pair = measure_large(seed + len(PARTS) * SEEDS_PER_PART)
     finally:
-        # Also of an interrupted benchmark.
-        results = Results(record.of(tasks), large, refinements)
-        table = lines(results)
-        text = format_table(table)
-        say(text)
-        if folder is not None and table:
-            with staged() as staging:
-                staging.path(folder / "table.md").write_text(text + "\n", encoding="utf-8")
-                plot_reliability(results, staging, folder / "reliability.png")
-    return all(line.holds is not False for line in table)
+        # An interrupted benchmark shows what there is.
+        outcomes = [store.results[trial.key] for trial in trials if trial.key in store.results]
+        found = Measurements(outcomes, large_pair)
+        _show(found, folder, tell)
+    return found
 
 
-def plan(options) -> list[Task]:
-    """The alignments to make."""
-    counts = {
-        "success": options.pairs,
-        "80 um plain": options.accuracy_pairs,
-        "80 um contrast": options.accuracy_pairs,
-        "25 um plain": options.fine_pairs,
-        "25 um contrast": options.fine_pairs,
-        "impostors": options.pairs,
-        "repeat": REPEATED,
-        "speed": TIMED,
-        "default speed": TIMED,
-        "network whole": options.pairs,
-        "network cut": options.pairs,
-        "paper whole": options.pairs,
-    }
-    wanted = options.only or SECTIONS
+def plan(
+    pairs: int, accuracy_pairs: int, fine_pairs: int, only: Collection[str] | None = None, seed: int = 0
+) -> list[Trial]:
+    """The alignments to make, without those of networks that have no weights. Arguments are those of `benchmark`."""
+    for name in only or ():
+        if name not in SECTIONS:
+            raise OptionError(f"{name!r} is no part", f"choose from {', '.join(SECTIONS)}", Setting("only"))
+    counts = {"accuracy": accuracy_pairs, "repeat": REPEATED, "speed": TIMED}
+    counts = {name: counts.get(part.section, pairs) for name, part in PARTS.items()}
+    counts |= {"25 um plain": fine_pairs, "25 um contrast": fine_pairs}
     shipped = available_weights()
     return [
-        Task(name, number, way, options.seed)
+        Trial(name, number, run, seed)
         for name, part in PARTS.items()
-        if part.section in wanted
+        if part.section in (only or SECTIONS)
         for number in range(counts[name])
-        for way, options_of_way in enumerate(part.ways)
-        if options_of_way.get("hypotheses") != "dnet" or options_of_way.get("weights", DEFAULT_WEIGHTS) in shipped
+        for run, way in enumerate(part.ways)
+        if way.get("hypotheses") != "dnet" or way.get("weights", DEFAULT_WEIGHTS) in shipped
     ]
 
 
-def over_processes(pairs: list[list[Task]], jobs: int) -> Iterator[list[Outcome]]:
-    """Outcomes of each pair's tasks as they come, from `jobs` processes of one thread each."""
+def _measure_missing(
+    trials: list[Trial], store: ResultStore[Outcome], jobs: int, progress: Callable[[float, str], None]
+) -> None:
+    missing = [trial for trial in trials if trial.key not in store.results]
+    pairs = [list(group) for _, group in groupby(missing, lambda trial: (trial.part, trial.number))]
+    timed = [pair for pair in pairs if PARTS[pair[0].part].section == "speed"]
+    with closing(_over_processes([pair for pair in pairs if pair not in timed], jobs)) as measured:
+        for done, outcomes in enumerate(measured, 1):
+            for outcome in outcomes:
+                store.add(outcome)
+            progress(done / len(pairs), f"{outcomes[0].part}, {done} of {len(pairs)} pairs")
+    # Times are measured alone, with all the threads that users have.
+    for pair in timed:
+        progress(0.99, "timing")
+        for outcome in measure(pair):
+            store.add(outcome)
+
+
+def _over_processes(pairs: list[list[Trial]], jobs: int) -> Iterator[list[Outcome]]:
+    """Outcomes of each pair's trials as they come, from `jobs` processes of one thread each."""
     if not pairs:
         return
     try:
@@ -109,4 +133,18 @@ def over_processes(pairs: list[list[Task]], jobs: int) -> Iterator[list[Outcome]
             for future in as_completed([pool.submit(measure, pair) for pair in pairs]):
                 yield future.result()
     except BrokenProcessPool as error:
-        raise ScanError("a process of the benchmark died, of too little memory perhaps; give fewer --jobs") from error
+        problem = "a process of the benchmark died, of too little memory perhaps"
+        raise RunError(problem, "run fewer processes at a time", Setting("jobs")) from error
+
+
+def _show(found: Measurements, folder: Path | None, tell: Callable[[str], None]) -> None:
+    findings = found.findings()
+    if not findings:
+        return
+    text = markdown(findings_table(findings))
+    tell(text)
+    if folder is not None:
+        with staged() as staging:
+            staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
+            if has_matplotlib() and found.judged:
+                draw_reliability(found, staging.path(folder / PICTURE))

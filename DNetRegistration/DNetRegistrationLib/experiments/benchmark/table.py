@@ -1,310 +1,242 @@
-"""From outcomes to one table, and to the reliability plot of the confidence."""
+"""From outcomes to findings, with what is required of each, and to the reliability plot of the confidence."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...outputs.summary import timing
+from ..figures import new_figure
 from ..metrics import SUCCESS_UM
-from ..statistics import rate
+from ..statistics import median, rate
+from ..tables import Finding, frame
 from .large import LargePair
 from .parts import FAR_DEG, STAGES, Outcome
-from .refinement import METHODS, RefinementOutcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas
 
 
 @dataclass(frozen=True)
-class Results:
-    """Everything measured: outcomes of pairs, the large pair or None, and refinements from common starts."""
+class Measurements:
+    """All that the benchmark measured: outcomes of pairs, and the large pair or None."""
 
     outcomes: Sequence[Outcome]
     large: LargePair | None = None
-    refinements: Sequence[RefinementOutcome] = ()
 
-    def of(self, part: str) -> list[Outcome]:
-        """The outcomes of one part."""
-        return [outcome for outcome in self.outcomes if outcome.part == part]
+    @cached_property
+    def table(self) -> pandas.DataFrame:
+        """A row for each outcome."""
+        return frame(Outcome, self.outcomes, "success", "alone")
 
+    def of(self, *parts: str) -> pandas.DataFrame:
+        """The rows of some parts."""
+        return self.table[self.table.part.isin(parts)]
 
-@dataclass(frozen=True)
-class Line:
-    """A line of the table; `holds` is None where nothing is required."""
+    @property
+    def judged(self) -> bool:
+        """Whether there are outcomes that tell how reliable the confidence is."""
+        return len(self.of("success", "impostors")) > 0
 
-    what: str
-    measured: str
-    required: str = ""
-    holds: bool | None = None
+    @property
+    def holds(self) -> bool:
+        """Whether all that was measured is as required."""
+        return all(finding.holds is not False for finding in self.findings())
 
-
-def lines(results: Results) -> list[Line]:
-    """The table of what was measured; parts without outcomes are left out."""
-    table = [*_success(results.of("success"))]
-    for part, what, most in (
-        ("80 um plain", "error at 80 um, no contrast", 2.0),
-        ("80 um contrast", "error at 80 um, contrast", 8.0),
-        ("25 um plain", "error at 25 um, no contrast", 0.5),
-        ("25 um contrast", "error at 25 um, contrast", 1.5),
-    ):
-        table += _accuracy(results.of(part), what, most, 0.03 if part.startswith("25") else None)
-    table += _impostors(results.of("impostors"))
-    table += _calibration(results.of("success") + results.of("impostors"))
-    table += _network(results.of("network whole"), "whole views", 1.0, 25.0, 0.002, 0.85)
-    table += _network(results.of("network cut"), "views cut to half", 2.5, None, 0.01, None)
-    table += _defaults(results.of("network whole"), results.of("network cut"))
-    table += _network(results.of("paper whole"), "D-net, whole views", 2.0, None, 0.02, 0.75)
-    table += _repeat(results.of("repeat"))
-    table += _refinements(results.refinements)
-    table += _speed(results.of("speed"), "search path", 1.0)
-    table += _speed(results.of("default speed"), "default path", 0.4, most_network=0.15)
-    if results.large is not None:
-        table += _large(results.large)
-    return table
-
-
-def format_table(table: Sequence[Line]) -> str:
-    """Markdown, aligned for reading as it stands."""
-    marks = {True: "yes", False: "NO", None: ""}
-    cells = [("what", "measured", "required", "holds")]
-    cells += [(line.what, line.measured, line.required, marks[line.holds]) for line in table]
-    widths = [max(len(row[column]) for row in cells) for column in range(4)]
-    cells.insert(1, tuple("-" * width for width in widths))
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells)
+    def findings(self) -> list[Finding]:
+        """What was measured, with what is required of it. Parts without outcomes are left out."""
+        return [
+            *_success(self.of("success")),
+            *_accuracy(self.of("80 um plain"), "error at 80 um, no contrast", 2.0),
+            *_accuracy(self.of("80 um contrast"), "error at 80 um, contrast", 8.0),
+            *_accuracy(self.of("25 um plain"), "error at 25 um, no contrast", 0.5, 0.03),
+            *_accuracy(self.of("25 um contrast"), "error at 25 um, contrast", 1.5, 0.03),
+            *_impostors(self.of("impostors")),
+            *_calibration(self.of("success", "impostors")),
+            *_network(self.of("network whole"), "whole views", 1.0, 25.0, 0.002, 0.85),
+            *_network(self.of("network cut"), "views cut to half", 2.5, None, 0.01, None),
+            *_defaults(self.of("network whole"), self.of("network cut")),
+            *_network(self.of("paper whole"), "D-net, whole views", 2.0, None, 0.02, 0.75),
+            *_repeat(self.of("repeat")),
+            *_speed(self.of("speed"), "search path", 1.0),
+            *_speed(self.of("default speed"), "default path", 0.4, most_network=0.15),
+            *(() if self.large is None else _large(self.large)),
+        ]
 
 
-def _rate(count: int, total: int) -> str:
-    return rate([True] * count + [False] * (total - count)).counted
+def _at_most(what: str, measured: str, value: float, most: float | None, unit: str = "") -> Finding:
+    if most is None:
+        return Finding(what, measured)
+    return Finding(what, measured, f"at most {most:g}{unit}", bool(value <= most))
 
 
-def _success(outcomes: list[Outcome]) -> list[Line]:
-    if not outcomes:
+def _at_least(what: str, measured: str, value: float, least: float | None, unit: str = "") -> Finding:
+    if least is None:
+        return Finding(what, measured)
+    return Finding(what, measured, f"at least {least:g}{unit}", bool(value >= least))
+
+
+def _few(what: str, outcomes: Iterable[bool], most: float) -> Finding:
+    found = rate(outcomes)
+    return _at_most(what, found.counted, 100 * found.share, 100 * most, " %")
+
+
+def _many(what: str, outcomes: Iterable[bool], least: float) -> Finding:
+    found = rate(outcomes)
+    return _at_least(what, found.counted, 100 * found.share, 100 * least, " %")
+
+
+def _count(outcomes: pandas.Series) -> str:
+    return f"{int(outcomes.sum())} of {len(outcomes)}"
+
+
+def _success(o: pandas.DataFrame) -> list[Finding]:
+    if o.empty:
         return []
-    good = [o for o in outcomes if o.success]
-    refused = sum(not o.accepted for o in good)
-    wrong = sum(o.accepted and not o.success for o in outcomes)
-    error = np.median([o.error_um for o in outcomes])
-    rows = [
-        Line(
-            f"success (error below {SUCCESS_UM:g} um), views cut to half, contrast",
-            _rate(len(good), len(outcomes)),
-            "at least 99.5 %",
-            len(good) >= 0.995 * len(outcomes),
-        ),
-        Line("  median error of these", f"{error:.2f} um"),
-        Line("  accepted though wrong", f"{wrong} of {len(outcomes)}"),
+    good = o[o.success]
+    found = [
+        _many(f"success (error below {SUCCESS_UM:g} um), views cut to half, contrast", o.success, 0.995),
+        Finding("  median error of these", f"{median(o.error_um):.2f} um"),
+        Finding("  accepted though wrong", _count(o.accepted & ~o.success)),
     ]
-    if good:
-        rows.append(Line("  successes refused", _rate(refused, len(good)), "at most 2 %", refused <= 0.02 * len(good)))
-    failures = sum(bool(o.failure) for o in outcomes)
-    return rows + ([Line("  ended with an error", f"{failures} of {len(outcomes)}")] if failures else [])
+    if len(good):
+        found.append(_few("  successes refused", ~good.accepted, 0.02))
+    failed = o.failure != ""
+    return [*found, *([Finding("  ended with an error", _count(failed))] if failed.any() else [])]
 
 
-def _accuracy(outcomes: list[Outcome], what: str, most: float, most_angle: float | None) -> list[Line]:
-    if not outcomes:
+def _accuracy(o: pandas.DataFrame, what: str, most: float, most_angle: float | None = None) -> list[Finding]:
+    if o.empty:
         return []
-    error, angle = (np.array([getattr(o, name) for o in outcomes]) for name in ("error_um", "angle_deg"))
-    median = float(np.median(error))
-    turned = float(np.median(angle))
+    error, angle = median(o.error_um), median(o.angle_deg)
+    spread = f"90 % below {np.percentile(o.error_um, 90):.2f}, {len(o)} pairs"
     return [
-        Line(
-            f"median {what}",
-            f"{median:.2f} um (90 % below {np.percentile(error, 90):.2f}, {len(outcomes)} pairs)",
-            f"at most {most:g} um",
-            median <= most,
-        ),
-        Line(
-            "  its rotation error",
-            f"{turned:.4f} degrees",
-            "" if most_angle is None else f"at most {most_angle:g} degrees",
-            None if most_angle is None else turned <= most_angle,
-        ),
+        _at_most(f"median {what}", f"{error:.2f} um ({spread})", error, most, " um"),
+        _at_most("  its rotation error", f"{angle:.4f} degrees", angle, most_angle, " degrees"),
     ]
 
 
-def _impostors(outcomes: list[Outcome]) -> list[Line]:
-    if not outcomes:
+def _impostors(o: pandas.DataFrame) -> list[Finding]:
+    if o.empty:
         return []
-    kinds = defaultdict(list)
-    for outcome in outcomes:
-        kinds[outcome.kind].append(outcome.accepted)
-    accepted = sum(o.accepted for o in outcomes)
-    each = ", ".join(f"{kind} {sum(values)} of {len(values)}" for kind, values in sorted(kinds.items()))
-    return [
-        Line("impostors accepted", _rate(accepted, len(outcomes)), "at most 0.5 %", accepted <= 0.005 * len(outcomes)),
-        Line("  by kind", each),
-    ]
+    kinds = ", ".join(f"{kind} {_count(accepted)}" for kind, accepted in o.groupby("kind").accepted)
+    return [_few("impostors accepted", o.accepted, 0.005), Finding("  by kind", kinds)]
 
 
-def _calibration(outcomes: list[Outcome]) -> list[Line]:
-    if not outcomes:
+def _calibration(o: pandas.DataFrame) -> list[Finding]:
+    if o.empty:
         return []
-    confidence = np.array([o.confidence for o in outcomes])
-    truth = np.array([o.success for o in outcomes], float)
-    rows = [Line("Brier score of the confidence", f"{np.mean((confidence - truth) ** 2):.4f} ({len(outcomes)} pairs)")]
-    same = [o for o in outcomes if o.success and np.isfinite(o.expected_error_um)]
-    if same:
-        ratio = np.percentile([o.expected_error_um / o.error_um for o in same], (10, 50, 90))
-        rows.append(
-            Line("expected over true error", f"median {ratio[1]:.2f}, 80 % within {ratio[0]:.2f} to {ratio[2]:.2f}")
-        )
-    return rows
+    brier = ((o.confidence - o.success) ** 2).mean()
+    found = [Finding("Brier score of the confidence", f"{brier:.4f} ({len(o)} pairs)")]
+    same = o[o.success & np.isfinite(o.expected_error_um)]
+    if len(same):
+        low, middle, high = np.percentile(same.expected_error_um / same.error_um, (10, 50, 90))
+        text = f"median {middle:.2f}, 80 % within {low:.2f} to {high:.2f}"
+        found.append(Finding("expected over true error", text))
+    return found
 
 
 def _network(
-    outcomes: list[Outcome],
+    o: pandas.DataFrame,
     what: str,
     most_angle: float,
     most_error: float | None,
     most_far: float,
     least_dice: float | None,
-) -> list[Line]:
+) -> list[Finding]:
     """A network alone: nothing refined, nothing searched."""
-    alone = [o for o in outcomes if o.way.get("refine") == "none"]
-    if not alone:
+    o = o[o.alone.eq(True)]
+    if o.empty:
         return []
-    angle, error = (np.array([getattr(o, name) for o in alone]) for name in ("angle_deg", "error_um"))
-    dice, true = (np.array([getattr(o, name) for o in alone]) for name in ("dice", "dice_true"))
-    far = int((~(angle <= FAR_DEG)).sum())
-    turned, off, overlap = float(np.median(angle)), float(np.median(error)), float(np.nanmedian(dice))
+    angle, error, overlap, true = (median(o[name]) for name in ("angle_deg", "error_um", "dice", "dice_true"))
+    angles = f"{angle:.2f} degrees (90 % below {np.percentile(o.angle_deg, 90):.2f}, {len(o)} pairs)"
+    errors = f"{error:.1f} um (90 % below {np.percentile(o.error_um, 90):.1f})"
     return [
-        Line(
-            f"network alone, {what}: median rotation error",
-            f"{turned:.2f} degrees (90 % below {np.percentile(angle, 90):.2f}, {len(alone)} pairs)",
-            f"at most {most_angle:g} degrees",
-            turned <= most_angle,
-        ),
-        Line(
-            "  its median target error",
-            f"{off:.1f} um (90 % below {np.percentile(error, 90):.1f})",
-            "" if most_error is None else f"at most {most_error:g} um",
-            None if most_error is None else off <= most_error,
-        ),
-        Line(
-            f"  beyond {FAR_DEG:g} degrees",
-            _rate(far, len(alone)),
-            f"at most {100 * most_far:g} %",
-            far <= most_far * len(alone),
-        ),
-        Line(
-            "  median Dice (at the true pose)",
-            f"{overlap:.3f} ({np.nanmedian(true):.3f})",
-            "" if least_dice is None else f"at least {least_dice:g}",
-            None if least_dice is None else overlap >= least_dice,
-        ),
+        _at_most(f"network alone, {what}: median rotation error", angles, angle, most_angle, " degrees"),
+        _at_most("  its median target error", errors, error, most_error, " um"),
+        _few(f"  beyond {FAR_DEG:g} degrees", ~(o.angle_deg <= FAR_DEG), most_far),
+        _at_least("  median Dice (at the true pose)", f"{overlap:.3f} ({true:.3f})", overlap, least_dice),
     ]
 
 
-def _defaults(whole: list[Outcome], cut: list[Outcome]) -> list[Line]:
+def _defaults(whole: pandas.DataFrame, cut: pandas.DataFrame) -> list[Finding]:
     """The default: network, refinement, and the search where that does not verify."""
-    rows = []
-    whole, cut = ([o for o in outcomes if o.way.get("hypotheses") == "auto"] for outcomes in (whole, cut))
-    if whole:
-        # Where the search was asked, the network's own answer is not known to be right.
-        without = sum(o.success and o.hypothesis == "dnet" for o in whole)
-        rows.append(
-            Line(
-                "network and refinement, no search, whole views: success",
-                _rate(without, len(whole)),
-                "at least 99.8 %",
-                without >= 0.998 * len(whole),
-            )
-        )
-    both = [*whole, *cut]
-    if both:
-        good = sum(o.success for o in both)
-        helped = [f"{sum(o.hypothesis == 'search' for o in some)} of {len(some)}" for some in (whole, cut) if some]
-        rows += [
-            Line(
-                "default path, whole and cut views: success",
-                _rate(good, len(both)),
-                "at least 99.95 %",
-                good >= 0.9995 * len(both),
-            ),
-            Line("  accepted though wrong", f"{sum(o.accepted and not o.success for o in both)} of {len(both)}"),
-            Line("  the search had to help", ", cut: ".join(helped)),
+    whole, cut = (o[o.alone.eq(False)] for o in (whole, cut))
+    found = []
+    if len(whole):
+        # Where the search had to help, the network's own answer is not known to be right.
+        unaided = whole.success & (whole.hypothesis == "dnet")
+        found.append(_many("network and refinement, no search, whole views: success", unaided, 0.998))
+    # Concatenated as arrays: pandas warns about frames without rows.
+    success, accepted = (np.concatenate([whole[name], cut[name]]).astype(bool) for name in ("success", "accepted"))
+    if len(success):
+        helped = [_count(views.hypothesis == "search") for views in (whole, cut) if len(views)]
+        found += [
+            _many("default path, whole and cut views: success", success, 0.9995),
+            Finding("  accepted though wrong", f"{int((accepted & ~success).sum())} of {len(success)}"),
+            Finding("  the search had to help", ", cut: ".join(helped)),
         ]
-    return rows
+    return found
 
 
-def _repeat(outcomes: list[Outcome]) -> list[Line]:
-    digests = defaultdict(set)
-    counts = defaultdict(int)
-    for outcome in outcomes:
-        digests[outcome.seed].add(outcome.digest)
-        counts[outcome.seed] += 1
-    twice = [seed for seed, count in counts.items() if count > 1]
-    if not twice:
+def _repeat(o: pandas.DataFrame) -> list[Finding]:
+    digests = [set(digests) for _, digests in o.groupby("seed").digest if len(digests) > 1]
+    if not digests:
         return []
-    equal = sum(len(digests[seed]) == 1 and "" not in digests[seed] for seed in twice)
-    return [Line("same result twice, to the bit", f"{equal} of {len(twice)}", "all", equal == len(twice))]
+    # A failure has no digest, and is not the same result as another.
+    equal = sum(len(each) == 1 and "" not in each for each in digests)
+    return [Finding("same result twice, to the bit", f"{equal} of {len(digests)}", "all", equal == len(digests))]
 
 
-def _refinements(outcomes: Sequence[RefinementOutcome]) -> list[Line]:
-    if not outcomes:
-        return []
-    rows = [Line("refinement alone, from 3 degrees and 80 um off", "median error without, with contrast; time")]
-    for method in METHODS:
-        of = [o for o in outcomes if o.method == method]
-        plain, contrast = (np.median([o.error_um for o in of if o.contrast is c]) for c in (False, True))
-        seconds = np.median([o.seconds for o in of])
-        rows.append(Line(f"  {method}", f"{plain:.2f} um, {contrast:.2f} um; {seconds:.2f} s ({len(of)} pairs)"))
-    return rows
-
-
-def _speed(outcomes: list[Outcome], path: str, most: float, most_network: float | None = None) -> list[Line]:
+def _speed(o: pandas.DataFrame, path: str, most: float, most_network: float | None = None) -> list[Finding]:
     # The first one warms up.
-    outcomes = [o for o in sorted(outcomes, key=lambda o: o.seed)[1:] if not o.failure]
-    if not outcomes:
+    o = o.sort_values("seed")[1:]
+    o = o[o.failure == ""]
+    if o.empty:
         return []
-    stages = {stage: float(np.median([o.seconds[stage] for o in outcomes])) for stage in STAGES}
-    rows = [Line(f"time at 64^3, {path}", timing(stages), f"at most {most:g} s", stages["total"] <= most)]
-    if most_network is not None and stages["dnet"]:
-        network = stages["dnet"]
-        rows.append(
-            Line("  the network's share", f"{network:.2f} s", f"at most {most_network:g} s", network <= most_network)
-        )
-    return rows
+    seconds = {stage: median(o[f"seconds_{stage}"]) for stage in STAGES}
+    found = [_at_most(f"time at 64^3, {path}", timing(seconds), seconds["total"], most, " s")]
+    if most_network is not None and seconds["dnet"]:
+        network = seconds["dnet"]
+        found.append(_at_most("  the network's share", f"{network:.2f} s", network, most_network, " s"))
+    return found
 
 
-def _large(large: LargePair) -> list[Line]:
+def _large(large: LargePair) -> list[Finding]:
     allowed = 3 * large.scans_gb + 1
+    time = f"{large.seconds:.2f} s, {large.threads} threads"
+    verdict = "accepted" if large.accepted else "not accepted"
     return [
-        Line("time at 512^3", f"{large.seconds:.2f} s, {large.threads} threads", "at most 8 s", large.seconds <= 8),
-        Line("  by stage", timing(large.stages)),
-        Line("  peak memory", f"{large.peak_gb:.2f} GB", f"below {allowed:.2f} GB", large.peak_gb < allowed),
-        Line("  true error", f"{large.error_um:.3f} um, {'accepted' if large.accepted else 'not accepted'}"),
+        _at_most("time at 512^3", time, large.seconds, 8, " s"),
+        Finding("  by stage", timing(large.stages)),
+        Finding("  peak memory", f"{large.peak_gb:.2f} GB", f"below {allowed:.2f} GB", large.peak_gb < allowed),
+        Finding("  true error", f"{large.error_um:.3f} um, {verdict}"),
     ]
 
 
-def plot_reliability(results: Results, staging, path) -> None:
-    """Draws how often pairs succeeded against the confidence they were given; nothing without pairs or matplotlib."""
-    outcomes = results.of("success") + results.of("impostors")
-    if not outcomes or find_spec("matplotlib") is None:
-        return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    confidence = np.array([o.confidence for o in outcomes])
-    truth = np.array([o.success for o in outcomes])
+def draw_reliability(found: Measurements, path: Path) -> None:
+    """Draws how often pairs succeeded against the confidence they were given, with 95 % intervals."""
+    outcomes = found.of("success", "impostors")
+    confidence, success = outcomes.confidence.to_numpy(), outcomes.success.to_numpy(bool)
     edges = np.linspace(0, 1, 11)
     bins = np.clip(np.digitize(confidence, edges) - 1, 0, 9)
-    figure = Figure(figsize=(5, 6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot((0, 1), (0, 1), color="0.7", zorder=0)
     for one in np.unique(bins):
-        inside = bins == one
-        found = rate(truth[inside])
-        x = confidence[inside].mean()
-        upper.plot((x, x), (found.low, found.high), color="#1f4e79")
-        upper.plot(x, found.share, "o", color="#1f4e79")
+        x, share = confidence[bins == one].mean(), rate(success[bins == one])
+        upper.plot((x, x), (share.low, share.high), color="#1f4e79")
+        upper.plot(x, share.share, "o", color="#1f4e79")
     upper.set(ylabel=f"share with an error below {SUCCESS_UM:g} um", ylim=(-0.02, 1.02))
     upper.set_title(f"Reliability of the confidence, {len(outcomes)} pairs, 95 % intervals", fontsize=9)
-    lower.hist((confidence[truth], confidence[~truth]), edges, stacked=True, color=("#1f4e79", "#c55a11"),
+    lower.hist((confidence[success], confidence[~success]), edges, stacked=True, color=("#1f4e79", "#c55a11"),
                label=("aligned", "not aligned, or impostor"))  # fmt: skip
     lower.set(xlabel="confidence", ylabel="pairs", yscale="symlog")
     lower.legend(fontsize=7)
-    figure.savefig(staging.path(path))
+    figure.savefig(path)

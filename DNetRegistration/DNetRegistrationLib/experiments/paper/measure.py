@@ -15,11 +15,13 @@ import numpy as np
 
 from ...core.errors import RunError, Setting, one_line
 from ...core.processes import fresh_processes
-from ..store import ResultStore, code_without
+from ..store import ResultStore, measuring_code
 from .plan import PlannedNetwork, PlannedPair, ScannedBone
 
 _NAN = math.nan
-_CODE = code_without("experiments/benchmark", "experiments/peers")
+_CODE = measuring_code(
+    "training", *(f"experiments/paper/{name}.py" for name in ("cohort", "measure", "methods", "pairs", "plan"))
+)
 
 
 @dataclass(frozen=True)

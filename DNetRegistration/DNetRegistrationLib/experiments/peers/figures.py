@@ -1,4 +1,4 @@
-"""The comparison in pictures: success by angle, errors, cost. matplotlib is imported when they are drawn."""
+"""A comparison in pictures: success by rotation angle, errors, cost."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..figures import new_figure, plain_numbers
 from ..metrics import SUCCESS_UM
+from ..statistics import median, rate
 from .methods import FULL, METHODS
 from .pairs import BINS
-from .results import Comparison, bin_name, median, success_rate
+from .report import bin_name
+from .results import PeerResults
 
-# This project in blues, peers in other colours (Okabe and Ito's, told apart by the colour-blind too).
+# This project in blues, the others in colours of Okabe and Ito, which the colour-blind can tell apart too.
 _STYLES = {
     "full": ("#0B3C6F", "o"),
     "search": ("#3F7FBF", "s"),
@@ -25,15 +28,17 @@ _STYLES = {
 }
 
 
-def draw_success(comparison: Comparison, path: Path) -> None:
+def draw_success(found: PeerResults, path: Path) -> None:
     """Success rate against rotation angle, with 95 % intervals, to a .png, .pdf or .svg file."""
-    figure, panel = _figure(8.6, 4.6)
-    methods = [method for method in comparison.methods() if comparison.of(method)]
+    figure = new_figure(8.6, 4.6)
+    panel = figure.subplots()
+    methods = found.methods("angle")
     # Side by side within each bin, so that intervals do not lie on each other.
     offsets = dict(zip(methods, np.linspace(-0.36, 0.36, len(methods)) if len(methods) > 1 else (0.0,), strict=True))
     # This project last, on top.
     for method in reversed(methods):
-        rates = [(bin, success_rate(comparison.of(method, bin))) for bin in range(len(BINS) - 1)]
+        results = [result for result in found.turned if result.method == method]
+        rates = [(bin, rate(r.success for r in results if r.bin == bin)) for bin in range(len(BINS) - 1)]
         rates = [(bin, one) for bin, one in rates if one.total]
         places = [bin + offsets[method] for bin, _ in rates]
         shares = [100 * one.share for _, one in rates]
@@ -42,7 +47,7 @@ def draw_success(comparison: Comparison, path: Path) -> None:
         color, marker = _STYLES[method]
         panel.errorbar(
             places, shares, (low, high), fmt=marker, color=color, markersize=6, elinewidth=1.2, capsize=2,
-            label=f"{METHODS[method].title} ({len(comparison.of(method))} pairs)",
+            label=f"{METHODS[method].title} ({len(results)} pairs)",
         )  # fmt: skip
     for edge in range(1, len(BINS) - 1):
         panel.axvline(edge - 0.5, color="0.85", linewidth=0.8, zorder=0)
@@ -59,16 +64,17 @@ def draw_success(comparison: Comparison, path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_errors(comparison: Comparison, path: Path) -> None:
+def draw_errors(found: PeerResults, path: Path) -> None:
     """Target error of every pair by method, on a logarithmic scale, with the median."""
-    methods = [method for method in comparison.methods() if comparison.of(method)]
-    figure, panel = _figure(8.6, 0.9 + 0.5 * len(methods))
-    finite = [r.error_um for m in methods for r in comparison.of(m) if math.isfinite(r.error_um)]
+    methods = found.methods("angle")
+    figure = new_figure(8.6, 0.9 + 0.5 * len(methods))
+    panel = figure.subplots()
+    finite = [result.error_um for result in found.turned if math.isfinite(result.error_um)]
     nowhere = 3 * max(finite, default=1000.0)
     generator = np.random.default_rng(0)
     failed = False
     for row, method in enumerate(methods):
-        results = comparison.of(method)
+        results = [result for result in found.turned if result.method == method]
         color, _ = _STYLES[method]
         for none in (False, True):
             errors = [r.error_um for r in results if math.isinf(r.error_um) is none]
@@ -90,19 +96,18 @@ def draw_errors(comparison: Comparison, path: Path) -> None:
     panel.set(xscale="log", xlabel=f"{label}; x: an error message instead" if failed else label)
     panel.set_yticks(range(len(methods)), [METHODS[method].title for method in methods])
     panel.invert_yaxis()
-    _plain(panel.xaxis)
+    plain_numbers(panel.xaxis)
     panel.grid(axis="x", alpha=0.3)
     figure.savefig(path)
 
 
-def draw_cost(comparison: Comparison, path: Path) -> None:
+def draw_cost(found: PeerResults, path: Path) -> None:
     """Time and peak memory against the number of voxels along an axis, both on logarithmic scales."""
-    figure, panels = _figure(9.4, 4.2, columns=2)
-    sizes = comparison.sizes()
-    for method in reversed(comparison.methods()):
-        results = [r for size in sizes if (r := comparison.at(method, size)) is not None]
-        if not results:
-            continue
+    figure = new_figure(9.4, 4.2)
+    panels = figure.subplots(1, 2)
+    sizes = sorted({result.size for result in found.growing})
+    for method in reversed(found.methods("size")):
+        results = sorted((r for r in found.growing if r.method == method), key=lambda result: result.size)
         color, marker = _STYLES[method]
         done = [r for r in results if not r.failure]
         wide = 2.2 if method == FULL else 1.2
@@ -124,35 +129,17 @@ def draw_cost(comparison: Comparison, path: Path) -> None:
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
         if any(len(line.get_xdata()) for line in panel.lines):
-            _plain(panel.yaxis)
+            plain_numbers(panel.yaxis)
         else:
             # Without a value there is no logarithmic axis.
             panel.set(yscale="linear", yticks=())
         panel.grid(alpha=0.3)
     notes = "hollow: not aligned"
-    if any(r.late for r in comparison.growth):
+    if any(r.late for r in found.growing):
         notes += "; arrow: ended at the time limit"
     figure.suptitle(f"Cost as the volume grows ({notes})", fontsize=10)
     _legend(figure, panels[0])
     figure.savefig(path)
-
-
-def _figure(width: float, height: float, columns: int = 1):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
-
-
-def _plain(axis) -> None:
-    """Numbers as they are on a logarithmic axis, with 2 and 5 between the powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _legend(figure, panel) -> None:

@@ -1,34 +1,38 @@
-"""The pairs that all methods of the comparison align, made once and kept in files, so that each method only reads."""
+"""The pairs that all methods align: made once and kept in files, so that each method only reads them."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
-from ...imaging.volume import Volume
+from ...core.processes import fresh_processes
+from ..pair_files import PairFiles
 
 #: Neither those of the benchmark nor those that the confidence was calibrated on.
 FIRST_SEED = 500_000
-#: From here on the numbers of pairs whose volume grows.
-GROWING = 100_000
+#: Pairs whose volume grows, and pairs that begin near the truth, have numbers from here on.
+GROWING, NEAR = 100_000, 200_000
 #: Edges, in degrees, of the bins of rotation angle.
 BINS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
 #: The field of view in mm, of whatever number of voxels: the paper's 64 of 0.08 mm.
 FIELD = 5.12
-# The mean error over this many points of the bone is that over all of it.
-MOST_POINTS = 1 << 18
+#: How far starts near the truth are off: the reach of a coarse search. In degrees, and in mm along each axis.
+START_DEG, START_MM = 3.0, 0.08
 
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """One synthetic pair; equal ones are the same pair.
+    """One synthetic pair. Equal ones are the same pair.
 
     Attributes:
-        number: of the pair; its animal and its scans are drawn from `FIRST_SEED` and this.
-        size: voxels along each axis of the uncut scans; their field of view is `FIELD` whatever the size.
+        number: of the pair. Its animal and its scans are drawn from `FIRST_SEED` and this.
+        size: voxels along each axis of the uncut scans. Their field of view is `FIELD` whatever the size.
         bin: which of `BINS` the rotation angle is drawn from.
         keep: scans are cut down to a fraction U(keep, 1) of their bone.
         contrast: the moving scan is with contrast agent.
@@ -49,68 +53,95 @@ class ComparedPair:
     def matrix(self) -> np.ndarray:
         """``(4, 4)`` float64, fixed to moving points, LPS mm: the truth.
 
-        The angle is U(low, high) of its bin, the axis uniform on the sphere, and the bone moves by U(-0.64, 0.64) mm
-        along each axis. Angles are spread evenly, which uniform rotations are not: four in five of those are beyond 90
-        degrees.
+        The angle is U(low, high) of its bin, the axis is uniform on the sphere, and the bone moves by U(-0.64, 0.64) mm
+        along each axis. Angles are spread evenly. Of uniform rotations four in five would be beyond 90 degrees.
         """
         generator = np.random.default_rng([FIRST_SEED + self.number, 21])
-        angle = np.radians(generator.uniform(*BINS[self.bin : self.bin + 2]))
-        axis = generator.standard_normal(3)
-        x, y, z = axis / np.linalg.norm(axis)
-        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-        matrix = np.eye(4)
-        matrix[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-        matrix[:3, 3] = generator.uniform(-0.64, 0.64, 3)
-        return matrix
+        angle = generator.uniform(*BINS[self.bin : self.bin + 2])
+        rotation = _about(generator.standard_normal(3), angle)
+        return _rigid(rotation, generator.uniform(-0.64, 0.64, 3))
+
+    def start(self, center: np.ndarray) -> np.ndarray:
+        """A ``(4, 4)`` start near the truth: turned by `START_DEG` about the bone's centre, and up to `START_MM` off.
+
+        Args:
+            center: ``(3,)`` centroid of the fixed scan's bone, LPS mm.
+        """
+        generator = np.random.default_rng([FIRST_SEED + self.number, 77])
+        rotation = _about(generator.standard_normal(3), START_DEG)
+        return self.matrix @ _rigid(rotation, center - rotation @ center + generator.uniform(-START_MM, START_MM, 3))
 
 
-def plan(count: int, size: int, keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
-    """So many pairs from the number `first` on, the bins of angle in turn: the first few cover them all as all do."""
-    bins = len(BINS) - 1
-    numbers = range(first, first + count)
-    return [ComparedPair(number, size, number % bins, float(keep), bool(contrast)) for number in numbers]
+def _about(axis: np.ndarray, degrees: float) -> np.ndarray:
+    return Rotation.from_rotvec(degrees * axis / np.linalg.norm(axis), degrees=True).as_matrix()
 
 
-def growing(sizes: Iterable[int], keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
-    """One pair of each size: the same animal, turn (60 to 90 degrees) and field of view, of ever smaller voxels."""
-    number = first + GROWING
-    return [ComparedPair(number, size, 2, float(keep), bool(contrast)) for size in sorted(set(sizes))]
+def _rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation, translation
+    return matrix
 
 
-def write_pair(pair: ComparedPair, folder: str) -> None:
-    """Makes a pair and writes its scans and its truth into an existing folder."""
+def turned_pairs(count: int, size: int, keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
+    """Pairs from the number `first` on, the bins of angle in turn: the first few of them cover all bins too."""
+    return [
+        ComparedPair(number, size, number % (len(BINS) - 1), float(keep), bool(contrast))
+        for number in range(first, first + count)
+    ]
+
+
+def growing_pairs(sizes: Iterable[int], keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
+    """One pair of each size: the same animal, rotation (60 to 90 degrees) and field of view, of ever smaller voxels."""
+    return [ComparedPair(first + GROWING, size, 2, float(keep), bool(contrast)) for size in sorted(set(sizes))]
+
+
+def near_pairs(count: int, size: int, first: int = 0) -> list[ComparedPair]:
+    """Pairs for methods that refine a start near the truth: whole views, every other one with contrast agent."""
+    numbers = range(first + NEAR, first + NEAR + count)
+    return [ComparedPair(number, size, number % (len(BINS) - 1), contrast=number % 2 == 1) for number in numbers]
+
+
+def make_files(pair: ComparedPair, files: PairFiles) -> None:
+    """Makes a pair and writes its files."""
     from ...synthesis.pairs import make_pair
 
     # The grids lie about the world's origin, about which the matrix turns.
-    made = make_pair(
-        FIRST_SEED + pair.number,
-        size=pair.size,
-        spacing=FIELD / pair.size,
-        matrix=pair.matrix,
-        keep=pair.keep,
-        contrast=pair.contrast,
+    files.write(
+        make_pair(
+            FIRST_SEED + pair.number,
+            size=pair.size,
+            spacing=FIELD / pair.size,
+            matrix=pair.matrix,
+            keep=pair.keep,
+            contrast=pair.contrast,
+        )
     )
-    for role in ("fixed", "moving"):
-        scan = getattr(made, role)
-        np.save(Path(folder, f"{role}.npy"), scan.voxels)
-        np.save(Path(folder, f"{role}_affine.npy"), scan.affine)
-    flat = np.flatnonzero(made.fixed_bone)
-    flat = flat[:: max(1, flat.size // MOST_POINTS)]
-    index = np.stack(np.unravel_index(flat, made.fixed_bone.shape)[::-1], -1)
-    np.save(Path(folder, "points.npy"), made.fixed.to_world(index))
 
 
-def read_scans(folder: str) -> tuple[Volume, Volume]:
-    """The fixed and the moving scan that `write_pair` wrote."""
-    fixed, moving = (
-        Volume(np.load(Path(folder, f"{role}.npy")), np.load(Path(folder, f"{role}_affine.npy")), f"{role} scan")
-        for role in ("fixed", "moving")
-    )
-    return fixed, moving
+class PairFolders:
+    """Files of pairs, made when first asked for and removed at the end of the context.
 
+    Args:
+        folder: where there is room for them; they get a folder of their own in it.
+    """
 
-def target_error_um(pair: ComparedPair, folder: str, matrix) -> float:
-    """Mean distance, over the fixed scan's bone, of where a ``(4, 4)`` matrix puts its voxels and where they are."""
-    points = np.load(Path(folder, "points.npy"))
-    difference = np.asarray(matrix, float) - pair.matrix
-    return 1000 * float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
+    def __init__(self, folder: Path) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix=".dnet-", dir=folder))
+
+    def __enter__(self) -> PairFolders:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def files(self, pair: ComparedPair) -> PairFiles:
+        """The files of a pair."""
+        place = self._home / pair.name
+        if not place.exists():
+            making = self._home / f"{pair.name}.part"
+            making.mkdir(exist_ok=True)
+            # Another process makes the pair, because that takes much more memory than the pair has.
+            with fresh_processes(1) as pool:
+                pool.submit(make_files, pair, PairFiles(making)).result()
+            making.rename(place)
+        return PairFiles(place)

@@ -1,4 +1,4 @@
-"""A process that runs one method on pair after pair: its peak memory is its own, and it can be ended when late."""
+"""A process that runs one method on pair after pair, so that memory is the method's own and a late one can be ended."""
 
 from __future__ import annotations
 
@@ -7,32 +7,40 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# What tells each numerical library how many threads to take.
+import numpy as np
+
+from ...core.errors import one_line
+from ..pair_files import PairFiles
+from .methods import ComparedMethod
+
+# What tells each numerical library how many threads to use, when it is loaded.
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
-# A method's libraries must be there by then.
+# Seconds in which a method's libraries must have loaded.
 LOADING_S = 600.0
 
 
 @dataclass(frozen=True)
-class Run:
-    """One alignment by one method.
+class MethodRun:
+    """What came of one alignment by a method.
 
     Attributes:
-        matrix: 16 numbers by rows, fixed to moving points, LPS mm; empty where nothing came out.
-        trusted: what the method says of it: "yes", "no", or "" where it does not tell.
-        seconds: from scans in memory to the transform; libraries are loaded before.
+        matrix: 16 numbers by rows, fixed to moving points, LPS mm; empty where the method failed.
+        trusted: whether the method trusts its answer: "yes", "no", or "" where it does not say.
+        seconds: from scans in memory to the transform, with the libraries loaded.
         peak_gb: largest resident memory of the process meanwhile, in 1e9 bytes; NaN where the system does not tell.
         before_gb: what the process held before it began: its libraries and both scans.
         failure: the message of an error, or nothing.
-        late: it was ended for being over the limit.
+        late: the process was ended because it was over the limit.
     """
 
     matrix: tuple[float, ...] = ()
@@ -45,18 +53,18 @@ class Run:
 
 
 class MethodProcess:
-    """A method in a process of its own, which lasts from pair to pair.
+    """A method in a process of its own, which lasts from pair to pair and begins anew after it was ended.
 
     Args:
-        method: a `comparison_methods.Method`.
-        threads: that it may use.
+        method: the method.
+        threads: how many it may use.
 
     Example:
         >>> with MethodProcess(METHODS["elastix"], threads=2) as process:  # doctest: +SKIP
-        ...     run = process.align("pairs/64-0", limit=600)
+        ...     run = process.align(files, limit=600)
     """
 
-    def __init__(self, method, threads: int) -> None:
+    def __init__(self, method: ComparedMethod, threads: int) -> None:
         self.method, self.threads = method, threads
         self._process = self._connection = None
 
@@ -66,19 +74,21 @@ class MethodProcess:
     def __exit__(self, *exception) -> None:
         self._end(patience=0.0 if any(exception) else 5.0)
 
-    def align(self, folder: str, limit: float) -> Run:
-        """Aligns the pair that `comparison_pairs.write_pair` wrote into a folder.
+    def align(self, files: PairFiles, limit: float, start: np.ndarray | None = None) -> MethodRun:
+        """Aligns a pair.
 
         Args:
-            limit: seconds that the alignment may take; then the process is ended, and the next call begins another.
+            files: of the pair.
+            limit: seconds that the alignment may take. A process over it is ended, and the next call begins another.
+            start: a ``(4, 4)`` start for a method that refines one.
         """
         if self._process is None:
             failure = self._begin()
             if failure:
-                return Run(failure=failure)
+                return MethodRun(failure=failure)
         try:
-            self._connection.send(folder)
-            # First that the scans are read, which is not on the clock; a process that dies closes its end.
+            self._connection.send((files, start))
+            # The first answer says that the scans are read, which does not count. A process that dies closes its end.
             self._connection.recv()
             return self._connection.recv() if self._connection.poll(limit) else self._late(limit)
         except (EOFError, ConnectionError):
@@ -89,7 +99,8 @@ class MethodProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, self.method, self.threads), daemon=True)
-        self._process.start()
+        with _threads(self.threads):
+            self._process.start()
         other.close()
         try:
             answer = self._connection.recv() if self._connection.poll(LOADING_S) else "its libraries do not load"
@@ -99,22 +110,22 @@ class MethodProcess:
             self._end()
         return answer
 
-    def _late(self, limit: float) -> Run:
+    def _late(self, limit: float) -> MethodRun:
         self._end()
-        return Run(seconds=float("inf"), failure=f"over the limit of {limit:g} s", late=True)
+        return MethodRun(seconds=float("inf"), failure=f"over the limit of {limit:g} s", late=True)
 
-    def _died(self) -> Run:
+    def _died(self) -> MethodRun:
         self._process.join(10)
         code = self._process.exitcode
         self._end()
         if code is not None and code < 0:
             why = f"its process was ended by signal {-code}"
-            return Run(failure=f"{why}, for want of memory perhaps" if -code == 9 else why)
-        return Run(failure=f"its process ended with status {code}")
+            return MethodRun(failure=f"{why}, for want of memory perhaps" if -code == 9 else why)
+        return MethodRun(failure=f"its process ended with status {code}")
 
     def _end(self, patience: float = 0.0) -> None:
         if self._process is not None:
-            # With nothing more to come it ends by itself, and in order, unless it is busy.
+            # A process that is not busy ends in order when its connection closes.
             self._connection.close()
             self._process.join(patience)
             self._process.kill()
@@ -122,12 +133,26 @@ class MethodProcess:
         self._process = self._connection = None
 
 
-def _serve(connection, method, threads: int) -> None:
-    """Loads a method and answers each folder that comes with None, when its scans are read, and a `Run`."""
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Processes that start in the block let numerical libraries use so many threads."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection, method: ComparedMethod, threads: int) -> None:
+    """Loads a method. Answers each pair with None, when its scans are read, and then with a `MethodRun`."""
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    # What libraries print, some of it from C++, is not for the terminal.
+    # What libraries print, some of it from C++, does not belong on the terminal.
     sink = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -142,40 +167,36 @@ def _serve(connection, method, threads: int) -> None:
     connection.send("")
     while True:
         try:
-            folder = connection.recv()
+            files, start = connection.recv()
         except EOFError:
             return
-        connection.send(_run(align, folder, threads, connection))
+        more = () if start is None else (start,)
+        connection.send(_run(lambda fixed, moving, more=more: align(fixed, moving, threads, *more), files, connection))
 
 
-def _run(align, folder: str, threads: int, connection) -> Run:
+def _run(align, files: PairFiles, connection) -> MethodRun:
     from ...core.processes import peak_memory
-    from .pairs import read_scans
 
-    fixed, moving = read_scans(folder)
+    fixed, moving = files.scans()
     _forget_peak()
     before = peak_memory() / 1e9
     connection.send(None)
     began = time.perf_counter()
+    matrix, trusted, failure = (), "", ""
     try:
-        answer = align(fixed, moving, threads)
+        answer = align(fixed, moving)
+        matrix = tuple(answer.matrix.ravel().tolist())
+        trusted = {None: "", True: "yes", False: "no"}[answer.accepted]
     except Exception as error:
-        seconds = time.perf_counter() - began
-        return Run((), "", seconds, peak_memory() / 1e9, before, _failure(error))
-    seconds = time.perf_counter() - began
-    trusted = {None: "", True: "yes", False: "no"}[answer.accepted]
-    return Run(tuple(answer.matrix.ravel().tolist()), trusted, seconds, peak_memory() / 1e9, before)
+        failure = _failure(error)
+    return MethodRun(matrix, trusted, time.perf_counter() - began, peak_memory() / 1e9, before, failure)
 
 
 def _failure(error: Exception) -> str:
-    from ...core.errors import one_line
-
     return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _forget_peak() -> None:
-    """Begins the peak of the memory anew, where the system can (Linux); elsewhere it counts from the process' start."""
-    try:
+    """Begins the peak of the memory anew, where the system can (Linux). Elsewhere it counts from the process' start."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass

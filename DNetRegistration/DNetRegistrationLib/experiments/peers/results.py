@@ -1,38 +1,46 @@
-"""What is kept of each alignment of the comparison, and what is read from all of them."""
+"""What is kept of each alignment of a comparison, and results that belong together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...geometry.transforms import require_rigid, rotation_error_deg
 from ..metrics import SUCCESS_UM
-from ..statistics import Rate, rate
-from ..store import code_without
-from .methods import METHODS, Method
-from .pairs import BINS, ComparedPair, target_error_um
-from .process import Run
+from ..pair_files import PairFiles
+from ..store import measuring_code
+from ..tables import frame
+from .methods import METHODS, ComparedMethod
+from .pairs import ComparedPair
+from .process import MethodRun
 
-#: Of the code that decides results: not that of the paper's experiments and of training.
-CODE = code_without("experiments/paper", "training")
+if TYPE_CHECKING:
+    import pandas
+
+CODE = measuring_code(
+    "experiments/pair_files.py", *(f"experiments/peers/{name}" for name in ("methods", "pairs.py", "process.py"))
+)
 
 
 @dataclass(frozen=True)
-class Compared:
+class MethodResult:
     """What one method made of one pair.
 
     Attributes:
-        method: a key of `METHODS`; and `version`, what it stands on.
-        pair, size, keep, contrast, bin: of the `ComparedPair`; `angle_deg` of its rotation.
-        threads: that the method might use, on which `machine`.
-        error_um: true mean target error over the bone; infinite where nothing came out.
+        method, version: a key of `METHODS`, and the version of what it rests on.
+        pair, size, keep, contrast, bin: of the `ComparedPair`.
+        angle_deg: of the pair's true rotation.
+        threads, machine: how many threads the method could use, and where.
+        error_um: true mean target error over the bone; infinite where the method failed.
         rotation_error_deg: angle of the rotation still missing.
-        trusted, seconds, peak_gb, before_gb, failure, late: of the `Run`.
-        limit_s: seconds that it might take.
-        matrix: 16 numbers by rows, fixed to moving points, LPS mm.
-        code: see `CODE`.
+        trusted, seconds, peak_gb, before_gb, failure, late, matrix: of the `MethodRun`.
+        limit_s: seconds that the method could take.
+        code: hash of the code that measured it.
     """
 
     method: str
@@ -59,49 +67,51 @@ class Compared:
 
     @property
     def key(self) -> tuple:
-        """What tells it from others: the method as installed, the pair, and what there was to run on."""
+        """What tells it from others: the method as installed, the pair, and the means to run."""
         return self.method, self.version, self.pair, self.keep, self.contrast, self.threads, self.machine
 
     @property
     def success(self) -> bool:
-        """Aligned: a mean error over the bone of less than the paper's voxel."""
+        """Whether the pair is aligned: the mean error over the bone is below the paper's voxel."""
         return self.error_um < SUCCESS_UM
 
     @property
     def unnoticed(self) -> bool:
-        """Wrong, and neither an error nor a word of the method says so."""
+        """Whether the answer is wrong, without an error or a warning of the method's own."""
         return not self.success and not self.failure and self.trusted != "no"
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What all methods run under: threads that they may use, seconds that an alignment may take, the machine."""
+class Conditions:
+    """What all methods run under.
+
+    Attributes:
+        threads: how many a method may use.
+        limit: seconds that an alignment may take.
+        machine: in words.
+    """
 
     threads: int
     limit: float
     machine: str
 
-    def key(self, method: Method, pair: ComparedPair) -> tuple:
-        """That of the `Compared` of a method and a pair."""
+    def key(self, method: ComparedMethod, pair: ComparedPair) -> tuple:
+        """That of the `MethodResult` of a method and a pair."""
         return method.key, method.version, pair.name, pair.keep, pair.contrast, self.threads, self.machine
 
 
-def measured(method: Method, pair: ComparedPair, folder: str, run: Run, terms: Terms) -> Compared:
-    """The result of a run, measured against the truth; a transform that is not rigid is a failure.
-
-    Args:
-        folder: where `write_pair` wrote the pair.
-    """
-    from ...geometry.transforms import require_rigid, rotation_error_deg
-
+def measured(
+    method: ComparedMethod, pair: ComparedPair, files: PairFiles, run: MethodRun, conditions: Conditions
+) -> MethodResult:
+    """The result of a run, measured against the truth. A transform that is not rigid is a failure."""
     error, turned, failure = math.inf, math.inf, run.failure
     if run.matrix:
         try:
             matrix = require_rigid(np.reshape(run.matrix, (4, 4)), "the transform")
-            error, turned = target_error_um(pair, folder, matrix), rotation_error_deg(pair.matrix, matrix)
+            error, turned = files.target_error_um(matrix), rotation_error_deg(pair.matrix, matrix)
         except ValueError as wrong:
             failure = str(wrong)
-    return Compared(
+    return MethodResult(
         method=method.key,
         version=method.version,
         pair=pair.name,
@@ -110,8 +120,8 @@ def measured(method: Method, pair: ComparedPair, folder: str, run: Run, terms: T
         contrast=pair.contrast,
         bin=pair.bin,
         angle_deg=rotation_error_deg(np.eye(4), pair.matrix),
-        threads=terms.threads,
-        machine=terms.machine,
+        threads=conditions.threads,
+        machine=conditions.machine,
         error_um=error,
         rotation_error_deg=turned,
         trusted=run.trusted,
@@ -120,63 +130,47 @@ def measured(method: Method, pair: ComparedPair, folder: str, run: Run, terms: T
         before_gb=run.before_gb,
         failure=failure,
         late=run.late,
-        limit_s=terms.limit,
+        limit_s=conditions.limit,
         matrix=run.matrix,
     )
 
 
-class Comparison:
+@dataclass(frozen=True)
+class PeerResults:
     """Results that belong together.
 
-    Args:
-        turns: results of the pairs over all angles; `growth`: of the pairs of ever larger volumes.
+    Attributes:
+        turned: of pairs over all angles.
+        growing: of pairs of ever larger volumes.
+        near: of pairs that begin near the truth.
         skipped: why a method was not run, by its key.
     """
 
-    def __init__(self, turns: Iterable[Compared], growth: Iterable[Compared], skipped: dict[str, str]) -> None:
-        self.turns, self.growth, self.skipped = list(turns), list(growth), skipped
+    turned: Sequence[MethodResult] = ()
+    growing: Sequence[MethodResult] = ()
+    near: Sequence[MethodResult] = ()
+    skipped: dict[str, str] = field(default_factory=dict)
 
-    def methods(self) -> list[str]:
-        """Those that have results, in order."""
-        there = {result.method for result in (*self.turns, *self.growth)}
+    @cached_property
+    def table(self) -> pandas.DataFrame:
+        """A row for each result; `group` is "angle", "size" or "near"."""
+        results = [*self.turned, *self.growing, *self.near]
+        table = frame(MethodResult, results, "success", "unnoticed")
+        groups = (("angle", self.turned), ("size", self.growing), ("near", self.near))
+        return table.assign(group=[name for name, some in groups for _ in some])
+
+    def of(self, group: str) -> pandas.DataFrame:
+        """The rows of one group."""
+        return self.table[self.table.group == group]
+
+    def methods(self, group: str) -> list[str]:
+        """Methods that have results in a group, in the order of `METHODS`."""
+        there = set(self.of(group).method)
         return [key for key in METHODS if key in there]
 
-    def of(self, method: str, bin: int | None = None) -> list[Compared]:
-        """Those of one method, of all angles or of one of the `BINS`."""
-        return [result for result in self.turns if result.method == method and bin in (None, result.bin)]
-
-    def sizes(self) -> list[int]:
-        """Voxels along an axis of the growing volumes."""
-        return sorted({result.size for result in self.growth})
-
-    def at(self, method: str, size: int) -> Compared | None:
-        """The result of one method on the growing pair of one size."""
-        return next((r for r in self.growth if (r.method, r.size) == (method, size)), None)
-
-    def both(self, first: str, second: str) -> tuple[list[Compared], list[Compared]]:
-        """The results of two methods on those pairs that both were run on, in one order."""
-        one, other = ({result.pair: result for result in self.of(method)} for method in (first, second))
-        pairs = [pair for pair in one if pair in other]
-        return [one[pair] for pair in pairs], [other[pair] for pair in pairs]
-
-
-def success_rate(results: Iterable[Compared]) -> Rate:
-    """How many are aligned."""
-    return rate(result.success for result in results)
-
-
-def median(values: Iterable[float]) -> float:
-    """The median, infinities counted, NaN left out; NaN of nothing."""
-    values = [value for value in values if not math.isnan(value)]
-    return float(np.median(values)) if values else math.nan
-
-
-def most(values: Iterable[float]) -> float:
-    """The largest; NaN where none is known."""
-    values = [value for value in values if not math.isnan(value)]
-    return max(values) if values else math.nan
-
-
-def bin_name(bin: int) -> str:
-    """As "30-60"."""
-    return f"{BINS[bin]:g}-{BINS[bin + 1]:g}"
+    def both(self, first: str, second: str) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+        """The rows of two methods on those turned pairs that both were run on, in the same order."""
+        turned = self.of("angle")
+        one, other = (turned[turned.method == method].set_index("pair") for method in (first, second))
+        common = one.index.intersection(other.index, sort=False)
+        return one.loc[common], other.loc[common]

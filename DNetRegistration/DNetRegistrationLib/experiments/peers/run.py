@@ -1,199 +1,215 @@
-"""``dnet-registration compare``: the same pairs through every method, results kept as they come, one report."""
+"""Runs a comparison: the same pairs through every method, results kept as they come, one report."""
 
 from __future__ import annotations
 
 import os
-import platform
-import shlex
-import shutil
-import tempfile
-from argparse import Namespace
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...core.errors import ScanError
+from ...core.errors import OptionError, PackageError, Setting
 from ...core.files import make_folder, staged
-from ...core.processes import fresh_processes
-from ...core.progress import Progress, say
-from ...version import PROGRAM
+from ...core.provenance import machine
+from ..figures import has_matplotlib
 from ..store import ResultStore
-from .methods import METHODS, Method
-from .pairs import FIELD, ComparedPair, growing, plan, write_pair
+from ..tables import write_csv
+from .methods import METHODS, ComparedMethod
+from .pairs import FIELD, ComparedPair, PairFolders, growing_pairs, near_pairs, turned_pairs
 from .process import MethodProcess
-from .results import Compared, Comparison, Terms, measured
-from .table import markdown, write_csv
+from .report import numbers, report
+from .results import Conditions, MethodResult, PeerResults, measured
 
 #: In the folder of a comparison.
 RESULTS, TABLE, NUMBERS = "pairs.csv", "comparison.md", "comparison.csv"
-PICTURES = ("success.png", "errors.png", "cost.png")
 
 
-def run_compare(options: Namespace) -> int:
-    """The command; returns the exit status."""
-    folder = make_folder(options.output, parents=True)
-    pairs = plan(options.pairs, options.size, options.keep, not options.no_contrast, options.seed)
-    growth = growing(options.growth, options.keep, not options.no_contrast, options.seed)
-    methods, skipped = [], {}
-    for key in options.methods:
-        why = METHODS[key].missing()
-        if why is None:
-            methods.append(METHODS[key])
-        else:
-            skipped[key] = why
-            say(f"left out: {METHODS[key].title}, {why}")
-    store = ResultStore(folder / RESULTS, Compared)
-    terms = Terms(options.threads, options.limit, machine())
-    at_most = dict(options.at_most)
-    turns = [(method, pairs[: at_most.get(method.key, len(pairs))]) for method in methods]
-    grown = [(method, growth) for method in methods]
-    try:
-        with Progress(options.verbose) as progress, Pairs(folder) as scans:
-            align_all([*turns, *grown], scans, store, terms, progress)
-    finally:
-        # Also of an interrupted comparison.
-        found = [
-            [store.results[key] for method, some in part for pair in some
-             if (key := terms.key(method, pair)) in store.results]
-            for part in (turns, grown)
-        ]  # fmt: skip
-        if any(found):
-            show(Comparison(*found, skipped), about(options, methods, terms), folder)
-    if not methods:
-        raise ScanError("none of the methods can be run here, for the reasons above; install one, or choose others")
-    return 0
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """What is compared.
 
-
-class Pairs:
-    """Scans of pairs, made when first asked for and kept until the end; a context.
-
-    Args:
-        folder: where there is room for them, in a folder of their own that goes with the context.
+    Attributes:
+        methods: keys of `METHODS`. One that cannot be run here is left out, and the report says so.
+        pairs: how many pairs over all angles, as many in each bin of angles.
+        at_most: by method, how many of these pairs at most, for slow ones.
+        size: voxels along each axis of a scan.
+        keep: scans are cut to a share U(keep, 1) of their bone.
+        contrast: the moving scan is with contrast agent.
+        seed: number of the first pair.
+        growth: sizes of volumes that show how cost grows.
+        near: how many pairs begin near the truth, for methods that only refine.
+        limit: seconds for an alignment. A method over it is ended, and is not tried on larger volumes.
+        threads: how many each method may use; one a processor by default.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix=".dnet-", dir=folder))
+    methods: Sequence[str] = tuple(METHODS)
+    pairs: int = 60
+    at_most: Mapping[str, int] = field(default_factory=lambda: {"ants": 12})
+    size: int = 64
+    keep: float = 1.0
+    contrast: bool = True
+    seed: int = 0
+    growth: Sequence[int] = (64, 128, 256, 512)
+    near: int = 20
+    limit: float = 600.0
+    threads: int = os.cpu_count() or 1
 
-    def __enter__(self) -> Pairs:
-        return self
 
-    def __exit__(self, *exception) -> None:
-        shutil.rmtree(self._home, ignore_errors=True)
+def compare(
+    output: str | os.PathLike,
+    options: ComparisonOptions | None = None,
+    notes: Sequence[str] = (),
+    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PeerResults:
+    """Aligns the same synthetic pairs with this project and with other tools.
 
-    def folder(self, pair: ComparedPair) -> str:
-        """The folder with the scans of a pair and its truth."""
-        place = self._home / pair.name
-        if not place.exists():
-            making = self._home / f"{pair.name}.part"
-            making.mkdir(exist_ok=True)
-            # Making one takes much more memory than it has: not in this process.
-            with fresh_processes(1) as pool:
-                pool.submit(write_pair, pair, str(making)).result()
-            making.rename(place)
-        return str(place)
+    Compares success, error, time and memory. Each method runs in a process of its own, one alignment at a time.
+
+    Args:
+        output: a folder, made where it is missing. It gets a row for each alignment (pairs.csv), the report
+            (comparison.md), its numbers (comparison.csv) and pictures. What was measured into it before is not measured
+            again.
+        options: what is compared.
+        notes: lines for the head of the report.
+        progress: called with the fraction done and a message.
+        tell: called with the report and the names of the files, also when the comparison is interrupted.
+
+    Returns:
+        the results, also those of an earlier run into the folder.
+
+    Raises:
+        OptionError: a method is unknown.
+        PackageError: none of the methods can be run here.
+        FileError: the folder cannot be written, or holds results of other code.
+
+    Example:
+        >>> from DNetRegistrationLib.experiments.peers.run import ComparisonOptions, compare
+        >>> compare("quick", ComparisonOptions(methods=["full", "elastix"], pairs=12, growth=()))  # doctest: +SKIP
+    """
+    options = options or ComparisonOptions()
+    methods, skipped = _available(options.methods)
+    folder = make_folder(output, parents=True)
+    store = ResultStore(folder / RESULTS, MethodResult)
+    conditions = Conditions(options.threads, options.limit, machine())
+    drawn = options.keep, options.contrast, options.seed
+    turned, growing = turned_pairs(options.pairs, options.size, *drawn), growing_pairs(options.growth, *drawn)
+    near = near_pairs(options.near, options.size, options.seed)
+    search, refine = ([method for method in methods if method.near is only] for only in (False, True))
+    work = (
+        [(method, turned[: options.at_most.get(method.key)]) for method in search],
+        [(method, growing) for method in search],
+        [(method, near) for method in refine],
+    )
+    try:
+        with PairFolders(folder) as folders:
+            align_all([one for part in work for one in part], folders, store, conditions, progress)
+    finally:
+        # An interrupted comparison shows what there is.
+        keys = [[conditions.key(method, pair) for method, pairs in part for pair in pairs] for part in work]
+        found = PeerResults(*([store.results[key] for key in part if key in store.results] for part in keys), skipped)
+        if len(found.table):
+            show(found, [*about(options, methods, conditions), *notes], folder, tell)
+    return found
+
+
+def _available(keys: Sequence[str]) -> tuple[list[ComparedMethod], dict[str, str]]:
+    """Methods that can be run here, and why the others cannot."""
+    for key in keys:
+        if key not in METHODS:
+            raise OptionError(f"{key!r} is no method", f"choose from {', '.join(METHODS)}", Setting("methods"))
+    why = {key: METHODS[key].missing() for key in keys}
+    skipped = {key: reason for key, reason in why.items() if reason is not None}
+    if len(skipped) == len(why):
+        reasons = "; ".join(skipped.values()) or "none was chosen"
+        raise PackageError(f"no method can be run here ({reasons})", "install or choose one", Setting("methods"))
+    return [METHODS[key] for key in keys if key not in skipped], skipped
 
 
 def align_all(
-    work: Sequence[tuple[Method, Sequence[ComparedPair]]],
-    scans: Pairs,
-    store: ResultStore[Compared],
-    terms: Terms,
+    work: Sequence[tuple[ComparedMethod, Sequence[ComparedPair]]],
+    folders: PairFolders,
+    store: ResultStore[MethodResult],
+    conditions: Conditions,
     progress: Callable[[float, str], None],
 ) -> None:
-    """Every method on its pairs, those left out that are in the store; one alignment at a time, for its time's sake.
+    """Runs every method on its pairs, without those in the store. Nothing else runs meanwhile, for the times' sake.
 
     A method that was over the limit on a volume is not tried on larger ones.
     """
-    left = [(method, [pair for pair in pairs if not _is_done(method, pair, store, terms)]) for method, pairs in work]
+    left = [
+        (method, [pair for pair in pairs if not _is_done(method, pair, store, conditions)]) for method, pairs in work
+    ]
     total, done = sum(len(pairs) for _, pairs in left), 0
     for method, pairs in left:
-        with MethodProcess(method, terms.threads) as process:
+        with MethodProcess(method, conditions.threads) as process:
             for number, pair in enumerate(pairs, 1):
                 progress(done / total, f"{method.title}, {pair.size}^3, {number} of {len(pairs)}")
                 done += 1
-                if not _is_too_large(method, pair, store, terms):
-                    where = scans.folder(pair)
-                    store.add(measured(method, pair, where, process.align(where, terms.limit), terms))
+                if not _is_too_large(method, pair, store, conditions):
+                    files = folders.files(pair)
+                    start = pair.start(files.points.mean(0)) if method.near else None
+                    run = process.align(files, conditions.limit, start)
+                    store.add(measured(method, pair, files, run, conditions))
 
 
-def _is_done(method: Method, pair: ComparedPair, store: ResultStore[Compared], terms: Terms) -> bool:
+def _is_done(
+    method: ComparedMethod, pair: ComparedPair, store: ResultStore[MethodResult], conditions: Conditions
+) -> bool:
     """Whether there is a result that a longer limit would not change."""
-    result = store.results.get(terms.key(method, pair))
-    return result is not None and not (result.late and result.limit_s < terms.limit)
+    result = store.results.get(conditions.key(method, pair))
+    return result is not None and not (result.late and result.limit_s < conditions.limit)
 
 
-def _is_too_large(method: Method, pair: ComparedPair, store: ResultStore[Compared], terms: Terms) -> bool:
+def _is_too_large(
+    method: ComparedMethod, pair: ComparedPair, store: ResultStore[MethodResult], conditions: Conditions
+) -> bool:
     return any(
-        result.late and result.limit_s >= terms.limit and result.size < pair.size
+        result.late and result.limit_s >= conditions.limit and result.size < pair.size
         for result in store.results.values()
         if (result.method, result.version, result.threads, result.machine)
-        == (method.key, method.version, terms.threads, terms.machine)
+        == (method.key, method.version, conditions.threads, conditions.machine)
     )
 
 
-def show(comparison: Comparison, sentences: Sequence[str], folder: Path) -> None:
-    """Writes tables and, where matplotlib is installed, pictures; and says what is in the table."""
-    text = markdown(comparison, sentences)
+def show(found: PeerResults, lines: Sequence[str], folder: Path, tell: Callable[[str], None]) -> None:
+    """Writes the report, its numbers and, where matplotlib is installed, pictures; tells the report and the files."""
+    text = report(found, lines)
     written = [TABLE, NUMBERS]
     with staged() as staging:
         staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
-        write_csv(comparison, staging.path(folder / NUMBERS))
-        if find_spec("matplotlib") is not None:
+        write_csv(numbers(found), staging.path(folder / NUMBERS))
+        if has_matplotlib():
             from .figures import draw_cost, draw_errors, draw_success
 
-            for name, draw, results in zip(
-                PICTURES,
-                (draw_success, draw_errors, draw_cost),
-                (comparison.turns, comparison.turns, comparison.growth),
-                strict=True,
-            ):
+            pictures = {
+                "success.png": (draw_success, found.turned),
+                "errors.png": (draw_errors, found.turned),
+                "cost.png": (draw_cost, found.growing),
+            }
+            for name, (draw, results) in pictures.items():
                 if results:
-                    draw(comparison, staging.path(folder / name))
+                    draw(found, staging.path(folder / name))
                     written.append(name)
-    say(f"{text}\n\nwritten: {', '.join(str(folder / name) for name in written)}")
-    if find_spec("matplotlib") is None:
-        say('No pictures were drawn, for them install matplotlib: pip install "dnet-registration[pictures]"')
+    tell(f"{text}\n\nwritten: {', '.join(str(folder / name) for name in written)}")
+    if not has_matplotlib():
+        tell('No pictures were drawn, for them install matplotlib: pip install "dnet-registration[pictures]"')
 
 
-def about(options: Namespace, methods: Sequence[Method], terms: Terms) -> list[str]:
-    """What was measured, how and on what."""
-    views = "whole views" if options.keep == 1 else f"views cut down to {100 * options.keep:g} % of their bone"
-    agent = "no contrast agent" if options.no_contrast else "contrast agent in the moving scan"
-    at_most = dict(options.at_most)
-    limited = [
-        f"{METHODS[key].title} {n}" for key, n in at_most.items() if n < options.pairs and key in options.methods
+def about(options: ComparisonOptions, methods: Sequence[ComparedMethod], conditions: Conditions) -> list[str]:
+    """What was measured, how and on what, a line each."""
+    few = [
+        f"{METHODS[key].title} {count}"
+        for key, count in options.at_most.items()
+        if count < options.pairs and key in options.methods
     ]
+    views = "whole" if options.keep == 1 else f"cut down to {100 * options.keep:g} % of their bone or more"
     return [
-        f"pairs: synthetic mouse tibiae, {options.size}^3 voxels of {1000 * FIELD / options.size:g} um, {agent}, "
-        f"{views}; "
-        "rotations of 0 to 180 degrees about any axis, as many in each bin of angle; the same pairs for all methods"
-        + (f", but only the first of them: {', '.join(limited)}" if limited else ""),
-        f"each method in a process of its own, one alignment at a time, up to {terms.threads} threads, "
-        f"at most {terms.limit:g} s an alignment; time is from scans in memory to the transform",
-        f"machine: {terms.machine}",
+        f"pairs: synthetic mouse tibiae, {options.size}^3 voxels of {1000 * FIELD / options.size:g} um, views {views}, "
+        f"{'contrast agent in the moving scan' if options.contrast else 'no contrast agent'}",
+        "rotations: 0 to 180 degrees about any axis, as many in each bin; the same pairs for all methods"
+        + (f", but only the first of them: {', '.join(few)}" if few else ""),
+        f"each method: a process of its own, one alignment at a time, up to {conditions.threads} threads, at most "
+        f"{conditions.limit:g} s an alignment; time is from scans in memory to the transform",
+        f"machine: {conditions.machine}",
         "versions: " + "; ".join(f"{method.title}: {method.version}" for method in methods),
-        f"command: `{command(options)}`",
     ]
-
-
-def command(options: Namespace) -> str:
-    """The command line that gives these results; of the folder the last part, since a report travels."""
-    words = [PROGRAM, "compare", "--pairs", options.pairs, "--size", options.size, "--seed", options.seed]
-    words += ["--keep", f"{options.keep:g}", *(["--no-contrast"] if options.no_contrast else [])]
-    words += ["--methods", ",".join(options.methods)]
-    for key, count in dict(options.at_most).items():
-        words += ["--at-most", f"{key}={count}"]
-    words += ["--growth", ",".join(str(size) for size in options.growth) or "none"]
-    words += ["--limit", f"{options.limit:g}", "--threads", options.threads, "--output", Path(options.output).name]
-    return shlex.join(str(word) for word in words)
-
-
-def machine() -> str:
-    """The processor and how many of it there are, as far as the system tells."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} processors, {platform.system()}, Python {platform.python_version()}"

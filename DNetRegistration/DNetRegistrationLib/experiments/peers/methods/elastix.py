@@ -7,7 +7,7 @@ from collections.abc import Callable
 import itk
 import numpy as np
 
-from ...imaging.volume import Volume
+from ....imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
 
 # More of them than the default 256: the parameter file that comes with itk-elastix names 1000 to 2000 for robustness.
@@ -17,7 +17,7 @@ SAMPLES = "3000"
 
 
 def aligner() -> Callable[..., Answer]:
-    """What aligns as `align` does."""
+    """Aligns as `align` does."""
     # itk loads its modules when first asked for something of theirs, which takes seconds: not on the clock.
     itk.ParameterObject, itk.ElastixRegistrationMethod, itk.image_from_array  # noqa: B018
     return align

@@ -1,24 +1,26 @@
-"""Methods for the tests of the comparison: each does one thing, in a process that must be able to import it."""
+"""Methods for the tests of a comparison: each does one thing, in a process that must be able to import it."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
-from DNetRegistrationLib.experiments.peers.answer import Answer
+from DNetRegistrationLib.experiments.peers.methods.answer import Answer
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """Looks like a `Method`."""
+    """Looks like a `ComparedMethod`."""
 
     key: str
     does: str
     title: str = "stand-in"
     version: str = "1"
+    near: bool = False
 
     def load(self):
         if self.does == "does not load":
@@ -27,6 +29,9 @@ class StandIn:
 
     def identity(self, fixed, moving, threads):
         return Answer(np.eye(4), True)
+
+    def starts(self, fixed, moving, threads, start):
+        return Answer(start)
 
     def shears(self, fixed, moving, threads):
         matrix = np.eye(4)
@@ -43,7 +48,7 @@ class StandIn:
         time.sleep(60)
 
     def sleeps_at_32(self, fixed, moving, threads):
-        if len(fixed.voxels) == 32:
+        if fixed.size[0] == 32:
             time.sleep(60)
         return Answer(np.eye(4))
 
@@ -58,3 +63,6 @@ class StandIn:
     def prints(self, fixed, moving, threads):
         os.write(1, b"noise of a library\n")
         return Answer(np.eye(4))
+
+    def has_torch(self, fixed, moving, threads):
+        return Answer(np.eye(4), "torch" in sys.modules)

@@ -9,7 +9,7 @@ from pathlib import Path
 import ants
 import numpy as np
 
-from ...imaging.volume import Volume
+from ....imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
 
 # Degrees from one start to the next, the default, and how much of the circle is searched.
@@ -19,7 +19,7 @@ COARSE = 64
 
 
 def aligner() -> Callable[..., Answer]:
-    """What aligns as `align` does."""
+    """Aligns as `align` does."""
     return align
 
 

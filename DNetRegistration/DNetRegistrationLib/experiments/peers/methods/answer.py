@@ -1,7 +1,4 @@
-"""What every method of the comparison answers, and what the peers need to be asked.
-
-Needs no torch, whose memory would count as theirs.
-"""
+"""What every method answers, and how the other tools are asked. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,16 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...imaging.volume import Volume
+from ....imaging.volume import Volume
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method says.
+    """What a method answers.
 
     Attributes:
         matrix: ``(4, 4)`` float64, fixed to moving points, LPS mm, rigid.
-        accepted: whether the method itself trusts it; None where it does not tell.
+        accepted: whether the method itself trusts it; None where it does not say.
     """
 
     matrix: np.ndarray
@@ -29,7 +26,9 @@ def centered(matrix, translation, center) -> np.ndarray:
     """``(4, 4)`` float64 of ITK's transforms about a centre: x -> A (x - c) + c + t, all in LPS mm.
 
     Args:
-        matrix: A, nine numbers by rows; `translation` and `center`: t and c.
+        matrix: A, nine numbers by rows.
+        translation: t.
+        center: c.
     """
     full = np.eye(4)
     full[:3, :3] = np.reshape(matrix, (3, 3))
@@ -38,9 +37,9 @@ def centered(matrix, translation, center) -> np.ndarray:
 
 
 def float_voxels(scan: Volume) -> np.ndarray:
-    """The voxels ``(z, y, x)`` of a scan as float32, from 0 up, as 0 what lies outside the field of view (NaN).
+    """The voxels ``(z, y, x)`` of a scan as float32, shifted so that the darkest is 0; 0 outside the field of view.
 
-    The peers know no NaN, and the centre of mass of negative numbers, as CT has them, is nowhere in the bone.
+    The other tools do not know NaN, and take centres of mass, which negative values as in CT would distort.
     """
     voxels = np.asarray(scan.voxels, np.float32)
     return np.nan_to_num(voxels - np.nanmin(voxels), copy=False, nan=0.0)

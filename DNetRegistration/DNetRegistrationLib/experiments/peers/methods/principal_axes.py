@@ -1,8 +1,8 @@
 """The classical recipe for mouse bones: principal axes, four flips, a search about the long axis, correlation.
 
 Source: the registration pipeline of PLoS Biology 13(8):e1002212 (2015), Fig. 4, steps 2 to 8, for two scans of one
-bone. The paper also zeroes the trabeculae, which differ between its animals; here both scans show the same ones, and
-they are kept. Mirroring, there for left and right bones, is left out, since a bone is not its own mirror image.
+bone. The source also zeroes the trabeculae, which differ between its animals. Here both scans show the same ones, and
+they are kept. The source mirrors left bones onto right ones. That is left out: a bone is not its own mirror image.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ...bone.threshold import find_bone_scale
-from ...imaging.morphology import dilate_ball, large_components
-from ...imaging.volume import Volume
+from ....bone.threshold import find_bone_scale
+from ....imaging.morphology import dilate_ball, large_components
+from ....imaging.volume import Volume
 from .answer import Answer, centered
 
 # Bins of the cylindrical shape descriptor: along the long axis and around it.
 ALONG, AROUND = 48, 72
-# What the paper hands to a person.
+# Below this correlation the source leaves the pair to a person.
 LEAST_CORRELATION = 0.7
-# The paths are begun on about this many voxels along the longest axis.
+# Each path begins on about this many voxels along the longest axis.
 COARSE = 32
-# Correlation is measured in the fixed bone and this far around it, in mm: elsewhere there is nothing to descend by.
+# Correlation is measured in the fixed bone and this far around it, in mm. Elsewhere it has no slope to descend.
 MARGIN = 0.3
-# Principal axes and descriptor need no more voxels of bone than this.
+# This many voxels of bone suffice for principal axes and descriptor.
 MOST_POINTS = 200_000
 
 
 @dataclass(frozen=True)
-class Bone:
+class BoneWithAxes:
     """The bone of one scan.
 
     Attributes:
@@ -51,7 +51,7 @@ class Bone:
 
 
 def aligner() -> Callable[..., Answer]:
-    """What aligns as `align` does."""
+    """Aligns as `align` does."""
     return align
 
 
@@ -68,7 +68,7 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     return Answer(matrix_of(found), bool(correlation(*bones, found) >= LEAST_CORRELATION))
 
 
-def find_bone(scan: Volume) -> Bone:
+def find_bone(scan: Volume) -> BoneWithAxes:
     """The largest piece of what is above the bone threshold, everything else zeroed, and its principal axes."""
     scale = find_bone_scale(scan)
     voxels = np.nan_to_num(np.asarray(scan.voxels, np.float32), nan=scale.threshold)
@@ -82,7 +82,7 @@ def find_bone(scan: Volume) -> Bone:
     axes = axes * (1, 1, np.linalg.det(axes))
     image = Volume(np.where(inside, scale(voxels).clip(None, 1), 0).astype(np.float32), scan.affine).to_sitk()
     around = Volume(dilate_ball(inside, scan.spacing[::-1], MARGIN).astype(np.uint8), scan.affine).to_sitk()
-    return Bone(image, around, center, axes, (world - center) @ axes)
+    return BoneWithAxes(image, around, center, axes, (world - center) @ axes)
 
 
 def descriptor(points: np.ndarray, reach: float) -> np.ndarray:
@@ -110,7 +110,7 @@ def affinity(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     return np.fft.irfft(spectrum.sum(0), AROUND) / fixed.size
 
 
-def starts(fixed: Bone, moving: Bone) -> list[np.ndarray]:
+def starts(fixed: BoneWithAxes, moving: BoneWithAxes) -> list[np.ndarray]:
     """``(4, 4)`` transforms to begin at: every local optimum of the affinity, for each way the long axis may point.
 
     Principal axes have no sign, which leaves four rotations. Two of them turn the bone end for end; the half turn about
@@ -130,7 +130,9 @@ def starts(fixed: Bone, moving: Bone) -> list[np.ndarray]:
     return found
 
 
-def descend(fixed: Bone, moving: Bone, start, shrink: list[int], steps: int) -> sitk.VersorRigid3DTransform:
+def descend(
+    fixed: BoneWithAxes, moving: BoneWithAxes, start, shrink: list[int], steps: int
+) -> sitk.VersorRigid3DTransform:
     """Rigid registration by correlation and gradient descent, on images shrunk by these factors one after the other.
 
     Args:
@@ -160,7 +162,7 @@ def descend(fixed: Bone, moving: Bone, start, shrink: list[int], steps: int) -> 
     return transform
 
 
-def correlation(fixed: Bone, moving: Bone, transform, shrink: int = 1) -> float:
+def correlation(fixed: BoneWithAxes, moving: BoneWithAxes, transform, shrink: int = 1) -> float:
     """Normalized cross-correlation of the fixed image and the moving one carried onto it, on every n-th voxel."""
     still = sitk.Shrink(fixed.image, [min(shrink, n) for n in fixed.image.GetSize()])
     carried = sitk.Resample(moving.image, still, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)

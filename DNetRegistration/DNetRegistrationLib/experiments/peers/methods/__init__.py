@@ -1,0 +1,100 @@
+"""What is compared: this project in its ways, and what a user would otherwise take.
+
+Needs neither torch nor NumPy, so that the command line starts fast and no method's memory holds another's libraries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from ....networks.weights import DEFAULT_WEIGHTS, FOLDER, SHIPPED, available_weights
+
+if TYPE_CHECKING:
+    from .answer import Answer
+
+
+@dataclass(frozen=True)
+class ComparedMethod:
+    """One way of aligning.
+
+    Attributes:
+        key: its name in Python, on the command line and in files.
+        title: its name in tables and pictures.
+        module: the module of this folder that has it.
+        options: to the module's `aligner` or `refiner`.
+        package: the package that it rests on, by its name on PyPI.
+        optional: whether this project does without that package.
+        weights: the name of the shipped network that it asks.
+        near: it refines a start near the truth (`refiner`), and does not search (`aligner`).
+    """
+
+    key: str
+    title: str
+    module: str
+    options: tuple[str, ...] = ()
+    package: str = "torch"
+    optional: bool = False
+    weights: str = ""
+    near: bool = False
+
+    def load(self) -> Callable[..., Answer]:
+        """The function (fixed, moving, threads) -> `Answer` of two `Volume`, with a start as fourth where `near`.
+
+        Imports what the method needs.
+        """
+        module = import_module(f".{self.module}", __package__)
+        return (module.refiner if self.near else module.aligner)(*self.options)
+
+    def missing(self) -> str | None:
+        """Why it cannot run here, and what would help; None where it can."""
+        if self.weights and self.key == self.weights and self.weights not in available_weights():
+            return f"no weights of the network {self.weights} ship with this version"
+        if self.optional and not _installed(self.package):
+            return f"{self.package} is not installed; install it: pip install {self.package}"
+        return None
+
+    @property
+    def version(self) -> str:
+        """The version of the package and, where it asks a network, a hash of the weights."""
+        found = f"{self.package} {_installed(self.package)}".strip()
+        if self.weights in available_weights():
+            card = json.loads((FOLDER / f"{self.weights}.json").read_text(encoding="utf-8"))
+            found += f", weights {card['sha256'][:8]}"
+        return found
+
+
+def _installed(package: str) -> str:
+    """The version of an installed package; empty where it is not installed, or does not tell."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+#: This project as it is by default. Every other method is measured against it.
+FULL = "full"
+
+METHODS = {
+    method.key: method
+    for method in (
+        ComparedMethod(FULL, "this project", "ours", ("auto",), weights=DEFAULT_WEIGHTS),
+        ComparedMethod("search", "its search alone", "ours", ("search",)),
+        *(ComparedMethod(name, f"its network {name} alone", "ours", ("dnet", name), weights=name) for name in SHIPPED),
+        ComparedMethod("axes", "principal axes recipe", "principal_axes", (), "SimpleITK"),
+        ComparedMethod("simpleitk", "SimpleITK", "simpleitk", (), "SimpleITK"),
+        ComparedMethod("elastix", "elastix", "elastix", (), "itk-elastix", optional=True),
+        ComparedMethod("ants", "ANTs", "ants", (), "antspyx", optional=True),
+        ComparedMethod("refine", "its refinement alone", "ours", near=True),
+        *(
+            ComparedMethod(f"refine-{metric}", f"SimpleITK, {title}", "simpleitk", (metric,), "SimpleITK", near=True)
+            for metric, title in (("correlation", "correlation"), ("information", "mutual information"))
+        ),
+    )
+}
+#: The methods of others that search.
+PEERS = ("axes", "simpleitk", "elastix", "ants")

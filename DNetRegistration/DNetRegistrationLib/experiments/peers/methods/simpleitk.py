@@ -1,0 +1,108 @@
+"""SimpleITK with the settings of its documentation: from the moments of both images, or from a start near the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import SimpleITK as sitk
+
+from ....bone.threshold import find_bone_scale
+from ....imaging.volume import Volume
+from .answer import Answer, centered, float_voxels
+
+# The share of voxels that the notebooks take of scans of 512 x 512 pixels, and the fewest voxels of a small scan.
+SHARE, LEAST_POINTS = 0.01, 32**3
+# The optimizer's first and last step, in voxels.
+FIRST_STEP, LAST_STEP = 2.0, 1e-4
+
+
+def aligner() -> Callable[..., Answer]:
+    """Aligns as `align` does."""
+    return align
+
+
+def refiner(metric: str) -> Callable[..., Answer]:
+    """Refines as `refine_start` does, by "correlation" or mutual "information"."""
+
+    def refined(fixed: Volume, moving: Volume, threads: int, start: np.ndarray) -> Answer:
+        return refine_start(fixed, moving, threads, start, metric)
+
+    return refined
+
+
+def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
+    """Rigid registration with the settings of SimpleITK's notebooks and examples.
+
+    Start: ``CenteredTransformInitializer`` of an ``Euler3DTransform`` by MOMENTS, which puts centre of mass on centre
+    of mass without a rotation. Metric: Mattes mutual information of 50 bins on random points. Three levels, shrunk by
+    4, 2, 1 and smoothed by 2, 1, 0. The notebook smooths in mm, on voxels of about 1 mm; here the unit is a voxel,
+    since 2 mm would wipe out a mouse's bone. Optimizer: regular-step gradient descent with steps from 2 voxels down, at
+    most 500 iterations a level, scales from physical shift. The notebook's plain gradient descent ended 0.2 to 3 mm off
+    where this one ended within 0.01 mm, on pairs 10 degrees apart.
+
+    Source: InsightSoftwareConsortium/SimpleITK-Notebooks, Python/60_Registration_Introduction.ipynb (metric, levels,
+    start); the example ImageRegistrationMethod3 of the SimpleITK documentation (optimizer).
+    """
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    images = [float_image(scan) for scan in (fixed, moving)]
+    moments = sitk.CenteredTransformInitializerFilter.MOMENTS
+    start = sitk.Euler3DTransform(sitk.CenteredTransformInitializer(*images, sitk.Euler3DTransform(), moments))
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(50)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(min(1.0, max(SHARE, LEAST_POINTS / fixed.voxels.size)), 1)
+    method.SetInterpolator(sitk.sitkLinear)
+    voxel = float(fixed.spacing.max())
+    method.SetOptimizerAsRegularStepGradientDescent(
+        FIRST_STEP * voxel, LAST_STEP * voxel, 500, gradientMagnitudeTolerance=1e-8
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([2, 1, 0])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    method.SetInitialTransform(start, inPlace=True)
+    method.Execute(*images)
+    return Answer(centered(start.GetMatrix(), start.GetTranslation(), start.GetCenter()))
+
+
+def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray, metric: str) -> Answer:
+    """Rigid registration of the bone images T (Eq. 5), near bone, from a ``(4, 4)`` start.
+
+    Two levels, linear interpolation, every voxel within two of the fixed scan's bone. Gradient descent with scales from
+    physical shift, until the metric's slope is below 1e-7 or 300 steps are done: settings as the documentation advises.
+    """
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    images = [_bone_image(scan) for scan in (fixed, moving)]
+    near = sitk.BinaryDilate(sitk.Cast(images[0] > 0.05, sitk.sitkUInt8), [2, 2, 2])
+    center = fixed.to_world(np.argwhere(sitk.GetArrayViewFromImage(images[0]) > 0.05)[:, ::-1].mean(0))
+    transform = sitk.VersorRigid3DTransform()
+    transform.SetCenter(center.tolist())
+    transform.SetMatrix(start[:3, :3].ravel().tolist())
+    transform.SetTranslation((start[:3, :3] @ center + start[:3, 3] - center).tolist())
+    method = sitk.ImageRegistrationMethod()
+    if metric == "information":
+        method.SetMetricAsMattesMutualInformation(50)
+    else:
+        method.SetMetricAsCorrelation()
+    method.SetMetricFixedMask(near)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(0.05, 1e-5, 300, gradientMagnitudeTolerance=1e-7)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([2, 1])
+    method.SetSmoothingSigmasPerLevel([1, 0])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(*images)
+    return Answer(centered(transform.GetMatrix(), transform.GetTranslation(), transform.GetCenter()))
+
+
+def float_image(scan: Volume) -> sitk.Image:
+    """The scan as a SimpleITK image of float32; outside the field of view it is as dark as its darkest voxel."""
+    return Volume(float_voxels(scan), scan.affine).to_sitk()
+
+
+def _bone_image(scan: Volume) -> sitk.Image:
+    scale = find_bone_scale(scan)
+    voxels = np.nan_to_num(np.asarray(scan.voxels, np.float32), nan=scale.threshold)
+    return Volume(scale(voxels), scan.affine).to_sitk()
