@@ -20,6 +20,7 @@ _HOME = {
     "AlignmentCancelled": "registration.result",
     "ScanError": "core.errors",
     "SyntheticPair": "synthesis.pairs",
+    "TrainingOptions": "training.session",
     "Volume": "imaging.volume",
     "align": "registration.align",
     "available_weights": "networks.weights",
@@ -27,6 +28,7 @@ _HOME = {
     "make_pair": "synthesis.pairs",
     "read_volume": "imaging.volume",
     "target_registration_error": "synthesis.pairs",
+    "train": "training.session",
     "write_outputs": "outputs.write",
     "write_volume": "imaging.volume",
 }

@@ -9,17 +9,34 @@ import numpy as np
 import torch
 from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_6d
 from DNetRegistrationLib.networks.batch import PairBatch
+from DNetRegistrationLib.training.bank import Bank, save_bank, stored
+from DNetRegistrationLib.training.bank_synthetic import KINDS
 from DNetRegistrationLib.training.recipes import Recipe
 from torch import nn
 from torch.nn import functional
 
 QUICK = Recipe(
-    name="quick", loss="points", both_directions=False, iterations=12, batch=4, part=2, optimizer="adamw",
-    learning_rate=1e-2, warmup=0.2, decay="cosine", weight_decay=0.01, clip=1.0, average=0.9, precision="float32",
-    rotations="uniform", first_angle=90.0, widening=0.5, posing=0.0, linked_voxels=0,
-    coarsest=0.0, coarser=0.0, coarse=0.0, placement="bone",
-    cut_share=0.5, keep=0.5, contrast=0.5, kinds="tibia", bones=8,
+    name="quick", loss="points", both_directions=False, iterations=12, batch=4, micro_batch=2, optimizer="adamw",
+    learning_rate=1e-2, warmup=0.2, decay="cosine", weight_decay=0.01, grad_clip=1.0, ema_decay=0.9,
+    precision="float32", rotations="uniform", initial_angle=90.0, angle_curriculum=0.5, placement="bone",
+    cut_share=0.5, keep=0.5, contrast=0.5, kinds=("tibia",), bones=8,
 )  # fmt: skip
+
+
+#: How many bones the file of `write_blobs` has.
+BLOBS = 8
+
+
+def write_blobs(path) -> str:
+    """A file with blobs for bones."""
+    generator = torch.Generator().manual_seed(0)
+    axis = (torch.arange(40) - 19.5) / 20
+    near = torch.exp(-8 * (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2))
+    grains = functional.interpolate(torch.rand(2 * BLOBS, 1, 8, 8, 8, generator=generator), 40)[:, 0]
+    plain, contrast = stored(near * grains).split(BLOBS)
+    names = [f"blob {number}" for number in range(BLOBS)]
+    save_bank(Bank(plain, contrast, 0.222, names, made={"kinds": KINDS}), path)
+    return str(path)
 
 
 class Pairs:

@@ -23,9 +23,9 @@ TOGETHER = """
     from DNetRegistrationLib.training.distributed import launched
     from DNetRegistrationLib.training.trainer import Trainer
     from DNetRegistrationLib.training.validation import validate
-    from DNetRegistrationLib import poses
+    from DNetRegistrationLib.training import pose_stage
     from training_stand_ins import QUICK, Pairs, SmallWithConvolutions
-    poses._STEPS = 30
+    pose_stage._STEPS = 30
     with launched("auto") as processes:
         group = weakref.ref(torch.distributed.group.WORLD)
         pairs = Pairs()
@@ -52,12 +52,18 @@ TOGETHER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="PyTorch for Windows comes without a launcher that works there")
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"optimizer": "muon", "posing": 0.17, "coarsest": 0.1, "coarser": 0.1, "coarse": 0.2, "both_directions": True},
+        {
+            "optimizer": "muon",
+            "pose_pretraining": 0.17,
+            "resolution_schedule": [0.1, 0.1, 0.2],
+            "both_directions": True,
+        },
     ],
 )
 def test_two_processes_give_the_gradients_of_one(changes, tmp_path):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.networks.siamese import build
 from DNetRegistrationLib.training.optimizers import MuonWithAdamW, adamw
 from torch import nn
@@ -117,5 +117,5 @@ def test_it_goes_on_from_its_state_to_the_same_bits():
 
 def test_a_torch_without_it_is_named(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ScanError, match=r"has no Muon; update to 2\.9 or later, or give --optimizer adamw"):
+    with pytest.raises(PackageError, match=r"has no Muon; update to 2\.9 or later, or use another optimizer"):
         MuonWithAdamW(small(), (), RATE, 0.0)

@@ -16,7 +16,7 @@ from DNetRegistrationLib.training.trainer import Trainer
 from training_stand_ins import QUICK, Pairs, Small, same, steps, through_a_file
 
 CPU = torch.device("cpu")
-POSED = replace(QUICK, posing=0.5)
+POSED = replace(QUICK, pose_pretraining=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +126,7 @@ def test_first_the_features_then_the_motion():
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_what_is_saved_is_the_network_alone(average):
-    one = Trainer(Small(), replace(POSED, average=average), Pairs(), CPU)
+    one = Trainer(Small(), replace(POSED, ema_decay=average), Pairs(), CPU)
     for _ in range(3):
         assert set(one.trained.state_dict()) == set(Small().state_dict())
         steps(one, 4)
@@ -156,7 +156,9 @@ def test_going_on_gives_the_same_bits(stop):
 def test_a_siamese_network_learns_poses():
     """Eighth of the resolution, the same few pairs: their poses are soon known."""
     torch.manual_seed(0)
-    recipe = replace(QUICK, iterations=60, posing=1.0, coarsest=1.0, coarser=1.0, coarse=1.0, learning_rate=2e-3)
+    recipe = replace(
+        QUICK, iterations=60, pose_pretraining=1.0, resolution_schedule=(1.0, 1.0, 1.0), learning_rate=2e-3
+    )
 
     class Same(Pairs):
         def draw(self, number, count, **options):

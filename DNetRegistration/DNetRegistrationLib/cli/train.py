@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import shlex
+from contextlib import ExitStack
+from dataclasses import fields
+from itertools import chain
 
-from ..training.recipes import DECAYS, KINDS, NETWORKS, OPTIMIZERS, PRECISIONS, RECIPES
+from ..core.progress import Progress, say
+from ..training.recipes import DATA, NETWORKS, RECIPES, Option, recipe_options
 from ..version import PROGRAM
 from .arguments import COUNT, EVERY, SHARE, Parser, number, several, triple
 
@@ -37,8 +43,7 @@ how to read what it says:
   degrees, what guessing gives over all rotations (a curriculum begins with
   less), and validation counts: bones that were never trained on, any rotation.
   "Whole" views show all of the bone that fits, "cut" ones down to half of it.
-  "% of the device's limit" compares the operations of the network with those
-  of a plain product of matrices; "making pairs" is time the network waited.
+  "Making pairs" is time the network waited for them.
 
 exit status:
   0    all iterations made, or --minutes are up: weights are written
@@ -46,9 +51,12 @@ exit status:
   130  interrupted (Ctrl-C): checkpoint and weights are written
 """
 
-
-def _kinds(text: str) -> str:
-    return ",".join(several(KINDS)(text))
+# Options of earlier versions, each for one share of the resolution schedule.
+_SCHEDULE = {
+    "coarsest": "the first of them: at 1/8 of the resolution up to here",
+    "coarser": "the second: at 1/4 up to here",
+    "coarse": "the third: at half up to here",
+}
 
 
 def add_parser(commands) -> Parser:
@@ -67,39 +75,10 @@ def add_parser(commands) -> Parser:
     data.add_argument(
         "--scan-spacing", metavar="X[,Y,Z]", type=triple, help="their voxel size in mm, where files lack it"
     )
-    data.add_argument(
-        "--kinds", metavar="KIND[,KIND]", type=_kinds, help=f"of synthetic bones: {', '.join(KINDS)} (all of them)"
-    )
-    data.add_argument("--bones", type=number(int, 2, 100_000), metavar="N", help="synthetic bones, 1/8 to validate")
-    data.add_argument("--bank", metavar="FILE", help="keep the bones in this file, or take them from it")
-    data.add_argument("--rotations", choices=("uniform", "axis-angle"), help="over SO(3), or as the paper draws them")
-    data.add_argument("--placement", choices=("bone", "center"), help="cubes on the bone, or on the image's centre")
-    data.add_argument("--cut-share", type=SHARE, metavar="X", help="share of the pairs with cut fields of view,")
-    data.add_argument("--keep", type=number(float, 0.01, 1), metavar="X", help="down to this share of their bone")
-    data.add_argument("--contrast", type=SHARE, metavar="X", help="share of the pairs with contrast agent in one scan")
+    data.add_argument("--dataset", "--bank", metavar="FILE", help="keep the bones in this file, or take them from it")
     how = parser.add_argument_group("instead of the recipe's")
-    how.add_argument("--iterations", type=number(int, 1, 10**9), metavar="N", help="steps of the optimizer")
-    how.add_argument("--batch", type=number(int, 1, 100_000), metavar="N", help="pairs of a step, of all processes")
-    how.add_argument("--part", type=number(int, 1, 100_000), metavar="N", help="pairs at once, less takes less memory")
-    how.add_argument("--learning-rate", type=number(float, 1e-9, 10), metavar="X", help="the largest")
-    how.add_argument("--loss", choices=("paper", "points", "geodesic"), help="Eq. 6, displaced points, or angles")
-    how.add_argument("--optimizer", choices=OPTIMIZERS, help="sgd has a momentum of 0.9")
-    how.add_argument("--decay", choices=DECAYS, help="how the learning rate falls")
-    how.add_argument("--weight-decay", type=number(float, 0, 1), metavar="X", help="not for sgd")
-    how.add_argument("--clip", type=number(float, 0, 1e9), metavar="X", help="largest norm of the gradient; 0: any")
-    how.add_argument(
-        "--average", type=number(float, 0, 0.999999), metavar="X", help="decay of averaged weights; 0: none"
-    )
-    how.add_argument("--precision", choices=PRECISIONS, help="auto: bfloat16 on GPUs that have it")
-    how.add_argument("--first-angle", type=number(float, 1, 180), metavar="DEG", help="largest rotation at the start,")
-    how.add_argument("--widening", type=SHARE, metavar="X", help="all of them after this share of the iterations")
-    how.add_argument(
-        "--linked-voxels", type=number(int, 0, 4096), metavar="N", help="that a link looks at; 0: all, as when used"
-    )
-    how.add_argument("--posing", type=SHARE, metavar="X", help="share of iterations for the pose of each scan alone")
-    how.add_argument("--coarsest", type=SHARE, metavar="X", help="share of iterations at 1/8 of the resolution;")
-    how.add_argument("--coarser", type=SHARE, metavar="X", help="share after which none is at 1/4 of it")
-    how.add_argument("--coarse", type=SHARE, metavar="X", help="up to this share at half of it; then whole")
+    for name, option in recipe_options().items():
+        _add_option(data if option.about == DATA else how, name, option)
     when = parser.add_argument_group("when and where")
     when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
     when.add_argument(
@@ -121,6 +100,71 @@ def add_parser(commands) -> Parser:
 
 def run(options) -> int:
     """Trains a network."""
-    from ..training.command import run_train
+    from ..training.session import train
 
-    return run_train(options)
+    with ExitStack() as shown:
+        progress = shown.enter_context(Progress(options.verbose))
+
+        def report(line: str) -> None:
+            shown.close()  # the bar ends before the first line
+            say(line)
+
+        result = train(training_options(options), progress=progress, report=report, spell=command_line)
+    if result.rank == 0:
+        say(f"weights and model card are in {result.weights}; use them with {PROGRAM} align --weights")
+    return 0
+
+
+def training_options(options):
+    """The options of the command line as `training.session.TrainingOptions`."""
+    from ..training.session import TrainingOptions
+
+    given = vars(options)
+    changes = {name: given[name] for name in recipe_options() if given.get(name) is not None}
+    shares = tuple(given[name] for name in _SCHEDULE)
+    if shares != (None, None, None):
+        changes["resolution_schedule"] = shares
+    names = (one.name for one in fields(TrainingOptions) if one.name in given)
+    return TrainingOptions(**{name: given[name] for name in names}, changes=changes)
+
+
+def command_line(options) -> str:
+    """The command that trains by these `training.session.TrainingOptions`, less what changes no result."""
+    given = {"network": options.network, "recipe": options.recipe, **options.changes}
+    given |= {name: getattr(options, name) for name in ("seed", "scan_spacing", "scans", "dataset", "start", "output")}
+    words = ((_spelling(name), _text(value)) for name, value in given.items() if value is not None)
+    return shlex.join((PROGRAM, "train", *chain.from_iterable(words)))
+
+
+def _add_option(group, name: str, option: Option) -> None:
+    names = [_spelling(name)]
+    if option.old is not None:
+        names.append(_spelling(option.old))
+    if name == "resolution_schedule":
+        group.add_argument(*names, type=_shares, metavar="X,X,X", help=option.help)
+        for step, help in _SCHEDULE.items():
+            group.add_argument(_spelling(step), type=SHARE, metavar="X", help=help)
+    elif name == "kinds":
+        known = f"{option.help}: {', '.join(option.choices)} (all of them)"
+        group.add_argument(*names, type=several(option.choices), metavar="KIND[,KIND]", help=known)
+    elif option.choices is not None:
+        group.add_argument(*names, dest=name, choices=option.choices, help=option.help)
+    else:
+        convert = number(option.kind, option.low, option.high)
+        metavar = "DEG" if name.endswith("angle") else "N" if option.kind is int else "X"
+        group.add_argument(*names, dest=name, type=convert, metavar=metavar, help=option.help)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    shares = tuple(SHARE(share) for share in text.split(","))
+    if len(shares) != len(_SCHEDULE):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three shares as in 0.2,0.6,0.7")
+    return shares
+
+
+def _spelling(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _text(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from ..core.errors import ScanError, one_line
+from ..core.errors import FileError, Setting, one_line
 from ..core.files import staged, writing
+from .recipes import current_names
 
 NAME = "checkpoint.pt"
-_FORMAT = "DNetRegistration checkpoint 1"
+_FORMAT, _OLD_FORMAT = "DNetRegistration checkpoint 2", "DNetRegistration checkpoint 1"
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class Checkpoint:
 
     Attributes:
         settings: what was asked for and decides the result; plain values by name.
-        part: of the recipe, once decided.
+        micro_batch: of the recipe, once decided.
         state: of the `training.Trainer`.
         log, validation: the tables so far, a dict of plain values a line.
         seconds: spent so far.
     """
 
     settings: dict[str, Any]
-    part: int
+    micro_batch: int
     state: dict[str, Any]
     log: list[dict[str, Any]]
     validation: list[dict[str, Any]]
@@ -46,7 +47,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> Path:
     """Replaces the checkpoint of a folder, or on an error leaves it as it is.
 
     Raises:
-        ScanError: it cannot be written.
+        FileError: it cannot be written.
     """
     path = folder / NAME
     with staged() as staging, writing(path):
@@ -58,26 +59,36 @@ def content(folder: Path) -> bytes | None:
     """The bytes of a folder's checkpoint, None without one.
 
     Raises:
-        ScanError: it cannot be read.
+        FileError: it cannot be read.
     """
     path = folder / NAME
     try:
         return path.read_bytes() if path.is_file() else None
     except OSError as error:
-        raise ScanError(f"{path}: cannot be read ({one_line(error)}); check its permissions") from error
+        raise FileError(f"{path}: cannot be read ({one_line(error)})", "check its permissions") from error
 
 
 def parse(stored: bytes, folder: Path) -> Checkpoint:
     """The checkpoint in these bytes, on the CPU.
 
     Raises:
-        ScanError: they are none.
+        FileError: they are none.
     """
-    remedy = "remove it, or give another --output"
+    remedy = "remove it, or choose another folder", Setting("output")
     try:
         fields = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises many kinds on damaged archives
-        raise ScanError(f"{folder / NAME}: damaged, or no checkpoint; {remedy}") from error
+        raise FileError(f"{folder / NAME}: damaged, or no checkpoint", *remedy) from error
+    if isinstance(fields, dict) and fields.get("format") == _OLD_FORMAT:
+        fields = _current(fields)
     if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT or set(fields) != _FIELDS:
-        raise ScanError(f"{folder / NAME}: no checkpoint of this project or version; {remedy}")
+        raise FileError(f"{folder / NAME}: no checkpoint of this project or version", *remedy)
     return Checkpoint(**fields)
+
+
+def _current(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a checkpoint that an earlier version wrote, as this one writes them."""
+    fields = {**fields, "format": _FORMAT, "micro_batch": fields.get("part")}
+    del fields["part"]
+    fields["settings"] = current_names(fields["settings"])
+    return fields

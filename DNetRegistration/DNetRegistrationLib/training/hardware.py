@@ -1,12 +1,18 @@
-"""Where training computes, and what it can do there."""
+"""Where training computes, how much fits there, and how long things take."""
 
 from __future__ import annotations
 
 import ctypes
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from ..core.errors import ScanError
+from ..core.errors import OptionError, Setting
 
 _BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the bank of bones needs its room too
 # Of malloc.h.
@@ -22,7 +28,7 @@ def training_device(name: str, local: int = 0) -> torch.device:
         local: rank among the processes of this machine: which GPU is meant where none is named.
 
     Raises:
-        ScanError: it is not to be had.
+        OptionError: the device is not available.
     """
     if name == "auto":
         return torch.device("cuda", local) if torch.cuda.is_available() and _computes(local) else torch.device("cpu")
@@ -34,7 +40,7 @@ def training_device(name: str, local: int = 0) -> torch.device:
             device = torch.device("cuda", local)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ScanError(f'--device {name}: is not to be had here; use "cpu" or "auto"') from error
+        raise OptionError(f"device {name}: is not available here", 'use "cpu" or "auto"', Setting("device")) from error
     return device
 
 
@@ -72,6 +78,53 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def operations(loss: Callable[[], Tensor]) -> int:
+    """Floating-point operations of a loss and its gradient, in convolutions and products of matrices.
+
+    Args:
+        loss: computes it; it is run once, attention as plain products since fused ones are not counted everywhere.
+    """
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        loss().backward()
+    return counter.get_total_flops()
+
+
+def wait_for(device: torch.device) -> None:
+    """Until everything that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Adds up the seconds that the device spends on what is asked of it inside `running`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        if self._device.type == "cuda":
+            # The clock of the device: this process only queues what it shall do, and must not wait for it.
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            yield
+            end.record()
+            self._events.append((start, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - start
+
+    def read(self) -> float:
+        """Seconds since it was last read; waits for the device."""
+        wait_for(self._device)
+        seconds = self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1000
+        self._seconds, self._events = 0.0, []
+        return seconds
 
 
 def _computes(index: int) -> bool:

@@ -12,17 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.errors import ScanError
+from ..core.errors import PackageError, Setting
 
 
 def require_muon() -> None:
     """Sees that there is one.
 
     Raises:
-        ScanError: this torch has none.
+        PackageError: this torch has none.
     """
     if not hasattr(torch.optim, "Muon"):
-        raise ScanError(f"torch {torch.__version__} has no Muon; update to 2.9 or later, or give --optimizer adamw")
+        raise PackageError(
+            f"torch {torch.__version__} has no Muon",
+            "update to 2.9 or later, or use another optimizer",
+            Setting("optimizer", value="adamw"),
+        )
 
 
 class MuonWithAdamW:
@@ -39,7 +43,7 @@ class MuonWithAdamW:
         weight_decay: of weights, not of biases and norms.
 
     Raises:
-        ScanError: this torch has no Muon.
+        PackageError: this torch has no Muon.
     """
 
     def __init__(self, network: nn.Module, others: tuple[str, ...], learning_rate: float, weight_decay: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,16 +13,14 @@ from typing import Any
 import torch
 
 from ..core.csv_table import Table
-from ..core.errors import ScanError
+from ..core.errors import FileError, Setting
 from ..core.interrupts import deferred
-from ..core.progress import say
 from ..networks.weights import save_weights
 from ..version import __version__
 from . import checkpoints
 from .checkpoints import Checkpoint
-from .hardware import describe
+from .hardware import describe, operations, wait_for
 from .pairs import PairSource
-from .throughput import operations, peak, wait_for
 from .trainer import GRADIENT_NORM, Trainer
 from .validation import Figures, validate
 
@@ -39,7 +37,7 @@ class Pace:
         validate_every: iterations from one validation to the next.
         validation_pairs: pairs of each.
         checkpoint_minutes: from one checkpoint to the next.
-        minutes: after which the run stops, to be gone on with by the same command; None for never.
+        minutes: after which the run stops, to be gone on with by the same options; None for never.
     """
 
     log_every: int
@@ -60,6 +58,7 @@ class Run:
         card: what the model card shall say besides what the run itself knows.
         checkpoint: of this folder, to go on from.
         half: save weights in half precision.
+        report: called with each line that tells how it goes.
     """
 
     def __init__(
@@ -73,16 +72,19 @@ class Run:
         card: dict[str, Any] | None = None,
         checkpoint: Checkpoint | None = None,
         half: bool = False,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.trainer, self.recipe, self.processes = trainer, trainer.recipe, trainer.processes
         self.validation, self.folder, self.settings, self.pace = validation, folder, settings, pace
-        self.card, self.half = card or {}, half
+        self.card, self.half, self.report = card or {}, half, report
         if checkpoint is not None:
             try:
                 trainer.restore(checkpoint.state)
             except (KeyError, RuntimeError, ValueError) as error:
-                raise ScanError(
-                    f"{folder / checkpoints.NAME}: is of another network or version; give another --output"
+                raise FileError(
+                    f"{folder / checkpoints.NAME}: is of another network or version",
+                    "choose another folder",
+                    Setting("output"),
                 ) from error
         self._spent = 0.0 if checkpoint is None else checkpoint.seconds  # before this process
         self._began = self._written = time.monotonic()
@@ -101,7 +103,8 @@ class Run:
 
         Raises:
             KeyboardInterrupt: interrupted; checkpoint and weights are there.
-            ScanError: something could not be written, or training failed.
+            FileError: something could not be written.
+            RunError: training failed.
         """
         trainer, stopped = self.trainer, False
         with deferred() as interrupted:
@@ -113,11 +116,7 @@ class Run:
                 self._checkpoint()  # from now on the folder is this run's
             self._began = self._written = self._window = self._shown = time.monotonic()
             self._window_iteration = trainer.iteration
-            self._measured = None
             while trainer.iteration < self.recipe.iterations and not stopped:
-                if trainer.reduction != self._measured:
-                    with self._aside():
-                        self._limit()
                 if self._validation_is_due() and not self._validate(interrupted):
                     break
                 stopped = trainer.step(lambda: interrupted() or self._time_is_up())
@@ -131,7 +130,7 @@ class Run:
             self._checkpoint()
             self._save_weights()
             if self.processes.any(interrupted(), trainer.device):
-                self._say(f"stopped at iteration {trainer.iteration}; the same command goes on from there")
+                self._say(f"stopped at iteration {trainer.iteration}; the same options go on from there")
                 raise KeyboardInterrupt
         return trainer.iteration >= self.recipe.iterations
 
@@ -158,18 +157,6 @@ class Run:
                 pair = trainer.pairs.draw(0, 1, max_angle=math.pi, reduction=reduction)
                 self._operations[reduction] = operations(lambda pair=pair: trainer.loss(pair)[0])
 
-    def _limit(self) -> None:
-        """Measures what the device can do, and says it beside what a pair needs."""
-        trainer = self.trainer
-        self._measured = trainer.reduction
-        self._peak = peak(trainer.device, trainer.dtype)
-        coarse = f" at 1/{trainer.reduction} of the resolution" if trainer.reduction > 1 else ""
-        dtype = str(trainer.dtype).removeprefix("torch.")
-        self._say(
-            f"a pair{coarse} takes {self._operations[self._measured] / 1e9:.3g} GFLOP, forward and backward; "
-            f"in a plain product of matrices the device does {self._peak / 1e9:,.0f} GFLOP/s ({dtype})"
-        )
-
     def _add_line(self) -> None:
         trainer, recipe = self.trainer, self.recipe
         figures, making = trainer.means()
@@ -179,7 +166,6 @@ class Run:
         if not figures or not iterations:
             return
         speed = iterations * recipe.batch / seconds
-        share = speed / self.processes.count * self._operations[self._measured] / self._peak
         line = {
             "iteration": trainer.iteration,
             "pairs": trainer.iteration * recipe.batch,
@@ -189,7 +175,6 @@ class Run:
             "largest_angle_deg": math.degrees(recipe.largest_angle_at(trainer.iteration - 1)),
             "skipped": trainer.skipped,
             "pairs_per_second": speed,
-            "share_of_limit": share,
             "share_making_pairs": making / seconds,
         }
         self.log.add(line)
@@ -199,7 +184,7 @@ class Run:
         # Those on larger cubes will take as much longer as they have more to compute.
         ahead = recipe.reductions_from(trainer.iteration)
         work = sum(count * self._operations[reduction] for reduction, count in ahead.items() if count)
-        left = work / self._operations[self._measured] * seconds / iterations
+        left = work / self._operations[trainer.recipe.reduction_at(trainer.iteration - 1)] * seconds / iterations
         if self.pace.minutes is not None:
             left = min(left, 60 * self.pace.minutes - (now - self._began))
         said = {"loss": "loss {:.4g}", "re_deg": "RE {:.2f} deg", "te_um": "TE {:.0f} um"}
@@ -209,7 +194,7 @@ class Run:
         skipped = f", {trainer.skipped} skipped" if trainer.skipped else ""
         self._say(
             f"{trainer.iteration}/{recipe.iterations}: {means}{skipped}; {speed:.3g} pairs/s, "
-            f"{100 * share:.0f} % of the device's limit, {100 * making / seconds:.0f} % of the time making pairs; "
+            f"{100 * making / seconds:.0f} % of the time making pairs; "
             f"{_duration(left)} left"
         )
 
@@ -225,7 +210,7 @@ class Run:
                     trainer.trained,
                     source,
                     self.pace.validation_pairs,
-                    self.recipe.part,
+                    self.recipe.micro_batch,
                     trainer.dtype,
                     self.processes,
                     interrupted,
@@ -243,7 +228,7 @@ class Run:
             checkpoints.write(
                 Checkpoint(
                     self.settings,
-                    self.recipe.part,
+                    self.recipe.micro_batch,
                     self.trainer.state(),
                     self.log.lines,
                     self.validations.lines,
@@ -276,7 +261,7 @@ class Run:
 
     def _say(self, text: str) -> None:
         if self.processes.first:
-            say(text)
+            self.report(text)
 
 
 def _duration(seconds: float) -> str:

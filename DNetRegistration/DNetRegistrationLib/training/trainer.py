@@ -18,17 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ScanError
+from ..core.errors import RunError, Setting
 from ..geometry.rigid import rotation_from_6d
 from ..networks.batch import PairBatch
 from ..networks.siamese import NonLocalLink, split_parameters
 from . import pose_stage as poses
 from .distributed import Processes
-from .hardware import precision_on
+from .hardware import Stopwatch, precision_on
 from .losses import LOSSES
 from .optimizers import MuonWithAdamW, adamw
 from .recipes import Recipe
-from .throughput import Stopwatch
 from .validation import errors
 
 MOMENTUM = 0.9
@@ -60,7 +59,7 @@ class Trainer:
     Args:
         network: as in `networks`, or with a loss of its own: ``network.loss(batch)`` gives the loss and what to log.
             It is moved to the device.
-        recipe: with its `part` decided.
+        recipe: with its `micro_batch` decided.
         pairs: on the device.
         device: where to compute.
         seed: of what the network itself may draw at random.
@@ -89,12 +88,12 @@ class Trainer:
             if isinstance(link, NonLocalLink):
                 link.sampled = recipe.linked_voxels
         self._composer: nn.Sequential | None = None
-        if recipe.posing_iterations:
+        if recipe.pose_iterations:
             network.readout = poses.Readout(network, seed).to(device)
-        self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if recipe.average else None
+        self._averaged = copy.deepcopy(network).eval().requires_grad_(False) if recipe.ema_decay else None
         self._optimizer = _optimizer(network, recipe)
         self.pairs = pairs
-        self._parts = recipe.batch // recipe.part
+        self._parts = recipe.batch // recipe.micro_batch
         share = self._parts // self.processes.count
         self._own = range(self.processes.rank * share, (self.processes.rank + 1) * share)
         self._ahead: tuple[tuple[int, int], PairBatch] | None = None
@@ -106,7 +105,7 @@ class Trainer:
     def trained(self) -> nn.Module:
         """The network to validate and to save, with averaged weights where the recipe averages."""
         network = self.network if self._averaged is None else self._averaged
-        if not self.recipe.posing_iterations:
+        if not self.recipe.pose_iterations:
             return network
         self.learn_to_compose()
         return poses.without_readout(network, self._composer if self.posing else None)
@@ -114,7 +113,7 @@ class Trainer:
     @property
     def posing(self) -> bool:
         """Whether the next iteration is for poses."""
-        return self.iteration < self.recipe.posing_iterations
+        return self.iteration < self.recipe.pose_iterations
 
     @property
     def reduction(self) -> int:
@@ -143,7 +142,7 @@ class Trainer:
             Whether one said so.
 
         Raises:
-            ScanError: too many iterations in a row gave no finite gradient.
+            RunError: too many iterations in a row gave no finite gradient.
         """
         self.learn_to_compose()
         self.network.train()
@@ -161,7 +160,7 @@ class Trainer:
             # The device has something to do while this process waits for the gradient's norm.
             self._ahead = (self.iteration + 1, self._own[0]), self._draw(self.iteration + 1, self._own[0])
         values = self._reduced(list(told.values()))
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip or math.inf)
         norm, *values = torch.stack([norm.double(), *values]).tolist()
         figures = dict(zip(told, values, strict=True))
         if math.isfinite(norm) and math.isfinite(figures["loss"]):
@@ -173,12 +172,13 @@ class Trainer:
             self.skipped += 1
             self._failures += 1
         self.iteration += 1
-        if self.iteration == self.recipe.posing_iterations:
+        if self.iteration == self.recipe.pose_iterations:
             self._begin_with_motion()
         if self._failures >= MOST_FAILURES:
-            raise ScanError(
-                f"training failed: {self._failures} iterations in a row, up to {self.iteration}, gave no finite "
-                "gradient; give a smaller --learning-rate, or --precision float32"
+            raise RunError(
+                f"training failed: no finite gradient in {self._failures} iterations in a row, up to {self.iteration}",
+                "use a smaller learning rate, or the precision float32",
+                Setting("learning_rate"),
             )
         return False
 
@@ -197,7 +197,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if hasattr(self.network, "loss"):
                 return self.network.loss(batch)
-            if self.recipe.posing_iterations:
+            if self.recipe.pose_iterations:
                 return self._loss_with_poses(batch)
             if self.recipe.both_directions:
                 there, back = self.network.both_directions(batch.fixed, batch.moving)
@@ -287,7 +287,7 @@ class Trainer:
         with self._making.running():
             return self.pairs.draw(
                 iteration * self._parts + part,
-                self.recipe.part,
+                self.recipe.micro_batch,
                 max_angle=self.recipe.largest_angle_at(iteration),
                 reduction=self.recipe.reduction_at(iteration),
             )
@@ -312,7 +312,7 @@ class Trainer:
             return
         made = self.iteration - self.recipe.stage_at(self.iteration)
         # At the start of a stage the average is short, so that it forgets weights that were drawn, or saw other cubes.
-        weight = 1 - min(self.recipe.average, (1 + made) / (10 + made))
+        weight = 1 - min(self.recipe.ema_decay, (1 + made) / (10 + made))
         with torch.no_grad():
             for mean, value in zip(self._averaged.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(value, weight)

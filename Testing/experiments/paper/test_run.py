@@ -19,7 +19,6 @@ from DNetRegistrationLib.experiments.paper.tables import PAPER
 from DNetRegistrationLib.imaging.volume import write_volume
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.synthesis.pairs import make_pair
-from DNetRegistrationLib.training import throughput
 from DNetRegistrationLib.training.recipes import NETWORKS
 
 pytest.importorskip("statsmodels")
@@ -53,7 +52,6 @@ def whole(tmp_path_factory):
     """The folder of an evaluation that went through."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "PROBE_SECONDS", 0.0)
         # One picture is rendered in the tests of surfaces.
         patch.setattr(evaluation_report, "draw_surfaces", no_surface)
         assert main(command(folder)) == 0

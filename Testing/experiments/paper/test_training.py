@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from DNetRegistrationLib.core.errors import FileError, ScanError
+from DNetRegistrationLib.experiments.paper import training as paper_training
 from DNetRegistrationLib.experiments.paper.cohort import find_bones
 from DNetRegistrationLib.experiments.paper.plan import PlannedNetwork
 from DNetRegistrationLib.experiments.paper.synthetic import write_bones
 from DNetRegistrationLib.experiments.paper.training import Budget, TrainingPlan, entries, make_bank, train_all
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.training import bank_scans as bank_folder
-from DNetRegistrationLib.training import command as training_command
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_scans_that_do_not_lie_on_each_other_are_bones_of_their_own(bones, monke
 def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch):
     runs = []
 
-    def trained(options):
+    def trained(options, *, report):
         runs.append(options)
         run = Path(options.output)
         run.mkdir(parents=True)
@@ -67,7 +67,7 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
         for suffix in (".pt", ".json"):
             shutil.copy(FOLDER / f"equivariant{suffix}", run / f"weights{suffix}")
 
-    monkeypatch.setattr(training_command, "run_train", trained)
+    monkeypatch.setattr(paper_training, "train", trained)
     training = TrainingPlan("paper", Budget(50, 8), Budget(5, 4), seed=3, device="cpu")
     wanted = [PlannedNetwork("S1", "equivariant"), PlannedNetwork("S4", "equivariant-own")]
     ready = train_all(dict.fromkeys(wanted), bones, training, tmp_path)
@@ -75,12 +75,15 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
         "S1/equivariant", "S4/equivariant-own",
     ]  # fmt: skip
     first, second = runs
-    assert (first.iterations, first.batch, second.iterations, second.batch) == (50, 8, 5, 4)
+    budgets = [(run.changes["iterations"], run.changes["batch"]) for run in runs]
+    assert budgets == [(50, 8), (5, 4)]
     for run, contrast, names in ((first, 0.5, ("mouse001", "mouse003")), (second, 0.0, ("mouse002", "mouse004"))):
-        assert (run.seed, run.placement, run.cut_share, run.contrast, run.bones) == (3, "center", 0, contrast, 2)
+        assert run.seed == 3
+        common = {"placement": "center", "cut_share": 0, "contrast": contrast, "bones": 2}
+        assert common.items() <= run.changes.items()
         # The equivariant network has no recipe of the paper's.
         assert run.recipe == "fast"
-        stored = torch.load(run.bank, weights_only=True)
+        stored = torch.load(run.dataset, weights_only=True)
         # S1 trains on A; S4 on what is without contrast agent of B.
         assert tuple(stored["names"]) == names
         assert torch.equal(stored["plain"], stored["contrast"]) == (contrast == 0)
@@ -92,6 +95,6 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
     # The paper's networks get the recipe and the precision that were asked for.
     with pytest.raises(FileError, match="weights of 'equivariant', not of 'dnet'"):
         train_all({PlannedNetwork("S1", "dnet"): None}, bones, replace(training, precision="bfloat16"), tmp_path)
-    assert [(run.network, run.recipe, run.precision) for run in (runs[2], first)] == [
+    assert [(run.network, run.recipe, run.changes.get("precision")) for run in (runs[2], first)] == [
         ("dnet", "paper", "bfloat16"), ("equivariant", "fast", None),
     ]  # fmt: skip

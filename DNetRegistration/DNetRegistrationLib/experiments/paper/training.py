@@ -18,9 +18,10 @@ from ...core.errors import DNetError, FileError, Setting
 from ...core.files import make_folder
 from ...core.progress import say
 from ...networks.weights import load_weights
-from ...training.bank import BANK_SPACING, EDGE, Bank, save_bank, stored
+from ...training.bank import BANK_SPACING, EDGE, Bank, load_bank, save_bank, stored
 from ...training.bank_scans import Entry, resampled
 from ...training.run import WEIGHTS
+from ...training.session import TrainingOptions, train
 from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
 
@@ -182,28 +183,36 @@ def _bank(
 
 
 def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Path) -> None:
-    from ...cli import train as command
-    from ...cli.arguments import Parser
-    from ...training.bank import load_bank
-    from ...training.command import run_train
-
     budget = training.of(network.method)
     strategy = STRATEGIES[network.strategy]
-    words = ["train", "--network", METHODS[network.method].network, "--output", str(run), "--bank", str(bank)]
-    words += ["--bones", str(len(load_bank(bank))), "--seed", str(training.seed), "--device", training.device]
-    words += ["--iterations", str(budget.iterations), "--batch", str(budget.batch), "--jobs", "1"]
-    # As in the tests, cubes lie on image centres and fields of view are whole.
-    words += ["--placement", "center", "--cut-share", "0", "--contrast", "0.5" if strategy.contrast else "0"]
-    words += ["--log-every", str(max(1, budget.iterations // 200))]
+    name = METHODS[network.method].network
     pairs = min(VALIDATION_PAIRS, max(4, budget.pairs // TRAINED_FOR_ONE))
     times = min(VALIDATIONS, max(1, budget.pairs // TRAINED_FOR_ONE // pairs))
-    words += ["--validation-pairs", str(pairs), "--validate-every", str(-(-budget.iterations // times))]
+    changes = {
+        "bones": len(load_bank(bank)),
+        "iterations": budget.iterations,
+        "batch": budget.batch,
+        # As in the tests, cubes lie on image centres and fields of view are whole.
+        "placement": "center",
+        "cut_share": 0.0,
+        "contrast": 0.5 if strategy.contrast else 0.0,
+    }
     # The equivariant network is not one of the paper's.
-    own = METHODS[network.method].network == "equivariant"
-    words += ["--recipe", "fast"] if own else ["--recipe", training.recipe, "--precision", training.precision]
-    parser = Parser()
-    command.add_parser(parser.add_subparsers()).add_argument("--verbose", action="store_true")
-    run_train(parser.parse_args(words))
+    own = name == "equivariant"
+    options = TrainingOptions(
+        name,
+        run,
+        "fast" if own else training.recipe,
+        changes if own else {**changes, "precision": training.precision},
+        seed=training.seed,
+        dataset=bank,
+        device=training.device,
+        jobs=1,
+        log_every=max(1, budget.iterations // 200),
+        validation_pairs=pairs,
+        validate_every=-(-budget.iterations // times),
+    )
+    train(options, report=say)
 
 
 def _iterations(run: Path) -> int | None:

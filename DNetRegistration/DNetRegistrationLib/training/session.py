@@ -1,0 +1,450 @@
+"""Trains a network: from options to checkpoint, weights, logs and curves.
+
+Needs torch and NumPy only, unless it trains on a user's scans or draws curves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import FileError, OptionError, PackageError, RunError, Setting
+from ..core.files import make_folder, staged
+from ..networks.siamese import build
+from ..networks.weights import load_weights
+from . import checkpoints
+from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
+from .bank_synthetic import KINDS
+from .checkpoints import Checkpoint
+from .curves import draw_curves
+from .distributed import Processes, launched
+from .hardware import describe, keep_freed_memory, room_for_pairs, training_device
+from .optimizers import require_muon
+from .pairs import PairSource
+from .recipes import MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
+from .run import LOG, VALIDATION, WEIGHTS, Pace, Run
+from .trainer import Trainer
+
+HELD_OUT = 0.125  # share of the bones that are for validation only
+FITTED = 16  # pairs from which a network may learn the range of its inputs before it is trained
+CURVES = "curves.png"
+# Weights that have been trained are trained on with this share of the first learning rate.
+LATER_RATE = 0.2
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What to train, on what, how, and where.
+
+    Attributes:
+        network: "equivariant", or one of the paper's five: "dnet", "snl-sed", "sed", "se", "me".
+        output: the folder of the run, made where it is missing. A run that was begun there goes on.
+        recipe: "fast", or "paper" as published.
+        changes: fields of `recipes.Recipe` that differ from the recipe's, by name. In "resolution_schedule" None keeps
+            an item as it is.
+        start: weights to begin with: a file, or the name of weights that ship. Then the recipe's easy starts are left
+            out: all begin with the motion, any rotation and whole cubes.
+        seed: of weights, bones and pairs.
+        scans: a folder of the user's scans, to be trained on instead of synthetic bones, see
+            `dataset_of_scans`.
+        scan_spacing: their voxel size in mm, one number or three, where files lack it.
+        dataset: a file that keeps the synthetic bones; it is made where it is missing.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        jobs: processes that make synthetic bones; None for all cores.
+        minutes: after which the run stops; the same options go on from there. None for never.
+        log_every: iterations from one line of the log to the next.
+        validate_every: iterations from one validation to the next; None for 40 in all.
+        validation_pairs: pairs of each kind of a validation.
+        checkpoint_minutes: from one checkpoint to the next.
+        half: write weights in half precision, half the size.
+        plot: draw the curves too; needs matplotlib.
+    """
+
+    network: str
+    output: str | os.PathLike
+    recipe: str = "fast"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    start: str | os.PathLike | None = None
+    seed: int = 0
+    scans: str | os.PathLike | None = None
+    scan_spacing: tuple[float, ...] | None = None
+    dataset: str | os.PathLike | None = None
+    device: str = "auto"
+    jobs: int | None = None
+    minutes: float | None = None
+    log_every: int = 20
+    validate_every: int | None = None
+    validation_pairs: int = 128
+    checkpoint_minutes: float = 5.0
+    half: bool = False
+    plot: bool = False
+
+    def decided_recipe(self) -> Recipe:
+        """The recipe with what `start` leaves out and with the `changes`.
+
+        Raises:
+            OptionError: there is no such recipe or field, a value is out of range, or it is not for this network.
+        """
+        recipe = recipe_for(self.recipe, self.network)
+        if self.start is not None:
+            recipe = replace(recipe, **NO_CURRICULUM)
+        changes = dict(self.changes)
+        for name in changes:
+            if name not in recipe_options():
+                raise OptionError(f"a recipe has no {name!r}", f"change some of {', '.join(recipe_options())}")
+        _require_fitting_loss(changes.get("loss"), self.network)
+        if "resolution_schedule" in changes:
+            items = zip(recipe.resolution_schedule, changes["resolution_schedule"], strict=True)
+            changes["resolution_schedule"] = tuple(kept if new is None else new for kept, new in items)
+        if self.network not in SIAMESE:
+            for name, cannot in _SIAMESE_ALONE.items():
+                if name in changes and changes[name] != NO_CURRICULUM[name]:
+                    raise OptionError(f"{name}: the network {self.network!r} {cannot}", "leave it out", Setting(name))
+        if self.scans is not None:
+            for name in ("dataset", "bones", "kinds"):
+                if name in changes or (name == "dataset" and self.dataset is not None):
+                    raise OptionError(f"{name}: is of synthetic bones, not of scans", "leave one of the two out")
+        return replace(recipe, **changes)
+
+
+_SIAMESE_ALONE = {"pose_pretraining": "has no pose of each scan", "resolution_schedule": "sees whole cubes alone"}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind.
+
+    Attributes:
+        weights: the weights file; its model card lies beside it.
+        finished: all iterations were made; otherwise the time was up.
+        iterations: how many were made.
+        validation: the last figures, by the kind of views ("whole", "cut"), see `validation.Figures`.
+        rank: of this process among those that trained together; 0 also where it trained alone.
+    """
+
+    weights: Path
+    finished: bool
+    iterations: int
+    validation: dict[str, dict[str, Any]]
+    rank: int = 0
+
+
+def train(
+    options: TrainingOptions,
+    *,
+    progress: Callable[[float, str], None] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+    spell: Callable[[TrainingOptions], str] = repr,
+) -> TrainingResult:
+    """Trains a network, or goes on with it; writes checkpoint, weights with their model card, logs and curves.
+
+    Args:
+        options: what to do.
+        progress: called with a fraction and a message while bones are made or read.
+        report: called with each line that tells how it goes.
+        spell: words options for the model card, as what to do to train so again and to train on.
+
+    Raises:
+        OptionError: options do not fit each other, the network or the device.
+        FileError: the folder, weights or bones cannot be used, or hold a run with other options.
+        ScanError: a scan cannot be used.
+        PackageError: matplotlib or Muon is missing.
+        RunError: training failed, or there is too little memory.
+        KeyboardInterrupt: interrupted; checkpoint and weights are there.
+
+    Example:
+        >>> from DNetRegistrationLib import TrainingOptions, train
+        >>> options = TrainingOptions("equivariant", "runs/mine", start="equivariant", scans="my-scans",
+        ...     changes={"iterations": 300, "learning_rate": 2e-4})
+        >>> train(options, report=print).weights  # doctest: +SKIP
+        PosixPath('runs/mine/weights.pt')
+    """
+    recipe = options.decided_recipe()
+    if options.plot and find_spec("matplotlib") is None:
+        raise PackageError(
+            "curves need matplotlib, which is not installed", 'install it: pip install "dnet-registration[pictures]"'
+        )
+    if recipe.optimizer == "muon":
+        require_muon()
+    with launched(options.device) as processes:
+        report = report if processes.first else (lambda line: None)
+        run = _prepared(options, recipe, processes, progress if processes.first else None, report, spell)
+        try:
+            with _enough_memory(run.recipe.micro_batch):
+                finished = run.go()
+        finally:
+            # Also of an interrupted run.
+            if options.plot and processes.first:
+                title = f"{options.network}, recipe {recipe.name}"
+                with staged() as staging:
+                    draw_curves(run.log.lines, run.validations.lines, staging.path(run.folder / CURVES), title)
+    if not finished:
+        report("the time is up before all iterations were made; the same options go on from there")
+    last = {line["views"]: line for line in run.validations.lines}
+    return TrainingResult(run.folder / WEIGHTS, finished, run.trainer.iteration, last, processes.rank)
+
+
+def _prepared(
+    options: TrainingOptions,
+    recipe: Recipe,
+    processes: Processes,
+    progress: Callable[[float, str], None] | None,
+    report: Callable[[str], None],
+    spell: Callable[[TrainingOptions], str],
+) -> Run:
+    """The run of these options, new or gone on with, and a line about it."""
+    device = _prepared_device(options.device, processes)
+    folder = make_folder(options.output, parents=True)
+    network, start = _network(options)
+    count = sum(p.numel() for p in network.parameters())
+    settings = _settings(options, recipe, start)
+    checkpoint = _checkpoint(folder, settings, processes)
+    if checkpoint is not None and "micro_batch" not in options.changes:
+        recipe = replace(recipe, micro_batch=checkpoint.micro_batch)
+    recipe = recipe.in_micro_batches(processes.count, room_for_pairs(device))
+    bones = _bones(options, recipe, device, processes, progress)
+    settings["dataset"] = _description(bones)
+    if checkpoint is not None:
+        _require_same(checkpoint.settings, settings, folder)
+    training, held_out = bones.split(HELD_OUT, options.seed)
+    pairs = _pairs(training, recipe, _seed_of_pairs(options.seed, start))
+    if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
+        network.to(device).fit_descriptors(pairs.draw(0, FITTED))
+    card = {
+        "seed": options.seed,
+        "dataset": settings["dataset"],
+        "start": start,
+        "command": spell(_as_run(options, recipe, folder)),
+        "go_on": spell(_to_train_on(options, recipe, start, folder)),
+    }
+    run = Run(
+        Trainer(network, recipe, pairs, device, options.seed, processes),
+        _validation(held_out, recipe, options.seed),
+        folder,
+        settings,
+        _pace(options, recipe),
+        card=card,
+        checkpoint=checkpoint,
+        half=options.half,
+        report=report,
+    )
+    several = f" in each of {processes.count} processes" if processes.count > 1 else ""
+    report(
+        f"{options.network} ({count:,} parameters), recipe {recipe.name}: {recipe.iterations} iterations of "
+        f"{recipe.batch} pairs in micro-batches of {recipe.micro_batch}, on {describe(device)}{several}; "
+        f"{len(training)} bones, {len(held_out)} more for validation"
+    )
+    if checkpoint is not None:
+        report(f"going on from iteration {run.trainer.iteration} in {folder}")
+    return run
+
+
+def _require_fitting_loss(loss: str | None, network: str) -> None:
+    if loss is not None and (loss == MATCHING) != (network == "equivariant"):
+        raise OptionError(f"loss: {loss!r} is not for the network {network!r}", "leave it out", Setting("loss"))
+
+
+def _prepared_device(name: str, processes: Processes) -> torch.device:
+    device = training_device(name, processes.local)
+    # All micro-batches have one shape: the fastest kernels are worth looking for.
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def _network(options: TrainingOptions) -> tuple[torch.nn.Module, dict[str, Any] | None]:
+    """The network as it begins, the same in all processes, and the card of the weights that it begins with."""
+    torch.manual_seed(options.seed)
+    network = build(options.network)
+    if options.start is None:
+        return network, None
+    loaded = load_weights(options.start)
+    if loaded.network.name != options.network:
+        raise FileError(
+            f"{options.start}: has weights of {loaded.network.name!r}, not of {options.network!r}",
+            "start from others, or choose that network",
+            Setting("start"),
+        )
+    return loaded.network, loaded.card
+
+
+def _settings(options: TrainingOptions, recipe: Recipe, start: dict[str, Any] | None) -> dict[str, Any]:
+    """What must be the same for a run to be gone on with, by name."""
+    decided = asdict(recipe)
+    # Micro-batches may have to become smaller, for want of memory. More iterations train on, unless they shift stages.
+    del decided["micro_batch"]
+    if not recipe.in_stages:
+        del decided["iterations"]
+    spacing = options.scan_spacing
+    return {
+        "network": options.network,
+        "recipe": decided.pop("name"),
+        "seed": options.seed,
+        "start": start and start["sha256"],
+        "scans": options.scans and Path(options.scans).name,
+        "scan_spacing": spacing and ",".join(f"{length}" for length in spacing),
+        **decided,
+    }
+
+
+def _checkpoint(folder: Path, settings: dict[str, Any], processes: Processes) -> Checkpoint | None:
+    # Other machines need not see the first one's disk.
+    stored = processes.from_first(checkpoints.content(folder) if processes.first else None)
+    if stored is None:
+        foreign = [name for name in (LOG, VALIDATION, WEIGHTS) if (folder / name).exists()]
+        if processes.first and foreign:
+            raise FileError(
+                f"{folder}: holds a {foreign[0]}, but no checkpoint to go on from",
+                "choose another folder",
+                Setting("output"),
+            )
+        return None
+    checkpoint = checkpoints.parse(stored, folder)
+    _require_same(checkpoint.settings, settings, folder)
+    return checkpoint
+
+
+def _require_same(stored: dict[str, Any], given: dict[str, Any], folder: Path) -> None:
+    for name, value in given.items():
+        if stored.get(name) != value:
+            raise FileError(
+                f"{folder}: its checkpoint is of a run with {name} {stored.get(name)}, not {value}",
+                "give that run's to go on with it; or start from its weights, in another folder",
+                Setting("output"),
+            )
+
+
+def _bones(
+    options: TrainingOptions,
+    recipe: Recipe,
+    device: torch.device,
+    processes: Processes,
+    progress: Callable[[float, str], None] | None,
+) -> Bank:
+    """The bones to train on and to validate on."""
+    if options.scans is not None:
+        return bank_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
+    kinds = {kind: KINDS[kind] for kind in recipe.kinds}
+    jobs = options.jobs or os.cpu_count() or 1
+    made = partial(
+        build_bank,
+        recipe.bones,
+        options.seed,
+        device=device,
+        kinds=kinds,
+        processes=max(1, jobs // processes.beside),
+        progress=progress,
+    )
+    if options.dataset is None:
+        return made()
+    path = Path(options.dataset)
+    if processes.first and not path.exists():
+        save_bank(made(), path)
+    processes.from_first(None)  # until it is there
+    bones = load_bank(path, device)
+    held = ",".join(bones.made.get("kinds", kinds))
+    wanted = ",".join(recipe.kinds)
+    if held != wanted:
+        remedy = f"use {held}, or another file"
+        raise FileError(f"{path}: holds bones of the kinds {held}, not {wanted}", remedy, Setting("kinds", value=held))
+    if len(bones) != recipe.bones:
+        raise FileError(
+            f"{path}: holds {len(bones)} bones, not {recipe.bones}",
+            f"use {len(bones)}, or another file",
+            Setting("bones", value=str(len(bones))),
+        )
+    return bones
+
+
+def _description(bones: Bank) -> dict[str, Any]:
+    """What bones were made from; of a folder the last part, since a model card travels."""
+    made = {key: value for key, value in bones.made.items() if key not in ("device", "count")}
+    if "folder" in made:
+        made["folder"] = Path(made["folder"]).name
+    digest = hashlib.sha256("\n".join(bones.names).encode("utf-8", "surrogateescape")).hexdigest()
+    return {**made, "bones": len(bones), "spacing_mm": bones.spacing, "names_sha256": digest}
+
+
+def _seed_of_pairs(seed: int, start: dict[str, Any] | None) -> int:
+    """The run's seed; weights that are trained on see other pairs than those that made them."""
+    return seed if start is None else int(start["sha256"][:12], 16) ^ seed
+
+
+def _pairs(bones: Bank, recipe: Recipe, seed: int) -> PairSource:
+    return PairSource(
+        bones,
+        seed,
+        rotations=recipe.rotations,
+        keep=recipe.keep,
+        cut_share=recipe.cut_share,
+        mode=recipe.placement,
+        contrast=recipe.contrast,
+    )
+
+
+def _validation(bones: Bank, recipe: Recipe, seed: int) -> dict[str, PairSource]:
+    """Pairs turned uniformly over SO(3), one scan with contrast agent; with whole and, where trained for, cut views."""
+    shares = {"whole": 0.0, "cut": 1.0} if recipe.cut_share and recipe.keep < 1 else {"whole": 0.0}
+    return {
+        kind: PairSource(bones, seed, keep=recipe.keep, cut_share=share, mode=recipe.placement, contrast=1.0)
+        for kind, share in shares.items()
+    }
+
+
+def _pace(options: TrainingOptions, recipe: Recipe) -> Pace:
+    every = options.validate_every or max(1, recipe.iterations // 40)
+    return Pace(options.log_every, every, options.validation_pairs, options.checkpoint_minutes, options.minutes)
+
+
+@contextmanager
+def _enough_memory(micro_batch: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        raise RunError(
+            f"not enough memory for {micro_batch} pairs at once", "use a smaller number", Setting("micro_batch")
+        ) from error
+
+
+def _as_run(options: TrainingOptions, recipe: Recipe, folder: Path) -> TrainingOptions:
+    """The options with all of the recipe, since defaults change; of paths the last part, since a model card travels."""
+    changes = {name: getattr(recipe, name) for name in recipe_options()}
+    if options.scans is not None:
+        del changes["kinds"], changes["bones"]
+
+    def last(path: str | os.PathLike | None) -> str | None:
+        return None if path is None else Path(path).resolve().name
+
+    return TrainingOptions(
+        options.network,
+        Path(folder).resolve().name,
+        recipe.name,
+        changes,
+        last(options.start),
+        options.seed,
+        last(options.scans),
+        options.scan_spacing,
+        last(options.dataset),
+    )
+
+
+def _to_train_on(
+    options: TrainingOptions, recipe: Recipe, start: dict[str, Any] | None, folder: Path
+) -> TrainingOptions:
+    """The options to train this run's weights on with; the learning rate falls once, from a run without a start."""
+    rate = recipe.learning_rate * (LATER_RATE if start is None and recipe.decay != "none" else 1.0)
+    recipe = replace(recipe, **NO_CURRICULUM, learning_rate=float(f"{rate:.3g}"))
+    return _as_run(replace(options, start=WEIGHTS), recipe, folder.with_name(f"{folder.name}-on"))

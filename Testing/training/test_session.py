@@ -1,0 +1,365 @@
+"""Training by options, from nothing to the files it leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, PackageError, RunError
+from DNetRegistrationLib.networks.weights import load_weights, save_weights
+from DNetRegistrationLib.training import recipes, session
+from DNetRegistrationLib.training.bank import Bank, save_bank
+from DNetRegistrationLib.training.bank_synthetic import KINDS
+from DNetRegistrationLib.training.recipes import recipe_for, recipe_options
+from DNetRegistrationLib.training.session import TrainingOptions, train
+from training_stand_ins import BLOBS, Small, SmallWithLoss
+
+QUICK = {"bones": BLOBS, "iterations": 6, "batch": 4, "micro_batch": 2}
+PLAIN = {"pose_pretraining": 0.0, "resolution_schedule": (0.0, 0.0, 0.0)}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A network in the place of D-net that takes no time."""
+    monkeypatch.setattr(session, "build", lambda name: Small(int(torch.rand(1) * 1000)))
+
+
+@pytest.fixture
+def small_dnet(small, monkeypatch):
+    """Its weights can be loaded, too."""
+    monkeypatch.setattr(Small, "name", "dnet")
+    monkeypatch.setattr("DNetRegistrationLib.networks.siamese.build", lambda name: Small())
+
+
+@pytest.fixture
+def options(blobs):
+    """Makes options for a quick run in a folder."""
+
+    def make(folder, network="dnet", changes=None, **more):
+        short = {
+            "device": "cpu",
+            "dataset": blobs,
+            "jobs": 1,
+            "log_every": 2,
+            "validate_every": 3,
+            "validation_pairs": 4,
+        }
+        return TrainingOptions(network, folder, changes={**QUICK, **(changes or {})}, **{**short, **more})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def begun(blobs, tmp_path_factory):
+    """The folder of a run that has begun."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "build", lambda name: Small())
+        patch.setattr("DNetRegistrationLib.training.pose_stage._STEPS", 30)
+        train(TrainingOptions("dnet", folder, changes=QUICK, dataset=blobs, device="cpu", minutes=0))
+    return folder
+
+
+def weights(folder):
+    return torch.load(Path(folder) / "weights.pt", weights_only=True)["state"]
+
+
+def card_of(folder):
+    return json.loads((folder / "weights.json").read_text())
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_and_what_its_card_says(small, options, tmp_path):
+    said, folder = [], tmp_path / "runs" / "one"
+    chosen = options(folder, changes={"learning_rate": 0.01}, seed=3, plot=True)
+    result = train(chosen, report=said.append)
+    assert (result.weights, result.finished, result.iterations, result.rank) == (folder / "weights.pt", True, 6, 0)
+    assert said[0].startswith("dnet (4,524 parameters), recipe fast: 6 iterations of 4 pairs in micro-batches of 2, on")
+    assert "7 bones, 1 more for validation" in said[0]
+    names = ["checkpoint.pt", "curves.png", "log.csv", "validation.csv", "weights.json", "weights.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    card = card_of(folder)
+    recipe = replace(recipe_for("fast", "dnet"), **QUICK, learning_rate=0.01)
+    assert card["recipe"] == json.loads(json.dumps(vars(recipe)))
+    assert (card["seed"], card["iterations"], card["start"]) == (3, 6, None)
+    assert card["dataset"]["bones"] == BLOBS and card["dataset"]["kinds"] == KINDS
+    assert set(card["validation"]) == set(result.validation) == {"whole", "cut"}
+    # What to do to train so again can be done, and tells nothing of this machine.
+    assert str(tmp_path) not in json.dumps(card)
+    again = eval(card["command"], {"TrainingOptions": TrainingOptions})
+    assert again.decided_recipe() == recipe
+    assert (again.network, again.seed, again.dataset, again.start, again.output) == ("dnet", 3, "blobs.pt", None, "one")
+    # Weights are trained on from where the recipe ended: all rotations, the full resolution, a lower rate.
+    on = eval(card["go_on"], {"TrainingOptions": TrainingOptions})
+    assert on.decided_recipe() == replace(recipe, **PLAIN, learning_rate=0.002)
+    assert (on.seed, on.dataset, on.start, on.output) == (3, "blobs.pt", "weights.pt", "one-on")
+
+
+def test_weights_keep_their_history(small_dnet, options, tmp_path):
+    first, second, third = tmp_path / "1", tmp_path / "2", tmp_path / "3"
+    for folder, start in ((first, None), (second, first / "weights.pt"), (third, second / "weights.pt")):
+        train(options(folder, start=start))
+    cards = [card_of(folder) for folder in (first, second, third)]
+    rates = [eval(card["go_on"], {"TrainingOptions": TrainingOptions}).changes["learning_rate"] for card in cards]
+    assert rates == [0.0004, 0.002, 0.002]  # a fifth of the recipe's, once
+    assert cards[2]["start"] == cards[1] and cards[1]["start"] == cards[0] and cards[0]["start"] is None
+
+
+def test_the_same_options_go_on_to_the_same_result(small, options, tmp_path):
+    said = []
+    train(options(tmp_path / "whole"))
+    result = train(options(tmp_path / "short", minutes=0), report=said.append)
+    assert not result.finished and result.iterations == 0 and "the time is up" in said[-1]
+    assert train(options(tmp_path / "short"), report=said.append).finished
+    assert any("going on from iteration 0" in line for line in said)
+    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
+    # Another seed is another network, other pairs and another split.
+    train(options(tmp_path / "other", seed=1))
+    assert not equal(weights(tmp_path / "other"), weights(tmp_path / "whole"))
+
+
+def test_more_iterations_train_on_where_they_shift_no_stages(small, options, tmp_path):
+    train(options(tmp_path / "plain", changes=PLAIN))
+    assert train(options(tmp_path / "plain", changes={**PLAIN, "iterations": 8})).iterations == 8
+    # Stages are shares of all iterations: poses would begin anew, and undo what has been learned of the motion.
+    for folder, minutes in (("short", 0), ("whole", None)):
+        train(options(tmp_path / folder, minutes=minutes))
+        before = weights(tmp_path / folder)
+        for iterations in (4, 8):
+            with pytest.raises(FileError, match=f"iterations 6, not {iterations}; give that run's"):
+                train(options(tmp_path / folder, changes={"iterations": iterations}))
+        assert equal(weights(tmp_path / folder), before)
+
+
+def test_smaller_micro_batches_where_memory_is_short(small, options, tmp_path):
+    train(options(tmp_path, minutes=0))
+    train(options(tmp_path, changes={"micro_batch": 1}))
+    card = card_of(tmp_path)
+    assert (card["iterations"], card["recipe"]["micro_batch"]) == (6, 1)
+
+
+def test_weights_that_are_trained_on_see_other_pairs(small_dnet, options, tmp_path, monkeypatch):
+    seeds, pairs = [], session._pairs
+    monkeypatch.setattr(session, "_pairs", lambda bones, recipe, seed: seeds.append(seed) or pairs(bones, recipe, seed))
+    for number, start in enumerate((None, tmp_path / "0" / "weights.pt", tmp_path / "1" / "weights.pt")):
+        train(options(tmp_path / f"{number}", start=start, seed=5))
+    assert seeds[0] == 5 and len(set(seeds)) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"changes": {"batch": 8}}, "batch 4, not 8"),
+        ({"seed": 1}, "seed 0, not 1"),
+        ({"recipe": "paper"}, "recipe fast, not paper"),
+        ({"changes": {"learning_rate": 0.5}}, "learning_rate 0.002, not 0.5"),
+        ({"scan_spacing": (0.01, 0.01, 0.02)}, "scan_spacing None, not 0.01,0.01,0.02"),
+        ({"network": "sed"}, "network dnet, not sed"),
+        ({"changes": {"optimizer": "sgd"}}, "optimizer muon, not sgd"),
+    ],
+)
+def test_other_settings_do_not_go_on(more, words, small, options, begun):
+    before = {path.name: path.read_bytes() for path in begun.iterdir()}
+    with pytest.raises(FileError, match=f"{words}; .*another folder"):
+        train(options(begun, **more))
+    assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
+
+
+def test_other_bones_do_not_go_on(small, options, blobs, begun, tmp_path):
+    content = torch.load(blobs, weights_only=True)
+    other = Bank(content["plain"].flip(1), content["contrast"], content["spacing"], content["names"][::-1])
+    save_bank(other, tmp_path / "other.pt")
+    with pytest.raises(FileError, match="its checkpoint is of a run with dataset"):
+        train(options(begun, dataset=tmp_path / "other.pt"))
+
+
+def test_start_from_weights(small_dnet, options, tmp_path):
+    network = Small(7)
+    save_weights(network, tmp_path / "start.pt", {})
+    # The first iteration's learning rate is so small that nothing moves.
+    still = {"learning_rate": 1e-9, "weight_decay": 0.0}
+    train(options(tmp_path / "run", start=tmp_path / "start.pt", changes=still))
+    for key, value in weights(tmp_path / "run").items():
+        torch.testing.assert_close(value, network.state_dict()[key], atol=1e-6, rtol=0)
+    card = card_of(tmp_path / "run")
+    assert card["start"]["sha256"] == load_weights(tmp_path / "start.pt").card["sha256"]
+    # What is learned already needs no easy start, unless it is asked for.
+    assert {name: card["recipe"][name] for name in recipes.NO_CURRICULUM} == {
+        "initial_angle": 180, "angle_curriculum": 0, "pose_pretraining": 0, "resolution_schedule": [0, 0, 0],
+    }  # fmt: skip
+    easy = {**still, "initial_angle": 60.0, "angle_curriculum": 0.5}
+    train(options(tmp_path / "easy", start=tmp_path / "start.pt", changes=easy))
+    assert card_of(tmp_path / "easy")["recipe"]["initial_angle"] == 60
+    with open(tmp_path / "easy" / "log.csv", newline="") as stream:
+        assert [float(line["largest_angle_deg"]) for line in csv.DictReader(stream)] == pytest.approx([100, 180, 180])
+    with pytest.raises(FileError, match="start"):
+        train(options(tmp_path / "run", changes=still))
+    with pytest.raises(FileError, match=r"start\.pt: has weights of 'dnet', not of 'me'") as raised:
+        train(options(tmp_path / "me", network="me", start=tmp_path / "start.pt"))
+    assert raised.value.setting.quantity == "start"
+    with pytest.raises(DNetError, match="no such weights file"):
+        train(options(tmp_path / "no", start=tmp_path / "no.pt"))
+
+
+def test_synthetic_bones_are_made_once(small, options, tmp_path, monkeypatch):
+    made = []
+
+    def build_bank(count, seed, *, kinds, processes, device, **_):
+        made.append((count, seed, kinds, processes, str(device)))
+        return Bank(*torch.full((2, count, 40, 40, 40), 100, dtype=torch.uint8), 0.222, [str(n) for n in range(count)])
+
+    monkeypatch.setattr(session, "build_bank", build_bank)
+    for folder in ("a", "b"):
+        chosen = {"kinds": ("tibia", "irregular")}
+        train(options(tmp_path / folder, changes=chosen, dataset=tmp_path / "bones.pt", seed=4))
+    assert made == [(BLOBS, 4, {"tibia": KINDS["tibia"], "irregular": KINDS["irregular"]}, 1, "cpu")]
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "quantity", "value"),
+    [
+        ({"bones": 9}, "holds 8 bones, not 9; use 8", "bones", "8"),
+        ({"kinds": ("tibia", "long")}, "kinds tibia,long,flat,irregular, not tibia,long", "kinds",
+         "tibia,long,flat,irregular"),
+    ],
+)  # fmt: skip
+def test_a_file_of_other_bones(changes, words, quantity, value, small, options, tmp_path):
+    with pytest.raises(FileError, match=words) as raised:
+        train(options(tmp_path, changes=changes))
+    assert (raised.value.setting.quantity, raised.value.setting.value) == (quantity, value)
+
+
+def test_kinds_are_those_of_the_dataset():
+    assert tuple(KINDS) == recipes.KINDS
+
+
+def test_scans_of_the_user(small, tmp_path, monkeypatch):
+    calls = []
+
+    def bank_of_scans(folder, *, scan_spacing, device, progress):
+        calls.append((folder, scan_spacing))
+        made = {"folder": str(folder)}
+        return Bank(*torch.full((2, 5, 40, 40, 40), 100, dtype=torch.uint8), 0.222, list("abcde"), made=made)
+
+    monkeypatch.setattr(session, "bank_of_scans", bank_of_scans)
+    changes = {"iterations": 2, "batch": 4, "micro_batch": 2}
+    scans = tmp_path / "mice"
+    train(
+        TrainingOptions(
+            "dnet", tmp_path / "run", changes=changes, scans=scans, scan_spacing=(0.01,), device="cpu",
+            validation_pairs=4,
+        )
+    )  # fmt: skip
+    assert calls == [(scans, (0.01,))]
+    card = card_of(tmp_path / "run")
+    assert card["dataset"]["folder"] == "mice" and card["dataset"]["bones"] == 5
+    assert "kinds" not in eval(card["command"], {"TrainingOptions": TrainingOptions}).changes
+
+
+def test_a_network_sees_its_inputs_first(options, tmp_path, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(session, "build", lambda name: SmallWithLoss())
+    fit = lambda self, batch: fitted.append(len(batch.fixed))  # noqa: E731
+    monkeypatch.setattr(SmallWithLoss, "fit_descriptors", fit, raising=False)
+    for _ in range(2):  # not again when going on
+        train(options(tmp_path, network="equivariant"))
+    assert fitted == [16]
+    assert "matches" in (tmp_path / "log.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"device": "cuda:99"}, "device cuda:99"),
+        ({"device": "abacus"}, "device abacus"),
+        ({"changes": {"batch": 3}}, "micro-batches of 2"),
+        ({"recipe": "slow"}, "no recipe 'slow'; choose one of paper, fast"),
+        ({"network": "resnet"}, "no network 'resnet'"),
+        ({"changes": {"iterations": 0}}, "iterations is 0; give a number from 1"),
+        ({"changes": {"keep": 1.5}}, "keep is 1.5; give a number from 0.01 to 1"),
+        ({"changes": {"patience": 1}}, "a recipe has no 'patience'; change some of iterations, batch"),
+        ({"scans": "mice"}, "dataset: is of synthetic bones, not of scans"),
+        ({"scans": "mice", "dataset": None}, "bones: is of synthetic bones"),
+        ({"changes": {"initial_angle": 60.0}}, "initial_angle and angle_curriculum belong together"),
+        ({"changes": {"angle_curriculum": 0.5}}, "initial_angle and angle_curriculum belong together"),
+        ({"changes": {"resolution_schedule": (None, None, 0.5)}}, "resolution_schedule 0.19, 0.64, 0.5 falls"),
+        ({"changes": {"kinds": ("tibia", "antler")}}, "'antler' is unknown; choose from tibia, long, flat, irregular"),
+        ({"changes": {"loss": "matching"}}, "loss: 'matching' is not for the network 'dnet'; leave it out"),
+        (
+            {"network": "equivariant", "changes": {"loss": "paper"}},
+            "loss: 'paper' is not for the network 'equi",
+        ),
+        ({"network": "equivariant", "recipe": "paper"}, "take 'fast'"),
+        ({"network": "me", "changes": {"resolution_schedule": (0.1, 0.2, 0.3)}}, "'me' sees whole cubes alone; leave"),
+        ({"network": "equivariant", "changes": {"resolution_schedule": (0.1, 0.2, 0.3)}}, "sees whole cubes alone"),
+        ({"network": "me", "changes": {"pose_pretraining": 0.5}}, "'me' has no pose of each scan; leave it out"),
+    ],
+)
+def test_options_that_cannot_be(more, words, small, options, tmp_path):
+    with pytest.raises(OptionError, match=words):
+        train(options(tmp_path / "run", **more))
+
+
+def test_an_item_of_the_resolution_schedule_alone_can_be_changed(options, tmp_path):
+    chosen = options(tmp_path, changes={"resolution_schedule": (None, 0.65, None)})
+    assert chosen.decided_recipe().resolution_schedule == (0.19, 0.65, 0.69)
+
+
+@pytest.mark.parametrize("network", recipes.NETWORKS)
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_all_of_a_recipe_can_be_set(name, network, tmp_path):
+    if (name, network) == ("paper", "equivariant"):
+        return
+    recipe = replace(recipe_for(name, network), micro_batch=4, contrast=0.25)
+    base = "fast" if network == "equivariant" else {"fast": "paper", "paper": "fast"}[name]
+    changes = {field: getattr(recipe, field) for field in recipe_options()}
+    decided = TrainingOptions(network, tmp_path, base, changes).decided_recipe()
+    assert {field: getattr(decided, field) for field in recipe_options()} == changes
+
+
+def test_a_folder_with_something_else_in_it(small, options, tmp_path):
+    (tmp_path / "weights.pt").write_text("precious")
+    with pytest.raises(FileError, match=r"holds a weights\.pt, but no checkpoint"):
+        train(options(tmp_path))
+    assert (tmp_path / "weights.pt").read_text() == "precious"
+
+
+def test_a_checkpoint_that_does_not_fit(small, options, tmp_path):
+    train(options(tmp_path, minutes=0))
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    stored["state"]["network"].popitem()
+    torch.save(stored, tmp_path / "checkpoint.pt")
+    with pytest.raises(FileError, match=r"checkpoint\.pt: is of another network or version; choose another folder"):
+        train(options(tmp_path))
+
+
+def test_a_torch_without_muon_is_told_at_once(small, options, tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    monkeypatch.setattr(session, "load_bank", None)
+    with pytest.raises(PackageError, match=r"has no Muon; update to 2\.9 or later"):
+        train(options(tmp_path / "run"))
+
+
+def test_curves_need_matplotlib(small, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    with pytest.raises(PackageError, match="curves need matplotlib"):
+        train(options(tmp_path / "run", plot=True))
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate 9 GiB", "can't allocate memory: you tried"])
+def test_too_little_memory_says_what_to_do(text, small, options, tmp_path, monkeypatch):
+    def forward(self, fixed, moving):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(Small, "forward", forward)
+    with pytest.raises(RunError, match="not enough memory for 2 pairs at once") as raised:
+        train(options(tmp_path))
+    assert raised.value.setting.quantity == "micro_batch"
