@@ -1,21 +1,18 @@
-"""The package as a whole: what importing costs, that it runs on old Pythons, that README and packaging are in step."""
+"""The package as a whole: what importing costs, that it runs on old Pythons, that its version and command are right."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
-import shlex
 import subprocess
 import sys
 
 import DNetRegistrationLib
 import pytest
-from DNetRegistrationLib.cli.main import build_parser
 from places import LIBRARY, ROOT, environment
 
 MODULES = sorted(path.relative_to(LIBRARY).with_suffix("").as_posix() for path in LIBRARY.rglob("*.py"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 #: What must work before torch is there: Slicer shows thresholds and makes sample data while it is being installed.
@@ -81,31 +78,3 @@ def test_version_is_said_once():
 def test_command_is_the_main_function():
     module, function = re.search(r'^dnet-registration = "([\w.]+):(\w+)"', PROJECT, re.MULTILINE).groups()
     assert callable(getattr(importlib.import_module(module), function))
-
-
-def test_readme_has_two_commands_that_set_everything_up():
-    blocks = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)
-    setting_up = [block for block in blocks if "-m venv" in block]
-    assert len(setting_up) == 2
-    assert all("\n" not in block.replace("\\\n", "") for block in setting_up)
-    # .ci/run takes the second one from behind this mark.
-    marked = re.search(r"<!-- test command -->\n```bash\n(.*?)\n```", README, re.DOTALL)[1]
-    assert marked in setting_up
-    assert "pytest" in marked
-
-
-def test_commands_in_readme_are_commands():
-    text = README.replace("\\\n", " ")
-    blocks = re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)
-    found = re.findall(r"(?:^|[ /])dnet-registration ([^\n&|;]+)", "\n".join(blocks))
-    assert len(found) >= 3
-    for arguments in found:
-        options = build_parser().parse_args(shlex.split(arguments, comments=True))
-        assert callable(options.run)
-
-
-def test_python_in_readme_uses_names_that_are_there():
-    for block in re.findall(r"```python\n(.*?)\n```", README, re.DOTALL):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and node.module == "DNetRegistrationLib":
-                assert {alias.name for alias in node.names} <= set(DNetRegistrationLib.__all__)

@@ -1,0 +1,260 @@
+"""README and docs: every command and every piece of Python in them runs, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import DNetRegistrationLib
+import pytest
+from DNetRegistrationLib import write_volume
+from DNetRegistrationLib.cli.main import build_parser, main
+from places import ROOT, environment
+from slicer_host.fixtures import host  # noqa: F401
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document.relative_to(ROOT).as_posix()}:{self.line}"
+
+    def words(self) -> list[list[str]]:
+        """The simple commands of a shell block."""
+        commands: list[list[str]] = []
+        for line in self.text.replace("\\\n", " ").splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            commands.append([])
+            for word in lexer:
+                if set(word) <= set("&|;"):
+                    commands.append([])
+                else:
+                    commands[-1].append(word)
+        return [command for command in commands if command]
+
+
+def blocks(language: str) -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for match in FENCE.finditer(text):
+            if match[1] == language:
+                found.append(Block(document, text.count("\n", 0, match.start()) + 1, match[1], match[2]))
+    return found
+
+
+def ours(words: list[str]) -> list[str] | None:
+    """The arguments of `dnet-registration`, however it is started; None where something else is."""
+    for place, word in enumerate(words):
+        if word.rsplit("/", 1)[-1] == "dnet-registration":
+            return words[place + 1 :]
+        if words[place : place + 2] == ["-m", "DNetRegistrationLib"]:
+            rest = words[place + 2 :]
+            return rest[1:] if rest[:1] == ["--"] else rest
+    return None
+
+
+def in_running_text() -> list[tuple[str, str]]:
+    """Whole commands that stand between backticks, with their document."""
+    return [
+        (document.name, match[1])
+        for document in DOCUMENTS
+        for match in re.finditer(
+            r"`dnet-registration (\w+ [^`]+)`", FENCE.sub("", document.read_text(encoding="utf-8"))
+        )
+    ]
+
+
+SHELL, PYTHON = blocks("bash"), blocks("python")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_readme_has_two_commands_that_set_everything_up():
+    setting_up = [block.text for block in SHELL if block.document.name == "README.md" and "-m venv" in block.text]
+    assert len(setting_up) == 2
+    assert all(text.replace("\\\n", "").count("\n") == 1 for text in setting_up)
+    # .ci/run and the workflow take the second one from behind this mark.
+    marked = re.search(r"<!-- test command -->\n```bash\n(.*?\n)```", README, re.DOTALL)[1]
+    assert marked == setting_up[1]
+    assert "pytest" in marked
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_commands_are_commands(block):
+    """Those of the program are parsed by its own parser, the others are checked as far as that goes without them."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for words in block.words():
+        if (arguments := ours(words)) is not None:
+            assert callable(build_parser().parse_args(arguments).run)
+        for word in words:
+            if match := re.fullmatch(r"\.\[(.+)\]", word):
+                assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in match[1].split(","))
+            if word.endswith(".py") or word.startswith("Testing/"):
+                assert (ROOT / word).exists(), word
+        script = next((ROOT / word for word in words if word.startswith("Tools/")), None)
+        if script is not None:
+            source = script.read_text(encoding="utf-8")
+            assert all(f'"{word}"' in source for word in words if word.startswith("--")), words
+
+
+@pytest.mark.parametrize(("document", "command"), in_running_text())
+def test_commands_in_running_text_are_commands(document, command):
+    if command.endswith("..."):
+        pytest.skip("is cut short")
+    if not command.endswith("--help"):
+        assert callable(build_parser().parse_args(shlex.split(command)).run)
+
+
+#: What makes a command small enough to be run here: given after its own options, these count.
+SMALLER = {
+    "align": "",
+    "demo": "--size 48 --spacing 0.1",
+    "benchmark": "--pairs 1 --accuracy-pairs 1 --fine-pairs 1 --only success --jobs 1",
+    "compare": "--pairs 1 --methods full,axes --growth none --size 32 --threads 1",
+    "evaluate": "--methods unmoved,full --strategies S1 --tests real --animals 4 --size 32 --spacing 0.16 --jobs 1",
+    "train": "--iterations 2 --batch 2 --part 1 --validation-pairs 1 --validate-every 2 --jobs 1",
+}
+#: Blocks that take more than some seconds even so, by a word that is in no other.
+SLOW = ("my-scans", "runs/dnet-1", "--recipe paper", "--quick", "--start dnet ")
+#: Starting Slicer is not possible here: `test_logic` runs the script. The benchmark of an hour is only parsed.
+NOT_RUN = ("Slicer --no-splash", "--pairs 1000")
+
+
+def smaller(arguments: list[str]) -> list[str]:
+    more = shlex.split(SMALLER[arguments[0]])
+    if arguments[0] == "train" and "--scans" not in arguments:
+        more += ["--bones", "2", "--kinds", "tibia"]
+    return [*arguments, *more]
+
+
+def can_run(block: Block) -> bool:
+    return not any(words in block.text for words in NOT_RUN) and any(ours(words) for words in block.words())
+
+
+def speed(block: Block):
+    slow = any(words in block.text for words in SLOW)
+    return pytest.param(block, marks=pytest.mark.slow if slow else (), id=str(block))
+
+
+@pytest.fixture
+def folder(tmp_path, small_pair, monkeypatch) -> Path:
+    """The folder that a reader works in, with scans of the names that the documents use."""
+    for place in (".", "mouse01", "mouse02", "mouse03"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        write_volume(small_pair.fixed, tmp_path / place / "before.nrrd")
+        write_volume(small_pair.moving, tmp_path / place / "after.nrrd")
+    (tmp_path / "my-scans").mkdir()
+    for number in range(3):
+        write_volume(small_pair.fixed, tmp_path / "my-scans" / f"bone{number}_pre.nrrd")
+        write_volume(small_pair.moving, tmp_path / "my-scans" / f"bone{number}_post.nrrd")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", [speed(block) for block in SHELL if can_run(block) and "$" not in block.text])
+def test_commands_run(block, folder, capsys):
+    """One after the other in one folder, as a reader runs them; on small data, and without torchrun."""
+    for words in block.words():
+        if arguments := ours(words):
+            status = main(smaller(arguments))
+            # Few pairs need not meet the goals of the benchmark.
+            assert status in ((0, 1) if arguments[0] == "benchmark" else (0,)), capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash")
+@pytest.mark.parametrize("block", [block for block in SHELL if can_run(block) and "$" in block.text], ids=str)
+def test_scripts_run(block, folder):
+    """Loops and conditions, by bash, with the program where the document has it."""
+    program = folder / ".venv" / "bin" / "dnet-registration"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m DNetRegistrationLib "$@"\n')
+    program.chmod(0o755)
+    (folder / "mouse02" / "after.nrrd").unlink()
+    done = subprocess.run(["bash", "-c", block.text], env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "look at mouse02" in done.stdout and "look at mouse01" not in done.stdout
+    assert (folder / "mouse03" / "report.json").is_file() and not (folder / "mouse02" / "report.json").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sed -i is GNU's")
+def test_address_is_set_by_the_command(tmp_path):
+    (block,) = [block for block in SHELL if block.text.startswith("sed -i")]
+    for name in ("CMakeLists.txt", "DNetRegistration.s4ext", "DNetRegistration.json"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run(["bash", "-euc", block.text], cwd=tmp_path, check=True)
+    for path in tmp_path.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert "owner/repository" in text and "OWNER_TO_BE_SET" not in text
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if "slicer." not in block.text], ids=str)
+def test_python_runs(block, folder, capsys):
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if "slicer." in block.text], ids=str)
+def test_python_in_slicer_runs(block, host, small_pair, capsys):  # noqa: F811
+    import slicer
+    from scene_nodes import MODULE, volume_node
+
+    host.load(MODULE)
+    volume_node(small_pair.fixed, "PreContrast"), volume_node(small_pair.moving, "PostContrast")
+    exec(compile(block.text, str(block), "exec"), {"slicer": slicer, "getNode": slicer.util.getNode})
+    assert capsys.readouterr().out.startswith("True")
+
+
+def anchors(document: Path) -> set[str]:
+    """Of a document's headings, as GitHub makes them."""
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document):
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        link = "".join(target)
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        file = document if not path else (document.parent / path).resolve()
+        assert file.exists() and file.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in anchors(file), link
+
+
+def test_every_document_is_linked():
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        document = left.pop()
+        reached.add(document)
+        links = re.findall(r"\]\(([^)#\s]+\.md)[)#]", document.read_text(encoding="utf-8"))
+        left += [path for link in links if (path := (document.parent / link).resolve()) not in reached]
+    assert reached == set(DOCUMENTS)
+
+
+def test_citation_names_the_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.+)$", text, re.MULTILINE)[1] == DNetRegistrationLib.__version__
