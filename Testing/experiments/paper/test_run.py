@@ -10,7 +10,6 @@ import shlex
 import pytest
 from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.experiments.paper import measure as evaluation_measuring
-from DNetRegistrationLib.experiments.paper import page as evaluation_page
 from DNetRegistrationLib.experiments.paper import report as evaluation_report
 from DNetRegistrationLib.experiments.paper.figures import STYLES
 from DNetRegistrationLib.experiments.paper.plan import METHODS
@@ -20,8 +19,6 @@ from DNetRegistrationLib.imaging.volume import write_volume
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from DNetRegistrationLib.training.recipes import NETWORKS
-
-pytest.importorskip("statsmodels")
 
 SHIPPED = FOLDER / "equivariant.pt"
 
@@ -217,8 +214,7 @@ def test_figures_again_from_what_is_stored(begun, whole, capsys, monkeypatch):
 
 def test_a_figure_that_cannot_be_drawn_says_why(begun, whole, monkeypatch):
     (begun / "pairs.csv").write_bytes((whole / "pairs.csv").read_bytes())
-    for module in (evaluation_report, evaluation_page):
-        monkeypatch.setattr(module, "has_anova", lambda: False)
+    monkeypatch.setattr(evaluation_report, "has_anova", lambda: False)
     for path in (begun / "scans" / "B").glob("mouse002*"):
         path.unlink()
     assert main(["evaluate", "--report-only", "--output", str(begun)]) == 0

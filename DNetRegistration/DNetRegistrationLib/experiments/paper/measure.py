@@ -72,16 +72,6 @@ class PairResult:
         """Identifies the pair, the method and the strategy."""
         return self.test, self.bone, self.scan, self.step, self.method, self.strategy
 
-    @property
-    def success(self) -> bool:
-        """The target error is known, and below one working voxel."""
-        return self.target_um < self.spacing_um
-
-    @property
-    def matrix(self) -> np.ndarray:
-        """The ``(4, 4)`` estimate."""
-        return np.array(self.estimate).reshape(4, 4)
-
 
 @dataclass(frozen=True)
 class WeightsFile:

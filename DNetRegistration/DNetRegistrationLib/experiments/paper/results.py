@@ -1,34 +1,39 @@
-"""Results of pairs, chosen by what tables and figures ask for."""
+"""Results of pairs as a data frame, and the selections that tables and figures share."""
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas
+
+from ..tables import frame
 from .measure import PairResult
-from .plan import METHODS, STRATEGIES
+from .plan import GROUPS, METHODS, STRATEGIES
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What is measured, in the units of the paper's Table 1: `attribute` of a `PairResult`, times `factor`."""
+    """A quantity of Table 1, or one beside it.
+
+    Attributes:
+        name: as in the paper.
+        unit: that of Table 1.
+        field: of `PairResult`, which `factor` brings to the unit.
+        factor: see there.
+        smaller_is_better: true for errors.
+    """
 
     name: str
     unit: str
-    attribute: str
+    field: str
     factor: float
     smaller_is_better: bool
 
     @property
     def label(self) -> str:
         return f"{self.name} ({self.unit})"
-
-    def of(self, result: PairResult) -> float:
-        """The value; NaN where the truth is not known."""
-        return self.factor * getattr(result, self.attribute)
 
 
 TE = Criterion("TE", "um", "te_um", 1, True)
@@ -37,70 +42,63 @@ DSC = Criterion("DSC", "%", "dice", 100, False)
 TRUE_DSC = Criterion("DSC at the true pose", "%", "dice_true", 100, False)
 TARGET = Criterion("target error", "um", "target_um", 1, True)
 SECONDS = Criterion("time", "s", "seconds", 1, True)
-#: Those of Table 1 by test.
+#: Everything that is summarised.
+ALL_CRITERIA = (TE, RE, DSC, TRUE_DSC, TARGET, SECONDS)
+#: The criteria of Table 1 by test.
 CRITERIA = {"translation": (TE, RE, DSC), "rotation": (TE, RE, DSC), "real": (DSC,)}
+_GROUP_OF = {"": "", **{strategy: group for group, strategies in GROUPS.items() for strategy in strategies}}
 
 
-class Results:
-    """Results of pairs that belong together.
+class EvaluationResults:
+    """The results of an evaluation that belong together.
 
     Args:
         results: all that are kept.
-        trained: of each network, ``S1/dnet``, what `training.TrainedNetwork.plain` tells; results of other weights
-            are left out.
+        trained: what `TrainedNetwork.plain` tells of each network, by its name. Results of other weights are left out.
+
+    Attributes:
+        frame: a row for each result: the fields of `PairResult`; each criterion by its name, in its unit; "success",
+            1 or 0 and NaN where the truth is not known; and "group", "S1&S2", "S3&S4", or "" without a network.
     """
 
     def __init__(self, results: Iterable[PairResult], trained: Mapping[str, Mapping[str, Any]]) -> None:
-        self._results = [
-            result
-            for result in results
-            if result.weights == trained.get(f"{result.strategy}/{result.method}", {}).get("weights", "")
-        ]
-        self._by_method: dict[tuple[str, str], list[PairResult]] = defaultdict(list)
-        for result in self._results:
-            self._by_method[result.test, result.method].append(result)
+        weights = {name: one["weights"] for name, one in trained.items()}
+        current = (one for one in results if one.weights == weights.get(f"{one.strategy}/{one.method}", ""))
+        self.frame = frame(PairResult, current)
+        for criterion in ALL_CRITERIA:
+            self.frame[criterion.name] = criterion.factor * self.frame[criterion.field]
+        success = (self.frame.target_um < self.frame.spacing_um).astype(float)
+        self.frame["success"] = success.where(self.frame.target_um.notna())
+        self.frame["group"] = self.frame.strategy.map(_GROUP_OF)
 
     def __len__(self) -> int:
-        return len(self._results)
+        return len(self.frame)
 
-    def of(self, test: str, method: str, strategies: Iterable[str]) -> list[PairResult]:
-        """Of one test and method: the pairs tested by these strategies, each once where the method is not trained."""
-        strategies = set(strategies)
-        folds = {STRATEGIES[strategy].test for strategy in strategies}
-        untrained = METHODS[method].network is None
-        return [
-            result
-            for result in self._by_method.get((test, method), ())
-            if (result.fold in folds if untrained else result.strategy in strategies)
-        ]
+    def of(self, test: str, method: str, strategies: Iterable[str]) -> pandas.DataFrame:
+        """The rows of a test and a method for pairs that these strategies test."""
+        found = self.frame[(self.frame.test == test) & (self.frame.method == method)]
+        if METHODS[method].network is None:
+            return found[found.fold.isin([STRATEGIES[strategy].test for strategy in strategies])]
+        return found[found.strategy.isin(list(strategies))]
 
-    def values(self, criterion: Criterion, test: str, method: str, strategies: Iterable[str]) -> list[float]:
-        """The numbers of a criterion, without those that are not known."""
-        values = (criterion.of(result) for result in self.of(test, method, strategies))
-        return [value for value in values if not math.isnan(value)]
-
+    @property
     def methods(self) -> list[str]:
-        """Those that have any result, in order."""
-        there = {result.method for result in self._results}
-        return [name for name in METHODS if name in there]
+        """The methods that have results, in the order of Table 1."""
+        return [name for name in METHODS if (self.frame.method == name).any()]
 
+    @property
     def tests(self) -> list[str]:
-        """Those that have any result, in the order of Table 1."""
-        there = {result.test for result in self._results}
-        return [test for test in CRITERIA if test in there]
+        """The tests that have results, in the order of Table 1."""
+        return [test for test in CRITERIA if (self.frame.test == test).any()]
 
+    @property
     def strategies(self) -> list[str]:
-        """Those that networks were trained by; where there are no networks, those that test what was tested."""
-        there = {result.strategy for result in self._results} - {""}
-        folds = {result.fold for result in self._results}
-        return [
-            s.name for s in STRATEGIES.values() if s.name in there or (not there and s.contrast and s.test in folds)
-        ]
+        """The strategies that networks were trained by; without networks, those that test the bones that there are."""
+        trained = [name for name in STRATEGIES if (self.frame.strategy == name).any()]
+        folds = set(self.frame.fold)
+        return trained or [one.name for one in STRATEGIES.values() if one.contrast and one.test in folds]
 
-    def bones(self, test: str) -> list[str]:
-        """Names of the bones that have a result in a test."""
-        return sorted({result.bone for result in self._results if result.test == test})
-
-    def failures(self) -> list[PairResult]:
-        """Those that ended with an error."""
-        return [result for result in self._results if result.failure]
+    @property
+    def main_strategies(self) -> list[str]:
+        """The strategies that figures show: S1 and S2 as far as they have results, else all."""
+        return [name for name in GROUPS["S1&S2"] if name in self.strategies] or self.strategies

@@ -13,6 +13,7 @@ from ...core.progress import Progress, say
 from ..store import ResultStore
 from .cohort import CohortError, check_bones, find_bones
 from .plan import PlannedNetwork, networks, plan
+from .report import write_results
 from .settings import PAIRS, SCANS, SETTINGS, TRAINING, EvaluationOptions, EvaluationRecord
 
 
@@ -66,8 +67,6 @@ def write_report(folder: str | os.PathLike, subjects: Sequence[str] | None = Non
         OptionError: there is no bone of a name in `subjects`.
         FileError: the folder holds no results yet, or damaged ones; or something cannot be written.
     """
-    from .report import write_results
-
     folder = Path(folder)
     record = EvaluationRecord.load(folder)
     _require_bones(record, subjects)

@@ -171,13 +171,11 @@ def _look(renderer, bone: CorticalBone) -> None:
 
 
 def _composed(title: str, panels: Sequence[np.ndarray], placed: Sequence[PlacedSurface]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(5, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.45), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()

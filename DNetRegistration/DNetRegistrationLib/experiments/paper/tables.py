@@ -1,18 +1,18 @@
-"""Tables of results: Table 1 with the paper's own figures beside, a summary of everything, analyses of variance."""
+"""Table 1 beside the paper's own numbers, summaries of everything, and what networks have learned."""
 
 from __future__ import annotations
 
-import csv
-import html
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from ..statistics import Rate, Summary, rate, summarize
-from .plan import GROUPS, METHODS, TESTS
-from .results import CRITERIA, DSC, SECONDS, TARGET, TRUE_DSC, Criterion, Results
+import pandas
+
+from ..statistics import rate, summarize
+from ..tables import number, text_table
+from .plan import GROUPS, METHODS, TESTS, UNMOVED
+from .results import ALL_CRITERIA, CRITERIA, DSC, RE, SECONDS, TARGET, TE, TRUE_DSC, EvaluationResults
 from .significance import LEVEL, VarianceAnalysis
 
 TITLES = {"translation": "Transl", "rotation": "Rot", "real": "Real"}
@@ -32,194 +32,203 @@ _PAPER_ROWS = {
     ("dnet", "S3&S4"): (77.7, 4.2, 66.44, 81.0, 4.5, 64.64, 61.68),
 }
 _PAPER_COLUMNS = [(test, criterion.name) for test in CRITERIA for criterion in CRITERIA[test]]
-#: The paper's figure for (test, criterion, method, strategies; "" where nothing is trained).
+#: The paper's mean for (test, criterion, method, group of strategies; "" where nothing is trained).
 PAPER = {
     (test, criterion, method, group): value
     for (method, group), row in _PAPER_ROWS.items()
     for (test, criterion), value in zip(_PAPER_COLUMNS, row, strict=True)
 }
+#: The paper's networks, from the best to the worst; those in one place are not ordered.
+PAPER_ORDER = (("dnet",), ("sed", "snl-sed"), ("se", "me"))
 
 
-@dataclass(frozen=True)
-class Line:
-    """The summary of one criterion of a method in a test.
+def summaries(results: EvaluationResults) -> pandas.DataFrame:
+    """Summarizes each criterion of each method, group of strategies and test.
 
-    Attributes:
-        test: one of `TESTS`.
-        criterion: what was measured.
-        method: name of the method.
-        strategies: "S1&S2", "S3&S4", or "" where nothing is trained and both say the same.
-        label: for people: the strategies that there are results of.
-        summary: of the values.
-        success: share of pairs with a target error below one working voxel, of those whose truth is known.
-        failures: how many pairs ended with an error.
-        paper: the paper's mean, or None.
+    Columns: "test", "criterion", "unit", "method", "strategies" (group of strategies, "" where nothing is trained),
+    "label" (strategies that have results), "pairs", "mean", "median", "sd"; "success" (a `Rate` over the pairs with a
+    known truth); "errors" (pairs that ended with one); "paper" (the paper's mean, or NaN).
     """
-
-    test: str
-    criterion: Criterion
-    method: str
-    strategies: str
-    label: str
-    summary: Summary
-    success: Rate
-    failures: int
-    paper: float | None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table to be shown: names of columns, and rows of text."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        """Markdown, aligned for reading as it stands."""
-        cells = [self.columns, *self.rows]
-        cells = [tuple(cell.replace("|", "\\|") for cell in row) for row in cells]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(self.columns))]
-        cells.insert(1, tuple("-" * width for width in widths))
-        return "\n".join(
-            "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-            for row in cells
-        )
-
-    def html(self) -> str:
-        """An HTML table; cells are text, whatever is in them."""
-
-        def row(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "\n".join(row(cells, "td") for cells in self.rows)
-        return f"<table>\n<thead>{row(self.columns, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-
-def summaries(results: Results) -> list[Line]:
-    """Everything that can be summarized: criteria of Table 1, the true pose's Dice, target error and time."""
-    lines = []
+    rows = []
+    there = results.strategies
     for test in TESTS:
-        for criterion in (*CRITERIA["rotation"], TRUE_DSC, TARGET, SECONDS):
-            for method in results.methods():
-                for group, strategies in _groups(method, results):
+        for criterion in ALL_CRITERIA:
+            for method in results.methods:
+                groups = {"": there} if METHODS[method].network is None else GROUPS
+                for group, strategies in groups.items():
                     found = results.of(test, method, strategies)
-                    summary = summarize(criterion.of(result) for result in found)
-                    if not summary.count:
-                        continue
-                    known = [result.success for result in found if not math.isnan(result.target_um)]
-                    paper = PAPER.get((test, criterion.name, method, group))
-                    failures = sum(bool(result.failure) for result in found)
-                    label = "&".join(strategies).replace("&S", "&") if group else "-"
-                    lines.append(Line(test, criterion, method, group, label, summary, rate(known), failures, paper))
-    return lines
+                    summary = summarize(found[criterion.name])
+                    if summary.count:
+                        label = "&".join(name for name in strategies if name in there).replace("&S", "&")
+                        paper = PAPER.get((test, criterion.name, method, group), math.nan)
+                        rows.append({
+                            "test": test, "criterion": criterion.name, "unit": criterion.unit, "method": method,
+                            "strategies": group, "label": label if group else "-", "pairs": summary.count,
+                            "mean": summary.mean, "median": summary.median, "sd": summary.sd,
+                            "success": rate(found.success.dropna()), "errors": int((found.failure != "").sum()),
+                            "paper": paper,
+                        })  # fmt: skip
+    return pandas.DataFrame(rows)
 
 
-def table_1(lines: Sequence[Line], trained: Mapping[str, Mapping[str, Any]]) -> Grid:
-    """Means as in the paper's Table 1, methods downwards, each with the paper's own figure in brackets."""
-    by_place = {(line.method, line.strategies, line.test, line.criterion.name): line for line in lines}
+def table_1(summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]]) -> pandas.DataFrame:
+    """Means as in the paper's Table 1, a row for each method, with the paper's own mean in brackets."""
     columns = [(test, criterion) for test in CRITERIA for criterion in CRITERIA[test]]
     rows = []
-    for method, group in dict.fromkeys((line.method, line.strategies) for line in _in_order(lines)):
-        label = next(line.label for line in lines if (line.method, line.strategies) == (method, group))
-        row = [METHODS[method].label, _parameters(method, trained), label]
+    for method, of in _by_method(summary):
+        lines = {(line.test, line.criterion): line for line in of.itertuples()}
+        row = [METHODS[method].label, _parameters(method, trained), of.label.iloc[0]]
         for test, criterion in columns:
-            line = by_place.get((method, group, test, criterion.name))
-            row.append("-" if line is None else _with_paper(line))
-        rows.append(tuple(row))
+            line, form = lines.get((test, criterion.name)), ".2f" if criterion is DSC else ".1f"
+            paper = "" if line is None or math.isnan(line.paper) else f" ({line.paper:{form}})"
+            row.append("-" if line is None else f"{line.mean:{form}}{paper}")
+        rows.append(row)
     truth = ["True pose", "-", "-"]
     for test, criterion in columns:
-        of_test = [line for line in lines if line.test == test and line.criterion is TRUE_DSC]
-        # The same pairs for all methods that have them all.
-        most = max(of_test, key=lambda line: line.summary.count, default=None)
-        truth.append(f"{most.summary.mean:.2f}" if criterion is DSC and most is not None else "-")
+        of = summary[(summary.test == test) & (summary.criterion == TRUE_DSC.name)]
+        # It is the same for all methods that have results of all pairs.
+        most = of.loc[of.pairs.idxmax(), "mean"] if len(of) and criterion is DSC else math.nan
+        truth.append(number(most, ".2f"))
     names = [f"{TITLES[test]} {criterion.label}" for test, criterion in columns]
-    return Grid(("Method", "Variables", "Strategies", *names), (*rows, tuple(truth)))
+    return text_table(("Method", "Variables", "Strategies", *names), [*rows, truth])
 
 
-def summary_grid(lines: Sequence[Line], test: str) -> Grid:
+def results_table(summary: pandas.DataFrame, test: str) -> pandas.DataFrame:
     """Success rate, and mean, standard deviation and median of each criterion, in one test."""
+    shown = (TARGET, TE, RE, DSC)
     rows = []
-    shown = (TARGET, *CRITERIA["rotation"])
-    wanted = [line for line in _in_order(lines) if line.test == test]
-    for method, group in dict.fromkeys((line.method, line.strategies) for line in wanted):
-        of = {line.criterion: line for line in wanted if (line.method, line.strategies) == (method, group)}
-        some = of[DSC]
-        row = [METHODS[method].label, some.label, str(some.summary.count), str(some.success)]
-        row += [_spread(of[criterion].summary) if criterion in of else "-" for criterion in shown]
-        row += [_number(of[TRUE_DSC].summary.mean) if TRUE_DSC in of else "-"]
-        row += [_number(of[SECONDS].summary.median), str(some.failures or "-")]
-        rows.append(tuple(row))
+    for method, of in _by_method(summary[summary.test == test]):
+        lines = {line.criterion: line for line in of.itertuples()}
+        some = lines[DSC.name]
+        row = [METHODS[method].label, some.label, str(some.pairs), str(some.success)]
+        for criterion in shown:
+            one = lines.get(criterion.name)
+            row.append("-" if one is None else f"{number(one.mean)} ± {number(one.sd)}, {number(one.median)}")
+        row += [number(lines[TRUE_DSC.name].mean) if TRUE_DSC.name in lines else "-"]
+        row += [number(lines[SECONDS.name].median), str(some.errors or "-")]
+        rows.append(row)
     names = [f"{criterion.label}: mean ± SD, median" for criterion in shown]
     end = ("True pose DSC (%)", "Time (s)", "Errors")
-    return Grid(("Method", "Strategies", "Pairs", "Success [95 %]", *names, *end), tuple(rows))
+    return text_table(("Method", "Strategies", "Pairs", "Success [95 %]", *names, *end), rows)
 
 
-def comparison_grid(comparisons: Sequence[VarianceAnalysis]) -> Grid:
-    """p of each pair of methods, with a mark for which one is better where they differ significantly."""
-    of_two = [c for c in comparisons if len(c.methods) == 2]
-    columns = list(dict.fromkeys((c.test, c.criterion.name, c.strategies) for c in of_two))
+def order_table(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """The order of the paper's networks by their means, and whether it is that of `PAPER_ORDER`.
+
+    A row for each group of strategies, test and criterion of which all five networks have results.
+    """
     rows = []
-    for methods in dict.fromkeys(c.methods for c in of_two):
+    networks = [method for place in PAPER_ORDER for method in place]
+    for group in GROUPS:
+        for test, criteria in CRITERIA.items():
+            for criterion in criteria:
+                of = summary[
+                    (summary.strategies == group) & (summary.test == test) & (summary.criterion == criterion.name)
+                ]
+                sign = 1 if criterion.smaller_is_better else -1
+                means = {line.method: sign * line.mean for line in of.itertuples() if line.method in networks}
+                if len(means) < len(networks):
+                    continue
+                holds = all(
+                    means[better] < means[worse]
+                    for first, second in pairwise(PAPER_ORDER)
+                    for better in first
+                    for worse in second
+                )
+                order = ", ".join(METHODS[method].label for method in sorted(means, key=means.__getitem__))
+                rows.append((test, criterion.name, group.replace("&S", "&"), order, "yes" if holds else "no"))
+    return text_table(("Test", "Criterion", "Strategies", "From best to worst", "As in the paper"), rows)
+
+
+def training_table(results: EvaluationResults, trained: Mapping[str, Mapping[str, Any]]) -> pandas.DataFrame:
+    """The training of each network, and its RE in the rotation test, also in per cent of the RE of unmoved scans."""
+    rows = []
+    for name, one in trained.items():
+        strategy, _, method = name.partition("/")
+        pairs = "-" if None in (one["iterations"], one["batch"]) else f"{one['iterations'] * one['batch']:,}"
+        hours = "-" if one["hours"] is None else f"{one['hours']:.2f}"
+        where = "given, not trained here" if one["given"] else one["device"] or "-"
+        error, unmoved = (
+            summarize(results.of("rotation", which, [strategy])[RE.name]).mean for which in (method, UNMOVED)
+        )
+        rows.append((
+            METHODS[method].label, strategy, str(one["iterations"] or "-"), str(one["batch"] or "-"), pairs, hours,
+            where, number(error, ".1f"), number(100 * error / unmoved, ".0f"),
+        ))  # fmt: skip
+    columns = ("Network", "Strategy", "Iterations", "Pairs of each", "Pairs in all", "Hours", "Device")
+    return text_table((*columns, "Rot RE (degrees)", "of unmoved (%)"), rows)
+
+
+def significance_table(analyses: Sequence[VarianceAnalysis]) -> pandas.DataFrame:
+    """p of each two methods, and which of them has the better mean where they differ significantly."""
+    of_two = {(a.methods, a.test, a.criterion.name, a.strategies): a for a in analyses if len(a.methods) == 2}
+    columns = list(dict.fromkeys(key[1:] for key in of_two))
+    rows = []
+    for methods in dict.fromkeys(key[0] for key in of_two):
         row = [" against ".join(METHODS[method].label for method in methods)]
         for column in columns:
-            found = [c for c in of_two if (c.methods, c.test, c.criterion.name, c.strategies) == (methods, *column)]
-            row.append(_significance(found[0]) if found else "-")
-        rows.append(tuple(row))
+            found = of_two.get((methods, *column))
+            row.append("-" if found is None else _significance(found))
+        rows.append(row)
     names = [f"{TITLES[test]} {name} {group.replace('&S', '&')}" for test, name, group in columns]
-    return Grid(("Methods", *names), tuple(rows))
+    return text_table(("Methods", *names), rows)
 
 
-def write_table_1(path: Path, lines: Sequence[Line]) -> None:
-    """Long form: a line for each number of Table 1."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("test", "criterion", "unit", "method", "strategies", "pairs", "mean", "paper"))
-        for line in lines:
-            if line.criterion in CRITERIA[line.test]:
-                paper = "" if line.paper is None else line.paper
-                where = (line.test, line.criterion.name, line.criterion.unit, METHODS[line.method].label)
-                writer.writerow((*where, line.strategies, line.summary.count, _plain(line.summary.mean), paper))
+def error_table(results: EvaluationResults) -> pandas.DataFrame:
+    """The errors that methods ended with, how often, and where first."""
+    failed = results.frame[results.frame.failure != ""]
+    rows = [
+        (METHODS[method].label, failure, str(len(of)), f"{of.bone.iloc[0]}, {of.test.iloc[0]} test")
+        for (method, failure), of in failed.groupby(["method", "failure"], sort=False)
+    ]
+    return text_table(("Method", "Error", "Times", "First"), rows)
 
 
-def write_summary(path: Path, lines: Sequence[Line]) -> None:
-    """Long form: a line for each criterion, method, group of strategies and test."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        names = ("test", "criterion", "unit", "method", "strategies", "pairs", "mean", "median", "sd")
-        writer.writerow((*names, "success", "success_low", "success_high", "success_of", "errors"))
-        for line in lines:
-            where = (line.test, line.criterion.name, line.criterion.unit, METHODS[line.method].label, line.strategies)
-            s, r = line.summary, line.success
-            numbers = (_plain(s.mean), _plain(s.median), _plain(s.sd), _plain(r.share), _plain(r.low), _plain(r.high))
-            writer.writerow((*where, s.count, *numbers, r.total, line.failures))
+def table_1_numbers(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """The numbers of Table 1, a row each."""
+    names = {test: [criterion.name for criterion in CRITERIA[test]] for test in CRITERIA}
+    shown = [line.criterion in names[line.test] for line in summary.itertuples()]
+    table = _labelled(summary[shown])
+    return table[["test", "criterion", "unit", "method", "strategies", "pairs", "mean", "paper"]]
 
 
-def write_comparisons(path: Path, comparisons: Sequence[VarianceAnalysis]) -> None:
-    """Long form: a line for each effect of each analysis of variance."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        names = ("test", "criterion", "strategies", "methods", "mean_first", "mean_second")
-        writer.writerow((*names, "source", "sum_of_squares", "degrees_of_freedom", "f", "p"))
-        for c in comparisons:
-            means = [_plain(mean) for mean in c.means] or ["", ""]
-            methods = " / ".join(METHODS[method].label for method in c.methods)
-            for effect in c.effects:
-                numbers = (_plain(effect.squares), f"{effect.freedom:g}", _plain(effect.f), _plain(effect.p))
-                writer.writerow((c.test, c.criterion.name, c.strategies, methods, *means, effect.source, *numbers))
+def summary_numbers(summary: pandas.DataFrame) -> pandas.DataFrame:
+    """All of the summary in numbers."""
+    table = _labelled(summary)
+    for name, field in (
+        ("success", "share"),
+        ("success_low", "low"),
+        ("success_high", "high"),
+        ("success_of", "total"),
+    ):
+        table[name] = [getattr(one, field) for one in summary.success]
+    spread = ["pairs", "mean", "median", "sd"]
+    success = ["success", "success_low", "success_high", "success_of"]
+    return table[["test", "criterion", "unit", "method", "strategies", *spread, *success, "errors"]]
 
 
-def _groups(method: str, results: Results) -> list[tuple[str, list[str]]]:
-    """Groups of strategies with what they hold; one nameless group for all where nothing is trained."""
-    there = results.strategies()
-    if METHODS[method].network is None:
-        return [("", there)]
-    groups = [(name, [s for s in strategies if s in there]) for name, strategies in GROUPS.items()]
-    return [(name, strategies) for name, strategies in groups if strategies]
+def effect_numbers(analyses: Sequence[VarianceAnalysis]) -> pandas.DataFrame:
+    """All effects of all analyses of variance, a row each."""
+    rows = []
+    for a in analyses:
+        methods = " / ".join(METHODS[method].label for method in a.methods)
+        means = a.means or (math.nan, math.nan)
+        for e in a.effects:
+            row = (a.test, a.criterion.name, a.strategies, methods, *means, e.source, e.squares, e.freedom, e.f, e.p)
+            rows.append(row)
+    names = ["test", "criterion", "strategies", "methods", "mean_first", "mean_second"]
+    return pandas.DataFrame(rows, columns=[*names, "source", "sum_of_squares", "degrees_of_freedom", "f", "p"])
 
 
-def _in_order(lines: Sequence[Line]) -> list[Line]:
-    order = list(METHODS)
-    return sorted(lines, key=lambda line: (order.index(line.method), line.strategies))
+def _by_method(summary: pandas.DataFrame) -> Iterator[tuple[str, pandas.DataFrame]]:
+    """The rows of each method and group of strategies, in the order of Table 1."""
+    for method in METHODS:
+        for _, of in summary[summary.method == method].groupby("strategies"):
+            yield method, of
+
+
+def _labelled(summary: pandas.DataFrame) -> pandas.DataFrame:
+    return summary.assign(method=[METHODS[method].label for method in summary.method])
 
 
 def _parameters(method: str, trained: Mapping[str, Mapping[str, Any]]) -> str:
@@ -227,29 +236,7 @@ def _parameters(method: str, trained: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{counts[0] / 1e6:.2f}M" if counts else "-"
 
 
-def _with_paper(line: Line) -> str:
-    digits = 2 if line.criterion is DSC else 1
-    paper = "" if line.paper is None else f" ({line.paper:.{digits}f})"
-    return f"{line.summary.mean:.{digits}f}{paper}"
-
-
-def _spread(summary: Summary) -> str:
-    return f"{_number(summary.mean)} ± {_number(summary.sd)}, {_number(summary.median)}"
-
-
-def _number(value: float) -> str:
-    """Three digits, and no powers of ten for what is large."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _significance(comparison: VarianceAnalysis) -> str:
-    p = "<1e-4" if comparison.p < LEVEL else f"{comparison.p:.2g}"
-    if not comparison.p < LEVEL:
-        return f"p {p}"
-    return f"p {p} " + ("first" if comparison.first_is_better else "second")
-
-
-def _plain(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6g}"
+def _significance(analysis: VarianceAnalysis) -> str:
+    if not analysis.p < LEVEL:
+        return f"p {analysis.p:.2g}"
+    return "p <1e-4 " + ("first" if analysis.first_is_better else "second")

@@ -1,0 +1,143 @@
+"""What is tested, and how results of pairs become tables, on results whose answers are worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from DNetRegistrationLib.experiments.paper.measure import PairResult
+from DNetRegistrationLib.experiments.paper.plan import METHODS, STEPS, plan, positions
+from DNetRegistrationLib.experiments.paper.results import DSC, RE, TE, TRUE_DSC, EvaluationResults
+from DNetRegistrationLib.experiments.paper.tables import (
+    PAPER,
+    PAPER_ORDER,
+    error_table,
+    order_table,
+    summaries,
+    table_1,
+    table_1_numbers,
+    training_table,
+)
+from DNetRegistrationLib.experiments.tables import write_csv
+
+
+def result(test, bone, fold, method, strategy, te, re, dice, **more):
+    more = {"target_um": te, "dice_true": 0.9, "spacing_um": 80.0, "weights": "w" if strategy else "", **more}
+    return PairResult(test, bone, "pre", 0, method, strategy, fold, 0.0, te_um=te, re_deg=re, dice=dice, **more)
+
+
+FACTS = {"weights": "w", "parameters": 4_847_180, "iterations": 4, "batch": 2, "hours": 0.5, "device": "CPU"}
+TRAINED = {f"S{n}/dnet": {**FACTS, "given": False} for n in (1, 2, 3, 4)}
+
+
+def text(table):
+    """The cells of a table, a list a row."""
+    return [list(row) for row in table.itertuples(index=False, name=None)]
+
+
+def test_table_1_from_results():
+    results = EvaluationResults(
+        [
+            # S1 is tested on B, S2 on A: S1&S2 are both together.
+            result("rotation", "b1", "B", "dnet", "S1", 40.0, 2.0, 0.60),
+            result("rotation", "b2", "B", "dnet", "S1", 60.0, 3.0, 0.70),
+            result("rotation", "a1", "A", "dnet", "S2", 110.0, 7.0, 0.20),
+            result("rotation", "b1", "B", "dnet", "S3", 500.0, 90.0, 0.10),
+            result("rotation", "b1", "B", "sitk", "", 700.0, 120.0, 0.10),
+            result("rotation", "a1", "A", "sitk", "", 800.0, 100.0, 0.12, failure="RuntimeError: no"),
+            # Of weights that are no more: trained further since.
+            result("rotation", "a2", "A", "dnet", "S2", 9999.0, 180.0, 0.0, weights="old"),
+        ],
+        TRAINED,
+    )
+    summary = summaries(results)
+    lines = {(line.method, line.strategies, line.criterion): line for line in summary.itertuples()}
+    of = {criterion: lines["dnet", "S1&S2", criterion.name] for criterion in (TE, RE, DSC, TRUE_DSC)}
+    assert [line.mean for line in of.values()] == pytest.approx([70, 4, 50, 90])
+    assert of[TE].median == 60 and of[TE].sd == pytest.approx(math.sqrt((900 + 100 + 1600) / 2))
+    assert (of[TE].success.count, of[TE].success.total) == (2, 3)
+    assert lines["dnet", "S3&S4", "TE"].mean == 500
+    assert lines["sitk", "", "TE"].mean == 750 and lines["sitk", "", "TE"].errors == 1
+    table = table_1(summary, TRAINED)
+    rows = {row[0] + row[2]: dict(zip(table.columns, row, strict=True)) for row in text(table)}
+    assert rows["D-netS1&2"]["Rot TE (um)"] == "70.0 (65.3)"
+    assert rows["SITK-"]["Rot DSC (%)"] == "11.00 (12.75)"
+    assert rows["D-netS1&2"]["Variables"] == "4.85M"
+    assert rows["True pose-"]["Rot DSC (%)"] == "90.00"
+    assert text(error_table(results)) == [["SITK", "RuntimeError: no", "1", "a1, rotation test"]]
+
+
+def test_what_networks_have_learned_about_rotation():
+    results = [
+        result("rotation", "b1", "B", "unmoved", "", 693.0, 90.0, 0.1),
+        result("rotation", "b2", "B", "unmoved", "", 693.0, 110.0, 0.1),
+        # Of the half that S1 is not tested on.
+        result("rotation", "a1", "A", "unmoved", "", 693.0, 10.0, 0.1),
+        result("rotation", "b1", "B", "dnet", "S1", 600.0, 85.0, 0.1),
+        result("rotation", "b2", "B", "dnet", "S1", 600.0, 99.0, 0.1),
+    ]
+    trained = {"S1/dnet": TRAINED["S1/dnet"]}
+    row = ["D-net", "S1", "4", "2", "8", "0.50", "CPU"]
+    assert text(training_table(EvaluationResults(results, trained), trained)) == [[*row, "92.0", "92"]]
+    # Without anything to compare with it is not said.
+    assert text(training_table(EvaluationResults(results[3:], trained), trained)) == [[*row, "92.0", "-"]]
+    given = {"S1/dnet": {**FACTS, "given": True, "iterations": None, "hours": None}}
+    row = ["D-net", "S1", "-", "2", "-", "-", "given, not trained here"]
+    assert text(training_table(EvaluationResults([], given), given)) == [[*row, "-", "-"]]
+
+
+def test_the_order_of_the_papers_networks():
+    names = [method for place in PAPER_ORDER for method in place]
+    trained = {f"S1/{name}": {**FACTS, "given": False} for name in names}
+    errors = dict(zip(names, (50.0, 150.0, 130.0, 700.0, 600.0), strict=True))
+    results = [
+        result("rotation", "b1", "B", name, "S1", error, 100 - error / 10, 1 - error / 1000)
+        for name, error in errors.items()
+    ]
+    by_te, by_re, by_dsc = text(order_table(summaries(EvaluationResults(results, trained))))
+    # SED and SNL-SED are not ordered by the paper, nor are ME and SE.
+    order = "D-net, SNL-SED, SED, ME, SE"
+    assert by_te == ["rotation", "TE", "S1&2", order, "yes"]
+    assert by_re == ["rotation", "RE", "S1&2", "SE, ME, SED, SNL-SED, D-net", "no"]
+    assert by_dsc == ["rotation", "DSC", "S1&2", order, "yes"]
+    # A network that is missing, no order.
+    assert not len(order_table(summaries(EvaluationResults(results[1:], trained))))
+    results[1] = replace(results[1], te_um=650.0)
+    assert text(order_table(summaries(EvaluationResults(results, trained))))[0][-1] == "no"
+
+
+def test_table_1_as_a_file(tmp_path):
+    summary = summaries(EvaluationResults([result("real", "b1", "B", "dnet", "S1", math.nan, math.nan, 0.5)], TRAINED))
+    write_csv(table_1_numbers(summary), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        "test,criterion,unit,method,strategies,pairs,mean,paper",
+        "real,DSC,%,D-net,S1&S2,1,50,67.92",
+    ]
+    assert str(summary.success[0]) == "-"
+
+
+def test_the_papers_numbers():
+    assert PAPER["translation", "TE", "sitk", ""] == 710.5
+    assert PAPER["rotation", "RE", "dnet", "S3&S4"] == 4.5
+    assert PAPER["real", "DSC", "snl-sed", "S1&S2"] == 41.85
+    assert len(PAPER) == 11 * 7
+
+
+def test_what_is_tested():
+    angles, shifts = positions("rotation"), positions("translation")
+    assert len(angles) == len(shifts) == STEPS == 11
+    assert (angles[0], angles[5], angles[10]) == pytest.approx((-math.pi, 0, math.pi))
+    assert np.diff(angles) == pytest.approx([math.pi / 5] * 10)
+    assert (shifts[0], shifts[5], shifts[10]) == pytest.approx((-math.sqrt(3) / 2, 0, math.sqrt(3) / 2))
+    tasks = plan({"a": "A", "b": "B"}, ("S1", "S2", "S3"), ("sitk", "dnet"), ("rotation", "real"))
+    # Two scans of each turned 11 times, and one real pair.
+    assert len(tasks) == 2 * (22 + 1)
+    runs = {task.bone: task.runs for task in tasks}
+    assert runs["b"] == (("sitk", ""), ("dnet", "S1"), ("dnet", "S3")) and runs["a"] == (("sitk", ""), ("dnet", "S2"))
+    assert {(t.bone, t.test, t.scan) for t in tasks} == {
+        (bone, *what) for bone in "ab" for what in (("rotation", "pre"), ("rotation", "post"), ("real", "both"))
+    }
+    # Where only B is tested, A is left alone.
+    assert {task.bone for task in plan({"a": "A", "b": "B"}, ("S1",), tuple(METHODS), ("real",))} == {"b"}
