@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "DNetRegistration")]
 
 import numpy as np
-from DNetRegistrationLib.core.files import staged
+from DNetRegistrationLib.core.files import atomic_write
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from DNetRegistrationLib.synthesis.random_bones import KINDS
 
@@ -44,7 +44,7 @@ def draw_contact_sheet(path: Path, seed: int = 0, columns: int = COLUMNS) -> Non
                 axis.set(xticks=(), yticks=())
         for line, what in enumerate(("slice, without", "projection, with")):
             axes[2 * row + line, 0].set_ylabel(f"{kind}\n{what}", color="white", fontsize=7)
-    with staged() as staging:
+    with atomic_write() as staging:
         figure.savefig(staging.path(path), format="png")
 
 

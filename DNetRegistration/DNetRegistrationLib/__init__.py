@@ -18,6 +18,7 @@ from .version import __version__ as __version__
 _HOME = {
     "Alignment": "registration.result",
     "AlignmentCancelled": "registration.result",
+    "DNetError": "core.errors",
     "ScanError": "core.errors",
     "SyntheticPair": "synthesis.pairs",
     "TrainingOptions": "training.session",
@@ -25,11 +26,15 @@ _HOME = {
     "align": "registration.align",
     "available_weights": "networks.weights",
     "find_bone_scale": "bone.threshold",
+    "load_weights": "networks.weights",
     "make_pair": "synthesis.pairs",
+    "read_report": "outputs.report",
+    "read_transform": "geometry.transforms",
     "read_volume": "imaging.volume",
     "target_registration_error": "synthesis.pairs",
     "train": "training.session",
     "write_outputs": "outputs.write",
+    "write_transform": "geometry.transforms",
     "write_volume": "imaging.volume",
 }
 

@@ -329,7 +329,7 @@ def test_unknown_kind_of_file(tmp_path, name):
 
 
 def test_folder_to_write_to_is_missing(tmp_path):
-    with pytest.raises(ScanError, match=r"scan\.nrrd: .*folder does not exist"):
+    with pytest.raises(FileError, match=r"scan\.nrrd: .*folder does not exist"):
         write_volume(Volume(noise(8, 8, 8)), tmp_path / "none" / "scan.nrrd")
 
 
@@ -343,13 +343,13 @@ def test_disk_full_while_writing(tmp_path, suffix, compress):
     program = f"""
 import resource, signal
 import numpy as np
-from DNetRegistrationLib import ScanError, Volume, write_volume
+from DNetRegistrationLib import DNetError, Volume, write_volume
 scan = Volume(np.random.default_rng(0).integers(0, 65535, (128, 128, 96)).astype(np.uint16))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, resource.RLIM_INFINITY))
 try:
     write_volume(scan, {str(path)!r}, {compress})
-except ScanError as error:
+except DNetError as error:
     print(error)
 """
     environment = places.environment()

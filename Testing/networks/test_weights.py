@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 import torch
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import FileError, ScanError
 from DNetRegistrationLib.networks import siamese as networks
 from DNetRegistrationLib.networks import weights
 from DNetRegistrationLib.networks.weights import (
@@ -255,7 +255,7 @@ def test_saving_refuses_what_could_not_be_loaded(tmp_path):
         network.head.bias[0] = float("nan")
     with pytest.raises(WeightsError, match=r"head\.bias is not finite"):
         save_weights(network, tmp_path / "nan.pt", {})
-    with pytest.raises(ScanError, match=r"w\.pt: cannot be written, its folder does not exist"):
+    with pytest.raises(FileError, match=r"w\.pt: cannot be written, its folder does not exist"):
         save_weights(fresh(), tmp_path / "missing" / "w.pt", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["whole.json", "whole.pt"]
 
@@ -267,7 +267,7 @@ def test_a_failed_save_leaves_the_old_pair(saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)  # the card, written last
-    with pytest.raises(ScanError, match=r"mine\.pt: cannot be written \(No space left on device\)"):
+    with pytest.raises(FileError, match=r"mine\.pt: cannot be written \(No space left on device\)"):
         save_weights(fresh(seed=1), saved, {})
     assert (saved.read_bytes(), saved.with_suffix(".json").read_bytes()) == before
     assert sorted(p.name for p in saved.parent.iterdir()) == ["mine.json", "mine.pt"]

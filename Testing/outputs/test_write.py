@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import DNetError, FileError
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.outputs.report import read_report, report
@@ -217,7 +217,7 @@ def test_what_cannot_be_written_is_said_beforehand(tmp_path, monkeypatch, output
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "scan.nrrd").write_bytes(b"scan")
-    with pytest.raises(ScanError, match=message) as caught:
+    with pytest.raises(DNetError, match=message) as caught:
         check_outputs(**outputs, inputs=[tmp_path / "scan.nrrd"])
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "scan.nrrd"]
@@ -236,7 +236,7 @@ def test_when_one_output_fails_none_appears_and_none_is_replaced(pair, tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("DNetRegistrationLib.outputs.write.write_nrrd", full)
-    with pytest.raises(ScanError, match=r"b\.nrrd.*No space left"):
+    with pytest.raises(FileError, match=r"b\.nrrd.*No space left"):
         write_outputs(result, fixed, moving, report=tmp_path / "a.json", resampled=tmp_path / "b.nrrd")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"
@@ -251,7 +251,8 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         sys.path[:0] = [{str(places.SOURCE)!r}, {str(places.SUPPORT)!r}]
         import numpy as np
         from alignments import made_alignment
-        from DNetRegistrationLib import ScanError, Volume, write_outputs
+        from DNetRegistrationLib import Volume, write_outputs
+        from DNetRegistrationLib.core.errors import DNetError
         from DNetRegistrationLib.core import files
         files.Staging.room = 1
         import matplotlib.figure, matplotlib.font_manager  # whose cache is no concern of this test
@@ -261,7 +262,7 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
             write_outputs(made_alignment(np.eye(4)), volume, volume, **{{{name.split(".")[0]!r}: {name!r}}})
-        except ScanError as error:
+        except DNetError as error:
             print("refused", error)
     """
     done = subprocess.run(

@@ -23,7 +23,7 @@ from DNetRegistrationLib.bone.images import (
     place_of_bone,
 )
 from DNetRegistrationLib.bone.threshold import find_bone_scale
-from DNetRegistrationLib.core.errors import DNetError, ScanError
+from DNetRegistrationLib.core.errors import DNetError, FileError, ScanError
 from DNetRegistrationLib.geometry.transforms import to_sitk, write_transform
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.registration import align as alignment
@@ -230,9 +230,9 @@ def test_files_that_are_no_good_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_bank_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(ScanError, match="does not exist"):
+    with pytest.raises(FileError, match="does not exist"):
         save_bank(small(), tmp_path / "nowhere" / "bones.pt")
-    with pytest.raises(ScanError, match="it is a folder"):
+    with pytest.raises(FileError, match="it is a folder"):
         save_bank(small(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import places
 import pytest
 import torch
-from DNetRegistrationLib.core.csv_table import Table
+from DNetRegistrationLib.core.csv_table import CsvTable
 from DNetRegistrationLib.core.errors import FileError, OptionError
 from DNetRegistrationLib.core.interrupts import deferred
 from DNetRegistrationLib.training import checkpoints, hardware
@@ -240,17 +240,17 @@ def test_a_folder_without_a_checkpoint(tmp_path):
 
 
 def test_table(tmp_path):
-    table = Table(tmp_path / "t.csv", [])
+    table = CsvTable(tmp_path / "t.csv", [])
     assert (tmp_path / "t.csv").read_text() == ""
     table.add({"iteration": 1, "loss": 0.123456789, "views": "cut"})
     table.add({"iteration": 2, "loss": math.nan, "views": "whole", "more": 3})
     text = "iteration,loss,views\n1,0.123457,cut\n2,nan,whole\n"
     assert (tmp_path / "t.csv").read_text() == text
-    Table(tmp_path / "t.csv", table.lines)
+    CsvTable(tmp_path / "t.csv", table.rows)
     assert (tmp_path / "t.csv").read_text() == text
-    memory = Table(None, [])
+    memory = CsvTable(None, [])
     memory.add({"a": 1})
-    assert memory.lines == [{"a": 1}]
+    assert memory.rows == [{"a": 1}]
 
 
 def test_operations_of_a_layer_by_hand():

@@ -6,7 +6,7 @@ import shlex
 import time
 from importlib.util import find_spec
 
-from ..core.files import make_folder, staged
+from ..core.files import atomic_write, make_folder
 from ..core.processes import keep_threads_from_spinning
 from ..core.progress import say
 from ..version import PROGRAM
@@ -45,7 +45,7 @@ def run(options) -> int:
     began = time.perf_counter()
     folder = make_folder(options.output)
     pair = make_pair(options.seed, size=options.size, spacing=options.spacing)
-    with staged() as staging:
+    with atomic_write() as staging:
         for role in ("fixed", "moving"):
             write_volume(getattr(pair, role), staging.path(folder / f"{role}.nrrd"))
         write_transform(pair.matrix, staging.path(folder / "truth.tfm"))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-import time
 import traceback
-from contextlib import contextmanager
 
+from ..core.interrupts import raised_once
 from ..version import PROGRAM, __version__
 from . import align, benchmark, compare, demo, evaluate, synthesize, train
 from .arguments import STATUSES, Parser
@@ -27,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     options = None
     try:
-        with _interruptible():
+        with raised_once():
             options = build_parser().parse_args(arguments)
             return options.run(options)
     except SystemExit as done:  # --help and --version
@@ -59,31 +56,3 @@ def build_parser() -> Parser:
 def _fail(message: str, status: int) -> int:
     print(f"{PROGRAM}: {message}", file=sys.stderr)
     return status
-
-
-@contextmanager
-def _interruptible():
-    """Being told to end (SIGTERM, SIGHUP) is handled as Ctrl-C is; a burst of signals counts once.
-
-    Otherwise an impatient second Ctrl-C would interrupt the cleaning up after the first.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # A command that was started in the background ignores Ctrl-C, and goes on doing so.
-    numbers = [number for number in known if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    last = float("-inf")
-
-    def stop(number, frame):
-        nonlocal last
-        burst, last = time.monotonic() - last < 2, time.monotonic()
-        if not burst:
-            raise KeyboardInterrupt
-
-    previous = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)

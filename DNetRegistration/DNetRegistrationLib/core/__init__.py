@@ -1,1 +1,1 @@
-"""Errors, files, processes and the console: what every room needs."""
+"""Errors, files, processes, interrupts and progress: what every room needs."""

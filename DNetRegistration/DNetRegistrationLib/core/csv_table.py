@@ -1,38 +1,45 @@
-"""Tables that grow by a line at a time, kept as CSV."""
+"""A CSV file that grows by one row at a time."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from .files import staged, writing
+from .files import atomic_write, writing
 
 
-class Table:
-    """Lines under the names of the first one; the file holds them all after each.
+class CsvTable:
+    """Rows in memory and in a CSV file. The first row names the columns; the file is complete after each row.
 
     Args:
-        path: of the CSV file, or None to keep the lines in memory only.
-        lines: those that are there already: they replace the file, so that it tells what they tell and no more.
+        path: of the file, or None to keep the rows in memory only.
+        rows: those that exist already. They replace the content of the file.
+
+    Raises:
+        FileError: the file cannot be written.
     """
 
-    def __init__(self, path: Path | None, lines: list[dict[str, Any]]) -> None:
-        self.path, self.lines = path, list(lines)
+    def __init__(self, path: Path | None, rows: list[dict[str, Any]]) -> None:
+        self.path, self.rows = path, list(rows)
         if path is not None:
-            with staged() as staging, open(staging.path(path), "w", newline="", encoding="utf-8") as stream:
-                for line in self.lines:
-                    self._write(stream, line, header=line is self.lines[0])
+            with atomic_write() as staging, open(staging.path(path), "w", newline="", encoding="utf-8") as stream:
+                for row in self.rows:
+                    self._write(stream, row, header=row is self.rows[0])
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Raises `ScanError` where the file cannot be written."""
-        self.lines.append(line)
+    def add(self, row: dict[str, Any]) -> None:
+        """Appends a row.
+
+        Raises:
+            FileError: the file cannot be written.
+        """
+        self.rows.append(row)
         if self.path is not None:
             with writing(self.path), open(self.path, "a", newline="", encoding="utf-8") as stream:
-                self._write(stream, line, header=len(self.lines) == 1)
+                self._write(stream, row, header=len(self.rows) == 1)
 
-    def _write(self, stream, line: dict[str, Any], header: bool) -> None:
-        writer = csv.DictWriter(stream, list(self.lines[0]), restval="", extrasaction="ignore")
+    def _write(self, stream: TextIO, row: dict[str, Any], header: bool) -> None:
+        writer = csv.DictWriter(stream, list(self.rows[0]), restval="", extrasaction="ignore")
         if header:
             writer.writeheader()
-        writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in line.items()})
+        writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()})

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish that is granted at the next good moment."""
+"""Interrupts by Ctrl-C, SIGTERM and SIGHUP: deferred to a safe point, or raised once for a burst of them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,53 @@ BURST = 2.0  # seconds; signals come in bursts, from the terminal and from the l
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Inside the block Ctrl-C (or SIGTERM, SIGHUP) is noted instead of raised; yields whether it was.
+    """Defers interrupts inside the block to the next safe point; yields a function that says whether one came.
 
-    A second one, some seconds later, raises `KeyboardInterrupt` at once.
+    A second interrupt, some seconds later, raises `KeyboardInterrupt` at once. In a thread other than the main one
+    interrupts do not arrive, and the function returns false.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
     first = None
 
-    def note(number, frame) -> None:
+    def note(number: int, frame: object) -> None:
         nonlocal first
         if first is None:
             first = time.monotonic()
         elif time.monotonic() - first > BURST:
             raise KeyboardInterrupt
 
+    with _handled_by(note):
+        yield lambda: first is not None
+
+
+@contextmanager
+def raised_once() -> Iterator[None]:
+    """Raises `KeyboardInterrupt` inside the block at the first interrupt of a burst, SIGTERM and SIGHUP included.
+
+    A second Ctrl-C right after the first would otherwise interrupt the cleaning up.
+    """
+    last = float("-inf")
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal last
+        in_burst, last = time.monotonic() - last < BURST, time.monotonic()
+        if not in_burst:
+            raise KeyboardInterrupt
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     # A command that was started in the background ignores Ctrl-C, and goes on doing so.
     numbers = [number for number in known if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    previous = [signal.signal(number, note) for number in numbers]
+    previous = [signal.signal(number, handler) for number in numbers]
     try:
-        yield lambda: first is not None
+        yield
     finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
+        for number, before in zip(numbers, previous, strict=True):
+            signal.signal(number, before)

@@ -1,4 +1,4 @@
-"""Work in fresh processes, which end with this one, and the end of those that others started."""
+"""Work in fresh processes, their memory, and the end of a process with all that it started."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import RunError, Setting
+
+R = TypeVar("R")
 
 
 @contextmanager
 def fresh_processes(count: int, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that share nothing with this one; an exception in the block, as by Ctrl-C, ends them.
+    """Yields a pool of processes that share nothing with this one. An exception in the block, as by Ctrl-C, ends them.
 
     Args:
         count: of processes.
@@ -31,6 +37,32 @@ def fresh_processes(count: int, threads: int | None = None) -> Iterator[ProcessP
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def completed_calls(
+    function: Callable[..., R], calls: Iterable[tuple[Any, ...]], processes: int, threads: int | None = 1
+) -> Iterator[R]:
+    """Yields the results of ``function(*call)``, as they come, from fresh processes.
+
+    Args:
+        function: of a module, so that it can be sent to a process.
+        calls: arguments, likewise.
+        processes: the most that run at once.
+        threads: of torch in each, or None for its default.
+
+    Raises:
+        RunError: a process ended before its call did. What a call raises is raised here.
+    """
+    calls = list(calls)
+    if not calls:
+        return
+    try:
+        with fresh_processes(min(processes, len(calls)), threads) as pool:
+            for future in as_completed([pool.submit(function, *call) for call in calls]):
+                yield future.result()
+    except BrokenProcessPool as error:
+        problem = "a process ended in the midst of its work, perhaps for want of memory"
+        raise RunError(problem, "use fewer processes", Setting("jobs")) from error
 
 
 def _begin(threads: int | None) -> None:
@@ -52,9 +84,9 @@ def keep_threads_from_spinning() -> None:
 
 
 def end_tree(pid: int) -> None:
-    """Ends a process and all that it started, at once; those that have already ended are no error.
+    """Ends a process and all that it started, at once. Processes that have already ended are no error.
 
-    A launcher stands between Slicer and its Python, so that ending the process alone would leave the work going on.
+    A launcher stands between Slicer and its Python: ending the process alone would leave the work going on.
 
     Args:
         pid: of a process that this one started.
@@ -82,7 +114,10 @@ def end_tree(pid: int) -> None:
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in bytes; NaN where the system does not tell."""
+    """The largest resident memory of this process since its start or `forget_peak_memory`, in bytes.
+
+    NaN where the system does not tell.
+    """
     # Linux hands a parent's peak on to its children in `getrusage`, but not here.
     status = Path("/proc/self/status")
     if status.exists():
@@ -94,3 +129,9 @@ def peak_memory() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
+
+
+def forget_peak_memory() -> None:
+    """Resets `peak_memory`, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -6,15 +6,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class Progress:
-    """Shows a fraction and a message: as a bar on a terminal, else as a line for each stage where that is wanted.
+    """Shows a fraction and a message: a bar on a terminal, elsewhere a line for each stage if `verbose`.
 
-    The bar needs tqdm; without it a terminal gets the lines.
+    The bar needs tqdm. Without it a terminal gets the lines.
 
     Args:
-        verbose: lines also where no one is watching, as in a log file.
+        verbose: print the lines in any case, also to a log file.
 
     Example:
         >>> with Progress(verbose=True) as progress:  # doctest: +SKIP
@@ -24,7 +25,7 @@ class Progress:
     def __init__(self, verbose: bool = False) -> None:
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._lines = verbose
-        self._bar = None
+        self._bar: Any = None
         self._message = ""
         self._shown = 0.0
 
@@ -39,7 +40,7 @@ class Progress:
                 self._bar = tqdm(total=1.0, bar_format=style, leave=False, file=sys.stderr)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -55,12 +56,12 @@ class Progress:
             print(f"{100 * fraction:3.0f}% {message}", file=sys.stderr, flush=True)
 
     def part(self, low: float, high: float) -> Callable[[float, str], None]:
-        """A progress function for a stage of the work: its 0 to 1 is `low` to `high` of the whole."""
+        """Returns a progress function for a stage of the work, whose 0 to 1 is `low` to `high` of the whole."""
         return lambda fraction, message: self(low + (high - low) * fraction, message)
 
 
 def say(text: str) -> None:
-    """Prints to the standard output; that its reader has gone, as ``| head`` does, is no error."""
+    """Prints to the standard output. It is no error that the reader has gone, as with ``| head``."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

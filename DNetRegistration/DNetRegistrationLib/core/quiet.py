@@ -7,25 +7,26 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 logger = logging.getLogger(__name__)
 
-# The terminal is one for all threads: two that silenced it in turn would put back each other's silence.
+# All threads share one terminal: two that silenced it in turn would restore each other's silence.
 _terminal_lock = threading.RLock()
 
 
 class Noise:
-    """What the C and C++ libraries wrote to the terminal while it was held back."""
+    """What the C and C++ libraries wrote while `quietly` held it back."""
 
     text = ""
 
 
 @contextmanager
-def quietly():
+def quietly() -> Iterator[Noise]:
     """Keeps the C and C++ libraries under SimpleITK from writing to the terminal; yields a `Noise` filled at the end.
 
-    They write to the process's standard error rather than Python's, so that is where it is caught.
+    The libraries write to the standard error of the process, not to Python's, so it is caught there.
     """
     import SimpleITK as sitk
 
@@ -43,7 +44,7 @@ def quietly():
 
 
 @contextmanager
-def _caught_stderr(noise: Noise):
+def _caught_stderr(noise: Noise) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             if sys.stderr is not None:
@@ -52,7 +53,7 @@ def _caught_stderr(noise: Noise):
             stack.callback(os.close, kept)
             held = stack.enter_context(tempfile.TemporaryFile())
             os.dup2(held.fileno(), 2)
-        except (OSError, ValueError):  # a host without a terminal, or a full disk: then the noise is heard
+        except (OSError, ValueError):  # a host without a terminal, or a full disk: the noise is heard
             yield
             return
         try:

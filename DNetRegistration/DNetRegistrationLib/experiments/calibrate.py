@@ -23,7 +23,7 @@ from scipy import optimize, special
 from ..bone.cortex import cortical_bone
 from ..bone.images import native_scan, prepare
 from ..bone.threshold import find_bone_scale
-from ..core.files import staged
+from ..core.files import atomic_write
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle
 from ..registration.refinement import Refined, distance, refine
 from ..registration.search import FAST, search
@@ -193,7 +193,7 @@ def main() -> None:
     pairs = len({sample.seed for sample in samples})
     clear = [sample for sample in samples if sample.clear]
     model = {**fit(clear), "held_out": held_out(samples), "pairs": pairs, "first_seed": FIRST_SEED}
-    with staged() as staging:
+    with atomic_write() as staging:
         staging.path(CALIBRATION).write_text(json.dumps(model, indent=1) + "\n")
     print(json.dumps(model, indent=1))
 

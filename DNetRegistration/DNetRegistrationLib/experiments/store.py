@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..core.errors import FileError, Setting, one_line
-from ..core.files import staged, writing
+from ..core.files import atomic_write, writing
 from ..core.provenance import code_hash
 from ..version import __version__
 
@@ -112,7 +112,7 @@ class ResultStore(Generic[R]):
                 Setting("output"),
             )
         if whole != text:
-            with staged() as staging:
+            with atomic_write() as staging:
                 staging.path(path).write_bytes(whole.encode("utf-8", "surrogateescape"))
 
     def add(self, result: R) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import FileError, OptionError, ScanError, Setting
-from ..core.files import staged, writing
+from ..core.files import atomic_write, writing
 
 #: Fewest voxels along an axis that a bone can be aligned with.
 MINIMUM_SIZE = 8
@@ -211,7 +211,7 @@ def write_volume(volume: Volume, path, compress: bool = False) -> None:
     path = Path(path)
     if not path.name.lower().endswith(_WRITABLE):
         raise FileError(f"{path}: cannot write this kind of file", f"end its name in one of {', '.join(_WRITABLE)}")
-    with staged() as staging:
+    with atomic_write() as staging:
         write_image(volume.to_sitk(), staging.path(path), path, compress)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import ScanError
-from ..core.files import staged, writing
+from ..core.files import atomic_write, writing
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, card: dict[s
     torch.save({"format": _FORMAT, "network": network.name, "card": json.dumps(card), "state": state}, buffer)
     content = buffer.getvalue()
     card["sha256"] = hashlib.sha256(content).hexdigest()
-    with staged() as staging, writing(path):
+    with atomic_write() as staging, writing(path):
         staging.path(path).write_bytes(content)
         staging.path(_card_path(path)).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..bone.cortex import cortical_bone
 from ..core.errors import ScanError
-from ..core.files import staged, writing
+from ..core.files import atomic_write, writing
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image
@@ -83,7 +83,7 @@ def check_outputs(
         raise ScanError(
             f'{wanted["overlay"]}: a picture needs matplotlib; install it: pip install "dnet-registration[pictures]"'
         )
-    with staged() as staging:
+    with atomic_write() as staging:
         for path in wanted.values():
             staging.path(path)
         staging.discard()
@@ -137,7 +137,7 @@ def write_outputs(
     )
     say = progress or (lambda fraction, message: None)
     matrix = np.asarray(alignment.matrix, np.float64)
-    with staged() as staging:
+    with atomic_write() as staging:
         if transform is not None:
             _write_transform(alignment.transform, staging.path(transform), transform)
         if report is not None:

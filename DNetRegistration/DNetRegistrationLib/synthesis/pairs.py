@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import staged
+from ..core.files import atomic_write
 from ..geometry.transforms import mean_point_error, rotation_error_deg, write_transform
 from ..imaging.volume import Volume
 from .arrays import Arrays
@@ -235,7 +235,7 @@ def synthesize(
             progress((number - 1) / count, f"pair {number} of {count}")
         pair = make_pair(seed + number - 1, **options)
         name = f"{number:04d}"
-        with staged() as staging:
+        with atomic_write() as staging:
             for role in ("fixed", "moving"):
                 path = staging.path(folder / f"{name}_{role}{suffix}")
                 sitk.WriteImage(getattr(pair, role).to_sitk(), str(path), True)
@@ -243,7 +243,7 @@ def synthesize(
         entries = {f"m{row}{column}": repr(float(pair.matrix[row, column])) for row in range(4) for column in range(4)}
         drawn = {key: json.dumps(value) for key, value in pair.drawn.items()}
         rows.append({"pair": name, "same": pair.same, **entries, **drawn})
-    with staged() as staging, open(staging.path(folder / "truth.csv"), "w", newline="") as stream:
+    with atomic_write() as staging, open(staging.path(folder / "truth.csv"), "w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0] if rows else ["pair"])
         writer.writeheader()
         writer.writerows(rows)

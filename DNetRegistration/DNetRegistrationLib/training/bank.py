@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ScanError, one_line
-from ..core.files import staged, writing
+from ..core.files import atomic_write, writing
 from ..core.processes import fresh_processes
 from . import bank_synthetic
 from .bank_synthetic import KINDS
@@ -236,7 +236,7 @@ def save_bank(bank: Bank, path: str | os.PathLike) -> None:
         "made": json.dumps(bank.made),
     }
     content["sha256"] = _digest(content)
-    with staged() as staging:
+    with atomic_write() as staging:
         temporary = staging.path(path)
         with writing(path):
             torch.save(content, temporary)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..core.errors import FileError, Setting, one_line
-from ..core.files import staged, writing
+from ..core.files import atomic_write, writing
 from .recipes import current_names
 
 NAME = "checkpoint.pt"
@@ -50,7 +50,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> Path:
         FileError: it cannot be written.
     """
     path = folder / NAME
-    with staged() as staging, writing(path):
+    with atomic_write() as staging, writing(path):
         torch.save({"format": _FORMAT, **vars(checkpoint)}, staging.path(path))
     return path
 

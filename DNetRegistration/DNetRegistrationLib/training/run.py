@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..core.csv_table import Table
+from ..core.csv_table import CsvTable
 from ..core.errors import FileError, Setting
 from ..core.interrupts import deferred
 from ..networks.weights import save_weights
@@ -90,8 +90,8 @@ class Run:
         self._began = self._written = time.monotonic()
         first = self.processes.first
         self._fresh = checkpoint is None
-        self.log = Table(folder / LOG if first else None, checkpoint.log if checkpoint else [])
-        self.validations = Table(folder / VALIDATION if first else None, checkpoint.validation if checkpoint else [])
+        self.log = CsvTable(folder / LOG if first else None, checkpoint.log if checkpoint else [])
+        self.validations = CsvTable(folder / VALIDATION if first else None, checkpoint.validation if checkpoint else [])
 
     @property
     def seconds(self) -> float:
@@ -201,7 +201,7 @@ class Run:
     def _validate(self, interrupted) -> bool:
         """Whether it came to an end; done already, it is not done again."""
         trainer = self.trainer
-        if any(line["iteration"] == trainer.iteration for line in self.validations.lines):
+        if any(line["iteration"] == trainer.iteration for line in self.validations.rows):
             return True
         found: dict[str, Figures] = {}
         with self._aside():
@@ -230,8 +230,8 @@ class Run:
                     self.settings,
                     self.recipe.micro_batch,
                     self.trainer.state(),
-                    self.log.lines,
-                    self.validations.lines,
+                    self.log.rows,
+                    self.validations.rows,
                     self.seconds,
                 ),
                 self.folder,
@@ -242,7 +242,7 @@ class Run:
         if not self.processes.first:
             return
         trainer = self.trainer
-        last = {line["views"]: line for line in self.validations.lines}
+        last = {line["views"]: line for line in self.validations.rows}
         card = {
             "recipe": asdict(self.recipe),
             **self.card,

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ..core.errors import FileError, OptionError, PackageError, RunError, Setting
-from ..core.files import make_folder, staged
+from ..core.files import atomic_write, make_folder
 from ..networks.siamese import build
 from ..networks.weights import load_weights
 from . import checkpoints
@@ -186,11 +186,11 @@ def train(
             # Also of an interrupted run.
             if options.plot and processes.first:
                 title = f"{options.network}, recipe {recipe.name}"
-                with staged() as staging:
-                    draw_curves(run.log.lines, run.validations.lines, staging.path(run.folder / CURVES), title)
+                with atomic_write() as staging:
+                    draw_curves(run.log.rows, run.validations.rows, staging.path(run.folder / CURVES), title)
     if not finished:
         report("the time is up before all iterations were made; the same options go on from there")
-    last = {line["views"]: line for line in run.validations.lines}
+    last = {line["views"]: line for line in run.validations.rows}
     return TrainingResult(run.folder / WEIGHTS, finished, run.trainer.iteration, last, processes.rank)
 
 

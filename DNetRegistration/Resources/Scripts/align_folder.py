@@ -57,7 +57,7 @@ def align_pair(logic, pair, results: Path):
 
 def main(arguments: list[str]) -> int:
     """Aligns the pairs of the first folder into the second; returns the exit status."""
-    from DNetRegistrationLib.core.csv_table import Table
+    from DNetRegistrationLib.core.csv_table import CsvTable
 
     if len(arguments) != 2:
         print(__doc__)
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         print(f"{scans}: holds no pair NAME_pre.nrrd, NAME_post.nrrd; give the folder of the scans")
         return 2
     results.mkdir(parents=True, exist_ok=True)
-    logic, summary, status = slicer.util.getModuleLogic("DNetRegistration"), Table(results / "summary.csv", []), 0
+    logic, summary, status = slicer.util.getModuleLogic("DNetRegistration"), CsvTable(results / "summary.csv", []), 0
     for pair in pairs:
         slicer.mrmlScene.Clear()
         line = dict.fromkeys(("pair", "accepted", "confidence", "expected_error_um", "dice", "verdict"), "")
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
             status = max(status, 0 if alignment.accepted else 1)
         summary.add(line)
         print(f"{pair.name}: {line['verdict']}")
-    print(f"{len(summary.lines)} pairs, {results / 'summary.csv'}")
+    print(f"{len(summary.rows)} pairs, {results / 'summary.csv'}")
     return status
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ...core.errors import OptionError, RunError, Setting
-from ...core.files import make_folder, staged
+from ...core.files import atomic_write, make_folder
 from ...core.processes import fresh_processes
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
 from ..figures import has_matplotlib
@@ -144,7 +144,7 @@ def _show(found: Measurements, folder: Path | None, tell: Callable[[str], None])
     text = markdown(findings_table(findings))
     tell(text)
     if folder is not None:
-        with staged() as staging:
+        with atomic_write() as staging:
             staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
             if has_matplotlib() and found.judged:
                 draw_reliability(found, staging.path(folder / PICTURE))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import DNetError, FileError, PackageError
-from ...core.files import staged, writing
+from ...core.files import atomic_write, writing
 from ..statistics import has_anova
 from ..store import ResultStore
 from ..tables import html, markdown, write_csv
@@ -97,7 +97,7 @@ def write_results(
     summary = summaries(results)
     analysed = list(analyses(results)) if has_anova() else []
     first = table_1(summary, record.trained)
-    with staged() as staging, writing(folder):
+    with atomic_write() as staging, writing(folder):
         staging.path(folder / TABLE).write_text(markdown(first) + "\n", encoding="utf-8")
         write_csv(table_1_numbers(summary), staging.path(folder / TABLE_CSV))
         write_csv(summary_numbers(summary), staging.path(folder / SUMMARY))
@@ -124,7 +124,7 @@ def write_results(
         significance=significance_table(analysed),
         errors=error_table(results),
     )
-    with staged() as staging, writing(folder / REPORT):
+    with atomic_write() as staging, writing(folder / REPORT):
         staging.path(folder / REPORT).write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     progress(1.0, "done")
     return folder / REPORT
@@ -211,7 +211,7 @@ def _draw(draw: Callable[[], Any], path: Path) -> str:
     if why:
         path.unlink(missing_ok=True)
         return why
-    with staged() as staging, writing(path):
+    with atomic_write() as staging, writing(path):
         figure.savefig(staging.path(path))
     return ""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FileError, OptionError, Setting, one_line
-from ...core.files import staged, writing
+from ...core.files import atomic_write, writing
 from ...version import PROGRAM, __version__
 from .plan import METHODS, STEPS, STRATEGIES, TESTS, ScannedBone
 
@@ -181,7 +181,7 @@ class EvaluationRecord:
             "trained": self.trained,
             "bones": {bone.name: _plain(bone, folder) for bone in self.bones.values()},
         }
-        with staged() as staging, writing(folder / SETTINGS):
+        with atomic_write() as staging, writing(folder / SETTINGS):
             text = json.dumps(content, indent=1)
             staging.path(folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
 

@@ -8,9 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -175,10 +174,10 @@ def _serve(connection, method: ComparedMethod, threads: int) -> None:
 
 
 def _run(align, files: PairFiles, connection) -> MethodRun:
-    from ...core.processes import peak_memory
+    from ...core.processes import forget_peak_memory, peak_memory
 
     fixed, moving = files.scans()
-    _forget_peak()
+    forget_peak_memory()
     before = peak_memory() / 1e9
     connection.send(None)
     began = time.perf_counter()
@@ -194,9 +193,3 @@ def _run(align, files: PairFiles, connection) -> MethodRun:
 
 def _failure(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}"
-
-
-def _forget_peak() -> None:
-    """Begins the peak of the memory anew, where the system can (Linux). Elsewhere it counts from the process' start."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.errors import OptionError, PackageError, Setting
-from ...core.files import make_folder, staged
+from ...core.files import atomic_write, make_folder
 from ...core.provenance import machine
 from ..figures import has_matplotlib
 from ..store import ResultStore
@@ -175,7 +175,7 @@ def show(found: PeerResults, lines: Sequence[str], folder: Path, tell: Callable[
     """Writes the report, its numbers and, where matplotlib is installed, pictures; tells the report and the files."""
     text = report(found, lines)
     written = [TABLE, NUMBERS]
-    with staged() as staging:
+    with atomic_write() as staging:
         staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
         write_csv(numbers(found), staging.path(folder / NUMBERS))
         if has_matplotlib():
