@@ -15,7 +15,6 @@ from DNetRegistrationLib import ScanError, align
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.networks import weights
-from DNetRegistrationLib.synthesis.pairs import make_pair
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -23,17 +22,10 @@ from scipy.spatial.transform import Rotation
 GRID = dict(spacing=0.08)
 
 
-@pytest.fixture(scope="module")
-def pair():
-    return make_pair(21)
-
-
-@pytest.fixture(scope="module")
-def good(pair, tmp_path_factory):
+@pytest.fixture(scope="session")
+def good(pair_files):
     """A scan that can be aligned."""
-    path = tmp_path_factory.mktemp("good") / "good.nrrd"
-    write_volume(pair.fixed, path)
-    return path
+    return pair_files[0]
 
 
 def scan(path: Path, voxels, **geometry) -> Path:
@@ -191,9 +183,9 @@ def test_spacing_lost_in_one_of_two(pair, good, tmp_path, capfd):
         (["--fixed-spacing=-0.01"], ["--fixed-spacing", "positive"]),
         (["--moving-spacing", "nan"], ["--moving-spacing"]),
         (["--moving-spacing", "0.01,0.02"], ["--moving-spacing"]),
-        (["--fixed-threshold", "1e9"], ["good.nrrd", "lower the threshold"]),
-        (["--moving-threshold", "1e9"], ["good.nrrd", "lower the threshold"]),
-        (["--fixed-threshold", "nan"], ["good.nrrd"]),
+        (["--fixed-threshold", "1e9"], ["fixed.nrrd", "lower the threshold"]),
+        (["--moving-threshold", "1e9"], ["fixed.nrrd", "lower the threshold"]),
+        (["--fixed-threshold", "nan"], ["fixed.nrrd"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
         (["--working-spacing", "0"], ["working spacing", "above 0"]),
         (["--working-spacing", "-1"], ["working spacing"]),
@@ -242,11 +234,11 @@ def test_mask_on_another_grid(good, pair, tmp_path, capfd):
         ("t.txt", [".tfm"]),
         ("t", [".tfm"]),
         ("../folder.tfm", ["folder"]),
-        ("../good.nrrd/t.tfm", ["folder"]),
+        ("../fixed.nrrd/t.tfm", ["folder"]),
     ],
 )
 def test_output(name, words, good, tmp_path, capfd):
-    (tmp_path / "good.nrrd").write_text("a file, not a folder")
+    (tmp_path / "fixed.nrrd").write_text("a file, not a folder")
     (tmp_path / "out").mkdir()
     (tmp_path / "folder.tfm").mkdir()
     path = tmp_path / "out" / name
@@ -373,6 +365,7 @@ def volume(grid) -> Volume:
 
 
 # Not shrunk, which would take minutes: what fails is small as it is.
+@pytest.mark.slow
 @settings(max_examples=15, phases=[Phase.explicit, Phase.generate])
 @given(fixed=GRIDS, moving=GRIDS, refine=st.sampled_from(["native", "working", "none"]))
 def test_any_grid_is_aligned_or_refused_in_words(fixed, moving, refine):

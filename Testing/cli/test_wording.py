@@ -7,7 +7,7 @@ import ast
 import places
 import pytest
 from DNetRegistrationLib.cli.arguments import Parser
-from DNetRegistrationLib.cli.main import COMMANDS
+from DNetRegistrationLib.cli.main import installed_commands
 from DNetRegistrationLib.cli.wording import explain, option_of
 from DNetRegistrationLib.core.errors import OptionError, RunError, ScanError, Setting
 
@@ -17,7 +17,7 @@ SCANS = ("fixed_spacing", "moving_spacing")
 
 def actions():
     """Each option of each command."""
-    for command in COMMANDS:
+    for command in installed_commands():
         commands = Parser(prog="test").add_subparsers()
         for action in command.add_parser(commands)._actions:
             if action.dest != "help":

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..core.errors import ScanError
 from ..core.processes import keep_threads_from_spinning
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, triple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..imaging.volume import Volume
+    from ..registration.result import Alignment
 
 _ALIGN = f"""\
 Finds the rigid transform between two scans of one bone, turned any way round,
@@ -90,54 +100,147 @@ def add_parser(commands) -> Parser:
 
 
 def run(options) -> int:
-    """``dnet-registration align``."""
-    alignment = align_files(options)
+    """Aligns two scans: 0 where the alignment is accepted, else 1."""
+    values = vars(options)
+    fixed, moving = (
+        ScanFile(
+            values[role],
+            spacing=values[f"{role}_spacing"],
+            series=values[f"{role}_series"],
+            threshold=values[f"{role}_threshold"],
+            mask=values[f"{role}_mask"],
+        )
+        for role in ("fixed", "moving")
+    )
+    alignment = align_files(
+        fixed,
+        moving,
+        {name: values[name] for name in OUTPUTS if values[name] is not None},
+        contrast=options.contrast,
+        working_spacing=options.working_spacing,
+        initial=options.initial,
+        device=options.device,
+        weights=options.weights,
+        hypotheses=options.hypotheses,
+        refine=options.refine,
+        verbose=options.verbose,
+    )
     return 0 if alignment.accepted else 1
 
 
-def align_files(options):
-    """Reads, aligns, writes and says what came out; returns the `Alignment`."""
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan to align, and what its file does not say.
+
+    Attributes:
+        path: the file, or the folder of slices.
+        spacing: voxel size in mm, one number or three (x, y, z), in place of the file's own.
+        series: which scan of a folder.
+        threshold: grey value above which it is bone; None to find it.
+        mask: file of an image on the scan's grid; bone is looked for only where it is above 0.
+    """
+
+    path: str
+    spacing: tuple[float, ...] | None = None
+    series: str | None = None
+    threshold: float | None = None
+    mask: str | None = None
+
+    def read(self, role: str) -> Volume:
+        """The scan, as the "fixed" or the "moving" one."""
+        from ..imaging.volume import read_volume
+
+        return read_volume(self.path, self.spacing, self.series, name=self.path, role=role)
+
+    def read_mask(self, role: str, scan: Volume) -> np.ndarray | None:
+        """The mask as a boolean array of the scan's shape; None where there is none.
+
+        Raises:
+            ScanError: it cannot be read, or lies on another grid.
+        """
+        if self.mask is None:
+            return None
+        import numpy as np
+
+        from ..imaging.volume import read_volume
+
+        mask = read_volume(self.mask, self.spacing, name=self.mask, role=role)
+        tolerance = 1e-3 * scan.spacing.min()
+        if not (np.array_equal(mask.size, scan.size) and np.allclose(mask.affine, scan.affine, atol=tolerance)):
+            raise ScanError(
+                f"{self.mask}: the mask does not lie on the grid of {scan.name}", "resample it to that grid"
+            )
+        return mask.voxels > 0
+
+
+def align_files(
+    fixed: ScanFile,
+    moving: ScanFile,
+    outputs: Mapping[str, str | Path],
+    *,
+    contrast: str = "moving",
+    working_spacing: float | None = None,
+    initial: str | None = None,
+    device: str = "auto",
+    weights: str | None = None,
+    hypotheses: str = "auto",
+    refine: str = "native",
+    verbose: bool = False,
+) -> Alignment:
+    """Reads two scans, aligns them, writes the outputs and prints what came out.
+
+    Args:
+        fixed, moving: the scans.
+        outputs: files to write, by the names in `OUTPUTS`.
+        contrast: which scan has the contrast agent.
+        working_spacing: voxel size of the search in mm; None to choose it.
+        initial: file of a transform to start from.
+        device, weights, hypotheses, refine: see `registration.align.align`.
+        verbose: a line for each stage, also without a terminal.
+
+    Raises:
+        DNetError: an input or an output cannot be used; nothing is written then.
+    """
     keep_threads_from_spinning()
     from ..core.progress import Progress, say
     from ..geometry.transforms import read_transform
     from ..outputs.summary import summary
     from ..outputs.write import check_outputs, write_outputs
 
-    outputs = {name: getattr(options, name) for name in OUTPUTS if getattr(options, name) is not None}
-    given = (options.fixed, options.moving, options.fixed_mask, options.moving_mask, options.initial, options.weights)
+    given = (fixed.path, moving.path, fixed.mask, moving.mask, initial, weights)
     inputs = [path for one in given if one is not None for path in _members(one)]
-    check_outputs(**outputs, contrast=options.contrast, inputs=inputs)
-    with Progress(options.verbose) as progress:
+    check_outputs(**outputs, contrast=contrast, inputs=inputs)
+    with Progress(verbose) as progress:
         progress(0.0, "reading the fixed scan")
-        fixed = _read_scan(options, "fixed")
+        fixed_scan = fixed.read("fixed")
         progress(0.05, "reading the moving scan")
-        moving = _read_scan(options, "moving")
-        masks = tuple(_read_mask(options, role, scan) for role, scan in (("fixed", fixed), ("moving", moving)))
-        initial = None if options.initial is None else read_transform(options.initial)
-        # Only now, since it brings torch with it: what is wrong with a file is told at once.
+        moving_scan = moving.read("moving")
+        masks = fixed.read_mask("fixed", fixed_scan), moving.read_mask("moving", moving_scan)
+        start = None if initial is None else read_transform(initial)
+        # Imported last, since it loads torch: what is wrong with a file is told at once.
         from ..registration.align import align
 
-        thresholds = (options.fixed_threshold, options.moving_threshold)
+        thresholds = fixed.threshold, moving.threshold
         alignment = align(
-            fixed,
-            moving,
+            fixed_scan,
+            moving_scan,
             threshold=None if thresholds == (None, None) else thresholds,
-            spacing=options.working_spacing,
+            spacing=working_spacing,
             fixed_mask=masks[0],
             moving_mask=masks[1],
-            initial=initial,
-            device=options.device,
-            weights=options.weights,
-            hypotheses=options.hypotheses,
-            refine=options.refine,
+            initial=start,
+            device=device,
+            weights=weights,
+            hypotheses=hypotheses,
+            refine=refine,
             progress=progress.part(0.1, 0.8),
         )
         write_outputs(
             alignment,
-            fixed,
-            moving,
+            fixed_scan,
+            moving_scan,
             **outputs,
-            contrast=options.contrast,
+            contrast=contrast,
             masks=masks,
             progress=progress.part(0.8, 1.0),
         )
@@ -147,30 +250,7 @@ def align_files(options):
     return alignment
 
 
-def _members(path) -> list[Path]:
-    """The file itself, or the files of a folder."""
+def _members(path: str) -> list[Path]:
+    """The file itself, or the folder and its files."""
     path = Path(path)
     return [path, *path.iterdir()] if path.is_dir() else [path]
-
-
-def _read_scan(options, role: str):
-    from ..imaging.volume import read_volume
-
-    path, spacing, series = (getattr(options, role + what) for what in ("", "_spacing", "_series"))
-    return read_volume(path, spacing, series, name=path, role=role)
-
-
-def _read_mask(options, role: str, scan):
-    import numpy as np
-
-    from ..core.errors import ScanError
-    from ..imaging.volume import read_volume
-
-    path = getattr(options, f"{role}_mask")
-    if path is None:
-        return None
-    mask = read_volume(path, getattr(options, f"{role}_spacing"), name=path, role=role)
-    tolerance = 1e-3 * scan.spacing.min()
-    if not (np.array_equal(mask.size, scan.size) and np.allclose(mask.affine, scan.affine, atol=tolerance)):
-        raise ScanError(f"{path}: the mask does not lie on the grid of {scan.name}; resample it to that grid")
-    return mask.voxels > 0

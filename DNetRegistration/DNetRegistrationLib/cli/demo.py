@@ -10,8 +10,7 @@ from ..core.files import atomic_write, make_folder
 from ..core.processes import keep_threads_from_spinning
 from ..core.progress import say
 from ..version import PROGRAM
-from .align import add_parser as add_align
-from .align import align_files
+from .align import ScanFile, align_files
 from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser
 
 _DEMO = f"""\
@@ -20,6 +19,16 @@ agent in its cartilage, aligns them with "{PROGRAM} align", and
 compares with the truth. Everything is left in a folder: scans, transform,
 report, picture, resampled scan, segmentation, subtraction.
 """
+
+#: The outputs that it writes, by their options.
+_FILES = {
+    "transform": "transform.tfm",
+    "report": "report.json",
+    "overlay": "overlay.png",
+    "resampled": "resampled.nrrd",
+    "segmentation": "segmentation.seg.nrrd",
+    "subtraction": "subtraction.nrrd",
+}
 
 
 def add_parser(commands) -> Parser:
@@ -36,7 +45,7 @@ def add_parser(commands) -> Parser:
 
 
 def run(options) -> int:
-    """``dnet-registration demo``."""
+    """Aligns a synthetic pair: 0 where the alignment is accepted, else 1."""
     keep_threads_from_spinning()
     from ..geometry.transforms import rotation_error_deg, write_transform
     from ..imaging.volume import write_volume
@@ -54,23 +63,12 @@ def run(options) -> int:
         f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the second with\n"
         f"contrast agent and turned by {pair.drawn['rotation_deg']:.1f} degrees, are in {folder}. To align them:\n"
     )
-    names = {
-        "transform": "transform.tfm",
-        "report": "report.json",
-        "overlay": "overlay.png",
-        "resampled": "resampled.nrrd",
-        "segmentation": "segmentation.seg.nrrd",
-        "subtraction": "subtraction.nrrd",
-    }
     pictures = find_spec("matplotlib") is not None
-    if not pictures:
-        del names["overlay"]
-    command = ["align", str(folder / "fixed.nrrd"), str(folder / "moving.nrrd")]
-    command += [word for name, file in names.items() for word in (f"--{name}", str(folder / file))]
-    say(f"  {PROGRAM} {shlex.join(command)}\n")
-    parser = Parser()
-    add_align(parser.add_subparsers()).add_argument("--verbose", action="store_true")
-    alignment = align_files(parser.parse_args(command + ["--verbose"] * options.verbose))
+    outputs = {name: str(folder / file) for name, file in _FILES.items() if pictures or name != "overlay"}
+    fixed, moving = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
+    words = ["align", fixed, moving, *(word for name, file in outputs.items() for word in (f"--{name}", file))]
+    say(f"  {PROGRAM} {shlex.join(words)}\n")
+    alignment = align_files(ScanFile(fixed), ScanFile(moving), outputs, verbose=options.verbose)
 
     error = 1000 * target_registration_error(pair, alignment.matrix)
     angle = rotation_error_deg(pair.matrix, alignment.matrix)

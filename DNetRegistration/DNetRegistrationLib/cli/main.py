@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import traceback
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
 from ..core.interrupts import raised_once
 from ..version import PROGRAM, __version__
-from . import align, benchmark, compare, demo, evaluate, synthesize, train
 from .arguments import STATUSES, Parser
 from .wording import explain
 
-COMMANDS = (align, demo, synthesize, benchmark, train, evaluate, compare)
+#: The modules of the commands, in the order of the help. Slicer installs only some of them.
+COMMANDS = ("align", "demo", "synthesize", "benchmark", "train", "evaluate", "compare")
 
 ACCEPTED, NOT_ACCEPTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -37,16 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"error: {explain(error, vars(options) if options else ())}", BAD_INPUT)
 
 
+def installed_commands() -> list[ModuleType]:
+    """The modules of the commands that are installed."""
+    names = [f"{__package__}.{name}" for name in COMMANDS]
+    return [import_module(name) for name in names if find_spec(name) is not None]
+
+
 def build_parser() -> Parser:
-    """All commands and their options."""
+    """The commands that are installed, and their options."""
+    modules = installed_commands()
+    demo = f'"{PROGRAM} demo", then ' if len(modules) == len(COMMANDS) else ""
     parser = Parser(
         prog=PROGRAM,
         description="Aligns two micro-CT scans of the same bone, turned any way round, and says\nwhether to trust it.",
-        epilog=f'Start with "{PROGRAM} demo", then "{PROGRAM} align --help".\n\n{STATUSES}',
+        epilog=f'Start with {demo}"{PROGRAM} align --help".\n\n{STATUSES}',
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for command in COMMANDS:
+    for command in modules:
         group = command.add_parser(commands).add_argument_group("messages")
         group.add_argument("--verbose", action="store_true", help="a line for each stage, also without a terminal")
         group.add_argument("--debug", action="store_true", help="show where in the program an error arose")
