@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+from DNetRegistrationLib.imaging.volume import write_volume
 from DNetRegistrationLib.networks.weights import available_weights, load_weights
 from places import ROOT
 
@@ -24,6 +25,9 @@ CATALOG = json.loads((ROOT / f"{NAME}.json").read_text(encoding="utf-8"))
 
 #: The only files that hold the repository's address.
 ADDRESSED = {"CMakeLists.txt", f"{NAME}.s4ext", f"{NAME}.json"}
+
+#: The commands that Slicer gets; with training and experiments the others stay in the pip package.
+COMMANDS = ("align",)
 
 #: What lies in the module's folder and is not part of it.
 NOT_OF_THE_MODULE = shutil.ignore_patterns("CMakeLists.txt", "__pycache__", "*.egg-info", ".*")
@@ -54,7 +58,8 @@ def cmake_commands(path: Path) -> list[tuple[str, list[str]]]:
 
 def settings(path: Path) -> dict[str, list[str]]:
     """The variables that a CMakeLists.txt sets."""
-    return {arguments[0]: arguments[1:] for command, arguments in cmake_commands(path) if command == "set"}
+    sets = (arguments for command, arguments in cmake_commands(path) if command == "set")
+    return {name: [one for value in values for one in value.split(";")] for name, *values in sets}
 
 
 def listed(module: Path) -> list[str]:
@@ -73,9 +78,19 @@ def there(module: Path) -> set[str]:
     return found
 
 
+def for_slicer(name: str) -> bool:
+    """Whether a file of the module goes into Slicer's package, by its path."""
+    path = PurePosixPath(name)
+    room = path.parts[1] if path.parts[0] == "DNetRegistrationLib" else ""
+    if room == "cli":
+        return path.stem in {*COMMANDS, *"__init__ main arguments wording".split()}
+    # Stubs and their mark are for type checkers.
+    return room not in ("training", "experiments") and path.suffix not in (".pyi", ".typed")
+
+
 def list_problems(module: Path) -> list[str]:
     """What is wrong with the package lists of a module's folder, a line each."""
-    names, files = listed(module), there(module)
+    names, files = listed(module), {name for name in there(module) if for_slicer(name)}
     scripts = set(settings(module / "CMakeLists.txt")["MODULE_PYTHON_SCRIPTS"])
     return (
         [
@@ -108,8 +123,9 @@ def test_every_file_of_the_module_is_packaged():
 @pytest.mark.parametrize(
     "name",
     [
-        "DNetRegistrationLib/new.py", "DNetRegistrationLib/part/__init__.py", "DNetRegistrationLib/weights/new.pt",
-        "DNetRegistrationLib/new.json", "Resources/Icons/new.png", "Resources/UI/new.ui", "Resources/new.txt",
+        "DNetRegistrationLib/new.py", "DNetRegistrationLib/part/__init__.py", "DNetRegistrationLib/outputs/new.py",
+        "DNetRegistrationLib/networks/pretrained/new.pt", "DNetRegistrationLib/new.json", "Resources/Icons/new.png",
+        "Resources/UI/new.ui", "Resources/new.txt",
     ],
 )  # fmt: skip
 def test_a_file_that_is_missing_from_the_lists_or_from_the_folder_is_named(name, tmp_path):
@@ -279,20 +295,51 @@ print(DNetRegistrationLib.__file__, *[load_weights(name).card["sha256"] for name
     assert result.stdout.split() == [str(folder / "DNetRegistrationLib" / "__init__.py"), *shipped]
 
 
-def test_what_cmake_installs_is_the_module_and_works(tmp_path):
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory) -> Path:
+    """The folder of modules that CMake installs."""
     cmake = shutil.which("cmake")
     if cmake is None:
         pytest.skip("cmake is not on this machine")
-    script, empty, installed = tmp_path / "stand_in.cmake", tmp_path / "empty.cmake", tmp_path / "installed"
+    folder = tmp_path_factory.mktemp("cmake")
+    script, empty, installed = folder / "stand_in.cmake", folder / "empty.cmake", folder / "installed"
     script.write_text(STAND_IN)
     empty.touch()
     result = subprocess.run(
         [cmake, f"-DEMPTY={empty}", f"-DINSTALLED={installed}", "-P", script], cwd=ROOT, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    scripted = installed / "lib" / "Slicer-5.12" / "qt-scripted-modules"
+    return installed / "lib" / "Slicer-5.12" / "qt-scripted-modules"
+
+
+def test_what_cmake_installs_is_the_module(scripted):
     assert there(scripted) == {*listed(MODULE), "DNetRegistrationLib/LICENSE.txt"}
     try_out(scripted)
+
+
+def run(folder: Path, *words) -> str:
+    """The output of the library's command, with the library of a folder and no other."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "DNetRegistrationLib", *map(str, words)]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_what_cmake_installs_aligns(scripted, small_pair, tmp_path):
+    for role in ("fixed", "moving"):
+        write_volume(getattr(small_pair, role), tmp_path / f"{role}.nrrd")
+    files = tmp_path / "report.json", tmp_path / "cortices.seg.nrrd"
+    scans = tmp_path / "fixed.nrrd", tmp_path / "moving.nrrd"
+    run(scripted, "align", *scans, "--report", files[0], "--segmentation", files[1])
+    assert json.loads(files[0].read_text())["accepted"] and files[1].is_file()
+
+
+def test_what_cmake_installs_offers_what_is_there(scripted):
+    offered = re.findall(r"^    (\w+) ", run(scripted, "--help"), re.MULTILINE)
+    assert offered == [*COMMANDS] and "demo" not in run(scripted, "--help")
+    everything = re.findall(r"^    (\w+) ", run(MODULE, "--help"), re.MULTILINE)
+    assert set(offered) < set(everything) and "train" in everything
 
 
 def test_what_pip_installs_is_the_library_and_works(tmp_path):
