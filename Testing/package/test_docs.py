@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -89,13 +90,18 @@ def test_readme_is_short():
 
 
 def test_readme_has_two_commands_that_set_everything_up():
+    """CI and the workflow take them from there by `.ci/readme.py`, on Windows with its own paths."""
     setting_up = [block.text for block in SHELL if block.document.name == "README.md" and "-m venv" in block.text]
-    assert len(setting_up) == 2
-    assert all(text.replace("\\\n", "").count("\n") == 1 for text in setting_up)
-    # .ci/run and the workflow take the second one from behind this mark.
-    marked = re.search(r"<!-- test command -->\n```bash\n(.*?\n)```", README, re.DOTALL)[1]
-    assert marked == setting_up[1]
-    assert "pytest" in marked
+    assert [text.replace("\\\n", "").count("\n") for text in setting_up] == [1, 1]
+    command = runpy.run_path(str(ROOT / ".ci" / "readme.py"))["command"]
+    assert [command(name, windows=False) + "\n" for name in ("demo", "test")] == setting_up
+    assert "pytest" in setting_up[1]
+    for name in ("demo", "test"):
+        assert command(name, windows=True).startswith("python -m venv .venv && .venv/Scripts/pip install ")
+        assert "bin/" not in command(name, windows=True)
+        for file in (".ci/run", ".github/workflows/test.yml"):
+            text = (ROOT / file).read_text(encoding="utf-8")
+            assert f".ci/readme.py {name}" in text or (name, file) == ("demo", ".ci/run")
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
