@@ -742,6 +742,36 @@ def test_the_ui_file_is_in_step(host):  # noqa: F811
     assert all(texts[name]["buddy"] in controls for name in widgets if "buddy" in texts[name])
 
 
+@pytest.fixture
+def library():
+    """Puts the library back that the tests have imported, when all is over that was loaded in its place."""
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "DNetRegistrationLib"}
+    yield before
+    for name in [name for name in sys.modules if name.partition(".")[0] == "DNetRegistrationLib"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_reload_reads_the_library_anew(library, host, panel, pair):  # noqa: F811
+    import slicer
+
+    held = Launcher(held=True)
+    panel.logic.launch = held
+    panel.ui.alignButton.click()
+    panel.onReload()
+    new = slicer.util.getModuleWidget("DNetRegistration")
+    assert held.killed and not leftovers()
+    for name in ("core.errors", "slicer_module.job", "slicer_module.panel", "slicer_module.scene"):
+        assert sys.modules[f"DNetRegistrationLib.{name}"] is not library[f"DNetRegistrationLib.{name}"]
+    assert type(new) is sys.modules["DNetRegistrationLib.slicer_module.panel"].DNetRegistrationWidget
+    assert type(new) is not type(panel) and type(new.logic) is not type(panel.logic)
+    # What was selected is in the scene; the new panel aligns.
+    assert new._parameterNode.fixedVolume is pair[0] and new.ui.alignButton.text == "Align"
+    click(host, new, Launcher(rigid(1)))
+    assert new.ui.verdictLabel.text.startswith("Accepted")
+    assert pair[1].GetParentTransformNode() is new._parameterNode.transform
+
+
 # --- what stays as it is while other things happen ---------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The panel of the module: what the user selects and clicks, and what it says."""
 
 import logging
+import sys
 
 import ctk
 import qt
@@ -90,6 +91,13 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # First: taking outlines away changes the scene, which would bring the panel up to date and them back.
         self._disconnectParameterNode()
         self._thresholds.hide()
+
+    def onReload(self) -> None:
+        """The developer clicks Reload: the library is read anew too, where Slicer would read only the module's file."""
+        library = __package__.partition(".")[0]
+        for name in [name for name in sys.modules if name == library or name.startswith(f"{library}.")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def onSceneStartClose(self, caller, event) -> None:
         """The scene is about to be closed: the alignment of its volumes ends."""

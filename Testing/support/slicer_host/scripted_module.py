@@ -81,6 +81,10 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self):
         pass
 
+    def onReload(self):
+        """The button Reload of developer mode; Slicer shows errors in a message."""
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def _onModuleAboutToBeUnloaded(self, moduleName):
         if moduleName == self.moduleName:
             self.cleanup()
@@ -152,10 +156,10 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
 
     _offered = True
 
-    def __init__(self, widget_class):
+    def __init__(self, module_name):
         qMRMLWidget.__init__(self)
         qt.QVBoxLayout(self)
-        self._widget_class, self._python = widget_class, None
+        self._module_name, self._python = module_name, None
         self._entered = False
 
     def self(self):
@@ -170,6 +174,13 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
             function()
         except Exception:
             record_error(*sys.exc_info())
+
+    def reload(self) -> None:
+        """Makes the Python panel, of the module's file as it was last read."""
+        widget_name = self._module_name + "Widget"
+        self._python = getattr(sys.modules[self._module_name], widget_name)(self)
+        setattr(slicer.modules, widget_name, self._python)
+        self.setup()
 
     def setup(self) -> None:
         self._call("setup")
@@ -218,11 +229,9 @@ class qSlicerScriptedLoadableModule(QtObject, QtCore.QObject):
         widget_class = getattr(self._python_module, self._module_name + "Widget", None)
         if widget_class is None or not self.widgetRepresentationCreationEnabled:
             return None
-        representation = qSlicerScriptedLoadableModuleWidget(widget_class)
+        representation = qSlicerScriptedLoadableModuleWidget(self._module_name)
         QtCore.QObject.setObjectName(representation, self._module_name + "ModuleWidget")
-        representation._python = widget_class(representation)
-        setattr(slicer.modules, self._module_name + "Widget", representation._python)
-        representation.setup()
+        representation.reload()
         representation.setMRMLScene(slicer.mrmlScene)
         return representation
 
