@@ -19,7 +19,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 WITHOUT_TORCH = (
     "bone.cortex", "bone.threshold", "cli.align", "cli.main", "core.progress", "core.files", "imaging.reading",
     "imaging.volume", "networks.weights", "outputs.overlay", "outputs.report", "outputs.segmentation",
-    "outputs.subtraction", "outputs.write", "synthesis.pairs", "synthesis.scanner",
+    "outputs.subtraction", "outputs.write", "synthesis.dataset", "synthesis.pairs",
 )  # fmt: skip
 
 

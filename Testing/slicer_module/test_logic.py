@@ -138,7 +138,7 @@ def test_sample_data(host, logic, monkeypatch):  # noqa: F811
     import SampleData
     import slicer
     from DNetRegistrationLib.slicer_module import sample_data
-    from DNetRegistrationLib.synthesis import pairs as synthesis
+    from DNetRegistrationLib.synthesis import dataset
 
     monkeypatch.setattr(sample_data, "PAIR", SMALL)
     slicer.app.startupCompleted()
@@ -153,7 +153,7 @@ def test_sample_data(host, logic, monkeypatch):  # noqa: F811
     for before, now in zip(was, positions(moving), strict=True):
         np.testing.assert_allclose((pair.matrix @ (*now, 1))[:3], before, atol=1e-6)
     # A second time they are only loaded.
-    monkeypatch.setattr(synthesis, "synthesize", None)
+    monkeypatch.setattr(dataset, "synthesize", None)
     assert [node.GetName() for node in sample_data.loadSampleData()] == [f"{name}_1" for name in source.nodeNames]
 
 

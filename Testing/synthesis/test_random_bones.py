@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from contact_sheet import draw_contact_sheet
-from DNetRegistrationLib.synthesis.arrays import Arrays
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from DNetRegistrationLib.synthesis.random_bones import KINDS, Variant, draw_animal
 from scipy import ndimage
@@ -27,34 +25,24 @@ def pair(request):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_the_same_bone(kind):
     at = points()
-    first, again, other = (Variant.draw(kind, seed).bone(Arrays()).tissue(*at, 0.05) for seed in (1, 1, 2))
+    first, again, other = (Variant.draw(kind, seed).model().tissue(*at, 0.05) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.bone, again.bone)
     assert np.abs(first.bone - other.bone).mean() > 0.02
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_numpy_and_torch_agree(kind):
-    bone, device_bone = (Variant.draw(kind, 3).bone(Arrays(device)) for device in (None, "cpu"))
-    at = points()
-    for name in ("filled", "bone", "density", "cartilage"):
-        expected = getattr(bone.tissue(*at, 0.05), name)
-        found = getattr(device_bone.tissue(*(torch.from_numpy(c) for c in at), 0.05), name)
-        np.testing.assert_allclose(found.numpy(), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mirror_image(kind):
     variant = Variant.draw(kind, 4)
     x, y, z = points()
-    plain = variant.bone(Arrays()).tissue(x, y, z, 0.05)
-    mirrored = variant.mirrored().bone(Arrays()).tissue(-x, y, z, 0.05)
+    plain = variant.model().tissue(x, y, z, 0.05)
+    mirrored = variant.mirrored().model().tissue(-x, y, z, 0.05)
     np.testing.assert_allclose(mirrored.bone, plain.bone, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_depth_is_no_more_than_the_distance(kind):
     """Where the scanner looks for bone depends on it: outside, no point may be said to be much farther than it is."""
-    bone = Variant.draw(kind, 6).bone(Arrays())
+    bone = Variant.draw(kind, 6).model()
     axis = np.arange(-2.2, 2.2, 0.08, dtype=np.float32)
     z, y, x = np.meshgrid(axis - 1.45, axis, axis, indexing="ij")
     depth = bone.depths(x.ravel(), y.ravel(), z.ravel()).outer.reshape(z.shape)
@@ -65,7 +53,7 @@ def test_depth_is_no_more_than_the_distance(kind):
 
 
 def test_fractions_are_fractions(pair):
-    tissue = pair.fixed_animal.bone(Arrays()).tissue(*points(1, 20_000), 0.06)
+    tissue = pair.fixed_animal.model().tissue(*points(1, 20_000), 0.06)
     for share in (tissue.filled, tissue.bone, tissue.density, tissue.cartilage):
         assert share.min() >= 0
         assert share.max() <= 1 + 1e-6
@@ -97,6 +85,7 @@ def test_kinds_by_name():
     assert not make_pair(1, kind="long", impostor="animal", size=16, spacing=0.32).same
 
 
+@pytest.mark.slow
 def test_contact_sheet(tmp_path):
     pytest.importorskip("matplotlib")
     from matplotlib.image import imread

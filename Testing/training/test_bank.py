@@ -28,7 +28,8 @@ from DNetRegistrationLib.geometry.transforms import to_sitk, write_transform
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.registration import align as alignment
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation
-from DNetRegistrationLib.synthesis.scanner import Grid, Session, scan
+from DNetRegistrationLib.synthesis.scanner import Grid, scan
+from DNetRegistrationLib.synthesis.session import Session
 from DNetRegistrationLib.synthesis.tibia import CENTER, Animal
 from DNetRegistrationLib.training import bank as bank_module
 from DNetRegistrationLib.training import bank_scans as bank_folder
@@ -100,7 +101,7 @@ def test_kinds_of_bones_are_as_frequent_as_told(monkeypatch):
     monkeypatch.setattr(bank_synthetic, "draw_animal", lambda kind, seed: drawn.append(kind))
     for number in range(400):
         with pytest.raises(AttributeError):  # nothing to scan
-            bank_synthetic.scanned_twice(bank_synthetic.Task(1, number, dict(KINDS), 8, 1.0, None))
+            bank_synthetic.scanned_twice(bank_synthetic.Task(1, number, dict(KINDS), 8, 1.0))
     for kind, share in KINDS.items():
         assert drawn.count(kind) / 400 == pytest.approx(share, abs=0.07)
 

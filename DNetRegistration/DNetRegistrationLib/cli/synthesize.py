@@ -57,7 +57,7 @@ def add_parser(commands) -> Parser:
 
 def run(options) -> int:
     """``dnet-registration synthesize``."""
-    from ..synthesis.pairs import synthesize
+    from ..synthesis.dataset import synthesize
 
     folder = make_folder(options.folder)
     with Progress(options.verbose) as progress:

@@ -37,7 +37,7 @@ def loadSampleData(source=None) -> list:
         The nodes PreContrast, PostContrast and TrueTransform; the second comes to lie on the first when it is put under
         the third.
     """
-    from ..synthesis.pairs import synthesize
+    from ..synthesis.dataset import synthesize
 
     folder = make_folder(os.path.join(slicer.app.cachePath, f"{NAME}-{__version__}"), parents=True)
     nodes = []

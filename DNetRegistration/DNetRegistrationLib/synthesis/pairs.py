@@ -1,27 +1,92 @@
-"""Synthetic pairs of scans of one tibia, with the transform between them known exactly."""
+"""Synthetic pairs of scans of one bone, with the transform between them known exactly."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from ..core.files import atomic_write
-from ..geometry.transforms import mean_point_error, rotation_error_deg, write_transform
+from ..core.errors import OptionError, Setting
+from ..geometry.transforms import mean_point_error, rotation_error_deg
 from ..imaging.volume import Volume
-from .arrays import Arrays
-from .random_bones import draw_animal
-from .scanner import BACKGROUNDS, SCALES, Grid, Scan, Session, scan
+from .random_bones import Variant, draw_animal
+from .scanner import Grid, Scan, scan
+from .session import BACKGROUNDS, SCALES, Session
 from .tibia import CENTER, Animal
 
 # Cut scans of a pair share at least this fraction of the smaller one's visible bone: the field of view of a repeated
 # scan is aimed at the same joint, and with less there is nothing to align.
 SHARED = 0.4
+# Cuts are drawn so many times at most until the scans share as much.
+_MOST_DRAWS = 50
 IMPOSTORS = ("animal", "relative", "mirror")
+ROTATIONS = ("uniform", "axis-angle")
+# How frequent scanners of each scale are, in the order of `SCALES`.
+_FREQUENCIES = (0.4, 0.35, 0.15, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """What a synthetic pair is like; the keyword arguments of `make_pair`.
+
+    Attributes:
+        size: voxels along x, y, z, or one number.
+        spacing: mm along x, y, z, or one number.
+        contrast: the moving scan is with contrast agent.
+        keep: each scan is cut on one side of its box, a side drawn at random, so that a fraction U(keep, 1) of its
+            bone voxels remains; 1 cuts nothing. Sizes become unequal. Both still share `SHARED` of the smaller one's.
+        max_translation: the bone moves by U(-this, this) mm along each axis, relative to the (uncut) grids' centres.
+        rotations: "uniform" over SO(3), or "axis-angle", the paper's angle U(-pi, pi) about a uniform axis (Sec. 2.3).
+        max_angle: largest relative rotation in radians; less than pi draws "axis-angle" within it.
+        matrix: ``(4, 4)`` fixed to moving points, LPS mm, instead of a drawn one.
+        kind: of bone, "tibia" or one of `random_bones.KINDS`.
+        impostor: the moving scan is of another "animal", of a "relative" in shape space, or of the "mirror" image.
+        relative_amount: how far the relative is, 0 to 1.
+        fixed_animal, moving_animal: scan these instead; they make an impostor when they differ.
+        fixed_grid, moving_grid: scan these grids instead of `size` and `spacing` about the world's origin.
+        scale: "hu", "raw", "byte" or "attenuation"; drawn when None. Both scans are from one scanner.
+        background: "air", "water" or "fixative"; drawn for each scan when None.
+        circle: reconstruct only within a cylinder of this radius over half the grid's width; outside is NaN (float
+            scans) or the lowest value.
+        clean: bone and cartilage alone in air, without noise or artefacts (cartilage in air looks like water).
+    """
+
+    size: int | Sequence[int] = 64
+    spacing: float | Sequence[float] = 0.08
+    contrast: bool = True
+    keep: float = 1.0
+    max_translation: float = 0.64
+    rotations: str = "uniform"
+    max_angle: float = np.pi
+    matrix: np.ndarray | None = None
+    kind: str = "tibia"
+    impostor: str | None = None
+    relative_amount: float = 0.3
+    fixed_animal: Animal | Variant | None = None
+    moving_animal: Animal | Variant | None = None
+    fixed_grid: Grid | None = None
+    moving_grid: Grid | None = None
+    scale: str | None = None
+    background: str | None = None
+    circle: float | None = None
+    clean: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("impostor", IMPOSTORS), ("scale", SCALES), ("background", BACKGROUNDS)):
+            _require_known(name, getattr(self, name), (None, *known))
+        _require_known("rotations", self.rotations, ROTATIONS)
+        if not 0 < self.keep <= 1:
+            raise OptionError(f"keep is {self.keep}", "give a fraction above 0 and at most 1", Setting("keep"))
+        if self.impostor == "relative" and self.kind != "tibia":
+            problem = f"bones of the kind {self.kind!r} have no relatives"
+            raise OptionError(problem, "give impostor animal or mirror, or kind tibia", Setting("impostor"))
+
+    @property
+    def grids(self) -> tuple[Grid, Grid]:
+        """Of the fixed and the moving scan, before they are cut."""
+        fixed, moving = (grid or Grid.centered(self.size, self.spacing) for grid in (self.fixed_grid, self.moving_grid))
+        return fixed, moving
 
 
 @dataclass(frozen=True)
@@ -29,14 +94,14 @@ class SyntheticPair:
     """Two scans and the truth about them.
 
     Attributes:
-        fixed, moving: the scans. Without further wishes fixed is without, moving with contrast.
+        fixed, moving: the scans. By default, only the moving one is with contrast agent.
         matrix: ``(4, 4)`` float64, fixed to moving points, LPS mm. For an impostor, the poses' relation only.
         same: whether both are scans of one bone.
         fixed_bone, moving_bone: ``(z, y, x)`` bool, voxels at least half mineralised tissue of the tibia or fibula.
         fixed_cartilage, moving_cartilage: ``(z, y, x)`` uint8 volume fraction of articular cartilage, 255 for all.
         fixed_pose, moving_pose: ``(4, 4)`` float64, the animal's frame to the world.
         fixed_animal, moving_animal: the same object unless this is an impostor.
-        drawn: what was drawn, for reports: plain numbers and words.
+        drawn: what was drawn, in plain numbers and words that JSON can hold.
     """
 
     fixed: Volume
@@ -54,150 +119,103 @@ class SyntheticPair:
     drawn: dict
 
 
-def make_pair(
-    seed: int,
-    *,
-    size=64,
-    spacing=0.08,
-    contrast: bool = True,
-    keep: float = 1.0,
-    max_translation: float = 0.64,
-    rotations: str = "uniform",
-    max_angle: float = np.pi,
-    matrix: np.ndarray | None = None,
-    kind: str = "tibia",
-    impostor: str | None = None,
-    relative_amount: float = 0.3,
-    fixed_animal: Animal | None = None,
-    moving_animal: Animal | None = None,
-    fixed_grid: Grid | None = None,
-    moving_grid: Grid | None = None,
-    scale: str | None = None,
-    background: str | None = None,
-    circle: float | None = None,
-    clean: bool = False,
-    device: str | None = None,
-) -> SyntheticPair:
+def make_pair(seed: int, **options) -> SyntheticPair:
     """Draws a tibia and scans it twice, turned any way; the same for the same arguments.
 
     Args:
-        seed: of everything not given.
-        size: voxels along x, y, z, or one number.
-        spacing: mm along x, y, z, or one number.
-        contrast: the moving scan is with contrast agent.
-        keep: each scan is cut on one side of its box, a side drawn at random, so that a fraction U(keep, 1) of its
-            bone voxels remains; 1 cuts nothing. Sizes become unequal. Both still share `SHARED` of the smaller one's.
-        max_translation: the bone moves by U(-this, this) mm per axis against the grids' (uncut) centres.
-        rotations: "uniform" over SO(3), or "axis-angle", the paper's angle U(-pi, pi) about a uniform axis.
-        max_angle: largest relative rotation, in radians; smaller than pi draws "axis-angle" within it.
-        matrix: the relation of the two (fixed to moving, LPS mm) instead of a drawn one.
-        kind: of bone, "tibia" or one of `variety.KINDS`.
-        impostor: the moving scan is of another "animal", of a "relative" in shape space, or of the "mirror" image.
-        relative_amount: how far the relative is, 0 to 1.
-        fixed_animal, moving_animal: scan these instead; they make an impostor when they differ.
-        fixed_grid, moving_grid: scan these grids instead of `size` and `spacing` about the world's origin.
-        scale: "hu", "raw", "byte" or "attenuation"; drawn when None. Both scans are from one scanner.
-        background: "air", "water" or "fixative"; drawn for each session when None.
-        circle: reconstruct within a cylinder of this radius over half the width only; outside is NaN (float scans)
-            or the lowest value.
-        clean: bone in air, no noise, no artefacts, nothing else (cartilage in air looks like water).
-        device: None for NumPy, or a torch device.
+        seed: of everything that is not given.
+        options: the fields of `PairOptions`, by name.
 
     Raises:
-        ValueError: an option is not one of those above.
+        OptionError: an option has a value that it cannot have.
+
+    Example:
+        >>> pair = make_pair(1, size=16, spacing=0.3, contrast=False)
+        >>> pair.fixed.voxels.shape, pair.matrix.shape, pair.same
+        ((16, 16, 16), (4, 4), True)
     """
-    if impostor not in (None, *IMPOSTORS):
-        raise ValueError(f"impostor {impostor!r} is unknown; give one of {', '.join(IMPOSTORS)}")
-    if scale not in (None, *SCALES):
-        raise ValueError(f"scale {scale!r} is unknown; give one of {', '.join(SCALES)}")
-    if background not in (None, *BACKGROUNDS):
-        raise ValueError(f"background {background!r} is unknown; give one of {', '.join(BACKGROUNDS)}")
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; give a fraction above 0 and at most 1")
-    if impostor == "relative" and kind != "tibia":
-        raise ValueError(f"bones of the kind {kind!r} have no relatives; give impostor animal or mirror, or kind tibia")
+    wanted = PairOptions(**options)
+    # The order of draws decides what a seed gives.
     generator = np.random.default_rng([seed, 0])
     seeds = [int(s) for s in generator.integers(1 << 62, size=4)]
-    fixed_animal = fixed_animal or draw_animal(kind, seeds[0])
-    if moving_animal is None:
-        moving_animal = {
-            None: lambda: fixed_animal,
-            "animal": lambda: draw_animal(kind, seeds[1]),
-            "relative": lambda: fixed_animal.relative(seeds[1], relative_amount),
-            "mirror": fixed_animal.mirrored,
-        }[impostor]()
-    drawn_scale = str(generator.choice(list(SCALES), p=[0.4, 0.35, 0.15, 0.1]))
-    scale = scale or drawn_scale
-    fixed_grid = fixed_grid or Grid.centered(size, spacing)
-    moving_grid = moving_grid or Grid.centered(size, spacing)
-
-    fixed_turn, relative = random_rotation(generator), random_rotation(generator, rotations, max_angle)
-    jitter = generator.uniform(-1, 1, 3) * min(0.25, max_translation)
-    shift = generator.uniform(-1, 1, 3) * max_translation
-    fixed_pose = _rigid(fixed_turn, fixed_grid.center + jitter - fixed_turn @ CENTER)
-    if matrix is None:
-        matrix = _rigid(relative, moving_grid.center + shift - relative @ fixed_grid.center)
-    matrix = np.array(matrix, float)
-    moving_pose = matrix @ fixed_pose
-
-    options = dict(scale=scale, background=background, clean=clean)
-    sessions = [
-        replace(Session.draw(seeds[2], fixed_animal, **options), circle=circle),
-        replace(Session.draw(seeds[3], moving_animal, contrast=contrast, **options), circle=circle),
-    ]
-    arrays = Arrays(device)
-    scans = [
-        _as_numpy(scan(animal, session, grid, pose, device), arrays, session)
-        for animal, session, grid, pose in (
-            (fixed_animal, sessions[0], fixed_grid, fixed_pose),
-            (moving_animal, sessions[1], moving_grid, moving_pose),
-        )
-    ]
-    grids = [fixed_grid, moving_grid]
-    cuts, shared = _cuts(generator, scans, grids, matrix, keep)
-    fixed, moving = (
-        Volume(one.voxels[cut], _cut_affine(grid, cut), name)
-        for one, grid, cut, name in zip(scans, grids, cuts, ("fixed scan", "moving scan"), strict=True)
-    )
+    scale = str(generator.choice(list(SCALES), p=_FREQUENCIES))
+    scale = wanted.scale or scale
+    animals = _draw_animals(wanted, *seeds[:2])
+    grids = wanted.grids
+    matrix, poses = _draw_poses(wanted, generator, grids)
+    sessions = _draw_sessions(wanted, scale, animals, seeds[2:])
+    fixed, moving = scans = [scan(*one) for one in zip(animals, sessions, grids, poses, strict=True)]
+    cuts, shared = _draw_cuts(generator, scans, grids, matrix, wanted.keep)
     drawn = {
         "seed": seed,
         "scale": scale,
         "backgrounds": [session.background for session in sessions],
-        "contrast": bool(contrast),
+        "contrast": bool(wanted.contrast),
         "uptake_hu": sessions[1].uptake,
         "noise_hu": [session.noise for session in sessions],
         "fragments": [len(session.fragments) for session in sessions],
         "rotation_deg": rotation_error_deg(np.eye(4), matrix),
-        "shift_mm": (matrix[:3, :3] @ fixed_grid.center + matrix[:3, 3] - moving_grid.center).tolist(),
+        "shift_mm": (matrix[:3, :3] @ grids[0].center + matrix[:3, 3] - grids[1].center).tolist(),
         "shared": shared,
-        "impostor": impostor,
-        "kind": kind,
-        "osteoarthritis": fixed_animal.osteoarthritis,
-        "left": fixed_animal.left,
+        "impostor": wanted.impostor,
+        "kind": wanted.kind,
+        "osteoarthritis": animals[0].osteoarthritis,
+        "left": animals[0].left,
     }
     return SyntheticPair(
-        fixed, moving, matrix, moving_animal is fixed_animal,
-        scans[0].bone[cuts[0]], scans[1].bone[cuts[1]], scans[0].cartilage[cuts[0]], scans[1].cartilage[cuts[1]],
-        fixed_pose, moving_pose, fixed_animal, moving_animal, drawn,
-    )  # fmt: skip
+        fixed=_cut_volume(fixed, grids[0], cuts[0], "fixed scan"),
+        moving=_cut_volume(moving, grids[1], cuts[1], "moving scan"),
+        matrix=matrix,
+        same=animals[1] is animals[0],
+        fixed_bone=fixed.bone[cuts[0]],
+        moving_bone=moving.bone[cuts[1]],
+        fixed_cartilage=fixed.cartilage[cuts[0]],
+        moving_cartilage=moving.cartilage[cuts[1]],
+        fixed_pose=poses[0],
+        moving_pose=poses[1],
+        fixed_animal=animals[0],
+        moving_animal=animals[1],
+        drawn=drawn,
+    )
 
 
 def target_registration_error(pair: SyntheticPair, matrix) -> float:
-    """Mean distance, in mm, over the fixed scan's bone voxels, of where `matrix` puts them and where they are."""
+    """The target registration error of an alignment of a synthetic pair.
+
+    Args:
+        pair: with the truth.
+        matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+
+    Returns:
+        The mean distance in mm, over the fixed scan's bone voxels, between where `matrix` puts them and where they are.
+    """
     points = pair.fixed.to_world(np.argwhere(pair.fixed_bone)[:, ::-1])
     return mean_point_error(matrix, pair.matrix, points)
 
 
 def random_rotation(generator: np.random.Generator, rotations: str = "uniform", max_angle: float = np.pi) -> np.ndarray:
-    """A ``(3, 3)`` rotation: "uniform" on SO(3), or "axis-angle": angle U(-max, max), axis uniform (Sec. 2.3)."""
-    if rotations not in ("uniform", "axis-angle"):
-        raise ValueError(f"rotations {rotations!r} is unknown; give uniform or axis-angle")
+    """Draws a rotation.
+
+    Args:
+        generator: draws.
+        rotations: "uniform" on SO(3), or "axis-angle": an angle U(-`max_angle`, `max_angle`) about a uniform axis, as
+            in the paper (Sec. 2.3).
+        max_angle: in radians; less than pi draws "axis-angle".
+
+    Returns:
+        ``(3, 3)`` float64.
+
+    Raises:
+        OptionError: unknown `rotations`.
+    """
+    _require_known("rotations", rotations, ROTATIONS)
     if rotations == "uniform" and max_angle >= np.pi:
         w, x, y, z = (q := generator.standard_normal(4)) / np.linalg.norm(q)
     else:
         half = generator.uniform(-max_angle, max_angle) / 2
         axis = generator.standard_normal(3)
         w, (x, y, z) = np.cos(half), np.sin(half) * axis / np.linalg.norm(axis)
+    # Written out, since SciPy's rotations differ in the last bit, and with them every pair that a seed gives.
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -207,76 +225,70 @@ def random_rotation(generator: np.random.Generator, rotations: str = "uniform", 
     )
 
 
-def synthesize(
-    folder,
-    count: int,
-    seed: int = 0,
-    *,
-    progress: Callable[[float, str], None] | None = None,
-    suffix: str = ".nrrd",
-    **options,
-) -> Path:
-    """Writes pairs with their truth into an existing folder, and returns the path of ``truth.csv``.
-
-    Per pair: ``0001_fixed.nrrd``, ``0001_moving.nrrd`` and ``0001_truth.tfm`` (fixed to moving, LPS mm, as
-    resampling wants it); for all, ``truth.csv`` with the 16 numbers of each matrix by rows and what was drawn. A
-    pair's files appear together or not at all, the table once all are there.
-
-    Args:
-        count: how many pairs; they are those of seeds `seed`, `seed + 1`, ...
-        progress: called with the fraction done and a message.
-        options: to `make_pair`.
-    """
-    import SimpleITK as sitk
-
-    folder, rows = Path(folder), []
-    for number in range(1, count + 1):
-        if progress is not None:
-            progress((number - 1) / count, f"pair {number} of {count}")
-        pair = make_pair(seed + number - 1, **options)
-        name = f"{number:04d}"
-        with atomic_write() as staging:
-            for role in ("fixed", "moving"):
-                path = staging.path(folder / f"{name}_{role}{suffix}")
-                sitk.WriteImage(getattr(pair, role).to_sitk(), str(path), True)
-            write_transform(pair.matrix, staging.path(folder / f"{name}_truth.tfm"))
-        entries = {f"m{row}{column}": repr(float(pair.matrix[row, column])) for row in range(4) for column in range(4)}
-        drawn = {key: json.dumps(value) for key, value in pair.drawn.items()}
-        rows.append({"pair": name, "same": pair.same, **entries, **drawn})
-    with atomic_write() as staging, open(staging.path(folder / "truth.csv"), "w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0] if rows else ["pair"])
-        writer.writeheader()
-        writer.writerows(rows)
-    if progress is not None:
-        progress(1.0, f"{count} pairs written")
-    return folder / "truth.csv"
+def _require_known(name: str, value, known: Sequence) -> None:
+    if value not in known:
+        values = ", ".join(str(one) for one in known if one is not None)
+        raise OptionError(f"{name} {value!r} is unknown", f"give one of {values}", Setting(name))
 
 
-def _rigid(rotation, translation) -> np.ndarray:
+def _draw_animals(wanted: PairOptions, fixed_seed: int, moving_seed: int) -> list[Animal | Variant]:
+    """The bones of the fixed and the moving scan; one object unless they are impostors."""
+    fixed, moving = wanted.fixed_animal or draw_animal(wanted.kind, fixed_seed), wanted.moving_animal
+    if moving is None:
+        moving = {
+            None: lambda: fixed,
+            "animal": lambda: draw_animal(wanted.kind, moving_seed),
+            "relative": lambda: fixed.relative(moving_seed, wanted.relative_amount),
+            "mirror": fixed.mirrored,
+        }[wanted.impostor]()
+    return [fixed, moving]
+
+
+def _draw_poses(wanted: PairOptions, generator, grids: Sequence[Grid]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The ``(4, 4)`` truth, fixed to moving points, and the animal's poses in both worlds."""
+    turn, relative = random_rotation(generator), random_rotation(generator, wanted.rotations, wanted.max_angle)
+    jitter = generator.uniform(-1, 1, 3) * min(0.25, wanted.max_translation)
+    shift = generator.uniform(-1, 1, 3) * wanted.max_translation
+    pose = _rigid(turn, grids[0].center + jitter - turn @ CENTER)
+    matrix = wanted.matrix
+    if matrix is None:
+        matrix = _rigid(relative, grids[1].center + shift - relative @ grids[0].center)
+    matrix = np.array(matrix, float)
+    return matrix, [pose, matrix @ pose]
+
+
+def _draw_sessions(wanted: PairOptions, scale: str, animals, seeds: Sequence[int]) -> list[Session]:
+    return [
+        replace(
+            Session.draw(
+                seed, animal, contrast=contrast, scale=scale, background=wanted.background, clean=wanted.clean
+            ),
+            circle=wanted.circle,
+        )
+        for seed, animal, contrast in zip(seeds, animals, (False, wanted.contrast), strict=True)
+    ]
+
+
+def _rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, translation
     return matrix
 
 
-def _as_numpy(scan: Scan, arrays: Arrays, session: Session) -> Scan:
-    voxels, bone, cartilage = (arrays.numpy(values) for values in (scan.voxels, scan.bone, scan.cartilage))
-    return Scan(voxels.astype(SCALES[session.scale][2], copy=False), bone, cartilage)
-
-
-def _cut_affine(grid: Grid, cut) -> np.ndarray:
+def _cut_volume(scanned: Scan, grid: Grid, cut: tuple[slice, ...], name: str) -> Volume:
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [c.start for c in reversed(cut)]
-    return affine
+    return Volume(scanned.voxels[cut], affine, name)
 
 
-def _cuts(generator, scans, grids, matrix, keep):
+def _draw_cuts(generator, scans: Sequence[Scan], grids: Sequence[Grid], matrix: np.ndarray, keep: float):
     """Slices (z, y, x) to keep of both scans, and the share of the smaller visible bone that both show."""
-    # Some thousand points are plenty to measure overlap.
+    # Some thousand points suffice to measure the overlap.
     steps = [max(1, min(one.bone.shape) // 32) for one in scans]
     points = [np.argwhere(one.bone[::s, ::s, ::s]) * s for one, s in zip(scans, steps, strict=True)]
     best = None
-    for _ in range(50 if keep < 1 else 1):
-        cuts = [_cut(generator, one.bone, generator.uniform(keep, 1)) for one in scans]
+    for _ in range(_MOST_DRAWS if keep < 1 else 1):
+        cuts = [_draw_cut(generator, one.bone, generator.uniform(keep, 1)) for one in scans]
         shared = _shared(points, steps, cuts, grids, matrix)
         if best is None or shared > best[1]:
             best = cuts, shared
@@ -285,7 +297,8 @@ def _cuts(generator, scans, grids, matrix, keep):
     return best
 
 
-def _cut(generator, bone, fraction):
+def _draw_cut(generator, bone: np.ndarray, fraction: float) -> tuple[slice, ...]:
+    """Slices that keep about a fraction of the bone, cut on a side drawn at random."""
     cut = [slice(0, n) for n in bone.shape]
     axis, from_low = int(generator.integers(3)), bool(generator.integers(2))
     if fraction < 1:
@@ -297,11 +310,13 @@ def _cut(generator, bone, fraction):
 
 
 def _shared(points, steps, cuts, grids, matrix) -> float:
+    """The share of the smaller visible bone that both scans show, by every n-th voxel of bone (`points`, `steps`)."""
+
     def inside(index, cut):
         return np.all([(index[:, a] >= cut[a].start) & (index[:, a] <= cut[a].stop - 1) for a in range(3)], axis=0)
 
     seen = [p[inside(p, cut)] for p, cut in zip(points, cuts, strict=True)]
-    # The smaller one's bone, taken into the other scan.
+    # Points of the smaller visible bone are taken into the other scan.
     volumes = [len(s) * np.prod(g.spacing) * step**3 for s, g, step in zip(seen, grids, steps, strict=True)]
     small = int(volumes[1] < volumes[0])
     world = matrix if small == 0 else np.linalg.inv(matrix)

@@ -1,6 +1,6 @@
 """The measures of one mouse tibia: smooth tables of its surfaces, and waves for its spongy bone.
 
-Frame and units are those of `anatomy`. Every measure is a mean over the population and a spread along one gene, so
+Frame and units are those of `tibia`. Every measure is a mean over the population and a spread along one gene, so
 that near genes give near bones. Means are for an adult mouse, read off published micro-CT sections.
 """
 
@@ -11,45 +11,14 @@ from math import erf, sqrt
 
 import numpy as np
 
+from .fields import Waves
+
 GENES = 160
 # Tables: heights from Z_LOW in rows, angles from -pi in columns; x and y from -XY_HALF. Linear between entries, which
 # at these steps is within a micrometre of smooth.
 Z_LOW, Z_HIGH, Z_STEP = -12.0, 0.8, 0.05
 ANGLES = 240
 XY_HALF, XY_STEP = 2.6, 0.04
-
-
-@dataclass(frozen=True)
-class Waves:
-    """A random field: the sum of ``n`` cosines, of unit variance.
-
-    Attributes:
-        vectors: ``(3, n)`` wave vectors, rad/mm.
-        phases: ``(n,)`` rad.
-    """
-
-    vectors: np.ndarray
-    phases: np.ndarray
-
-    @classmethod
-    def draw(cls, generator, count, wavelength, spread=0.2, stretch=(1.0, 1.0, 1.0)) -> Waves:
-        """Waves in all directions, of lengths (mm) within a factor exp(spread); `stretch` lengthens along x, y, z."""
-        direction = generator.standard_normal((3, count))
-        direction /= np.linalg.norm(direction, axis=0)
-        length = wavelength * np.exp(spread * generator.uniform(-1, 1, count))
-        vectors = 2 * np.pi / length * direction / np.asarray(stretch)[:, None]
-        return cls(vectors, generator.uniform(0, 2 * np.pi, count))
-
-    @property
-    def gradient(self) -> float:
-        """Root mean square of the field's slope, per mm."""
-        return float(np.sqrt((self.vectors**2).sum(0).mean()))
-
-    def values(self, points: np.ndarray) -> np.ndarray:
-        """At ``(..., 3)`` points (mm), in NumPy."""
-        angles = np.asarray(points, np.float32) @ self.vectors.astype(np.float32)
-        angles += self.phases.astype(np.float32)
-        return np.sqrt(2 / len(self.phases)) * np.cos(angles).sum(-1).astype(float)
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ _FORMAT = "DNetRegistration bank 1"
 _KEYS = {"format", "code", "sha256", "plain", "contrast", "spacing", "names", "fields", "made"}
 # What decides how a bank comes out.
 _CODE = (
-    "bone/images", "bone/threshold", "core/constants", "imaging/tensors", "synthesis/arrays", "synthesis/random_bones",
-    "synthesis/scanner", "synthesis/shape", "synthesis/tibia", "training/bank", "training/bank_scans",
-    "training/bank_synthetic",
+    "bone/images", "bone/threshold", "core/constants", "imaging/tensors", "synthesis/fields", "synthesis/random_bones",
+    "synthesis/grid", "synthesis/scanner", "synthesis/session", "synthesis/shape", "synthesis/surroundings",
+    "synthesis/tibia", "training/bank", "training/bank_scans", "training/bank_synthetic",
 )  # fmt: skip
 
 
@@ -144,8 +144,7 @@ def build_bank(
         raise ValueError(f"a bank of {count} bones is none; give at least 1")
     bank_synthetic.check_kinds(kinds)
     device, size = torch.device(device), round(EDGE / spacing)
-    scanned_on = None if device.type in ("cpu", "mps") else str(device)
-    tasks = [bank_synthetic.Task(seed, number, dict(kinds), size, spacing, scanned_on) for number in range(count)]
+    tasks = [bank_synthetic.Task(seed, number, dict(kinds), size, spacing) for number in range(count)]
     sides = torch.empty((2, count, size, size, size), dtype=torch.uint8, device=device)
     names = []
 
@@ -157,7 +156,7 @@ def build_bank(
         if progress is not None:
             progress(len(names) / count, f"{len(names)} of {count} bones scanned")
 
-    if processes > 1 and scanned_on is None and count > 1:
+    if processes > 1 and count > 1:
         try:
             with fresh_processes(min(processes, count), threads=1) as pool:
                 for made in pool.map(bank_synthetic.scanned_twice, tasks):

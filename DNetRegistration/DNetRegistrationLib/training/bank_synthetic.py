@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..synthesis.random_bones import draw_animal
-from ..synthesis.scanner import Grid, Scan, Session, scan
+from ..synthesis.scanner import Grid, Scan, scan
+from ..synthesis.session import Session
 from ..synthesis.tibia import CENTER
 
 # Kinds of bones, and how frequent they are in a bank.
@@ -35,7 +36,6 @@ class Task:
         kinds: how frequent each kind of bone is.
         size: voxels along each axis.
         spacing: voxel size in mm.
-        device: torch device to scan on, or None for NumPy.
     """
 
     seed: int
@@ -43,7 +43,6 @@ class Task:
     kinds: dict[str, float]
     size: int
     spacing: float
-    device: str | None
 
 
 def check_kinds(kinds: Mapping[str, float]) -> None:
@@ -60,10 +59,10 @@ def check_kinds(kinds: Mapping[str, float]) -> None:
         raise ValueError(f"frequencies of bones {dict(kinds)} are negative or all zero; give at least one above zero")
 
 
-def scanned_twice(task: Task) -> tuple[str, np.ndarray | Tensor, np.ndarray | Tensor]:
+def scanned_twice(task: Task) -> tuple[str, np.ndarray, np.ndarray]:
     """The bone's name, and its bone values ``(size, size, size)`` float16 without and with contrast agent.
 
-    NumPy arrays where it was scanned with NumPy: those go from process to process as they are.
+    They are NumPy arrays, which go from process to process as they are.
     """
     generator = np.random.default_rng([task.seed, task.number, 9])
     animal_seed, *session_seeds = (int(s) for s in generator.integers(1 << 62, size=3))
@@ -75,14 +74,13 @@ def scanned_twice(task: Task) -> tuple[str, np.ndarray | Tensor, np.ndarray | Te
     values = []
     for seed, shift, contrast in zip(session_seeds, shifts, (False, True), strict=True):
         session = Session.draw(seed, animal, contrast=contrast, scale="attenuation")
-        bone = _bone_values(scan(animal, session, grid, np.eye(4), task.device), task.spacing, float(shift))
-        values.append(bone.numpy() if task.device is None else bone)
+        values.append(_bone_values(scan(animal, session, grid, np.eye(4)), task.spacing, float(shift)).numpy())
     return f"{kind} {task.number}", values[0], values[1]
 
 
 def _bone_values(scanned: Scan, spacing: float, shift: float) -> Tensor:
     """T of a scan whose bone is known, its threshold `shift` of T's range off the one found: ``(z, y, x)`` float16."""
-    voxels, bone = torch.as_tensor(scanned.voxels), torch.as_tensor(scanned.bone)
+    voxels, bone = torch.from_numpy(scanned.voxels), torch.from_numpy(scanned.bone)
     threshold, maximum = grey_levels(voxels, bone, spacing)
     threshold += shift * (maximum - threshold)
     return ((voxels - threshold).clamp_(min=0) / (maximum - threshold)).half()

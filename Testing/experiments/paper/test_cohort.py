@@ -12,7 +12,7 @@ from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.experiments.paper.cohort import check_bones, find_bones
 from DNetRegistrationLib.experiments.paper.synthetic import write_bones
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
-from DNetRegistrationLib.synthesis.pairs import synthesize
+from DNetRegistrationLib.synthesis.dataset import synthesize
 
 
 def ball(path, seed, size=16):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...core.files import atomic_write, make_folder
-from ...geometry.transforms import write_transform
-from ...imaging.volume import write_volume
+from ...core.files import make_folder
+from ...synthesis.dataset import write_pair
 from ...synthesis.pairs import make_pair
 from .plan import FOLDS
 
@@ -54,8 +53,5 @@ def write_bones(
         pair = make_pair(
             FIRST_SEED + seed * SEEDS_PER_EVALUATION + number, size=size, spacing=spacing, scale=_SCALE, contrast=True
         )
-        with atomic_write() as staging:
-            write_volume(pair.fixed, staging.path(paths[0]), compress=True)
-            write_volume(pair.moving, staging.path(paths[1]), compress=True)
-            write_transform(pair.matrix, staging.path(paths[2]))
+        write_pair(pair, *paths)
     return folders

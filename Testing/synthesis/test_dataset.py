@@ -1,0 +1,40 @@
+"""Synthetic pairs as files."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from DNetRegistrationLib.core.errors import FileError
+from DNetRegistrationLib.synthesis.dataset import synthesize, write_pair
+from DNetRegistrationLib.synthesis.pairs import make_pair
+
+
+def test_synthesize_writes_pairs_with_their_truth(tmp_path):
+    reports = []
+    table = synthesize(tmp_path, 2, seed=7, size=16, spacing=0.3, progress=lambda *report: reports.append(report))
+    names = {f"000{n}_{what}" for n in (1, 2) for what in ("fixed.nrrd", "moving.nrrd", "truth.tfm")}
+    assert {p.name for p in tmp_path.iterdir()} == names | {"truth.csv"}
+    assert reports[0][0] == 0 and reports[-1][0] == 1
+    with open(table, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for number, row in enumerate(rows):
+        pair = make_pair(7 + number, size=16, spacing=0.3)
+        written = np.array([[float(row[f"m{i}{j}"]) for j in range(4)] for i in range(4)])
+        assert np.array_equal(written, pair.matrix)
+        transform = sitk.ReadTransform(str(tmp_path / f"{row['pair']}_truth.tfm"))
+        point = np.array([0.3, -1.2, 0.7])
+        np.testing.assert_allclose(
+            transform.TransformPoint(point), pair.matrix[:3, :3] @ point + pair.matrix[:3, 3], atol=1e-9
+        )
+        image = sitk.ReadImage(str(tmp_path / f"{row['pair']}_moving.nrrd"))
+        assert np.array_equal(sitk.GetArrayFromImage(image), pair.moving.voxels)
+        np.testing.assert_allclose(image.GetOrigin(), pair.moving.origin)
+
+
+def test_files_of_a_pair_appear_together_or_not_at_all(tmp_path, small_pair):
+    with pytest.raises(FileError, match="folder does not exist"):
+        write_pair(small_pair, tmp_path / "f.nrrd", tmp_path / "m.nrrd", tmp_path / "none" / "truth.tfm")
+    assert not any(tmp_path.iterdir())
