@@ -1,25 +1,13 @@
 """The panel's bone thresholds: sliders in each volume's own grey values, and the outline of bone that follows them."""
 
-import contextlib
-
 import qt
 import slicer
 
 from ..core.errors import ScanError
+from .panel_choices import signalsBlocked
 from .scene import place
 
 ROLES = ("fixed", "moving")
-
-
-@contextlib.contextmanager
-def signalsBlocked(*widgets):
-    """Changes made to the widgets in the block are not taken for the user's."""
-    before = [widget.blockSignals(True) for widget in widgets]
-    try:
-        yield
-    finally:
-        for widget, blocked in zip(widgets, before, strict=True):
-            widget.blockSignals(blocked)
 
 
 class ThresholdControls:
@@ -27,7 +15,7 @@ class ThresholdControls:
 
     Args:
         ui: the panel's widgets.
-        changed: called when the user moves a slider, with the role, "fixed" or "moving", and the threshold.
+        changed: called when the user moves a slider, with the name of the parameter and the threshold.
     """
 
     def __init__(self, ui, changed) -> None:
@@ -124,7 +112,7 @@ class ThresholdControls:
                     show_outline(preview, getattr(self._parameters, f"{role}Threshold"), role)
 
     def _fixedChanged(self, value: float) -> None:
-        self._changed("fixed", value)
+        self._changed("fixedThreshold", value)
 
     def _movingChanged(self, value: float) -> None:
-        self._changed("moving", value)
+        self._changed("movingThreshold", value)

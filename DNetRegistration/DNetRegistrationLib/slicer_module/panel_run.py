@@ -1,0 +1,159 @@
+"""The alignment that the panel runs: first in another process, then into the scene, a step at a time."""
+
+import logging
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from ..core.errors import DNetError
+from .job import JobOutcome, JobResult
+from .parameters import OUTPUTS
+from .wording import explain
+
+
+class AlignmentRun:
+    """At most one alignment at a time.
+
+    Args:
+        logic: the module's logic.
+        ui: the panel's widgets; progress shows in them.
+        result: the panel's `ResultView`, which is told what happens.
+        changed: called when something has changed that the panel shows.
+        written: called with the transform node and the placed volumes, after each step into the scene.
+
+    Attributes:
+        job: the process; None where none runs.
+        preparing: PyTorch is being installed, while which the panel can be used.
+    """
+
+    def __init__(self, logic, ui, result, changed, written) -> None:
+        self._logic, self._ui, self._result = logic, ui, result
+        self._changed, self._written = changed, written
+        self.job = None
+        self.preparing = False
+        self._placed, self._outputs = (), {}  # the volumes, and the nodes to write to
+        self._steps = None  # what is left to write of the result
+        self._cancelMessage = None
+
+    @property
+    def running(self) -> bool:
+        """Whether an alignment is prepared, runs, or is being written into the scene."""
+        return self.preparing or self.job is not None or self._steps is not None
+
+    def start(self, parameterNode) -> None:
+        """Aligns what is selected.
+
+        Args:
+            parameterNode: called for the parameter node, which may be another one after PyTorch was installed.
+
+        Raises:
+            DNetError: it cannot be aligned.
+        """
+        parameters = parameterNode()
+        placed = self._check(parameters)
+        options = self._logic.options(parameters)
+        if not all(self._confirmSpacing(one) for one in placed):
+            self._tell("plain", _("Not aligned: correct the voxel size first."))
+            return
+        self._ensureTorch()
+        # Installing takes minutes, in which the scene can change.
+        parameters = parameterNode()
+        self._placed = self._check(parameters)
+        self._outputs = {name: getattr(parameters, name) for name in OUTPUTS}
+        self._result.forget()
+        with slicer.util.WaitCursor():
+            job = self._logic.start(*self._placed, options, self._progressed, self._finished)
+        if not job.over:  # a program that is missing may be told of at once
+            self.job = job
+            self._progressed(0.0, _("Starting"))
+        self._changed()
+
+    def cancel(self, message: str | None = None) -> None:
+        """Ends what runs; `message` is told where a process was ended."""
+        self._cancelMessage, self._steps = message, None
+        if self.job is not None:
+            self.job.cancel()
+
+    def volumeRemoved(self, node) -> None:
+        """A volume is deleted: nothing is left to align where it is one of those."""
+        if not any(node is placed.node for placed in self._placed):
+            return
+        if self.running:
+            message = _("Stopped: {name} was deleted while it was being aligned.").format(name=node.GetName())
+            writing = self.job is None
+            self.cancel(message)
+            if writing:
+                self._tell("plain", message)
+        self._placed = ()  # or it stays in memory
+
+    def forget(self) -> None:
+        """Ends what runs, and lets go of the scene."""
+        self.cancel()
+        self._placed, self._outputs = (), {}  # or the volumes stay in memory
+
+    def _check(self, parameters):
+        return self._logic.check(parameters.fixedVolume, parameters.movingVolume, parameters.transform)
+
+    def _confirmSpacing(self, placed) -> bool:
+        doubt = self._logic.spacingDoubt(placed)
+        question = _("{name}: {doubt}. Correct it in the module Volumes, or align anyway.")
+        return not doubt or slicer.util.confirmOkCancelDisplay(question.format(name=placed.name, doubt=doubt))
+
+    def _ensureTorch(self) -> None:
+        self.preparing = True
+        self._tell("plain", _("Preparing PyTorch…"))
+        try:
+            self._logic.ensureTorch()
+        finally:
+            self.preparing = False
+            self._changed()
+
+    def _progressed(self, fraction: float, stage: str) -> None:
+        self._ui.statusLabel.text = stage[:1].upper() + stage[1:]
+        self._ui.progressBar.value = round(100 * fraction)
+
+    def _finished(self, result: JobResult) -> None:
+        self.job = None
+        outputs, self._outputs = self._outputs, {}
+        if result.alignment is not None:
+            try:
+                self._steps = self._logic.write(*self._placed, result, outputs)
+            except Exception as problem:
+                self._giveUp(problem)
+            else:
+                self._progressed(1.0, _("Showing the result"))
+                self._nextStep()
+        elif result.outcome is JobOutcome.CANCELLED:
+            self._tell("plain", self._cancelMessage or "")
+        else:
+            logging.error(f"{result.error}\n{result.log}")
+            self._tell("bad", explain(result.error), result.log if result.outcome is JobOutcome.CRASHED else "")
+
+    def _nextStep(self) -> None:
+        """Writes a part of the result into the scene; the next one when the application has had its turn."""
+        if self._steps is None:  # the scene was closed, or a volume deleted
+            return
+        try:
+            transform = next(self._steps, None)
+            if transform is not None:
+                self._written(transform, self._placed)
+                qt.QTimer.singleShot(0, self._nextStep)
+                return
+            self._steps = None
+            self._logic.show(*self._placed)
+        except Exception as problem:
+            self._giveUp(problem)
+        self._changed()
+
+    def _giveUp(self, problem: Exception) -> None:
+        self._steps = None
+        if isinstance(problem, DNetError):
+            self._tell("bad", explain(problem))
+        else:
+            logging.error("The result could not be shown", exc_info=problem)
+            self._tell("bad", _("The result could not be shown: {problem}").format(problem=problem))
+
+    def _tell(self, kind: str, text: str, details: str = "") -> None:
+        self._result.tell(kind, text, details)
+        self._changed()
