@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
-from ..core.progress import say
+from ..core.progress import Progress, say
 from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
-from ..experiments.paper.settings import DEFAULTS, EvaluationOptions
+from ..experiments.paper.settings import DEFAULTS, SYNTHETIC_SCANS, EvaluationOptions
 from ..training.recipes import PRECISIONS, RECIPES
 from ..version import PROGRAM
 from .arguments import COUNT, SIZE, SPACING, Parser, number, several, triple
@@ -99,7 +100,9 @@ def add_parser(commands) -> Parser:
     count = number(int, 1, 100_000)
     iterations = number(int, 1, 10**9)
     parser.set_defaults(run=run)
-    parser.add_argument("scans", metavar="SCANS", nargs="*", help="two folders, one folder, a CSV file, or nothing")
+    parser.add_argument(
+        "scans", metavar="SCANS", nargs="*", default=(), help="two folders, one folder, a CSV file, or nothing"
+    )
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
     parser.add_argument("--quick", action="store_true", help="a small setting that shows all of it in some minutes")
     parser.add_argument("--report-only", action="store_true", help="only tables, figures and report of what is there")
@@ -155,19 +158,68 @@ def add_parser(commands) -> Parser:
     return parser
 
 
+class _Shown:
+    """Shows a progress bar for each stage; it ends before a line is printed."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose, self._bar = verbose, None
+
+    def progress(self, fraction: float, message: str) -> None:
+        if self._bar is None:
+            self._bar = Progress(self._verbose).__enter__()
+        self._bar(fraction, message)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__()
+            self._bar = None
+
+    def tell(self, line: str) -> None:
+        self.end()
+        say(line)
+
+
 def run(options) -> int:
     """Runs the paper's experiments, or only writes the report of what has been measured."""
     from ..experiments.paper.cohort import CohortError
     from ..experiments.paper.run import evaluate, write_report
 
-    if options.report_only:
-        write_report(options.output, options.subjects, options.verbose)
-        return 0
-    given = {one.name: getattr(options, one.name) for one in fields(EvaluationOptions)}
+    shown = _Shown(options.verbose)
     try:
-        evaluate(EvaluationOptions(**{**given, "weights": dict(options.weights)}))
+        if options.report_only:
+            report = write_report(options.output, options.subjects, shown.progress)
+        else:
+            wanted = evaluation_options(options)
+            report = evaluate(wanted, progress=shown.progress, tell=shown.tell, spell=command_line)
     except CohortError as error:
         for problem in error.problems:
-            say(f"- {explain(problem, vars(options))}")
+            shown.tell(f"- {explain(problem, vars(options))}")
         raise
+    finally:
+        shown.end()
+    if report is not None:
+        say(f"tables, figures and report are in {report.parent}; open {report}")
     return 0
+
+
+def evaluation_options(options) -> EvaluationOptions:
+    """The options of the command line as `EvaluationOptions`."""
+    given = {one.name: getattr(options, one.name) for one in fields(EvaluationOptions)}
+    return EvaluationOptions(**{**given, "weights": dict(options.weights)})
+
+
+def command_line(options: EvaluationOptions) -> str:
+    """The command of resolved options. Of paths it has the last part, since a report travels."""
+    words = [PROGRAM, "evaluate", *(Path(path).name for path in options.scans)]
+    left_out = {"strategies", *(SYNTHETIC_SCANS if options.scans else ())}
+    for name in (*DEFAULTS, "seed", "recipe", "precision"):
+        if name not in left_out:
+            words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    if options.scan_spacing:
+        words += ["--scan-spacing", ",".join(f"{value:g}" for value in options.scan_spacing)]
+    for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
+        if len(getattr(options, name)) < len(known):
+            words += [f"--{name}", ",".join(getattr(options, name))]
+    for name, path in options.weights.items():
+        words += ["--weights", f"{name}={Path(path).name}"]
+    return shlex.join([*words, "--output", Path(options.output).name])

@@ -46,7 +46,7 @@ def option_of(setting: Setting, options: Collection[str]) -> str | None:
     if setting.scan is not None:
         names = (f"{setting.scan}_{setting.quantity}",)
     else:
-        names = (setting.quantity, *OPTIONS.get(setting.quantity, ()))
+        names = tuple(name for name in OPTIONS.get(setting.quantity, ()) if name in options) or (setting.quantity,)
     found = ["--" + name.replace("_", "-") for name in names if name in options]
     if not found:
         return None

@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.core.errors import FileError
-from DNetRegistrationLib.experiments.paper.cohort import check_bones, find_bones
+from DNetRegistrationLib.experiments.paper.cohort import CohortError, check_bones, find_bones
+from DNetRegistrationLib.experiments.paper.run import evaluate
 from DNetRegistrationLib.experiments.paper.synthetic import write_bones
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.synthesis.dataset import synthesize
@@ -46,16 +46,16 @@ def test_two_folders(folders):
     assert found.bones[0].transform.name == "A-one.tfm" and found.bones[1].transform is None
 
 
-def test_everything_wrong_is_told_before_anything_runs(folders, tmp_path, capsys):
+def test_everything_wrong_is_told_before_anything_runs(folders, tmp_path):
     a, b = folders
     (a / "A-one_post.nrrd").unlink()  # a partner is missing
     ball(a / "A-two_pre.mha", 50)  # a second one of this name
     ball(a / "spare.nrrd", 51)  # an odd name
     (b / "B-one_pre.nrrd").write_bytes(b"NRRD0004\ngarbage")  # unreadable
     (b / "B-two_post.nrrd").write_bytes((b / "B-two_pre.nrrd").read_bytes())  # twice the same scan
-    assert main(["evaluate", str(a), str(b), "--output", str(tmp_path / "out"), "--quick"]) == 2
-    said = capsys.readouterr()
-    problems = [line for line in said.out.splitlines() if line.startswith("- ")]
+    with pytest.raises(CohortError, match=r"^5 problems with the scans; mend them first$") as caught:
+        evaluate(output=tmp_path / "out", scans=folders, quick=True)
+    problems = caught.value.problems
     assert len(problems) == 5
     for name, cause, remedy in (
         ("A-one_pre.nrrd", "its partner A-one_post.* is missing", "add it"),
@@ -64,9 +64,8 @@ def test_everything_wrong_is_told_before_anything_runs(folders, tmp_path, capsys
         ("B-one_pre.nrrd", "", ""),
         ("B-two_post.nrrd", "the same voxels as", "put the right scan there"),
     ):
-        (line,) = [line for line in problems if name in line.split(":")[0]]
-        assert cause in line and remedy in line
-    assert said.err.count("\n") == 1 and "error: 5 problems with the scans; mend them" in said.err
+        (found,) = [problem for problem in problems if name in problem.problem.split(":")[0]]
+        assert cause in found.problem and remedy in found.remedy
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -1,37 +1,34 @@
-"""``dnet-registration evaluate`` from its arguments to the report: all of it, gone on with, damaged, shown again."""
+"""The paper's experiments from options to the report: whole, interrupted and continued, damaged, shown again."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-import shlex
+import shutil
 
 import pytest
-from DNetRegistrationLib.cli.main import build_parser, main
-from DNetRegistrationLib.experiments.paper import measure as evaluation_measuring
-from DNetRegistrationLib.experiments.paper import report as evaluation_report
+from DNetRegistrationLib.core.errors import FileError, OptionError
+from DNetRegistrationLib.experiments.paper import measure as measuring
+from DNetRegistrationLib.experiments.paper import report as reporting
+from DNetRegistrationLib.experiments.paper import run as running
+from DNetRegistrationLib.experiments.paper.cohort import CohortError
 from DNetRegistrationLib.experiments.paper.figures import STYLES
 from DNetRegistrationLib.experiments.paper.plan import METHODS
+from DNetRegistrationLib.experiments.paper.run import evaluate, write_report
+from DNetRegistrationLib.experiments.paper.settings import DEFAULTS, EvaluationOptions
 from DNetRegistrationLib.experiments.paper.surfaces import CannotDrawError
 from DNetRegistrationLib.experiments.paper.tables import PAPER
 from DNetRegistrationLib.imaging.volume import write_volume
 from DNetRegistrationLib.networks.weights import FOLDER
-from DNetRegistrationLib.synthesis.pairs import make_pair
 from DNetRegistrationLib.training.recipes import NETWORKS
 
-SHIPPED = FOLDER / "equivariant.pt"
-
-
-def no_surface(*given):
-    raise CannotDrawError("none was wanted")
-
-
-def command(folder, *more):
-    """Two bones in each half, one network trained for a step, another given, two tests of one half."""
-    words = "evaluate --quick --animals 4 --size 32 --spacing 0.16 --steps 2 --strategies S1 --jobs 1 --device cpu "
-    words += "--methods sitk,equivariant,equivariant-own --tests rotation,real --own-iterations 1 --own-batch 1 "
-    return [*shlex.split(words), "--weights", f"equivariant={SHIPPED}", "--output", str(folder), *more]
+#: Two bones in each half, one network trained for a step, another given, two tests of one half.
+SMALL = {
+    "quick": True, "animals": 4, "size": 32, "spacing": 0.16, "steps": 2, "strategies": ("S1",), "jobs": 1,
+    "device": "cpu", "methods": ("unmoved", "dnet", "equivariant-own"), "tests": ("rotation", "real"),
+    "own_iterations": 1, "own_batch": 1, "weights": {"dnet": FOLDER / "dnet.pt"},
+}  # fmt: skip
 
 
 def lines(folder):
@@ -41,34 +38,57 @@ def lines(folder):
 
 def without_times(folder):
     drop = ("seconds", "code", "check")
-    return [{key: value for key, value in line.items() if key not in drop} for line in lines(folder)]
+    return sorted(tuple(value for key, value in line.items() if key not in drop) for line in lines(folder))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_surfaces():
+    """One picture is rendered in the tests of surfaces."""
+
+    def none(*given):
+        raise CannotDrawError("none was wanted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "draw_surfaces", none)
+        yield
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of an evaluation that went through."""
     folder = tmp_path_factory.mktemp("evaluation") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        # One picture is rendered in the tests of surfaces.
-        patch.setattr(evaluation_report, "draw_surfaces", no_surface)
-        assert main(command(folder)) == 0
+    assert evaluate(output=folder, **SMALL) == folder / "report.html"
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_surfaces(monkeypatch):
-    monkeypatch.setattr(evaluation_report, "draw_surfaces", no_surface)
 
 
 @pytest.fixture
 def begun(whole, tmp_path):
     """A copy of it without results, with its scans and networks."""
-    import shutil
-
     folder = tmp_path / "begun"
     shutil.copytree(whole, folder)
     (folder / "pairs.csv").unlink()
     return folder
+
+
+@pytest.fixture
+def measured(whole, begun):
+    """A copy of it without tables and figures."""
+    shutil.copy(whole / "pairs.csv", begun)
+    for path in [*begun.glob("*.png"), *begun.glob("table1.*"), begun / "report.html"]:
+        path.unlink()
+    return begun
+
+
+def interrupt(monkeypatch, module, name, after):
+    """Has a function interrupted when it has been called so many times."""
+    function, count = getattr(module, name), iter(range(100))
+
+    def interrupted(*given, **options):
+        if next(count) == after:
+            raise KeyboardInterrupt
+        return function(*given, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
 
 
 def test_everything_is_there(whole):
@@ -84,18 +104,19 @@ def test_everything_is_there(whole):
 
 
 def test_what_the_tables_say_is_what_the_pairs_say(whole):
-    found = [line for line in lines(whole) if (line["test"], line["method"]) == ("rotation", "equivariant")]
+    found = [line for line in lines(whole) if (line["test"], line["method"]) == ("rotation", "dnet")]
     assert {(line["strategy"], line["fold"]) for line in found} == {("S1", "B")}
     mean = sum(float(line["re_deg"]) for line in found) / len(found)
     with open(whole / "table1.csv", newline="") as stream:
         (row,) = [
             row
             for row in csv.DictReader(stream)
-            if (row["test"], row["criterion"], row["method"]) == ("rotation", "RE", METHODS["equivariant"].label)
+            if (row["test"], row["criterion"], row["method"]) == ("rotation", "RE", METHODS["dnet"].label)
         ]
     assert float(row["mean"]) == pytest.approx(mean, rel=1e-5) and int(row["pairs"]) == 8
-    assert "710.5" not in (whole / "table1.md").read_text()  # no translation test, no figure of the paper's
-    assert f"({PAPER['rotation', 'TE', 'sitk', '']})" in (whole / "table1.md").read_text()
+    table = (whole / "table1.md").read_text()
+    assert f"({PAPER['rotation', 'TE', 'dnet', 'S1&S2']})" in table
+    assert f"{PAPER['translation', 'TE', 'dnet', 'S1&S2']}" not in table  # nor is the paper's mean of it
 
 
 def test_the_report_needs_nothing_else(whole):
@@ -104,151 +125,159 @@ def test_the_report_needs_nothing_else(whole):
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|https?://|url\(|<script""", page)
     assert "mouse002" in page and str(whole) not in page
     assert "given, not trained here" in page
-    # The command in it is one, without a path of this machine.
-    settings = json.loads((whole / "evaluation.json").read_text())
-    options = build_parser().parse_args(shlex.split(settings["command"])[1:])
-    assert (options.animals, options.strategies, options.own_iterations) == (4, ("S1",), 1)
-    assert str(SHIPPED.parent) not in settings["command"] and not settings["bones"]["mouse002"]["pre"].startswith("/")
+    record = (whole / "evaluation.json").read_text()
+    assert str(FOLDER) not in record and not json.loads(record)["bones"]["mouse002"]["pre"].startswith("/")
 
 
-def test_nothing_is_done_twice(whole, capsys, monkeypatch):
-    before = (whole / "pairs.csv").read_bytes()
-    monkeypatch.setattr(evaluation_measuring, "measure_pair", None)
-    assert main(command(whole)) == 0
-    said = capsys.readouterr().out
-    assert "10 pairs of scans to align, 10 of them done" in said and "training 1" not in said
+def test_names_are_text_in_the_report(measured, monkeypatch):
+    """Whatever is in the name of a file, it is no markup."""
+    record = json.loads((measured / "evaluation.json").read_text())
+    record["options"]["scans"] = ["<b>A</b>", "B & C"]
+    (measured / "evaluation.json").write_text(json.dumps(record))
+    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
+    write_report(measured)
+    page = (measured / "report.html").read_text()
+    assert page.count("Not drawn: matplotlib is not installed") == 6 and "<img" not in page
+    assert "scans of &lt;b&gt;A&lt;/b&gt;, B &amp; C." in page
+
+
+def test_nothing_is_done_twice(whole, monkeypatch):
+    before, told = (whole / "pairs.csv").read_bytes(), []
+    monkeypatch.setattr(measuring, "measure_pair", None)
+    monkeypatch.setattr(running, "write_results", lambda *given: None)
+    evaluate(output=whole, **SMALL, tell=told.append)
+    assert told == ["\n10 pairs of scans to align, 10 of them done"]
     assert (whole / "pairs.csv").read_bytes() == before
 
 
-def test_interrupted_and_gone_on_with(whole, begun, capsys, monkeypatch):
-    measure, count = evaluation_measuring.measure_pair, iter(range(100))
-
-    def interrupted(*given):
-        if next(count) == 4:
-            raise KeyboardInterrupt
-        return measure(*given)
-
-    monkeypatch.setattr(evaluation_measuring, "measure_pair", interrupted)
-    assert main(command(begun)) == 130
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_interrupted_and_continued(whole, begun, monkeypatch, jobs):
+    with monkeypatch.context() as patch:
+        interrupt(patch, measuring, "measure_pair", after=4)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(output=begun, **SMALL)
     assert len(lines(begun)) == 4 * 3
     # A process that is killed leaves half a line.
     with open(begun / "pairs.csv", "ab") as stream:
         stream.write(b"real,mouse0")
-    monkeypatch.setattr(evaluation_measuring, "measure_pair", measure)
-    capsys.readouterr()
-    # Also with other processes, it ends as if nothing had been.
-    assert main([*command(begun), "--jobs", "2"]) == 0
-    assert "10 pairs of scans to align, 4 of them done" in capsys.readouterr().out
-
-    def in_order(folder):
-        return sorted(tuple(line.values()) for line in without_times(folder))
-
-    assert in_order(begun) == in_order(whole)
+    told = []
+    monkeypatch.setattr(running, "write_results", lambda *given: None)
+    evaluate(output=begun, **{**SMALL, "jobs": jobs}, tell=told.append)
+    assert told == ["\n10 pairs of scans to align, 4 of them done"]
+    # It ends as if nothing had been.
+    assert without_times(begun) == without_times(whole)
 
 
-def test_a_damaged_file_of_results_is_noticed(begun, whole, capsys):
-    content = (whole / "pairs.csv").read_bytes().replace(b"rotation,mouse002", b"rotation,mouse004", 1)
-    (begun / "pairs.csv").write_bytes(content)
-    for more in ([], ["--report-only"]):
-        assert main(command(begun, *more)) == 2
-        said = capsys.readouterr().err
-        assert said.count("\n") == 1 and "pairs.csv: line" in said and "is damaged" in said and "remove that" in said
+def test_a_damaged_file_of_results_is_noticed(measured):
+    content = (measured / "pairs.csv").read_bytes().replace(b"rotation,mouse002", b"rotation,mouse004", 1)
+    (measured / "pairs.csv").write_bytes(content)
+    for again in (lambda: evaluate(output=measured, **SMALL), lambda: write_report(measured)):
+        with pytest.raises(FileError, match=r"pairs.csv: line 2 is damaged .*; .*remove that line"):
+            again()
 
 
-def test_damaged_settings_are_noticed(begun, capsys):
+def test_a_damaged_record_is_noticed(begun):
     (begun / "evaluation.json").write_text('{"format": ')
-    assert main(command(begun)) == 2
-    assert "evaluation.json: cannot be read, or is damaged" in capsys.readouterr().err
+    with pytest.raises(FileError, match=r"evaluation.json: cannot be read, or is damaged \("):
+        evaluate(output=begun, **SMALL)
 
 
-def test_other_settings_are_another_evaluation(whole, capsys):
-    assert main([*command(whole), "--steps", "3"]) == 2
-    assert "holds an evaluation with steps 2, not 3; evaluate into another folder" in capsys.readouterr().err
-    # And no scan is made up that does not belong there.
-    assert main([*command(whole), "--animals", "6"]) == 2
-    assert "with animals 4, not 6" in capsys.readouterr().err and not list(whole.rglob("mouse005*"))
+@pytest.mark.parametrize(("name", "other"), [("steps", 3), ("animals", 6), ("own_batch", 2), ("seed", 1)])
+def test_other_settings_are_another_evaluation(whole, name, other):
+    with pytest.raises(FileError, match=f"with {name.replace('_', ' ')} .*, not {other}; evaluate into") as caught:
+        evaluate(output=whole, **{**SMALL, name: other})
+    assert caught.value.setting.quantity == "output"
+    # And no scan is made that does not belong there.
+    assert not list(whole.rglob("mouse005*"))
 
 
-def test_scans_that_were_begun_are_gone_on_with_alike(tmp_path, capsys, monkeypatch):
-    from DNetRegistrationLib.experiments.paper import synthetic as evaluation_synthetic
+def test_scans_that_were_begun_are_continued_alike(tmp_path, monkeypatch):
+    from DNetRegistrationLib.experiments.paper import synthetic
 
-    made, count = evaluation_synthetic.make_pair, iter(range(100))
-
-    def interrupted(*given, **options):
-        if next(count) == 1:
-            raise KeyboardInterrupt
-        return made(*given, **options)
-
-    monkeypatch.setattr(evaluation_synthetic, "make_pair", interrupted)
-    assert main(command(tmp_path)) == 130
+    interrupt(monkeypatch, synthetic, "make_pair", after=1)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(output=tmp_path, **SMALL)
     assert len(list(tmp_path.rglob("*.nrrd"))) == 2
-    assert main([*command(tmp_path), "--size", "24"]) == 2
-    assert "with size 32, not 24" in capsys.readouterr().err
+    with pytest.raises(FileError, match="with size 32, not 24"):
+        evaluate(output=tmp_path, **{**SMALL, "size": 24})
 
 
-def test_other_voxels_are_another_evaluation(begun, capsys):
-    import shutil
-
+def test_other_voxels_are_another_evaluation(begun, small_pair):
     scans = begun / "scans" / "B"
     shutil.copy(scans / "mouse002_pre.nrrd", scans / "mouse004_pre.nrrd")
-    assert main(command(begun)) == 2
-    assert "holds the same voxels" in capsys.readouterr().out
-    make = make_pair(77, size=32, spacing=0.16, scale="raw")
-    write_volume(make.fixed, scans / "mouse004_pre.nrrd")
-    assert main(command(begun)) == 2
-    assert "holds an evaluation of scans with other voxels; evaluate into another folder" in capsys.readouterr().err
+    with pytest.raises(CohortError) as caught:
+        evaluate(output=begun, **SMALL)
+    (problem,) = caught.value.problems
+    assert "holds the same voxels" in problem.problem
+    write_volume(small_pair.fixed, scans / "mouse004_pre.nrrd")
+    with pytest.raises(FileError, match="holds an evaluation of scans with other voxels; evaluate into another"):
+        evaluate(output=begun, **SMALL)
 
 
-def test_figures_again_from_what_is_stored(begun, whole, capsys, monkeypatch):
-    (begun / "pairs.csv").write_bytes((whole / "pairs.csv").read_bytes())
-    for path in [*begun.glob("*.png"), begun / "report.html", begun / "table1.md"]:
-        path.unlink()
-    monkeypatch.setattr(evaluation_measuring, "measure_pair", None)
-    assert main(["evaluate", "--report-only", "--output", str(begun), "--subjects", "mouse004"]) == 0
+def test_the_report_again_from_what_is_stored(measured, whole, monkeypatch):
+    monkeypatch.setattr(measuring, "measure_pair", None)
+    write_report(measured, ["mouse004"])
     for name in ("figure4a.png", "figure4d.png", "table1.md"):
-        assert (begun / name).read_bytes() == (whole / name).read_bytes()
-    assert "mouse004" in (begun / "report.html").read_text()
-    assert main(["evaluate", "--report-only", "--output", str(begun), "--subjects", "nobody"]) == 2
-    assert "there is no bone 'nobody'" in capsys.readouterr().err
+        assert (measured / name).read_bytes() == (whole / name).read_bytes()
+    page = (measured / "report.html").read_text()
+    assert "Figure 5. mouse004" in page and "Figure 5. mouse002" not in page
+    with pytest.raises(OptionError, match="there is no bone 'nobody'; choose from mouse001, mouse002"):
+        write_report(measured, ["nobody"])
 
 
-def test_a_figure_that_cannot_be_drawn_says_why(begun, whole, monkeypatch):
-    (begun / "pairs.csv").write_bytes((whole / "pairs.csv").read_bytes())
-    monkeypatch.setattr(evaluation_report, "has_anova", lambda: False)
-    for path in (begun / "scans" / "B").glob("mouse002*"):
+def test_a_figure_that_cannot_be_drawn_says_why(measured, monkeypatch):
+    monkeypatch.setattr(reporting, "has_anova", lambda: False)
+    for path in (measured / "scans" / "B").glob("mouse002*"):
         path.unlink()
-    assert main(["evaluate", "--report-only", "--output", str(begun)]) == 0
-    page = (begun / "report.html").read_text()
+    write_report(measured)
+    page = (measured / "report.html").read_text()
     assert "Not drawn: none was wanted." in page and "statsmodels is not installed" in page
     assert re.search(r"mouse002.*Not drawn: .*mouse002_pre.nrrd: there is no such", page)
-    assert not (begun / "figure5_1.png").exists()
+    assert not (measured / "figure5_1.png").exists()
 
 
-def test_nothing_to_report(tmp_path, capsys):
-    assert main(["evaluate", "--report-only", "--output", str(tmp_path)]) == 2
-    assert "nothing was evaluated in this folder yet" in capsys.readouterr().err
+def test_nothing_to_report(tmp_path, begun):
+    with pytest.raises(FileError, match="nothing was evaluated in this folder yet"):
+        write_report(tmp_path)
+    with pytest.raises(FileError, match="holds no results to show yet; evaluate first"):
+        write_report(begun)
+
+
+def test_weights_of_another_network(begun):
+    weights = {"dnet": FOLDER / "equivariant.pt"}
+    with pytest.raises(FileError, match="has weights of 'equivariant', not of 'dnet'") as caught:
+        evaluate(output=begun, **{**SMALL, "weights": weights}, train_only=True)
+    assert caught.value.setting.quantity == "weights"
+
+
+def test_training_can_be_all(begun):
+    assert evaluate(output=begun, **SMALL, train_only=True) is None
+    assert not (begun / "pairs.csv").exists()
+
+
+def test_options():
+    quick = EvaluationOptions(output="a/b", quick=True, steps=7).resolved()
+    assert (quick.steps, quick.animals, quick.strategies) == (7, 4, ("S1", "S3"))
+    assert EvaluationOptions(output="a/b").resolved().iterations == DEFAULTS["iterations"][0]
+    options = EvaluationOptions(output="a/b", scans=["x/A", "x/B"], weights={"S1/dnet": FOLDER / "dnet.pt"})
+    assert options.call.startswith("evaluate(output='b', scans=['A', 'B'], quick=False")
+    assert "weights={'S1/dnet': 'dnet.pt'}" in options.call
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("wrong", "said"),
     [
-        ("--methods dnet,ants", "'ants' is unknown; choose from unmoved, sitk, me"),
-        ("--weights sitk=x.pt", "'sitk=x.pt' is not like dnet=FILE"),
-        ("--weights dnet=nowhere.pt", "nowhere.pt: there is no such file of weights"),
-        ("--steps 1", "'1' is not a whole number from 2"),
+        ({"methods": ("dnet", "ants")}, "'ants' is none of the methods; choose from unmoved, sitk, me"),
+        ({"weights": {"sitk": "x.pt"}}, "'sitk' names no network; name one as dnet or S1/dnet"),
+        ({"weights": {"S1/dnet": "nowhere.pt"}}, "nowhere.pt: there is no such file of weights; check the path"),
+        ({"steps": 1}, "steps cannot be 1; give 2 or more"),
+        ({"scans": "A"}, "scans is a single path, A; give a list of paths"),
     ],
 )
-def test_wrong_usage(words, said, tmp_path, capsys):
-    assert main(["evaluate", "--output", str(tmp_path / "out"), *shlex.split(words)]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+def test_wrong_options(wrong, said, tmp_path):
+    with pytest.raises((OptionError, FileError), match=said):
+        evaluate(output=tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
-
-
-def test_weights_of_another_network(tmp_path, capsys):
-    words = "evaluate --quick --animals 2 --size 24 --spacing 0.2 --methods dnet --strategies S1"
-    assert main([*shlex.split(words), "--weights", f"dnet={SHIPPED}", "--output", str(tmp_path)]) == 2
-    assert "has weights of 'equivariant', not of 'dnet'" in capsys.readouterr().err
 
 
 def test_all_methods_are_known_everywhere():

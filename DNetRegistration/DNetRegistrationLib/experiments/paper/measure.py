@@ -19,9 +19,7 @@ from ..store import ResultStore, measuring_code
 from .plan import PlannedNetwork, PlannedPair, ScannedBone
 
 _NAN = math.nan
-_CODE = measuring_code(
-    "training", *(f"experiments/paper/{name}.py" for name in ("cohort", "measure", "methods", "pairs", "plan"))
-)
+_CODE = measuring_code(*(f"experiments/paper/{name}.py" for name in ("cohort", "measure", "methods", "pairs", "plan")))
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import OptionError, Setting
 from ...core.files import make_folder
-from ...core.progress import Progress, say
 from ..store import ResultStore
 from .cohort import CohortError, check_bones, find_bones
 from .plan import PlannedNetwork, networks, plan
 from .report import write_results
 from .settings import PAIRS, SCANS, SETTINGS, TRAINING, EvaluationOptions, EvaluationRecord
 
+Progress = Callable[[float, str], None]
+#: The share of aligning in the progress of aligning and reporting.
+_ALIGNING = 0.95
 
-def evaluate(options: EvaluationOptions | None = None, /, **keywords) -> Path | None:
+
+def evaluate(
+    options: EvaluationOptions | None = None,
+    /,
+    *,
+    progress: Progress = lambda fraction, message: None,
+    tell: Callable[[str], None] = lambda line: None,
+    spell: Callable[[EvaluationOptions], str] = lambda options: options.call,
+    **keywords,
+) -> Path | None:
     """Runs the experiments of the paper, or continues them where they were stopped, and writes tables and report.
 
     Networks are trained on one half of the animals and tested on the other (Sec. 2.4), beside SimpleITK as the paper
     sets it and this project's own ways (Sec. 2.5). What has been trained or measured in the folder is not done again.
-    Prints what it does.
 
     Args:
         options: all options; or None, and
         keywords: the fields of `EvaluationOptions`. Given with `options`, they replace fields of it.
+        progress: called with a message and the fraction of the current stage that is done: scans, training, alignment.
+        tell: called with each line about what is trained, and what is left to align.
+        spell: how options that give these results are written for the report.
 
     Returns:
         The path of the report, ``report.html``; None with `train_only`.
@@ -46,58 +59,61 @@ def evaluate(options: EvaluationOptions | None = None, /, **keywords) -> Path | 
     options = EvaluationOptions(**keywords) if options is None else replace(options, **keywords)
     options = options.resolved()
     folder = make_folder(options.output, parents=True)
-    record = _prepare(options, folder)
+    record = _prepare(options, folder, spell(options), progress)
     _require_bones(record, options.subjects)
-    weights = _train(record, options, folder)
+    weights = _train(record, options, folder, progress, tell)
     if options.train_only:
         return None
-    _measure(record, weights, options, folder)
-    return write_report(folder, options.subjects, options.verbose)
+    _measure(record, weights, options, folder, _part(progress, 0, _ALIGNING), tell)
+    return write_report(folder, options.subjects, _part(progress, _ALIGNING, 1))
 
 
-def write_report(folder: str | os.PathLike, subjects: Sequence[str] | None = None, verbose: bool = False) -> Path:
+def write_report(
+    folder: str | os.PathLike,
+    subjects: Sequence[str] | None = None,
+    progress: Progress = lambda fraction, message: None,
+) -> Path:
     """Writes tables, figures and report of what an evaluation has measured so far, and returns the report's path.
 
     Args:
         folder: of the evaluation.
         subjects: names of the bones in Fig. 5; None for the first two that were tested.
-        verbose: print a line for each stage where no terminal shows the progress.
+        progress: called with the fraction done and a message.
 
     Raises:
         OptionError: there is no bone of a name in `subjects`.
         FileError: the folder holds no results yet, or damaged ones; or something cannot be written.
     """
-    folder = Path(folder)
-    record = EvaluationRecord.load(folder)
+    record = EvaluationRecord.load(Path(folder))
     _require_bones(record, subjects)
-    with Progress(verbose) as progress:
-        report = write_results(record, folder, subjects, progress)
-    say(f"tables, figures and report are in {folder}; open {report}")
-    return report
+    return write_results(record, Path(folder), subjects, progress)
 
 
-def _prepare(options: EvaluationOptions, folder: Path) -> EvaluationRecord:
+def _part(progress: Progress, low: float, high: float) -> Progress:
+    """A progress function for work whose 0 to 1 is `low` to `high` of the stage."""
+    return lambda fraction, message: progress(low + (high - low) * fraction, message)
+
+
+def _prepare(options: EvaluationOptions, folder: Path, command: str, progress: Progress) -> EvaluationRecord:
     """Finds and checks the scans, and keeps the record of them; refuses a folder with another evaluation."""
-    record = EvaluationRecord.begun(options)
+    record = EvaluationRecord.begun(options, command)
     before = EvaluationRecord.load(folder) if (folder / SETTINGS).exists() else None
     if before is not None:
         # Before scans are made that do not belong there.
         before.require_continuable(record, folder)
         record = replace(record, trained=before.trained)
-    trained_here = [one for one in _networks(options) if _given(options, one) is None]
-    with Progress(options.verbose) as progress:
-        scans = options.scans
-        if not scans:
-            from .synthetic import write_bones
+    scans = options.scans
+    if not scans:
+        from .synthetic import write_bones
 
-            if before is None:
-                # Scans belong to this evaluation from the first one on, also when it is interrupted before the last.
-                record.save(folder)
-            scans = write_bones(
-                folder / SCANS, options.animals, options.seed, options.size, options.spacing, progress.part(0, 0.5)
-            )
-        cohort = find_bones(scans, options.seed, least=2 if trained_here else 1)
-        wrong, fingerprint = check_bones(cohort.bones, options.scan_spacing, progress.part(0.5, 1))
+        if before is None:
+            # Scans belong to this evaluation from the first one on, also when it is interrupted before the last.
+            record.save(folder)
+        making = _part(progress, 0, 0.5)
+        scans = write_bones(folder / SCANS, options.animals, options.seed, options.size, options.spacing, making)
+    trained_here = [network for network, given in _networks(options).items() if given is None]
+    cohort = find_bones(scans, options.seed, least=2 if trained_here else 1)
+    wrong, fingerprint = check_bones(cohort.bones, options.scan_spacing, _part(progress, 0.5, 1))
     problems = [*cohort.problems, *wrong]
     if problems:
         raise CohortError(problems)
@@ -116,17 +132,22 @@ def _require_bones(record: EvaluationRecord, subjects: Sequence[str] | None) -> 
             raise OptionError(f"there is no bone {name!r}", f"choose from {known}, ...", Setting("subjects"))
 
 
-def _networks(options: EvaluationOptions) -> list[PlannedNetwork]:
-    return networks(options.strategies, options.methods)
+def _networks(options: EvaluationOptions) -> dict[PlannedNetwork, Path | None]:
+    """The networks of an evaluation, each with the file of weights that the options give for it."""
+    found = {}
+    for network in networks(options.strategies, options.methods):
+        given = options.weights.get(network.name, options.weights.get(network.method))
+        found[network] = None if given is None else Path(given)
+    return found
 
 
-def _given(options: EvaluationOptions, network: PlannedNetwork) -> Path | None:
-    """The file of weights that the options give for a network."""
-    path = options.weights.get(network.name, options.weights.get(network.method))
-    return None if path is None else Path(path)
-
-
-def _train(record: EvaluationRecord, options: EvaluationOptions, folder: Path):
+def _train(
+    record: EvaluationRecord,
+    options: EvaluationOptions,
+    folder: Path,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Mapping:
     """Trains what is missing, and records it; returns the weights of each network."""
     from .training import Budget, TrainingPlan, train_all
 
@@ -138,21 +159,26 @@ def _train(record: EvaluationRecord, options: EvaluationOptions, folder: Path):
         options.device,
         options.precision,
     )
-    wanted = {network: _given(options, network) for network in _networks(options)}
-    with Progress(options.verbose) as progress:
-        trained = train_all(wanted, record.bones, training, folder / TRAINING, options.scan_spacing, progress)
+    wanted, runs = _networks(options), folder / TRAINING
+    trained = train_all(wanted, record.bones, training, runs, options.scan_spacing, progress, tell)
     record.trained.update({network.name: one.plain() for network, one in trained.items()})
     record.save(folder)
     return {network: one.weights for network, one in trained.items()}
 
 
-def _measure(record: EvaluationRecord, weights: Mapping, options: EvaluationOptions, folder: Path) -> None:
+def _measure(
+    record: EvaluationRecord,
+    weights: Mapping,
+    options: EvaluationOptions,
+    folder: Path,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> None:
     from .measure import PairResult, measure_all, missing
 
     store = ResultStore(folder / PAIRS, PairResult)
     folds = {bone.name: bone.fold for bone in record.bones.values()}
     pairs = plan(folds, options.strategies, options.methods, options.tests, options.steps)
     left = missing(pairs, store, weights)
-    say(f"\n{len(pairs)} pairs of scans to align, {len(pairs) - len(left)} of them done")
-    with Progress(options.verbose) as progress:
-        measure_all(left, record.bones, weights, store, options.jobs, options.scan_spacing, progress)
+    tell(f"\n{len(pairs)} pairs of scans to align, {len(pairs) - len(left)} of them done")
+    measure_all(left, record.bones, weights, store, options.jobs, options.scan_spacing, progress)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import FileError, OptionError, Setting, one_line
 from ...core.files import atomic_write, writing
-from ...version import PROGRAM, __version__
+from ...core.provenance import machine
+from ...version import __version__
 from .plan import METHODS, STEPS, STRATEGIES, TESTS, ScannedBone
 
 #: In the folder of an evaluation: its record, its results, synthetic scans, networks.
@@ -27,7 +26,8 @@ DEFAULTS = {
     "batch": (8, 2), "own_iterations": (300, 2), "own_batch": (16, 2), "strategies": (tuple(STRATEGIES), ("S1", "S3")),
 }  # fmt: skip
 _FORMAT = "DNetRegistration evaluation 1"
-_OF_SYNTHETIC_SCANS = ("animals", "size", "spacing")
+#: Options that only synthetic scans have.
+SYNTHETIC_SCANS = ("animals", "size", "spacing")
 _KEPT = (*DEFAULTS, "seed", "methods", "tests", "recipe", "precision")
 # These decide results, so they must stay the same when an evaluation is continued.
 _FIXED = ("scans", "seed", "steps", "recipe", "precision", "batch", "own_batch")
@@ -43,7 +43,7 @@ class EvaluationOptions:
         quick: a small setting that shows everything in some minutes.
         train_only: stop when the networks are trained.
         seed: of synthetic bones, of the split in halves and of training.
-        scan_spacing: voxel size of the scans in mm, one number or three (x, y, z), where files lack it.
+        scan_spacing: voxel size of the scans in mm, a tuple of one number or of three (x, y, z), where files lack it.
         animals, size, spacing: of synthetic scans: how many, voxels along each axis, voxel size in mm.
         strategies, methods, tests: names of `plan.STRATEGIES`, `plan.METHODS` and `plan.TESTS`.
         steps: positions of each synthetic test.
@@ -55,7 +55,6 @@ class EvaluationOptions:
         weights: files of weights to use instead of training, by network (``S1/dnet``) or method (``dnet``).
         device: to train on: "auto", "cpu", "cuda".
         jobs: processes that align, of one thread each.
-        verbose: print a line for each stage where no terminal shows the progress.
 
     Raises:
         OptionError: a name is unknown, or a number is too small.
@@ -85,9 +84,10 @@ class EvaluationOptions:
     weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
     device: str = "auto"
     jobs: int = os.cpu_count() or 1
-    verbose: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.scans, str | os.PathLike):
+            raise OptionError(f"scans is a single path, {self.scans}", "give a list of paths", Setting("scans"))
         for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
             for value in getattr(self, name) or ():
                 if value not in known:
@@ -107,29 +107,24 @@ class EvaluationOptions:
     def resolved(self) -> EvaluationOptions:
         """The same options with a value for each that is None in `DEFAULTS`."""
         values = {name: both[self.quick] for name, both in DEFAULTS.items() if getattr(self, name) is None}
-        return replace(self, **values)
+        spacing = None if self.scan_spacing is None else tuple(self.scan_spacing)
+        return replace(self, **values, scan_spacing=spacing)
 
     @property
-    def machine(self) -> str:
-        """What this runs on, in words."""
-        processors = f"{os.cpu_count()} processors, {self.jobs} processes"
-        return f"{platform.machine()}, {processors}; Python {platform.python_version()}"
+    def call(self) -> str:
+        """The call of `evaluate` with these options. Of paths it has the last part, since a report travels."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        given = {name: value for name, value in given.items() if value is not None and value != {} and value != ()}
+        for name in ("output", "scans", "weights"):
+            if name in given:
+                given[name] = _last_part(given[name])
+        return f"evaluate({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
-    @property
-    def command(self) -> str:
-        """The command line of resolved options. Of paths it has the last part, since a report travels."""
-        words = [PROGRAM, "evaluate", *(Path(path).name for path in self.scans)]
-        for name in (*DEFAULTS, "seed", "recipe", "precision"):
-            if name != "strategies" and not (self.scans and name in _OF_SYNTHETIC_SCANS):
-                words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
-        if self.scan_spacing:
-            words += ["--scan-spacing", ",".join(f"{value:g}" for value in self.scan_spacing)]
-        for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
-            if len(getattr(self, name)) < len(known):
-                words += [f"--{name}", ",".join(getattr(self, name))]
-        for name, path in self.weights.items():
-            words += ["--weights", f"{name}={Path(path).name}"]
-        return shlex.join([*words, "--output", Path(self.output).name])
+
+def _last_part(paths: Any) -> Any:
+    if isinstance(paths, Mapping):
+        return {name: _last_part(path) for name, path in paths.items()}
+    return Path(paths).name if isinstance(paths, str | os.PathLike) else [_last_part(path) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ class EvaluationRecord:
         bones: by name.
         trained: what is known of the training of each network, by `PlannedNetwork.name`.
         machine: what it ran on, in words.
-        command: the command line, without paths of this machine.
+        command: the call or the command line, without paths of this machine.
     """
 
     options: dict[str, Any]
@@ -152,17 +147,17 @@ class EvaluationRecord:
     command: str
 
     @classmethod
-    def begun(cls, options: EvaluationOptions) -> EvaluationRecord:
+    def begun(cls, options: EvaluationOptions, command: str) -> EvaluationRecord:
         """The record of resolved options, before scans are read."""
         kept = {name: getattr(options, name) for name in _KEPT}
         kept |= {"scans": [Path(path).name for path in options.scans], "scan_spacing": options.scan_spacing}
         # Tuples become lists, as they do in the file.
         kept = json.loads(json.dumps({**kept, "fingerprint": None}))
-        return cls(kept, {}, {}, options.machine, options.command)
+        return cls(kept, {}, {}, f"{machine()}, {options.jobs} processes", command)
 
     def require_continuable(self, now: EvaluationRecord, folder: Path) -> None:
         """Raises `FileError` where `self`, found in `folder`, is of other scans or settings than `now`."""
-        for name in (*_FIXED, *(() if now.options["scans"] else _OF_SYNTHETIC_SCANS)):
+        for name in (*_FIXED, *(() if now.options["scans"] else SYNTHETIC_SCANS)):
             if self.options.get(name) != now.options[name]:
                 differs = f"with {name.replace('_', ' ')} {self.options.get(name)}, not {now.options[name]}"
                 raise _of_another(folder, differs)

@@ -16,7 +16,6 @@ import torch
 
 from ...core.errors import DNetError, FileError, Setting
 from ...core.files import make_folder
-from ...core.progress import say
 from ...networks.weights import load_weights
 from ...training.bank import BANK_SPACING, EDGE, Bank, load_bank, save_bank, stored
 from ...training.bank_scans import Entry, resampled
@@ -98,6 +97,7 @@ def train_all(
     folder: Path,
     spacing: Sequence[float] | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[PlannedNetwork, TrainedNetwork]:
     """Trains each network to its budget, unless its weights are given.
 
@@ -108,6 +108,7 @@ def train_all(
         folder: for all runs, made where it is missing.
         spacing: true voxel size of the scans in mm, where files lack it.
         progress: called with a fraction and a message while scans are read.
+        tell: called with each line about a training.
 
     Raises:
         ScanError: a scan cannot be used.
@@ -122,9 +123,9 @@ def train_all(
             budget = training.of(network.method)
             run = folder / network.strategy / network.method
             if _iterations(run) != budget.iterations:
-                say(f"\ntraining {number} of {len(wanted)}: {METHODS[network.method].label}, {network.strategy}")
+                tell(f"\ntraining {number} of {len(wanted)}: {METHODS[network.method].label}, {network.strategy}")
                 bank = _bank(STRATEGIES[network.strategy], bones, folder, spacing, progress)
-                _train(network, training, bank, run)
+                _train(network, training, bank, run, tell)
             file = run / WEIGHTS
         ready[network] = _trained(network, file, given=given is not None)
     return ready
@@ -182,7 +183,7 @@ def _bank(
     return path
 
 
-def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Path) -> None:
+def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Path, tell: Callable[[str], None]) -> None:
     budget = training.of(network.method)
     strategy = STRATEGIES[network.strategy]
     name = METHODS[network.method].network
@@ -212,7 +213,7 @@ def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Pat
         validation_pairs=pairs,
         validate_every=-(-budget.iterations // times),
     )
-    train(options, report=say)
+    train(options, report=tell)
 
 
 def _iterations(run: Path) -> int | None:
