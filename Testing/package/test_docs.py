@@ -135,9 +135,10 @@ SMALLER = {
     "align": "",
     "demo": "--size 48 --spacing 0.1",
     "benchmark": "--pairs 1 --accuracy-pairs 1 --fine-pairs 1 --only success --jobs 1",
-    "compare": "--pairs 1 --methods full,axes --growth none --size 32 --threads 1",
+    "compare": "--pairs 1 --methods full --growth none --near 0 --size 32 --threads 1",
     "evaluate": "--methods unmoved,full --strategies S1 --tests real --animals 4 --size 32 --spacing 0.16 --jobs 1",
-    "train": "--iterations 2 --batch 2 --part 1 --validation-pairs 1 --validate-every 2 --jobs 1",
+    "synthesize": "--count 1 --size 16 --spacing 0.3",
+    "train": "--iterations 2 --batch 2 --micro-batch 1 --validation-pairs 1 --validate-every 2 --jobs 1",
 }
 #: Blocks that take more than some seconds even so, by a word that is in no other.
 SLOW = ("my-scans", "runs/dnet-1", "--recipe paper", "--quick", "--start dnet ")
@@ -213,9 +214,34 @@ def test_address_is_set_by_the_command(tmp_path):
         assert "owner/repository" in text and "OWNER_TO_BE_SET" not in text
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON if "slicer." not in block.text], ids=str)
+#: Pieces of the Python that is run, and what makes them small enough.
+SMALLER_PYTHON = {
+    '"iterations": 300,': '"iterations": 2, "batch": 2, "micro_batch": 1,',
+    'scans="my-scans",': 'scans="my-scans", validation_pairs=1, validate_every=2,',
+    "pairs=20,": "pairs=1, jobs=1,",
+    "quick=True": 'quick=True, methods=("unmoved", "full"), tests=("real",), size=32, spacing=0.16, jobs=1',
+    "pairs=24,": 'pairs=1, methods=("full",), growth=(), near=0, size=32, threads=1,',
+}
+
+
+def python(slow: bool):
+    found = [block for block in PYTHON if "slicer." not in block.text]
+    return [block for block in found if slow == any(piece in block.text for piece in SMALLER_PYTHON)]
+
+
+@pytest.mark.parametrize("block", python(slow=False), ids=str)
 def test_python_runs(block, folder, capsys):
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", python(slow=True), ids=str)
+def test_python_that_takes_long_runs(block, folder, capsys):
+    text = block.text
+    for piece, instead in SMALLER_PYTHON.items():
+        text = text.replace(piece, instead)
+    exec(compile(text, str(block), "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
 
 
