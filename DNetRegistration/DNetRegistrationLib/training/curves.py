@@ -7,41 +7,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: A panel each: the column of a run's log, the panel's label, and the columns of its validations.
+QUANTITIES = (
+    ("loss", "loss", None),
+    ("re_deg", "rotation error (degrees)", "re_{}_deg"),
+    ("te_um", "translation error (um)", "te_{}_um"),
+)
 TRAINING_COLOR, VALIDATION_COLORS = "#8FAADC", ("#1F4E79", "#C55A11")
 
 
-def draw_curves(log: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Writes the picture.
-
-    Args:
-        log: lines of a run's log, each with its "iteration" and "loss", and "re_deg" and "te_um" where it has them.
-        validation: lines of its validations, each with its "iteration", "views", and means and medians of the errors.
-        path: ending in .png, .pdf or .svg.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def curve_panels(size: tuple[float, float] = (11, 3.4)) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with empty panels for `QUANTITIES` against the iteration, as in Fig. 3."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 3)
-    columns = (
-        ("loss", "loss", None),
-        ("re_deg", "rotation error (degrees)", "re_{}_deg"),
-        ("te_um", "translation error (um)", "te_{}_um"),
-    )
-    for panel, (trained, label, validated) in zip(panels, columns, strict=True):
+    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    panels = figure.subplots(1, len(QUANTITIES))
+    for panel, (_, label, _) in zip(panels, QUANTITIES, strict=True):
+        panel.set(xlabel="iteration", ylabel=label, yscale="log")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3, linewidth=0.4)
+    return figure, panels
+
+
+def draw_curves(log: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Draws the curves of one run into a file.
+
+    Args:
+        log: lines of its log, each with "iteration" and "loss", and "re_deg" and "te_um" where it has them.
+        validation: lines of its validations, each with "iteration", "views", and means and medians of the errors.
+        path: ending in .png, .pdf or .svg.
+        title: above the panels.
+    """
+    figure, panels = curve_panels()
+    for panel, (trained, _, validated) in zip(panels, QUANTITIES, strict=True):
         lines = [(line["iteration"], line[trained]) for line in log if trained in line]
         panel.plot(*_columns(lines), color=TRAINING_COLOR, linewidth=0.8, label="training, mean")
         if validated is not None:
             for kind, color in zip(_kinds(validation), VALIDATION_COLORS, strict=False):
                 for what, style in (("mean", "x:"), ("median", "o-")):
                     points = [(v["iteration"], v[validated.format(what)]) for v in validation if v["views"] == kind]
-                    label_here = f"{kind} views, {what}"
-                    panel.plot(*_columns(points), style, color=color, linewidth=1, markersize=2, label=label_here)
-        panel.set(xlabel="iteration", ylabel=label, yscale="log")
-        panel.grid(alpha=0.3)
+                    label = f"{kind} views, {what}"
+                    panel.plot(*_columns(points), style, color=color, linewidth=1, markersize=2, label=label)
     panels[1].legend(fontsize=7)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas
 
+from ...training.curves import QUANTITIES, curve_panels
 from ...training.run import LOG, VALIDATION
 from .plan import METHODS
 from .results import CRITERIA, DSC, TRUE_DSC, EvaluationResults
@@ -56,9 +57,8 @@ def draw_training(runs: Mapping[str, Path]) -> Figure | None:
     logs = {method: tables for method, tables in logs.items() if any(map(len, tables))}
     if not logs:
         return None
-    figure, panels = _panels(1, 3, (11, 3.9))
-    columns = (("loss", "loss", ""), ("re_deg", "RE (degrees)", "re_mean_deg"), ("te_um", "TE (um)", "te_mean_um"))
-    for panel, (trained, label, validated) in zip(panels[0], columns, strict=True):
+    figure, panels = curve_panels((11, 3.9))
+    for panel, (trained, _, validated) in zip(panels, QUANTITIES, strict=True):
         for method, (log, validation) in logs.items():
             style = STYLES[method]
             # The loss of the equivariant network is another quantity.
@@ -66,13 +66,10 @@ def draw_training(runs: Mapping[str, Path]) -> Figure | None:
             drawn = log.dropna(subset=trained) if comparable and trained in log else log[:0]
             if len(drawn):
                 panel.plot(drawn.iteration, _smoothed(drawn[trained]), style.line, color=style.color, linewidth=1.1)
-            if validated in validation:
+            if validated is not None and len(validation):
                 whole = validation[validation.views == "whole"]
                 line = {"marker": style.marker, "linestyle": "" if len(drawn) else style.line, "color": style.color}
-                panel.plot(whole.iteration, whole[validated], **{**_THIN, **line, "markersize": 4})
-        panel.set(xlabel="iteration", ylabel=label, yscale="log")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3, linewidth=0.4)
+                panel.plot(whole.iteration, whole[validated.format("mean")], **{**_THIN, **line, "markersize": 4})
     _legend(figure, list(logs))
     return figure
 
