@@ -20,7 +20,7 @@ from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, 
 from DNetRegistrationLib.core.processes import end_tree
 from DNetRegistrationLib.slicer_module import events, job, request
 from DNetRegistrationLib.slicer_module.job import Job, JobOutcome
-from DNetRegistrationLib.slicer_module.request import Options, read_request
+from DNetRegistrationLib.slicer_module.request import JobOptions, read_request
 
 
 class Launcher:
@@ -89,7 +89,7 @@ def start(scans, tmp_path, program=None, options=None, launch=None, python=sys.e
     launcher, listener = Launcher(program), Listener()
     running = Job(
         *scans,
-        options or Options(),
+        options or JobOptions(),
         python=python,
         launch=launch or launcher,
         progress=listener.on_progress,
@@ -104,7 +104,7 @@ def test_a_real_alignment(tmp_path):
     pair = make_pair(3, size=32, spacing=0.16)
     fixed = Volume(pair.fixed.voxels, pair.fixed.affine, "pre")
     moving = Volume(pair.moving.voxels, pair.moving.affine, "post")
-    options = Options(resampled=True, subtraction=True)
+    options = JobOptions(resampled=True, subtraction=True)
     running, launcher, listener = start((fixed, moving), tmp_path, options=options)
     launcher.to_the_end()
     (ended,) = listener.ended
@@ -125,7 +125,7 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
         Volume.from_geometry(rng.normal(size=(9, 10, 11)).astype(dtype), spacing, direction, origin, name)
         for dtype, origin, name in ((np.float32, (1e3, -2e3, 3.3), "µCT"), (np.uint8, (0.1, 0, 0), "day 7 & \udcff"))
     ]
-    options = Options(
+    options = JobOptions(
         fixed_threshold=-12.5, moving_threshold=1e3, working_spacing=0.1, device="cuda:1", weights="w.pt",
         hypotheses="search", refine="none", contrast="fixed", resampled=True,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""An alignment in a process of its own: the request out as files, events back as lines.
+"""An alignment in a process of its own: the request goes out as files, events come back as lines.
 
-A process keeps the application alive, gives its memory back, survives a fault of the GPU, and can be ended. This file
-knows neither Slicer nor Qt: what starts a process is given to it, and all callbacks come from there.
+A process leaves the application free, gives its memory back, survives a fault of the GPU, and can be ended. This file
+knows neither Slicer nor Qt: the function that starts a process is an argument, and makes all callbacks.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ..core.processes import end_tree
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from . import events
-from .request import Options, write_request
+from .request import JobOptions, write_request
 
 #: The folder that this package lies in: what ``PYTHONPATH`` of the process must hold.
 HOME = Path(__file__).resolve().parents[2]
 
 _PREFIX = "dnet-registration-job-"  # of the folder of a job
 _LINES_KEPT = 15  # of what the process wrote beside its events
-_ROOM = 64 << 20  # bytes beside the scans and the outputs that are as large as one
+_ROOM = 64 << 20  # bytes of disk for everything that is small beside a scan
 
 
 class JobOutcome(enum.Enum):
@@ -79,7 +79,7 @@ Launch = Callable[[list[str], dict[str, str], Read, Read, Callable[["int | None"
 
 
 class _Lines:
-    """Makes whole lines of pieces."""
+    """Joins pieces of output to lines."""
 
     def __init__(self, line: Read) -> None:
         self._line, self._rest = line, b""
@@ -103,15 +103,19 @@ class Job:
         python: the interpreter to run, in Slicer ``PythonSlicer``.
         launch: see `Launch`.
         progress: called with a fraction, 0 to 1, and a message.
-        finished: called once with a `JobResult`, unless `start` raised. The folder is removed when it returns.
-        temporary: where the private folder is made; None is the system's place.
+        finished: called once with a `JobResult`, unless `start` raised; when it returns, the folder is removed.
+        temporary: the folder in which the private one is made; None is the system's.
+
+    Attributes:
+        over: whether `finished` was called.
+        folder: the private folder; None before `start`.
     """
 
     def __init__(
         self,
         fixed: Volume,
         moving: Volume,
-        options: Options,
+        options: JobOptions,
         *,
         python: str,
         launch: Launch,
@@ -127,14 +131,14 @@ class Job:
         self._log: deque[str] = deque(maxlen=_LINES_KEPT)
         self._alignment: Alignment | None = None
         self._failure: dict | None = None  # the values of an error event
-        self.over = False  # whether its end has been told
+        self.over = False
         self.folder: Path | None = None
 
     def start(self) -> None:
         """Writes the scans and starts the process.
 
         Raises:
-            FileError: the scans cannot be written, for want of room or otherwise; nothing is left behind.
+            FileError: the scans cannot be written; nothing is left behind.
         """
         if self._temporary is not None:
             _remove_abandoned(self._temporary)
@@ -159,9 +163,9 @@ class Job:
             raise
 
     def cancel(self) -> None:
-        """Ends the process with all of its children and removes its files; the job ends as cancelled."""
+        """Ends the process and all of its children, and removes the files; the job ends as cancelled."""
         if not self.over:
-            self.over = True  # first: the end of the process may be told while it is being ended
+            self.over = True  # before the process ends, which `_end` may be told of at once
             self._kill()
             self._clean()
             self._finish(JobOutcome.CANCELLED)
@@ -187,7 +191,7 @@ class Job:
         elif event["event"] == events.ERROR:
             self._failure = event
         elif event["event"] == events.RESULT:
-            with suppress(KeyError, TypeError, ValueError):  # as if there were none
+            with suppress(KeyError, TypeError, ValueError):  # a result that is incomplete counts as none
                 self._alignment = Alignment.from_dict(event["alignment"])
 
     def _note(self, line: bytes) -> None:
@@ -205,7 +209,7 @@ class Job:
         elif status == 0 and self._alignment is not None:
             self._finish(JobOutcome.ACCEPTED if self._alignment.accepted else JobOutcome.NOT_ACCEPTED)
         elif error is not None:
-            # What kept a package from loading stands in the log.
+            # The log says what kept the package from loading.
             self._finish(JobOutcome.CRASHED if isinstance(error, PackageError) else JobOutcome.FAILED, error)
         else:
             self._finish(JobOutcome.CRASHED, self._unexpected(status))
@@ -213,7 +217,7 @@ class Job:
     def _unexpected(self, status: int) -> RunError:
         if self._failure is not None:
             cause = f"{self._failure['kind']}: {self._failure['problem']}"
-        # A process that a signal ended has its negative number, or 128 more than it where a launcher stands between.
+        # A signal shows as its negative number or, with a launcher in between, as 128 more than its number.
         elif status in (-9, 9, 137):
             cause = f"exit status {status}: it was killed, perhaps for want of memory"
         else:
@@ -247,7 +251,7 @@ class Job:
 
 
 def _remove_abandoned(temporary) -> None:
-    """Removes the scans that an application which crashed a day ago or earlier has left."""
+    """Removes the folders of jobs whose application crashed a day ago or earlier."""
     for folder in Path(temporary).glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > 86400:

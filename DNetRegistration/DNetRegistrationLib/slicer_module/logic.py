@@ -1,4 +1,4 @@
-"""Alignment of volume nodes, without a panel too."""
+"""Alignment of volume nodes, for the panel and for scripts."""
 
 import json
 import shutil
@@ -10,20 +10,20 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from ..core.errors import OptionError
 from .job import HOME, Job, JobResult
 from .parameters import FILE, OUTPUTS, DNetRegistrationParameterNode
-from .request import Options
+from .request import JobOptions
 from .scene import check_transform, place, transform_above, undo
 from .torch_setup import ensure_torch, require_torch
 
 
 class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
-    """What the panel does, for scripts too."""
+    """Aligns volume nodes: at once, for scripts, or in the background, for the panel."""
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self.launch = None  # what starts a process, see `job.Launch`; None is Qt
+        self.launch = None  # the `job.Launch` that starts processes; None is Qt
 
     def getParameterNode(self) -> DNetRegistrationParameterNode:
-        """The panel's parameters, in the scene."""
+        """The parameter node of the panel."""
         return DNetRegistrationParameterNode(super().getParameterNode())
 
     def align(
@@ -39,21 +39,21 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         contrast="moving",
         **options,
     ):
-        """Aligns two volume nodes here and now; needs no panel.
+        """Aligns two volume nodes, and returns when it is done. Needs no panel.
 
         Args:
             fixedNode, movingNode: scalar volume nodes, which may stand under rigid transforms.
-            transformNode: takes the result; None is that of an earlier alignment of the moving volume, or a new one.
-            segmentationNode, tableNode, resampledNode, subtractionNode: are written where they are given.
-            contrast: which scan has the contrast agent, "fixed" or "moving"; for the subtraction.
-            options: to `alignment.align`: threshold, device, weights, hypotheses, refine, progress, ...
+            transformNode: takes the result; None is the one of an earlier alignment of the moving volume, or a new one.
+            segmentationNode, tableNode, resampledNode, subtractionNode: are written to where they are given.
+            contrast: the scan with contrast agent, "fixed" or "moving"; for the subtraction.
+            options: of `registration.align.align`: threshold, device, weights, hypotheses, refine, progress, ...
 
         Returns:
             The transform node above the moving volume, and the `Alignment`.
 
         Raises:
-            ScanError, OptionError: a volume or an option cannot be used; the message names it and the remedy.
-            PackageError: PyTorch is missing; the message says what to do.
+            ScanError, OptionError: a volume or an option cannot be used.
+            PackageError: PyTorch is missing.
 
         Example:
             >>> logic = slicer.util.getModuleLogic("DNetRegistration")
@@ -74,12 +74,16 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return write_result(fixed, moving, alignment, nodes, contents), alignment
 
     def check(self, fixedNode, movingNode, transformNode=None):
-        """Where two volumes stand, if they can be aligned and the result be written to a transform node.
+        """Two volumes as they stand, where they can be aligned and the transform node can take the result.
 
-        None as transform is that of an earlier alignment of the moving volume, or a new one.
+        Args:
+            fixedNode, movingNode, transformNode: see `align`.
+
+        Returns:
+            A `scene.Placed` each.
 
         Raises:
-            ScanError, OptionError: they cannot.
+            ScanError, OptionError: they cannot be aligned, or the transform node cannot take the result.
         """
         if fixedNode is not None and fixedNode is movingNode:
             raise OptionError(f"{fixedNode.GetName()}: is both the fixed and the moving volume", "select two scans")
@@ -90,15 +94,15 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return placed
 
     def spacingDoubt(self, placed) -> str | None:
-        """Why the voxel size of a volume looks lost; None where it does not."""
+        """Why the voxel size of a placed volume looks lost; None where it does not."""
         from ..imaging.volume import spacing_doubt
 
         return spacing_doubt(placed.volume())
 
-    def options(self, parameters) -> Options:
-        """The parameters of the panel as options of a job."""
+    def options(self, parameters) -> JobOptions:
+        """The options of a job that a parameter node holds."""
         manual = not parameters.automaticThreshold
-        return Options(
+        return JobOptions(
             fixed_threshold=parameters.fixedThreshold if manual else None,
             moving_threshold=parameters.movingThreshold if manual else None,
             working_spacing=parameters.workingSpacing or None,
@@ -115,7 +119,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         """Asks the PyTorch extension to install torch where it is missing.
 
         Raises:
-            PackageError: it is not ready for use; the message says what to do.
+            PackageError: torch is not ready for use.
         """
 
         def installer():
@@ -132,7 +136,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             fixed, moving: from `check`.
             options: from `options`.
             progress: called with a fraction and the stage.
-            finished: called once with a `job.JobResult`, to be given to `write` where it aligned.
+            finished: called once with a `job.JobResult`; where it aligned, `write` takes it.
 
         Raises:
             FileError: the scans cannot be written to the temporary folder.
@@ -151,36 +155,37 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return job
 
     def write(self, fixed, moving, result: JobResult, nodes: dict):
-        """Writes what a background job found into the scene, in steps between which the application can go on.
+        """Writes the result of a job into the scene, in steps between which the application can go on.
 
         Args:
-            fixed, moving: from `check`, as they were when it started.
-            result: its end.
-            nodes: output nodes to write to, by name; transform, segmentation and table are made where they are None.
+            fixed, moving: from `check`, before the job started.
+            result: of the job.
+            nodes: the output nodes by name; transform, segmentation and table are made where they are None.
 
         Returns:
             An iterator that writes, and yields the transform node after each step.
 
         Raises:
-            FileError: a file cannot be read. From the first step: see `scene.apply_alignment`. The scene is as it was.
+            FileError: a file of the job cannot be read.
+            ScanError, OptionError: from the first step, see `scene.apply_alignment`; the scene is as it was.
         """
         from .scene_outputs import Contents, write_steps
 
-        # Read at once: the files go when the job has told of its end.
+        # The files are read now: they are removed when the job's `finished` returns.
         return write_steps(fixed, moving, result.alignment, nodes, Contents.read(result.folder, result.alignment))
 
     def show(self, fixed, moving) -> None:
-        """Shows both volumes in the slice views, and all there is in 3D."""
+        """Shows both volumes in the slice views, and everything in the 3D views."""
         from .scene_outputs import show_pair
 
         show_pair(fixed.node, moving.node)
 
     def isAligned(self, movingNode) -> bool:
-        """Whether a volume stands under the transform of an alignment of it."""
+        """Whether a volume stands under the transform of its alignment."""
         return transform_above(movingNode) is not None
 
     def undo(self, movingNode) -> bool:
-        """Puts a moving volume back where it was before it was aligned; false where it is not aligned."""
+        """Puts a moving volume back where it was before it was aligned; returns false where it is not aligned."""
         from .scene_outputs import hide_cortices
 
         transform = movingNode.GetParentTransformNode()
@@ -190,7 +195,14 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return undone
 
     def findDevices(self, found):
-        """Looks for the devices that can align, in the background; `found` is called with names and labels."""
+        """Looks for the devices that can align, in the background.
+
+        Args:
+            found: called with pairs of a name and a label; with none where torch is missing.
+
+        Returns:
+            The `job.Process` that looks.
+        """
         pieces = []
 
         def finished(status) -> None:
@@ -200,7 +212,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return self._launch(command, {"PYTHONPATH": str(HOME)}, pieces.append, lambda text: None, finished)
 
     def python(self) -> str:
-        """Slicer's Python without the application."""
+        """The interpreter of processes: Slicer's Python without the application."""
         return shutil.which("PythonSlicer") or sys.executable
 
     def _launch(self, *arguments):

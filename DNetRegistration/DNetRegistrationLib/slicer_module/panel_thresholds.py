@@ -1,4 +1,4 @@
-"""The panel's bone thresholds: sliders in each volume's own grey values, and the outline of bone that follows them."""
+"""The panel's bone thresholds: a slider for each volume, in its grey values, and the outline of bone in the views."""
 
 import qt
 import slicer
@@ -11,7 +11,7 @@ ROLES = ("fixed", "moving")
 
 
 class ThresholdControls:
-    """The sliders of the panel, for thresholds by hand.
+    """The sliders of the panel, for thresholds that the user sets.
 
     Args:
         ui: the panel's widgets.
@@ -23,7 +23,7 @@ class ThresholdControls:
         self._parameters = None
         self._previews = {}
         self._changed = changed
-        # Outlines follow at some distance: a slider that is dragged changes faster than they can be drawn.
+        # Outlines are drawn with a delay: a slider that is dragged changes faster than they can be drawn.
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(60)
@@ -32,7 +32,7 @@ class ThresholdControls:
         ui.movingThresholdSlider.connect("valueChanged(double)", self._movingChanged)
 
     def update(self, parameters, shown: bool) -> None:
-        """Brings sliders and outlines up to date with the parameter node; without `shown` there are no outlines."""
+        """Brings sliders and outlines up to date with the parameter node; outlines are drawn only where `shown`."""
         self._parameters = parameters
         manual = not parameters.automaticThreshold
         for role in ROLES:
@@ -43,13 +43,13 @@ class ThresholdControls:
             self.hide()
 
     def reset(self, parameters) -> None:
-        """Sets both thresholds to what would be found."""
+        """Sets both thresholds to the automatic ones."""
         self._parameters = parameters
         for role in ROLES:
             self._reset(role)
 
     def hide(self) -> None:
-        """Takes the outlines away."""
+        """Removes the outlines."""
         self._timer.stop()
         if self._previews:
             from .scene_preview import hide_outlines
@@ -57,7 +57,7 @@ class ThresholdControls:
             hide_outlines(slicer.mrmlScene)
 
     def forget(self) -> None:
-        """Lets go of the scene: it is about to be closed."""
+        """Lets go of a scene that is about to be closed."""
         self.hide()
         self._parameters = None
         self._previews.clear()
@@ -77,7 +77,7 @@ class ThresholdControls:
             slider.value = value
 
     def _preview(self, role: str):
-        """The averaged scan of a role, made anew when another volume is selected or its voxels change; or None."""
+        """The averaged scan of a role; None where it cannot be used. Made anew for another volume or changed voxels."""
         from .scene_preview import ThresholdPreview
 
         volume = getattr(self._parameters, f"{role}Volume")
@@ -91,7 +91,7 @@ class ThresholdControls:
                     self._previews[role] = stamp, ThresholdPreview.of(place(volume, role))
             except ScanError:
                 self._previews[role] = stamp, None
-            # Another volume than before: its own threshold. 0 is one that was never set.
+            # Another volume gets its own threshold. 0 is a threshold that was never set.
             if before is not None or not getattr(self._parameters, f"{role}Threshold"):
                 self._reset(role)
         return self._previews[role][1]

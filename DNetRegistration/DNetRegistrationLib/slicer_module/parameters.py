@@ -1,4 +1,4 @@
-"""What the panel holds, as a parameter node: saved with the scene."""
+"""The parameter node of the panel, which is saved with the scene."""
 
 import enum
 from typing import Annotated
@@ -15,12 +15,12 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 #: The parameters that are output nodes.
 OUTPUTS = ("transform", "segmentation", "table", "resampled", "subtraction")
 
-#: A path of a weights file follows; names of shipped weights stand without it.
+#: What a path of a weights file begins with, and the name of shipped weights does not.
 FILE = "file:"
 
 
 class Contrast(enum.Enum):
-    """Which scan has the contrast agent."""
+    """The scan with contrast agent."""
 
     moving = "moving"
     fixed = "fixed"
@@ -30,7 +30,7 @@ class Contrast(enum.Enum):
 
 
 class Hypotheses(enum.Enum):
-    """Where poses come from."""
+    """Which hypotheses are tried."""
 
     auto = "auto"
     dnet = "dnet"
@@ -41,7 +41,7 @@ class Hypotheses(enum.Enum):
 
 
 class Refine(enum.Enum):
-    """To which resolution a pose is refined."""
+    """The resolution to which a pose is refined."""
 
     native = "native"
     working = "working"
@@ -55,10 +55,10 @@ class Refine(enum.Enum):
 
 @parameterNodeWrapper
 class DNetRegistrationParameterNode:
-    """What the panel holds; saved with the scene.
+    """What the user has set in the panel.
 
-    Thresholds are in the grey values of each volume, and count unless `automaticThreshold`; `workingSpacing` is in mm,
-    0 for automatic; `weights` is the name of shipped weights, empty for the default, or `FILE` and a path.
+    Thresholds are in the grey values of each volume; `automaticThreshold` overrides them. `workingSpacing` is in mm, 0
+    for automatic. `weights` is the name of shipped weights, empty for the default, or `FILE` and a path.
     """
 
     fixedVolume: vtkMRMLScalarVolumeNode

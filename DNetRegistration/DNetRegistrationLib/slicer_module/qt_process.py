@@ -1,7 +1,7 @@
-"""A `job.Launch` by Qt: a process whose output and end arrive as events of the application's own loop.
+"""A `job.Launch` by Qt: the output and the end of the process arrive as events of the application's loop.
 
-Qt rather than ``slicer.util.launchConsoleProcess``: that reads with a Python thread, which in Slicer advances only
-while the main thread is in Python, and it can be left unblocked only from Slicer 5.12 on.
+``slicer.util.launchConsoleProcess`` would not do: it reads in a Python thread, which in Slicer advances only while the
+main thread is in Python, and before Slicer 5.12 it blocks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import qt
 
 
 class QtProcess:
-    """A process that was started; see `job.Launch` for the arguments.
+    """A `job.Process`; see `job.Launch` for the arguments.
 
     Attributes:
         pid: of the process; 0 where it could not be started.
@@ -31,7 +31,7 @@ class QtProcess:
         self._process = qt.QProcess()
         variables = qt.QProcessEnvironment.systemEnvironment()
         for name, value in environment.items():
-            # As a search path goes on: Slicer's own folders must stay on it.
+            # Slicer's own folders must stay on a search path.
             rest = variables.value(name, "") if name.endswith("PATH") else ""
             variables.insert(name, value + os.pathsep + rest if rest else value)
         self._process.setProcessEnvironment(variables)
@@ -60,6 +60,6 @@ class QtProcess:
         self._end(-abs(code) if status == qt.QProcess.CrashExit else code)
 
     def _failed(self, error) -> None:
-        # All other errors come with an end of their own.
+        # After all other errors Qt tells of the end.
         if error == qt.QProcess.FailedToStart:
             self._end(None)

@@ -20,7 +20,7 @@ _FILE = "request.json"
 
 
 @dataclass(frozen=True)
-class Options:
+class JobOptions:
     """How to align, and what to make of it. Names and meanings are those of `align` and `write_outputs`."""
 
     fixed_threshold: float | None = None
@@ -35,7 +35,7 @@ class Options:
     subtraction: bool = False
 
 
-def write_request(folder: Path, fixed: Volume, moving: Volume, options: Options) -> None:
+def write_request(folder: Path, fixed: Volume, moving: Volume, options: JobOptions) -> None:
     """Writes scans and options into a folder.
 
     Raises:
@@ -48,7 +48,7 @@ def write_request(folder: Path, fixed: Volume, moving: Volume, options: Options)
     (folder / _FILE).write_text(json.dumps({"scans": scans, "options": asdict(options)}), encoding="ascii")
 
 
-def read_request(folder: Path) -> tuple[Volume, Volume, Options]:
+def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions]:
     """The scans, under their own names, and the options that `write_request` wrote."""
     import SimpleITK as sitk
 
@@ -62,10 +62,10 @@ def read_request(folder: Path) -> tuple[Volume, Volume, Options]:
         )
         for role, scan in request["scans"].items()
     )
-    return fixed, moving, Options(**request["options"])
+    return fixed, moving, JobOptions(**request["options"])
 
 
-def outputs(folder: Path, options: Options) -> dict[str, Path]:
+def outputs(folder: Path, options: JobOptions) -> dict[str, Path]:
     """The files that the worker leaves, by their names in `write_outputs`."""
     files = {"segmentation": folder / SEGMENTATION}
     if options.resampled:

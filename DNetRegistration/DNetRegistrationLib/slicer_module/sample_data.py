@@ -1,4 +1,4 @@
-"""A synthetic pair of scans with the truth, for the module Sample Data: made on first use, nothing is downloaded."""
+"""A synthetic pair of scans with the true transform, for the module Sample Data. Nothing is downloaded."""
 
 import os
 
@@ -34,8 +34,7 @@ def loadSampleData(source=None) -> list:
     """Loads the pair; it is made on first use and kept in Slicer's cache folder.
 
     Returns:
-        The nodes PreContrast, PostContrast and TrueTransform; the second comes to lie on the first when it is put under
-        the third.
+        The nodes PreContrast, PostContrast and TrueTransform. The transform lays the second scan on the first.
     """
     from ..synthesis.dataset import synthesize
 

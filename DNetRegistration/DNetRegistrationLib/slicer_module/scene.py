@@ -1,15 +1,15 @@
 """MRML volume nodes as `Volume`s, and an alignment as a transform node between them.
 
-This file and its neighbours `scene_outputs` and `scene_preview` are the only ones that import Slicer. Slicer's
-coordinates are RAS; here they are turned into the library's, LPS, and back. All runs without a GUI.
+Slicer's coordinates are RAS. This file, `scene_outputs` and `scene_preview` convert them to the library's, LPS, and
+back; no other does. Everything here runs without a GUI.
 
 An alignment lives in the scene as a ``vtkMRMLLinearTransformNode`` that stands between the moving volume and whatever
 transform that volume already stood under, so that the volume's siblings do not move:
 
     former parent (if any)  >  transform of the alignment  >  moving volume
 
-It refers to both volumes by Slicer's own roles ``spatialRegistrationFixed`` and ``spatialRegistrationMoving``, to the
-other outputs by the roles of `OUTPUT_ROLES`, and carries what the report says as attributes ``DNetRegistration.<name>``
+The node refers to both volumes by Slicer's own roles ``spatialRegistrationFixed`` and ``spatialRegistrationMoving``,
+and to the other outputs by the roles of `OUTPUT_ROLES`. Its attributes ``DNetRegistration.<name>`` hold the alignment
 in JSON: ``json.loads(node.GetAttribute("DNetRegistration.dice"))``. All of it is saved with the scene.
 """
 
@@ -33,9 +33,9 @@ FIXED_ROLE = slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()
 MOVING_ROLE = slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole()
 OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in ("segmentation", "table", "resampled", "subtraction")}
 
-#: The attribute with how the moving volume was laid on the fixed one, both in their own coordinates (RAS): 16 numbers.
+#: The attribute with the 4x4 matrix from the moving volume's own coordinates (RAS) to the fixed one's, as aligned.
 _LAID = f"{ATTRIBUTE}moving_to_fixed"
-#: mm, and the entries of a rotation: what a scene that was saved and loaded may be off.
+#: Tolerance of that matrix, in mm and in the entries of a rotation: saving and loading a scene rounds.
 _UNMOVED = 1e-5
 
 #: RAS to LPS, and LPS to RAS.
@@ -44,7 +44,7 @@ FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 @dataclass(frozen=True)
 class Placed:
-    """A volume node and where it stands; a moving one without the transform that an earlier alignment put above it.
+    """A volume node and where it stands. For a moving one, the transform of an earlier alignment does not count.
 
     Attributes:
         node: a ``vtkMRMLScalarVolumeNode``.
@@ -66,22 +66,22 @@ class Placed:
         return self.node.GetName() or "unnamed volume"
 
     def volume(self) -> Volume:
-        """The scan in world coordinates, LPS mm. Its voxels are the node's own, read-only, not a copy."""
+        """The scan in world coordinates, LPS mm. Its voxels are a read-only view of the node's."""
         voxels = arrayFromVolume(self.node).view()
         voxels.flags.writeable = False
         return Volume(voxels, FLIP @ self.to_world @ self.ijk_to_ras, self.name)
 
     def to_local(self, affine: np.ndarray) -> np.ndarray:
-        """An index-to-world affine (LPS) as one to this volume's own RAS, for nodes that stand where it stands."""
+        """Converts an index-to-world affine (LPS) to this volume's own RAS, for nodes under the same parent."""
         return np.linalg.solve(self.to_world, FLIP @ affine)
 
 
 def place(node, role: str) -> Placed:
-    """Where a volume node stands, as the "fixed" or the "moving" one.
+    """A volume node as it stands, in the role "fixed" or "moving".
 
     Raises:
-        ScanError: no volume, a volume that is not of one grey value a voxel, an empty one, or one under a transform
-            that is not rigid; the message names it and the remedy.
+        OptionError: `node` is None.
+        ScanError: the volume is empty, has not one grey value a voxel, or stands under a transform that is not rigid.
     """
     if node is None:
         raise OptionError("no volume is selected", "select a fixed and a moving volume")
@@ -101,7 +101,8 @@ def place(node, role: str) -> Placed:
             "select a volume with one (convert it with the module Vector to Scalar Volume)",
         )
     parent = node.GetParentTransformNode()
-    # Aligned anew, a volume is aligned as it was before. A fixed one stays where an alignment of its own has put it.
+    # A volume that is aligned again is aligned as it stood before the first time. A fixed volume may itself be aligned
+    # to another one: there it stays.
     own = transform_above(node) if role == "moving" else None
     if own is not None:
         parent = own.GetParentTransformNode()
@@ -110,13 +111,13 @@ def place(node, role: str) -> Placed:
 
 
 def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
-    """The transform of an alignment of this volume that it stands under now; None where there is none."""
+    """The transform node of an alignment that the moving volume stands under now; None where there is none."""
     parent = moving.GetParentTransformNode()
     return parent if parent is not None and _is_of(parent, MOVING_ROLE, moving) else None
 
 
 def find_transform(fixed, moving) -> slicer.vtkMRMLLinearTransformNode | None:
-    """The transform of an earlier alignment of these two volumes, applied or undone; None where there is none."""
+    """The transform node of an earlier alignment of two volumes, applied or undone; None where there is none."""
     above = transform_above(moving)
     candidates = [above] if above is not None else []
     candidates += slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", moving.GetScene())
@@ -127,11 +128,11 @@ def find_transform(fixed, moving) -> slicer.vtkMRMLLinearTransformNode | None:
 
 
 def check_transform(transform, fixed: Placed, moving: Placed) -> None:
-    """Sees that an alignment may be written to a transform node.
+    """Checks that a transform node can take the result.
 
     Raises:
-        ScanError: the transform moves more than the moving volume: the fixed one, or what the moving one stands under;
-            or is the alignment of another volume.
+        OptionError: the fixed volume or the moving volume's parent stands under the transform, or the transform is the
+            alignment of another volume.
     """
     for placed in (fixed, moving):
         node = placed.parent
@@ -154,28 +155,29 @@ def check_transform(transform, fixed: Placed, moving: Placed) -> None:
 
 
 def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) -> slicer.vtkMRMLLinearTransformNode:
-    """Puts the moving volume onto the fixed one, by a transform node above it; nothing is hardened.
+    """Lays the moving volume on the fixed one, by a transform node above it. Nothing is hardened.
 
-    The matrix relates the volumes as they stood when they were `place`d. Whatever moved since then, the moving volume
-    comes to lie on the fixed one as that stands now.
+    The matrix relates the volumes as they stood when they were placed. Where the fixed one has moved since, the moving
+    one is laid on it where it stands now.
 
     Args:
         fixed, moving: where the volumes stood when they were aligned.
-        alignment: an `Alignment`.
-        transform: the node to write to; None takes the one of an earlier alignment of this moving volume, or makes one.
+        alignment: of the two.
+        transform: the node to write to; None is the one of an earlier alignment of the moving volume, or a new one.
 
     Returns:
         The transform node.
 
     Raises:
-        ScanError: a volume is gone from the scene, its geometry has changed since, or see `check_transform`.
+        ScanError: a volume was removed from the scene, or its geometry has changed.
+        OptionError: see `check_transform`.
     """
     now = [_as_before(placed) for placed in (fixed, moving)]
     if transform is None:
         transform = transform_above(moving.node)
     if transform is not None:
         check_transform(transform, *now)
-    # Volume to volume, each in its own coordinates: this stays right when the transforms above them are changed.
+    # From volume to volume, each in its own coordinates: transforms above them may change.
     moving_to_fixed = np.linalg.solve(fixed.to_world, np.linalg.solve(FLIP @ alignment.matrix @ FLIP, moving.to_world))
     to_parent = np.linalg.solve(now[1].to_world, now[0].to_world @ moving_to_fixed)
     to_parent[3] = 0, 0, 0, 1
@@ -197,9 +199,9 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
 
 
 def undo(moving) -> bool:
-    """Puts a moving volume back under what it stood under before it was aligned; false where it is not aligned.
+    """Puts a moving volume back under its former parent; returns false where it is not aligned.
 
-    The transform node stays in the scene, with what it says.
+    The transform node stays in the scene, with its attributes.
     """
     transform = transform_above(moving)
     if transform is None:
@@ -209,7 +211,7 @@ def undo(moving) -> bool:
 
 
 def alignment_of(transform) -> Alignment | None:
-    """What a transform node says of the alignment it is the result of; None where it is not, or says no longer."""
+    """The alignment that a transform node is the result of; None where it is not, or its attributes cannot be read."""
     if transform is None or transform.GetAttribute(f"{ATTRIBUTE}version") is None:
         return None
     values = {}
@@ -226,7 +228,7 @@ def alignment_of(transform) -> Alignment | None:
 
 
 def lies_as_aligned(transform) -> bool:
-    """Whether both volumes of an alignment still lie on each other as it laid them: nothing was moved by hand since.
+    """Whether both volumes still lie on each other as the alignment laid them.
 
     Args:
         transform: the alignment's transform node, above its moving volume.
@@ -240,12 +242,12 @@ def lies_as_aligned(transform) -> bool:
     now = vtk.vtkMatrix4x4()
     above = (node.GetParentTransformNode() for node in (moving, fixed))
     if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*above, now):
-        return False  # something above them bends
+        return False  # a transform above them is not linear
     return np.allclose(arrayFromVTKMatrix(now).ravel(), json.loads(laid), rtol=0, atol=_UNMOVED)
 
 
 def _rigid_to_world(transform, name: str) -> np.ndarray:
-    """``(4, 4)`` RAS of a transform node (or None) to the world's RAS; `name` is what stands under it."""
+    """``(4, 4)`` from the RAS of a transform node, or None, to the world's; `name` is of the volume under it."""
     if transform is None:
         return np.eye(4)
     above = f"{name}: its parent transform {transform.GetName()}"
@@ -262,7 +264,7 @@ def _rigid_to_world(transform, name: str) -> np.ndarray:
 
 
 def _as_before(placed: Placed) -> Placed:
-    """Where the volume stands now, if it is the volume that it was."""
+    """The volume as it stands now. It must be in the scene, with the geometry that it had."""
     scene = placed.node.GetScene()
     if scene is None or not scene.IsNodePresent(placed.node):
         raise ScanError("a volume was removed from the scene while it was being aligned", "load it and align again")
@@ -273,18 +275,19 @@ def _as_before(placed: Placed) -> Placed:
 
 
 def _is_of(transform, role: str, volume) -> bool:
-    """Whether a transform node is the result of an alignment that had this volume in this role."""
+    """Whether a transform node is the result of an alignment of this volume in this role."""
     if transform.GetAttribute(f"{ATTRIBUTE}version") is None or not transform.IsA("vtkMRMLLinearTransformNode"):
         return False
     return transform.GetNodeReferenceID(role) == volume.GetID()
 
 
 def _matrix(get) -> np.ndarray:
-    """What a VTK method writes into a 4x4 matrix, as an array."""
+    """The 4x4 matrix that a method of VTK writes, as an array."""
     matrix = vtk.vtkMatrix4x4()
     get(matrix)
     return arrayFromVTKMatrix(matrix)
 
 
 def node_id(node) -> str | None:
+    """The ID of a node; None for None."""
     return None if node is None else node.GetID()

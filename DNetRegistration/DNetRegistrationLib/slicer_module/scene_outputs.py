@@ -1,6 +1,6 @@
-"""What an alignment leaves in the scene beside its transform: cortices, metrics, volumes, and the views set to them.
+"""The outputs of an alignment in the scene beside its transform: cortices, metrics, volumes; and the views of them.
 
-All of it stands where the fixed volume stands, under the same parent transform, and so moves along with it.
+All of them stand under the parent transform of the fixed volume, and so move along with it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FIXED_OPACITY = 0.5
 
 @dataclass(frozen=True)
 class Contents:
-    """What is to be written beside the transform; None is not wanted.
+    """What is written beside the transform; None where it is not wanted.
 
     Attributes:
         cortices: of both scans.
         resampled: ``(z, y, x)``, the moving scan on the fixed scan's grid.
-        subtraction: ``(z, y, x)`` float32, NaN where only one scan looked.
+        subtraction: ``(z, y, x)`` float32, NaN outside the overlap of the fields of view.
     """
 
     cortices: Cortices | None = None
@@ -46,7 +46,7 @@ class Contents:
 
     @classmethod
     def computed(cls, fixed: Volume, moving: Volume, alignment, wanted: Iterable[str], contrast: str) -> Contents:
-        """Worked out here, of what is wanted: "segmentation", "resampled", "subtraction"."""
+        """Computes what is wanted: "segmentation", "resampled", "subtraction"."""
         from ..imaging.resample import cast_like, resample
         from ..outputs.cortices import overlay, segment
         from ..outputs.subtraction import match_grey_values, subtract
@@ -67,10 +67,10 @@ class Contents:
 
     @classmethod
     def read(cls, folder: Path, alignment) -> Contents:
-        """What a job left in its folder.
+        """Reads the files of a job.
 
         Raises:
-            ScanError: a file cannot be read.
+            FileError: a file cannot be read.
         """
         from ..outputs.cortices import read_cortices
         from .request import RESAMPLED, SEGMENTATION, SUBTRACTION
@@ -87,9 +87,9 @@ def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents
 
 
 def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents) -> Iterator:
-    """Writes an alignment into the scene, step by step, so that an application can stay alive in between.
+    """Writes an alignment into the scene in steps, between which the application can go on.
 
-    The transform comes first, then the metrics, then all that `contents` holds.
+    The transform comes first, then the metrics, then the contents.
 
     Args:
         fixed, moving: where the volumes stood when they were aligned.
@@ -103,12 +103,12 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         The transform node, after each step.
 
     Raises:
-        ScanError: see `scene.apply_alignment`; nothing is written then.
+        ScanError, OptionError: see `scene.apply_alignment`; nothing is written then.
     """
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
     transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
     for name, node in nodes.items():
-        if node is None and name in OUTPUT_ROLES:  # a new one: what an earlier alignment left stays
+        if node is None and name in OUTPUT_ROLES:  # a new node: the one of an earlier alignment is kept
             transform.SetNodeReferenceID(OUTPUT_ROLES[name], None)
     if "table" in nodes:
         write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
@@ -130,11 +130,11 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
 
 
 def make_output(kind: str, transform, name: str, node=None):
-    """The node of a kind that belongs to an alignment: the one given, the one it had before, or a new one.
+    """The output node of an alignment: `node`, the one it had before, or a new one.
 
     Args:
         kind: of `OUTPUT_ROLES`.
-        transform: the alignment's transform node, which comes to refer to the output.
+        transform: the alignment's transform node; it is made to refer to the output.
         name: of a new node.
         node: what the user chose, or None.
     """
@@ -148,14 +148,14 @@ def make_output(kind: str, transform, name: str, node=None):
 
 
 def is_filled(node) -> bool:
-    """Whether an output node holds something that could be lost."""
+    """Whether an output node holds data that would be replaced."""
     if node.IsA("vtkMRMLSegmentationNode"):
         return node.GetSegmentation().GetNumberOfSegments() > 0
     return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
 
 
 def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
-    """The output nodes that an alignment's transform node refers to and that are still there, by kind."""
+    """The output nodes in the scene that an alignment's transform node refers to, by kind."""
     if transform is None:
         return {}
     nodes = {kind: transform.GetNodeReference(role) for kind, role in OUTPUT_ROLES.items()}
@@ -163,9 +163,9 @@ def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
 
 
 def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
-    """The fixed cortex in white and the moved one in red, as outlines in slices and surfaces in 3D; in small steps.
+    """Writes both cortices, the fixed one in white and the moving one in red: outlines in slices, surfaces in 3D.
 
-    Segments that the user added to the node stay.
+    Segments that the user added to the node stay. It yields after each small step.
 
     Args:
         node: a ``vtkMRMLSegmentationNode``.
@@ -186,7 +186,7 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
         segment.SetColor(*color)
         representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
         segment.AddRepresentation(representation, _labelmap(mask, affine))
-        # The first time surfaces are made of all there is; then a segment that is added gets its own at once.
+        # The first call makes the surfaces of all segments; a segment that is added after it gets its surface at once.
         segmentation.AddSegment(segment, identifier)
         yield
         node.CreateClosedSurfaceRepresentation()
@@ -201,14 +201,14 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
 
 
 def hide_cortices(transform) -> None:
-    """Hides the cortices of an alignment, which show the moving bone where it no longer is."""
+    """Hides the cortices of an alignment that was undone: the moving bone is no longer there."""
     node = outputs_of(transform).get("segmentation")
     if node is not None and node.GetDisplayNode() is not None:
         node.GetDisplayNode().SetVisibility(False)
 
 
 def write_table(node, alignment) -> None:
-    """What was measured of an alignment, a row each: quantity, value, unit.
+    """Writes the metrics of an alignment, one a row: quantity, value, unit.
 
     Args:
         node: a ``vtkMRMLTableNode``; what it held is replaced.
@@ -218,20 +218,20 @@ def write_table(node, alignment) -> None:
     rows = [
         ("Verdict", alignment.verdict, ""),
         ("Accepted", "yes" if alignment.accepted else "no", ""),
-        ("Confidence", _number(alignment.confidence, 3), ""),
-        ("Expected error", _number(alignment.expected_error_um, 2), "um"),
-        ("Dice of the cortices before", _number(alignment.dice_before, 3), ""),
-        ("Dice of the cortices aligned", _number(alignment.dice, 3), ""),
-        ("Rotation", _number(alignment.rotation_deg, 3), "degrees"),
-        # The alignment maps fixed to moving points in LPS; the table tells where the moving bone was, in RAS.
-        *((f"Moving bone was off, {axis}", _number(v, 4), "mm") for axis, v in zip("RAS", (-x, -y, z), strict=True)),
+        ("Confidence", _cell(alignment.confidence, 3), ""),
+        ("Expected error", _cell(alignment.expected_error_um, 2), "um"),
+        ("Dice of the cortices before", _cell(alignment.dice_before, 3), ""),
+        ("Dice of the cortices aligned", _cell(alignment.dice, 3), ""),
+        ("Rotation", _cell(alignment.rotation_deg, 3), "degrees"),
+        # `translation_mm` goes from the fixed to the moving bone, in LPS; Slicer shows RAS.
+        *((f"Moving bone was off, {axis}", _cell(v, 4), "mm") for axis, v in zip("RAS", (-x, -y, z), strict=True)),
         ("Found by", found_by(alignment), ""),
         ("Network", alignment.network or "none", ""),
         ("Device", alignment.device, ""),
-        ("Bone threshold, fixed", _number(alignment.fixed_threshold, 1), "grey values"),
-        ("Bone threshold, moving", _number(alignment.moving_threshold, 1), "grey values"),
-        ("Working spacing", _number(alignment.working_spacing, 4), "mm"),
-        ("Time", _number(alignment.seconds.get("total", math.nan), 2), "s"),
+        ("Bone threshold, fixed", _cell(alignment.fixed_threshold, 1), "grey values"),
+        ("Bone threshold, moving", _cell(alignment.moving_threshold, 1), "grey values"),
+        ("Working spacing", _cell(alignment.working_spacing, 4), "mm"),
+        ("Time", _cell(alignment.seconds.get("total", math.nan), 2), "s"),
         *(("Warning", text, "") for text in alignment.warnings),
     ]
     with slicer.util.NodeModify(node):
@@ -245,7 +245,7 @@ def write_table(node, alignment) -> None:
 
 
 def write_volume_node(node, voxels: np.ndarray, fixed: Placed) -> None:
-    """Voxels on the fixed volume's grid, where it stands.
+    """Writes voxels on the fixed volume's grid, under its parent transform.
 
     Args:
         node: a ``vtkMRMLScalarVolumeNode``; what it held is replaced.
@@ -260,7 +260,7 @@ def write_volume_node(node, voxels: np.ndarray, fixed: Placed) -> None:
 
 
 def show_grey_values(node, like) -> None:
-    """Displays a volume with the window and level of another one."""
+    """Gives a volume the window and level of another one."""
     source, display = like.GetDisplayNode(), node.GetDisplayNode()
     if source is not None:
         display.SetAutoWindowLevel(False)
@@ -268,7 +268,7 @@ def show_grey_values(node, like) -> None:
 
 
 def show_difference(node) -> None:
-    """Displays a signed volume with zero in the middle of the greys; a few extreme voxels do not count."""
+    """Sets the window of a signed volume so that zero is the middle grey; the most extreme 0.5 % do not count."""
     values = slicer.util.arrayFromVolume(node)
     sample = np.abs(values.ravel()[:: max(1, values.size // 1_000_000)])
     sample = sample[np.isfinite(sample)]
@@ -279,7 +279,7 @@ def show_difference(node) -> None:
 
 
 def show_pair(fixed, moving) -> None:
-    """Slice views: the fixed volume with the moving one over it, half transparent, fitted; 3D views: all in sight."""
+    """Shows the moving volume half transparent over the fixed one in the slice views, and resets the 3D views."""
     slicer.util.setSliceViewerLayers(
         background=fixed.GetID(), foreground=moving.GetID(), foregroundOpacity=0.5, fit=True
     )
@@ -288,7 +288,7 @@ def show_pair(fixed, moving) -> None:
 
 
 def _labelmap(mask: np.ndarray, affine: np.ndarray) -> slicer.vtkOrientedImageData:
-    """A mask as labels 0 and 1, cut to what holds anything; `affine` is index (x, y, z) to RAS."""
+    """A mask as labels 0 and 1, cropped to where it is set; `affine` is index (x, y, z) to RAS."""
     low, high = np.zeros(3, int), np.ones(3, int)
     if mask.any():
         axes = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
@@ -315,5 +315,5 @@ def _read_voxels(path: Path) -> np.ndarray:
         raise FileError(f"{path}: cannot be read ({one_line(error)})", "align again") from error
 
 
-def _number(value: float, digits: int) -> str:
+def _cell(value: float, digits: int) -> str:
     return "unknown" if math.isnan(value) else f"{value:.{digits}f}"

@@ -21,14 +21,14 @@ COLORS = {"fixed": (1.0, 1.0, 1.0), "moving": (1.0, 0.0, 0.0)}
 
 @dataclass(frozen=True)
 class ThresholdPreview:
-    """A scan, averaged to about 128 voxels an axis, whose bone can be outlined at once for any threshold.
+    """A scan averaged to about 128 voxels an axis, of which bone is outlined quickly at any threshold.
 
     Attributes:
         placed: the volume node.
         values: ``(z, y, x)`` float32, NaN replaced by the lowest value.
         ijk_to_ras: ``(4, 4)``, index (x, y, z) to the volume node's own RAS.
         low, high: the range of the values.
-        automatic: the threshold that would be found, or None where none is found.
+        automatic: the automatic threshold; None where none is found.
     """
 
     placed: Placed
@@ -98,7 +98,7 @@ def show_outline(preview: ThresholdPreview, threshold: float, role: str) -> None
 
 
 def hide_outlines(scene) -> None:
-    """Takes all outlines away."""
+    """Removes all outlines."""
     for role in COLORS:
         node = _outline(scene, role)
         if node is not None:

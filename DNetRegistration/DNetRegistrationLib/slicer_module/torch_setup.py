@@ -12,7 +12,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 
-from ..core.errors import PackageError
+from ..core.errors import PackageError, one_line
 
 REQUIRED = (2, 3)
 REQUIREMENT = ">=" + ".".join(str(part) for part in REQUIRED)
@@ -24,9 +24,9 @@ _OFFLINE = re.compile(
 
 
 def installed_version() -> str | None:
-    """The version of the torch that is installed; "" where it is installed in part; None where it is not at all.
+    """The version of the installed torch; "" where it is installed only in part; None where it is not installed.
 
-    Nothing is imported: files in use could not be replaced by an installation.
+    Nothing is imported: an installation could not replace files that are in use.
     """
     importlib.invalidate_caches()
     spec = importlib.util.find_spec("torch")
@@ -36,20 +36,20 @@ def installed_version() -> str | None:
         version = None
     if spec is None and version is None:
         return None
-    # A folder without __init__.py, as an interrupted installation leaves it, has no file of its own.
+    # An interrupted installation leaves a folder without __init__.py, whose spec has no file.
     return version if version and spec is not None and spec.origin is not None else ""
 
 
 def ensure_torch(installer: Callable[[], object], version: Callable[[], str | None] = installed_version) -> None:
-    """Returns when torch is installed; asks the PyTorch extension to install it where it is not.
+    """Asks the PyTorch extension to install torch where it is not installed.
 
     Args:
         installer: makes a ``PyTorchUtils.PyTorchUtilsLogic``; raises ImportError where the extension is missing.
         version: see `installed_version`.
 
     Raises:
-        PackageError: the extension is missing, the user refused, it could not be downloaded, is installed in part
-            or too old, or needs a restart.
+        PackageError: the extension is missing, the user refused, torch could not be downloaded, is installed only in
+            part, is too old, or needs a restart.
     """
     found = version()
     if found is not None:
@@ -68,10 +68,10 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
     except Exception as error:  # pip, light-the-torch and torch itself raise many kinds
         if version():
             raise PackageError(
-                f"PyTorch was installed but does not load yet ({_line(error)})",
+                f"PyTorch was installed but does not load yet ({one_line(error)})",
                 f"restart Slicer and click Align again; if it says so again, {_ANEW}",
             ) from error
-        why = "there seems to be no connection" if _OFFLINE.search(str(error)) else _line(error)
+        why = "there seems to be no connection" if _OFFLINE.search(str(error)) else one_line(error)
         raise PackageError(
             f"PyTorch could not be downloaded and installed ({why})",
             "check the connection to the internet and the free disk space and click Align again; without a connection, "
@@ -87,10 +87,10 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
 
 
 def require_torch(version: Callable[[], str | None] = installed_version) -> None:
-    """Returns when torch is installed; asks nobody, for scripts.
+    """Checks that torch is installed, without asking the user.
 
     Raises:
-        PackageError: it is not, or in part, or too old.
+        PackageError: torch is not installed, installed only in part, or too old.
     """
     found = version()
     if found is None:
@@ -108,8 +108,3 @@ def _check(version: str) -> None:
         raise PackageError("PyTorch is installed only in part", _ANEW)
     if numbers < REQUIRED:
         raise PackageError(f"PyTorch {version} is installed, {REQUIREMENT[2:]} or later is needed", _ANEW)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
