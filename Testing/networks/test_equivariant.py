@@ -13,9 +13,10 @@ from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.geometry import rigid
 from DNetRegistrationLib.networks import equivariant
 from DNetRegistrationLib.networks.equivariant import Equivariant, MutualLink, PairFeatures, SelfAttention
-from DNetRegistrationLib.networks.keypoints import DESCRIPTOR, Tokens
+from DNetRegistrationLib.networks.keypoints import DESCRIPTOR, Keypoints
 from DNetRegistrationLib.registration.proposal import propose
 from DNetRegistrationLib.synthesis.pairs import make_pair
+from DNetRegistrationLib.training.losses import matching_loss
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +40,17 @@ def network(scans):
     """A few steps from random weights: enough to match something."""
     torch.manual_seed(0)
     network = Equivariant()
-    network.fit_descriptors(scans.batch)
+    network.fit(scans.batch)
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     losses = []
     for _ in range(12):
-        loss, parts = network.loss(scans.batch)
+        loss, parts = network.loss(scans.batch, matching_loss)
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
         optimizer.step()
         losses.append(float(loss.detach()))
-        assert sum(parts.values()) == pytest.approx(losses[-1], rel=1e-4)
+        assert float(sum(parts.values())) == pytest.approx(losses[-1], rel=1e-4)
     network.losses = losses
     return network.eval()
 
@@ -58,16 +59,18 @@ def inputs(batch):
     return batch.fixed, batch.moving, batch.fixed_inside, batch.moving_inside
 
 
-def random_tokens(count=20, seed=0):
+def random_keypoints(count=20, seed=0):
     generator = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(1, count, 2, 3, generator=generator), dim=-1)
     valid = torch.ones(1, count, dtype=torch.bool)
     positions = 8 * torch.randn(1, count, 3, generator=generator)
-    return Tokens(positions, directions, torch.randn(1, count, DESCRIPTOR, generator=generator), valid)
+    return Keypoints(positions, directions, torch.randn(1, count, DESCRIPTOR, generator=generator), valid)
 
 
-def moved(tokens, matrix, shift=0.0):
-    return Tokens(tokens.positions @ matrix.T + shift, tokens.directions @ matrix.T, tokens.descriptors, tokens.valid)
+def moved(keypoints, matrix, shift=0.0):
+    return Keypoints(
+        keypoints.positions @ matrix.T + shift, keypoints.directions @ matrix.T, keypoints.descriptors, keypoints.valid
+    )
 
 
 def test_learns(network):
@@ -75,11 +78,11 @@ def test_learns(network):
 
 
 def test_the_answer_turns_with_the_input(scans, network):
-    plain = network.candidates(*inputs(scans.batch))[0]
+    plain = network.transforms(*inputs(scans.batch))[0]
     assert len(plain) >= 1
     for matrix, turn in cube_rotations():
         fixed, inside = turn(scans.batch.fixed[0])[None], turn(scans.batch.fixed_inside[0])[None]
-        found = network.candidates(fixed, scans.batch.moving, inside, scans.batch.moving_inside)[0]
+        found = network.transforms(fixed, scans.batch.moving, inside, scans.batch.moving_inside)[0]
         turned = torch.eye(4, dtype=torch.float64)
         turned[:3, :3] = matrix
         # To rounding: in voxels.
@@ -88,13 +91,13 @@ def test_the_answer_turns_with_the_input(scans, network):
 
 def test_the_other_way_round_is_the_inverse(scans, network):
     fixed, moving, fixed_inside, moving_inside = inputs(scans.batch)
-    there = network.candidates(fixed, moving, fixed_inside, moving_inside)[0][0]
-    back = network.candidates(moving, fixed, moving_inside, fixed_inside)[0][0]
+    there = network.transforms(fixed, moving, fixed_inside, moving_inside)[0][0]
+    back = network.transforms(moving, fixed, moving_inside, fixed_inside)[0][0]
     torch.testing.assert_close(rigid.inverse(back), there, atol=2e-3, rtol=0)
 
 
 def test_the_same_twice_and_proper(scans, network):
-    first, second = (network.candidates(*inputs(scans.batch))[0] for _ in range(2))
+    first, second = (network.transforms(*inputs(scans.batch))[0] for _ in range(2))
     assert torch.equal(first, second)
     assert torch.linalg.det(first[:, :3, :3]).sub(1).abs().max() < 1e-9
 
@@ -107,14 +110,14 @@ def test_size():
     assert len(stream.getvalue()) <= 3e6
 
 
-def test_pairs_of_tokens_do_not_see_a_turn_but_a_mirror():
+def test_pairs_of_keypoints_do_not_see_a_turn_but_a_mirror():
     torch.manual_seed(1)
-    features, tokens = PairFeatures(), random_tokens()
-    plain = features(tokens)
+    features, keypoints = PairFeatures(), random_keypoints()
+    plain = features(keypoints)
     rotation = rigid.random_rotations(1, torch.Generator().manual_seed(2))[0].float()
-    for turned, expected in zip(features(moved(tokens, rotation, shift=3.0)), plain, strict=True):
+    for turned, expected in zip(features(moved(keypoints, rotation, shift=3.0)), plain, strict=True):
         torch.testing.assert_close(turned, expected, atol=2e-4, rtol=0)
-    mirrored = features(moved(tokens, torch.diag(torch.tensor([-1.0, 1, 1]))))
+    mirrored = features(moved(keypoints, torch.diag(torch.tensor([-1.0, 1, 1]))))
     assert (mirrored[0] - plain[0]).abs().max() > 1e-2
 
 
@@ -144,11 +147,11 @@ def test_mutual_link_is_eq_2():
     torch.testing.assert_close(found[1][0, :6], expected[:6], atol=1e-4, rtol=0)
 
 
-def test_tokens_that_are_not_there_change_nothing():
+def test_keypoints_that_are_not_there_change_nothing():
     torch.manual_seed(4)
-    network, tokens, others = Equivariant().eval(), random_tokens(12, 5), random_tokens(9, 6)
-    padded = Tokens(*(torch.cat((part, torch.zeros_like(part[:, :4])), 1) for part in vars(tokens).values()))
-    plain, with_padding = network(tokens, others), network(padded, others)
+    network, keypoints, others = Equivariant().eval(), random_keypoints(12, 5), random_keypoints(9, 6)
+    padded = Keypoints(*(torch.cat((part, torch.zeros_like(part[:, :4])), 1) for part in vars(keypoints).values()))
+    plain, with_padding = network(keypoints, others), network(padded, others)
     torch.testing.assert_close(with_padding.log_matches[:, :12], plain.log_matches, atol=1e-3, rtol=0)
     assert (with_padding.log_matches[:, 12:] < -100).all()
     attention = SelfAttention()
@@ -157,7 +160,7 @@ def test_tokens_that_are_not_there_change_nothing():
 
 def test_nothing_to_see(scans, network):
     empty, everywhere = torch.zeros_like(scans.batch.fixed), torch.ones_like(scans.batch.fixed)
-    (found,) = network.candidates(empty, scans.batch.moving, everywhere, everywhere)
+    (found,) = network.transforms(empty, scans.batch.moving, everywhere, everywhere)
     assert found.shape == (0, 4, 4)
     rotation, translation = network.estimate(empty, scans.batch.moving, everywhere, everywhere)
     assert torch.equal(rotation[0], torch.eye(3).double())
@@ -168,7 +171,7 @@ def test_proposals_lie_in_the_world(scans, network):
     """The candidates in voxels of the cubes, carried into the world by hand."""
     fixed, moving = scans.fixed, scans.moving
     found = propose(network, fixed, moving)
-    candidates = network.candidates(*inputs(scans.batch))[0]
+    candidates = network.transforms(*inputs(scans.batch))[0]
     assert len(found) == len(candidates)
     for world, voxels in zip(found, candidates, strict=True):
         point = torch.tensor([0.3, -1.2, 0.7], dtype=torch.float64)

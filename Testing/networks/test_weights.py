@@ -11,8 +11,8 @@ import zipfile
 import pytest
 import torch
 from DNetRegistrationLib.core.errors import FileError, ScanError
-from DNetRegistrationLib.networks import siamese as networks
 from DNetRegistrationLib.networks import weights
+from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.networks.weights import (
     NoWeightsError,
     WeightsError,
@@ -24,7 +24,7 @@ from DNetRegistrationLib.networks.weights import (
 
 def fresh(name="me", seed=0):
     torch.manual_seed(seed)
-    return networks.build(name)
+    return build(name)
 
 
 @pytest.fixture

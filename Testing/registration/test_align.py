@@ -13,7 +13,7 @@ import torch
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.networks import weights as weights_module
-from DNetRegistrationLib.networks.siamese import build
+from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.registration import align as module
 from DNetRegistrationLib.registration.align import STAGES, AlignmentCancelled, align

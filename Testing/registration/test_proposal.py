@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from DNetRegistrationLib.networks import siamese as networks
+from DNetRegistrationLib.networks.registry import build
+from DNetRegistrationLib.networks.regression import RegressionNetwork
 from DNetRegistrationLib.registration.proposal import propose
 from scipy.spatial.transform import Rotation
 
@@ -24,6 +25,10 @@ class Cube:
     center: np.ndarray
     spacing: float
 
+    @property
+    def inside(self):
+        return torch.ones_like(self.image)
+
 
 def cube_of(points, center, spacing):
     """A cube along the world's axes with one blob at each world point (x, y, z); blob i has brightness i + 1."""
@@ -36,13 +41,16 @@ def cube_of(points, center, spacing):
     return Cube(torch.from_numpy(image.astype(np.float32)), np.asarray(center, float), spacing)
 
 
-class LandmarkNetwork(torch.nn.Module):
+class LandmarkNetwork(RegressionNetwork):
     """Answers from the arrays alone, as a trained network would: finds the blobs and fits the motion between them."""
 
     def __init__(self, spoil=None):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(1))
         self.spoil = spoil
+
+    def forward(self, fixed, moving):
+        raise NotImplementedError
 
     def both_directions(self, fixed, moving):
         assert fixed.shape == moving.shape == (1, 1, SIZE, SIZE, SIZE) and fixed.dtype == torch.float32
@@ -134,7 +142,7 @@ def test_spacings_must_agree():
 @pytest.mark.filterwarnings("error")
 def test_a_real_network_with_and_without_bfloat16():
     torch.manual_seed(0)
-    network = networks.build("dnet").eval()
+    network = build("dnet").eval()
     fixed = cube_of(LANDMARKS * 0.08, np.zeros(3), 0.08)
     moving = cube_of(LANDMARKS[:, ::-1] * 0.08, np.ones(3), 0.08)
     exact, again = propose(network, fixed, moving), propose(network, fixed, moving)

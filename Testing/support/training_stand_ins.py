@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_6d
 from DNetRegistrationLib.networks.batch import PairBatch
+from DNetRegistrationLib.networks.regression import RegressionNetwork
 from DNetRegistrationLib.training.bank import Bank, save_bank, stored
 from DNetRegistrationLib.training.bank_synthetic import KINDS
 from DNetRegistrationLib.training.recipes import Recipe
@@ -69,7 +70,7 @@ def of_moving(to_bank, rotation, translation):
     return torch.cat((turn, to_bank[..., 3:] - turn @ translation[..., None]), -1)
 
 
-class Small(nn.Module):
+class Small(RegressionNetwork):
     """From 4^3 voxels of each cube to 12 numbers."""
 
     name = "small"
@@ -116,7 +117,7 @@ class SmallWithLoss(Small):
 
     name = "own"
 
-    def loss(self, batch):
+    def loss(self, batch, criterion, both_directions=False):
         numbers = self(batch.fixed, batch.moving) * torch.rand(12)
         loss = (numbers[:, :3] - batch.translation).square().mean()
         return loss, {"matches": 0.25, "loss_of_matches": float(loss.detach())}
@@ -127,7 +128,13 @@ class SmallWithLoss(Small):
         return rotation_from_6d(numbers[:, 3:]), numbers[:, :3]
 
 
+def prepared(one):
+    one.prepare()
+    return one
+
+
 def steps(one, count):
+    one.prepare()
     for _ in range(count):
         assert one.step() is False
     return one

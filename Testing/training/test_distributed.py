@@ -31,6 +31,7 @@ TOGETHER = """
         pairs = Pairs()
         recipe = replace(QUICK, batch=8, **json.loads(sys.argv[2]))
         trainer = Trainer(SmallWithConvolutions(), recipe, pairs, torch.device("cpu"), processes=processes)
+        trainer.prepare()
         trainer.step()
         gradients = [p.grad.clone() for p in trainer.network.parameters() if p.grad is not None]
         trainer.step()
@@ -84,6 +85,7 @@ def test_two_processes_give_the_gradients_of_one(changes, tmp_path):
 
     pairs = Pairs()
     alone = Trainer(SmallWithConvolutions(), replace(QUICK, batch=8, **changes), pairs, torch.device("cpu"))
+    alone.prepare()
     alone.step()
     with_gradients = [p for p in alone.network.parameters() if p.grad is not None]  # a head has none among poses
     for found, parameter in zip(first["gradients"], with_gradients, strict=True):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from DNetRegistrationLib.core.errors import PackageError
-from DNetRegistrationLib.networks.siamese import build
+from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.training.optimizers import MuonWithAdamW, adamw
 from torch import nn
 

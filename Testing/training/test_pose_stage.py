@@ -7,13 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 from DNetRegistrationLib.geometry.rigid import geodesic_angle, random_rotations, rotation_from_6d
-from DNetRegistrationLib.networks.siamese import build, split_parameters
+from DNetRegistrationLib.networks.registry import build
+from DNetRegistrationLib.networks.regression import split_parameters
+from DNetRegistrationLib.training import checkpoints
 from DNetRegistrationLib.training import pose_stage as poses
+from DNetRegistrationLib.training.checkpoints import Checkpoint
+from DNetRegistrationLib.training.distributed import Processes
 from DNetRegistrationLib.training.losses import RADIUS
 from DNetRegistrationLib.training.pairs import PairSource
-from DNetRegistrationLib.training.pose_stage import Readout, motion, poses_loss, set_head, without_readout
+from DNetRegistrationLib.training.pose_stage import PoseStage, motion, poses_loss
 from DNetRegistrationLib.training.trainer import Trainer
-from training_stand_ins import QUICK, Pairs, Small, same, steps, through_a_file
+from training_stand_ins import QUICK, Pairs, Small, prepared, same, steps
 
 CPU = torch.device("cpu")
 POSED = replace(QUICK, pose_pretraining=0.5)
@@ -88,45 +92,57 @@ def test_a_head_learns_to_compose(monkeypatch):
     assert geodesic_angle(expected[150:], guessed).rad2deg().median() > 60
 
 
-def test_both_together_are_a_head():
+def test_readout_and_composer_are_a_head():
     torch.manual_seed(0)
     network = build("dnet")
-    plain = set(network.state_dict())
-    network.readout = Readout(network, 1)
-    compose = poses.composer(128, 0)
-    first, second = torch.rand(2, 3, network.readout.in_features)
-    expected = compose(network.readout(torch.stack((first, second), 1)).flatten(1))
+    stage = PoseStage(network, 1)
+    stage.prepare(Processes())
+    first, second = torch.rand(2, 3, stage.readout.in_features)
+    expected = stage.composer(stage.readout(torch.stack((first, second), 1)).flatten(1))
     before = network.head[0].weight.clone()
-    bare = without_readout(network, compose)
-    torch.testing.assert_close(bare.head(torch.cat((first, second), 1)), expected, atol=1e-4, rtol=1e-4)
-    assert set(bare.state_dict()) == plain
-    assert torch.equal(network.head[0].weight, before) and hasattr(network, "readout")
-    set_head(network, compose)
-    torch.testing.assert_close(network.head[0].weight, bare.head[0].weight)
-    # Without something to compose with, the head stays as it is.
-    assert torch.equal(without_readout(network, None).head[2].weight, network.head[2].weight)
+    copied = stage.with_head(network, stage.readout)
+    torch.testing.assert_close(copied.head(torch.cat((first, second), 1)), expected, atol=1e-4, rtol=1e-4)
+    assert copied.state_dict().keys() == network.state_dict().keys()
+    assert torch.equal(network.head[0].weight, before)
+    stage.set_head(network, stage.readout)
+    torch.testing.assert_close(network.head[0].weight, copied.head[0].weight)
 
 
 def test_first_the_features_then_the_motion():
     one = Trainer(Small(), POSED, Pairs(), CPU)
     head = [p.clone() for p in one.network.head.parameters()]
-    readout = one.network.readout.weight.clone()
+    readout = one.pose_stage.readout.weight.clone()
     steps(one, 5)
     assert one.posing
     assert all(map(torch.equal, one.network.head.parameters(), head))
-    assert not torch.equal(one.network.readout.weight, readout)
+    assert not torch.equal(one.pose_stage.readout.weight, readout)
+    composer = one.pose_stage.composer
     steps(one, 1)
-    assert not one.posing
-    # The head composes what the averaged readout reads, in both.
-    composed = without_readout(one._averaged, one._composer).state_dict()
-    assert same(composed, without_readout(one.network, None).state_dict())
+    assert not one.posing and one.pose_stage.composer is None
+    # The network and its average begin with the head that composes what the averaged readout reads.
+    stage = PoseStage(Small(), 0)
+    stage.composer = composer
+    averaged, averaged_readout = one._averaged
+    composed = stage.with_head(averaged, averaged_readout).state_dict()
+    assert same(composed, averaged.state_dict()) and same(composed, one.network.state_dict())
     steps(one, 1)
     assert not torch.equal(one.network.head[0].weight, composed["head.0.weight"])
 
 
+def test_nothing_goes_before_the_composer():
+    one = Trainer(Small(), POSED, Pairs(), CPU)
+    assert one.must_prepare
+    for act in (one.step, lambda: one.trained):
+        with pytest.raises(RuntimeError, match=r"call prepare\(\) first"):
+            act()
+    one.prepare()
+    assert not one.must_prepare and one.trained is not one.network
+    one.step()
+
+
 @pytest.mark.parametrize("average", [0.0, 0.9])
 def test_what_is_saved_is_the_network_alone(average):
-    one = Trainer(Small(), replace(POSED, ema_decay=average), Pairs(), CPU)
+    one = prepared(Trainer(Small(), replace(POSED, ema_decay=average), Pairs(), CPU))
     for _ in range(3):
         assert set(one.trained.state_dict()) == set(Small().state_dict())
         steps(one, 4)
@@ -135,8 +151,8 @@ def test_what_is_saved_is_the_network_alone(average):
 def test_errors_that_are_logged_are_of_the_motion():
     one = Trainer(Small(), POSED, Pairs(), CPU)
     with torch.no_grad():
-        one.network.readout.weight.zero_()
-        one.network.readout.bias.copy_(poses.poses(torch.cat((torch.eye(3), torch.zeros(3, 1)), 1)))
+        one.pose_stage.readout.weight.zero_()
+        one.pose_stage.readout.bias.copy_(poses.poses(torch.cat((torch.eye(3), torch.zeros(3, 1)), 1)))
     batch = Pairs().draw(0, 2)
     _, figures = one.loss(batch)
     angles = geodesic_angle(batch.rotation, torch.eye(3).double()).rad2deg()
@@ -144,13 +160,32 @@ def test_errors_that_are_logged_are_of_the_motion():
     assert float(figures["te_um"]) == pytest.approx(1000 * float(batch.translation.norm(dim=1).mean()))
 
 
+@pytest.mark.parametrize("version", [2, 1])
 @pytest.mark.parametrize("stop", [4, 6, 9])
-def test_going_on_gives_the_same_bits(stop):
+def test_going_on_gives_the_same_bits(stop, version, tmp_path):
     whole = steps(Trainer(Small(), POSED, Pairs(), CPU), 12).state()
-    first = through_a_file(steps(Trainer(Small(), POSED, Pairs(), CPU), stop).state())
+    first = steps(Trainer(Small(), POSED, Pairs(), CPU), stop).state()
+    checkpoint = Checkpoint({"seed": 0}, 2, first, [], [], 1.0)
+    if version == 2:
+        checkpoints.write(checkpoint, tmp_path)
+    else:
+        torch.save(of_version_1(checkpoint), tmp_path / checkpoints.NAME)
     second = Trainer(Small(seed=99), POSED, Pairs(), CPU)
-    second.restore(first)
+    second.restore(checkpoints.parse(checkpoints.content(tmp_path), tmp_path).state)
     assert same(steps(second, 12 - stop).state(), whole)
+
+
+def of_version_1(checkpoint):
+    """As e029af9 wrote it: the readout of poses was a part of the network."""
+    fields = {**vars(checkpoint), "format": "DNetRegistration checkpoint 1"}
+    fields["part"] = fields.pop("micro_batch")
+    fields["state"] = state = dict(fields["state"])
+    stage = state.pop("pose_stage")
+    state["composer"] = stage["composer"]
+    for name, source in (("network", "readout"), ("averaged", "averaged")):
+        readout = {f"readout.{key}": value for key, value in stage[source].items()}
+        state[name] = {**state[name], **readout}
+    return fields
 
 
 def test_a_siamese_network_learns_poses():

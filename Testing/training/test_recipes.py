@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from DNetRegistrationLib.networks import siamese as networks
+from DNetRegistrationLib.core.errors import OptionError
+from DNetRegistrationLib.networks import registry
 from DNetRegistrationLib.training import recipes
 from DNetRegistrationLib.training.losses import LOSSES
 from DNetRegistrationLib.training.recipes import NETWORKS, RECIPES, recipe_for
@@ -27,7 +28,7 @@ def test_the_paper_is_followed():
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_network_has_its_recipe(name, network):
     if (name, network) == ("paper", "equivariant"):
-        with pytest.raises(ValueError, match="take 'fast'"):
+        with pytest.raises(OptionError, match="take 'fast'"):
             recipe_for(name, network)
         return
     recipe = recipe_for(name, network)
@@ -37,15 +38,15 @@ def test_each_network_has_its_recipe(name, network):
 
 
 def test_networks_are_those_that_can_be_built():
-    assert {*networks.NETWORKS, "equivariant"} == set(NETWORKS)
+    assert set(registry.NETWORKS) == set(NETWORKS)
     for name in NETWORKS:
-        assert networks.build(name).name == name
+        assert registry.build(name).name == name
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="slow"):
+    with pytest.raises(OptionError, match="slow"):
         recipe_for("slow", "dnet")
-    with pytest.raises(ValueError, match="resnet"):
+    with pytest.raises(OptionError, match="resnet"):
         recipe_for("fast", "resnet")
 
 
@@ -126,9 +127,9 @@ def test_micro_batches():
     assert [recipe.in_micro_batches(1, room).micro_batch for room in (1, 7, 8, 100)] == [1, 6, 8, 24]
     assert recipe.in_micro_batches(2, 100).micro_batch == 12
     assert replace(recipe, micro_batch=4).in_micro_batches(3, 1).micro_batch == 4
-    with pytest.raises(ValueError, match="5 processes cannot share a batch of 24"):
+    with pytest.raises(OptionError, match="5 processes cannot share a batch of 24"):
         recipe.in_micro_batches(5, 8)
-    with pytest.raises(ValueError, match="micro-batches of 16"):
+    with pytest.raises(OptionError, match="micro-batches of 16"):
         replace(recipe, micro_batch=16).in_micro_batches(1, 8)
 
 

@@ -19,7 +19,7 @@ from ..core.errors import ScanError
 from ..core.files import atomic_write, writing
 
 if TYPE_CHECKING:
-    import torch
+    from .contract import Network
 
 FOLDER = Path(__file__).parent / "pretrained"
 SHIPPED = ("equivariant", "dnet")  # best first; the names of weights that ship, once they are trained
@@ -46,7 +46,7 @@ class LoadedWeights(NamedTuple):
         card: the model card; its "network" and "sha256" (of the file) are always there.
     """
 
-    network: torch.nn.Module
+    network: Network
     card: dict[str, Any]
 
 
@@ -56,11 +56,11 @@ def available_weights() -> tuple[str, ...]:
     return tuple(name for name, path in paths.items() if path.is_file() and _card_path(path).is_file())
 
 
-def save_weights(network: torch.nn.Module, path: str | os.PathLike, card: dict[str, Any], half: bool = False) -> None:
+def save_weights(network: Network, path: str | os.PathLike, card: dict[str, Any], half: bool = False) -> None:
     """Writes the weights of a network, and its card beside them; both appear, or neither.
 
     Args:
-        network: one that `networks.build` knows by its `name`.
+        network: one that `registry.build` knows by its `name`.
         path: of the weights file, with the suffix ``.pt``; the card goes to the same name with ``.json``.
         card: what JSON can hold. "network" and "sha256" are filled in.
         half: store in half precision, half the size; loading gives float32 again.
@@ -199,10 +199,10 @@ def _unpack(content: bytes, path: Path, remedy: str) -> dict[str, Any]:
     return stored
 
 
-def _fill(name: Any, state: Any, path: Path, remedy: str) -> torch.nn.Module:
+def _fill(name: Any, state: Any, path: Path, remedy: str) -> Network:
     import torch
 
-    from .siamese import build
+    from .registry import build
 
     try:
         network = build(name)

@@ -8,26 +8,23 @@ import torch
 from torch import Tensor
 
 from ..geometry import rigid
-from ..networks.equivariant import Equivariant
-from ..networks.siamese import TRANSLATION_SPACING, split_parameters
+from ..networks.contract import Candidate, Network
 
 if TYPE_CHECKING:
     from ..bone.images import CanonicalCube
 
 
 def propose(
-    network: torch.nn.Module, fixed: CanonicalCube, moving: CanonicalCube, dtype: torch.dtype = torch.float32
+    network: Network, fixed: CanonicalCube, moving: CanonicalCube, dtype: torch.dtype = torch.float32
 ) -> list[Tensor]:
-    """Candidate transforms from fixed to moving points, ``(4, 4)`` float64 in LPS mm.
+    """Candidate transforms from fixed to moving points, ``(4, 4)`` float64 in LPS mm, the most likely first.
 
-    The networks of Table 1 are read in both directions: the first candidate is what they say of (fixed, moving), the
-    second the inverse of what they say of (moving, fixed). The equivariant one proposes what most of its matches agree
-    on, then what others do. Outputs that are not finite give no candidate. Cubes lie along the world's axes, so that a
-    rotation of cubes is one of the world.
+    Outputs that are not finite give no candidate. Cubes lie along the world's axes, so a rotation of cubes is a
+    rotation of the world.
 
     Args:
-        network: as in `networks`, on any device. It sees the cubes' arrays, indexed [z, y, x]; what it returns acts on
-            vectors (x, y, z).
+        network: on any device. It sees the arrays of the cubes, indexed [z, y, x]; its answer acts on vectors
+            (x, y, z).
         fixed: canonical cube of the fixed scan.
         moving: canonical cube of the moving scan, at the same spacing.
         dtype: ``torch.bfloat16`` is faster on processors that have it; the equivariant network stays in float32.
@@ -40,16 +37,10 @@ def propose(
             f"the canonical cubes have spacings of {fixed.spacing} and {moving.spacing} mm; make both with one spacing"
         )
     device = next(network.parameters()).device
-    if isinstance(network, Equivariant):
-        inputs = (fixed.image, moving.image, fixed.inside, moving.inside)
-        poses = network.candidates(*(_batch_of_one(array, device) for array in inputs))[0]
-        translations = poses[:, :3, 3] * fixed.spacing
-        candidates = [_placed(*pose, fixed, moving) for pose in zip(poses[:, :3, :3], translations, strict=True)]
-    else:
-        images = [_batch_of_one(cube.image, device) for cube in (fixed, moving)]
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            there, back = network.both_directions(*images)
-        candidates = [to_world(there[0], fixed, moving), rigid.inverse(to_world(back[0], moving, fixed))]
+    inputs = [_batch_of_one(array, device) for array in (fixed.image, moving.image, fixed.inside, moving.inside)]
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        (found,) = network.candidates(*inputs, fixed.spacing)
+    candidates = [_in_world(candidate, fixed, moving) for candidate in found]
     return [candidate for candidate in candidates if candidate.isfinite().all()]
 
 
@@ -57,19 +48,10 @@ def _batch_of_one(array: Tensor, device: torch.device) -> Tensor:
     return torch.as_tensor(array, dtype=torch.float32, device=device)[None, None]
 
 
-def to_world(parameters: Tensor, fixed: CanonicalCube, moving: CanonicalCube) -> Tensor:
-    """A network's output ``(12,)`` for this pair as a ``(4, 4)`` float64 transform in LPS mm.
-
-    moving point - moving centre = R (fixed point - fixed centre) + t, with t scaled from the network's spacing of
-    0.08 mm to the cubes' own: a network has learnt voxels, and knows nothing of their size.
-    """
-    # From here in float64 on the CPU: centres may be far from the world's origin.
-    translation, rotation = split_parameters(parameters.detach().cpu().double())
-    turn = rigid.rotation_from_6d(rotation)
-    return _placed(turn, translation * (fixed.spacing / TRANSLATION_SPACING), fixed, moving)
-
-
-def _placed(rotation: Tensor, translation: Tensor, fixed: CanonicalCube, moving: CanonicalCube) -> Tensor:
-    """The world transform of a rotation and a translation (mm) about the cubes' centres."""
+def _in_world(candidate: Candidate, fixed: CanonicalCube, moving: CanonicalCube) -> Tensor:
+    """The candidate as a ``(4, 4)`` transform: moving point - moving centre = R (fixed point - fixed centre) + t."""
+    if candidate.inverse:
+        return rigid.inverse(_in_world(candidate._replace(inverse=False), moving, fixed))
     center_fixed, center_moving = (torch.as_tensor(cube.center, dtype=torch.float64) for cube in (fixed, moving))
-    return rigid.rigid(rotation, center_moving + translation - rotation @ center_fixed)
+    shift = center_moving + candidate.translation - candidate.rotation @ center_fixed
+    return rigid.rigid(candidate.rotation, shift)

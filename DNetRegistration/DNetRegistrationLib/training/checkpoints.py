@@ -80,7 +80,10 @@ def parse(stored: bytes, folder: Path) -> Checkpoint:
     except Exception as error:  # torch's reader raises many kinds on damaged archives
         raise FileError(f"{folder / NAME}: damaged, or no checkpoint", *remedy) from error
     if isinstance(fields, dict) and fields.get("format") == _OLD_FORMAT:
-        fields = _current(fields)
+        try:
+            fields = _current(fields)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise FileError(f"{folder / NAME}: damaged, or no checkpoint", *remedy) from error
     if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT or set(fields) != _FIELDS:
         raise FileError(f"{folder / NAME}: no checkpoint of this project or version", *remedy)
     return Checkpoint(**fields)
@@ -88,7 +91,24 @@ def parse(stored: bytes, folder: Path) -> Checkpoint:
 
 def _current(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a checkpoint that an earlier version wrote, as this one writes them."""
-    fields = {**fields, "format": _FORMAT, "micro_batch": fields.get("part")}
-    del fields["part"]
-    fields["settings"] = current_names(fields["settings"])
+    fields = {name: value for name, value in fields.items() if name != "part"} | {
+        "format": _FORMAT,
+        "micro_batch": fields["part"],
+        "settings": current_names(fields["settings"]),
+    }
+    # The readout of poses was a part of the network.
+    state = dict(fields["state"])
+    readouts = {name: _taken(state, name, "readout.") for name in ("network", "averaged")}
+    composer = state.pop("composer")
+    stage = {"readout": readouts["network"], "averaged": readouts["averaged"], "composer": composer}
+    fields["state"] = {**state, "pose_stage": stage if readouts["network"] else None}
     return fields
+
+
+def _taken(state: dict[str, Any], name: str, prefix: str) -> dict[str, Any] | None:
+    """Takes the tensors under a prefix out of a module's state, where there is one."""
+    if state[name] is None:
+        return None
+    taken = {key.removeprefix(prefix): value for key, value in state[name].items() if key.startswith(prefix)}
+    state[name] = {key: value for key, value in state[name].items() if not key.startswith(prefix)}
+    return taken

@@ -1,20 +1,37 @@
-"""Losses of a network's 12 numbers against the true motion: the paper's (Eq. 6), displaced points, the geodesic.
+"""Losses: of a network's 12 numbers against the true motion, and of matches against the true partners.
 
-All take `estimate` ``(b, 12)`` as in `networks`, `rotation` ``(b, 3, 3)`` and `translation` ``(b, 3)`` in mm, fixed to
-moving points about the cubes' centres, and give ``(b,)``, one number a pair, in the estimate's precision. The loss of
-a batch is their mean.
+Those of `LOSSES` compare 12 numbers, the paper's way (Eq. 6), by displaced points, or by the geodesic. They take
+`estimate` ``(b, 12)`` as in `networks.regression`, `rotation` ``(b, 3, 3)`` and `translation` ``(b, 3)`` in mm, fixed
+to moving points about the cubes' centres, and give ``(b,)``, one number a pair, in the estimate's precision. The loss
+of a batch is their mean.
+
+`criterion_for` makes of a loss what a network's `loss` asks for: a function that judges its prediction for a batch.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.constants import PAPER_SPACING
 from ..geometry import rigid
-from ..networks.siamese import split_parameters
+from ..geometry.correspondences import distances
+from ..networks.batch import PairBatch
+from ..networks.contract import Criterion
+from ..networks.equivariant import MatchPrediction
+from ..networks.regression import split_parameters
+from .recipes import MATCHING
+from .validation import errors
 
 ALPHA, BETA, EPSILON = 0.5, 0.5, 0.01  # Sec. 2.4
 RADIUS = 1.28  # mm, about the distance of a mouse bone's voxels from the centre of its cube
+# Of keypoints, in voxels of the paper's spacing.
+_SPREAD = 0.8  # two at the same place lie about so far apart
+_SAME, _OTHER = 1.5, 2.2  # nearer is a partner, farther is none
 
 
 def paper_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
@@ -54,3 +71,55 @@ def geodesic_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Te
 
 
 LOSSES = {"paper": paper_loss, "points": points_loss, "geodesic": geodesic_loss}
+
+
+def criterion_for(loss: str) -> Criterion:
+    """The criterion of a recipe's loss: one of `LOSSES`, or `MATCHING`."""
+    return matching_loss if loss == MATCHING else partial(motion_loss, LOSSES[loss])
+
+
+def motion_loss(loss, motions: tuple[Tensor, Tensor | None], batch: PairBatch) -> tuple[Tensor, dict[str, Any]]:
+    """The mean loss of pairs, and their mean errors.
+
+    Args:
+        loss: one of `LOSSES`.
+        motions: ``(b, 12)`` from fixed to moving; and from moving to fixed, or None where only the first counts.
+        batch: the truth.
+    """
+    forward, backward = motions
+    with torch.autocast(forward.device.type, enabled=False):
+        mean = loss(forward.float(), batch.rotation, batch.translation).mean()
+        if backward is not None:
+            inverse = batch.rotation.transpose(-1, -2)
+            shift = -(inverse @ batch.translation[..., None])[..., 0]
+            mean = (mean + loss(backward.float(), inverse, shift).mean()) / 2
+        translation, rotation = split_parameters(forward.detach().double())
+        turned, shifted = errors(rigid.rotation_from_6d(rotation), translation, batch)
+    return mean, {"re_deg": turned.mean(), "te_um": shifted.mean()}
+
+
+def matching_loss(prediction: MatchPrediction, batch: PairBatch) -> tuple[Tensor, dict[str, Any]]:
+    """Cross-entropy of matches against the true partners, and of matchability against there being none.
+
+    Its figures are these two parts.
+    """
+    fixed, moving, scores = prediction.fixed, prediction.moving, prediction.scores
+    with torch.autocast(fixed.positions.device.type, enabled=False):
+        rotation, translation = batch.rotation.to(fixed.positions), batch.translation.to(fixed.positions)
+        arrived = fixed.positions @ rotation.mT + translation[:, None] / PAPER_SPACING
+        apart = distances(arrived, moving.positions)
+        apart = apart.masked_fill(~(fixed.valid[:, :, None] & moving.valid[:, None]), torch.inf)
+        likely = torch.exp(-0.5 * (apart / _SPREAD) ** 2) * (apart < 3 * _SPREAD)
+        log_matches = scores.log_matches.clamp(min=-60)
+        matching = unmatched = torch.zeros((), device=apart.device)
+        for axis, logits, valid in ((2, scores.fixed_logits, fixed.valid), (1, scores.moving_logits, moving.valid)):
+            nearest = apart.amin(axis)
+            share = likely / likely.sum(axis, keepdim=True).clamp(min=1e-6)
+            entropy = -(share * log_matches).sum(axis)
+            matching = matching + 0.5 * _mean(entropy, nearest < _SAME)
+            unmatched = unmatched + 0.5 * _mean(F.softplus(logits), (nearest > _OTHER) & valid)
+    return matching + unmatched, {"matching": matching.detach(), "unmatched": unmatched.detach()}
+
+
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    return (values * where).sum() / where.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Muon for what a network sees with, AdamW for the rest.
+"""Optimizers: Muon for what a network sees with and AdamW for the rest, AdamW alone, or SGD.
 
 Muon (Jordan et al., 2024; `torch.optim.Muon`) steps along the orthogonal matrix nearest to the momentum of a weight's
 gradient, so that all directions of what a layer sees are learned at one pace. From scratch, where a bone lies in a cube
@@ -7,12 +7,17 @@ turned any way, D-net learned with it from a seventh of the pairs that AdamW tak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..core.errors import PackageError, Setting
+from ..networks.contract import Network
+from .recipes import Recipe
+
+MOMENTUM = 0.9
 
 
 def require_muon() -> None:
@@ -41,18 +46,27 @@ class MuonWithAdamW:
         others: names of submodules that are left to AdamW.
         learning_rate: to begin with; set `param_groups` for another.
         weight_decay: of weights, not of biases and norms.
+        more: weights beside the network, for AdamW.
 
     Raises:
         PackageError: this torch has no Muon.
     """
 
-    def __init__(self, network: nn.Module, others: tuple[str, ...], learning_rate: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        others: tuple[str, ...],
+        learning_rate: float,
+        weight_decay: float,
+        more: Sequence[nn.Parameter] = (),
+    ) -> None:
         require_muon()
-        self._all = list(network.parameters())
+        self._all = [*network.parameters(), *more]
         self._weights, rest = [], []
         for name, weight in network.named_parameters():
             mixes = weight.ndim > 1 and weight.shape[1] > 1 and name.split(".")[0] not in others
             (self._weights if mixes else rest).append(weight)
+        rest += more
         self._matrices = [_matrix(weight) for weight in self._weights]
         self._optimizers: list[torch.optim.Optimizer] = []  # torch's take no empty lists
         if rest:
@@ -88,6 +102,24 @@ class MuonWithAdamW:
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         for optimizer, its in zip(self._optimizers, state, strict=True):
             optimizer.load_state_dict(its)
+
+
+def optimizer_for(
+    network: Network, recipe: Recipe, more: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer | MuonWithAdamW:
+    """The optimizer of a recipe.
+
+    Args:
+        network: with its weights to be trained.
+        recipe: its optimizer, learning rate and weight decay count.
+        more: weights beside the network.
+    """
+    if recipe.optimizer == "muon":
+        return MuonWithAdamW(network, network.readouts, recipe.learning_rate, recipe.weight_decay, more)
+    weights = [*network.parameters(), *more]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(weights, recipe.learning_rate, MOMENTUM)
+    return adamw(weights, recipe.learning_rate, recipe.weight_decay)
 
 
 def adamw(weights: list[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

@@ -1,15 +1,15 @@
-"""How a Siamese network begins to learn: where the bone lies in each scan, before how one scan lies to the other.
+"""Pose pre-training: a Siamese network learns where the bone lies in each scan, before how one scan lies to the other.
 
 Where both scans are turned any way, the motion between them is a product of two rotations, of which neither scan
-alone shows anything: seen over all partners, its mean is nothing, whatever the one scan shows. A network that must
-find poses and multiply them at once gets nowhere for as long as a processor can train it. So the two are learned
-apart. The features of each scan learn its bone's pose against the bank's frame, which bones of a bank share, through a
-linear readout; and a head of the network's own form learns from random poses alone, in seconds, to work out the motion.
-A linear readout in front of a linear layer is a linear layer: both together become the network's head, to which nothing
+alone shows anything: averaged over all partners it is nothing, whatever the one scan shows. A network that must find
+poses and multiply them at once gets nowhere for as long as a processor can train it. So the two are learned apart.
+The features of each scan learn its bone's pose against the frame that the bones of a dataset share, through a linear
+readout; and a head of the network's own form learns from random poses alone, in a minute, to work out the motion. A
+linear readout in front of a linear layer is a linear layer: both together become the network's head, to which nothing
 is added, and then all of it is trained on the motion.
 
-A pose is 15 numbers: the columns of the rotation R from the bank's frame to the cube's; where in the cube, in mm from
-its centre, the middle of the bank's grid lies, p; and R^T p, the same in the bank's frame. Of two poses follow the
+A pose is 15 numbers: the columns of the rotation R from the bone's frame to the cube's; p, where in the cube, in mm
+from its centre, the middle of the bone's grid lies; and R^T p, the same in the bone's frame. Of two poses follow the
 rotation R = Rm Rf^T and the translation pm - Rm (Rf^T pf), sums of products of two.
 """
 
@@ -18,25 +18,101 @@ from __future__ import annotations
 import copy
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..geometry.rigid import random_rotations, rotation_from_6d
-from ..networks.siamese import Regression, Siamese
+from ..networks.batch import PairBatch
+from ..networks.contract import Criterion
+from ..networks.regression import Regression
+from ..networks.siamese import Siamese
+from .distributed import Processes
 from .losses import RADIUS, points_loss
+from .validation import errors
 
 NUMBERS = 15
-# mm, of the places that the head learns to compose: about those of whole bones, cut ones lie further off.
+# mm, spread of the places that the head learns to compose: about that of whole bones; cut ones lie further off.
 _PLACES = 0.3
 _STEPS, _BATCH, _RATE = 24_000, 512, 6e-3
 
 
-class Readout(nn.Linear):
-    """Poses ``(..., 15)`` of the features ``(..., n)`` of scans by this network, in its weights' own precision."""
+class PoseStage:
+    """The stage in which poses are learned: its readout, and the head that composes what the readout reads.
+
+    Args:
+        network: whose features are read.
+        seed: of the readout's and the head's weights.
+
+    Attributes:
+        readout: trained with the network; it goes on to be trained when the motion is.
+        composer: the head that composes two poses; None until `prepare` has trained it.
+    """
 
     def __init__(self, network: Siamese, seed: int) -> None:
-        super().__init__(network.head[0].in_features // 2, NUMBERS)
+        self.readout = Readout(network.head[0].in_features // 2, seed)
+        self.composer: nn.Sequential | None = None
+        self._hidden, self._seed = network.head[0].out_features, seed
+
+    def prepare(self, processes: Processes) -> None:
+        """Trains the composer, which takes a minute; the first of several processes does so for all."""
+        made = composer(self._hidden, self._seed) if processes.first else None
+        self.composer = processes.from_first(made)
+
+    def loss(
+        self,
+        network: Siamese,
+        batch: PairBatch,
+        criterion: Criterion,
+        both_directions: bool,
+        poses_alone: bool,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As `Network.loss`: of poses alone, or of poses and the motion."""
+        features = network.features(batch.fixed, batch.moving)
+        seen = self.readout(torch.stack(features, 1)).float()
+        loss = poses_loss(seen, batch.to_bank).mean()
+        if poses_alone:
+            turned, shifted = errors(*motion(seen.detach().double()), batch)
+            return loss, {"re_deg": turned.mean(), "te_um": shifted.mean()}
+        # Features that see a new resolution find back by poses: as long as these are wrong, the motion tells little.
+        forward, backward = network.regressed(*features)
+        motion_loss, figures = criterion((forward, backward if both_directions else None), batch)
+        return motion_loss + loss, figures
+
+    @torch.no_grad()
+    def set_head(self, network: Siamese, readout: Readout) -> None:
+        """Makes the network's head work out the motion from what a readout reads."""
+        enter, leave = self.composer[0], self.composer[2]
+        first, second = enter.weight.to(readout.weight).split(NUMBERS, 1)
+        network.head[0].weight.copy_(torch.cat((first @ readout.weight, second @ readout.weight), 1))
+        network.head[0].bias.copy_(enter.bias.to(readout.weight) + (first + second) @ readout.bias)
+        network.head[2].load_state_dict(leave.state_dict())
+
+    def with_head(self, network: Siamese, readout: Readout) -> Siamese:
+        """A copy of the network with the head of `set_head`."""
+        network = copy.deepcopy(network)
+        self.set_head(network, readout)
+        return network
+
+    def state(self) -> dict[str, Any]:
+        """What going on needs: plain tensors."""
+        made = None if self.composer is None else self.composer.state_dict()
+        return {"readout": self.readout.state_dict(), "composer": made}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to a `state`."""
+        self.readout.load_state_dict(state["readout"])
+        if state["composer"] is not None:
+            self.composer = composing_head(self._hidden).requires_grad_(False)
+            self.composer.load_state_dict(state["composer"])
+
+
+class Readout(nn.Linear):
+    """Poses ``(..., 15)`` of the features ``(..., n)`` of scans, in the precision of its weights."""
+
+    def __init__(self, features: int, seed: int) -> None:
+        super().__init__(features, NUMBERS)
         with torch.no_grad():
             self.weight.normal_(std=0.01, generator=torch.Generator().manual_seed(seed))
             self.bias.zero_()
@@ -47,16 +123,16 @@ class Readout(nn.Linear):
 
 
 def poses(to_bank: Tensor) -> Tensor:
-    """Poses ``(..., 15)`` of ``(..., 3, 4)`` mm about a cube's centre to mm about the middle of the bank's grid."""
+    """Poses ``(..., 15)`` of ``(..., 3, 4)`` mm about a cube's centre to mm about the middle of the bone's grid."""
     turn, there = to_bank[..., :3], -to_bank[..., 3]
     here = (turn.mT @ there[..., None])[..., 0]
     return torch.cat((turn.flatten(-2), here, there), -1)
 
 
 def poses_loss(estimate: Tensor, to_bank: Tensor) -> Tensor:
-    """How far, in mm, poses ``(..., 15)`` carry points `RADIUS` from the middle astray, and that middle itself.
+    """How far off, in mm, poses ``(..., 15)`` carry points `RADIUS` from the middle, and that middle itself.
 
-    All nine entries of a rotation count, as they are: it is what the head will be given.
+    All nine entries of a rotation count as they are, since the head is given them.
     """
     error = estimate - poses(to_bank).to(estimate)
     turned, placed = error.split((9, 6), -1)
@@ -74,13 +150,13 @@ def motion(estimate: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def composing_head(hidden: int) -> nn.Sequential:
-    """A head with `hidden` neurons, but from two poses ``(b, 30)`` to the motion; its weights are anything yet."""
+    """A head with `hidden` neurons from two poses ``(b, 30)`` to the motion, untrained."""
     return nn.Sequential(nn.Linear(2 * NUMBERS, hidden), nn.ReLU(), Regression(hidden))
 
 
 @cache
 def composer(hidden: int, seed: int) -> nn.Sequential:
-    """A `composing_head` that has learned to work out the motion, from random poses."""
+    """A `composing_head` trained on random poses to work out the motion; frozen."""
     generator = torch.Generator().manual_seed(seed)
     head = composing_head(hidden)
     with torch.no_grad():
@@ -99,22 +175,3 @@ def composer(hidden: int, seed: int) -> nn.Sequential:
         loss.backward()
         optimizer.step()
     return head.requires_grad_(False)
-
-
-@torch.no_grad()
-def set_head(network: Siamese, compose: nn.Sequential) -> None:
-    """Makes the network's head work out the motion from what its `readout` reads."""
-    readout, enter = network.readout, compose[0]
-    first, second = enter.weight.to(readout.weight).split(NUMBERS, 1)
-    network.head[0].weight.copy_(torch.cat((first @ readout.weight, second @ readout.weight), 1))
-    network.head[0].bias.copy_(enter.bias.to(readout.weight) + (first + second) @ readout.bias)
-    network.head[2].load_state_dict(compose[2].state_dict())
-
-
-def without_readout(network: Siamese, compose: nn.Sequential | None) -> Siamese:
-    """A copy without the `readout`, with a head to `compose` what it reads in place of the network's own."""
-    network = copy.deepcopy(network)
-    if compose is not None:
-        set_head(network, compose)
-    del network.readout
-    return network

@@ -80,7 +80,7 @@ class Run:
         if checkpoint is not None:
             try:
                 trainer.restore(checkpoint.state)
-            except (KeyError, RuntimeError, ValueError) as error:
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise FileError(
                     f"{folder / checkpoints.NAME}: is of another network or version",
                     "choose another folder",
@@ -108,9 +108,9 @@ class Run:
         """
         trainer, stopped = self.trainer, False
         with deferred() as interrupted:
-            if trainer.must_compose:
+            if trainer.must_prepare:
                 self._say("a head learns to work out the motion from two poses, for a minute or two")
-                trainer.learn_to_compose()
+                trainer.prepare()
             self._count()
             if self._fresh:
                 self._checkpoint()  # from now on the folder is this run's

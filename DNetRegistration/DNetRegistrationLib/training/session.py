@@ -20,7 +20,8 @@ import torch
 
 from ..core.errors import FileError, OptionError, PackageError, RunError, Setting
 from ..core.files import atomic_write, make_folder
-from ..networks.siamese import build
+from ..networks.contract import Network
+from ..networks.registry import build
 from ..networks.weights import load_weights
 from . import checkpoints
 from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
@@ -36,7 +37,6 @@ from .run import LOG, VALIDATION, WEIGHTS, Pace, Run
 from .trainer import Trainer
 
 HELD_OUT = 0.125  # share of the bones that are for validation only
-FITTED = 16  # pairs from which a network may learn the range of its inputs before it is trained
 CURVES = "curves.png"
 # Weights that have been trained are trained on with this share of the first learning rate.
 LATER_RATE = 0.2
@@ -218,8 +218,8 @@ def _prepared(
         _require_same(checkpoint.settings, settings, folder)
     training, held_out = bones.split(HELD_OUT, options.seed)
     pairs = _pairs(training, recipe, _seed_of_pairs(options.seed, start))
-    if checkpoint is None and start is None and hasattr(network, "fit_descriptors"):
-        network.to(device).fit_descriptors(pairs.draw(0, FITTED))
+    if checkpoint is None and start is None and network.pairs_to_fit:
+        network.to(device).fit(pairs.draw(0, network.pairs_to_fit))
     card = {
         "seed": options.seed,
         "dataset": settings["dataset"],
@@ -263,7 +263,7 @@ def _prepared_device(name: str, processes: Processes) -> torch.device:
     return device
 
 
-def _network(options: TrainingOptions) -> tuple[torch.nn.Module, dict[str, Any] | None]:
+def _network(options: TrainingOptions) -> tuple[Network, dict[str, Any] | None]:
     """The network as it begins, the same in all processes, and the card of the weights that it begins with."""
     torch.manual_seed(options.seed)
     network = build(options.network)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..geometry import rigid
 from ..networks.batch import PairBatch
-from ..networks.siamese import split_parameters
+from ..networks.contract import Network
 from .distributed import Processes
 from .pairs import PairSource
 
@@ -39,14 +39,6 @@ class Figures:
         )
 
 
-def estimate(network: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """Rotations ``(b, 3, 3)`` and translations ``(b, 3)`` in mm that a network gives for pairs, float64."""
-    if hasattr(network, "estimate"):
-        return network.estimate(batch.fixed, batch.moving, batch.fixed_inside, batch.moving_inside)
-    translation, rotation = split_parameters(network(batch.fixed, batch.moving).double())
-    return rigid.rotation_from_6d(rotation), translation
-
-
 def errors(rotation: Tensor, translation: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
     """The paper's RE in degrees and TE in um (Sec. 2.5), ``(b,)`` each."""
     turned = rigid.geodesic_angle(batch.rotation, rotation.to(batch.rotation)).rad2deg()
@@ -54,10 +46,10 @@ def errors(rotation: Tensor, translation: Tensor, batch: PairBatch) -> tuple[Ten
 
 
 def validate(
-    network: nn.Module,
+    network: Network,
     source: PairSource,
     pairs: int,
-    part: int,
+    micro_batch: int,
     dtype: torch.dtype = torch.float32,
     processes: Processes | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -66,8 +58,8 @@ def validate(
 
     Args:
         network: on the device of the source's bank; left in evaluation mode.
-        pairs: a multiple of `part`, else rounded up to one.
-        part: pairs that go through the network at once.
+        pairs: a multiple of `micro_batch`, else rounded up to one.
+        micro_batch: pairs that go through the network at once.
         dtype: ``torch.bfloat16`` for autocast.
         processes: that share out the work; all get the figures.
     """
@@ -75,13 +67,13 @@ def validate(
     network.eval()
     found: list[tuple[float, float]] = []
     stop = False
-    for number in range(processes.rank, -(-pairs // part), processes.count):
+    for number in range(processes.rank, -(-pairs // micro_batch), processes.count):
         if stop := cancelled():
             break
-        batch = source.draw(number, part)
+        batch = source.draw(number, micro_batch)
         device = batch.fixed.device.type
         with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            answer = estimate(network, batch)
+            answer = network.estimate(batch.fixed, batch.moving, batch.fixed_inside, batch.moving_inside)
         found += zip(*(values.tolist() for values in errors(*answer, batch)), strict=True)
     shares = processes.gathered((stop, found))
     if any(stop for stop, _ in shares):
