@@ -1,1 +1,1 @@
-"""Scans in memory and on disk."""
+"""Scans in memory and on disk, and operations on their voxels."""

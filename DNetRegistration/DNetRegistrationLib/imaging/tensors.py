@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Voxels filtered at a time: a few copies of them fit a CPU's cache.
+# So many voxels are filtered at a time that a few copies of them fit a processor's cache.
 SLAB_VOXELS = 1 << 19
-# Along axes no longer than this, processors multiply with a banded matrix faster than they filter.
+# Along axes up to this length, a product with a banded matrix is faster than a filter.
 SHORT_AXIS = 160
 
 
 def gaussian(image: Tensor, sigma: float) -> Tensor:
-    """``(..., z, y, x)`` smoothed by a Gaussian of `sigma` voxels, zero beyond the border."""
+    """Smooths ``(..., z, y, x)`` by a Gaussian of `sigma` voxels; the image is 0 beyond its border."""
     if max(image.shape[-3:]) <= SHORT_AXIS:
         z, y, x = (_band(size, sigma).to(image) for size in image.shape[-3:])
         image = y @ (image @ x)
@@ -29,7 +29,7 @@ def gaussian(image: Tensor, sigma: float) -> Tensor:
     step = max(1, SLAB_VOXELS // image[0].numel())
     for start in range(0, len(image), step):
         slab = padded[start : start + step + 2 * radius]
-        # A sum of shifted copies: for so short a kernel, faster on a CPU than a convolution.
+        # For so short a kernel, a sum of shifted copies is faster on a processor than a convolution.
         for axis, padding in ((0, ()), (1, (0, 0, radius, radius)), (2, (radius, radius))):
             slab = F.pad(slab, padding) if padding else slab
             size = slab.shape[axis] - 2 * radius
@@ -39,9 +39,9 @@ def gaussian(image: Tensor, sigma: float) -> Tensor:
 
 
 def dilate(image: Tensor, reach: int = 1) -> Tensor:
-    """The maximum of ``(..., z, y, x)`` over the cube of `reach` voxels about each voxel, within the image."""
+    """Takes the maximum of ``(..., z, y, x)`` over the cube of `reach` voxels about each voxel, within the image."""
     for axis in (-1, -2, -3):
-        # Axis by axis and shift by shift: on a CPU some twenty times as fast as a max-pool.
+        # Axis by axis and shift by shift, this is some twenty times as fast on a processor as a max-pool.
         widest, size = image.clone(), image.shape[axis]
         for shift in range(1, min(reach, size - 1) + 1):
             for to, start in ((shift, 0), (0, shift)):
@@ -58,28 +58,28 @@ def sample_linear(
     convert: Callable[[Tensor], Tensor] = Tensor.float,
     finite: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Trilinear values at continuous indices.
+    """Interpolates an image trilinearly at continuous indices.
 
-    Of an image in memory as integers the eight neighbours of each point are gathered, so that it is never converted as
-    a whole; a float image that is known to be finite mostly goes to the framework's own `grid_sample`.
+    The eight neighbours of each point are gathered, so that an image of integers is never converted as a whole. A float
+    image that is known to be finite mostly goes to torch's own `grid_sample`.
 
     Args:
         image: ``(z, y, x)``, any dtype that can be indexed.
         index: ``(n, 3)`` float, continuous indices in the order (x, y, z).
         inside: ``(z, y, x)`` share of each voxel in the field of view, or None where all of it is.
         convert: what turns gathered values into float32; NaN marks what is outside.
-        finite: the image is known to hold no NaN, which spares looking for it.
+        finite: the image is known to hold no NaN, which saves the search for it.
 
     Returns:
-        ``(n,)`` float32 values, the mean of what is inside among the neighbours, 0 where nothing is; and ``(n,)``
+        ``(n,)`` float32 values: the weighted mean of the neighbours that are inside, 0 where none is. And ``(n,)``
         float32, the interpolated share inside, 0 off the grid.
     """
     depth, height, width = image.shape
     flat, flat_inside = image.reshape(-1), None if inside is None else inside.reshape(-1)
     limit = index.new_tensor((width - 1, height - 1, depth - 1))
-    # Half a voxel beyond the outermost centres still belongs to the field of view.
+    # The field of view reaches half a voxel beyond the outermost centres.
     on_grid = ((index >= -0.5) & (index <= limit + 0.5)).all(-1)
-    # With a field of view, that takes a pass through the whole image first.
+    # With shares inside, that path takes a pass through the whole image first.
     if finite and image.dtype == torch.float32 and (inside is None or 8 * len(index) > image.numel()):
         return _sample_float(image, index, inside, on_grid)
     clamped = index.clamp(min=0).minimum(limit)
@@ -110,9 +110,9 @@ def _kernel(sigma: float) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _band(size: int, sigma: float) -> Tensor:
-    """``(size, size)`` symmetric: a line times this is the line, smoothed.
+    """The symmetric ``(size, size)`` matrix that smooths a line it is multiplied with.
 
-    Nothing but zeros beyond the kernel: denormal numbers would slow a processor down a hundredfold.
+    It is exactly 0 beyond the kernel: denormal numbers would slow a processor down a hundredfold.
     """
     kernel = _kernel(sigma)
     offset = torch.arange(size)[:, None] - torch.arange(size) + len(kernel) // 2
@@ -121,7 +121,7 @@ def _band(size: int, sigma: float) -> Tensor:
 
 
 def _sample_float(image: Tensor, index: Tensor, inside: Tensor | None, on_grid: Tensor) -> tuple[Tensor, Tensor]:
-    """`sample_linear` of a finite float32 image."""
+    """`sample_linear` of a finite float32 image, by torch's `grid_sample`."""
     channels = image[None] if inside is None else torch.stack((image * inside, inside))
     at = (index + 0.5) * (2 / index.new_tensor(image.shape[::-1])) - 1
     found = F.grid_sample(channels[None], at[None, None, None], padding_mode="border", align_corners=False)[0, :, 0, 0]
@@ -131,7 +131,7 @@ def _sample_float(image: Tensor, index: Tensor, inside: Tensor | None, on_grid: 
 
 
 def _between(corners: Tensor, weight_high: Tensor) -> Tensor:
-    """Values ``(n,)`` within cells of ``(8, n)`` corners, z slowest, at ``(n, 3)`` fractions x, y, z."""
+    """Interpolates in cells of ``(8, n)`` corners, z slowest, at ``(n, 3)`` fractions x, y, z."""
     for axis in (2, 1, 0):
         low, high = corners.chunk(2)
         corners = torch.lerp(low, high, weight_high[:, axis])

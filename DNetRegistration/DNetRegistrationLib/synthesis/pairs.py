@@ -78,9 +78,6 @@ class PairOptions:
         _require_known("rotations", self.rotations, ROTATIONS)
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep is {self.keep}", "give a fraction above 0 and at most 1", Setting("keep"))
-        if self.impostor == "relative" and self.kind != "tibia":
-            problem = f"bones of the kind {self.kind!r} have no relatives"
-            raise OptionError(problem, "give impostor animal or mirror, or kind tibia", Setting("impostor"))
 
     @property
     def grids(self) -> tuple[Grid, Grid]:
@@ -114,8 +111,8 @@ class SyntheticPair:
     moving_cartilage: np.ndarray
     fixed_pose: np.ndarray
     moving_pose: np.ndarray
-    fixed_animal: Animal
-    moving_animal: Animal
+    fixed_animal: Animal | Variant
+    moving_animal: Animal | Variant
     drawn: dict
 
 
@@ -233,15 +230,19 @@ def _require_known(name: str, value, known: Sequence) -> None:
 
 def _draw_animals(wanted: PairOptions, fixed_seed: int, moving_seed: int) -> list[Animal | Variant]:
     """The bones of the fixed and the moving scan; one object unless they are impostors."""
-    fixed, moving = wanted.fixed_animal or draw_animal(wanted.kind, fixed_seed), wanted.moving_animal
-    if moving is None:
-        moving = {
-            None: lambda: fixed,
-            "animal": lambda: draw_animal(wanted.kind, moving_seed),
-            "relative": lambda: fixed.relative(moving_seed, wanted.relative_amount),
-            "mirror": fixed.mirrored,
-        }[wanted.impostor]()
-    return [fixed, moving]
+    fixed = wanted.fixed_animal or draw_animal(wanted.kind, fixed_seed)
+    if wanted.moving_animal is not None:
+        return [fixed, wanted.moving_animal]
+    if wanted.impostor is None:
+        return [fixed, fixed]
+    if wanted.impostor == "animal":
+        return [fixed, draw_animal(wanted.kind, moving_seed)]
+    if wanted.impostor == "mirror":
+        return [fixed, fixed.mirrored()]
+    if isinstance(fixed, Variant):
+        remedy = "give impostor animal or mirror, or kind tibia"
+        raise OptionError(f"bones of the kind {fixed.kind!r} have no relatives", remedy, Setting("impostor"))
+    return [fixed, fixed.relative(moving_seed, wanted.relative_amount)]
 
 
 def _draw_poses(wanted: PairOptions, generator, grids: Sequence[Grid]) -> tuple[np.ndarray, list[np.ndarray]]:

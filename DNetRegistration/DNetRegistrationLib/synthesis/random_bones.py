@@ -7,6 +7,7 @@ animal's frame, as a tibia is, and lie about `tibia.CENTER`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy as np
 from ..core.errors import OptionError, Setting
 from .fields import Depths, Field, Tissue, Waves, draw_axes, draw_direction, intersect, share_inside, single, unite
 from .tibia import CENTER, Animal
+
+# Coordinates x, y and z of points, ``(n,)`` each.
+Points = Sequence[np.ndarray]
 
 KINDS = ("long", "flat", "irregular")
 # The roughness and the bumps of a surface make its depth steeper than 1; this factor makes up for it on average.
@@ -76,9 +80,9 @@ class VariantModel:
     def __init__(self, variant: Variant) -> None:
         generator = np.random.default_rng([variant.structure, 12])
         uniform = generator.uniform
-        self.side = -1.0 if variant.left else 1.0
-        self._outer = {"long": _Long, "flat": _Flat, "irregular": _Irregular}[variant.kind](generator)
-        self._turn = single(draw_axes(generator) if variant.kind != "long" else np.eye(3))
+        self._side = -1.0 if variant.left else 1.0
+        self._outer = _SURFACES[variant.kind](generator)
+        self._turn = single(draw_axes(generator) if variant.kind != "long" else np.eye(3)).tolist()
         self._rough = Field(Waves.draw(generator, 20, uniform(0.4, 1.0), 0.5))
         self._roughness = uniform(0.005, 0.03)
         thickness = np.exp(uniform(np.log(0.07), np.log(0.32)))
@@ -91,7 +95,7 @@ class VariantModel:
         self._holes = Field(Waves.draw(generator, 10, uniform(0.25, 0.5), 0.3, stretch))
         self._strut = 0.5 * uniform(0.04, 0.11)
         self._level = uniform(-1.3, -0.1)  # the higher, the more of the sheets is pierced
-        self._facing = single(draw_direction(generator) if variant.kind != "long" else np.array([0, 0, 1.0]))
+        self._facing = single(draw_direction(generator) if variant.kind != "long" else [0, 0, 1]).tolist()
         self._patch = uniform(0.2, 1.0)  # mm from the middle, where cartilage begins
         self._cartilage = uniform(0.03, 0.1)
 
@@ -104,7 +108,6 @@ class VariantModel:
         """What a cube of edge `width` (mm) around each point is made of."""
         points = self._own(x, y, z)
         outer = self._depth(points)
-
         filled = share_inside(outer, width)
         inner = outer - self._cortex * np.clip(1 + 0.35 * self._uneven(points), 0.4, 1.8)
         shell = filled * (1 - share_inside(inner, width))
@@ -118,35 +121,54 @@ class VariantModel:
             solid = intersect(thickness - sheet, pierced, 0.02)
             spongy[here] = share_inside(solid, width) * share_inside(inner[here], width)
         bone = shell + spongy * filled
-        facing = self._facing
-        along = points[0] * float(facing[0]) + points[1] * float(facing[1]) + points[2] * float(facing[2])
+        along = _dot(points, self._facing)
         covered = np.clip((along - self._patch) * 5.0, 0, 1)
         cartilage = (share_inside(outer + self._cartilage, width) - filled) * covered
         return Tissue(filled, bone, shell + 0.88 * spongy * filled, cartilage)
 
-    def _own(self, x, y, z):
+    def _own(self, x, y, z) -> Points:
         """Points of the animal's frame in the bone's own, about its middle."""
-        x, y, z = x * self.side - float(CENTER[0]), y - float(CENTER[1]), z - float(CENTER[2])
-        turn = self._turn
-        return tuple(x * float(row[0]) + y * float(row[1]) + z * float(row[2]) for row in turn)
+        points = _minus((x * self._side, y, z), CENTER.tolist())
+        return tuple(_dot(points, row) for row in self._turn)
 
-    def _depth(self, points):
+    def _depth(self, points: Points) -> np.ndarray:
         return (self._outer(points) + self._roughness * self._rough(points)) * _SLOPE
 
 
-class _Long:
+class _Surface:
+    """The outer surface of a bone, before it is roughened; points are in the bone's own frame.
+
+    Attributes:
+        thickness: half of the bone's, in mm: its cortex is thinner.
+    """
+
+    thickness: float
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        raise NotImplementedError
+
+    def __call__(self, points: Points) -> np.ndarray:
+        """The signed distance of points to it, mm."""
+        raise NotImplementedError
+
+    def emptiness(self, points: Points) -> np.ndarray:
+        """How much fewer trabeculae there are than elsewhere in the bone."""
+        return points[0] * 0
+
+
+class _Long(_Surface):
     """A bent and twisted shaft whose cross-section changes along it, with a flared upper end of bumps and hollows.
 
     The shaft leaves the field of view at the bottom, or has a second end there.
     """
 
-    def __init__(self, generator) -> None:
+    def __init__(self, generator: np.random.Generator) -> None:
         uniform = generator.uniform
         self._shaft, self._flare = uniform(0.35, 0.8), uniform(0.3, 1.1)
         self._reach = uniform(0.5, 1.3)  # mm over which the flare runs out
         self._bottom = -uniform(1.6, 2.6) if generator.random() < 0.4 else -20.0
         self._top = uniform(1.0, 1.7)
-        self._bend = generator.normal(0, 0.05, 2)
+        self._bend = generator.normal(0, 0.05, 2).tolist()
         self._twist = generator.normal(0, 0.3)
         self._lobes = [(k, generator.normal(0, 0.22 / k), uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5)]
         self._flared = [(k, generator.normal(0, 0.3 / k), uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4)]
@@ -154,9 +176,9 @@ class _Long:
         self._height = uniform(0.05, 0.25)
         self.thickness = self._shaft
 
-    def __call__(self, points):
+    def __call__(self, points: Points) -> np.ndarray:
         x, y, z = points
-        dx, dy = x - float(self._bend[0]) * z * z, y - float(self._bend[1]) * z * z
+        dx, dy = x - self._bend[0] * z * z, y - self._bend[1] * z * z
         radius, angle = np.sqrt(dx * dx + dy * dy + 1e-6), np.arctan2(dy, dx)
         upper = np.exp((np.clip(z, -20, self._top) - self._top) * (1 / self._reach))
         lower = np.exp((self._bottom - np.clip(z, self._bottom, 20)) * (1 / self._reach))
@@ -168,60 +190,56 @@ class _Long:
         bumps = self._height * self._bumps(points)
         return intersect(intersect(side, self._top + bumps - z, 0.25), z - self._bottom + bumps, 0.25)
 
-    def emptiness(self, points):
+    def emptiness(self, points: Points) -> np.ndarray:
         """No trabeculae in the middle of the shaft."""
         z = points[2]
         return 1.6 * np.clip(np.minimum(self._top - 0.9 - z, z - self._bottom - 0.6), 0, 3)
 
 
-class _Flat:
+class _Flat(_Surface):
     """A curved plate of varying thickness, with ridges, holes and a lobed outline."""
 
-    def __init__(self, generator) -> None:
+    def __init__(self, generator: np.random.Generator) -> None:
         uniform = generator.uniform
-        self._curve = generator.normal(0, 0.16, 3)
+        self._curve = generator.normal(0, 0.16, 3).tolist()
         self._wave = Field(Waves.draw(generator, 6, uniform(2.0, 4.0), 0.4, (1, 1, 1e3)))
         self._ripple = uniform(0.0, 0.22)
         self._half = np.exp(uniform(np.log(0.12), np.log(0.45)))
         self._ridges = Field(Waves.draw(generator, 8, uniform(1.2, 2.5), 0.4, (1, 1, 1e3)))
-        self._edge = uniform(1.7, 2.6) * np.array([1.0, uniform(0.6, 1.0)])
+        self._edge = (uniform(1.7, 2.6) * np.array([1.0, uniform(0.6, 1.0)])).tolist()
         self._lobes = [(k, generator.normal(0, 0.16 / k), uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4, 5)]
         count = generator.poisson(1.5)
-        self._holes = [(*uniform(-1.4, 1.4, 2), uniform(0.12, 0.4)) for _ in range(count)]
+        self._holes = [(*uniform(-1.4, 1.4, 2).tolist(), uniform(0.12, 0.4)) for _ in range(count)]
         self.thickness = self._half
 
-    def __call__(self, points):
+    def __call__(self, points: Points) -> np.ndarray:
         x, y, z = points
-        a, b, c = (float(v) for v in self._curve)
+        a, b, c = self._curve
         middle = a * x * x + b * y * y + c * x * y + self._ripple * self._wave(points)
         half = self._half * np.clip(1 + 0.45 * self._ridges(points), 0.35, 2.2)
         # Where a plate slopes, it is thinner than it is high.
         slope = np.sqrt(1 + (2 * a * x + c * y) ** 2 + (2 * b * y + c * x) ** 2)
         plate = half - np.abs(z - middle) / slope
-        across = np.sqrt((x / float(self._edge[0])) ** 2 + (y / float(self._edge[1])) ** 2 + 1e-6)
+        across = np.sqrt((x / self._edge[0]) ** 2 + (y / self._edge[1]) ** 2 + 1e-6)
         angle = np.arctan2(y, x)
         outline = 1 + sum(s * np.cos(k * angle + phase) for k, s, phase in self._lobes)
-        depth = intersect(plate, (outline - across) * float(self._edge.min()) * 0.8, 0.2)
+        depth = intersect(plate, (outline - across) * min(self._edge) * 0.8, 0.2)
         for hole_x, hole_y, radius in self._holes:
-            away = np.sqrt((x - float(hole_x)) ** 2 + (y - float(hole_y)) ** 2) - float(radius)
+            away = np.sqrt((x - hole_x) ** 2 + (y - hole_y) ** 2) - radius
             depth = intersect(depth, away, 0.1)
         return depth
 
-    def emptiness(self, points):
-        """Diploe everywhere between the tables."""
-        return points[0] * 0
 
-
-class _Irregular:
+class _Irregular(_Surface):
     """Lumps and processes grown together, with tunnels through them, like a vertebra or a tarsal bone."""
 
-    def __init__(self, generator) -> None:
+    def __init__(self, generator: np.random.Generator) -> None:
         uniform = generator.uniform
-        self._lumps = []
+        lumps = []
         for number in range(generator.integers(3, 8)):
             center = generator.normal(0, 0.75, 3) if number else np.zeros(3)
             halves = uniform(0.6, 1.25) * np.exp(generator.normal(0, 0.3, 3)) * (1.0 if number < 2 else 0.6)
-            self._lumps.append((center, draw_axes(generator) / np.clip(halves, 0.2, 1.7)[:, None]))
+            lumps.append((center, draw_axes(generator) / np.clip(halves, 0.2, 1.7)[:, None]))
         for _ in range(generator.integers(0, 4)):  # processes: long and thin, outward
             outward = draw_direction(generator)
             turn = draw_axes(generator)
@@ -230,31 +248,44 @@ class _Irregular:
             turn[1] /= np.linalg.norm(turn[1])
             turn[2] = np.cross(outward, turn[1])
             halves = np.array([uniform(0.7, 1.3), uniform(0.2, 0.45), uniform(0.12, 0.3)])
-            self._lumps.append((outward * uniform(0.8, 1.5), turn / halves[:, None]))
+            lumps.append((outward * uniform(0.8, 1.5), turn / halves[:, None]))
+        self._lumps = [(center.tolist(), axes.tolist()) for center, axes in lumps]
         self._tunnels = [
-            (generator.normal(0, 0.7, 3), draw_direction(generator), uniform(0.15, 0.5))
+            (generator.normal(0, 0.7, 3).tolist(), draw_direction(generator).tolist(), uniform(0.15, 0.5))
             for _ in range(generator.integers(0, 3))
         ]
         self._fillet = uniform(0.15, 0.5)
         self.thickness = 0.6
 
-    def __call__(self, points):
-        depth = None
-        for center, axes in self._lumps:
-            away = [c - float(m) for c, m in zip(points, center, strict=True)]
-            local = [sum(float(row[i]) * away[i] for i in range(3)) for row in axes]
-            length = np.sqrt(sum(c * c for c in local) + 1e-6)
-            gradient = [sum(float(axes[row][i]) * local[row] for row in range(3)) for i in range(3)]
-            slope = np.sqrt(sum(c * c for c in gradient) + 1e-6) / length
-            lump = (1 - length) / slope
-            depth = lump if depth is None else unite(depth, lump, self._fillet)
+    def __call__(self, points: Points) -> np.ndarray:
+        first, *others = (self._lump(points, center, axes) for center, axes in self._lumps)
+        depth = first
+        for lump in others:
+            depth = unite(depth, lump, self._fillet)
         for start, unit, radius in self._tunnels:
-            away = [c - float(m) for c, m in zip(points, start, strict=True)]
-            along = sum(float(u) * c for u, c in zip(unit, away, strict=True))
+            away = _minus(points, start)
+            along = sum(u * c for u, c in zip(unit, away, strict=True))
             across = np.sqrt(np.clip(sum(c * c for c in away) - along * along, 1e-6, None))
-            depth = intersect(depth, across - float(radius), 0.1)
+            depth = intersect(depth, across - radius, 0.1)
         return depth
 
-    def emptiness(self, points):
-        """Filled with trabeculae throughout."""
-        return points[0] * 0
+    @staticmethod
+    def _lump(points: Points, center: list[float], axes: list[list[float]]) -> np.ndarray:
+        """The signed distance to an ellipsoid, exact to first order near its surface."""
+        away = _minus(points, center)
+        local = [sum(row[i] * away[i] for i in range(3)) for row in axes]
+        length = np.sqrt(sum(c * c for c in local) + 1e-6)
+        gradient = [sum(axes[row][i] * local[row] for row in range(3)) for i in range(3)]
+        slope = np.sqrt(sum(c * c for c in gradient) + 1e-6) / length
+        return (1 - length) / slope
+
+
+_SURFACES: dict[str, type[_Surface]] = {"long": _Long, "flat": _Flat, "irregular": _Irregular}
+
+
+def _minus(points: Points, origin: Sequence[float]) -> Points:
+    return tuple(c - o for c, o in zip(points, origin, strict=True))
+
+
+def _dot(points: Points, direction: Sequence[float]) -> np.ndarray:
+    return points[0] * direction[0] + points[1] * direction[1] + points[2] * direction[2]

@@ -167,7 +167,8 @@ class _Scanner:
             for c in range(3):
                 middle = linear[c, 0] * index[0] + linear[c, 1] * index[1] + linear[c, 2] * index[2] + float(origin[c])
                 points.append((middle[:, None] + offsets[c]).reshape(-1))
-            tissue = self.bone.tissue(*points, width)
+            x, y, z = points
+            tissue = self.bone.tissue(x, y, z, width)
             filled, bone, density, cartilage = (
                 value.reshape(len(here), -1).mean(1)
                 for value in (tissue.filled, tissue.bone, tissue.density, tissue.cartilage)

@@ -1,7 +1,7 @@
 """The measures of one mouse tibia: smooth tables of its surfaces, and waves for its spongy bone.
 
-Frame and units are those of `tibia`. Every measure is a mean over the population and a spread along one gene, so
-that near genes give near bones. Means are for an adult mouse, read off published micro-CT sections.
+Frame and units are those of `tibia`. Every measure is a population mean plus a spread times one gene, so that similar
+genes give similar bones. The means are those of an adult mouse, read off published micro-CT sections.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from .fields import Waves
 
 GENES = 160
-# Tables: heights from Z_LOW in rows, angles from -pi in columns; x and y from -XY_HALF. Linear between entries, which
-# at these steps is within a micrometre of smooth.
+# Tables have heights from Z_LOW on in rows and angles from -pi on in columns, or y and x from -XY_HALF on. They are
+# interpolated linearly, which at these steps is within a micrometre of smooth.
 Z_LOW, Z_HIGH, Z_STEP = -12.0, 0.8, 0.05
 ANGLES = 240
 XY_HALF, XY_STEP = 2.6, 0.04
@@ -23,48 +23,77 @@ XY_HALF, XY_STEP = 2.6, 0.04
 
 @dataclass(frozen=True)
 class Mantle:
-    """The sides of the tibia about its axis; tables ``(z, angle)``."""
+    """The sides of the tibia about its axis; tables ``(z, angle)`` in mm.
 
-    radius: np.ndarray  # of the outer surface, from the axis
-    tilt: np.ndarray  # cosine of the surface against the radius: turns radial into normal distance
-    cortex: np.ndarray  # cortical thickness
-    axis: np.ndarray  # (2, z) x and y of the shaft's axis
+    Attributes:
+        radius: of the outer surface, from the axis.
+        tilt: cosine between the surface's normal and the radius: it turns radial into normal distance.
+        cortex: cortical thickness.
+        axis: ``(2, z)``, x and y of the shaft's axis.
+    """
+
+    radius: np.ndarray
+    tilt: np.ndarray
+    cortex: np.ndarray
+    axis: np.ndarray
 
 
 @dataclass(frozen=True)
 class Fibula:
-    """A thin tube beside the tibia."""
+    """A thin tube beside the tibia.
 
-    line: np.ndarray  # (3, z) x, y and radius; the radius is negative where there is none
-    top: float  # height of its head
+    Attributes:
+        line: ``(3, z)``, x, y and radius in mm; the radius is negative where there is no fibula.
+        top: height of its head in mm.
+    """
+
+    line: np.ndarray
+    top: float
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """What lies over (x, y); tables ``(y, x)``."""
+    """The upper end of the tibia over (x, y); tables ``(y, x)`` in mm.
 
-    top: np.ndarray  # height of the surface
-    slope: np.ndarray  # cosine of its slope
-    plate: np.ndarray  # subchondral thickness
-    growth: np.ndarray  # height of the growth plate
-    cartilage: np.ndarray  # cartilage thickness
+    Attributes:
+        top: height of the surface.
+        slope: cosine of its slope.
+        plate: subchondral thickness.
+        growth: height of the growth plate.
+        cartilage: its thickness.
+    """
+
+    top: np.ndarray
+    slope: np.ndarray
+    plate: np.ndarray
+    growth: np.ndarray
+    cartilage: np.ndarray
 
 
 @dataclass(frozen=True)
 class Spongiosa:
-    """Trabeculae: sheets where the first field is near zero, pierced where the second is low."""
+    """Trabeculae, above and below the growth plate.
+
+    Attributes:
+        epiphysis, metaphysis: two fields: trabeculae are sheets where the first is near 0, pierced where the second is
+            low.
+        strut: half thickness of trabeculae in mm.
+        loss: of trabeculae, 0 (none) to 1.
+        growth_half: half thickness of the growth plate in mm.
+        bridged: level above which a field of unit variance bridges the growth plate with bone.
+    """
 
     epiphysis: tuple[Waves, Waves]
     metaphysis: tuple[Waves, Waves]
-    strut: float  # half thickness of trabeculae
-    loss: float  # of trabeculae, 0 (none) to 1
-    growth_half: float  # half thickness of the growth plate
-    bridged: float  # level above which a unit normal field bridges the growth plate with bone
+    strut: float
+    loss: float
+    growth_half: float
+    bridged: float
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One bone's measures."""
+    """The measures of one bone."""
 
     mantle: Mantle
     fibula: Fibula
@@ -74,7 +103,7 @@ class Shape:
 
 
 def grow(genes: np.ndarray, structure: int) -> Shape:
-    """The shape of an animal with these ``(GENES,)`` genes and this seed of its fine structure."""
+    """Makes the shape of an animal from its ``(GENES,)`` genes and the seed of its fine structure."""
     growth = _Growth(genes, structure)
     mantle = growth.mantle()
     return Shape(mantle, growth.fibula(mantle), growth.plateau(), growth.spongiosa(), growth.osteoarthritis)
@@ -100,11 +129,11 @@ class _Growth:
         return low + (high - low) * 0.5 * (1 + erf(next(self._genes) / sqrt(2)))
 
     def _profile(self, *knots):
-        """A smooth table over height from (height, value) pairs, downward, for a bone of unit size."""
+        """Makes a smooth table over height from (height, value) pairs, downward, for a bone of unit size."""
         return _smooth(np.interp(self.level, *np.array(knots).T[:, ::-1]), 0.16 / Z_STEP)
 
     def _bump(self, center, width):
-        """Of height 1 along the angle, periodic; radians, or one center per height."""
+        """A bump of height 1 along the angle, in radians, periodic; about one centre, or one for each height."""
         return np.exp((np.cos(self.angle - np.asarray(center)[..., None]) - 1) / width**2)
 
     def mantle(self) -> Mantle:
@@ -129,13 +158,13 @@ class _Growth:
         across, along = np.where(cosine > 0, medial, lateral), np.where(sine > 0, anterior, posterior)
         radius = (np.abs(cosine / across) ** power + np.abs(sine / along) ** power) ** (-1 / power)
 
-        # The tibial crest leans to the lateral side and sharpens from the tuberosity downward.
+        # The tibial crest leans to the lateral side, and sharpens from the tuberosity downward.
         crest_at = np.deg2rad(gene(100, 4) + gene(10, 4) * np.clip(-level - 1.5, 0, 5) / 3)
         crest = profile((0.4, 0.0), (-0.6, 0.0), (-1.1, 0.28), (-1.7, 0.58), (-2.6, 0.54), (-3.6, 0.42), (-5.0, 0.24),
                         (-7.5, 0.06), (-12.0, 0.0))  # fmt: skip
         crest = (crest * gene(1.0, 0.15))[:, None]
         radius += crest * self._bump(crest_at, gene(0.30, 0.03))
-        # Between the condyles the bone falls back behind; the flanks are flat to hollow.
+        # Behind, the bone recedes between the condyles; its flanks are flat to hollow.
         notch = profile((0.4, 0.46), (-0.3, 0.40), (-0.9, 0.26), (-1.6, 0.14), (-3.0, 0.05), (-12.0, 0.0))
         radius -= (notch * gene(1.0, 0.2))[:, None] * self._bump(np.deg2rad(gene(-90, 5)), gene(0.34, 0.04))
         flank = profile((0.4, 0.22), (-0.5, 0.18), (-1.0, 0.14), (-1.8, 0.18), (-3.0, 0.13), (-5.0, 0.05), (-12.0, 0.0))
@@ -200,7 +229,7 @@ class _Growth:
         def hill(cx, cy, wx, wy):
             return np.exp(-(((x - cx) / wx) ** 2) - ((y - cy) / wy) ** 2)
 
-        # Two hollow facets, the eminence's two tubercles between them, all falling backward and off at the front.
+        # Two hollow facets with the eminence's two tubercles between them; all of it slopes back and drops in front.
         medial, lateral = (gene(0.82, 0.03), gene(-0.12, 0.04)), (gene(-0.80, 0.03), gene(-0.20, 0.04))
         top = gene(0.24, 0.04) * y + gene(0.0, 0.04) * x - 0.10 * ((x * x + y * y) / 2.4) ** 2
         top -= gene(0.11, 0.03) * hill(*medial, 0.48, 0.55) + gene(0.05, 0.04) * hill(*lateral, 0.45, 0.5)
@@ -210,7 +239,7 @@ class _Growth:
         for _ in range(3):
             top += gene(0, 0.02) * hill(gene(0, 0.6), gene(0, 0.5), 0.4, 0.4)
 
-        # Erosions of late disease, mostly medial, with the cartilage gone over them.
+        # Late disease erodes bone, mostly medially, and the cartilage over it is gone.
         lesion = np.zeros_like(top)
         for _ in range(generator.poisson(2.5 * disease)):
             cx, cy = medial if generator.random() < 0.75 else lateral
@@ -228,7 +257,7 @@ class _Growth:
         growth -= gene(0.45, 0.08) * _sigmoid((y - 0.85) / 0.13)  # down behind the tuberosity
         growth = size * growth + 0.02 * Waves.draw(generator, 16, 0.5, 0.3).values(flat)
 
-        # Nearly even over each facet, running out at its rim.
+        # Cartilage is nearly even over each facet, and runs out at its rim.
         cover = sum(
             gene(mean, 0.012) * np.clip(1.35 - ((x - cx) / 0.62) ** 2 - ((y - cy) / 0.80) ** 2, 0, 1)
             for (cx, cy), mean in ((medial, 0.062), (lateral, 0.068))
@@ -261,7 +290,7 @@ def _sigmoid(value):
 
 
 def _smooth(values, sigma):
-    """Gaussian smoothing of a 1-D table, ends held."""
+    """Smooths a 1-D table by a Gaussian; its ends are repeated beyond them."""
     radius = int(4 * sigma) + 1
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     return np.convolve(np.pad(values, radius, "edge"), kernel / kernel.sum(), "valid")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .fields import share_inside, single
@@ -75,7 +77,7 @@ class Surroundings:
         along = strand.end - strand.start
         length = along @ along
         t = np.clip(sheet.projection(along / length) - float(strand.start @ along / length), 0, 1)
-        squared = 0
+        squared: Any = 0
         for c in range(3):
             apart = sheet.coordinate(c) - float(strand.start[c]) - t * float(along[c])
             squared = squared + apart * apart

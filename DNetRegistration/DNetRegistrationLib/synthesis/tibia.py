@@ -144,7 +144,8 @@ class TibiaModel:
 
         y_row = np.clip((y + XY_HALF) / XY_STEP, 0, self._columns - 1.001)
         x_column = np.clip((x + XY_HALF) / XY_STEP, 0, self._columns - 1.001)
-        plateau_at = Cells.of(*_split(y_row), x_column, self._columns)
+        y_index, y_weight = _split(y_row)
+        plateau_at = Cells.of(y_index, y_weight, x_column, self._columns)
         top = (plateau_at.look_up(self._top) - z) * plateau_at.look_up(self._slope)
         tibia = intersect(side, top, 0.16)
 
