@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from argparse import ArgumentTypeError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from DNetRegistrationLib.cli.compare import _limited, _sizes
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.core.errors import FileError, OptionError, PackageError
+from DNetRegistrationLib.experiments.pair_files import PairFiles
 from DNetRegistrationLib.experiments.peers import methods
 from DNetRegistrationLib.experiments.peers.methods import METHODS
 from DNetRegistrationLib.experiments.peers.pairs import PairFolders, growing_pairs, turned_pairs
@@ -17,7 +19,24 @@ from DNetRegistrationLib.experiments.peers.process import MethodProcess, MethodR
 from DNetRegistrationLib.experiments.peers.results import Conditions, MethodResult
 from DNetRegistrationLib.experiments.peers.run import ComparisonOptions, align_all, compare
 from DNetRegistrationLib.experiments.store import ResultStore
+from DNetRegistrationLib.imaging.volume import Volume
 from peer_stand_ins import StandIn
+
+
+@pytest.fixture
+def empty_scans(monkeypatch):
+    """Pairs have scans of their size without a bone, which are quick to make, and stand-ins do not look at them."""
+
+    def files(self, pair):
+        found = PairFiles(self._home / pair.name)
+        if not found.folder.exists():
+            found.folder.mkdir()
+            voxels = np.zeros((pair.size,) * 3, np.uint8)
+            scan = Volume(voxels)
+            found.write(SimpleNamespace(fixed=scan, moving=scan, fixed_bone=voxels == 0, matrix=pair.matrix))
+        return found
+
+    monkeypatch.setattr(PairFolders, "files", files)
 
 
 def aligned(work, folder, limit=60.0):
@@ -28,7 +47,7 @@ def aligned(work, folder, limit=60.0):
     return store, said
 
 
-def test_a_comparison_carries_on_and_notices_damage(tmp_path):
+def test_a_comparison_carries_on_and_notices_damage(tmp_path, empty_scans):
     pairs = turned_pairs(2, 24, 1.0, True)
     first, second = StandIn("a", "identity"), StandIn("b", "fails")
     store, said = aligned([(first, pairs)], tmp_path)
@@ -47,7 +66,7 @@ def test_a_comparison_carries_on_and_notices_damage(tmp_path):
         ResultStore(tmp_path / "pairs.csv", MethodResult)
 
 
-def test_what_is_over_the_limit_is_spared_larger_volumes_and_tried_again_with_more_time(tmp_path):
+def test_what_is_over_the_limit_is_spared_larger_volumes_and_tried_again_with_more_time(tmp_path, empty_scans):
     pairs = growing_pairs((24, 32, 40), 1.0, True)
     method = StandIn("a", "sleeps_at_32")
     store, _ = aligned([(method, pairs)], tmp_path, limit=1.0)
@@ -107,7 +126,7 @@ def test_networks_without_weights_are_left_out(monkeypatch):
     assert "weights" in METHODS["full"].version
 
 
-def test_an_interrupted_command_keeps_and_shows_what_there_is(tmp_path, capsys, monkeypatch):
+def test_an_interrupted_command_keeps_and_shows_what_there_is(tmp_path, capsys, monkeypatch, empty_scans):
     calls = []
 
     def align(self, files, limit, start):
