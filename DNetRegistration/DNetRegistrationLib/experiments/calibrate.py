@@ -1,20 +1,16 @@
-"""Fits what `verification` believes, on synthetic pairs whose truth is known.
+"""Fits the model of confidence and expected error that `verification` reads, on synthetic pairs of known truth.
 
-``python -m DNetRegistrationLib.calibration`` gathers evidence from clear successes through near misses to impostors
-(other animals, close relatives in shape space, mirror images, a bone at its second-best pose), fits a logistic model of
-success and a log-linear one of the error, and writes ``calibration.json``. Brier score and area under the receiver
-operating characteristic are told on pairs left out of the fit.
+Evidence ranges from clear successes through near misses to impostors: other animals, close relatives in shape space,
+mirror images, a bone at its second-best pose. A logistic model gives the probability of success, a log-linear one the
+error. Brier score and area under the receiver operating characteristic are of pairs left out of the fit.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +19,15 @@ from scipy import optimize, special
 from ..bone.cortex import cortical_bone
 from ..bone.images import native_scan, prepare
 from ..bone.threshold import find_bone_scale
-from ..core.files import atomic_write
+from ..core.processes import fresh_processes
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle
 from ..registration.refinement import Refined, distance, refine
 from ..registration.search import FAST, search
-from ..registration.verification import CALIBRATION, verify
+from ..registration.verification import verify
 from ..synthesis.pairs import make_pair, target_registration_error
+from .store import ResultStore, measuring_code
+
+CODE = measuring_code("experiments/calibrate.py")
 
 # Calibration draws from seeds that nothing else uses.
 FIRST_SEED = 1_000_000
@@ -42,7 +41,17 @@ BOUNDS = ((None, None), (0, None), (0, None), (0, None), (0, None), (None, 0))
 
 @dataclass(frozen=True)
 class Sample:
-    """Evidence and truth of one pose of one pair: `features` of `Evidence`, `error` in mm, infinite for impostors."""
+    """Evidence and truth of one pose of one pair.
+
+    Attributes:
+        seed, kind: of the pair, one of `KINDS`.
+        pose: "best", "second" or "off".
+        features: of the `Evidence`.
+        ended: logarithm of the voxel size at which refinement ended, as a share of the working one.
+        working: working voxel, mm.
+        error: true target error, mm; infinite for impostors.
+        code: hash of the code that measured it.
+    """
 
     seed: int
     kind: str
@@ -51,24 +60,30 @@ class Sample:
     ended: float
     working: float
     error: float
+    code: str = CODE
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from others."""
+        return self.seed, self.pose
 
     @property
     def right(self) -> bool:
-        """The error is below one working voxel."""
+        """Whether the error is below one working voxel."""
         return self.error < self.working
 
     @property
     def clear(self) -> bool:
-        """Not a pose put off by 0.4 to 1 voxel: right by the letter, yet such as no refinement leaves behind.
+        """Whether the sample takes part in the fit.
 
-        The fit leaves them out; the held-out figures do not.
+        A pose put off by 0.4 to 1 voxel does not: it is within tolerance, but with an error that refinement never
+        leaves. Figures of held-out pairs include it.
         """
         return self.pose != "off" or not 0.4 <= self.error / self.working < 1
 
 
 def samples_of(seed: int) -> list[Sample]:
-    """Every sample of one pair: the best pose, the second best, and one put off by 20 to 500 um."""
-    torch.set_num_threads(1)
+    """The samples of one pair: the best pose, the second best, and one put off by 20 to 500 um."""
     generator = np.random.default_rng(seed)
     kind = str(generator.choice(KINDS, p=np.array(SHARES) / sum(SHARES)))
     options = {
@@ -118,16 +133,10 @@ def _put_off(pose: torch.Tensor, fixed, generator: np.random.Generator) -> torch
     return pose @ motion
 
 
-def gather(seeds: list[int], jobs: int) -> Iterator[list[Sample]]:
-    """Samples of the pairs of some seeds, as they come."""
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(samples_of, seeds)
-
-
 def fit_logistic(features: np.ndarray, right: np.ndarray, ridge: float = 1e-4) -> np.ndarray:
     """Weights of a logistic model, by maximum likelihood with a slight ridge.
 
-    Better evidence must never count less: agreement has weights of zero or more, disagreement of zero or less.
+    Better evidence must never count less, so weights of agreement are zero or more, those of disagreement zero or less.
     """
     signs = np.where(right, 1.0, -1.0)
 
@@ -141,8 +150,8 @@ def fit_logistic(features: np.ndarray, right: np.ndarray, ridge: float = 1e-4) -
     return optimize.minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", bounds=BOUNDS).x
 
 
-def fit(samples: list[Sample]) -> dict:
-    """The model that `verification` reads."""
+def fit(samples: list[Sample]) -> dict[str, Any]:
+    """Fits the model that `verification` reads."""
     features = np.array([s.features for s in samples])
     right = np.array([s.right for s in samples])
     found = [s for s in samples if s.right]
@@ -158,8 +167,8 @@ def fit(samples: list[Sample]) -> dict:
     }
 
 
-def held_out(samples: list[Sample]) -> dict:
-    """Brier score and ROC area of all samples, each judged by a model fitted without its fifth of the pairs."""
+def held_out(samples: list[Sample]) -> dict[str, float]:
+    """Brier score and ROC area of all samples, each judged by a model that was fitted without its fifth of the pairs."""
     features, right = np.array([s.features for s in samples]), np.array([s.right for s in samples])
     clear, fold = np.array([s.clear for s in samples]), np.array([s.seed % 5 for s in samples])
     probability = np.empty(len(samples))
@@ -172,31 +181,36 @@ def held_out(samples: list[Sample]) -> dict:
     return {"brier": float(((probability - right) ** 2).mean()), "roc_area": float(area)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m DNetRegistrationLib.calibration", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--samples", default="calibration.jsonl", help="samples, a line each; those there are kept")
-    options = parser.parse_args()
-    path = Path(options.samples)
-    samples = [Sample(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {sample.seed for sample in samples}
-    seeds = [seed for seed in range(FIRST_SEED, FIRST_SEED + options.pairs) if seed not in done]
-    with path.open("a") as file:
-        for number, found in enumerate(gather(seeds, options.jobs), 1):
-            samples += found
-            file.writelines(json.dumps(asdict(sample)) + "\n" for sample in found)
-            file.flush()
-            if number % 50 == 0:
-                print(f"{number} of {len(seeds)} pairs", flush=True)
-    samples.sort(key=lambda sample: sample.seed)
-    pairs = len({sample.seed for sample in samples})
-    clear = [sample for sample in samples if sample.clear]
-    model = {**fit(clear), "held_out": held_out(samples), "pairs": pairs, "first_seed": FIRST_SEED}
-    with atomic_write() as staging:
-        staging.path(CALIBRATION).write_text(json.dumps(model, indent=1) + "\n")
-    print(json.dumps(model, indent=1))
+def calibrate(
+    pairs: int = 1000,
+    jobs: int = 2,
+    samples: Path | None = None,
+    progress: Callable[[float, str], None] = lambda fraction, message: None,
+) -> dict[str, Any]:
+    """Gathers samples of synthetic pairs and fits the model.
 
+    Args:
+        pairs: how many.
+        jobs: processes of one thread each.
+        samples: a CSV file that keeps the samples; those in it are not measured again.
+        progress: called with the fraction done and a message.
 
-if __name__ == "__main__":
-    main()
+    Returns:
+        the content of ``calibration.json``.
+
+    Raises:
+        FileError: the file cannot be written, is damaged, or holds samples of other code.
+    """
+    store = ResultStore(samples, Sample)
+    seeds = range(FIRST_SEED, FIRST_SEED + pairs)
+    # The best pose of a pair is added last: where it is there, all of them are.
+    missing = [seed for seed in seeds if (seed, "best") not in store.results]
+    if missing:
+        with fresh_processes(min(jobs, len(missing)), threads=1) as pool:
+            for done, found in enumerate(pool.map(samples_of, missing), 1):
+                for sample in reversed(found):
+                    store.add(sample)
+                progress(done / len(missing), f"{done} of {len(missing)} pairs")
+    kept = sorted((s for s in store.results.values() if s.seed in seeds), key=lambda sample: sample.seed)
+    model = {**fit([sample for sample in kept if sample.clear]), "held_out": held_out(kept)}
+    return {**model, "pairs": pairs, "first_seed": FIRST_SEED}
