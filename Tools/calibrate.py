@@ -1,6 +1,6 @@
 """Fits the confidence and the expected error of `verification` anew and writes calibration.json into the library.
 
-    python Tools/calibrate.py [--pairs 1000] [--jobs 2] [--samples calibration.csv]
+python Tools/calibrate.py [--pairs 1000] [--jobs 2] [--samples calibration.csv]
 """
 
 from __future__ import annotations

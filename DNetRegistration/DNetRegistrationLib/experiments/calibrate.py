@@ -8,6 +8,7 @@ error. Brier score and area under the receiver operating characteristic are of p
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from scipy import optimize, special
 from ..bone.cortex import cortical_bone
 from ..bone.images import native_scan, prepare
 from ..bone.threshold import find_bone_scale
-from ..core.processes import fresh_processes
+from ..core.processes import completed_calls
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle
 from ..registration.refinement import Refined, distance, refine
 from ..registration.search import FAST, search
@@ -168,7 +169,7 @@ def fit(samples: list[Sample]) -> dict[str, Any]:
 
 
 def held_out(samples: list[Sample]) -> dict[str, float]:
-    """Brier score and ROC area of all samples, each judged by a model that was fitted without its fifth of the pairs."""
+    """Brier score and ROC area of all samples, each judged by a model fitted without its fifth of the pairs."""
     features, right = np.array([s.features for s in samples]), np.array([s.right for s in samples])
     clear, fold = np.array([s.clear for s in samples]), np.array([s.seed % 5 for s in samples])
     probability = np.empty(len(samples))
@@ -200,17 +201,17 @@ def calibrate(
 
     Raises:
         FileError: the file cannot be written, is damaged, or holds samples of other code.
+        RunError: a process died.
     """
     store = ResultStore(samples, Sample)
     seeds = range(FIRST_SEED, FIRST_SEED + pairs)
     # The best pose of a pair is added last: where it is there, all of them are.
     missing = [seed for seed in seeds if (seed, "best") not in store.results]
-    if missing:
-        with fresh_processes(min(jobs, len(missing)), threads=1) as pool:
-            for done, found in enumerate(pool.map(samples_of, missing), 1):
-                for sample in reversed(found):
-                    store.add(sample)
-                progress(done / len(missing), f"{done} of {len(missing)} pairs")
+    with closing(completed_calls(samples_of, [(seed,) for seed in missing], jobs)) as measured:
+        for done, found in enumerate(measured, 1):
+            for sample in reversed(found):
+                store.add(sample)
+            progress(done / len(missing), f"{done} of {len(missing)} pairs")
     kept = sorted((s for s in store.results.values() if s.seed in seeds), key=lambda sample: sample.seed)
     model = {**fit([sample for sample in kept if sample.clear]), "held_out": held_out(kept)}
     return {**model, "pairs": pairs, "first_seed": FIRST_SEED}

@@ -45,11 +45,11 @@ def test_what_cannot_be_measured_is_refused():
 
 
 def test_an_interrupted_benchmark_keeps_and_shows_what_there_is(tmp_path, monkeypatch):
-    def measured(pairs, jobs):
+    def measured(function, calls, jobs):
         yield [Outcome("success", 0, 0, "same", error_um=5.0)]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_over_processes", measured)
+    monkeypatch.setattr(module, "completed_calls", measured)
     told = []
     with pytest.raises(KeyboardInterrupt):
         benchmark(2, only=["success"], output=tmp_path / "out", tell=told.append)

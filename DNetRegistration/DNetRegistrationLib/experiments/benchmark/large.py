@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ...core.processes import fresh_processes, peak_memory
+from ...core.processes import completed_calls, peak_memory
 from ..pair_files import PairFiles
 
 SIZE, SPACING = 512, 0.01
@@ -40,13 +40,9 @@ def measure_large(seed: int) -> LargePair:
     """Makes a pair in one process and aligns it in another, so that the memory is that of aligning alone."""
     with TemporaryDirectory(prefix="dnet-benchmark-") as folder:
         files = PairFiles(Path(folder))
-        _in_fresh_process(_make, seed, files)
-        return _in_fresh_process(_align, files)
-
-
-def _in_fresh_process(function, *arguments):
-    with fresh_processes(1) as pool:
-        return pool.submit(function, *arguments).result()
+        list(completed_calls(_make, [(seed, files)], 1))
+        (measured,) = completed_calls(_align, [(files,)], 1, threads=None)
+    return measured
 
 
 def _make(seed: int, files: PairFiles) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Collection
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
-from ...core.errors import OptionError, RunError, Setting
+from ...core.errors import OptionError, Setting
 from ...core.files import atomic_write, make_folder
-from ...core.processes import fresh_processes
+from ...core.processes import completed_calls
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
 from ..figures import has_matplotlib
 from ..store import ResultStore
@@ -112,7 +110,7 @@ def _measure_missing(
     missing = [trial for trial in trials if trial.key not in store.results]
     pairs = [list(group) for _, group in groupby(missing, lambda trial: (trial.part, trial.number))]
     timed = [pair for pair in pairs if PARTS[pair[0].part].section == "speed"]
-    with closing(_over_processes([pair for pair in pairs if pair not in timed], jobs)) as measured:
+    with closing(completed_calls(measure, [(pair,) for pair in pairs if pair not in timed], jobs)) as measured:
         for done, outcomes in enumerate(measured, 1):
             for outcome in outcomes:
                 store.add(outcome)
@@ -122,19 +120,6 @@ def _measure_missing(
         progress(0.99, "timing")
         for outcome in measure(pair):
             store.add(outcome)
-
-
-def _over_processes(pairs: list[list[Trial]], jobs: int) -> Iterator[list[Outcome]]:
-    """Outcomes of each pair's trials as they come, from `jobs` processes of one thread each."""
-    if not pairs:
-        return
-    try:
-        with fresh_processes(min(jobs, len(pairs)), threads=1) as pool:
-            for future in as_completed([pool.submit(measure, pair) for pair in pairs]):
-                yield future.result()
-    except BrokenProcessPool as error:
-        problem = "a process of the benchmark died, of too little memory perhaps"
-        raise RunError(problem, "run fewer processes at a time", Setting("jobs")) from error
 
 
 def _show(found: Measurements, folder: Path | None, tell: Callable[[str], None]) -> None:

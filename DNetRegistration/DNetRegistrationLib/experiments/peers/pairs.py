@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ...core.processes import fresh_processes
+from ...core.processes import completed_calls
 from ..pair_files import PairFiles
 
 #: Neither those of the benchmark nor those that the confidence was calibrated on.
@@ -141,7 +141,6 @@ class PairFolders:
             making = self._home / f"{pair.name}.part"
             making.mkdir(exist_ok=True)
             # Another process makes the pair, because that takes much more memory than the pair has.
-            with fresh_processes(1) as pool:
-                pool.submit(make_files, pair, PairFiles(making)).result()
+            list(completed_calls(make_files, [(pair, PairFiles(making))], 1, threads=None))
             making.rename(place)
         return PairFiles(place)
