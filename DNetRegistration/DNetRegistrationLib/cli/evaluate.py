@@ -18,20 +18,20 @@ from .wording import explain
 _EVALUATE = f"""\
 Runs the experiments of the paper (Sec. 2.4 to 3): trains its networks on one
 half of the animals and tests them on the other, beside SimpleITK as the paper
-sets it and this project's own ways, and writes its Table 1, its figures 3 to 5,
+sets it and this project's own ways. Writes its Table 1, its figures 3 to 5,
 analyses of variance and one report in HTML.
 
 SCANS is
   two folders       A and B, the two halves, of scans without and with contrast
                     agent: NAME_pre.nrrd and NAME_post.nrrd (or any kind of file
-                    or folder that align reads), one NAME a bone. What was made
-                    by "{PROGRAM} synthesize", NAME_fixed and
-                    NAME_moving, will do. NAME.tfm or NAME_truth.tfm beside them
-                    is the true transform, fixed (pre) to moving points
-  one folder        of the same, which is split in halves by a draw
-  one CSV file      with columns name, pre, post and, as far as they are wanted,
-                    animal, fold (A or B), transform; paths are from its folder
-  nothing           bones are made up
+                    or folder that align reads), one NAME a bone. Pairs of
+                    "{PROGRAM} synthesize", NAME_fixed and NAME_moving,
+                    will do. NAME.tfm or NAME_truth.tfm beside them is the true
+                    transform, fixed (pre) to moving points
+  one folder        of the same, which is split in halves at random
+  one CSV file      with columns name, pre, post and, where wanted, animal, fold
+                    (A or B), transform; its paths begin in its own folder
+  nothing           bones are synthetic
 
 examples:
   {PROGRAM} evaluate --quick --output quick
@@ -53,7 +53,7 @@ tests, with the image's centre as origin and lengths in the world:
   real         the scan without against the one with contrast agent
 
 methods:
-  unmoved                                 nothing: what errors begin with
+  unmoved                                 nothing: the errors to start from
   sitk                                    SimpleITK, as in Sec. 2.5
   me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all
   equivariant-own                         its own, smaller budget
@@ -67,7 +67,7 @@ nothing: the same command goes on, and --report-only shows what is there.
 
 exit status:
   0    done
-  2    bad input or bad usage, all that is wrong with the scans in one list
+  2    bad input or bad usage; all that is wrong with the scans is in one list
   130  interrupted (Ctrl-C): the same command goes on
 """
 
@@ -104,19 +104,19 @@ def add_parser(commands) -> Parser:
         "scans", metavar="SCANS", nargs="*", default=(), help="two folders, one folder, a CSV file, or nothing"
     )
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
-    parser.add_argument("--quick", action="store_true", help="a small setting that shows all of it in some minutes")
+    parser.add_argument("--quick", action="store_true", help="a small setting that shows everything in some minutes")
     parser.add_argument("--report-only", action="store_true", help="only tables, figures and report of what is there")
     parser.add_argument("--train-only", action="store_true", help="stop when the networks are trained")
     parser.add_argument(
-        "--seed", type=COUNT, default=default["seed"], help="of made-up bones, split and training (%(default)s)"
+        "--seed", type=COUNT, default=default["seed"], help="of synthetic bones, split and training (%(default)s)"
     )
     scans = parser.add_argument_group("about the scans")
     scans.add_argument("--scan-spacing", metavar="X[,Y,Z]", type=triple, help="voxel size in mm, where files lack it")
     scans.add_argument(
-        "--animals", type=number(int, 2, 10_000), metavar="N", help=f"made-up ones, one bone each {_usual('animals')}"
+        "--animals", type=number(int, 2, 10_000), metavar="N", help=f"synthetic ones, one bone each {_usual('animals')}"
     )
-    scans.add_argument("--size", type=SIZE, metavar="N", help=f"of made-up scans, voxels {_usual('size')}")
-    scans.add_argument("--spacing", type=SPACING, metavar="MM", help=f"of made-up scans {_usual('spacing')}")
+    scans.add_argument("--size", type=SIZE, metavar="N", help=f"of synthetic scans, voxels {_usual('size')}")
+    scans.add_argument("--spacing", type=SPACING, metavar="MM", help=f"of synthetic scans {_usual('spacing')}")
     what = parser.add_argument_group("what to evaluate")
     what.add_argument("--strategies", metavar="S[,S]", type=several(STRATEGIES), help="(all; quick: S1,S3)")
     what.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=default["methods"], help="(all)")

@@ -8,9 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from DNetRegistrationLib.core.errors import FileError
-from DNetRegistrationLib.experiments.paper.cohort import CohortError, check_bones, find_bones
+from DNetRegistrationLib.experiments.paper.cohort import CohortError, check_bones, find_bones, write_bones
 from DNetRegistrationLib.experiments.paper.run import evaluate
-from DNetRegistrationLib.experiments.paper.synthetic import write_bones
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.synthesis.dataset import synthesize
 

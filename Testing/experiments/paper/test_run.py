@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from DNetRegistrationLib.core.errors import FileError, OptionError
+from DNetRegistrationLib.experiments.paper import cohort
 from DNetRegistrationLib.experiments.paper import measure as measuring
 from DNetRegistrationLib.experiments.paper import report as reporting
 from DNetRegistrationLib.experiments.paper import run as running
@@ -192,9 +193,7 @@ def test_other_settings_are_another_evaluation(whole, name, other):
 
 
 def test_scans_that_were_begun_are_continued_alike(tmp_path, monkeypatch):
-    from DNetRegistrationLib.experiments.paper import synthetic
-
-    interrupt(monkeypatch, synthetic, "make_pair", after=1)
+    interrupt(monkeypatch, cohort, "make_pair", after=1)
     with pytest.raises(KeyboardInterrupt):
         evaluate(output=tmp_path, **SMALL)
     assert len(list(tmp_path.rglob("*.nrrd"))) == 2

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from DNetRegistrationLib.bone.cortex import CorticalBone
+from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.experiments.paper import surfaces as evaluation_surfaces
 from DNetRegistrationLib.experiments.paper.surfaces import CannotDrawError, PlacedSurface, draw_surfaces
 from PIL import Image
@@ -72,5 +73,5 @@ def test_surfaces_lie_where_transforms_put_them(bone, tmp_path, monkeypatch):
 
 def test_without_vtk_it_says_so(bone, monkeypatch):
     monkeypatch.setattr(evaluation_surfaces, "find_spec", lambda name: None)
-    with pytest.raises(CannotDrawError, match='vtk is not installed; install it: pip install "dnet-regis'):
+    with pytest.raises(PackageError, match='vtk is not installed; install it: pip install "dnet-regis'):
         draw_surfaces("", (bone, bone), [PlacedSurface("x", np.eye(4), 1.0)])

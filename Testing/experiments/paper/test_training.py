@@ -11,9 +11,8 @@ import pytest
 import torch
 from DNetRegistrationLib.core.errors import FileError, ScanError
 from DNetRegistrationLib.experiments.paper import training as paper_training
-from DNetRegistrationLib.experiments.paper.cohort import find_bones
+from DNetRegistrationLib.experiments.paper.cohort import find_bones, write_bones
 from DNetRegistrationLib.experiments.paper.plan import PlannedNetwork
-from DNetRegistrationLib.experiments.paper.synthetic import write_bones
 from DNetRegistrationLib.experiments.paper.training import Budget, TrainingPlan, entries, make_bank, train_all
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.training import bank_scans as bank_folder

@@ -1,4 +1,4 @@
-"""The scans of an evaluation: found in folders or a table, checked as a whole, split in two halves by animal.
+"""The scans of an evaluation: synthetic, or found in folders or a table; checked, and split in halves by animal.
 
 All that is wrong with them is gathered before anything runs: a list of errors, each with its scan, cause and remedy.
 """
@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +18,18 @@ import numpy as np
 
 from ...bone.threshold import find_bone_scale
 from ...core.errors import DNetError, FileError, ScanError, one_line
+from ...core.files import make_folder
 from ...geometry.transforms import read_transform
 from ...imaging.scan_folders import find_scans
 from ...imaging.volume import Volume, check_pair_spacing, read_volume
+from ...synthesis.dataset import write_pair
+from ...synthesis.pairs import make_pair
 from .plan import FOLDS, ScannedBone
 
-# What the names of a bone's two scans end in, without and with contrast agent; the second way is that of `synthesize`.
+#: Seeds from here on are neither the benchmark's nor the calibration's.
+FIRST_SEED = 5_000_000
+SEEDS_PER_EVALUATION = 10_000
+# The last words in the names of a bone's scans, without and with contrast agent. `synthesize` writes the second pair.
 _WORDS = (("pre", "post"), ("fixed", "moving"))
 _COLUMNS, _OPTIONAL = {"name", "pre", "post"}, {"animal", "fold", "transform"}
 
@@ -43,6 +50,46 @@ class CohortError(ScanError):
         count = f"{len(problems)} problem{'s' if several else ''} with the scans"
         super().__init__(count, f"mend {'them' if several else 'it'} first")
         self.problems = list(problems)
+
+
+def write_bones(
+    folder: Path,
+    animals: int,
+    seed: int,
+    size: int,
+    spacing: float,
+    progress: Callable[[float, str], None] = lambda fraction, message: None,
+) -> list[Path]:
+    """Writes synthetic scans, and the transforms between them, as a user's own would lie in two folders.
+
+    An animal has one tibia, scanned without and with contrast agent, in any pose. Files that exist are kept; those of
+    one bone appear together or not at all.
+
+    Args:
+        folder: gets the two folders, ``A`` and ``B``.
+        animals: in both together.
+        seed: of the evaluation.
+        size, spacing: of the scans, voxels along each axis and mm.
+        progress: called with the fraction done and a message.
+
+    Returns:
+        The two folders.
+
+    Raises:
+        FileError: they cannot be written.
+    """
+    folders = [make_folder(folder / fold, parents=True) for fold in FOLDS]
+    for number in range(animals):
+        name, there = f"mouse{number + 1:03d}", folders[number % 2]
+        paths = [there / f"{name}_pre.nrrd", there / f"{name}_post.nrrd", there / f"{name}.tfm"]
+        if all(path.is_file() for path in paths):
+            continue
+        progress(number / animals, f"scanning {name}")
+        drawn_with = FIRST_SEED + seed * SEEDS_PER_EVALUATION + number
+        # "raw" is the scale of the paper's scanner: water is 1000.
+        pair = make_pair(drawn_with, size=size, spacing=spacing, scale="raw", contrast=True)
+        write_pair(pair, *paths)
+    return folders
 
 
 def find_bones(paths: Sequence[str | os.PathLike], seed: int = 0, least: int = 1) -> Cohort:
@@ -105,30 +152,31 @@ def check_bones(
         progress(number / len(bones), f"reading {bone.name}")
         pair: list[Volume] = []
         for path in (bone.pre, bone.post):
-            try:
+            with _gathered(problems):
                 volume = read_volume(path, spacing, name=str(path))
                 find_bone_scale(volume)
-            except DNetError as error:
-                problems.append(error)
-                continue
-            pair.append(volume)
-            digest = _digest(volume)
-            if digest in seen:
-                problem = f"{path}: holds the same voxels as {seen[digest]}"
-                problems.append(ScanError(problem, "put the right scan there"))
-            seen.setdefault(digest, path)
-            everything.update(f"{bone.name} {bone.fold} {digest}\n".encode("utf-8", "surrogateescape"))
-        try:
+                pair.append(volume)
+                digest = _digest(volume)
+                everything.update(f"{bone.name} {bone.fold} {digest}\n".encode("utf-8", "surrogateescape"))
+                if digest in seen:
+                    raise ScanError(f"{path}: holds the same voxels as {seen[digest]}", "put the right scan there")
+                seen[digest] = path
+        with _gathered(problems):
             if len(pair) == 2:
                 check_pair_spacing(*pair)
-        except DNetError as error:
-            problems.append(error)
-        try:
+        with _gathered(problems):
             if bone.transform is not None:
                 everything.update(read_transform(bone.transform).tobytes())
-        except DNetError as error:
-            problems.append(error)
     return problems, everything.hexdigest()
+
+
+@contextmanager
+def _gathered(problems: list[DNetError]) -> Iterator[None]:
+    """Adds the error that ends the block to `problems`."""
+    try:
+        yield
+    except DNetError as error:
+        problems.append(error)
 
 
 def _digest(volume: Volume) -> str:

@@ -27,7 +27,7 @@ from .plan import METHODS, PlannedPair
 from .results import EvaluationResults
 from .settings import PAIRS, TRAINING, EvaluationRecord
 from .significance import analyses
-from .surfaces import CannotDrawError, PlacedSurface, draw_surfaces
+from .surfaces import PlacedSurface, draw_surfaces
 from .tables import (
     PAPER_ORDER,
     effect_numbers,
@@ -206,7 +206,7 @@ def _draw(draw: Callable[[], Any], path: Path) -> str:
         try:
             figure = draw()
             why = "" if figure is not None else "there are no results for it"
-        except (CannotDrawError, DNetError) as error:
+        except DNetError as error:
             why = str(error)
     if why:
         path.unlink(missing_ok=True)

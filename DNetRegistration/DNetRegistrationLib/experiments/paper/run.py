@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.errors import OptionError, Setting
 from ...core.files import make_folder
 from ..store import ResultStore
-from .cohort import CohortError, check_bones, find_bones
+from .cohort import CohortError, check_bones, find_bones, write_bones
 from .plan import PlannedNetwork, networks, plan
 from .report import write_results
 from .settings import PAIRS, SCANS, SETTINGS, TRAINING, EvaluationOptions, EvaluationRecord
@@ -104,8 +104,6 @@ def _prepare(options: EvaluationOptions, folder: Path, command: str, progress: P
         record = replace(record, trained=before.trained)
     scans = options.scans
     if not scans:
-        from .synthetic import write_bones
-
         if before is None:
             # Scans belong to this evaluation from the first one on, also when it is interrupted before the last.
             record.save(folder)

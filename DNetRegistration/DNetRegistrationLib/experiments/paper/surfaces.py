@@ -1,7 +1,6 @@
-"""Figure 5 of the paper: surfaces of the fixed bone and of the moving one as methods put it, rendered off screen.
+"""Figure 5 of the paper: surfaces of the fixed bone, and of the moving one where a method puts it.
 
-VTK renders; it is imported when that is done, in a process of its own, since without any way to draw it ends the
-process that it is in.
+VTK renders them off screen, in a process of its own: where VTK has no way to draw, it ends the process that it is in.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...bone.cortex import CorticalBone
-from ...core.errors import one_line
+from ...core.errors import PackageError, RunError, one_line
 from ...core.processes import fresh_processes
 
 if TYPE_CHECKING:
@@ -28,47 +27,57 @@ PIXELS = 560
 
 @dataclass(frozen=True)
 class PlacedSurface:
-    """The moving bone as a method puts it: its label, the ``(4, 4)`` estimate, and the Dice to write above it."""
+    """The moving bone where a method puts it.
+
+    Attributes:
+        label: of the method.
+        matrix: its ``(4, 4)`` estimate, fixed to moving points, LPS mm.
+        dice: of the cortices, 0 to 1.
+    """
 
     label: str
     matrix: np.ndarray
     dice: float
 
 
-class CannotDrawError(RuntimeError):
-    """There is no picture; the message says why."""
+class CannotDrawError(RunError):
+    """VTK cannot draw the figure."""
 
 
 def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: Sequence[PlacedSurface]) -> Figure:
-    """A row of renderings, a panel a method.
+    """Draws a row of renderings, a panel for each method.
 
     Args:
-        title: what is shown.
+        title: above the panels.
         bones: cortices of the fixed and of the moving scan.
         placed: by method.
 
     Raises:
-        CannotDrawError: a package is missing, or VTK cannot draw here.
+        PackageError: a package is missing.
+        CannotDrawError: VTK cannot draw here.
     """
     for package, name in (("vtkmodules", "vtk"), ("matplotlib", "matplotlib")):
         if find_spec(package) is None:
-            raise CannotDrawError(f'{name} is not installed; install it: pip install "dnet-registration[evaluation]"')
+            raise PackageError(f"{name} is not installed", 'install it: pip install "dnet-registration[evaluation]"')
     try:
         with fresh_processes(1) as pool:
             panels = pool.submit(render, bones, [one.matrix for one in placed]).result()
     except BrokenProcessPool as error:
-        raise CannotDrawError("VTK found no way to draw off screen here; install OSMesa or EGL") from error
+        raise CannotDrawError("VTK found no way to draw off screen here", "install OSMesa or EGL") from error
     except Exception as error:
         raise CannotDrawError(f"VTK could not draw ({type(error).__name__}: {one_line(error)})") from error
     return _composed(title, panels, placed)
 
 
 def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Pictures ``(PIXELS, PIXELS, 3)`` uint8 of the fixed bone, and of the moving one carried over by each estimate.
+    """Renders the fixed bone, and the moving one carried over by each estimate.
 
     Args:
         bones: cortices of the fixed and of the moving scan.
         matrices: ``(4, 4)`` each, fixed to moving points, LPS mm.
+
+    Returns:
+        ``(PIXELS, PIXELS, 3)`` uint8, a picture for each estimate.
     """
     from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (what renders)
     from vtkmodules.util.numpy_support import vtk_to_numpy
@@ -79,7 +88,7 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
     from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter as Grabber
 
     surfaces = [_surface(bone) for bone in bones]
-    # That there is no screen is no news.
+    # VTK would warn that there is no screen.
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     window = vtkRenderWindow()
     window.SetOffScreenRendering(1)
@@ -98,7 +107,7 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
             actor = vtkActor()
             actor.SetMapper(mapper)
             actor.GetProperty().SetColor(*color)
-            # Together below 1: white bone must not vanish in a white background.
+            # Their sum is below 1, so that white bone stays visible on a white background.
             actor.GetProperty().SetAmbient(0.12)
             actor.GetProperty().SetDiffuse(0.82)
             actor.GetProperty().SetSpecular(0.05)
@@ -123,7 +132,7 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
 
 
 def _surface(bone: CorticalBone):
-    """The surface of a cortex in the world, closed where the field of view cuts it."""
+    """The surface of a cortex in world coordinates, closed where the field of view cuts it."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkCommonMath import vtkMatrix4x4
@@ -156,7 +165,7 @@ def _surface(bone: CorticalBone):
 
 
 def _look(renderer, bone: CorticalBone) -> None:
-    """The camera: the bone's longest axis upright, seen along the one in which it is thinnest."""
+    """Points the camera along the bone's thinnest axis, with its longest axis upright."""
     points = np.argwhere(bone.cortex)[:, ::-1] @ bone.affine[:3, :3].T + bone.affine[:3, 3]
     center = points.mean(0) if len(points) else bone.center
     axes = np.linalg.svd((points - center)[:: max(1, len(points) // 5000)], full_matrices=False)[2]
