@@ -11,7 +11,6 @@ import numpy as np
 import places
 import pytest
 import slicer_host
-from slicer_host.fixtures import host  # noqa: F401
 
 MODULE = """
 import pathlib
@@ -192,7 +191,7 @@ UI = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 @pytest.fixture
-def tiny(host, tmp_path):  # noqa: F811
+def tiny(host, tmp_path):
     """The panel of a small module with one widget of each kind."""
     (tmp_path / "Resources" / "UI").mkdir(parents=True)
     (tmp_path / "Tiny.py").write_text(textwrap.dedent(MODULE))
@@ -201,7 +200,7 @@ def tiny(host, tmp_path):  # noqa: F811
     return host.open("Tiny")
 
 
-def test_module_is_found_as_in_slicer(host, tiny):  # noqa: F811
+def test_module_is_found_as_in_slicer(host, tiny):
     import slicer
 
     assert slicer.modules.tiny.title == "Tiny" and slicer.modules.tiny.categories == ["Registration"]
@@ -212,7 +211,7 @@ def test_module_is_found_as_in_slicer(host, tiny):  # noqa: F811
     assert tiny.events == ["enter", "exit"]
 
 
-def test_click_asks_and_tells(host, tiny):  # noqa: F811
+def test_click_asks_and_tells(host, tiny):
     host.dialogs.will_answer("Cancel")
     tiny.ui.applyButton.click()
     host.dialogs.will_answer("OK")
@@ -222,14 +221,14 @@ def test_click_asks_and_tells(host, tiny):  # noqa: F811
     assert host.dialogs.shown[1].kind == "critical" and host.dialogs.shown[1].detailed_text == "why"
 
 
-def test_question_without_an_answer_is_recorded_and_declined(host, tiny):  # noqa: F811
+def test_question_without_an_answer_is_recorded_and_declined(host, tiny):
     tiny.ui.applyButton.click()
     assert tiny.events == ["enter", False]
     assert len(host.errors) == 1 and "no answer was queued" in str(host.errors[0])
     host.errors.clear()
 
 
-def test_errors_in_slots_and_observers_are_kept(host):  # noqa: F811
+def test_errors_in_slots_and_observers_are_kept(host):
     import qt
     import slicer
     import vtk
@@ -249,7 +248,7 @@ def test_errors_in_slots_and_observers_are_kept(host):  # noqa: F811
     host.errors.clear()
 
 
-def test_node_selector_follows_the_scene(host, tiny):  # noqa: F811
+def test_node_selector_follows_the_scene(host, tiny):
     import slicer
 
     selector = tiny.ui.inputSelector
@@ -266,7 +265,7 @@ def test_node_selector_follows_the_scene(host, tiny):  # noqa: F811
     assert changes == ["first", "renamed", None]
 
 
-def test_node_selector_without_none_chooses_and_creates(host):  # noqa: F811
+def test_node_selector_without_none_chooses_and_creates(host):
     import slicer
 
     selector = slicer.qMRMLNodeComboBox()
@@ -284,7 +283,7 @@ def test_node_selector_without_none_chooses_and_creates(host):  # noqa: F811
     assert not selector.enabled and selector.nodeCount() == 0
 
 
-def test_parameters_follow_widgets_and_scene_files(host, tiny, tmp_path):  # noqa: F811
+def test_parameters_follow_widgets_and_scene_files(host, tiny, tmp_path):
     import pathlib
 
     import slicer
@@ -324,7 +323,7 @@ def test_parameters_follow_widgets_and_scene_files(host, tiny, tmp_path):  # noq
     assert tiny.ui.inputSelector.currentNode().GetName() == "scan" and tiny.ui.thresholdSlider.value == 2.25
 
 
-def test_console_process_streams_while_the_event_loop_runs(host):  # noqa: F811
+def test_console_process_streams_while_the_event_loop_runs(host):
     import shutil
 
     import slicer
@@ -342,7 +341,7 @@ def test_console_process_streams_while_the_event_loop_runs(host):  # noqa: F811
     assert lines == ["0", "1", "2"] and ends == [5]
 
 
-def test_qprocess_ends_when_killed(host):  # noqa: F811
+def test_qprocess_ends_when_killed(host):
     import qt
 
     process = qt.QProcess()
@@ -355,7 +354,7 @@ def test_qprocess_ends_when_killed(host):  # noqa: F811
     assert ended == [qt.QProcess.CrashExit]
 
 
-def test_refuses_what_pythonqt_refuses(host, tmp_path):  # noqa: F811
+def test_refuses_what_pythonqt_refuses(host, tmp_path):
     import qt
     import slicer
 
@@ -382,7 +381,7 @@ def test_refuses_what_pythonqt_refuses(host, tmp_path):  # noqa: F811
         host.load(source)
 
 
-def test_sample_data_is_made_by_the_panels_button_alone(host, tiny):  # noqa: F811
+def test_sample_data_is_made_by_the_panels_button_alone(host, tiny):
     import SampleData
     import slicer
 
@@ -392,7 +391,7 @@ def test_sample_data_is_made_by_the_panels_button_alone(host, tiny):  # noqa: F8
         SampleData.downloadSample("Cube")
 
 
-def test_settings_are_not_the_users(host):  # noqa: F811
+def test_settings_are_not_the_users(host):
     import qt
     import slicer
 
@@ -412,7 +411,7 @@ def _volume(values, spacing=(1.0, 1.0, 1.0), name="scan"):
     return slicer.util.addVolumeFromArray(values, ijkToRAS=to_ras, name=name)
 
 
-def test_slice_picture_shows_the_voxels(host):  # noqa: F811
+def test_slice_picture_shows_the_voxels(host):
     import slicer
 
     rng = np.random.default_rng(3)
@@ -433,7 +432,7 @@ def test_slice_picture_shows_the_voxels(host):  # noqa: F811
     np.testing.assert_allclose(seen, values[2, ::-1, ::-1], atol=1)
 
 
-def test_segments_are_outlined_in_slices_and_surfaces_in_3d(host, tmp_path):  # noqa: F811
+def test_segments_are_outlined_in_slices_and_surfaces_in_3d(host, tmp_path):
     import slicer
 
     volume = _volume(np.full((20, 40, 40), 100, np.uint8))
@@ -463,7 +462,7 @@ def test_segments_are_outlined_in_slices_and_surfaces_in_3d(host, tmp_path):  # 
     assert reddish.mean() > 0.05 and reddish[200, 200]
 
 
-def test_widget_picture_is_the_panel(host, tiny, tmp_path):  # noqa: F811
+def test_widget_picture_is_the_panel(host, tiny, tmp_path):
     from PIL import Image
 
     path = host.widget_picture(tiny.parent, tmp_path / "panel.png", width=420)
@@ -480,7 +479,7 @@ def test_widget_picture_is_the_panel(host, tiny, tmp_path):  # noqa: F811
     assert tiny.ui.inputSelector.isVisible() and not tiny.ui.invertBox.isVisible()
 
 
-def test_dark_theme_shows_in_pictures(host, tiny, tmp_path):  # noqa: F811
+def test_dark_theme_shows_in_pictures(host, tiny, tmp_path):
     from PIL import Image
 
     means = []
@@ -500,7 +499,7 @@ def test_dark_theme_shows_in_pictures(host, tiny, tmp_path):  # noqa: F811
         ("mrmlSceneChanged(", "sceneWasChanged(", "signal 'sceneWasChanged"),
     ],
 )
-def test_mistakes_in_a_ui_file_are_told(host, tmp_path, old, new, message):  # noqa: F811
+def test_mistakes_in_a_ui_file_are_told(host, tmp_path, old, new, message):
     import slicer
 
     path = tmp_path / "Wrong.ui"
@@ -509,7 +508,7 @@ def test_mistakes_in_a_ui_file_are_told(host, tmp_path, old, new, message):  # n
         slicer.util.loadUI(str(path))
 
 
-def test_leaves_nothing_to_the_next_test(host, tiny):  # noqa: F811
+def test_leaves_nothing_to_the_next_test(host, tiny):
     import slicer
 
     _volume(np.zeros((3, 3, 3), np.uint8))
@@ -524,7 +523,7 @@ def test_leaves_nothing_to_the_next_test(host, tiny):  # noqa: F811
     slicer.mrmlScene.Clear(False)
 
 
-def test_quitting_cleans_up(host, tiny):  # noqa: F811
+def test_quitting_cleans_up(host, tiny):
     import slicer
 
     host.quit()
@@ -545,7 +544,7 @@ def test_says_why_it_cannot_run(monkeypatch):
     assert slicer_host.why_unusable() == "slicer-core is not installed"
 
 
-def test_without_a_main_window_messages_are_only_logged(host, tiny, caplog):  # noqa: F811
+def test_without_a_main_window_messages_are_only_logged(host, tiny, caplog):
     import slicer
 
     host.set_main_window(False)
@@ -555,7 +554,7 @@ def test_without_a_main_window_messages_are_only_logged(host, tiny, caplog):  # 
         slicer.util.selectModule("Data")
 
 
-def test_python_ends_well_while_a_process_runs(host, tmp_path):  # noqa: F811
+def test_python_ends_well_while_a_process_runs(host, tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(places.SUPPORT)!r})

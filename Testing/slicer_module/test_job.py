@@ -100,6 +100,7 @@ def start(scans, tmp_path, program=None, options=None, launch=None, python=sys.e
     return running, launcher, listener
 
 
+@pytest.mark.slow
 def test_a_real_alignment(tmp_path):
     pair = make_pair(3, size=32, spacing=0.16)
     fixed = Volume(pair.fixed.voxels, pair.fixed.affine, "pre")

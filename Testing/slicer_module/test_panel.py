@@ -18,7 +18,6 @@ from DNetRegistrationLib.slicer_module import events
 from DNetRegistrationLib.slicer_module.request import outputs, read_request
 from scene_nodes import MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
 from scipy.spatial.transform import Rotation
-from slicer_host.fixtures import host  # noqa: F401
 
 #: Quantities that are set in the panel.
 CONTROLS = ("threshold", "working_spacing", "hypotheses", "weights", "refine", "device", "contrast")
@@ -26,7 +25,7 @@ FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
 @pytest.fixture
-def panel(host):  # noqa: F811
+def panel(host):
     host.load(MODULE)
     opened = host.open("DNetRegistration")
     opened.parent.show()  # what is not shown is not visible
@@ -103,7 +102,7 @@ class Launcher:
         self.end(-9)  # as Qt tells it, before kill returns
 
 
-def click(host, panel, launcher, seconds=10):  # noqa: F811
+def click(host, panel, launcher, seconds=10):
     panel.logic.launch = launcher
     panel.ui.alignButton.click()
     host.wait_until(lambda: not panel.running, seconds)
@@ -126,7 +125,7 @@ def leftovers() -> list[str]:
     return [name for name in os.listdir(slicer.app.temporaryPath) if name.startswith("dnet-")]
 
 
-def test_loads_without_torch_and_installs_nothing(host):  # noqa: F811
+def test_loads_without_torch_and_installs_nothing(host):
     """In a process of its own, since torch is there in this one."""
     import subprocess
 
@@ -149,7 +148,7 @@ print(panel.ui.alignButton.text, host.installations, host.dialogs.texts, host.er
     assert result.stdout.splitlines() == ["[]", "Select a fixed volume [] [] []"], result.stderr
 
 
-def test_module_tells_what_it_is(host):  # noqa: F811
+def test_module_tells_what_it_is(host):
     import slicer
 
     module = host.load(MODULE)
@@ -192,8 +191,8 @@ def test_only_scalar_volumes_can_be_chosen(panel):
     assert panel.ui.fixedSelector.nodeCount() == 0 == panel.ui.movingSelector.nodeCount()
 
 
-@pytest.mark.parametrize("parents", [(False, False), (True, True)])
-def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("parents", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_click_aligns(host, panel, parents, tmp_path):
     """For real: another process, the network, oblique and unequal grids, with and without parents on both."""
     import slicer
     from DNetRegistrationLib.slicer_module.scene import alignment_of
@@ -206,7 +205,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
     synthetic = make_pair(4, fixed_grid=grids[0], moving_grid=grids[1])
     # The world of the moving scan is turned as a whole, and with it its grid and the truth.
     truth = oblique @ synthetic.matrix
-    worlds = [rigid(1), rigid(2)] if any(parents) else [None, None]
+    worlds = [rigid(1), rigid(2)] if parents else [None, None]
     fixed = volume_node(synthetic.fixed, "Pre", worlds[0])
     moving = volume_node(Volume(synthetic.moving.voxels, oblique @ synthetic.moving.affine), "Post", worlds[1])
     select(panel, fixed, moving)
@@ -262,7 +261,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):  # noqa: F811
     assert [slicer.util.arrayFromVolume(node).tobytes() for node in (fixed, moving)] == before
 
 
-def test_aligning_again_updates_the_same_nodes(host, panel, pair):  # noqa: F811
+def test_aligning_again_updates_the_same_nodes(host, panel, pair):
     import slicer
 
     was = positions(pair[1])
@@ -289,7 +288,7 @@ def test_aligning_again_updates_the_same_nodes(host, panel, pair):  # noqa: F811
     assert "0.500 after" in panel.ui.detailsLabel.text and panel.ui.undoButton.enabled
 
 
-def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
+def test_not_accepted_is_said(host, panel, pair):
     verdict = "Not accepted: no pose makes the two bones agree. Check that both scans are of the same bone."
     click(host, panel, Launcher(rigid(1), accepted=False, verdict=verdict, confidence=None))
     assert panel.ui.verdictLabel.text == verdict and "#ffeec2" in panel.ui.verdictLabel.styleSheet
@@ -297,7 +296,7 @@ def test_not_accepted_is_said(host, panel, pair):  # noqa: F811
     assert panel.ui.undoButton.enabled
 
 
-def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):  # noqa: F811
+def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):
     """What verification said was of the pose it saw; a move of both together changes nothing."""
     import slicer
 
@@ -348,7 +347,7 @@ def told(error: BaseException) -> dict:
         (told(PackageError("PyTorch does not load", "install it anew", Setting("torch"))), "click Uninstall PyTorch"),
     ],
 )
-def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher, message):  # noqa: F811
+def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher, message):
     before = snapshot()
     click(host, panel, Launcher(**launcher))
     assert message in panel.ui.verdictLabel.text and "#f8d7da" in panel.ui.verdictLabel.styleSheet
@@ -358,7 +357,7 @@ def test_what_goes_wrong_is_said_and_changes_nothing(host, panel, pair, launcher
 
 
 @pytest.mark.parametrize("quantity", CONTROLS)
-def test_controls_of_settings_are_there(host, panel, quantity):  # noqa: F811
+def test_controls_of_settings_are_there(host, panel, quantity):
     """Those in the panel itself, by the texts of its labels."""
     from DNetRegistrationLib.slicer_module.wording import controlOf
 
@@ -367,7 +366,7 @@ def test_controls_of_settings_are_there(host, panel, quantity):  # noqa: F811
     assert f"{label}:" in labels and panel.ui.__dict__[f"{section.lower()}CollapsibleButton"].text == section
 
 
-def test_a_setting_with_a_value(host):  # noqa: F811
+def test_a_setting_with_a_value(host):
     from DNetRegistrationLib.slicer_module.wording import controlOf, explain
 
     assert controlOf(Setting("hypotheses", value="auto")) == "under Advanced, Hypotheses: Network, then search"
@@ -375,7 +374,7 @@ def test_a_setting_with_a_value(host):  # noqa: F811
     assert explain(ScanError("a", "b", Setting("series", "fixed"))) == "a; b"
 
 
-def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
+def test_a_program_that_is_missing(host, panel, pair, monkeypatch):
     """For real, by Qt, which tells of it at once on some systems and later on others."""
     monkeypatch.setattr(type(panel.logic), "python", lambda self: "/no/such/PythonSlicer")
     panel.ui.alignButton.click()
@@ -392,7 +391,7 @@ def test_a_program_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F81
     assert "cannot be started" in panel.ui.verdictLabel.text and not leftovers()
 
 
-def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
+def test_a_volume_without_bone(host, panel, tmp_path):
     """For real, in another process."""
     import slicer
 
@@ -411,20 +410,20 @@ def test_a_volume_without_bone(host, panel, tmp_path):  # noqa: F811
     assert snapshot() == before and not leftovers()
 
 
-def test_a_parent_that_is_not_rigid(host, panel, pair):  # noqa: F811
+def test_a_parent_that_is_not_rigid(host, panel, pair):
     put_under(pair[1], np.diag((2.0, 1, 1, 1)))
     panel.ui.alignButton.click()
     assert panel.job is None and "scales or shears" in panel.ui.verdictLabel.text
 
 
-def test_an_output_that_cannot_be(host, panel, pair):  # noqa: F811
+def test_an_output_that_cannot_be(host, panel, pair):
     parent = put_under(pair[0], rigid(1))
     panel.ui.transformSelector.setCurrentNode(parent)
     panel.ui.alignButton.click()
     assert panel.job is None and "cannot take the result" in panel.ui.verdictLabel.text
 
 
-def test_a_voxel_size_that_looks_lost(host, panel):  # noqa: F811
+def test_a_voxel_size_that_looks_lost(host, panel):
     import slicer
 
     nodes = [slicer.util.addVolumeFromArray(np.zeros((250, 9, 9), np.int16), name=name) for name in "ab"]
@@ -440,7 +439,7 @@ def test_a_voxel_size_that_looks_lost(host, panel):  # noqa: F811
     panel.ui.alignButton.click()
 
 
-def test_a_full_disk(host, panel, pair, monkeypatch):  # noqa: F811
+def test_a_full_disk(host, panel, pair, monkeypatch):
     from DNetRegistrationLib.slicer_module import job
 
     monkeypatch.setattr(job.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1e6))
@@ -450,7 +449,7 @@ def test_a_full_disk(host, panel, pair, monkeypatch):  # noqa: F811
     assert snapshot() == before and not leftovers()
 
 
-def test_texts_are_not_markup(host, panel, pair):  # noqa: F811
+def test_texts_are_not_markup(host, panel, pair):
     click(host, panel, Launcher(**told(ScanError("<b>bold</b> & <img src=x>"))))
     assert panel.ui.verdictLabel.text == "<b>bold</b> & <img src=x>"
     import qt
@@ -458,7 +457,7 @@ def test_texts_are_not_markup(host, panel, pair):  # noqa: F811
     assert panel.ui.verdictLabel.textFormat == qt.Qt.PlainText == panel.ui.detailsLabel.textFormat
 
 
-def test_cancel_changes_nothing(host, panel, pair):  # noqa: F811
+def test_cancel_changes_nothing(host, panel, pair):
     before = snapshot()
     launcher = panel.logic.launch = Launcher(held=True)
     panel.ui.alignButton.click()
@@ -472,7 +471,7 @@ def test_cancel_changes_nothing(host, panel, pair):  # noqa: F811
     assert snapshot() == before
 
 
-def test_cancel_of_a_real_process(host, panel, pair):  # noqa: F811
+def test_cancel_of_a_real_process(host, panel, pair):
     from DNetRegistrationLib.slicer_module.qt_process import QtProcess
 
     program = textwrap.dedent("""
@@ -498,7 +497,7 @@ def state(pid: int) -> str:
 
 
 @pytest.mark.parametrize("role", [0, 1])
-def test_an_input_that_is_deleted_meanwhile(host, panel, pair, role):  # noqa: F811
+def test_an_input_that_is_deleted_meanwhile(host, panel, pair, role):
     import slicer
 
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
@@ -510,7 +509,7 @@ def test_an_input_that_is_deleted_meanwhile(host, panel, pair, role):  # noqa: F
     assert "Select a" in panel.ui.alignButton.text
 
 
-def test_an_output_that_is_deleted_meanwhile(host, panel, pair):  # noqa: F811
+def test_an_output_that_is_deleted_meanwhile(host, panel, pair):
     import slicer
 
     table = panel.ui.tableSelector.addNode("vtkMRMLTableNode")
@@ -523,7 +522,7 @@ def test_an_output_that_is_deleted_meanwhile(host, panel, pair):  # noqa: F811
     assert panel._parameterNode.table.GetNumberOfRows() > 10
 
 
-def test_a_volume_whose_geometry_changes_meanwhile(host, panel, pair):  # noqa: F811
+def test_a_volume_whose_geometry_changes_meanwhile(host, panel, pair):
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
     panel.ui.alignButton.click()
     pair[0].SetSpacing(1, 1, 1)
@@ -532,7 +531,7 @@ def test_a_volume_whose_geometry_changes_meanwhile(host, panel, pair):  # noqa: 
     assert "PreContrast: its geometry was changed" in panel.ui.verdictLabel.text and snapshot() == before
 
 
-def test_a_scene_that_is_closed_meanwhile(host, panel, pair):  # noqa: F811
+def test_a_scene_that_is_closed_meanwhile(host, panel, pair):
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
     panel.ui.alignButton.click()
     host.close_scene()
@@ -545,14 +544,14 @@ def test_a_scene_that_is_closed_meanwhile(host, panel, pair):  # noqa: F811
     assert panel.ui.verdictLabel.text.startswith("Accepted")
 
 
-def test_an_application_that_is_closed_meanwhile(host, panel, pair):  # noqa: F811
+def test_an_application_that_is_closed_meanwhile(host, panel, pair):
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
     panel.ui.alignButton.click()
     panel.cleanup()
     assert launcher.killed and not leftovers()
 
 
-def test_another_module_meanwhile(host, panel, pair):  # noqa: F811
+def test_another_module_meanwhile(host, panel, pair):
     """Leaving the module does not stop the work; the result is there on coming back."""
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
     panel.ui.alignButton.click()
@@ -564,7 +563,7 @@ def test_another_module_meanwhile(host, panel, pair):  # noqa: F811
     assert panel.ui.verdictLabel.text.startswith("Accepted") and panel.ui.undoButton.enabled
 
 
-def test_choices_are_saved_with_the_scene(host, panel, pair, tmp_path):  # noqa: F811
+def test_choices_are_saved_with_the_scene(host, panel, pair, tmp_path):
     import slicer
 
     click(host, panel, Launcher(rigid(1)))
@@ -597,7 +596,7 @@ def test_choices_are_saved_with_the_scene(host, panel, pair, tmp_path):  # noqa:
     assert parameters.movingVolume.GetParentTransformNode() is None
 
 
-def test_thresholds_by_hand(host, panel):  # noqa: F811
+def test_thresholds_by_hand(host, panel):
     import slicer
 
     def outlines():
@@ -638,7 +637,7 @@ def test_thresholds_by_hand(host, panel):  # noqa: F811
     assert not outlines()
 
 
-def test_devices_are_looked_for_when_they_come_into_view(host, panel):  # noqa: F811
+def test_devices_are_looked_for_when_they_come_into_view(host, panel):
     def launch(command, environment, output, errors, end):
         assert command[1:] == ["-m", "DNetRegistrationLib.registration.devices"]
         output(b'[["cpu", "CPU"], ["cuda:0", "A card (cuda:0)"]]\n')
@@ -667,7 +666,7 @@ def test_devices_are_looked_for_when_they_come_into_view(host, panel):  # noqa: 
     assert selector.currentText == "mps (not found here)"
 
 
-def test_torch_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
+def test_torch_that_is_missing(host, panel, pair, monkeypatch):
     from DNetRegistrationLib.slicer_module import torch_setup
 
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
@@ -681,7 +680,7 @@ def test_torch_that_is_missing(host, panel, pair, monkeypatch):  # noqa: F811
     assert snapshot() == before and not leftovers()
 
 
-def test_undo_follows_the_scene(host, panel, pair):  # noqa: F811
+def test_undo_follows_the_scene(host, panel, pair):
     """Taken out of the transform by hand, there is nothing to undo; put back, there is."""
     click(host, panel, Launcher(rigid(1)))
     transform = panel._parameterNode.transform
@@ -692,14 +691,14 @@ def test_undo_follows_the_scene(host, panel, pair):  # noqa: F811
     assert panel.ui.undoButton.enabled
 
 
-def test_an_unused_transform_may_be_given(host, panel, pair):  # noqa: F811
+def test_an_unused_transform_may_be_given(host, panel, pair):
     mine = add_transform("mine", rigid(9))
     panel.ui.transformSelector.setCurrentNode(mine)
     click(host, panel, Launcher(rigid(1)))
     assert pair[1].GetParentTransformNode() is mine
 
 
-def test_no_two_widgets_overlap(host, panel, pair, tmp_path):  # noqa: F811
+def test_no_two_widgets_overlap(host, panel, pair, tmp_path):
     """And no text is cut off, at the usual width of the panel, with all that can be shown."""
     click(host, panel, Launcher(rigid(1)))
     panel.logic.launch = lambda *arguments: types.SimpleNamespace(kill=lambda: None, pid=0)
@@ -714,7 +713,7 @@ def test_no_two_widgets_overlap(host, panel, pair, tmp_path):  # noqa: F811
             assert widget.width >= hint.width(), widget.text
 
 
-def test_the_ui_file_is_in_step(host):  # noqa: F811
+def test_the_ui_file_is_in_step(host):
     """Names that only Slicer or Qt Designer would miss; every control has a tooltip, and its place in the tab order."""
     import xml.etree.ElementTree as ElementTree
 
@@ -752,7 +751,7 @@ def library():
     sys.modules.update(before)
 
 
-def test_reload_reads_the_library_anew(library, host, panel, pair):  # noqa: F811
+def test_reload_reads_the_library_anew(library, host, panel, pair):
     import slicer
 
     held = Launcher(held=True)
@@ -775,7 +774,7 @@ def test_reload_reads_the_library_anew(library, host, panel, pair):  # noqa: F81
 # --- what stays as it is while other things happen ---------------------------------------------------------------
 
 
-def test_a_second_click_while_torch_is_installed(host, panel, pair, monkeypatch):  # noqa: F811
+def test_a_second_click_while_torch_is_installed(host, panel, pair, monkeypatch):
     """The installation lets the window live, and with it the button."""
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
     started, seen = [], []
@@ -794,7 +793,7 @@ def test_a_second_click_while_torch_is_installed(host, panel, pair, monkeypatch)
     assert panel.logic.isAligned(pair[1]) and not leftovers()
 
 
-def test_the_alignment_of_another_pair_takes_no_result(host, panel, pair):  # noqa: F811
+def test_the_alignment_of_another_pair_takes_no_result(host, panel, pair):
     click(host, panel, Launcher(rigid(1)))
     other, before = panel._parameterNode.transform, positions(pair[1])
     select(panel, add_volume("c", "plain"), add_volume("d", "oblique"))
@@ -804,7 +803,7 @@ def test_the_alignment_of_another_pair_takes_no_result(host, panel, pair):  # no
     np.testing.assert_array_equal(positions(pair[1]), before)
 
 
-def test_another_pair_that_is_selected_meanwhile_keeps_its_nodes(host, panel, pair):  # noqa: F811
+def test_another_pair_that_is_selected_meanwhile_keeps_its_nodes(host, panel, pair):
     import slicer
 
     click(host, panel, Launcher(rigid(1)))
@@ -822,7 +821,7 @@ def test_another_pair_that_is_selected_meanwhile_keeps_its_nodes(host, panel, pa
     assert panel._parameterNode.transform is first
 
 
-def test_outputs_of_a_pair_whose_transform_is_gone_are_kept(host, panel, pair):  # noqa: F811
+def test_outputs_of_a_pair_whose_transform_is_gone_are_kept(host, panel, pair):
     import slicer
 
     click(host, panel, Launcher(rigid(1)))
@@ -836,7 +835,7 @@ def test_outputs_of_a_pair_whose_transform_is_gone_are_kept(host, panel, pair): 
 
 
 @pytest.mark.parametrize("leave", ("exit", "cleanup"))
-def test_outlines_stay_away_when_the_module_is_left(host, panel, leave):  # noqa: F811
+def test_outlines_stay_away_when_the_module_is_left(host, panel, leave):
     import slicer
 
     def outlines():
@@ -852,7 +851,7 @@ def test_outlines_stay_away_when_the_module_is_left(host, panel, leave):  # noqa
     assert not outlines()
 
 
-def test_volumes_are_let_go(host, panel):  # noqa: F811
+def test_volumes_are_let_go(host, panel):
     import gc
     import weakref
 

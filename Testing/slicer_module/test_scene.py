@@ -20,7 +20,6 @@ from scene_nodes import (
     rigid,
     world_lps,
 )
-from slicer_host.fixtures import host  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("host")
 
@@ -325,7 +324,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("kind", ["mrb", "folder"])
-def test_saved_and_loaded_again(host, tmp_path, kind):  # noqa: F811
+def test_saved_and_loaded_again(host, tmp_path, kind):
     import zipfile
 
     import slicer
@@ -548,7 +547,7 @@ def test_a_subtraction_is_shown_about_zero():
     assert not display.GetAutoWindowLevel()
 
 
-def test_outline_of_a_threshold(host):  # noqa: F811
+def test_outline_of_a_threshold(host):
     """A ball's outline lies at its radius, in the world, under a parent transform, and leaves nothing behind."""
     import slicer
     from DNetRegistrationLib.slicer_module.scene import place

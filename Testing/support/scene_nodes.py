@@ -7,7 +7,6 @@ import places
 from DNetRegistrationLib import Volume
 from DNetRegistrationLib.registration.result import Alignment
 from scipy.spatial.transform import Rotation
-from slicer_host.fixtures import host  # noqa: F401
 
 MODULE = places.SOURCE / "DNetRegistration.py"
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))  # LPS to RAS, and back

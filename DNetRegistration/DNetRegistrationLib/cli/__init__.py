@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: a module a command, with `add_parser` and `run`, which turns options into a call of a room."""

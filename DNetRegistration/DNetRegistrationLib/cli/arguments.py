@@ -1,4 +1,4 @@
-"""What the arguments of all commands are made of: converters, and a parser that fails in one line."""
+"""Parsing that all commands share: converters of arguments, and a parser that raises errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..core.errors import OptionError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and ends the same way as for bad input."""
+    """A parser that raises an `OptionError` for bad usage, and takes no abbreviations of options."""
 
     def __init__(self, **options) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -18,6 +18,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def triple(text: str) -> tuple[float, ...]:
+    """A converter of argparse to one number or three."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -28,7 +29,7 @@ def triple(text: str) -> tuple[float, ...]:
 
 
 def number(kind: type, low: float, high: float):
-    """A converter of argparse to `kind`, int or float, between `low` and `high`."""
+    """A converter of argparse to a number of a kind, int or float, from `low` to `high`."""
     what = "whole number" if kind is int else "number"
 
     def convert(text: str):
@@ -44,7 +45,7 @@ def number(kind: type, low: float, high: float):
 
 
 def several(known):
-    """A converter of argparse to a tuple of some names, in the order of `known`."""
+    """A converter of argparse to a tuple of known names, in the order of `known`."""
 
     def convert(text: str) -> tuple[str, ...]:
         names = [name.strip() for name in text.split(",")]

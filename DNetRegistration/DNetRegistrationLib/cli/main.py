@@ -16,11 +16,16 @@ from .wording import explain
 #: The modules of the commands, in the order of the help. Slicer installs only some of them.
 COMMANDS = ("align", "demo", "synthesize", "benchmark", "train", "evaluate", "compare")
 
-ACCEPTED, NOT_ACCEPTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+#: Exit statuses of a command that does not end by itself.
+BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
+    """Runs one command; returns the exit status. Errors are told in one line.
+
+    Args:
+        arguments: the words after the program's name; None for those of this process.
+    """
     if hasattr(sys.stdout, "reconfigure"):
         # File names need not be encodable.
         sys.stdout.reconfigure(errors="backslashreplace")

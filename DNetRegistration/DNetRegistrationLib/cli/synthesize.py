@@ -56,7 +56,7 @@ def add_parser(commands) -> Parser:
 
 
 def run(options) -> int:
-    """``dnet-registration synthesize``."""
+    """Writes synthetic pairs: 0."""
     from ..synthesis.dataset import synthesize
 
     folder = make_folder(options.folder)

@@ -12,6 +12,7 @@ OPTIONS = {
     "threshold": ("fixed_threshold", "moving_threshold"),
     "series": ("fixed_series", "moving_series"),
     "mask": ("fixed_mask", "moving_mask"),
+    "kind": ("kinds",),
 }
 
 

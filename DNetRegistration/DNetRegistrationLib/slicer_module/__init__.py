@@ -1,1 +1,1 @@
-"""The module of 3D Slicer."""
+"""The module in Slicer: panel, logic, scene, and the process that aligns for the panel."""
