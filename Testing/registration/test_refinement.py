@@ -13,17 +13,19 @@ from DNetRegistrationLib.registration import refinement
 from DNetRegistrationLib.registration.refinement import (
     Fit,
     distance,
-    edge_template,
-    erode,
-    finer_template,
     gauss_newton,
-    index_gradient,
-    make_template,
     motion,
     one_sided,
     refine,
-    sample_through,
     tukey,
+)
+from DNetRegistrationLib.registration.template import (
+    edge_template,
+    erode,
+    finer_template,
+    index_gradient,
+    make_template,
+    sample_through,
 )
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
 
@@ -222,7 +224,7 @@ def test_edges_are_the_steepest_inner_voxels():
 def test_slabs_change_nothing(monkeypatch):
     fixed, _, _ = two_scans("plain")
     whole = edge_template(fixed, 500)
-    monkeypatch.setattr(refinement, "SLAB_VOXELS", 48 * 48 * 5)
+    monkeypatch.setattr("DNetRegistrationLib.registration.template.SLAB_VOXELS", 48 * 48 * 5)
     slabs = edge_template(fixed, 500)
     assert torch.equal(whole.index, slabs.index) and torch.equal(whole.gradient, slabs.gradient)
 

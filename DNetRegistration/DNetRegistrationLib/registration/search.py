@@ -1,9 +1,8 @@
 """Full-range search: all of SO(3) and all translations, without training.
 
-Every rotation of an even covering of SO(3) is tried on a coarse grid; for each, one correlation by FFT tries all
-translations at once, so that nothing depends on centroids, which do not correspond when the fields of view cut the bone
-differently. The best distinct poses are refined by Gauss-Newton, twice as fine each time, and compared by an
-overlap-aware correlation.
+Every rotation of an even covering of SO(3) is tried on a coarse grid. For each, one correlation by FFT tries all
+translations at once: centroids do not correspond when the fields of view cut the bone differently. The best distinct
+poses are refined by Gauss-Newton, at half the voxel size each time, and compared by an overlap-aware correlation.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from torch import Tensor
 
 from ..bone.images import BoneImage, CanonicalCube, pool_image
 from ..geometry.rigid import rigid, spiral_rotations
-from .refinement import edge_template, gauss_newton
+from .refinement import gauss_newton
 from .similarity import band_passed, overlap_correlation
+from .template import edge_template
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class SearchPlan:
     finalists: int
 
 
-# The first serves bones with an outline, the second what the first does not find, at four times the cost.
+# For bones with an outline: the first plan, and for what it does not find the second, at four times the cost.
 FAST = SearchPlan(rotations=1152, factor=4, grid=24, candidates=32, finalists=4)
 THOROUGH = SearchPlan(rotations=4608, factor=4, grid=24, candidates=96, finalists=6)
-# For pieces without an outline, such as a cube of trabecular bone: twice as fine a grid, for nothing but the trabeculae
-# tells one pose from another.
+# For pieces without an outline, such as a cube of trabecular bone: a grid twice as fine, since only trabeculae tell one
+# pose from another.
 FINE = SearchPlan(rotations=4608, factor=2, grid=48, candidates=96, finalists=6)
 
-# Rotations worked on at once: copies of the cube that a CPU's cache holds.
+# Rotations at a time: a CPU's cache holds so many copies of the cube.
 BATCH = 16
-# Overlaps that hold less than this share of the two images' energy are not believed any more than this one.
+# The share of the images' energy in the overlap counts as at least this much, so that small overlaps cannot win.
 LEAST_SHARED = 0.25
 
 
@@ -61,7 +61,12 @@ def search(
     plan: SearchPlan = FAST,
     check: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[Tensor, Tensor]:
-    """The best distinct poses of two canonical cubes of one working spacing, best first.
+    """Finds the best distinct poses of two canonical cubes of one working spacing, best first.
+
+    Args:
+        fixed, moving: the cubes.
+        plan: how hard to search.
+        check: called with the fraction done; an exception from it ends the work.
 
     Returns:
         ``(h, 4, 4)`` float64 transforms, fixed to moving, LPS mm, and ``(h,)`` their overlap-aware correlations.
@@ -81,14 +86,14 @@ def search(
 
 
 def cube_image(cube: CanonicalCube) -> BoneImage:
-    """The cube as an image among others."""
+    """The cube as a bone image."""
     return BoneImage(cube.image, cube.affine, cube.inside)
 
 
 def distinct_indices(
     poses: Tensor, scores: Tensor, count: int, center: np.ndarray, *, shift: float, angle: float = 0.15
 ) -> list[int]:
-    """Which are the `count` best poses, best first, no two within `angle` (rad) and `shift` (mm at `center`)."""
+    """Indices of the `count` best poses, best first, no two within `angle` (rad) and `shift` (mm at `center`)."""
     points = poses @ torch.as_tensor(np.append(center, 1.0))
     kept: list[int] = []
     for i in scores.argsort(descending=True, stable=True).tolist():
@@ -110,8 +115,8 @@ def correlate_rotations(
     """``(candidates, 4, 4)`` poses of highest correlation over all rotations and translations of the coarse grid.
 
     The score of a pose is the covariance of the band-passed images where they overlap, divided by the geometric mean of
-    two norms: that of the whole images, which asks for much overlap, and that of what lies in the overlap, which does
-    not punish what a field of view cuts away. The latter is smooth, and computed on a grid half as fine.
+    two norms. The norm of the whole images favours a large overlap. The norm within the overlap does not punish what a
+    field of view cuts away; it is smooth, and computed on a grid half as fine.
     """
     device, grid, factor = fixed.image.device, plan.grid, plan.factor
     size, spacing = fixed.image.shape[0] // factor, fixed.spacing * factor
@@ -148,7 +153,7 @@ def correlate_rotations(
         where.append(best.indices)
     scores, where = torch.cat(scores).cpu(), torch.cat(where).cpu()
 
-    # A peak at shift s: fixed(x) matches the copy at x + s, that is the moving cube at R (x + s).
+    # At a peak of shift s, fixed(x) matches the copy at x + s, that is, the moving cube at R (x + s).
     shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()
     shift = torch.where(shift > grid / 2, shift - grid, shift) * spacing
     fixed_center, moving_center = torch.from_numpy(fixed.center), torch.from_numpy(moving.center)
@@ -162,13 +167,13 @@ def _halved(images: Tensor) -> Tensor:
 
 
 def _axis(grid: int, step: float, device: torch.device) -> Tensor:
-    """``(grid,)`` positions along an axis in half edges of the cube, as `grid_sample` wants them."""
+    """``(grid,)`` positions along an axis in half edges of the cube, the unit of `grid_sample`."""
     return (torch.arange(grid, device=device) - (grid - 1) / 2) * step
 
 
 def _turned(image: Tensor, axis: Tensor, rotations: Tensor) -> Tensor:
-    """``(b, n, n, n)`` copies of a cubic image, each turned by the inverse of one of ``(b, 3, 3)`` rotations."""
-    # Sums of the rotated axes: a matrix product for every point would cost as much as the sampling.
+    """``(b, n, n, n)`` copies of a cubic image, each turned by the inverse of one of the ``(b, 3, 3)`` rotations."""
+    # Points are sums of the rotated axes: a matrix product for each would cost as much as the sampling.
     x, y, z = ((axis[:, None] * column[:, None]) for column in rotations.unbind(-1))
     points = x[:, None, None] + y[:, None, :, None] + z[:, :, None, None]
     return F.grid_sample(image.expand(len(rotations), 1, *image.shape), points, align_corners=False)[:, 0]

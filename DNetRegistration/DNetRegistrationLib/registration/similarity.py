@@ -1,7 +1,8 @@
-"""How alike two bone images are where both scans look."""
+"""Similarity of two bone images over the overlap of their fields of view."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage
 from ..imaging.tensors import dilate, gaussian
-from .refinement import Template, index_of, make_template, sample_through
+from .template import Template, index_of, make_template, sample_through
 
-# Points a direction: enough for a correlation to three digits.
+# Points for each direction: enough for a correlation to three digits.
 POINTS = 20000
 # With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
 LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
-# Then edges speak for them, up to here: littermates share up to 0.8 of their edges, but 0.4 of trabeculae at most.
+# Then the edge correlation is used instead, capped at this value: littermates correlate by up to 0.8 in edges, but by
+# at most 0.4 in trabeculae.
 MOST_UNSEEN = 0.4
 
 
@@ -27,10 +29,10 @@ class Similarity:
     Attributes:
         correlation: normalised correlation of bone values on and beside bone, -1 to 1.
         edge_correlation: the same of band-passed values: surfaces and trabeculae.
-        trabecular_correlation: normalised correlation of bone values within the marrow space, trabeculae and growth
-            plate, which even littermates do not share; where the scans show next to none of that, the edge correlation,
-            but `MOST_UNSEEN` at most.
-        share: share of the bone that lies in the other's field of view, of the scan where it is less, 0 to 1.
+        trabecular_correlation: normalised correlation of bone values within the marrow space, of trabeculae and growth
+            plate, which even littermates do not share. Where the scans show hardly any of these, it is the edge
+            correlation, capped at `MOST_UNSEEN`.
+        share: the share of a scan's bone in the other's field of view, 0 to 1; the smaller one of the two scans.
     """
 
     correlation: float
@@ -42,21 +44,21 @@ class Similarity:
 def similarity(
     fixed: BoneImage, moving: BoneImage, pose: Tensor, bones: tuple[CorticalBone, CorticalBone]
 ) -> Similarity:
-    """The agreement of two images at about one resolution, through one ``(4, 4)`` pose, fixed to moving.
+    """The similarity of two images of about one resolution in one pose.
 
     Args:
         fixed, moving: bone images.
-        pose: on the CPU, float64.
-        bones: the cortical bone of both scans, which tells where their marrow is.
+        pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
+        bones: the cortical bone of both scans, for their marrow space.
     """
-    there, back = pose[None], torch.linalg.inv(pose)[None]
-    values = list(_both_ways(fixed, moving, there, back))
-    # Band-passed values at the same points: those on and beside bone.
-    edges = list(_both_ways(fixed, moving, there, back, band_passed))
+    forward, backward = pose[None], torch.linalg.inv(pose)[None]
+    values = list(_both_ways(fixed, moving, forward, backward))
+    # Band-passed values at the same points, on and beside bone.
+    edges = list(_both_ways(fixed, moving, forward, backward, band_passed))
     edge_correlation = float(sum(correlation for correlation, _ in edges) / 2)
     within = [
         _trabecular(one, other, way, bone)
-        for one, other, way, bone in ((fixed, moving, there, bones[0]), (moving, fixed, back, bones[1]))
+        for one, other, way, bone in ((fixed, moving, forward, bones[0]), (moving, fixed, backward, bones[1]))
     ]
     within = [correlation for correlation in within if correlation is not None]
     return Similarity(
@@ -68,7 +70,7 @@ def similarity(
 
 
 def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalBone) -> float | None:
-    """Correlation within the marrow space of one scan; None where there is too little of it, or nothing in it."""
+    """Correlation within the marrow space of one scan; None where that is too small, or empty."""
     depth = 2 * float(image.spacing.mean())
     index = torch.as_tensor(bone.marrow(depth), dtype=torch.float32, device=image.values.device)
     index = index[:: max(1, -(-len(index) // POINTS))]
@@ -87,22 +89,29 @@ def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalB
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:
     """``(h,)`` scores of ``(h, 4, 4)`` poses: the correlation over the overlap, shrunk where the overlap is small.
 
-    Bone that only one scan shows although both look there counts against a pose; bone outside the other's field of view
-    does not. Below half the bone the score falls with the root of the share, so that a sliver cannot win.
+    Bone that only one scan shows, although both fields of view hold the place, counts against a pose. Bone outside the
+    other's field of view does not. Below half the bone the score falls with the root of the share, so that a sliver
+    cannot win.
     """
-    score = 0
+    score = torch.zeros(len(poses), device=fixed.values.device)
     for correlation, share in _both_ways(fixed, moving, poses, torch.linalg.inv(poses)):
         score = score + correlation * (2 * share).clamp(max=1).sqrt() / 2
     return score.cpu().double()
 
 
-def _both_ways(fixed: BoneImage, moving: BoneImage, there: Tensor, back: Tensor, filtered=lambda image: image):
-    yield _one_way(bone_template(fixed, filtered(fixed)), filtered(moving), there)
-    yield _one_way(bone_template(moving, filtered(moving)), filtered(fixed), back)
+def _both_ways(
+    fixed: BoneImage,
+    moving: BoneImage,
+    forward: Tensor,
+    backward: Tensor,
+    filtered: Callable[[BoneImage], BoneImage] = lambda image: image,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    yield _one_way(bone_template(fixed, filtered(fixed)), filtered(moving), forward)
+    yield _one_way(bone_template(moving, filtered(moving)), filtered(fixed), backward)
 
 
 def _one_way(template: Template, image: BoneImage, poses: Tensor) -> tuple[Tensor, Tensor]:
-    """``(h,)`` correlations at the template's points inside the image, and the share of the template's bone there."""
+    """``(h,)`` correlations over the template's points inside the image, and the share of its bone there."""
     values, inside = sample_through(template, image, poses)
     total = inside.sum(-1, keepdim=True).clamp(min=1)
     first = template.values - (inside * template.values).sum(-1, keepdim=True) / total
@@ -114,9 +123,9 @@ def _one_way(template: Template, image: BoneImage, poses: Tensor) -> tuple[Tenso
 
 
 def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
-    """Voxels on or beside the bone of `image`, thinned evenly to about `POINTS`, with the values of `filtered`.
+    """The template of voxels on or beside the bone of `image`, thinned evenly to about `POINTS`.
 
-    Gradients are left zero.
+    Its values are those of `filtered`, its gradients are zero.
     """
     near = dilate((image.values > 0.05).float()) > 0
     if image.inside is not None:
@@ -129,9 +138,9 @@ def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
 
 
 def band_passed(image: BoneImage, sigma: float = 1.0) -> BoneImage:
-    """An image less its local mean (Gaussian of `sigma` voxels) inside the field of view, zero outside.
+    """Subtracts the local mean (Gaussian of `sigma` voxels) inside the field of view; zero outside.
 
-    What it leaves is where bone is denser than around it: surfaces and trabeculae.
+    Surfaces and trabeculae remain, where bone is denser than its surroundings.
     """
     inside = torch.ones_like(image.values) if image.inside is None else image.inside
     local = gaussian(image.values * inside, sigma) / gaussian(inside, sigma).clamp(min=1e-3)

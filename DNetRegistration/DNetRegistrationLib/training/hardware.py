@@ -12,36 +12,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core.errors import OptionError, Setting
-
 _BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the bank of bones needs its room too
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _ROOM_ON_CPU = 8  # more are no faster there, and memory is for other things too
-
-
-def training_device(name: str, local: int = 0) -> torch.device:
-    """The device of this name.
-
-    Args:
-        name: "auto" (a GPU where there is one that computes), "cpu", "cuda" or "cuda:1".
-        local: rank among the processes of this machine: which GPU is meant where none is named.
-
-    Raises:
-        OptionError: the device is not available.
-    """
-    if name == "auto":
-        return torch.device("cuda", local) if torch.cuda.is_available() and _computes(local) else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(device.type)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", local)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"device {name}: is not available here", 'use "cpu" or "auto"', Setting("device")) from error
-    return device
 
 
 def describe(device: torch.device) -> str:
@@ -125,11 +99,3 @@ class Stopwatch:
         seconds = self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1000
         self._seconds, self._events = 0.0, []
         return seconds
-
-
-def _computes(index: int) -> bool:
-    """Whether the GPU computes; torch also counts cards that this build of it has no kernels for."""
-    try:
-        return float(torch.zeros(1, device=f"cuda:{index}") + 1) == 1
-    except Exception:  # whatever drivers raise
-        return False

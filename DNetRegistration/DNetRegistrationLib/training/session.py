@@ -23,13 +23,14 @@ from ..core.files import atomic_write, make_folder
 from ..networks.contract import Network
 from ..networks.registry import build
 from ..networks.weights import load_weights
+from ..registration.devices import choose_device
 from . import checkpoints
 from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
 from .bank_synthetic import KINDS
 from .checkpoints import Checkpoint
 from .curves import draw_curves
 from .distributed import Processes, launched
-from .hardware import describe, keep_freed_memory, room_for_pairs, training_device
+from .hardware import describe, keep_freed_memory, room_for_pairs
 from .optimizers import require_muon
 from .pairs import PairSource
 from .recipes import MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
@@ -255,7 +256,7 @@ def _require_fitting_loss(loss: str | None, network: str) -> None:
 
 
 def _prepared_device(name: str, processes: Processes) -> torch.device:
-    device = training_device(name, processes.local)
+    device = choose_device(name, ("cpu", "cuda"), processes.local)
     # All micro-batches have one shape: the fastest kernels are worth looking for.
     torch.backends.cudnn.benchmark = device.type == "cuda"
     if device.type == "cpu":

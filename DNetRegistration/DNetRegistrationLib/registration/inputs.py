@@ -1,0 +1,173 @@
+"""Checks of the arguments of `align`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import OptionError, ScanError, Setting
+from ..geometry.transforms import require_rigid
+from ..imaging.volume import Volume, check_pair_spacing, check_volume
+from ..networks.weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
+
+HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
+
+
+@dataclass(frozen=True)
+class AlignmentInputs:
+    """The checked arguments of `align`.
+
+    Attributes:
+        fixed, moving: the scans.
+        masks: ``(z, y, x)`` bool on the scans' grids, or None.
+        thresholds: of the fixed and the moving scan, or None to find them.
+        spacing: working spacing in mm, or None to choose it.
+        initial: ``(4, 4)`` float64, or None.
+        network: to ask for poses, or None.
+        searches: whether the search over all rotations may run.
+        automatic: the caller left it open where poses come from.
+        refine: one of `REFINEMENTS`.
+    """
+
+    fixed: Volume
+    moving: Volume
+    masks: tuple[np.ndarray | None, np.ndarray | None]
+    thresholds: tuple[float | None, float | None]
+    spacing: float | None
+    initial: Tensor | None
+    network: LoadedWeights | None
+    searches: bool
+    automatic: bool
+    refine: str
+
+
+def checked_inputs(
+    fixed: Any,
+    moving: Any,
+    *,
+    threshold: Any,
+    spacing: Any,
+    fixed_mask: Any,
+    moving_mask: Any,
+    initial: Any,
+    weights: Any,
+    hypotheses: Any,
+    refine: Any,
+) -> AlignmentInputs:
+    """Checks the arguments, which are those of `align`.
+
+    Raises:
+        ScanError: something is wrong with a scan or its mask.
+        OptionError: another argument has a value that cannot be used.
+        FileError: the weights file cannot be read.
+    """
+    _check_choice("hypotheses", hypotheses, HYPOTHESES)
+    _check_choice("refine", refine, REFINEMENTS)
+    spacing = _optional_number(spacing, "the working spacing", Setting("working_spacing"))
+    if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
+        problem = f"the working spacing must be above 0 mm, not {spacing}"
+        raise OptionError(problem, "leave it out to have it chosen", Setting("working_spacing"))
+    fixed, moving = _volume(fixed, "fixed"), _volume(moving, "moving")
+    check_pair_spacing(fixed, moving)
+    return AlignmentInputs(
+        fixed=fixed,
+        moving=moving,
+        masks=(_mask(fixed_mask, fixed, "fixed"), _mask(moving_mask, moving, "moving")),
+        thresholds=_thresholds(threshold),
+        spacing=spacing,
+        initial=None if initial is None else _initial(initial),
+        network=_network(hypotheses, weights),
+        searches=hypotheses != "dnet",
+        automatic=hypotheses == "auto",
+        refine=refine,
+    )
+
+
+def _check_choice(quantity: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{quantity} {value!r} is unknown", f"give one of {', '.join(choices)}", Setting(quantity))
+
+
+def _volume(scan: Any, role: str) -> Volume:
+    name = f"{role} scan"
+    if not isinstance(scan, Volume):
+        if not hasattr(scan, "GetDirection"):
+            raise ScanError(f"the {name} is a {type(scan).__name__}", "give a Volume or a SimpleITK image")
+        scan = Volume.from_sitk(scan, name)
+    if scan.name == Volume.name:
+        scan = replace(scan, name=name)
+    return check_volume(scan)
+
+
+def _mask(mask: Any, volume: Volume, role: str) -> np.ndarray | None:
+    if mask is None:
+        return None
+    setting = Setting("mask", role)
+    if hasattr(mask, "GetDirection"):
+        mask = Volume.from_sitk(mask)
+    if isinstance(mask, Volume):
+        if not np.allclose(mask.affine, volume.affine, rtol=0, atol=1e-3 * volume.spacing.min()):
+            problem = f"{volume.name}: its mask lies on another grid"
+            raise ScanError(problem, "give a mask on the scan's own grid", setting)
+        mask = mask.voxels
+    mask = np.asarray(mask)
+    if mask.shape != volume.voxels.shape:
+        problem = f"{volume.name}: its mask has {mask.shape} voxels (z, y, x) and the scan {volume.voxels.shape}"
+        raise ScanError(problem, "give a mask on the scan's own grid", setting)
+    mask = mask > 0
+    if not mask.any():
+        problem = f"{volume.name}: its mask is empty"
+        raise ScanError(problem, "mark the region of the bone, or leave the mask out", setting)
+    return mask
+
+
+def _thresholds(threshold: Any) -> tuple[float | None, float | None]:
+    pair = tuple(threshold) if isinstance(threshold, list | tuple | np.ndarray) else (threshold, threshold)
+    if len(pair) != 2:
+        remedy = "give one number, or a pair for the fixed and the moving scan"
+        raise OptionError(f"the bone threshold is {threshold!r}", remedy, Setting("threshold"))
+    first, second = (
+        _optional_number(value, "the bone threshold", Setting("threshold", role))
+        for value, role in zip(pair, ("fixed", "moving"), strict=True)
+    )
+    return first, second
+
+
+def _optional_number(value: Any, name: str, setting: Setting) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} must be a number, not {value!r}", None, setting) from error
+
+
+def _initial(initial: Any) -> Tensor:
+    try:
+        matrix = np.asarray(initial, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        problem = "the initial transform holds something other than numbers"
+        raise OptionError(problem, "give a 4x4 matrix", Setting("initial")) from error
+    return torch.from_numpy(require_rigid(matrix, "the initial transform"))
+
+
+def _network(hypotheses: str, weights: Any) -> LoadedWeights | None:
+    if hypotheses == "search":
+        return None
+    if weights is not None and not isinstance(weights, str | os.PathLike):
+        remedy = "give the name of shipped weights or the path of a weights file"
+        raise OptionError(f"the weights are {weights!r}", remedy, Setting("weights"))
+    if weights is None and hypotheses == "auto" and DEFAULT_WEIGHTS not in available_weights():
+        return None
+    chosen = weights or DEFAULT_WEIGHTS
+    return _loaded(chosen, weights_stamp(chosen))
+
+
+@lru_cache(maxsize=2)
+def _loaded(weights: str | os.PathLike, stamp: tuple) -> LoadedWeights:
+    """The network, which takes longer to load than to ask; loaded anew when the file has another `stamp`."""
+    return load_weights(weights)

@@ -1,0 +1,153 @@
+"""Templates: points of a scan at the edges of its bone, with their values and gradients, at any resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bone.images import BoneImage, NativeScan
+from ..imaging.tensors import SLAB_VOXELS, dilate
+
+
+@dataclass(frozen=True)
+class Template:
+    """Points of one scan at the edges of its bone.
+
+    Attributes:
+        index: ``(n, 3)`` float32 voxel indices (x, y, z).
+        affine: ``(4, 4)`` float64, index to world LPS mm.
+        values: ``(n,)`` bone values.
+        gradient: ``(n, 3)`` their gradient per mm, along world x, y, z.
+        center: ``(3,)`` float64 world centroid of the points, about which rotations are taken.
+        radius: root mean square distance of the points from it, in mm.
+    """
+
+    index: Tensor
+    affine: np.ndarray
+    values: Tensor
+    gradient: Tensor
+    center: np.ndarray
+    radius: float
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """``(3,)`` voxel size along x, y, z in mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    def local(self) -> Tensor:
+        """``(n, 3)`` positions relative to `center`, in mm."""
+        linear = torch.tensor(self.affine[:3, :3], dtype=torch.float32, device=self.index.device)
+        offset = torch.as_tensor(self.affine[:3, 3] - self.center, dtype=torch.float32, device=self.index.device)
+        return self.index @ linear.T + offset
+
+
+def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lambda: None) -> Template:
+    """The template of the `count` voxels of steepest bone value, away from the border of the field of view.
+
+    `check` is called between slabs; an exception from it ends the work.
+    """
+    values = image.values
+    depth, height, width = values.shape
+    to_world = torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=values.device)
+    strength = torch.zeros_like(values)
+    step = max(1, SLAB_VOXELS // (height * width))
+    for start in range(1, depth - 1, step):
+        check()
+        stop = min(start + step, depth - 1)
+        gradient = index_gradient(values[start - 1 : stop + 1])[1:-1, 1:-1, 1:-1] @ to_world
+        inner = gradient.square().sum(-1).sqrt()
+        if image.inside is not None:
+            inner = inner * (erode(image.inside[start - 1 : stop + 1])[1:-1, 1:-1, 1:-1] > 0.999)
+        strength[start:stop, 1:-1, 1:-1] = inner
+    flat = strength.view(-1)
+    steep = (flat > 0.05 * flat.max()).nonzero()[:, 0]
+    check()
+    chosen = steep[flat[steep].topk(min(count, len(steep)), sorted=False).indices].sort().values
+    index = index_of(chosen, values.shape)
+    flat = values.reshape(-1)
+    strides = (1, width, width * height)
+    gradient = torch.stack([(flat[chosen + s] - flat[chosen - s]) / 2 for s in strides], dim=-1) @ to_world
+    return make_template(index.float(), image.affine, flat[chosen], gradient)
+
+
+def index_of(at: Tensor, shape: torch.Size) -> Tensor:
+    """Indices ``(n, 3)`` (x, y, z) of voxels that are counted in the memory order of an image of `shape` (z, y, x)."""
+    _, height, width = shape
+    return torch.stack((at % width, at // width % height, at // (width * height)), dim=-1)
+
+
+def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: Tensor) -> Template:
+    """A `Template` of points ``(n, 3)`` with their values ``(n,)`` and gradients ``(n, 3)``."""
+    mean = index.cpu().double().mean(0).numpy()
+    center = affine[:3, :3] @ mean + affine[:3, 3]
+    template = Template(index, affine, values, gradient, center, 1.0)
+    radius = float(template.local().square().sum(-1).mean().sqrt())
+    return Template(index, affine, values, gradient, center, radius)
+
+
+def index_gradient(values: Tensor) -> Tensor:
+    """Central differences ``(z, y, x, 3)`` of an image per voxel, along x, y, z; zero on the border."""
+    gradient = values.new_zeros((*values.shape, 3))
+    gradient[:, :, 1:-1, 0] = (values[:, :, 2:] - values[:, :, :-2]) / 2
+    gradient[:, 1:-1, :, 1] = (values[:, 2:] - values[:, :-2]) / 2
+    gradient[1:-1, :, :, 2] = (values[2:] - values[:-2]) / 2
+    return gradient
+
+
+def erode(inside: Tensor) -> Tensor:
+    """The least share inside of each voxel and its 26 neighbours."""
+    return -dilate(-inside)
+
+
+def _index_maps(template: Template, image_affine: np.ndarray, transforms: Tensor) -> Tensor:
+    """``(h, 4, 4)`` float64 maps from template index to image index, through each world transform."""
+    to_index = torch.from_numpy(np.linalg.inv(image_affine))
+    return to_index @ transforms @ torch.tensor(template.affine)
+
+
+def sample_through(template: Template, image: BoneImage | NativeScan, transforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples `image` at the template's points, moved by ``(h, 4, 4)`` transforms.
+
+    Returns:
+        ``(h, n)`` bone values, and ``(h, n)`` the share of each that lies in the field of view.
+    """
+    maps = _index_maps(template, image.affine, transforms).to(torch.float32).to(template.index.device)
+    index = template.index @ maps[:, :3, :3].transpose(-1, -2) + maps[:, None, :3, 3]
+    values, inside = image.sample(index.view(-1, 3))
+    return values.view(index.shape[:2]), inside.view(index.shape[:2])
+
+
+def finer_template(image: BoneImage | NativeScan, coarser: Template, count: int) -> Template:
+    """A template of at most `count` voxels of an image that lie within a coarser template's voxels.
+
+    So no image finer than the working spacing is searched as a whole. Of a bone image the steepest voxels are taken,
+    of a native scan an even sample, since there noise is as steep as bone.
+    """
+    factors = torch.as_tensor(np.rint(coarser.spacing / image.spacing)).long().to(coarser.index.device)
+    children = torch.cartesian_prod(*(torch.arange(int(f), device=factors.device) for f in factors))
+    native = isinstance(image, NativeScan)
+    corners = coarser.index.long() * factors
+    index = (corners[:, None] + children.view(-1, 3)).view(-1, 3)
+    if native:
+        # An odd step takes every child in turn, since the number of children is even.
+        index = index[:: max(1, len(index) // count) | 1]
+    depth, height, width = image.shape
+    index = index[((index > 0) & (index < torch.tensor((width, height, depth), device=index.device) - 1)).all(-1)]
+    strides = (1, width, width * height)
+    at = index @ torch.tensor(strides, device=index.device)
+    values, seen = image.read(at)
+    gradient = torch.empty(len(at), 3, device=at.device)
+    for axis, stride in enumerate(strides):
+        after, seen_after = image.read(at + stride)
+        before, seen_before = image.read(at - stride)
+        gradient[:, axis] = (after - before) / 2
+        seen = seen & seen_after & seen_before
+    gradient = gradient @ torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=at.device)
+    chosen = seen.nonzero()[:, 0]
+    if not native and len(chosen) > count:
+        chosen = chosen[gradient[chosen].square().sum(-1).topk(count, sorted=False).indices.sort().values]
+    return make_template(index[chosen].float(), image.affine, values[chosen], gradient[chosen])
