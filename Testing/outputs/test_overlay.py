@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.overlay import VIEWS, _length, _round_length, draw_overlay, write_overlay
 
 pytest.importorskip("matplotlib")
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 
@@ -63,7 +64,7 @@ def test_no_words_leave_the_page_or_run_into_each_other():
         verdict="Not accepted: " + "a long explanation of what does not fit and why, " * 9,
         translation_mm=np.full(3, 123.456),
     )  # fmt: skip
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [t.get_window_extent(renderer) for t in figure.texts]
     page = figure.bbox
     for box in boxes:
@@ -147,5 +148,5 @@ def test_without_matplotlib_the_message_names_what_to_install(monkeypatch):
         return load(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ScanError, match=r'pip install "dnet-registration\[pictures\]"'):
+    with pytest.raises(PackageError, match=r'pip install "dnet-registration\[pictures\]"'):
         drawn(tube(), tube())

@@ -13,11 +13,12 @@ import pytest
 import SimpleITK as sitk
 from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
-from DNetRegistrationLib.core.errors import DNetError, FileError
+from DNetRegistrationLib.core.errors import DNetError, FileError, Setting
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
+from DNetRegistrationLib.outputs.paths import ENDINGS, OutputPaths, check_outputs
 from DNetRegistrationLib.outputs.report import read_report, report
-from DNetRegistrationLib.outputs.write import ENDINGS, check_outputs, write_outputs
+from DNetRegistrationLib.outputs.write import write_outputs
 from scipy.spatial.transform import Rotation
 
 OBLIQUE = Rotation.from_rotvec((0.4, -0.7, 0.5)).as_matrix()
@@ -60,7 +61,9 @@ def written(pair, tmp_path_factory):
     paths = {name: folder / f"{name}{endings[0]}" for name, endings in ENDINGS.items()}
     fractions = []
     fixed, moving, result = pair
-    write_outputs(result, fixed, moving, **paths, progress=lambda fraction, message: fractions.append(fraction))
+    write_outputs(
+        result, fixed, moving, OutputPaths(**paths), progress=lambda fraction, message: fractions.append(fraction)
+    )
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in paths.values())
     return paths
@@ -221,6 +224,21 @@ def test_what_cannot_be_written_is_said_beforehand(tmp_path, monkeypatch, output
         check_outputs(**outputs, inputs=[tmp_path / "scan.nrrd"])
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "scan.nrrd"]
+
+
+def test_an_output_that_is_unknown_is_said():
+    with pytest.raises(TypeError, match="picture"):
+        check_outputs(picture="a.png")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "setting"),
+    [({"contrast": "both"}, Setting("contrast")), ({"report": "a.txt"}, Setting("report"))],
+)
+def test_what_to_set_is_said(outputs, setting):
+    with pytest.raises(DNetError) as caught:
+        check_outputs(**outputs)
+    assert caught.value.setting == setting
 
 
 def test_checking_leaves_nothing_behind(tmp_path):

@@ -405,7 +405,7 @@ def test_transform_files_mean_the_same_motion(tmp_path, ending):
 
 def blobs(fixed, moving, matrix):
     """Cortices with known middles: two overlapping boxes on the grid of the fixed scan, coarsened by two."""
-    from DNetRegistrationLib.outputs.cortices import Cortices
+    from DNetRegistrationLib.outputs.segmentation import Cortices
     from DNetRegistrationLib.slicer_module.scene import place
 
     scan = place(fixed, "fixed").volume()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ScanError
 from ..core.processes import keep_threads_from_spinning
+from ..outputs.paths import ENDINGS
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, triple
 
@@ -44,7 +45,7 @@ how to read the result:
 
 {STATUSES}"""
 
-OUTPUTS = ("transform", "report", "overlay", "resampled", "segmentation", "subtraction")
+OUTPUTS = tuple(ENDINGS)
 
 
 def add_parser(commands) -> Parser:

@@ -1,7 +1,6 @@
 """The picture of an alignment: three orthogonal slices before and after, with both cortices outlined.
 
-matplotlib is imported when a picture is drawn, and never through pyplot: a caller's figures and backend stay as they
-are.
+matplotlib is imported when a picture is drawn, and never through pyplot: a caller's figures and backend stay unchanged.
 """
 
 from __future__ import annotations
@@ -9,16 +8,23 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..bone.cortex import CorticalBone
-from ..core.errors import ScanError
+from ..core.errors import PackageError
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
+from ..registration.result import Alignment
 from ..version import __version__
+from .paths import INSTALL_MATPLOTLIB
 from .summary import found_by
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Sky blue and orange of Okabe and Ito: apart for every kind of colour vision, and both off the grey axis.
 FIXED_COLOR, MOVING_COLOR = "#56B4E9", "#FF9E1B"
@@ -29,9 +35,13 @@ PIXELS = 420  # along the edge of a panel
 
 @dataclass(frozen=True)
 class View:
-    """One of the planes of a patient-oriented viewer: LPS axes (0, 1, 2 for x, y, z) to the right, down and through.
+    """One of the planes of a patient-oriented viewer.
 
-    `ends` names the left, right, upper and lower edge.
+    Attributes:
+        name: of the plane.
+        right, down, through: LPS axes (0, 1, 2 for x, y, z) to the right, down and through the plane.
+        down_sign: of the axis that points down.
+        ends: names of the left, right, upper and lower edge.
     """
 
     name: str
@@ -55,9 +65,9 @@ class Layer:
 
     Attributes:
         volume: the scan.
-        low, high: its grey values of background and of dense bone, so that two scans share one scale.
+        low, high: its grey values of background and of dense bone, which put two scans on one scale.
         soft: ``(z, y, x)`` float32 share of cortex, smoothed so that its surface at 0.5 has no stairs.
-        affine: ``(4, 4)``, of `soft`.
+        affine: ``(4, 4)``, index (x, y, z) of `soft` to world LPS mm.
     """
 
     volume: Volume
@@ -70,7 +80,7 @@ class Layer:
     def of(cls, volume: Volume, bone: CorticalBone) -> Layer:
         grey = bone.grey[np.isfinite(bone.grey)][::7]
         dense = bone.grey[bone.cortex] if bone.cortex.any() else grey
-        # At this width a sheet of one voxel stays above 0.5.
+        # A Gaussian of this width leaves a sheet of one voxel above 0.5.
         soft = ndimage.gaussian_filter(bone.cortex.astype(np.float32), 0.6, mode="nearest")
         return cls(volume, float(np.percentile(grey, 5)), float(np.percentile(dense, 90)), soft, bone.affine)
 
@@ -86,9 +96,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows, ``(PIXELS, PIXELS)`` each: grey values 0 to 1, and the share of either cortex.
+    """The content of one panel, ``(PIXELS, PIXELS)`` arrays, NaN outside the fields of view.
 
-    NaN is outside the fields of view.
+    Attributes:
+        grey: grey values, 0 to 1.
+        fixed, moving: share of the cortex of either scan.
     """
 
     grey: np.ndarray
@@ -97,7 +109,7 @@ class Panel:
 
 
 def write_overlay(
-    path: str | Path, alignment, fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone]
+    path: str | Path, alignment: Alignment, fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone]
 ) -> None:
     """Draws the picture to a ``.png``, ``.pdf`` or ``.svg``; see `draw_overlay`."""
     # Without a date, the same result gives the same file.
@@ -105,28 +117,28 @@ def write_overlay(
     draw_overlay(alignment, fixed, moving, bones).savefig(path, metadata=metadata)
 
 
-def draw_overlay(alignment, fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone]):
+def draw_overlay(
+    alignment: Alignment, fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone]
+) -> Figure:
     """The picture as a ``matplotlib.figure.Figure``, 10 by 8.4 inches.
 
-    The slices lie along the world's axes through the middle of the fixed cortex, and show the mean of both scans' grey
-    values (of the one, where there is only one) on the fixed scan's side: before as the scans lie in the world, after
-    with the moving scan carried over. All panels have one scale.
+    The slices lie along the world's axes through the middle of the fixed cortex. They show the mean of the grey values
+    of the scans that lie there: before as they lie in the world, after with the moving scan carried onto the fixed one.
+    All panels have one scale.
 
     Args:
-        alignment: an `Alignment`.
+        alignment: the alignment.
         fixed, moving: the scans it aligns.
-        bones: segmentations of the two; see `bone.cortical_bone`.
+        bones: cortical bone of the fixed and the moving scan.
 
     Raises:
-        ScanError: matplotlib is missing.
+        PackageError: matplotlib is missing.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ScanError('a picture needs matplotlib; install it: pip install "dnet-registration[pictures]"') from error
+        raise PackageError("a picture needs matplotlib", INSTALL_MATPLOTLIB) from error
     figure = Figure(figsize=(10, 8.4), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
     matrix = np.asarray(alignment.matrix, np.float64)
     center, width = _window(bones, matrix)
     layers = [Layer.of(volume, bone) for volume, bone in zip((fixed, moving), bones, strict=True)]
@@ -150,7 +162,7 @@ def draw_overlay(alignment, fixed: Volume, moving: Volume, bones: tuple[Cortical
 
 
 def _window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre (3,) and width of the cube that is shown, in mm: the fixed bone, and of the moving one what is near."""
+    """Centre (3,) and width in mm of the cube that is shown: the fixed bone, and the part of the moving one near it."""
     corners = [_corners(bones[0])]
     extent = np.ptp(corners[0], axis=0).max()
     for placed in (matrix, np.eye(4)):
@@ -162,10 +174,9 @@ def _window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> tup
 
 
 def _corners(bone: CorticalBone) -> np.ndarray:
-    """World positions (n, 3) of the corners of the cortex's outline along each axis of its grid."""
+    """World positions (n, 3) of the cortex's extreme voxels in 13 directions."""
     mask = bone.cortex if bone.cortex.any() else np.isfinite(bone.grey)
     index = np.argwhere(mask)[:, ::-1]
-    # Every plane's extreme voxels span the same convex hull as all voxels do.
     extremes = np.concatenate([index[[np.argmin(index @ d), np.argmax(index @ d)]] for d in _directions()])
     return extremes @ bone.affine[:3, :3].T + bone.affine[:3, 3]
 
@@ -194,12 +205,12 @@ def _panel(
     seen = np.isfinite(greys)
     total = np.where(seen, greys, 0).sum(0)
     grey = np.divide(total, seen.sum(0), out=np.full(total.shape, np.nan), where=seen.any(0))
-    # Where a field of view ends, an outline ends too; closing it there would draw a surface that is none.
+    # An outline ends where a field of view ends: closing it there would draw a surface that does not exist.
     shares = [np.where(here, layer.cortex(at), np.nan) for layer, at, here in zip(layers, both, seen, strict=True)]
     return Panel(grey, *shares)
 
 
-def _draw_panel(axes, panel: Panel, view: View) -> None:
+def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
     from matplotlib import patheffects
 
     axes.set_facecolor("#2B2E33")
@@ -226,7 +237,7 @@ def _draw_panel(axes, panel: Panel, view: View) -> None:
     axes.text(0.02, 0.98, view.name, ha="left", va="top", **text)
 
 
-def _scale_bar(axes, width: float) -> None:
+def _scale_bar(axes: Axes, width: float) -> None:
     from matplotlib import patheffects
     from matplotlib.patches import Rectangle
 
@@ -236,16 +247,8 @@ def _scale_bar(axes, width: float) -> None:
     bar = Rectangle((left, top), pixels, 0.012 * PIXELS, facecolor="white", edgecolor="black", linewidth=0.6, zorder=5)
     axes.add_patch(bar)
     shadow = [patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
-    axes.text(
-        left + pixels / 2,
-        top - 3,
-        _length(length),
-        color="white",
-        size=9,
-        ha="center",
-        va="bottom",
-        path_effects=shadow,
-    )
+    middle = left + pixels / 2
+    axes.text(middle, top - 3, _length(length), color="white", size=9, ha="center", va="bottom", path_effects=shadow)
 
 
 def _round_length(length: float) -> float:
@@ -262,13 +265,14 @@ def _length(mm: float) -> str:
     return f"{mm * 1000:.0f} µm" if mm >= 0.00995 else f"{mm * 1000:.2g} µm"
 
 
-def _number(value, style: str) -> str:
-    return format(value, style) if value is not None and np.isfinite(value) else "unknown"
+def _number(value: float, style: str) -> str:
+    return format(value, style) if np.isfinite(value) else "unknown"
 
 
-def _write_fitted(figure, x: float, y: float, start: str, text: str, right: float, **style) -> None:
-    """Writes `start` and `text` from `x` on, and of the middle of `text` only as much as ends before `right`."""
-    shown = figure.text(x, y, start + text, **style)
+def _write_fitted(figure: Figure, x: float, y: float, start: str, text: str, right: float, **style: Any) -> None:
+    """Writes `start` and `text` from `x` on, the middle of `text` shortened so that it ends before `right`."""
+    # File names may hold dollar signs, which are not mathematics.
+    shown = figure.text(x, y, start + text, parse_math=False, **style)
     length = len(text)
     while length > 8 and shown.get_window_extent().x1 > right * figure.bbox.width:
         length -= 2
@@ -276,64 +280,58 @@ def _write_fitted(figure, x: float, y: float, start: str, text: str, right: floa
         shown.set_text(f"{start}{text[: length // 3]}…{text[-(length - length // 3) :]}")
 
 
-def _header(figure, alignment, fixed: Volume, moving: Volume) -> None:
-    from matplotlib.lines import Line2D
-
-    # File names may hold dollar signs, which are not mathematics.
-    plain = {"parse_math": False}
-    accepted = alignment.accepted
-    badge = {"boxstyle": "round,pad=0.35", "facecolor": GOOD_COLOR if accepted else BAD_COLOR, "edgecolor": "none"}
-    figure.text(
-        0.051,
-        0.971,
-        "ACCEPTED" if accepted else "NOT ACCEPTED",
-        size=14,
-        weight="bold",
-        color="white",
-        bbox=badge,
-        va="center",
-    )
-    # The badge already says whether it was accepted; what follows the colon says why.
-    reason = str(alignment.verdict).split(": ", 1)[-1]
-    verdict = textwrap.shorten(reason[:1].upper() + reason[1:], 190, placeholder=" …")
-    lines = textwrap.wrap(verdict, 92 if accepted else 84)
-    figure.text(
-        0.19 if accepted else 0.25,
-        0.971,
-        "\n".join(lines[:2]),
-        size=11,
-        color=INK,
-        va="center",
-        linespacing=1.25,
-        **plain,
-    )
-    by_network = alignment.hypothesis == "dnet"
-    facts = (
-        ("confidence", f"{_number(100 * alignment.confidence, '.0f')} %"),
-        ("expected error", _length(alignment.expected_error_um / 1000)),
-        ("Dice", f"{_number(alignment.dice_before, '.2f')} → {_number(alignment.dice, '.2f')}"),
-        ("rotation", f"{_number(alignment.rotation_deg, '.2f')}°"),
-        ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
-        # There is room for a word.
-        ("found by network", alignment.network) if by_network else ("found by", found_by(alignment)),
-    )
-    for place, (label, value) in enumerate(facts):
-        figure.text(0.046 + 0.16 * place, 0.927, label, size=8.5, color=FAINT, va="center")
-        figure.text(0.046 + 0.16 * place, 0.905, value, size=12.5, weight="bold", color=INK, va="center", **plain)
-    style = {"size": 9, "color": INK, "va": "center", **plain}
-    for place, (label, volume, color, thickness) in enumerate(
-        (("fixed", fixed, FIXED_COLOR, 3.5), ("moving", moving, MOVING_COLOR, 2))
-    ):
-        left = 0.046 + 0.48 * place
-        figure.add_artist(Line2D((left, left + 0.03), (0.869, 0.869), color=color, linewidth=thickness))
-        size = " × ".join(str(n) for n in volume.size)
-        spacing = sorted(set(np.round(volume.spacing * 1000, 2).tolist()))
-        steps = " × ".join(f"{s:g}" for s in (np.round(volume.spacing * 1000, 2) if len(spacing) > 1 else spacing))
-        _write_fitted(figure, 0.038 + left, 0.869, f"{label}: ", str(volume.name), left + 0.46, **style)
-        figure.text(0.038 + left, 0.851, f"{size} voxels of {steps} µm", size=7.5, color=FAINT, va="center")
+def _header(figure: Figure, alignment: Alignment, fixed: Volume, moving: Volume) -> None:
+    """Writes the verdict, the numbers, the names of the scans, and a note at the foot."""
+    _write_verdict(figure, alignment)
+    _write_numbers(figure, alignment)
+    _write_scan(figure, 0.046, "fixed", fixed, FIXED_COLOR, 3.5)
+    _write_scan(figure, 0.526, "moving", moving, MOVING_COLOR, 2)
     note = (
         f"Cortical bone outlined above {alignment.fixed_threshold:.4g} (fixed) and {alignment.moving_threshold:.4g} "
         f"(moving); slices in LPS world axes through the fixed cortex's centre; background: mean of both scans. "
         f"DNetRegistration {__version__}"
     )
-    figure.text(0.046, 0.022, note, size=7, color=FAINT, va="center", **plain)
+    figure.text(0.046, 0.022, note, size=7, color=FAINT, va="center", parse_math=False)
+
+
+def _write_verdict(figure: Figure, alignment: Alignment) -> None:
+    accepted = alignment.accepted
+    badge = {"boxstyle": "round,pad=0.35", "facecolor": GOOD_COLOR if accepted else BAD_COLOR, "edgecolor": "none"}
+    words = "ACCEPTED" if accepted else "NOT ACCEPTED"
+    figure.text(0.051, 0.971, words, size=14, weight="bold", color="white", bbox=badge, va="center")
+    # The badge already says whether it was accepted; what follows the colon says why.
+    reason = str(alignment.verdict).split(": ", 1)[-1]
+    verdict = textwrap.shorten(reason[:1].upper() + reason[1:], 190, placeholder=" …")
+    lines = "\n".join(textwrap.wrap(verdict, 92 if accepted else 84)[:2])
+    left = 0.19 if accepted else 0.25
+    figure.text(left, 0.971, lines, size=11, color=INK, va="center", linespacing=1.25, parse_math=False)
+
+
+def _write_numbers(figure: Figure, alignment: Alignment) -> None:
+    by_network = alignment.hypothesis == "dnet"
+    numbers = (
+        ("confidence", f"{_number(100 * alignment.confidence, '.0f')} %"),
+        ("expected error", _length(alignment.expected_error_um / 1000)),
+        ("Dice", f"{_number(alignment.dice_before, '.2f')} → {_number(alignment.dice, '.2f')}"),
+        ("rotation", f"{_number(alignment.rotation_deg, '.2f')}°"),
+        ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
+        # There is room for one word only.
+        ("found by network", str(alignment.network)) if by_network else ("found by", found_by(alignment)),
+    )
+    for place, (label, value) in enumerate(numbers):
+        left = 0.046 + 0.16 * place
+        figure.text(left, 0.927, label, size=8.5, color=FAINT, va="center")
+        figure.text(left, 0.905, value, size=12.5, weight="bold", color=INK, va="center", parse_math=False)
+
+
+def _write_scan(figure: Figure, left: float, label: str, volume: Volume, color: str, thickness: float) -> None:
+    """Writes the name, size and spacing of a scan, with its line in the legend, from `left` on."""
+    from matplotlib.lines import Line2D
+
+    figure.add_artist(Line2D((left, left + 0.03), (0.869, 0.869), color=color, linewidth=thickness))
+    size = " × ".join(str(n) for n in volume.size)
+    spacing = np.round(volume.spacing * 1000, 2)
+    steps = " × ".join(f"{s:g}" for s in (spacing if len(set(spacing.tolist())) > 1 else spacing[:1]))
+    text, start = str(volume.name), f"{label}: "
+    _write_fitted(figure, 0.038 + left, 0.869, start, text, left + 0.46, size=9, color=INK, va="center")
+    figure.text(0.038 + left, 0.851, f"{size} voxels of {steps} µm", size=7.5, color=FAINT, va="center")

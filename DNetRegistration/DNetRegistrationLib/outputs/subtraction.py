@@ -1,4 +1,4 @@
-"""What contrast agent adds: the difference of two scans on one grid, in common units.
+"""Subtraction: the difference of two scans on one grid, in common units, shows contrast agent.
 
 Needs no torch.
 """
@@ -19,7 +19,12 @@ LEAST_VOXELS = 200
 
 @dataclass(frozen=True)
 class GreyFit:
-    """``contrast = slope * plain + offset`` on bone and marrow that both scans see; `voxels` of them were matched."""
+    """``contrast = slope * plain + offset``, fitted to bone and marrow that both scans show.
+
+    Attributes:
+        slope, offset: of the straight line.
+        voxels: how many were matched.
+    """
 
     slope: float
     offset: float
@@ -27,17 +32,17 @@ class GreyFit:
 
 
 def fit_grey_values(plain: np.ndarray, contrast: np.ndarray) -> GreyFit:
-    """The straight line between the grey values of the same voxels in two scans, whatever a minority of them does.
+    """Fits a straight line to the grey values of the same voxels in two scans, robust to a minority of outliers.
 
-    Both scans are noisy, so the line is the one of least *orthogonal* distance in units of each scan's spread (a
-    regression of one on the other is drawn towards zero by the noise of the other); Tukey's biweight, reweighted
-    until it stands still, leaves out what took up contrast and what moved.
+    Both scans are noisy, so the line is the one of least *orthogonal* distance in units of each scan's spread: noise of
+    the one biases a regression of the other on it towards zero. Tukey's biweight, reweighted until the line stands
+    still, leaves out voxels that took up contrast agent or moved.
 
     Args:
         plain, contrast: ``(n,)`` values of matched voxels.
 
     Returns:
-        GreyFit: slope 1 and offset 0 where there are too few voxels or no range of grey values to fit to.
+        GreyFit: with slope 1 and offset 0 if there are too few voxels, or no range of grey values.
     """
     count = int(plain.size)
     if count < LEAST_VOXELS:
@@ -61,7 +66,7 @@ def fit_grey_values(plain: np.ndarray, contrast: np.ndarray) -> GreyFit:
         if abs(moved - angle) < 1e-9:
             break
         angle = moved
-    # The quantiles alone say as much, to a factor; a line far from them fits some cluster, not the scans.
+    # The quantiles alone give the slope to a factor. A line far from that fits some cluster, not the scans.
     slope = np.tan(angle) if np.pi / 12 < angle < 5 * np.pi / 12 else 1.0
     slope_out = slope * y_scale / x_scale
     offset = high.mean() + y_scale * (center[1] - slope * center[0]) - slope_out * low.mean()
@@ -69,14 +74,14 @@ def fit_grey_values(plain: np.ndarray, contrast: np.ndarray) -> GreyFit:
 
 
 def match_grey_values(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray, contrast: str) -> GreyFit:
-    """The fit between the scans' units, from what lies within the periosteal surface of both.
+    """Fits the scans' units to each other, on what lies within the periosteal surface of both.
 
     Args:
         fixed, moving: segmentations of the two scans.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
         contrast: which scan has the contrast agent, "fixed" or "moving".
     """
-    # Interpolated like the scan itself: linear interpolation would dim thin bone, and lower the slope by up to a tenth.
+    # Interpolated like the scan itself: linear interpolation would dim thin bone and lower the slope by up to a tenth.
     grey = resample(Volume(moving.grey, moving.affine), Volume(fixed.grey, fixed.affine), matrix).voxels
     whole = resample_mask(moving.whole, moving.affine, fixed.affine, fixed.whole.shape, matrix)
     matched = fixed.whole & whole & np.isfinite(fixed.grey) & np.isfinite(grey)
@@ -85,9 +90,9 @@ def match_grey_values(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndar
 
 
 def subtract(resampled: Volume, fixed: Volume, fit: GreyFit, contrast: str) -> Volume:
-    """The scan with contrast minus the one without, in the units of the scan with contrast.
+    """Subtracts the scan without contrast agent from the one with it, in the units of the latter.
 
-    Written over `resampled`, which is as large as it: two scans of 512^3 voxels leave no room for more.
+    The result overwrites `resampled`: two scans of 512^3 voxels leave no room for another.
 
     Args:
         resampled: the moving scan on the fixed scan's grid, float32, NaN outside its field of view; see
@@ -97,8 +102,8 @@ def subtract(resampled: Volume, fixed: Volume, fit: GreyFit, contrast: str) -> V
         contrast: which scan has the contrast agent, "fixed" or "moving".
 
     Returns:
-        Volume: signed float32 on the fixed scan's grid. Outside the overlap of both fields of view NaN: 0 would say
-        that there is no contrast agent, where nothing is known.
+        Volume: signed float32 on the fixed scan's grid; NaN outside the overlap of both fields of view, where 0 would
+        say that there is no contrast agent.
     """
     difference = resampled.voxels
     for z, plane in enumerate(difference):

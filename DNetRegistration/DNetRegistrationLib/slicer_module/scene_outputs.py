@@ -24,7 +24,7 @@ from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
-    from ..outputs.cortices import Cortices
+    from ..outputs.segmentation import Cortices
 
 # White shines through to red, so that both surfaces are seen where they lie on each other.
 FIXED_OPACITY = 0.5
@@ -48,14 +48,14 @@ class Contents:
     def computed(cls, fixed: Volume, moving: Volume, alignment, wanted: Iterable[str], contrast: str) -> Contents:
         """Computes what is wanted: "segmentation", "resampled", "subtraction"."""
         from ..imaging.resample import cast_like, resample
-        from ..outputs.cortices import overlay, segment
+        from ..outputs.segmentation import on_fixed_grid, segment
         from ..outputs.subtraction import match_grey_values, subtract
 
         cortices = resampled = difference = None
         if {"segmentation", "subtraction"} & set(wanted):
             bones = segment(fixed, moving, alignment)
         if "segmentation" in wanted:
-            cortices = overlay(*bones, alignment.matrix)
+            cortices = on_fixed_grid(*bones, alignment.matrix)
         if {"resampled", "subtraction"} & set(wanted):
             carried = resample(moving, fixed, alignment.matrix)
         if "resampled" in wanted:
@@ -72,11 +72,11 @@ class Contents:
         Raises:
             FileError: a file cannot be read.
         """
-        from ..outputs.cortices import read_cortices
+        from ..outputs.segmentation import read_segmentation
         from .request import RESAMPLED, SEGMENTATION, SUBTRACTION
 
         paths = [folder / name for name in (SEGMENTATION, RESAMPLED, SUBTRACTION)]
-        cortices = read_cortices(paths[0], alignment.working_spacing) if paths[0].is_file() else None
+        cortices = read_segmentation(paths[0], alignment.working_spacing) if paths[0].is_file() else None
         return cls(cortices, *(_read_voxels(path) if path.is_file() else None for path in paths[1:]))
 
 

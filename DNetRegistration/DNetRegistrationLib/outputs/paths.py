@@ -1,0 +1,93 @@
+"""The files that an alignment can be written to: their names, what they may end in, and whether they can be written.
+
+Needs neither NumPy nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from ..core.errors import FileError, OptionError, PackageError, Setting
+from ..core.files import atomic_write
+
+#: The remedy where matplotlib is missing.
+INSTALL_MATPLOTLIB = 'install it: pip install "dnet-registration[pictures]"'
+_SCAN = (".nrrd", ".nii", ".nii.gz", ".mha")
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Where the outputs of an alignment go; None for an output that is not wanted.
+
+    Attributes:
+        transform: ``.tfm``, ``.h5`` or ``.mat``: fixed to moving points, LPS mm, as ITK wants it for resampling.
+        report: ``.json``; see `report.report`.
+        overlay: ``.png``, ``.pdf`` or ``.svg``; see `overlay.draw_overlay`.
+        resampled: a scan file: the moving scan on the fixed scan's grid, in its own dtype; see `imaging.resample`.
+        segmentation: ``.seg.nrrd``: both cortices on the fixed scan's grid; see `segmentation.write_segmentation`.
+        subtraction: a scan file: contrast minus plain on the fixed scan's grid; see `subtraction.subtract`.
+    """
+
+    transform: str | os.PathLike | None = field(default=None, metadata={"endings": (".tfm", ".h5", ".mat")})
+    report: str | os.PathLike | None = field(default=None, metadata={"endings": (".json",)})
+    overlay: str | os.PathLike | None = field(default=None, metadata={"endings": (".png", ".pdf", ".svg")})
+    resampled: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+    segmentation: str | os.PathLike | None = field(default=None, metadata={"endings": (".seg.nrrd",)})
+    subtraction: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+
+    def wanted(self) -> dict[str, Path]:
+        """The paths of the outputs that are wanted, by name."""
+        return {name: Path(getattr(self, name)) for name in ENDINGS if getattr(self, name) is not None}
+
+
+#: What the name of each output may end in, by the output's name.
+ENDINGS: dict[str, tuple[str, ...]] = {one.name: one.metadata["endings"] for one in fields(OutputPaths)}
+
+
+def check_outputs(
+    paths: OutputPaths | None = None,
+    *,
+    contrast: str = "moving",
+    inputs: Iterable[str | os.PathLike] = (),
+    **outputs: str | os.PathLike | None,
+) -> None:
+    """Checks before the long work that the outputs can be written; leaves nothing behind.
+
+    Args:
+        paths: where the outputs go; or None, and
+        outputs: the fields of `OutputPaths` as keywords.
+        contrast: which scan has the contrast agent, "fixed" or "moving".
+        inputs: the files the scans came from, which no output may replace.
+
+    Raises:
+        FileError: an ending is not known, two outputs go to one file, an output would replace a scan, or a folder is
+            missing or not writable.
+        OptionError: `contrast` is something else.
+        PackageError: a picture is wanted, and matplotlib is missing.
+    """
+    wanted = (OutputPaths(**outputs) if paths is None else paths).wanted()
+    if contrast not in ("fixed", "moving"):
+        remedy = "give fixed or moving, the scan with contrast agent"
+        raise OptionError(f"contrast {contrast!r} is unknown", remedy, Setting("contrast"))
+    taken = {_identity(path): "one of the scans" for path in inputs}
+    for name, path in wanted.items():
+        ending = path.name.lower()
+        if not ending.endswith(ENDINGS[name]) or (name != "segmentation" and ending.endswith(".seg.nrrd")):
+            problem = f"{path}: the {name} cannot be written to this kind of file"
+            raise FileError(problem, f"use {' or '.join(ENDINGS[name])}", Setting(name))
+        if (other := taken.setdefault(_identity(path), f"the {name}")) != f"the {name}":
+            raise FileError(f"{path}: the {name} would replace {other}", "give it a name of its own", Setting(name))
+    if "overlay" in wanted and importlib.util.find_spec("matplotlib") is None:
+        raise PackageError(f"{wanted['overlay']}: a picture needs matplotlib", INSTALL_MATPLOTLIB)
+    with atomic_write() as staging:
+        for path in wanted.values():
+            staging.path(path)
+        staging.discard()
+
+
+def _identity(path: str | os.PathLike) -> str:
+    return os.path.normcase(os.path.realpath(path))
