@@ -15,7 +15,7 @@ import DNetRegistrationLib
 import pytest
 from DNetRegistrationLib import write_volume
 from DNetRegistrationLib.cli.main import build_parser, main
-from places import ROOT, environment
+from places import LIBRARY, ROOT, environment
 from slicer_host.fixtures import host  # noqa: F401
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -275,6 +275,21 @@ def test_links_lead_somewhere(document):
         assert file.exists() and file.is_relative_to(ROOT), link
         if anchor:
             assert anchor in anchors(file), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_between_backticks_are_there(document):
+    for name in re.findall(r"`([a-zA-Z_.]+/[\w/.]+\.\w+)`", document.read_text(encoding="utf-8")):
+        places = (ROOT / name, LIBRARY / name, document.parent / name)
+        made = ("runs/", "../shared", "dnet-demo")
+        assert name.startswith(made) or any(place.exists() for place in places), name
+
+
+def test_the_map_shows_every_room():
+    text = (ROOT / "docs" / "developing.md").read_text(encoding="utf-8")
+    table = text.partition("## The rooms")[2].partition("Rules of the house")[0]
+    rooms = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(rooms) == sorted(file.parent.name for file in LIBRARY.glob("*/__init__.py"))
 
 
 def test_every_document_is_linked():
