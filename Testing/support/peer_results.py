@@ -8,18 +8,18 @@ import numpy as np
 from DNetRegistrationLib.experiments.peers.results import MethodResult, PeerResults
 
 
-def result(method="full", number=0, bin=0, **values):
+def result(method="full", number=0, angle_bin=0, **values):
     usual = dict(
         version="1", pair=f"64-{number}", size=64, keep=1.0, contrast=True, angle_deg=15.0, threads=1,
         machine="m", error_um=4.0, rotation_error_deg=0.1, trusted="", seconds=1.0, peak_gb=0.5, before_gb=0.4,
         failure="", late=False, limit_s=600.0, matrix=tuple(np.eye(4).ravel()),
     )  # fmt: skip
-    return MethodResult(method=method, bin=bin, **{**usual, **values})
+    return MethodResult(method=method, angle_bin=angle_bin, **{**usual, **values})
 
 
-def failed(method, number=0, bin=0, **values):
+def failed(method, number=0, angle_bin=0, **values):
     nothing = dict(error_um=math.inf, rotation_error_deg=math.inf, matrix=(), failure="RuntimeError: no overlap")
-    return result(method, number, bin, **{**nothing, **values})
+    return result(method, number, angle_bin, **{**nothing, **values})
 
 
 def four_methods():

@@ -12,13 +12,13 @@ from DNetRegistrationLib.geometry.transforms import rotation_error_deg
 
 def test_pairs_fill_the_bins_evenly_and_are_turned_as_they_say():
     pairs = turned_pairs(12, 64, 1.0, True)
-    assert [p.bin for p in pairs] == [0, 1, 2, 3, 4, 5] * 2
+    assert [p.angle_bin for p in pairs] == [0, 1, 2, 3, 4, 5] * 2
     assert len({p.name for p in pairs}) == 12
     for one in pairs:
         rotation = one.matrix[:3, :3]
         assert rotation.T @ rotation == pytest.approx(np.eye(3), abs=1e-12)
         angle = math.degrees(math.acos((np.trace(rotation) - 1) / 2))
-        assert BINS[one.bin] <= angle <= BINS[one.bin + 1]
+        assert BINS[one.angle_bin] <= angle <= BINS[one.angle_bin + 1]
         assert np.abs(one.matrix[:3, 3]).max() <= 0.64
     assert not np.allclose(pairs[0].matrix, pairs[6].matrix)
     # One number is one pair, whichever is the first.

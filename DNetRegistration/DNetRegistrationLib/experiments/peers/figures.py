@@ -11,8 +11,7 @@ from ..figures import new_figure, plain_numbers
 from ..metrics import SUCCESS_UM
 from ..statistics import median, rate
 from .methods import FULL, METHODS
-from .pairs import BINS
-from .report import bin_name
+from .pairs import BIN_NAMES
 from .results import PeerResults
 
 # This project in blues, the others in colours of Okabe and Ito, which the colour-blind can tell apart too.
@@ -38,9 +37,9 @@ def draw_success(found: PeerResults, path: Path) -> None:
     # This project last, on top.
     for method in reversed(methods):
         results = [result for result in found.turned if result.method == method]
-        rates = [(bin, rate(r.success for r in results if r.bin == bin)) for bin in range(len(BINS) - 1)]
-        rates = [(bin, one) for bin, one in rates if one.total]
-        places = [bin + offsets[method] for bin, _ in rates]
+        rates = [(k, rate(r.success for r in results if r.angle_bin == k)) for k in range(len(BIN_NAMES))]
+        rates = [(k, one) for k, one in rates if one.total]
+        places = [k + offsets[method] for k, _ in rates]
         shares = [100 * one.share for _, one in rates]
         low, high = ([100 * abs(end - one.share) for _, one in rates for end in (getattr(one, name),)]
                      for name in ("low", "high"))  # fmt: skip
@@ -49,15 +48,15 @@ def draw_success(found: PeerResults, path: Path) -> None:
             places, shares, (low, high), fmt=marker, color=color, markersize=6, elinewidth=1.2, capsize=2,
             label=f"{METHODS[method].title} ({len(results)} pairs)",
         )  # fmt: skip
-    for edge in range(1, len(BINS) - 1):
+    for edge in range(1, len(BIN_NAMES)):
         panel.axvline(edge - 0.5, color="0.85", linewidth=0.8, zorder=0)
     panel.set(
         xlabel="rotation between the two scans (degrees)",
         ylabel=f"pairs with an error below {SUCCESS_UM:g} um (%)",
         ylim=(-3, 103),
-        xlim=(-0.5, len(BINS) - 1.5),
-        xticks=range(len(BINS) - 1),
-        xticklabels=[bin_name(bin) for bin in range(len(BINS) - 1)],
+        xlim=(-0.5, len(BIN_NAMES) - 0.5),
+        xticks=range(len(BIN_NAMES)),
+        xticklabels=BIN_NAMES,
     )
     panel.set_title("Success by rotation angle, 95 % intervals", fontsize=10)
     _legend(figure, panel)

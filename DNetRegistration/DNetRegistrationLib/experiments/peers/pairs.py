@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ FIRST_SEED = 500_000
 GROWING, NEAR = 100_000, 200_000
 #: Edges, in degrees, of the bins of rotation angle.
 BINS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
+#: Such as "30-60".
+BIN_NAMES = tuple(f"{low:g}-{high:g}" for low, high in pairwise(BINS))
 #: The field of view in mm, of whatever number of voxels: the paper's 64 of 0.08 mm.
 FIELD = 5.12
 #: How far starts near the truth are off: the reach of a coarse search. In degrees, and in mm along each axis.
@@ -33,14 +36,14 @@ class ComparedPair:
     Attributes:
         number: of the pair. Its animal and its scans are drawn from `FIRST_SEED` and this.
         size: voxels along each axis of the uncut scans. Their field of view is `FIELD` whatever the size.
-        bin: which of `BINS` the rotation angle is drawn from.
+        angle_bin: which of `BINS` the rotation angle is drawn from.
         keep: scans are cut down to a fraction U(keep, 1) of their bone.
         contrast: the moving scan is with contrast agent.
     """
 
     number: int
     size: int
-    bin: int
+    angle_bin: int
     keep: float = 1.0
     contrast: bool = True
 
@@ -57,7 +60,7 @@ class ComparedPair:
         along each axis. Angles are spread evenly. Of uniform rotations four in five would be beyond 90 degrees.
         """
         generator = np.random.default_rng([FIRST_SEED + self.number, 21])
-        angle = generator.uniform(*BINS[self.bin : self.bin + 2])
+        angle = generator.uniform(*BINS[self.angle_bin : self.angle_bin + 2])
         rotation = _about(generator.standard_normal(3), angle)
         return _rigid(rotation, generator.uniform(-0.64, 0.64, 3))
 

@@ -10,7 +10,7 @@ from ..metrics import SUCCESS_UM
 from ..statistics import largest, median, rate
 from ..tables import Finding, findings_table, markdown, number, records_table, text_table
 from .methods import FULL, METHODS, PEERS
-from .pairs import BINS, START_DEG, START_MM
+from .pairs import BIN_NAMES, START_DEG, START_MM
 from .results import MethodResult, PeerResults
 
 if TYPE_CHECKING:
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 #: How many times as fast as ANTs' search the full pipeline has to be.
 TIMES_FASTER = 20.0
-_BINS = range(len(BINS) - 1)
-
-
-def bin_name(bin: int) -> str:
-    """Such as "30-60"."""
-    return f"{BINS[bin]:g}-{BINS[bin + 1]:g}"
 
 
 def numbers(found: PeerResults) -> pandas.DataFrame:
@@ -32,7 +26,8 @@ def numbers(found: PeerResults) -> pandas.DataFrame:
     for key in METHODS:
         of = found.table[found.table.method == key]
         angle, size, near = (of[of.group == group] for group in ("angle", "size", "near"))
-        parts = [("angle", "all", angle), *(("angle", bin_name(bin), angle[angle.bin == bin]) for bin in _BINS)]
+        parts = [("angle", "all", angle)]
+        parts += [("angle", name, angle[angle.angle_bin == k]) for k, name in enumerate(BIN_NAMES)]
         parts += [("size", str(volume), size[size["size"] == volume]) for volume in size["size"]]
         parts += [("near", name, near[near.contrast == c]) for name, c in (("plain", False), ("contrast", True))]
         rows += [_summary(key, group, value, o) for group, value, o in parts if len(o)]
@@ -181,11 +176,11 @@ def _success_table(table: pandas.DataFrame) -> pandas.DataFrame:
         total = cells["all"]
         interval = f"{100 * total.success:.1f} % [{100 * total.success_low:.1f}, {100 * total.success_high:.1f}]"
         row = [title, interval, f"{total.aligned} of {total.pairs}"]
-        for bin in _BINS:
-            one = cells.get(bin_name(bin))
+        for name in BIN_NAMES:
+            one = cells.get(name)
             row.append("-" if one is None else f"{one.aligned}/{one.pairs} {_interval(one)}")
         rows.append(row)
-    return text_table(["method", "all angles [95 %]", "aligned", *(f"{bin_name(bin)}°" for bin in _BINS)], rows)
+    return text_table(["method", "all angles [95 %]", "aligned", *(f"{name}°" for name in BIN_NAMES)], rows)
 
 
 def _interval(row: Any) -> str:

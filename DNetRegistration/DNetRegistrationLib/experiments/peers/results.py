@@ -33,7 +33,7 @@ class MethodResult:
 
     Attributes:
         method, version: a key of `METHODS`, and the version of what it rests on.
-        pair, size, keep, contrast, bin: of the `ComparedPair`.
+        pair, size, keep, contrast, angle_bin: of the `ComparedPair`.
         angle_deg: of the pair's true rotation.
         threads, machine: how many threads the method could use, and where.
         error_um: true mean target error over the bone; infinite where the method failed.
@@ -49,7 +49,7 @@ class MethodResult:
     size: int
     keep: float
     contrast: bool
-    bin: int
+    angle_bin: int
     angle_deg: float
     threads: int
     machine: str
@@ -118,7 +118,7 @@ def measured(
         size=pair.size,
         keep=pair.keep,
         contrast=pair.contrast,
-        bin=pair.bin,
+        angle_bin=pair.angle_bin,
         angle_deg=rotation_error_deg(np.eye(4), pair.matrix),
         threads=conditions.threads,
         machine=conditions.machine,

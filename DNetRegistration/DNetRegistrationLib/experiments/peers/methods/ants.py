@@ -1,4 +1,4 @@
-"""ANTs as its makers advise for large rotations: a multi-start search over the full circle, then Rigid."""
+"""ANTs with the settings that its makers advise for large rotations: a search over the full circle, then Rigid."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from ....imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
 
-# Degrees from one start to the next, the default, and how much of the circle is searched.
+# Degrees from one start to the next (the default), and the share of the circle that is searched.
 STEP, ARC = 20, 1.0
-# The search sees at most this many voxels along an axis: the makers run it on images made coarse for it.
+# The search runs on coarse images, as its makers run it, of at most this many voxels along an axis.
 COARSE = 64
 
 
@@ -26,12 +26,13 @@ def aligner() -> Callable[..., Answer]:
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     """``affine_initializer`` over the full circle in steps of 20 degrees, then ``registration`` of the type Rigid.
 
-    The initializer starts a local search of mutual information at some 400 rotations about two axes and answers with
-    the best affine map. The nearest rotation to it, which takes the centre of the fixed image to where the map does, is
-    where Rigid begins: begun with shears, what comes out would not be rigid.
+    The initializer starts a local search of mutual information at some 400 rotations about two axes and returns the
+    best affine map. Rigid starts from the nearest rotation to it that takes the centre of the fixed image to the same
+    place. Started with shears, it would not end rigid.
 
     Args:
-        threads: has no effect here; ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS in the environment has.
+        fixed, moving: the scans.
+        threads: not used. ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS in the environment sets them.
 
     Source: ANTsX/ANTsPy issues 250 (initializer, then registration, for rotations of 90 degrees and more) and 253
     (a full circle: radian_fraction=1, on coarse images); ANTsX/ANTs issue 1529 (coarse images for speed).
@@ -42,7 +43,7 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
         ants.affine_initializer(coarse(first), coarse(second), STEP, radian_fraction=ARC, txfn=str(start))
         nearest = nearest_rigid(matrix_of(ants.read_transform(str(start))), fixed.center)
         turn = nearest[:3, :3]
-        # Rigid turns about the centre of what it begins with: about a far origin it would go astray.
+        # Rigid turns about the centre of its start. About a far origin it would go astray.
         shift = turn @ fixed.center + nearest[:3, 3] - fixed.center
         rigid = ants.create_ants_transform(
             "AffineTransform", dimension=3, matrix=turn, translation=shift, center=fixed.center

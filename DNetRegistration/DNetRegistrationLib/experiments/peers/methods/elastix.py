@@ -1,4 +1,4 @@
-"""elastix as its documentation starts a user off: rigid, by mutual information, from the centre of gravity."""
+"""elastix with the settings of its documentation: rigid, by mutual information, from the centre of gravity."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from ....imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
 
-# More of them than the default 256: the parameter file that comes with itk-elastix names 1000 to 2000 for robustness.
+# More than the default 256: the parameter file that comes with itk-elastix names 1000 to 2000 for robustness.
 ITERATIONS = "1000"
-# As its manual asks (section 5.5.3), instead of 2048.
+# The manual asks for this many (section 5.5.3), instead of 2048.
 SAMPLES = "3000"
 
 
 def aligner() -> Callable[..., Answer]:
     """Aligns as `align` does."""
-    # itk loads its modules when first asked for something of theirs, which takes seconds: not on the clock.
+    # itk loads a module at the first use of something in it, which takes seconds. That time does not count.
     itk.ParameterObject, itk.ElastixRegistrationMethod, itk.image_from_array  # noqa: B018
     return align
 
@@ -27,7 +27,7 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     """Rigid registration by elastix' default parameter map "rigid", begun at the centre of gravity.
 
     That map is Mattes mutual information, adaptive stochastic gradient descent and a pyramid of four resolutions.
-    Automatic initialization by "CenterOfGravity" puts centre of mass on centre of mass and turns nothing.
+    Automatic initialization by "CenterOfGravity" puts centre of mass on centre of mass, without a rotation.
 
     Source: S. Klein, M. Staring, elastix: the manual, chapter Tutorial (components, number of samples, histogram
     bins); parameters_Rigid.txt and the notebooks in the examples of InsightSoftwareConsortium/ITKElastix.
@@ -38,7 +38,7 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     rigid["AutomaticTransformInitializationMethod"] = ["CenterOfGravity"]
     rigid["MaximumNumberOfIterations"] = [ITERATIONS]
     rigid["NumberOfSpatialSamples"] = [SAMPLES]
-    # Only the transform is wanted, which saves elastix the time to resample.
+    # Only the transform is wanted, so that elastix need not resample.
     rigid["WriteResultImage"] = ["false"]
     parameters.AddParameterMap(rigid)
     method = itk.ElastixRegistrationMethod.New(itk_image(fixed), itk_image(moving))

@@ -17,7 +17,8 @@ from scipy import ndimage
 from ....bone.threshold import find_bone_scale
 from ....imaging.morphology import dilate_ball, large_components
 from ....imaging.volume import Volume
-from .answer import Answer, centered
+from .answer import Answer
+from .simpleitk import matrix_of, rigid_transform
 
 # Bins of the cylindrical shape descriptor: along the long axis and around it.
 ALONG, AROUND = 48, 72
@@ -56,7 +57,7 @@ def aligner() -> Callable[..., Answer]:
 
 
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
-    """Aligns, and accepts what correlates by at least 0.7."""
+    """Aligns, and accepts a pair that correlates by at least 0.7."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     bones = find_bone(fixed), find_bone(moving)
     coarse = max(1, int(fixed.size.max()) // COARSE)
@@ -64,12 +65,12 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     best = max(paths, key=lambda transform: correlation(*bones, transform, coarse))
     # Down to every voxel, halving what is skipped.
     levels = [1 << power for power in range(coarse.bit_length() - 1, -1, -1)]
-    found = descend(*bones, best, levels, 300)
+    found = descend(*bones, matrix_of(best), levels, 300)
     return Answer(matrix_of(found), bool(correlation(*bones, found) >= LEAST_CORRELATION))
 
 
 def find_bone(scan: Volume) -> BoneWithAxes:
-    """The largest piece of what is above the bone threshold, everything else zeroed, and its principal axes."""
+    """The largest component above the bone threshold, everything else zeroed, and its principal axes."""
     scale = find_bone_scale(scan)
     voxels = np.nan_to_num(np.asarray(scan.voxels, np.float32), nan=scale.threshold)
     inside = large_components(voxels > scale.threshold, 1.0)
@@ -90,7 +91,7 @@ def descriptor(points: np.ndarray, reach: float) -> np.ndarray:
 
     Args:
         points: ``(n, 3)`` in principal axes, in mm.
-        reach: half of the length along the long axis that the bins part.
+        reach: half of the length along the long axis that the bins divide.
     """
     radius = np.hypot(points[:, 1], points[:, 2])
     angle = np.arctan2(points[:, 2], points[:, 1])
@@ -104,17 +105,17 @@ def descriptor(points: np.ndarray, reach: float) -> np.ndarray:
 
 
 def affinity(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """Correlation ``(AROUND,)`` of two descriptors for each turn of the first about the long axis."""
+    """Correlation ``(AROUND,)`` of two descriptors for each rotation of the first about the long axis."""
     fixed, moving = ((d - d.mean()) / d.std() for d in (fixed, moving))
     spectrum = np.conj(np.fft.rfft(fixed, axis=1)) * np.fft.rfft(moving, axis=1)
     return np.fft.irfft(spectrum.sum(0), AROUND) / fixed.size
 
 
 def starts(fixed: BoneWithAxes, moving: BoneWithAxes) -> list[np.ndarray]:
-    """``(4, 4)`` transforms to begin at: every local optimum of the affinity, for each way the long axis may point.
+    """``(4, 4)`` transforms to start from: every local optimum of the affinity, for each way the long axis may point.
 
-    Principal axes have no sign, which leaves four rotations. Two of them turn the bone end for end; the half turn about
-    the long axis that makes four of two is one of the turns that are searched.
+    Principal axes have no sign, which leaves four rotations. Two of them turn the bone end for end. The other
+    two follow by a half turn about the long axis, which is among the rotations that are searched.
     """
     reach = max(np.abs(bone.points[:, 0]).max() for bone in (fixed, moving))
     target, found = descriptor(moving.points, reach), []
@@ -131,24 +132,22 @@ def starts(fixed: BoneWithAxes, moving: BoneWithAxes) -> list[np.ndarray]:
 
 
 def descend(
-    fixed: BoneWithAxes, moving: BoneWithAxes, start, shrink: list[int], steps: int
+    fixed: BoneWithAxes, moving: BoneWithAxes, start: np.ndarray, shrink: list[int], steps: int
 ) -> sitk.VersorRigid3DTransform:
     """Rigid registration by correlation and gradient descent, on images shrunk by these factors one after the other.
 
     Args:
-        start: a ``(4, 4)`` matrix, or a transform of this function.
+        fixed, moving: the bones.
+        start: a ``(4, 4)`` matrix.
+        shrink: factors, coarsest first.
         steps: at most, on each level.
     """
-    transform = sitk.VersorRigid3DTransform()
-    matrix = matrix_of(start) if isinstance(start, sitk.Transform) else start
-    transform.SetCenter(fixed.center.tolist())
-    transform.SetMatrix(matrix[:3, :3].ravel().tolist(), 1e-6)
-    transform.SetTranslation((matrix[:3, :3] @ fixed.center + matrix[:3, 3] - fixed.center).tolist())
+    transform = rigid_transform(start, fixed.center)
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(fixed.around)
     method.SetInterpolator(sitk.sitkLinear)
-    # Steps begin with a voxel of the coarsest level, and end with a thousandth of the finest.
+    # The first step is a voxel of the coarsest level, the last a thousandth of a voxel of the finest.
     voxel = max(fixed.image.GetSpacing())
     method.SetOptimizerAsRegularStepGradientDescent(
         shrink[0] * voxel, 1e-3 * shrink[-1] * voxel, steps, gradientMagnitudeTolerance=1e-8
@@ -163,15 +162,10 @@ def descend(
 
 
 def correlation(fixed: BoneWithAxes, moving: BoneWithAxes, transform, shrink: int = 1) -> float:
-    """Normalized cross-correlation of the fixed image and the moving one carried onto it, on every n-th voxel."""
+    """Normalized cross-correlation of the fixed image and the moving one resampled onto it, on every n-th voxel."""
     still = sitk.Shrink(fixed.image, [min(shrink, n) for n in fixed.image.GetSize()])
     carried = sitk.Resample(moving.image, still, transform, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
     first, second = (sitk.GetArrayViewFromImage(image).ravel() for image in (still, carried))
     first, second = (values - values.mean(dtype=np.float64) for values in (first, second))
     size = np.linalg.norm(first) * np.linalg.norm(second)
     return float(first @ second / size) if size > 0 else 0.0
-
-
-def matrix_of(transform: sitk.VersorRigid3DTransform) -> np.ndarray:
-    """``(4, 4)``, fixed to moving points."""
-    return centered(transform.GetMatrix(), transform.GetTranslation(), transform.GetCenter())

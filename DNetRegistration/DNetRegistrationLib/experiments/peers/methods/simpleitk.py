@@ -63,7 +63,7 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(start, inPlace=True)
     method.Execute(*images)
-    return Answer(centered(start.GetMatrix(), start.GetTranslation(), start.GetCenter()))
+    return Answer(matrix_of(start))
 
 
 def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray, metric: str) -> Answer:
@@ -76,10 +76,7 @@ def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray,
     images = [_bone_image(scan) for scan in (fixed, moving)]
     near = sitk.BinaryDilate(sitk.Cast(images[0] > 0.05, sitk.sitkUInt8), [2, 2, 2])
     center = fixed.to_world(np.argwhere(sitk.GetArrayViewFromImage(images[0]) > 0.05)[:, ::-1].mean(0))
-    transform = sitk.VersorRigid3DTransform()
-    transform.SetCenter(center.tolist())
-    transform.SetMatrix(start[:3, :3].ravel().tolist())
-    transform.SetTranslation((start[:3, :3] @ center + start[:3, 3] - center).tolist())
+    transform = rigid_transform(start, center)
     method = sitk.ImageRegistrationMethod()
     if metric == "information":
         method.SetMetricAsMattesMutualInformation(50)
@@ -94,7 +91,21 @@ def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray,
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(transform, inPlace=True)
     method.Execute(*images)
-    return Answer(centered(transform.GetMatrix(), transform.GetTranslation(), transform.GetCenter()))
+    return Answer(matrix_of(transform))
+
+
+def rigid_transform(matrix: np.ndarray, center: np.ndarray) -> sitk.VersorRigid3DTransform:
+    """A ``(4, 4)`` matrix as a transform about a centre, to be optimized."""
+    transform = sitk.VersorRigid3DTransform()
+    transform.SetCenter(center.tolist())
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist(), 1e-6)
+    transform.SetTranslation((matrix[:3, :3] @ center + matrix[:3, 3] - center).tolist())
+    return transform
+
+
+def matrix_of(transform: sitk.Transform) -> np.ndarray:
+    """``(4, 4)``, fixed to moving points, of a transform about a centre."""
+    return centered(transform.GetMatrix(), transform.GetTranslation(), transform.GetCenter())
 
 
 def float_image(scan: Volume) -> sitk.Image:
