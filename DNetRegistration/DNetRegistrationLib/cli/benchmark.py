@@ -26,6 +26,9 @@ examples:
 def _sections(text: str) -> tuple[str, ...]:
     from ..experiments.benchmark.parts import SECTIONS
 
+    if "refinement" in text.split(","):
+        command = f"{PROGRAM} compare --methods refine,refine-correlation,refine-information"
+        raise argparse.ArgumentTypeError(f"refinement is measured beside that of others: {command}")
     return several(SECTIONS)(text)
 
 
