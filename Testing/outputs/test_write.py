@@ -14,7 +14,6 @@ import SimpleITK as sitk
 from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import DNetError, FileError, Setting
-from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.outputs.paths import ENDINGS, OutputPaths, check_outputs
 from DNetRegistrationLib.outputs.report import read_report, report
@@ -176,20 +175,6 @@ def test_segmentation_holds_both_cortices_whole_where_they_overlap(pair, written
             checked += 1
             wrong += layers[z, y, x, 1] != moving_bone.cortex[tuple(index[::-1])]
     assert checked > 1000 and wrong < 0.12 * checked
-
-
-@pytest.mark.parametrize("compress", [False, True])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
-def test_nrrd_is_read_back_as_written(tmp_path, dtype, compress):
-    voxels = (np.random.default_rng(1).random((3, 4, 5)) * 100).astype(dtype)
-    volume = Volume.from_geometry(voxels, (0.01, 1 / 3, 2.0), OBLIQUE @ np.diag((1, 1, -1)), (1e5, -2 / 3, 7))
-    # A view in another byte order, and not contiguous, is the same image.
-    odd = np.asfortranarray(voxels.astype(voxels.dtype.newbyteorder(">")))
-    write_nrrd(tmp_path / "a.nrrd", odd, voxels.shape, dtype, volume.affine, {"key": "a value"}, compress)
-    image = sitk.ReadImage(str(tmp_path / "a.nrrd"))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), voxels)
-    np.testing.assert_allclose(Volume.from_sitk(image).affine, volume.affine, rtol=1e-12, atol=1e-12)
-    assert image.GetMetaData("key") == "a value"
 
 
 def test_the_same_alignment_gives_the_same_files(pair, written, tmp_path):

@@ -1,4 +1,4 @@
-"""Folders of scans, read by name: ``NAME_pre`` and ``NAME_post`` are two scans of one bone."""
+"""Folders of scans, read by name: ``NAME_pre`` and ``NAME_post`` are two scans of one animal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRE_POST = (("pre", "post"),)
 
 @dataclass(frozen=True)
 class ScanPair:
-    """Two scans of one bone: its name, the scan without and the scan with contrast agent."""
+    """Two scans of one animal: its name, the scan without and the scan with contrast agent."""
 
     name: str
     pre: Path
@@ -30,7 +30,7 @@ class ScanFolder:
     """The scans of a folder, in the order of their file names.
 
     Attributes:
-        pairs: both scans of a bone.
+        pairs: both scans of an animal.
         singles: scans whose names do not say that they belong to a pair, by name.
         unpaired: scans whose partner is missing, and the name that it would have.
         problems: one for each further scan of a name that another scan has already; that scan is left out.

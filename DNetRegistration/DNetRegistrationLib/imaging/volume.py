@@ -15,15 +15,15 @@ import numpy as np
 from ..core.errors import FileError, OptionError, ScanError, Setting
 from ..core.files import atomic_write, writing
 
-#: Fewest voxels along an axis that a bone can be aligned with.
+#: Fewest voxels along an axis that a scan can be aligned with.
 MINIMUM_SIZE = 8
 
 #: A scan of this length in mm or more whose header is all defaults (1 mm voxels at the origin) is not believed.
 _LONG_FOR_A_DEFAULT = 200.0
 
-#: Two scans of one bone whose lengths differ by more than this factor do not both have their true spacing. A field of
-#: view that shows only a piece of the bone stays far below it. A spacing of 0.1 mm or less that was read as 1 mm lies
-#: above, and so do inches and centimetres.
+#: Two scans of one object whose lengths differ by more than this factor do not both have their true spacing. A field of
+#: view that shows only a piece of it stays far below. A spacing of 0.1 mm or less that was read as 1 mm lies above, and
+#: so do inches and centimetres.
 _PLAUSIBLE_RATIO = 8.0
 
 _WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
@@ -284,7 +284,7 @@ def spacing_doubt(volume: Volume) -> str | None:
 
 
 def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
-    """Checks that two scans of one bone have about one size.
+    """Checks that two scans of one object have about one size.
 
     Raises:
         ScanError: their lengths differ by so much that a spacing must be wrong, and not both were set explicitly.
@@ -300,8 +300,8 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     suspect = suspects[0] if len(suspects) == 1 else None
     raise ScanError(
         f"{fixed.name} and {moving.name}: the fixed scan is {lengths['fixed']:.4g} mm long (voxels of {_times(fixed)} "
-        f"mm), the moving scan {lengths['moving']:.4g} mm (voxels of {_times(moving)} mm), too different for one bone, "
-        "as if a voxel size were lost",
+        f"mm), the moving scan {lengths['moving']:.4g} mm (voxels of {_times(moving)} mm), too different for one "
+        "object, as if a voxel size were lost",
         f"give the true voxel size of the {f'{suspect} scan' if suspect else 'wrong one'} in mm",
         Setting("spacing", suspect),
     )
