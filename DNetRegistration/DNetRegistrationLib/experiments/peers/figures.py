@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..figures import new_figure, plain_numbers
 from ..metrics import SUCCESS_UM
-from ..statistics import median, rate
+from ..statistics import median
 from .methods import FULL, METHODS
 from .pairs import BIN_NAMES
+from .report import numbers
 from .results import PeerResults
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # This project in blues, the others in colours of Okabe and Ito, which the colour-blind can tell apart too.
 _STYLES = {
@@ -32,21 +37,20 @@ def draw_success(found: PeerResults, path: Path) -> None:
     figure = new_figure(8.6, 4.6)
     panel = figure.subplots()
     methods = found.methods("angle")
-    # Side by side within each bin, so that intervals do not lie on each other.
-    offsets = dict(zip(methods, np.linspace(-0.36, 0.36, len(methods)) if len(methods) > 1 else (0.0,), strict=True))
-    # This project last, on top.
-    for method in reversed(methods):
-        results = [result for result in found.turned if result.method == method]
-        rates = [(k, rate(r.success for r in results if r.angle_bin == k)) for k in range(len(BIN_NAMES))]
-        rates = [(k, one) for k, one in rates if one.total]
-        places = [k + offsets[method] for k, _ in rates]
-        shares = [100 * one.share for _, one in rates]
-        low, high = ([100 * abs(end - one.share) for _, one in rates for end in (getattr(one, name),)]
-                     for name in ("low", "high"))  # fmt: skip
+    rates = numbers(found).query("group == 'angle'")
+    # Side by side within each bin, so that intervals do not lie on each other. This project last, on top.
+    offsets = np.linspace(-0.36, 0.36, len(methods)) if len(methods) > 1 else (0.0,)
+    for method, offset in reversed(list(zip(methods, offsets, strict=True))):
+        of = rates[rates.method == method]
+        bins = of[of.value != "all"]
         color, marker = _STYLES[method]
         panel.errorbar(
-            places, shares, (low, high), fmt=marker, color=color, markersize=6, elinewidth=1.2, capsize=2,
-            label=f"{METHODS[method].title} ({len(results)} pairs)",
+            [BIN_NAMES.index(name) + offset for name in bins.value],
+            100 * bins.success,
+            # Rounding can put an end of an interval just beyond the rate.
+            100 * np.abs([bins.success - bins.success_low, bins.success_high - bins.success]),
+            fmt=marker, color=color, markersize=6, elinewidth=1.2, capsize=2,
+            label=f"{METHODS[method].title} ({bins.pairs.sum()} pairs)",
         )  # fmt: skip
     for edge in range(1, len(BIN_NAMES)):
         panel.axvline(edge - 0.5, color="0.85", linewidth=0.8, zorder=0)
@@ -55,9 +59,8 @@ def draw_success(found: PeerResults, path: Path) -> None:
         ylabel=f"pairs with an error below {SUCCESS_UM:g} um (%)",
         ylim=(-3, 103),
         xlim=(-0.5, len(BIN_NAMES) - 0.5),
-        xticks=range(len(BIN_NAMES)),
-        xticklabels=BIN_NAMES,
     )
+    panel.set_xticks(range(len(BIN_NAMES)), BIN_NAMES)
     panel.set_title("Success by rotation angle, 95 % intervals", fontsize=10)
     _legend(figure, panel)
     figure.savefig(path)
@@ -65,26 +68,20 @@ def draw_success(found: PeerResults, path: Path) -> None:
 
 def draw_errors(found: PeerResults, path: Path) -> None:
     """Target error of every pair by method, on a logarithmic scale, with the median."""
-    methods = found.methods("angle")
+    methods, turned = found.methods("angle"), found.of("angle")
     figure = new_figure(8.6, 0.9 + 0.5 * len(methods))
     panel = figure.subplots()
-    finite = [result.error_um for result in found.turned if math.isfinite(result.error_um)]
-    nowhere = 3 * max(finite, default=1000.0)
+    # Failures have no error; they are put beyond the largest one.
+    finite = turned.error_um[np.isfinite(turned.error_um)]
+    beyond = 3 * (finite.max() if len(finite) else 1000.0)
     generator = np.random.default_rng(0)
-    failed = False
     for row, method in enumerate(methods):
-        results = [result for result in found.turned if result.method == method]
-        color, _ = _STYLES[method]
-        for none in (False, True):
-            errors = [r.error_um for r in results if math.isinf(r.error_um) is none]
-            heights = row + generator.uniform(-0.26, 0.26, len(errors))
-            if none:
-                failed = failed or bool(errors)
-                panel.plot([nowhere] * len(errors), heights, "x", color=color, markersize=5)
-            else:
-                panel.plot(errors, heights, "o", color=color, markersize=3.5, alpha=0.75, markeredgewidth=0)
-        middle = median(r.error_um for r in results)
-        middle = nowhere if math.isinf(middle) else middle
+        errors = turned.error_um[turned.method == method].to_numpy()
+        heights = row + generator.uniform(-0.26, 0.26, len(errors))
+        good, color = np.isfinite(errors), _STYLES[method][0]
+        panel.plot(errors[good], heights[good], "o", color=color, markersize=3.5, alpha=0.75, markeredgewidth=0)
+        panel.plot(np.full((~good).sum(), beyond), heights[~good], "x", color=color, markersize=5)
+        middle = min(median(errors), beyond)
         panel.plot((middle, middle), (row - 0.38, row + 0.38), color="black", linewidth=1.6)
     panel.axvline(SUCCESS_UM, color="0.5", linestyle="--", linewidth=1)
     panel.annotate(
@@ -92,7 +89,7 @@ def draw_errors(found: PeerResults, path: Path) -> None:
         color="0.4", fontsize=8,
     )  # fmt: skip
     label = "mean error over the bone (um); the bar is the median"
-    panel.set(xscale="log", xlabel=f"{label}; x: an error message instead" if failed else label)
+    panel.set(xscale="log", xlabel=label if len(finite) == len(turned) else f"{label}; x: an error message instead")
     panel.set_yticks(range(len(methods)), [METHODS[method].title for method in methods])
     panel.invert_yaxis()
     plain_numbers(panel.xaxis)
@@ -104,25 +101,20 @@ def draw_cost(found: PeerResults, path: Path) -> None:
     """Time and peak memory against the number of voxels along an axis, both on logarithmic scales."""
     figure = new_figure(9.4, 4.2)
     panels = figure.subplots(1, 2)
-    sizes = sorted({result.size for result in found.growing})
+    growing = found.of("size").sort_values("size")
     for method in reversed(found.methods("size")):
-        results = sorted((r for r in found.growing if r.method == method), key=lambda result: result.size)
+        of = growing[growing.method == method]
+        done, late = of[of.failure == ""], of[of.late]
         color, marker = _STYLES[method]
-        done = [r for r in results if not r.failure]
-        wide = 2.2 if method == FULL else 1.2
-        style = dict(color=color, linewidth=wide, markersize=6)
-        label = METHODS[method].title
+        width = 2.2 if method == FULL else 1.2
         for panel, name in zip(panels, ("seconds", "peak_gb"), strict=True):
+            line = {"color": color, "marker": marker, "markersize": 6}
+            panel.plot(done["size"], done[name], linewidth=width, label=METHODS[method].title, **line)
             # Hollow where the pair was not aligned: it cost that much all the same.
-            panel.plot(
-                [r.size for r in done], [getattr(r, name) for r in done], marker, linestyle="-", **style, label=label
-            )
-            for result in done:
-                fill = color if result.success else "white"
-                panel.plot(result.size, getattr(result, name), marker, color=color, markersize=6, markerfacecolor=fill)
-        late = [r for r in results if r.late]
-        panels[0].plot([r.size for r in late], [r.limit_s for r in late], marker=r"$\uparrow$", linestyle="",
-                       color=color, markersize=10)  # fmt: skip
+            wrong = done[~done.success]
+            panel.plot(wrong["size"], wrong[name], linestyle="", markerfacecolor="white", **line)
+        panels[0].plot(late["size"], late.limit_s, marker=r"$\uparrow$", linestyle="", color=color, markersize=10)
+    sizes = sorted(set(growing["size"]))
     for panel, label in zip(panels, ("time to align (s)", "peak memory (GB)"), strict=True):
         panel.set(xscale="log", yscale="log", xlabel="voxels along each axis", ylabel=label)
         panel.set_xticks(sizes, [str(size) for size in sizes])
@@ -133,15 +125,13 @@ def draw_cost(found: PeerResults, path: Path) -> None:
             # Without a value there is no logarithmic axis.
             panel.set(yscale="linear", yticks=())
         panel.grid(alpha=0.3)
-    notes = "hollow: not aligned"
-    if any(r.late for r in found.growing):
-        notes += "; arrow: ended at the time limit"
-    figure.suptitle(f"Cost as the volume grows ({notes})", fontsize=10)
+    late = "; arrow: ended at the time limit" if growing.late.any() else ""
+    figure.suptitle(f"Cost as the volume grows (hollow: not aligned{late})", fontsize=10)
     _legend(figure, panels[0])
     figure.savefig(path)
 
 
-def _legend(figure, panel) -> None:
+def _legend(figure: Figure, panel: Axes) -> None:
     """Beside the panels, in the order of the methods."""
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=8, frameon=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -104,34 +104,25 @@ def measured(
     method: ComparedMethod, pair: ComparedPair, files: PairFiles, run: MethodRun, conditions: Conditions
 ) -> MethodResult:
     """The result of a run, measured against the truth. A transform that is not rigid is a failure."""
-    error, turned, failure = math.inf, math.inf, run.failure
+    error, turned = math.inf, math.inf
     if run.matrix:
         try:
             matrix = require_rigid(np.reshape(run.matrix, (4, 4)), "the transform")
             error, turned = files.target_error_um(matrix), rotation_error_deg(pair.matrix, matrix)
         except ValueError as wrong:
-            failure = str(wrong)
+            run = replace(run, failure=str(wrong))
     return MethodResult(
         method=method.key,
         version=method.version,
         pair=pair.name,
-        size=pair.size,
-        keep=pair.keep,
-        contrast=pair.contrast,
-        angle_bin=pair.angle_bin,
+        **{name: getattr(pair, name) for name in ("size", "keep", "contrast", "angle_bin")},
         angle_deg=rotation_error_deg(np.eye(4), pair.matrix),
         threads=conditions.threads,
         machine=conditions.machine,
+        limit_s=conditions.limit,
         error_um=error,
         rotation_error_deg=turned,
-        trusted=run.trusted,
-        seconds=run.seconds,
-        peak_gb=run.peak_gb,
-        before_gb=run.before_gb,
-        failure=failure,
-        late=run.late,
-        limit_s=conditions.limit,
-        matrix=run.matrix,
+        **vars(run),
     )
 
 
