@@ -139,7 +139,7 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
             assert np.array_equal(again.affine, scan.affine) and again.name == scan.name and again.spacing_given
             assert sitk.ReadImage(str(running.folder / f"{role}.nrrd")).GetSize() == (11, 10, 9)
         assert options_read == options
-        assert set(request.outputs(running.folder, options)) == {"segmentation", "resampled"}
+        assert set(request.output_paths(running.folder, options).wanted()) == {"segmentation", "resampled"}
         assert oct(Path(running.folder).stat().st_mode)[-3:] == "700"
     finally:
         running.cancel()

@@ -15,7 +15,7 @@ from DNetRegistrationLib import make_pair, target_registration_error
 from DNetRegistrationLib.core.errors import FileError, PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.slicer_module import events
-from DNetRegistrationLib.slicer_module.request import outputs, read_request
+from DNetRegistrationLib.slicer_module.request import output_paths, read_request
 from scene_nodes import MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
 from scipy.spatial.transform import Rotation
 
@@ -89,7 +89,7 @@ class Launcher:
         from DNetRegistrationLib.bone.cortex import CorticalBone
         from DNetRegistrationLib.outputs.segmentation import write_segmentation
 
-        files = outputs(self.folder, self.options)
+        files = output_paths(self.folder, self.options).wanted()
         mask = np.zeros(self.fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
         bone = CorticalBone(mask, mask, mask.astype(np.float32), self.fixed.affine)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ScanError
 from ..core.processes import keep_threads_from_spinning
-from ..outputs.paths import ENDINGS
+from ..outputs.paths import ENDINGS, OutputPaths, check_outputs
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, triple
 
@@ -44,8 +43,6 @@ how to read the result:
   or muscle is taken for it, give its threshold.
 
 {STATUSES}"""
-
-OUTPUTS = tuple(ENDINGS)
 
 
 def add_parser(commands) -> Parser:
@@ -116,7 +113,7 @@ def run(options) -> int:
     alignment = align_files(
         fixed,
         moving,
-        {name: values[name] for name in OUTPUTS if values[name] is not None},
+        OutputPaths(**{name: values[name] for name in ENDINGS}),
         contrast=options.contrast,
         working_spacing=options.working_spacing,
         initial=options.initial,
@@ -177,7 +174,7 @@ class ScanFile:
 def align_files(
     fixed: ScanFile,
     moving: ScanFile,
-    outputs: Mapping[str, str | Path],
+    outputs: OutputPaths,
     *,
     contrast: str = "moving",
     working_spacing: float | None = None,
@@ -192,7 +189,7 @@ def align_files(
 
     Args:
         fixed, moving: the scans.
-        outputs: files to write, by the names in `OUTPUTS`.
+        outputs: the files to write.
         contrast: which scan has the contrast agent.
         working_spacing: voxel size of the search in mm; None to choose it.
         initial: file of a transform to start from.
@@ -206,11 +203,11 @@ def align_files(
     from ..core.progress import Progress, say
     from ..geometry.transforms import read_transform
     from ..outputs.summary import summary
-    from ..outputs.write import check_outputs, write_outputs
+    from ..outputs.write import write_outputs
 
     given = (fixed.path, moving.path, fixed.mask, moving.mask, initial, weights)
     inputs = [path for one in given if one is not None for path in _members(one)]
-    check_outputs(**outputs, contrast=contrast, inputs=inputs)
+    check_outputs(outputs, contrast=contrast, inputs=inputs)
     with Progress(verbose) as progress:
         progress(0.0, "reading the fixed scan")
         fixed_scan = fixed.read("fixed")
@@ -240,13 +237,14 @@ def align_files(
             alignment,
             fixed_scan,
             moving_scan,
-            **outputs,
+            outputs,
             contrast=contrast,
             masks=masks,
             progress=progress.part(0.8, 1.0),
         )
-    say(summary(alignment, outputs.values()))
-    if not outputs:
+    written = [getattr(outputs, name) for name in outputs.wanted()]
+    say(summary(alignment, written))
+    if not written:
         say(f"Nothing was saved: give --transform, --overlay or others (see {PROGRAM} align --help).")
     return alignment
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from ..core.files import atomic_write, make_folder
 from ..core.processes import keep_threads_from_spinning
 from ..core.progress import say
+from ..outputs.paths import OutputPaths
 from ..version import PROGRAM
 from .align import ScanFile, align_files
 from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser
@@ -64,11 +65,11 @@ def run(options) -> int:
         f"contrast agent and turned by {pair.drawn['rotation_deg']:.1f} degrees, are in {folder}. To align them:\n"
     )
     pictures = find_spec("matplotlib") is not None
-    outputs = {name: str(folder / file) for name, file in _FILES.items() if pictures or name != "overlay"}
+    files = {name: str(folder / file) for name, file in _FILES.items() if pictures or name != "overlay"}
     fixed, moving = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
-    words = ["align", fixed, moving, *(word for name, file in outputs.items() for word in (f"--{name}", file))]
+    words = ["align", fixed, moving, *(word for name, file in files.items() for word in (f"--{name}", file))]
     say(f"  {PROGRAM} {shlex.join(words)}\n")
-    alignment = align_files(ScanFile(fixed), ScanFile(moving), outputs, verbose=options.verbose)
+    alignment = align_files(ScanFile(fixed), ScanFile(moving), OutputPaths(**files), verbose=options.verbose)
 
     error = 1000 * target_registration_error(pair, alignment.matrix)
     angle = rotation_error_deg(pair.matrix, alignment.matrix)

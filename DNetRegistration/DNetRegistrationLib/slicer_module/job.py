@@ -49,7 +49,7 @@ class JobResult:
 
     Attributes:
         outcome: how it ended.
-        folder: where its files lie, until the callback returns: see `request.outputs`.
+        folder: where its files lie, until the callback returns: see `request.output_paths`.
         alignment: where it aligned, accepted or not.
         error: where it failed or crashed.
         log: the last lines that the process wrote beside its events.
@@ -148,7 +148,7 @@ class Job:
             write_request(self.folder, *self._scans, self._options)
             self._scans = ()
             command = [self._python, "-m", "DNetRegistrationLib.slicer_module.worker", str(self.folder)]
-            environment = {"PYTHONPATH": str(HOME), "PYTHONIOENCODING": "utf-8"}
+            environment = {"PYTHONPATH": str(HOME), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
             self._process = self._launch(command, environment, self._output.add, self._errors.add, self._end)
         except OSError as error:
             self._clean()

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..imaging.nrrd import write_nrrd
 from ..imaging.volume import Volume
+from ..outputs.paths import OutputPaths
 
 SEGMENTATION, RESAMPLED, SUBTRACTION = "cortices.seg.nrrd", "resampled.nrrd", "subtraction.nrrd"
 
@@ -65,11 +66,10 @@ def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions]:
     return fixed, moving, JobOptions(**request["options"])
 
 
-def outputs(folder: Path, options: JobOptions) -> dict[str, Path]:
-    """The files that the worker leaves, by their names in `write_outputs`."""
-    files = {"segmentation": folder / SEGMENTATION}
-    if options.resampled:
-        files["resampled"] = folder / RESAMPLED
-    if options.subtraction:
-        files["subtraction"] = folder / SUBTRACTION
-    return files
+def output_paths(folder: Path, options: JobOptions) -> OutputPaths:
+    """The files that the worker leaves in the folder."""
+    return OutputPaths(
+        segmentation=folder / SEGMENTATION,
+        resampled=folder / RESAMPLED if options.resampled else None,
+        subtraction=folder / SUBTRACTION if options.subtraction else None,
+    )

@@ -16,7 +16,7 @@ from ..core.errors import PackageError, Setting, one_line
 from ..core.processes import keep_threads_from_spinning
 from ..outputs.write import write_outputs
 from .events import ERROR, PROGRESS, RESULT, WARNING, error_values, to_line
-from .request import outputs, read_request
+from .request import output_paths, read_request
 
 
 def align_request(folder: Path, tell: Callable[..., None]):
@@ -61,7 +61,7 @@ def align_request(folder: Path, tell: Callable[..., None]):
         alignment,
         fixed,
         moving,
-        **outputs(folder, options),
+        output_paths(folder, options),
         contrast=options.contrast,
         progress=lambda fraction, message: progress(0.8 + 0.2 * fraction, message),
     )
