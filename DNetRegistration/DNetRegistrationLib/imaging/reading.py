@@ -19,6 +19,9 @@ from .truncation import is_truncated
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+#: Kinds of file that hold a scan with its voxel size.
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
 #: Kinds of file that hold slices but not the distance between them.
 SLICE_SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
 
@@ -141,7 +144,7 @@ def _read_folder(folder: Path, series, role: str | None) -> FoundImage:
     if slices:
         stack = _read_stack(folder, slices, series, role)
         return FoundImage(scalar_3d(stack, folder, grey_as_colours=True), knows_spacing=False)
-    single = [f.name for f in others if f.name.lower().endswith((".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd"))]
+    single = [f.name for f in others if f.name.lower().endswith(VOLUME_SUFFIXES)]
     hint = f"give the file itself ({single[0]})" if single else "give a folder of numbered slices or of DICOM files"
     raise ScanError(f"{folder}: the folder holds no images to stack", hint)
 

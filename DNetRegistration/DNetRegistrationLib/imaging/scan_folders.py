@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import FileError
+from .reading import VOLUME_SUFFIXES
 
-#: Kinds of file that hold a scan with its voxel size.
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 #: Kinds of file that hold a scan. Folders hold one too, as stacks of slices.
 SCAN_SUFFIXES = (*VOLUME_SUFFIXES, ".tif", ".tiff")
 #: The last words of the names of a pair's scans, without and with contrast agent.
