@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from DNetRegistrationLib.bone.images import (
-    BoneImage,
-    BonePlace,
-    bone_pyramid,
-    canonical_cube,
-    extended,
-    native_scan,
-    place_of_bone,
-    pool_image,
-    prepare,
-    working_spacing,
-)
+from DNetRegistrationLib.bone.cube import BonePlace, canonical_cube, place_of_bone, working_spacing
+from DNetRegistrationLib.bone.images import BoneImage, bone_pyramid, extended, native_scan, pool_image
+from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
 from DNetRegistrationLib.core.constants import CUBE_SIZE
 from DNetRegistrationLib.geometry.transforms import to_sitk

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from DNetRegistrationLib.geometry import rigid
-from DNetRegistrationLib.geometry.correspondences import Match, agree, distances, fit
+from DNetRegistrationLib.geometry.correspondences import Correspondences, distances, fit, spatial_consensus
 from scipy.spatial.transform import Rotation
 
 
@@ -45,7 +45,7 @@ def test_most_matches_may_be_wrong(seed):
     fixed, truth = drawn(seed, 120), pose(seed)
     moving = rigid.apply(truth, fixed)
     moving[36:] = drawn(seed + 50, 84)
-    found = agree(Match(fixed, moving, torch.ones(120, dtype=torch.float64)))
+    found = spatial_consensus(Correspondences(fixed, moving, torch.ones(120, dtype=torch.float64)))
     assert error(found[0], truth, fixed) < 0.05
     assert torch.linalg.det(found[:, :3, :3]).sub(1).abs().max() < 1e-9
 
@@ -53,7 +53,7 @@ def test_most_matches_may_be_wrong(seed):
 def test_two_motions_are_two_hypotheses():
     fixed, first, second = drawn(7, 100), pose(7), pose(8)
     moving = torch.cat((rigid.apply(first, fixed[:60]), rigid.apply(second, fixed[60:])))
-    found = agree(Match(fixed, moving, torch.ones(100, dtype=torch.float64)))
+    found = spatial_consensus(Correspondences(fixed, moving, torch.ones(100, dtype=torch.float64)))
     assert len(found) >= 2
     assert error(found[0], first, fixed) < 0.1
     assert error(found[1], second, fixed) < 0.1
@@ -62,7 +62,7 @@ def test_two_motions_are_two_hypotheses():
 def test_a_mirror_image_is_not_turned_inside_out():
     fixed = drawn(9, 80)
     moving = fixed * torch.tensor([-1.0, 1, 1])
-    found = agree(Match(fixed, moving, torch.ones(80, dtype=torch.float64)))
+    found = spatial_consensus(Correspondences(fixed, moving, torch.ones(80, dtype=torch.float64)))
     assert torch.linalg.det(found[0, :3, :3]) == pytest.approx(1)
     off = (rigid.apply(found[0], fixed) - moving).norm(dim=-1)
     assert (off < 3).double().mean() < 0.5
@@ -72,22 +72,25 @@ def test_the_other_way_round_gives_the_inverse():
     fixed, truth = drawn(10, 60), pose(10)
     moving = rigid.apply(truth, fixed) + 0.2 * drawn(11, 60, 1.0)
     weight = torch.rand(60, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
-    there, back = agree(Match(fixed, moving, weight))[0], agree(Match(moving, fixed, weight))[0]
+    there, back = (
+        spatial_consensus(Correspondences(fixed, moving, weight))[0],
+        spatial_consensus(Correspondences(moving, fixed, weight))[0],
+    )
     torch.testing.assert_close(rigid.inverse(back), there, atol=1e-6, rtol=0)
 
 
 def test_nothing_to_agree_on():
     two = drawn(13, 2)
-    assert agree(Match(two, two, torch.ones(2, dtype=torch.float64))).shape == (0, 4, 4)
+    assert spatial_consensus(Correspondences(two, two, torch.ones(2, dtype=torch.float64))).shape == (0, 4, 4)
     many = drawn(14, 9)
-    assert agree(Match(many, many, torch.zeros(9, dtype=torch.float64))).shape == (0, 4, 4)
+    assert spatial_consensus(Correspondences(many, many, torch.zeros(9, dtype=torch.float64))).shape == (0, 4, 4)
 
 
 def test_matches_are_the_middle_of_likely_partners():
     fixed = torch.tensor([[0.0, 0, 0], [20, 0, 0]], dtype=torch.float64)
     moving = torch.tensor([[5.0, 0, 0], [6, 0, 0], [40, 0, 0]], dtype=torch.float64)
     confidence = torch.tensor([[0.6, 0.2, 0.1], [0.0, 0.0, 0.9]], dtype=torch.float64)
-    match = Match.between(fixed, moving, confidence)
+    match = Correspondences.between(fixed, moving, confidence)
     rows = zip(match.fixed[:3].tolist(), match.moving[:3].tolist(), match.weight[:3].tolist(), strict=True)
     found = {tuple(start): (end, weight) for start, end, weight in rows}
     # (0.6 x 5 + 0.2 x 6) / 0.8; what lies at 40 is too far off to be the same place.

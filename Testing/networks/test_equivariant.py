@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cube_rotations import cube_rotations
-from DNetRegistrationLib.bone.images import native_scan, prepare
+from DNetRegistrationLib.bone.images import native_scan
+from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.geometry import rigid
 from DNetRegistrationLib.networks import equivariant

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from DNetRegistrationLib.bone.images import BoneImage, BonePlace, native_scan, prepare
+from DNetRegistrationLib.bone.cube import BonePlace
+from DNetRegistrationLib.bone.images import BoneImage, native_scan
+from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
 from DNetRegistrationLib.geometry.rigid import apply, inverse, rotation_about, rotation_from_axis_angle
 from DNetRegistrationLib.imaging.volume import Volume

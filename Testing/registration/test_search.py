@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from DNetRegistrationLib.bone.images import native_scan, prepare
+from DNetRegistrationLib.bone.images import native_scan
+from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.geometry.rigid import geodesic_angle, rigid, rotation_from_axis_angle
 from DNetRegistrationLib.registration.search import (

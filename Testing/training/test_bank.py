@@ -13,15 +13,8 @@ import numpy as np
 import places
 import pytest
 import torch
-from DNetRegistrationLib.bone.images import (
-    CUBE_REACH,
-    BoneImage,
-    BonePlace,
-    bone_pyramid,
-    canonical_cube,
-    native_scan,
-    place_of_bone,
-)
+from DNetRegistrationLib.bone.cube import CUBE_REACH, BonePlace, canonical_cube, place_of_bone
+from DNetRegistrationLib.bone.images import BoneImage, bone_pyramid, native_scan
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.core.errors import DNetError, FileError, ScanError
 from DNetRegistrationLib.geometry.transforms import to_sitk, write_transform

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from DNetRegistrationLib.bone.images import BoneImage, place_of_bone
+from DNetRegistrationLib.bone.cube import place_of_bone
+from DNetRegistrationLib.bone.images import BoneImage
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.geometry.rigid import geodesic_angle
 from DNetRegistrationLib.training import pairs

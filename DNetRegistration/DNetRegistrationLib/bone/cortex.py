@@ -1,4 +1,4 @@
-"""Cortical bone of a scan, and how far the cortices of two aligned scans overlap.
+"""Segmentation of cortical bone, and the overlap (Dice) of the cortices of two aligned scans.
 
 Needs no torch.
 """
@@ -15,15 +15,15 @@ from ..imaging.morphology import dilate, dilate_ball, large_components
 from ..imaging.resample import averaged, resample_mask
 from ..imaging.volume import Volume
 
-# Lengths in working spacings; behind them what they are for the mouse, whose working spacing is 0.08 mm.
+# Lengths in working spacings; the comments give them for the mouse, whose working spacing is 0.08 mm.
 GRID = 0.5  # 0.04 mm: the segmentation's voxels, unless the scan's own are larger
 BRIDGE = 2.0  # 0.16 mm: the periosteal surface passes over openings of up to twice this
 SWALLOW = 1.5  # 0.12 mm: the endosteal surface takes in trabeculae of up to twice this
 PORE = 0.375  # 0.03 mm: spaces in bone of up to twice this are pores of the cortex, not marrow
-THINNEST = 0.75  # 0.06 mm: the cortex is nowhere taken to be thinner
-# Pieces of bone below this share of the largest one are broken fragments, ossicles, calcified tissue.
+THINNEST = 0.75  # 0.06 mm: the cortex counts as at least so thick
+# Smaller pieces of bone, as a share of the largest, are fragments, ossicles or calcified tissue.
 SMALLEST_PIECE = 0.02
-# An opening on the border of the field of view is the cut end of a shaft up to this share of the border's area.
+# An opening on the border of the field of view is the cut end of a shaft if it has at most this share of the border.
 LARGEST_CUT = 0.25
 
 
@@ -61,7 +61,7 @@ class CorticalBone:
 
     @cached_property
     def depth(self) -> np.ndarray:
-        """``(z, y, x)`` float32, how far each voxel within the periosteal surface lies below it, in mm."""
+        """``(z, y, x)`` float32, depth of each voxel below the periosteal surface in mm, 0 outside it."""
         depth = np.zeros(self.whole.shape, np.float32)
         if self.whole.any():
             box = _box(self.whole, np.zeros(3, int))
@@ -70,7 +70,7 @@ class CorticalBone:
         return depth
 
     def marrow(self, depth: float) -> np.ndarray:
-        """``(n, 3)`` indices x, y, z of what lies more than `depth` mm below the bone's surface, not in its cortex."""
+        """``(n, 3)`` indices (x, y, z) of voxels more than `depth` mm below the bone's surface, without its cortex."""
         return np.argwhere((self.depth > depth) & ~self.cortex)[:, ::-1].copy()
 
 
@@ -83,30 +83,30 @@ def cortical_bone(
 ) -> CorticalBone:
     """Segments cortical bone by the dual-threshold method of Buie et al. (Bone 41:505-515, 2007).
 
-    As there, the periosteal surface comes from the thresholded bone, dilated, its inside filled, and eroded again; the
-    endosteal surface from the space within that is not bone, its narrow parts removed and the trabeculae in it closed
-    over; the cortex is the bone between. Departures, each for a reason:
+    As there, the thresholded bone is dilated, filled and eroded, which gives the periosteal surface. The space within
+    that is not bone loses its narrow parts and is closed over the trabeculae, which gives the endosteal surface. The
+    cortex is the bone between the two. Departures, each for a reason:
 
     - One threshold, found or given for the registration, serves for both surfaces.
     - Structuring elements are balls in mm (by distance transform) rather than voxels, so that anisotropic grids and
       scans of any voxel size give the same surface.
-    - Where the field of view cuts the bone, the opening of the marrow on the border counts as closed, for bones that
-      lie at any angle; Buie et al. crop scans along the bone's axis.
-    - Small pieces are dropped (below 2 % of the largest), since fragments move between scans; pieces that the growth
-      plate or the gap to the fibula part from the tibia stay.
+    - Where the field of view cuts the bone, at any angle, the opening of the marrow on the border counts as closed.
+      Buie et al. crop scans along the bone's axis.
+    - Pieces below 2 % of the largest are dropped, since fragments move between scans. Pieces that the growth plate or
+      the gap to the fibula separate from the tibia stay.
     - Marrow does not come closer to the periosteal surface than 0.06 mm, so that a thin shell does not vanish.
 
     Args:
         volume: the scan.
         threshold: bone is above, in the scan's own units.
         spacing: the working spacing in mm (0.08 for a mouse): the length all parameters are scaled with.
-        mask: boolean array of the scan's shape; outside of it is treated as outside the field of view.
-        resolution: voxel size of the segmentation in mm, half the working spacing unless given. The scan is averaged
-            over whole blocks of its voxels to about that size; it is never refined.
+        mask: boolean array of the scan's shape. Outside of it counts as outside the field of view.
+        resolution: voxel size of the segmentation in mm, by default half the working spacing. The scan is averaged over
+            whole blocks of its voxels to about that size, and never refined.
     """
     grey, affine = averaged(volume, spacing * GRID if resolution is None else resolution, mask)
     step = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
-    # One layer that lies outside the field of view, so that the grid's border is a border like any other.
+    # A layer outside the field of view makes the grid's border a border like any other.
     grey_padded = np.pad(grey, 1, constant_values=np.nan)
     inside = np.isfinite(grey_padded)
     with np.errstate(invalid="ignore"):
@@ -128,9 +128,8 @@ def cortical_bone(
 def dice(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> float:
     """Dice similarity coefficient of two cortices (the paper's DSC, Sec. 2.5), 0 to 1.
 
-    The common grid is that of the fixed segmentation. Each scan was segmented where its own voxels are; the moving
-    cortex is then carried over, linearly, and counts where at least half of it arrives. Voxels count that lie in both
-    fields of view: what only one scan has seen says nothing about the alignment. 0 where these do not overlap.
+    The moving cortex is interpolated linearly on the grid of the fixed segmentation, and counts where at least half of
+    it arrives. Only voxels in both fields of view count. 0 where these do not overlap.
 
     Args:
         fixed, moving: segmentations.
@@ -138,9 +137,8 @@ def dice(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> float
     """
     grid = fixed.affine, fixed.cortex.shape
     carried = resample_mask(moving.cortex, moving.affine, *grid, matrix)
-    seen = resample_mask(np.isfinite(moving.grey), moving.affine, *grid, matrix, whole_voxels=True) & np.isfinite(
-        fixed.grey
-    )
+    seen = resample_mask(np.isfinite(moving.grey), moving.affine, *grid, matrix, whole_voxels=True)
+    seen &= np.isfinite(fixed.grey)
     both = np.count_nonzero(fixed.cortex & carried & seen)
     total = np.count_nonzero(fixed.cortex & seen) + np.count_nonzero(carried & seen)
     return float(2 * both / total) if total else 0.0
@@ -155,8 +153,7 @@ def _box(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
 
 
 def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Where the field of view ends inside a bone: what bone parts from the rest of the border of the field of view."""
-    # What lies beyond the grid is outside.
+    """Where the field of view cuts a bone: openings that bone separates from the rest of the field of view's border."""
     # The grid has a layer outside, so that its own border is part of this one.
     border = inside & dilate(~inside, 1)
     labels, count = ndimage.label(border & ~bone, ndimage.generate_binary_structure(3, 2))
@@ -169,7 +166,7 @@ def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return ends[labels]
 
 
-def _marrow(bone, whole, inside, step, spacing) -> np.ndarray:
+def _marrow(bone: np.ndarray, whole: np.ndarray, inside: np.ndarray, step: np.ndarray, spacing: float) -> np.ndarray:
     """The space within the endosteal surface: marrow with its trabeculae."""
     deep = ~dilate_ball(inside & ~whole, step, THINNEST * spacing)
     space = whole & ~bone & deep

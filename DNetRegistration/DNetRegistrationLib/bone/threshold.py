@@ -1,4 +1,4 @@
-"""Where bone begins in a scan's grey values: x_th and x_max of Eq. 5, given or found.
+"""The bone threshold: normalisation of a scan's intensities by x_th and x_max (Eq. 5), given or found.
 
 Needs no torch, so that a preview can be drawn before anything is aligned.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..core.errors import ScanError
+from ..core.errors import ScanError, Setting
 from ..imaging.morphology import dilate, large_components
 from ..imaging.resample import block_means
 from ..imaging.volume import Volume
@@ -18,9 +18,9 @@ from ..imaging.volume import Volume
 # The histogram and the half-maximum are taken from a preview of about this many voxels an axis.
 PREVIEW_SIZE = 128
 HISTOGRAM_BINS = 256
-# What Otsu's method parts off is parted again while it holds more than this share of the scan.
+# Otsu's method is applied again to the brighter class while that holds more than this share of the scan.
 BRIGHTEST_SHARE = 0.08
-# Below this ratio of bone contrast to noise in the preview, nothing tells bone from noise.
+# Below this ratio of bone contrast to noise in the preview, bone cannot be told from noise.
 LEAST_CONTRAST_TO_NOISE = 4.0
 # Fewer bone voxels than this are no object to align.
 LEAST_BONE_VOXELS = 27
@@ -32,44 +32,47 @@ MINIMUM_RANGE = 1e-36
 
 @dataclass(frozen=True)
 class BoneScale:
-    """T of Eq. 5: ``relu(x - threshold) / (maximum - threshold)``, in the grey values of one scan."""
+    """Intensity normalisation T (Eq. 5): ``relu(x - threshold) / (maximum - threshold)``, in a scan's grey values."""
 
     threshold: float
     maximum: float
 
-    def __call__(self, values):
-        """Grey values (array, of any shape) to bone values, 0 below the threshold and 1 at the maximum."""
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Grey values (array of any shape) to bone values, 0 below the threshold and 1 at the maximum."""
         return (values - self.threshold).clip(0, None) * (1 / (self.maximum - self.threshold))
 
 
 def preview(volume: Volume) -> np.ndarray:
-    """A float32 copy of about 128 voxels an axis or fewer, box-averaged; outside the field of view is NaN."""
+    """Averages a scan to about 128 voxels an axis or fewer, ``(z, y, x)`` float32, NaN outside the field of view."""
     factors = np.maximum(1, np.rint(volume.size / PREVIEW_SIZE).astype(int))
-    # Isotropic as far as the grid allows: an axis is averaged up to the coarsest voxel size that another one has.
+    # Isotropic as far as the grid allows: each axis is averaged to the coarsest voxel size of any axis.
     coarsest = (factors * volume.spacing).max()
     factors = np.maximum(factors, np.minimum((coarsest / volume.spacing).astype(int), volume.size // 8))
     return block_means(volume, factors)[0]
 
 
-def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.ndarray | None = None) -> BoneScale:
-    """The bone threshold and the level of dense bone of a scan.
+def find_bone_scale(
+    volume: Volume, threshold: float | None = None, mask: np.ndarray | None = None, role: str | None = None
+) -> BoneScale:
+    """Finds the bone threshold and the level of dense bone of a scan.
 
-    The start is the threshold of Otsu's method (IEEE Trans. SMC 9:62, 1979), applied repeatedly upwards; it is
-    then moved to half way between the grey value inside the bone and the one just around it, the half-maximum-height
-    rule, which places the bone's surface right whatever the scanner's scale and whatever the bone lies in: air, water,
-    dense fixative, bright muscle.
+    The threshold of Otsu's method (IEEE Trans. SMC 9:62, 1979), applied repeatedly upwards, is the start. It moves to
+    half way between the grey value inside the bone and the one just around it (half-maximum-height rule). So the bone's
+    surface is right for any scale of the scanner, and in air, water, dense fixative or bright muscle.
 
     Args:
         volume: the scan.
         threshold: x_th in the scan's own units, or None to find it.
-        mask: boolean array of the scan's shape; only there is bone looked for.
+        mask: boolean array of the scan's shape; bone is looked for only there.
+        role: "fixed" or "moving" where the scan is one of a pair; errors then say whose threshold to set.
 
     Returns:
-        BoneScale: x_th, and as x_max the 99th percentile of what lies above it (a maximum would be one hot voxel).
+        BoneScale: x_th, and as x_max the 99th percentile of the values above it (the maximum would be one hot voxel).
 
     Raises:
         ScanError: the scan has nothing above the threshold, or nothing that stands out as bone.
     """
+    setting = Setting("threshold", role)
     image = preview(volume)
     if mask is not None:
         image = np.where(preview(Volume(mask.astype(np.uint8), volume.affine)) > 0.5, image, np.nan)
@@ -79,28 +82,27 @@ def find_bone_scale(volume: Volume, threshold: float | None = None, mask: np.nda
         threshold = _half_maximum(image, smooth)
         if threshold is None:
             raise ScanError(
-                f"{volume.name}: found no bone in it (nothing stands out from its surroundings); "
-                "give the bone threshold in the scan's units, or check that this is the right scan"
+                f"{volume.name}: found no bone in it (nothing stands out from its surroundings)",
+                "give the bone threshold in the scan's units, or check that this is the right scan",
+                setting,
             )
     elif not np.isfinite(threshold):
-        raise ScanError(f"{volume.name}: the bone threshold {threshold} is not a number; give one in the scan's units")
+        problem = f"{volume.name}: the bone threshold {threshold} is not a number"
+        raise ScanError(problem, "give one in the scan's units", setting)
     bone = valid[valid > threshold]
     if bone.size < LEAST_BONE_VOXELS:
         reach = f"grey values reach {valid.max():g}" if valid.size else "the mask holds no voxel of its preview"
-        raise ScanError(
-            f"{volume.name}: no bone above the threshold {threshold:g} ({reach}); "
-            "lower the threshold, or check that this is the right scan"
-        )
+        problem = f"{volume.name}: no bone above the threshold {threshold:g} ({reach})"
+        raise ScanError(problem, "lower the threshold, or check that this is the right scan", setting)
     maximum = float(np.percentile(bone, 99))
     if not maximum - threshold > MINIMUM_RANGE:
-        raise ScanError(
-            f"{volume.name}: its bone is only {maximum - threshold:g} above the threshold; scale its values up"
-        )
+        problem = f"{volume.name}: its bone is only {maximum - threshold:g} above the threshold"
+        raise ScanError(problem, "scale its values up")
     return BoneScale(float(threshold), maximum)
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:
-    """A 3x3x3 mean: thresholds are found among materials, not among noise. NaN where the field of view ends."""
+    """The 3x3x3 mean, so that thresholds lie between materials and not within noise; NaN outside the field of view."""
     inside = np.isfinite(image)
     if inside.all():
         return ndimage.uniform_filter(image, 3, mode="nearest")
@@ -127,12 +129,12 @@ def _otsu(values: np.ndarray) -> float:
 
 
 def _half_maximum(image: np.ndarray, smooth: np.ndarray) -> float | None:
-    """Half way between bone and what is around it, from the brightest material downwards; None where there is none.
+    """The grey value half way between bone and its surroundings; None where there is no bone.
 
-    The start is the class that Otsu's method parts off, parted again until it is a small share of the scan. Too high a
-    start does no harm, since the half-maximum rule comes down from it to the bone's own surface; from too low a one it
-    would stop at the surface of the soft tissue. Only where so little is so bright that it makes no object do the lower
-    starts get their turn.
+    The start is the brighter class of Otsu's method, divided again until it is a small share of the scan. Too high a
+    start does no harm: from there the half-maximum rule comes down to the bone's own surface. From too low a start it
+    would stop at the surface of the soft tissue. Lower starts are tried only if the voxels above are too few for an
+    object.
     """
     values = smooth[np.isfinite(smooth)]
     above, starts = values, []
@@ -157,8 +159,8 @@ def _half_maximum_from(image: np.ndarray, smooth: np.ndarray, threshold: float) 
             around = ~bone & np.isfinite(smooth)
         if not around.any():
             return None
+        # The outer percentile is high, so that it is of soft tissue rather than of the air beside it.
         inside, outside = np.percentile(smooth[bone], 75), np.percentile(smooth[around], 80)
-        # Of what lies around, soft tissue rather than the air beside it: a high percentile, not the median.
         noise = 1.4826 * np.median(np.abs(image[around] - np.median(image[around])))
         if inside - outside < LEAST_CONTRAST_TO_NOISE * noise / np.sqrt(27):
             return None

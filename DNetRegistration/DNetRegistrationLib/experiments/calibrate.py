@@ -18,7 +18,8 @@ import torch
 from scipy import optimize, special
 
 from ..bone.cortex import cortical_bone
-from ..bone.images import native_scan, prepare
+from ..bone.images import native_scan
+from ..bone.prepare import prepare
 from ..bone.threshold import find_bone_scale
 from ..core.processes import completed_calls
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle

@@ -1,10 +1,10 @@
-"""From uncertain matches between points to the rigid transforms that many of them agree on, in closed form.
+"""Spatial consensus: the rigid transforms that many uncertain correspondences between points agree on, in closed form.
 
-A rigid motion keeps distances: two matches that both are right are as far apart in one scan as in the other. Matches
-vouch for each other by that, and by how many others vouch for both (second-order compatibility, SC2-PCR, Chen et al.,
-CVPR 2022); each set of matches that hold together gives a transform by weighted least squares (Kabsch 1976; Umeyama
-1991), and the sets are compared by how many of all matches they explain. No random draw is made, and nothing here
-depends on how the scans are turned.
+A rigid motion keeps distances: two correct correspondences are as far apart in one scan as in the other. By that, and
+by how many others are compatible with both, two of them support each other (second-order compatibility, SC2-PCR, Chen
+et al., CVPR 2022). Each compatible set gives a transform by weighted least squares (Kabsch 1976; Umeyama 1991), and the
+sets are compared by how many of all correspondences they explain. Nothing is drawn at random, and the result does not
+depend on how the scans are turned.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch import Tensor
 
 from . import rigid
 
-_LARGEST = 256  # matches that are looked at: the most confident
-_AROUND = 2.6  # voxels: a token's partner is sought among what lies so close to its likeliest one
-_COMPATIBLE = 2.0  # voxels: matches whose distances differ by more contradict each other
-_EXPLAINED = 3.0  # voxels: a match that ends further off is not explained
+_MOST = 256  # correspondences that are used: the most confident ones
+_AROUND = 2.6  # voxels: partners of a keypoint lie so close to its likeliest one
+_COMPATIBLE = 2.0  # voxels: correspondences whose distances differ by more contradict each other
+_EXPLAINED = 3.0  # voxels: a transform explains a correspondence that it brings so close
 _SHARPEST = 1.2  # voxels: scale of the last robust weights
-_POLISH = 10
+_ITERATIONS = 10  # of robust least squares
 _APART = 4.0  # voxels: transforms that differ by less, on average, are one
 
 
 @dataclass(frozen=True)
-class Match:
-    """Points of two scans that may be the same places.
+class Correspondences:
+    """Points of two scans that may show the same places.
 
     Attributes:
-        fixed, moving: ``(n, 3)`` float64 positions.
-        weight: ``(n,)`` how sure it is.
+        fixed, moving: ``(n, 3)`` float64 positions, in voxels.
+        weight: ``(n,)`` confidence in each correspondence.
     """
 
     fixed: Tensor
@@ -39,46 +39,46 @@ class Match:
     weight: Tensor
 
     @classmethod
-    def between(cls, fixed: Tensor, moving: Tensor, confidence: Tensor) -> Match:
-        """Matches of every token with the middle of its likely partners, both ways; the most confident of them.
+    def between(cls, fixed: Tensor, moving: Tensor, confidence: Tensor) -> Correspondences:
+        """The most confident correspondences of keypoints with the mean of their likely partners, both ways.
 
         Args:
-            fixed: ``(n, 3)`` positions of tokens.
-            moving: ``(m, 3)`` positions of the other scan's.
-            confidence: ``(n, m)`` that they are the same, at least 0.
+            fixed: ``(n, 3)`` positions of keypoints.
+            moving: ``(m, 3)`` positions of keypoints of the other scan.
+            confidence: ``(n, m)`` that two keypoints correspond, at least 0.
         """
         arrived, sure = _partners(moving, confidence)
         returned, sure_too = _partners(fixed, confidence.mT)
         weight = torch.cat((sure, sure_too))
-        best = weight.topk(min(_LARGEST, len(weight))).indices
+        best = weight.topk(min(_MOST, len(weight))).indices
         return cls(torch.cat((fixed, returned))[best], torch.cat((arrived, moving))[best], weight[best])
 
 
 def _partners(others: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean position of the likely partners of each token, near the likeliest; and the confidence they sum to."""
+    """The mean position of the likely partners of each keypoint, near the likeliest, and their summed confidence."""
     near = distances(others, others) < _AROUND
     likely = confidence * near[confidence.argmax(1)]
     total = likely.sum(1)
     return likely @ others / total.clamp(min=1e-30)[:, None], total
 
 
-def agree(match: Match, most: int = 4) -> Tensor:
+def spatial_consensus(found: Correspondences, most: int = 4) -> Tensor:
     """``(h, 4, 4)`` transforms of fixed to moving points, at most `most` and all different, best supported first.
 
-    None where there are fewer than three matches.
+    Fewer than three correspondences give no transform.
     """
-    fixed, moving, weight = match.fixed, match.moving, match.weight
+    fixed, moving, weight = found.fixed, found.moving, found.weight
     if len(weight) < 3 or not weight.sum() > 0:
         return fixed.new_empty(0, 4, 4)
     weight = weight / weight.max() + 1e-9
     differ = (distances(fixed, fixed) - distances(moving, moving)).abs()
     compatible = (1 - (differ / _COMPATIBLE) ** 2).clamp(min=0)
     together = compatible * ((compatible * weight) @ compatible)
-    # One from each match and those that vouch for it.
+    # One transform from each correspondence and those that are compatible with it.
     transforms = fit(fixed, moving, together * weight + 1e-9)
     for _ in range(2):
-        transforms = fit(fixed, moving, _support(match, transforms) * weight + 1e-9)
-    order = (_support(match, transforms) @ weight).argsort(descending=True, stable=True)
+        transforms = fit(fixed, moving, _support(found, transforms) * weight + 1e-9)
+    order = (_support(found, transforms) @ weight).argsort(descending=True, stable=True)
     transforms = transforms[order]
     arrived = rigid.apply(transforms, fixed)
     chosen: list[int] = []
@@ -86,11 +86,11 @@ def agree(match: Match, most: int = 4) -> Tensor:
     while len(chosen) < most and left.any():
         chosen.append(int(left.nonzero()[0]))
         left &= (arrived - arrived[chosen[-1]]).norm(dim=-1).mean(-1) > _APART
-    return _polished(match, transforms[chosen])
+    return _polished(found, transforms[chosen])
 
 
 def fit(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
-    """The rigid transforms ``(..., 4, 4)`` that carry ``(n, 3)`` points closest to their partners.
+    """The rigid transforms ``(..., 4, 4)`` that bring ``(n, 3)`` points closest to their partners ``(n, 3)``.
 
     Least squares with weights ``(..., n)``, in closed form (Kabsch 1976; Umeyama 1991).
     """
@@ -102,24 +102,24 @@ def fit(fixed: Tensor, moving: Tensor, weight: Tensor) -> Tensor:
 
 
 def distances(first: Tensor, second: Tensor) -> Tensor:
-    """Between all points ``(..., n, 3)`` and ``(..., m, 3)``, without the cancellation of a matrix product."""
+    """Distances ``(..., n, m)`` between points ``(..., n, 3)`` and ``(..., m, 3)``, without cancellation of digits."""
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _residual(match: Match, transforms: Tensor) -> Tensor:
-    return (rigid.apply(transforms, match.fixed) - match.moving).norm(dim=-1)
+def _residual(found: Correspondences, transforms: Tensor) -> Tensor:
+    return (rigid.apply(transforms, found.fixed) - found.moving).norm(dim=-1)
 
 
-def _support(match: Match, transforms: Tensor) -> Tensor:
-    """``(..., n)`` from 1 for a match explained exactly to 0."""
-    return (1 - (_residual(match, transforms) / _EXPLAINED) ** 2).clamp(min=0) ** 2
+def _support(found: Correspondences, transforms: Tensor) -> Tensor:
+    """``(..., n)`` from 1 for a correspondence that is explained exactly to 0 for one that is not."""
+    return (1 - (_residual(found, transforms) / _EXPLAINED) ** 2).clamp(min=0) ** 2
 
 
-def _polished(match: Match, transforms: Tensor) -> Tensor:
-    """Robust least squares with ever sharper Geman-McClure weights, from each of ``(h, 4, 4)`` transforms."""
+def _polished(found: Correspondences, transforms: Tensor) -> Tensor:
+    """Refines ``(h, 4, 4)`` transforms by robust least squares, with ever sharper Geman-McClure weights."""
     scale = _EXPLAINED
-    for _ in range(_POLISH):
+    for _ in range(_ITERATIONS):
         scale = max(_SHARPEST, 0.8 * scale)
-        residual = _residual(match, transforms)
-        transforms = fit(match.fixed, match.moving, match.weight / (1 + (residual / scale) ** 2) ** 2)
+        residual = _residual(found, transforms)
+        transforms = fit(found.fixed, found.moving, found.weight / (1 + (residual / scale) ** 2) ** 2)
     return transforms

@@ -1,8 +1,7 @@
-"""Rotations and rigid transforms.
+"""Rotations and rigid transforms as torch tensors.
 
-A rigid transform is a ``(..., 4, 4)`` matrix that acts on column vectors of world coordinates (LPS, mm). Functions on
-tensors keep batch dimensions, dtype and device, and are differentiable (`nearest_rotation` only
-where singular values differ).
+A rigid transform is a ``(..., 4, 4)`` matrix that acts on column vectors of world coordinates (LPS, mm). The functions
+keep batch dimensions, dtype and device, and are differentiable (`nearest_rotation` only where singular values differ).
 """
 
 from __future__ import annotations
@@ -14,21 +13,20 @@ from torch import Tensor
 
 
 def rotation_from_6d(parameters: Tensor) -> Tensor:
-    """Eq. 1: six or more numbers ``(..., >= 6)`` to rotations ``(..., 3, 3)``, by Gram-Schmidt; the rest is unused.
+    """Rotations ``(..., 3, 3)`` of six or more numbers ``(..., >= 6)``, by Gram-Schmidt (Eq. 1); the rest is unused.
 
-    The first three numbers give the first column, the next three the second, and the third is their cross product
-    (the determinant of Eq. 1). Where the two are zero or parallel, which have no rotation of their own, usable axes are
-    taken instead, so that the result is a rotation and its gradient finite. At zero that gradient
-    is zero: a network's last layer must not start there.
+    The first three numbers give the first column, the next three the second, and the third column is their cross
+    product (the determinant of Eq. 1). Where the two are zero or parallel, other axes are taken, so that the result is
+    a rotation and its gradient finite. At zero that gradient is zero: a network's last layer must not start there.
 
     Source: Eq. 1; Zhou et al., On the continuity of rotation representations in neural networks, CVPR 2019.
     """
     first, second = parameters[..., :3], parameters[..., 3:6]
-    # Scaled by the largest entry, so that neither tiny nor huge numbers leave the range of squares.
+    # Scaled by the largest entry, so that the squares of tiny and huge numbers stay in range.
     first, second = _scaled(first), _scaled(second)
     x = _unit(first, fallback=torch.eye(3, dtype=first.dtype, device=first.device)[0].expand_as(first))
     rest = second - (x * second).sum(-1, keepdim=True) * x
-    # A second pass removes what rounding left of x when the two are nearly parallel.
+    # A second pass removes the part of x that rounding leaves when the two are nearly parallel.
     rest = rest - (x * rest).sum(-1, keepdim=True) * x
     y = _unit(rest, fallback=_perpendicular(x), tolerance=1e-5 if rest.dtype != torch.float64 else 1e-12)
     return torch.stack((x, y, torch.linalg.cross(x, y)), dim=-1)
@@ -36,7 +34,7 @@ def rotation_from_6d(parameters: Tensor) -> Tensor:
 
 def _scaled(vector: Tensor) -> Tensor:
     size = vector.detach().abs().amax(-1, keepdim=True)
-    # The gradient grows as the reciprocal of the size; where that would overflow, none is given.
+    # The gradient grows as the reciprocal of the size. Where that would overflow, there is none.
     vector = torch.where(size > torch.finfo(size.dtype).tiny ** 0.5, vector, vector.detach())
     return vector / torch.where(size > 0, size, torch.ones_like(size))
 
@@ -97,7 +95,7 @@ def spiral_rotations(count: int, dtype=torch.float64) -> Tensor:
 def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
     """Angle in radians, 0 to pi, of the rotation between two ``(..., 3, 3)`` rotations: the paper's RE (Sec. 2.5).
 
-    From the chord and the trace together (atan2), because arccos alone resolves only 0.02 degrees in float32 and its
+    It is computed from chord and trace together (atan2): arccos alone resolves only 0.02 degrees in float32, and its
     gradient is infinite at zero.
     """
     relative = first.transpose(-1, -2) @ second
@@ -124,7 +122,7 @@ def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
 
 
 def inverse(transform: Tensor) -> Tensor:
-    """The inverse of ``(..., 4, 4)`` rigid transforms, by transposition."""
+    """The inverses of ``(..., 4, 4)`` rigid transforms, by transposition."""
     back = transform[..., :3, :3].transpose(-1, -2)
     return rigid(back, -(back @ transform[..., :3, 3:])[..., 0])
 

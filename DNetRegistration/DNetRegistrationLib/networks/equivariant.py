@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.constants import PAPER_SPACING
-from ..geometry.correspondences import Match, agree, distances
+from ..geometry.correspondences import Correspondences, distances, spatial_consensus
 from .batch import PairBatch
 from .contract import Candidate, Criterion, Network
 from .keypoints import DESCRIPTOR, Keypoints, find_keypoints
@@ -197,7 +197,7 @@ class Equivariant(Network):
         # Few and small from here on: float64, and where a decomposition is fast.
         confidence = scores.log_matches.exp().cpu().double()
         places = first.positions.cpu().double(), second.positions.cpu().double()
-        return [agree(Match.between(*pair)) for pair in zip(*places, confidence, strict=True)]
+        return [spatial_consensus(Correspondences.between(*pair)) for pair in zip(*places, confidence, strict=True)]
 
     def estimate(
         self, fixed: Tensor, moving: Tensor, fixed_inside: Tensor, moving_inside: Tensor

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..bone.cortex import CorticalBone, cortical_bone, dice
-from ..bone.images import PreparedScan, native_scan, pool_image, prepare
+from ..bone.images import native_scan, pool_image
+from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.errors import ScanError, Setting
 from ..geometry.transforms import require_rigid
@@ -166,7 +167,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
-        scales = _of_both(find_bone_scale, volumes, inputs.thresholds, inputs.masks)
+        scales = _of_both(find_bone_scale, volumes, inputs.thresholds, inputs.masks, ("fixed", "moving"))
         watch.check()
         natives = [
             native_scan(volume, scale, mask, device)

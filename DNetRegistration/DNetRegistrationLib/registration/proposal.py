@@ -11,7 +11,7 @@ from ..geometry import rigid
 from ..networks.contract import Candidate, Network
 
 if TYPE_CHECKING:
-    from ..bone.images import CanonicalCube
+    from ..bone.cube import CanonicalCube
 
 
 def propose(

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.images import BoneImage, BonePlace, NativeScan, PreparedScan
+from ..bone.cube import BonePlace
+from ..bone.images import BoneImage, NativeScan
+from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse, nearest_rotation, rigid, rotation_from_axis_angle
 from ..imaging.tensors import gaussian
 from .template import Template, edge_template, finer_template, sample_through

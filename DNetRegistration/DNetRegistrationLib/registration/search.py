@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bone.images import BoneImage, CanonicalCube, pool_image
+from ..bone.cube import CanonicalCube
+from ..bone.images import BoneImage, pool_image
 from ..geometry.rigid import rigid, spiral_rotations
 from .refinement import gauss_newton
 from .similarity import band_passed, overlap_correlation

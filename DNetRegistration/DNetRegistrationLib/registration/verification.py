@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..bone.cortex import CorticalBone
-from ..bone.images import BoneImage, PreparedScan
+from ..bone.images import BoneImage
+from ..bone.prepare import PreparedScan
 from .refinement import Refined, motion, motion_jacobian
 from .similarity import Similarity, overlap_correlation, similarity
 from .template import edge_template

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.images import BoneImage, NativeScan, PreparedScan, native_scan, points_of_bone, prepare
+from ..bone.cube import points_of_bone
+from ..bone.images import BoneImage, NativeScan, native_scan
+from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.constants import PAPER_SPACING
 from ..core.errors import FileError, ScanError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from DNetRegistrationLib.bone.images import CanonicalCube
+from DNetRegistrationLib.bone.cube import CanonicalCube
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.experiments.metrics import measure, translation_error_um
 from DNetRegistrationLib.experiments.paper import methods as evaluation_methods

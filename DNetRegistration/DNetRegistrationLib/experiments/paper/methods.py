@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...bone.images import CanonicalCube
+from ...bone.cube import CanonicalCube
 from ...core.errors import RunError
 from ...geometry.transforms import from_sitk, require_rigid
 from ...networks.weights import load_weights, weights_stamp

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from ...bone.cortex import CorticalBone, cortical_bone
-from ...bone.images import BonePlace, CanonicalCube, canonical_cube, native_scan, prepare
+from ...bone.cube import BonePlace, CanonicalCube, canonical_cube
+from ...bone.images import native_scan
+from ...bone.prepare import prepare
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
 from ...geometry.transforms import read_transform

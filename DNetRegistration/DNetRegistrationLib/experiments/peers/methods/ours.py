@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ....bone.images import native_scan, prepare
+from ....bone.images import native_scan
+from ....bone.prepare import prepare
 from ....bone.threshold import find_bone_scale
 from ....imaging.volume import Volume
 from ....registration.align import align
