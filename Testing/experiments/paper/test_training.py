@@ -13,7 +13,8 @@ from DNetRegistrationLib.core.errors import FileError, ScanError
 from DNetRegistrationLib.experiments.paper import training as paper_training
 from DNetRegistrationLib.experiments.paper.cohort import find_bones, write_bones
 from DNetRegistrationLib.experiments.paper.plan import PlannedNetwork
-from DNetRegistrationLib.experiments.paper.training import Budget, TrainingPlan, entries, make_bank, train_all
+from DNetRegistrationLib.experiments.paper.settings import EvaluationOptions
+from DNetRegistrationLib.experiments.paper.training import entries, make_bank, train_all
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.training import bank_scans as bank_folder
 
@@ -67,15 +68,15 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
             shutil.copy(FOLDER / f"equivariant{suffix}", run / f"weights{suffix}")
 
     monkeypatch.setattr(paper_training, "train", trained)
-    training = TrainingPlan("paper", Budget(50, 8), Budget(5, 4), seed=3, device="cpu")
+    budgets = {"iterations": 50, "batch": 8, "own_iterations": 5, "own_batch": 4}
+    options = EvaluationOptions(output=tmp_path, recipe="paper", seed=3, device="cpu", **budgets)
     wanted = [PlannedNetwork("S1", "equivariant"), PlannedNetwork("S4", "equivariant-own")]
-    ready = train_all(dict.fromkeys(wanted), bones, training, tmp_path)
+    ready = train_all(dict.fromkeys(wanted), bones, options, tmp_path)
     assert [Path(run.output).relative_to(tmp_path).as_posix() for run in runs] == [
         "S1/equivariant", "S4/equivariant-own",
     ]  # fmt: skip
     first, second = runs
-    budgets = [(run.changes["iterations"], run.changes["batch"]) for run in runs]
-    assert budgets == [(50, 8), (5, 4)]
+    assert [(run.changes["iterations"], run.changes["batch"]) for run in runs] == [(50, 8), (5, 4)]
     for run, contrast, names in ((first, 0.5, ("mouse001", "mouse003")), (second, 0.0, ("mouse002", "mouse004"))):
         assert run.seed == 3
         common = {"placement": "center", "cut_share": 0, "contrast": contrast, "bones": 2}
@@ -89,11 +90,11 @@ def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch
     assert not any(one.given for one in ready.values())
     # Weights that are given are used.
     given = dict.fromkeys(wanted, FOLDER / "equivariant.pt")
-    again = train_all(given, bones, training, tmp_path / "other")
+    again = train_all(given, bones, options, tmp_path / "other")
     assert len(runs) == 2 and all(one.given for one in again.values())
     # The paper's networks get the recipe and the precision that were asked for.
     with pytest.raises(FileError, match="weights of 'equivariant', not of 'dnet'"):
-        train_all({PlannedNetwork("S1", "dnet"): None}, bones, replace(training, precision="bfloat16"), tmp_path)
+        train_all({PlannedNetwork("S1", "dnet"): None}, bones, replace(options, precision="bfloat16"), tmp_path)
     assert [(run.network, run.recipe, run.changes.get("precision")) for run in (runs[2], first)] == [
         ("dnet", "paper", "bfloat16"), ("equivariant", "fast", None),
     ]  # fmt: skip

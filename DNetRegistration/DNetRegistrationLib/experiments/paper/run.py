@@ -26,7 +26,7 @@ def evaluate(
     *,
     progress: Progress = lambda fraction, message: None,
     tell: Callable[[str], None] = lambda line: None,
-    spell: Callable[[EvaluationOptions], str] = lambda options: options.call,
+    spell: Callable[[EvaluationOptions], str] = repr,
     **keywords,
 ) -> Path | None:
     """Runs the experiments of the paper, or continues them where they were stopped, and writes tables and report.
@@ -39,7 +39,7 @@ def evaluate(
         keywords: the fields of `EvaluationOptions`. Given with `options`, they replace fields of it.
         progress: called with a message and the fraction of the current stage that is done: scans, training, alignment.
         tell: called with each line about what is trained, and what is left to align.
-        spell: how options that give these results are written for the report.
+        spell: writes the options that give these results, for the report.
 
     Returns:
         The path of the report, ``report.html``; None with `train_only`.
@@ -147,18 +147,9 @@ def _train(
     tell: Callable[[str], None],
 ) -> Mapping:
     """Trains what is missing, and records it; returns the weights of each network."""
-    from .training import Budget, TrainingPlan, train_all
+    from .training import train_all
 
-    training = TrainingPlan(
-        options.recipe,
-        Budget(options.iterations, options.batch),
-        Budget(options.own_iterations, options.own_batch),
-        options.seed,
-        options.device,
-        options.precision,
-    )
-    wanted, runs = _networks(options), folder / TRAINING
-    trained = train_all(wanted, record.bones, training, runs, options.scan_spacing, progress, tell)
+    trained = train_all(_networks(options), record.bones, options, folder / TRAINING, progress, tell)
     record.trained.update({network.name: one.plain() for network, one in trained.items()})
     record.save(folder)
     return {network: one.weights for network, one in trained.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,21 +110,10 @@ class EvaluationOptions:
         spacing = None if self.scan_spacing is None else tuple(self.scan_spacing)
         return replace(self, **values, scan_spacing=spacing)
 
-    @property
-    def call(self) -> str:
-        """The call of `evaluate` with these options. Of paths it has the last part, since a report travels."""
-        given = {one.name: getattr(self, one.name) for one in fields(self)}
-        given = {name: value for name, value in given.items() if value is not None and value != {} and value != ()}
-        for name in ("output", "scans", "weights"):
-            if name in given:
-                given[name] = _last_part(given[name])
-        return f"evaluate({', '.join(f'{name}={value!r}' for name, value in given.items())})"
-
-
-def _last_part(paths: Any) -> Any:
-    if isinstance(paths, Mapping):
-        return {name: _last_part(path) for name, path in paths.items()}
-    return Path(paths).name if isinstance(paths, str | os.PathLike) else [_last_part(path) for path in paths]
+    def budget(self, method: str) -> tuple[int, int]:
+        """The training budget of a method's network: steps of the optimizer, and pairs of each step."""
+        own = METHODS[method].own_budget
+        return (self.own_iterations, self.own_batch) if own else (self.iterations, self.batch)
 
 
 @dataclass(frozen=True)
@@ -137,7 +126,7 @@ class EvaluationRecord:
         bones: by name.
         trained: what is known of the training of each network, by `PlannedNetwork.name`.
         machine: what it ran on, in words.
-        command: the call or the command line, without paths of this machine.
+        command: the options, as a person would give them.
     """
 
     options: dict[str, Any]

@@ -23,47 +23,11 @@ from ...training.run import WEIGHTS
 from ...training.session import TrainingOptions, train
 from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
+from .settings import EvaluationOptions
 
 BANK = "bones.pt"
 #: At most so many validations in a run, at most so many pairs in each, and training pairs for each validation pair.
 VALIDATIONS, VALIDATION_PAIRS, TRAINED_FOR_ONE = 10, 32, 8
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a network is trained: steps of the optimizer, and pairs of each step."""
-
-    iterations: int
-    batch: int
-
-    @property
-    def pairs(self) -> int:
-        return self.iterations * self.batch
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """How the networks of an evaluation are trained.
-
-    Attributes:
-        recipe: a name of `recipes.RECIPES`, for the networks of the paper.
-        budget: of all networks.
-        own: of those with a budget of their own.
-        seed: of weights and pairs.
-        device: to train on.
-        precision: one of `recipes.PRECISIONS`, for the networks of the paper.
-    """
-
-    recipe: str
-    budget: Budget
-    own: Budget
-    seed: int
-    device: str
-    precision: str = "auto"
-
-    def of(self, method: str) -> Budget:
-        """The budget of a method's network."""
-        return self.own if METHODS[method].own_budget else self.budget
 
 
 @dataclass(frozen=True)
@@ -93,9 +57,8 @@ class TrainedNetwork:
 def train_all(
     wanted: Mapping[PlannedNetwork, Path | None],
     bones: Mapping[str, ScannedBone],
-    training: TrainingPlan,
+    options: EvaluationOptions,
     folder: Path,
-    spacing: Sequence[float] | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[PlannedNetwork, TrainedNetwork]:
@@ -104,9 +67,8 @@ def train_all(
     Args:
         wanted: the file of the weights of each network, or None to train it.
         bones: of the evaluation, by name.
-        training: how to train.
+        options: how to train, resolved.
         folder: for all runs, made where it is missing.
-        spacing: true voxel size of the scans in mm, where files lack it.
         progress: called with a fraction and a message while scans are read.
         tell: called with each line about a training.
 
@@ -120,12 +82,11 @@ def train_all(
     for number, (network, given) in enumerate(wanted.items(), 1):
         file = given
         if file is None:
-            budget = training.of(network.method)
             run = folder / network.strategy / network.method
-            if _iterations(run) != budget.iterations:
+            if _iterations(run) != options.budget(network.method)[0]:
                 tell(f"\ntraining {number} of {len(wanted)}: {METHODS[network.method].label}, {network.strategy}")
-                bank = _bank(STRATEGIES[network.strategy], bones, folder, spacing, progress)
-                _train(network, training, bank, run, tell)
+                bank = _bank(STRATEGIES[network.strategy], bones, folder, options.scan_spacing, progress)
+                _train(network, options, bank, run, tell)
             file = run / WEIGHTS
         ready[network] = _trained(network, file, given=given is not None)
     return ready
@@ -183,16 +144,19 @@ def _bank(
     return path
 
 
-def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Path, tell: Callable[[str], None]) -> None:
-    budget = training.of(network.method)
+def _train(
+    network: PlannedNetwork, evaluation: EvaluationOptions, bank: Path, run: Path, tell: Callable[[str], None]
+) -> None:
+    iterations, batch = evaluation.budget(network.method)
     strategy = STRATEGIES[network.strategy]
     name = METHODS[network.method].network
-    pairs = min(VALIDATION_PAIRS, max(4, budget.pairs // TRAINED_FOR_ONE))
-    times = min(VALIDATIONS, max(1, budget.pairs // TRAINED_FOR_ONE // pairs))
+    shown = iterations * batch // TRAINED_FOR_ONE
+    pairs = min(VALIDATION_PAIRS, max(4, shown))
+    times = min(VALIDATIONS, max(1, shown // pairs))
     changes = {
         "bones": len(load_bank(bank)),
-        "iterations": budget.iterations,
-        "batch": budget.batch,
+        "iterations": iterations,
+        "batch": batch,
         # As in the tests, cubes lie on image centres and fields of view are whole.
         "placement": "center",
         "cut_share": 0.0,
@@ -203,15 +167,15 @@ def _train(network: PlannedNetwork, training: TrainingPlan, bank: Path, run: Pat
     options = TrainingOptions(
         name,
         run,
-        "fast" if own else training.recipe,
-        changes if own else {**changes, "precision": training.precision},
-        seed=training.seed,
+        "fast" if own else evaluation.recipe,
+        changes if own else {**changes, "precision": evaluation.precision},
+        seed=evaluation.seed,
         dataset=bank,
-        device=training.device,
+        device=evaluation.device,
         jobs=1,
-        log_every=max(1, budget.iterations // 200),
+        log_every=max(1, iterations // 200),
         validation_pairs=pairs,
-        validate_every=-(-budget.iterations // times),
+        validate_every=-(-iterations // times),
     )
     train(options, report=tell)
 
