@@ -58,7 +58,8 @@ class Result(Protocol):
     ``__future__``. The default of `code` identifies the code that measures. `key` tells one result from another.
     """
 
-    code: str
+    @property
+    def code(self) -> str: ...
 
     @property
     def key(self) -> Hashable: ...

@@ -60,7 +60,7 @@ class ComparedPair:
         along each axis. Angles are spread evenly. Of uniform rotations four in five would be beyond 90 degrees.
         """
         generator = np.random.default_rng([FIRST_SEED + self.number, 21])
-        angle = generator.uniform(*BINS[self.angle_bin : self.angle_bin + 2])
+        angle = generator.uniform(BINS[self.angle_bin], BINS[self.angle_bin + 1])
         rotation = _about(generator.standard_normal(3), angle)
         return _rigid(rotation, generator.uniform(-0.64, 0.64, 3))
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,8 @@ class MethodProcess:
 
     def __init__(self, method: ComparedMethod, threads: int) -> None:
         self.method, self.threads = method, threads
-        self._process = self._connection = None
+        self._process: Any = None
+        self._connection: Any = None
 
     def __enter__(self) -> MethodProcess:
         return self

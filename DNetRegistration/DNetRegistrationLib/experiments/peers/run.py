@@ -105,8 +105,12 @@ def compare(
             align_all([one for part in work for one in part], folders, store, conditions, progress)
     finally:
         # An interrupted comparison shows what there is.
-        keys = [[conditions.key(method, pair) for method, pairs in part for pair in pairs] for part in work]
-        found = PeerResults(*([store.results[key] for key in part if key in store.results] for part in keys), skipped)
+        turned_results, growing_results, near_results = (
+            [store.results[key] for method, pairs in part for pair in pairs
+             if (key := conditions.key(method, pair)) in store.results]
+            for part in work
+        )  # fmt: skip
+        found = PeerResults(turned_results, growing_results, near_results, skipped)
         if len(found.table):
             show(found, [*about(options, methods, conditions), *notes], folder, tell)
     return found

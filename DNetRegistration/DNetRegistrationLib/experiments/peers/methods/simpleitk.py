@@ -103,7 +103,7 @@ def rigid_transform(matrix: np.ndarray, center: np.ndarray) -> sitk.VersorRigid3
     return transform
 
 
-def matrix_of(transform: sitk.Transform) -> np.ndarray:
+def matrix_of(transform: sitk.Euler3DTransform | sitk.VersorRigid3DTransform) -> np.ndarray:
     """``(4, 4)``, fixed to moving points, of a transform about a centre."""
     return centered(transform.GetMatrix(), transform.GetTranslation(), transform.GetCenter())
 
