@@ -137,8 +137,8 @@ BARE = """
         sys.modules[name] = None
     from functools import partial
     from DNetRegistrationLib.cli import main
-    from DNetRegistrationLib.training import bank, session
-    session.build_bank = partial(bank.build_bank, spacing=0.3)
+    from DNetRegistrationLib.training import dataset, session
+    session.synthetic_dataset = partial(dataset.synthetic_dataset, spacing=0.3)
     sys.exit(main.main())
 """
 

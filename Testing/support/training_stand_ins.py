@@ -10,9 +10,9 @@ import torch
 from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_6d
 from DNetRegistrationLib.networks.batch import PairBatch
 from DNetRegistrationLib.networks.regression import RegressionNetwork
-from DNetRegistrationLib.training.bank import Bank, save_bank, stored
-from DNetRegistrationLib.training.bank_synthetic import KINDS
+from DNetRegistrationLib.training.dataset import BoneDataset, quantized, save_dataset
 from DNetRegistrationLib.training.recipes import Recipe
+from DNetRegistrationLib.training.synthetic_bones import KINDS
 from torch import nn
 from torch.nn import functional
 
@@ -34,9 +34,9 @@ def write_blobs(path) -> str:
     axis = (torch.arange(40) - 19.5) / 20
     near = torch.exp(-8 * (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2))
     grains = functional.interpolate(torch.rand(2 * BLOBS, 1, 8, 8, 8, generator=generator), 40)[:, 0]
-    plain, contrast = stored(near * grains).split(BLOBS)
+    plain, contrast = quantized(near * grains).split(BLOBS)
     names = [f"blob {number}" for number in range(BLOBS)]
-    save_bank(Bank(plain, contrast, 0.222, names, made={"kinds": KINDS}), path)
+    save_dataset(BoneDataset(plain, contrast, 0.222, names, made={"kinds": KINDS}), path)
     return str(path)
 
 
@@ -60,14 +60,14 @@ class Pairs:
         fixed_pose = torch.cat(
             (random_rotations(count, generator), torch.rand(count, 3, 1, generator=generator) - 0.5), -1
         )
-        to_bank = torch.stack((fixed_pose, of_moving(fixed_pose, rotation, translation)), 1)
-        return PairBatch(fixed, moving, inside, inside, rotation, translation, to_bank)
+        to_bone = torch.stack((fixed_pose, of_moving(fixed_pose, rotation, translation)), 1)
+        return PairBatch(fixed, moving, inside, inside, rotation, translation, to_bone)
 
 
-def of_moving(to_bank, rotation, translation):
-    """What carries moving points to the bank, ``(b, 3, 4)``: back to fixed ones, and on as `to_bank` does."""
-    turn = to_bank[..., :3] @ rotation.mT
-    return torch.cat((turn, to_bank[..., 3:] - turn @ translation[..., None]), -1)
+def of_moving(to_bone, rotation, translation):
+    """What carries moving points to the bone, ``(b, 3, 4)``: back to fixed ones, and on as `to_bone` does."""
+    turn = to_bone[..., :3] @ rotation.mT
+    return torch.cat((turn, to_bone[..., 3:] - turn @ translation[..., None]), -1)
 
 
 class Small(RegressionNetwork):

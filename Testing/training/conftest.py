@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from DNetRegistrationLib.training.bank import build_bank
+from DNetRegistrationLib.training.dataset import synthetic_dataset
 from training_stand_ins import write_blobs
 
 
 @pytest.fixture(scope="session")
 def tibiae():
     """Two tibiae to draw pairs from."""
-    return build_bank(2, 3, kinds={"tibia": 1.0})
+    return synthetic_dataset(2, 3, kinds={"tibia": 1.0})
 
 
 @pytest.fixture(scope="session")

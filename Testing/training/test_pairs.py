@@ -10,11 +10,11 @@ import pytest
 import torch
 from DNetRegistrationLib.bone.cube import place_of_bone
 from DNetRegistrationLib.bone.images import BoneImage
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import OptionError
 from DNetRegistrationLib.geometry.rigid import geodesic_angle
 from DNetRegistrationLib.training import pairs
-from DNetRegistrationLib.training.bank import Bank
-from DNetRegistrationLib.training.fields_of_view import Views
+from DNetRegistrationLib.training.dataset import BoneDataset
+from DNetRegistrationLib.training.fields_of_view import find_views
 from DNetRegistrationLib.training.pairs import JITTER, SHIFT, PairSource
 from DNetRegistrationLib.training.resampler import Resampler
 from scipy import ndimage
@@ -36,7 +36,7 @@ def blob_values(size, spacing, blobs=BLOBS, sigma=SIGMA):
 def blobs():
     """Four blobs; three times as bright with contrast agent, so that one sees which of the scans it is."""
     values = torch.from_numpy(0.25 * blob_values(100, 0.04)).float()[None]
-    return Bank(values, 3 * values, 0.04, ["blobs"])
+    return BoneDataset(values, 3 * values, 0.04, ["blobs"])
 
 
 def image_of(cube):
@@ -76,9 +76,9 @@ def peaks(cube):
     return np.array([brightest(cube, near=at) for at in found])
 
 
-@pytest.mark.parametrize("mode", ["bone", "center"])
-def test_the_truth_takes_every_blob_from_cube_to_cube(blobs, mode):
-    batch = PairSource(blobs, 1, mode=mode, cut_share=0, noise=0).draw(0, 6)
+@pytest.mark.parametrize("placement", ["bone", "center"])
+def test_the_truth_takes_every_blob_from_cube_to_cube(blobs, placement):
+    batch = PairSource(blobs, 1, placement=placement, cut_share=0, noise=0).draw(0, 6)
     for number in range(6):
         rotation, translation = batch.rotation[number].numpy(), batch.translation[number].numpy()
         for at in peaks(batch.fixed[number, 0]):
@@ -118,8 +118,8 @@ def test_cubes_are_placed_on_the_bone_that_is_left(tibiae, monkeypatch):
     """As `preprocessing.place_of_bone` finds it in the view, which the cube on the view's centre shows whole."""
     monkeypatch.setattr(pairs, "PLACING", 0.0)
     options = dict(noise=0, cut_share=1, scale=0)
-    whole = PairSource(tibiae, 5, mode="center", **options).draw(0, 6)
-    placed = PairSource(tibiae, 5, mode="bone", **options).draw(0, 6)
+    whole = PairSource(tibiae, 5, placement="center", **options).draw(0, 6)
+    placed = PairSource(tibiae, 5, placement="bone", **options).draw(0, 6)
     for number in range(6):
         fixed, moving = (place_of_bone(image_of(side[number, 0])).center for side in (whole.fixed, whole.moving))
         rotation = whole.rotation[number].numpy()
@@ -135,7 +135,7 @@ def test_cubes_lie_a_little_off_the_bone(blobs):
 
 
 def test_inside_is_the_box_of_the_view(blobs):
-    batch = PairSource(blobs, 6, mode="center", cut_share=0).draw(0, 2)
+    batch = PairSource(blobs, 6, placement="center", cut_share=0).draw(0, 2)
     assert batch.fixed_inside.min() == batch.moving_inside.min() == 1
     cut = PairSource(blobs, 6, cut_share=1).draw(0, 4)
     for inside, image in ((cut.fixed_inside, cut.fixed), (cut.moving_inside, cut.moving)):
@@ -151,7 +151,7 @@ def test_inside_is_the_box_of_the_view(blobs):
 
 def test_cut_views_keep_the_promised_share_of_bone_and_overlap(tibiae):
     count = 12
-    options = dict(mode="center", noise=0, scale=0, contrast=0)
+    options = dict(placement="center", noise=0, scale=0, contrast=0)
     whole = PairSource(tibiae, 7, cut_share=0, **options).draw(0, count)
     cut = PairSource(tibiae, 7, cut_share=1, keep=0.5, **options).draw(0, count)
     left = [
@@ -220,7 +220,7 @@ def test_the_range_of_rotations_can_be_widened_from_draw_to_draw(blobs):
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_smaller_cubes_show_the_means_of_whole_ones(reduction):
     """Of the same pairs: everything but the noise, of which there is as much less as a mean has."""
-    bones = Bank(*torch.stack([smooth_bone(seed) for seed in range(4)]).view(2, 2, 74, 74, 74), 0.12, ["a", "b"])
+    bones = BoneDataset(*torch.stack([smooth_bone(seed) for seed in range(4)]).view(2, 2, 74, 74, 74), 0.12, ["a", "b"])
     source = PairSource(bones, 16, noise=0.0)
     whole, small = source.draw(3, 4), source.draw(3, 4, reduction=reduction)
     assert torch.equal(whole.rotation, small.rotation) and torch.equal(whole.translation, small.translation)
@@ -245,8 +245,8 @@ def smooth_bone(seed):
 
 
 def test_translations_are_those_of_the_paper(blobs):
-    batch = PairSource(blobs, 13, mode="center", cut_share=1).draw(0, 4)
-    drawn = PairSource(blobs, 13, mode="center", cut_share=1)._drawn(0, 4, math.pi)
+    batch = PairSource(blobs, 13, placement="center", cut_share=1).draw(0, 4)
+    drawn = PairSource(blobs, 13, placement="center", cut_share=1)._drawn(0, 4, math.pi)
     assert np.array_equal(batch.translation.numpy(), drawn.shift)
     many = PairSource(blobs, 13)._drawn(1, 1000, math.pi)
     assert np.abs(many.shift).max() <= SHIFT == 0.64 and np.abs(many.jitter).max() <= JITTER
@@ -260,7 +260,7 @@ def test_each_scan_is_turned_as_a_whole_too(blobs):
         assert float(angle.mean()) == pytest.approx(math.pi / 2 + 2 / math.pi, rel=0.02)
 
 
-def test_a_narrow_range_is_about_the_bank(blobs):
+def test_a_narrow_range_is_about_the_dataset(blobs):
     turns = torch.from_numpy(PairSource(blobs, 14)._drawn(0, 2000, 0.1).turn)
     fixed, moving = (geodesic_angle(torch.eye(3, dtype=torch.float64), turns[:, side]) for side in range(2))
     assert float(fixed.max()) <= 0.1 + 1e-9 and float(fixed.mean()) == pytest.approx(0.05, rel=0.05)
@@ -301,18 +301,18 @@ def test_half_of_the_pairs_have_contrast_on_either_side(blobs):
 def test_bone_is_always_in_view():
     """Of a speck that mostly lies out of view, far off the middle."""
     values = torch.from_numpy(blob_values(120, 0.08, np.array([[1.4, 1.3, 1.5]]), 0.08)).float()[None]
-    source = PairSource(Bank(values, values, 0.08, ["speck"]), 17, cut_share=1)
+    source = PairSource(BoneDataset(values, values, 0.08, ["speck"]), 17, cut_share=1)
     batch = source.draw(0, 16)
     for image in (batch.fixed, batch.moving):
         assert image.isfinite().all() and image.amax((1, 2, 3, 4)).min() > 0.1
     assert batch.translation.isfinite().all()
     away = torch.from_numpy(blob_values(120, 0.08, np.array([[4.0, 4.0, 4.0]]), 0.08)).float()[None]
-    with pytest.raises(ScanError, match="speck shows no bone about the middle"):
-        PairSource(Bank(away, away, 0.08, ["speck"]), 17)
+    with pytest.raises(OptionError, match="speck shows no bone about the middle"):
+        PairSource(BoneDataset(away, away, 0.08, ["speck"]), 17)
 
 
 def test_a_scans_own_field_of_view_is_respected(monkeypatch):
-    """A bank of real scans ends where these ended: that part is not inside, whichever way it is turned."""
+    """A dataset of real scans ends where these ended: that part is not inside, whichever way it is turned."""
     monkeypatch.setattr(pairs, "JITTER", 0.0)
     monkeypatch.setattr(pairs, "SHIFT", 0.0)
     axis = (torch.arange(100) - 49.5) * 0.06
@@ -321,8 +321,8 @@ def test_a_scans_own_field_of_view_is_respected(monkeypatch):
     fields[..., :3] = torch.eye(3, dtype=torch.float64) / 100
     # The scan with contrast agent shows x from -0.5 mm up.
     fields[0, 1, 0, 0], fields[0, 1, 0, 3] = 0.1, -0.95
-    bank = Bank(ball[None], (ball * (axis > -0.5))[None], 0.06, ["ball"], fields)
-    source = PairSource(bank, 18, mode="center", cut_share=0, noise=0, scale=0, contrast=1)
+    dataset = BoneDataset(ball[None], (ball * (axis > -0.5))[None], 0.06, ["ball"], fields)
+    source = PairSource(dataset, 18, placement="center", cut_share=0, noise=0, scale=0, contrast=1)
     batch, contrast = source.draw(0, 6), source._drawn(0, 6, math.pi).contrast
     along = (np.arange(CUBE) - MIDDLE) * SPACING
     within = torch.from_numpy(along[:, None, None] ** 2 + along[:, None] ** 2 + along**2 < 1.8**2)
@@ -338,7 +338,7 @@ def test_a_scans_own_field_of_view_is_respected(monkeypatch):
 
 def test_stored_bytes_cost_nothing(tibiae):
     half = replace(tibiae, plain=tibiae.plain.float() / 128, contrast=tibiae.contrast.float() / 128)
-    one, other = (PairSource(bank, 19).draw(0, 2) for bank in (tibiae, half))
+    one, other = (PairSource(dataset, 19).draw(0, 2) for dataset in (tibiae, half))
     assert torch.allclose(one.fixed, other.fixed, atol=1e-5) and torch.equal(one.translation, other.translation)
 
 
@@ -347,18 +347,18 @@ def test_a_processor_leaves_out_nothing_but_what_is_empty(tibiae, reduction, den
     """It resamples where bone is; a GPU everywhere."""
     source = PairSource(tibiae, 20)
     drawn = source._drawn(0, 3, math.pi)
-    views = Views(drawn, source._blocks)
+    views = find_views(drawn, source._blocks)
     scans = list(zip(drawn.bones.repeat(2).tolist(), drawn.contrast.ravel().tolist(), strict=True))
-    given = scans, views.to_bank.flatten(0, 1).float(), views.inside(None, reduction).flatten(0, 1)
-    resampler = Resampler(source.bank, reduction)
+    given = scans, views.to_bone.flatten(0, 1).float(), views.inside(None, reduction).flatten(0, 1)
+    resampler = Resampler(source.dataset, reduction)
     some, everywhere = resampler._where_bone_is(*given), resampler._everywhere(*given)
     assert (some - everywhere).abs().max() < 0.01 and some.max() > densest  # in steps of 1 / 128
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"rotations": "euler"}, {"mode": "corner"}, {"keep": 0}, {"cut_share": 2}, {"contrast": -1}, {"noise": -1}],
+    [{"rotations": "euler"}, {"placement": "corner"}, {"keep": 0}, {"cut_share": 2}, {"contrast": -1}, {"noise": -1}],
 )
 def test_wrong_options_are_named(blobs, options):
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(OptionError, match=next(iter(options))):
         PairSource(blobs, 0, **options)

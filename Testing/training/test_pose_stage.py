@@ -32,47 +32,47 @@ def quick(monkeypatch):
 
 
 def test_a_pose_by_hand():
-    # The bank's x lies along the cube's y, its y along -x; its middle is 0.1 mm along x, 0.2 mm along z in the cube.
+    # The bone's x lies along the cube's y, its y along -x; its middle is 0.1 mm along x, 0.2 mm along z in the cube.
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     here = torch.tensor([0.1, 0, 0.2])
-    to_bank = torch.cat((turn.mT, -(turn.mT @ here)[:, None]), 1)
+    to_bone = torch.cat((turn.mT, -(turn.mT @ here)[:, None]), 1)
     expected = [0, 1, 0, -1, 0, 0, 0, 0, 1, 0.1, 0, 0.2, 0, -0.1, 0.2]
-    torch.testing.assert_close(poses.poses(to_bank), torch.tensor(expected))
+    torch.testing.assert_close(poses.poses(to_bone), torch.tensor(expected))
 
 
-@pytest.mark.parametrize("mode", ["bone", "center"])
-def test_poses_of_pairs_give_their_motion(tibiae, mode):
+@pytest.mark.parametrize("placement", ["bone", "center"])
+def test_poses_of_pairs_give_their_motion(tibiae, placement):
     """Of what pairs are made from, the motion is computed elsewhere; cut and uncut."""
-    batch = PairSource(tibiae, 3, mode=mode, cut_share=0.5).draw(0, 12)
-    rotation, translation = motion(poses.poses(batch.to_bank))
+    batch = PairSource(tibiae, 3, placement=placement, cut_share=0.5).draw(0, 12)
+    rotation, translation = motion(poses.poses(batch.to_bone))
     assert batch.translation.norm(dim=1).min() > 0.01
     torch.testing.assert_close(rotation, batch.rotation, atol=1e-12, rtol=0)
     torch.testing.assert_close(translation, batch.translation, atol=1e-12, rtol=0)
 
 
 def test_bone_lies_where_poses_say(tibiae):
-    """A voxel of a whole cube shows the bank's bone at the place that `to_bank` carries it to."""
+    """A voxel of a whole cube shows the dataset's bone at the place that `to_bone` carries it to."""
     source = PairSource(tibiae, 4, cut_share=0.0, contrast=0.0, scale=0.0, noise=0.0)
     batch = source.draw(0, 6)
     bones = source._drawn(0, 6, torch.pi).bones
-    for image, to_bank, bone in zip(batch.moving[:, 0], batch.to_bank[:, 1], bones, strict=True):
+    for image, to_bone, bone in zip(batch.moving[:, 0], batch.to_bone[:, 1], bones, strict=True):
         index = (image > 0.5).nonzero()[::97]
         place = (index.flip(-1).double() - 31.5) * 0.08
-        there = (place @ to_bank[:, :3].mT + to_bank[:, 3]) / tibiae.spacing + (tibiae.plain.shape[-1] - 1) / 2
+        there = (place @ to_bone[:, :3].mT + to_bone[:, 3]) / tibiae.spacing + (tibiae.plain.shape[-1] - 1) / 2
         x, y, z = there.round().long().unbind(-1)
         assert (tibiae.plain[bone][z, y, x] > 0).double().mean() > 0.95
 
 
 def test_loss_by_hand():
-    to_bank = torch.cat((torch.eye(3), torch.zeros(3, 1)), 1).double()
-    true = poses.poses(to_bank)
-    assert poses_loss(true, to_bank) == 0
+    to_bone = torch.cat((torch.eye(3), torch.zeros(3, 1)), 1).double()
+    true = poses.poses(to_bone)
+    assert poses_loss(true, to_bone) == 0
     turned = true.clone()
     turned[[0, 4]] = -1.0  # x and y the other way: two of three axes, each 2 off
-    assert float(poses_loss(turned, to_bank)) == pytest.approx(RADIUS * 4 / 3)
+    assert float(poses_loss(turned, to_bone)) == pytest.approx(RADIUS * 4 / 3)
     moved = true.clone()
     moved[9:12] += torch.tensor([0.3, 0.4, 0.0])
-    assert float(poses_loss(moved, to_bank)) == pytest.approx(0.25)
+    assert float(poses_loss(moved, to_bone)) == pytest.approx(0.25)
 
 
 def test_a_head_learns_to_compose(monkeypatch):

@@ -12,10 +12,10 @@ import torch
 from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, PackageError, RunError
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.training import recipes, session
-from DNetRegistrationLib.training.bank import Bank, save_bank
-from DNetRegistrationLib.training.bank_synthetic import KINDS
+from DNetRegistrationLib.training.dataset import BoneDataset, save_dataset
 from DNetRegistrationLib.training.recipes import recipe_for, recipe_options
 from DNetRegistrationLib.training.session import TrainingOptions, train
+from DNetRegistrationLib.training.synthetic_bones import KINDS
 from training_stand_ins import BLOBS, Small, SmallWithLoss
 
 QUICK = {"bones": BLOBS, "iterations": 6, "batch": 4, "micro_batch": 2}
@@ -174,8 +174,8 @@ def test_other_settings_do_not_go_on(more, words, small, options, begun):
 
 def test_other_bones_do_not_go_on(small, options, blobs, begun, tmp_path):
     content = torch.load(blobs, weights_only=True)
-    other = Bank(content["plain"].flip(1), content["contrast"], content["spacing"], content["names"][::-1])
-    save_bank(other, tmp_path / "other.pt")
+    other = BoneDataset(content["plain"].flip(1), content["contrast"], content["spacing"], content["names"][::-1])
+    save_dataset(other, tmp_path / "other.pt")
     with pytest.raises(FileError, match="its checkpoint is of a run with dataset"):
         train(options(begun, dataset=tmp_path / "other.pt"))
 
@@ -211,11 +211,12 @@ def test_start_from_weights(small_dnet, options, tmp_path):
 def test_synthetic_bones_are_made_once(small, options, tmp_path, monkeypatch):
     made = []
 
-    def build_bank(count, seed, *, kinds, processes, device, **_):
+    def synthetic_dataset(count, seed, *, kinds, processes, device, **_):
         made.append((count, seed, kinds, processes, str(device)))
-        return Bank(*torch.full((2, count, 40, 40, 40), 100, dtype=torch.uint8), 0.222, [str(n) for n in range(count)])
+        bones = torch.full((2, count, 40, 40, 40), 100, dtype=torch.uint8)
+        return BoneDataset(*bones, 0.222, [str(number) for number in range(count)])
 
-    monkeypatch.setattr(session, "build_bank", build_bank)
+    monkeypatch.setattr(session, "synthetic_dataset", synthetic_dataset)
     for folder in ("a", "b"):
         chosen = {"kinds": ("tibia", "irregular")}
         train(options(tmp_path / folder, changes=chosen, dataset=tmp_path / "bones.pt", seed=4))
@@ -244,12 +245,12 @@ def test_kinds_are_those_of_the_dataset():
 def test_scans_of_the_user(small, tmp_path, monkeypatch):
     calls = []
 
-    def bank_of_scans(folder, *, scan_spacing, device, progress):
+    def dataset_of_scans(folder, *, scan_spacing, device, progress):
         calls.append((folder, scan_spacing))
         made = {"folder": str(folder)}
-        return Bank(*torch.full((2, 5, 40, 40, 40), 100, dtype=torch.uint8), 0.222, list("abcde"), made=made)
+        return BoneDataset(*torch.full((2, 5, 40, 40, 40), 100, dtype=torch.uint8), 0.222, list("abcde"), made=made)
 
-    monkeypatch.setattr(session, "bank_of_scans", bank_of_scans)
+    monkeypatch.setattr(session, "dataset_of_scans", dataset_of_scans)
     changes = {"iterations": 2, "batch": 4, "micro_batch": 2}
     scans = tmp_path / "mice"
     train(
@@ -343,7 +344,7 @@ def test_a_checkpoint_that_does_not_fit(small, options, tmp_path):
 
 def test_a_torch_without_muon_is_told_at_once(small, options, tmp_path, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
-    monkeypatch.setattr(session, "load_bank", None)
+    monkeypatch.setattr(session, "load_dataset", None)
     with pytest.raises(PackageError, match=r"has no Muon; update to 2\.9 or later"):
         train(options(tmp_path / "run"))
 

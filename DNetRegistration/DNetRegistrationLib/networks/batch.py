@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs of cubes, and the truth about them; the edge n of the cubes is 64, or less by the reduction asked for.
+    """Pairs of cubes and the truth about them. The edge n of the cubes is 64, or 64 divided by the reduction asked for.
 
     Attributes:
         fixed, moving: ``(b, 1, n, n, n)`` float32 bone values, [z, y, x].
@@ -17,8 +17,8 @@ class PairBatch:
             images are 0 too.
         rotation: ``(b, 3, 3)`` float64, fixed to moving points, (x, y, z), about the cubes' centres.
         translation: ``(b, 3)`` float64 mm: moving - moving centre = rotation (fixed - fixed centre) + translation.
-        to_bank: ``(b, 2, 3, 4)`` float64, of fixed and moving: mm about the cube's centre to mm about the middle of the
-            bank's grid.
+        to_bone: ``(b, 2, 3, 4)`` float64, of fixed and moving: mm about the cube's centre to mm about the middle of the
+            bone's grid in the dataset.
     """
 
     fixed: Tensor
@@ -27,4 +27,4 @@ class PairBatch:
     moving_inside: Tensor
     rotation: Tensor
     translation: Tensor
-    to_bank: Tensor
+    to_bone: Tensor

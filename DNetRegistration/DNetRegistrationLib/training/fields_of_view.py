@@ -1,10 +1,11 @@
 """Fields of view of training pairs: how bones are turned in them, where they are cut, and where cubes lie.
 
-Of a bone in a bank no more than blocks of its voxels is looked at: enough for where a cut leaves which share of it.
+Blocks of voxels stand for a bone: they suffice to find where a cut leaves which share of it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch import Tensor
 
 from ..core.constants import CUBE_SIZE, PAPER_SPACING
 from ..synthesis.pairs import SHARED
-from .bank import Bank, stored
+from .dataset import BoneDataset, quantized
 
 # Half the edge of a field of view, mm.
 HALF_VIEW = CUBE_SIZE * PAPER_SPACING / 2
-# Edge of a block in voxels of the bank; and how many of them stand for a bone.
+# Edge of a block in voxels of the bone's grid; and how many blocks stand for a bone.
 _BLOCK, _BLOCKS = 4, 2048
 
 
@@ -27,11 +28,11 @@ class Drawn(NamedTuple):
     Sides are fixed, moving. What is in mm is relative to the middle of a field of view, along its axes.
     """
 
-    bones: np.ndarray  # (b,) which of the bank
+    bones: np.ndarray  # (b,) which of the dataset
     contrast: np.ndarray  # (b, 2) bool, which of its two scans
     rotation: np.ndarray  # (b, 3, 3) fixed to moving
-    turn: np.ndarray  # (b, 2, 3, 3) of the bank's bone
-    jitter: np.ndarray  # (b, 3) mm, where the middle of the bank's bone is in the fixed scan
+    turn: np.ndarray  # (b, 2, 3, 3) of the dataset's bone
+    jitter: np.ndarray  # (b, 3) mm, where the middle of the bone's grid is in the fixed scan
     shift: np.ndarray  # (b, 3) mm, where the middle of the fixed field of view is in the moving scan
     fraction: np.ndarray  # (b, 2, tries) of the bone that a cut leaves; 1 cuts nothing
     axis: np.ndarray  # (b, 2, tries) across which it cuts
@@ -42,24 +43,24 @@ class Drawn(NamedTuple):
 
 
 class Blocks:
-    """Where the bones of a bank are, in blocks of their voxels; of each scan the `_BLOCKS` fullest, more are noise.
+    """Where the bones of a dataset are, in blocks of voxels: the `_BLOCKS` fullest of each scan; the rest is noise.
 
     Attributes:
         places: ``(n, 2, m, 3)`` float64, centroids of the bone in the blocks, in mm about the middle of the grid.
         counts: ``(n, 2, m)`` int64, bone in the blocks. Whole numbers: their sums do not depend on the order.
     """
 
-    def __init__(self, bank: Bank, device: torch.device) -> None:
-        scans = (scan for pair in zip(bank.plain, bank.contrast, strict=True) for scan in pair)
+    def __init__(self, dataset: BoneDataset, device: torch.device) -> None:
+        scans = (scan for pair in zip(dataset.plain, dataset.contrast, strict=True) for scan in pair)
         sums = torch.stack([_block_sums(scan.to(device)) for scan in scans]).unflatten(0, (-1, 2))
         self.counts = sums[..., 0]
         index = sums[..., 1:].double() / self.counts.clamp(min=1)[..., None]
-        self.places = (index - (bank.plain.shape[-1] - 1) / 2) * bank.spacing
+        self.places = (index - (dataset.plain.shape[-1] - 1) / 2) * dataset.spacing
 
 
 def _block_sums(scan: Tensor) -> Tensor:
-    """Of the fullest blocks of a bank's scan ``(d, d, d)``: ``(m, 4)`` int64 bone, and its moments by index x, y, z."""
-    scan = stored(scan) if scan.is_floating_point() else scan
+    """``(m, 4)`` int64 of the fullest blocks of a scan ``(d, d, d)``: bone, and its moments by index x, y, z."""
+    scan = quantized(scan) if scan.is_floating_point() else scan
     z, y, x = (where := scan.nonzero()).unbind(-1)
     blocks = -(-scan.shape[-1] // _BLOCK)
     at = ((z // _BLOCK) * blocks + y // _BLOCK) * blocks + x // _BLOCK
@@ -69,6 +70,7 @@ def _block_sums(scan: Tensor) -> Tensor:
     return sums[sums[:, 0].topk(_BLOCKS).indices]
 
 
+@dataclass(frozen=True)
 class Views:
     """Where fields of view end, and where cubes lie. Sides are fixed, moving; everything float64.
 
@@ -77,47 +79,21 @@ class Views:
         translation: ``(b, 3)`` mm, about the cubes' centres.
         bounds: ``(b, 2, 2, 3)`` mm, the lowest and highest position in the (cut) field of view, about its uncut middle.
         center: ``(b, 2, 3)`` mm, the cubes' centres, likewise.
-        to_bank: ``(b, 2, 3, 4)`` mm about a cube's centre to mm about the middle of the bank's grid.
+        to_bone: ``(b, 2, 3, 4)`` mm about a cube's centre to mm about the middle of the bone's grid.
     """
 
-    def __init__(self, drawn: Drawn, blocks: Blocks) -> None:
-        def load(values: np.ndarray) -> Tensor:
-            # Some kilobytes, which are copied before this returns: waiting for the device is not needed.
-            return torch.from_numpy(values).to(blocks.counts.device, non_blocking=True)
-
-        self.rotation, turn, jitter, shift = (
-            load(values) for values in (drawn.rotation, drawn.turn, drawn.jitter, drawn.shift)
-        )
-        bones = load(drawn.bones)
-        scan = (bones[:, None], load(drawn.contrast.astype(np.int64)))
-        place, counts = blocks.places[scan] @ turn.mT, blocks.counts[scan]
-
-        offset = torch.stack((jitter, moved(self.rotation, jitter) + shift), 1)
-        # A view that would show no bone is moved to its middle, and so is the other.
-        seen = (_within(place + offset[:, :, None], -HALF_VIEW, HALF_VIEW) * counts).sum(-1) > 0
-        seen = seen.all(1)[:, None].double()
-        offset, shift = offset * seen[..., None], shift * seen
-
-        place = place + offset[:, :, None]
-        counts = counts * _within(place, -HALF_VIEW, HALF_VIEW)
-        cuts = _cut(place, counts, load(drawn.fraction), load(drawn.axis), load(drawn.from_low))
-        # What both show is counted on the bone without contrast agent.
-        bone = blocks.places[bones, :1] @ turn.mT + offset[:, :, None]
-        self.bounds = _first_that_share(cuts, bone, blocks.counts[bones, 0])
-        if drawn.placing is None:
-            self.center = torch.zeros_like(offset)
-        else:
-            left = counts * _within(place, self.bounds[:, :, None, 0], self.bounds[:, :, None, 1])
-            self.center = (left[..., None] * place).sum(2) / left.sum(2)[..., None] + load(drawn.placing)
-        self.translation = moved(self.rotation, self.center[:, 0]) + shift - self.center[:, 1]
-        self.to_bank = torch.cat((turn.mT, moved(turn.mT, self.center - offset)[..., None]), -1)
+    rotation: Tensor
+    translation: Tensor
+    bounds: Tensor
+    center: Tensor
+    to_bone: Tensor
 
     def inside(self, fields: Tensor | None, reduction: int = 1) -> Tensor:
         """``(b, 2, edge, edge, edge)`` whether voxels of the cubes lie in the field of view.
 
         Args:
-            fields: ``(b, 2, 3, 4)`` `Bank.fields` of the bones, whose end is an end too.
-            reduction: so many times as few voxels along each axis; `edge` is 64 by it.
+            fields: ``(b, 2, 3, 4)`` `BoneDataset.fields` of the bones, which end the field of view too.
+            reduction: by which cubes have fewer voxels along each axis; `edge` is 64 divided by it.
         """
         edge = CUBE_SIZE // reduction
         axis = torch.arange(edge, dtype=torch.float64, device=self.center.device)
@@ -127,13 +103,49 @@ class Views:
         inside = z[..., :, None, None] & y[..., None, :, None] & x[..., None, None, :]
         if fields is not None:
             fields = fields.to(axis.device)
-            turn = fields[..., :3] @ self.to_bank[..., :3]
-            shift = moved(fields[..., :3], self.to_bank[..., 3]) + fields[..., 3]
+            turn = fields[..., :3] @ self.to_bone[..., :3]
+            shift = moved(fields[..., :3], self.to_bone[..., 3]) + fields[..., 3]
             for row, start in zip(turn.unbind(2), shift.unbind(2), strict=True):
                 x, y, z = (row[..., None] * axis).float().unbind(2)
                 z = z + start[..., None].float()
                 inside &= (z[..., :, None, None] + y[..., None, :, None] + x[..., None, None, :]).abs() <= 1
         return inside
+
+
+def find_views(drawn: Drawn, blocks: Blocks) -> Views:
+    """Where the fields of view of drawn pairs end, and where their cubes lie."""
+
+    def load(values: np.ndarray) -> Tensor:
+        # Some kilobytes, which are copied before this returns: there is no need to wait for the device.
+        return torch.from_numpy(values).to(blocks.counts.device, non_blocking=True)
+
+    rotation, turn, jitter, shift = (load(values) for values in (drawn.rotation, drawn.turn, drawn.jitter, drawn.shift))
+    bones = load(drawn.bones)
+    scan = (bones[:, None], load(drawn.contrast.astype(np.int64)))
+    place, counts = blocks.places[scan] @ turn.mT, blocks.counts[scan]
+    offset, shift = _in_view(place, counts, torch.stack((jitter, moved(rotation, jitter) + shift), 1), shift)
+
+    place = place + offset[:, :, None]
+    counts = counts * _within(place, -HALF_VIEW, HALF_VIEW)
+    cuts = _cut(place, counts, load(drawn.fraction), load(drawn.axis), load(drawn.from_low))
+    # What both show is counted on the bone without contrast agent.
+    bone = blocks.places[bones, :1] @ turn.mT + offset[:, :, None]
+    bounds = _first_that_share(cuts, bone, blocks.counts[bones, 0])
+    if drawn.placing is None:
+        center = torch.zeros_like(offset)
+    else:
+        left = counts * _within(place, bounds[:, :, None, 0], bounds[:, :, None, 1])
+        center = (left[..., None] * place).sum(2) / left.sum(2)[..., None] + load(drawn.placing)
+    translation = moved(rotation, center[:, 0]) + shift - center[:, 1]
+    to_bone = torch.cat((turn.mT, moved(turn.mT, center - offset)[..., None]), -1)
+    return Views(rotation, translation, bounds, center, to_bone)
+
+
+def _in_view(place: Tensor, counts: Tensor, offset: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Offsets of bones ``(b, 2, 3)`` and shifts ``(b, 3)``; both are zero where a field of view would show no bone."""
+    seen = (_within(place + offset[:, :, None], -HALF_VIEW, HALF_VIEW) * counts).sum(-1) > 0
+    seen = seen.all(1)[:, None].double()
+    return offset * seen[..., None], shift * seen
 
 
 def moved(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-_BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the bank of bones needs its room too
+_BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the dataset of bones takes room too
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _ROOM_ON_CPU = 8  # more are no faster there, and memory is for other things too

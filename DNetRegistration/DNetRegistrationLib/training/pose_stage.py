@@ -71,7 +71,7 @@ class PoseStage:
         """As `Network.loss`: of poses alone, or of poses and the motion."""
         features = network.features(batch.fixed, batch.moving)
         seen = self.readout(torch.stack(features, 1)).float()
-        loss = poses_loss(seen, batch.to_bank).mean()
+        loss = poses_loss(seen, batch.to_bone).mean()
         if poses_alone:
             turned, shifted = errors(*motion(seen.detach().double()), batch)
             return loss, {"re_deg": turned.mean(), "te_um": shifted.mean()}
@@ -122,19 +122,19 @@ class Readout(nn.Linear):
             return super().forward(features.to(self.weight.dtype))
 
 
-def poses(to_bank: Tensor) -> Tensor:
+def poses(to_bone: Tensor) -> Tensor:
     """Poses ``(..., 15)`` of ``(..., 3, 4)`` mm about a cube's centre to mm about the middle of the bone's grid."""
-    turn, there = to_bank[..., :3], -to_bank[..., 3]
+    turn, there = to_bone[..., :3], -to_bone[..., 3]
     here = (turn.mT @ there[..., None])[..., 0]
     return torch.cat((turn.flatten(-2), here, there), -1)
 
 
-def poses_loss(estimate: Tensor, to_bank: Tensor) -> Tensor:
+def poses_loss(estimate: Tensor, to_bone: Tensor) -> Tensor:
     """How far off, in mm, poses ``(..., 15)`` carry points `RADIUS` from the middle, and that middle itself.
 
     All nine entries of a rotation count as they are, since the head is given them.
     """
-    error = estimate - poses(to_bank).to(estimate)
+    error = estimate - poses(to_bone).to(estimate)
     turned, placed = error.split((9, 6), -1)
     return RADIUS * turned.unflatten(-1, (3, 3)).norm(dim=-1).mean(-1) + placed.unflatten(-1, (2, 3)).norm(dim=-1).mean(
         -1

@@ -124,7 +124,7 @@ class Recipe:
     #: A cut leaves a fraction U(keep, 1) on one side, as in `synthesis.pairs.make_pair`.
     keep: float = _option(1.0, "down to this share of their bone", about=DATA, low=0.01)
     contrast: float = _option(0.5, "share of the pairs with contrast agent in one scan", about=DATA)
-    #: As frequent among each other as in `bank_synthetic.KINDS`.
+    #: As frequent among each other as in `synthetic_bones.KINDS`.
     kinds: tuple[str, ...] = _option(KINDS, "of synthetic bones", about=DATA, choices=KINDS)
     bones: int = _option(100, "synthetic bones, 1/8 to validate", about=DATA, kind=int, low=2, high=100_000)
 

@@ -1,4 +1,4 @@
-"""Bones of a bank on cubes: turned and moved at will, trilinear, straight from the bank's grid."""
+"""Bones of a dataset on cubes: turned and moved, trilinear, straight from the bone's grid."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.constants import CUBE_SIZE, PAPER_SPACING
-from .bank import Bank
+from .dataset import BoneDataset
 
 # Cubes resampled at a time on a GPU.
 _CUBES = 32
 
 
-def reduced(bank: Bank, factor: int) -> Bank:
-    """The bones with voxels about so many times as large, of the means; the same bank at 1."""
+def reduced(dataset: BoneDataset, factor: int) -> BoneDataset:
+    """The bones with voxels about `factor` times as large, which are means; the same dataset at 1."""
     if factor == 1:
-        return bank
-    size = round(bank.plain.shape[-1] / factor)
+        return dataset
+    size = round(dataset.plain.shape[-1] / factor)
 
     def coarser(scans: Tensor) -> Tensor:
         found = torch.empty((len(scans), size, size, size), dtype=scans.dtype, device=scans.device)
@@ -30,63 +30,63 @@ def reduced(bank: Bank, factor: int) -> Bank:
             out.copy_(means if scans.is_floating_point() else means.round_())
         return found
 
-    spacing = bank.spacing * bank.plain.shape[-1] / size
-    return replace(bank, plain=coarser(bank.plain), contrast=coarser(bank.contrast), spacing=spacing)
+    spacing = dataset.spacing * dataset.plain.shape[-1] / size
+    return replace(dataset, plain=coarser(dataset.plain), contrast=coarser(dataset.contrast), spacing=spacing)
 
 
 class Resampler:
-    """Resamples bones of a bank to cubes of 64^3 voxels of 0.08 mm.
+    """Resamples bones of a dataset to cubes of 64^3 voxels of 0.08 mm.
 
     Args:
-        bank: the bones.
-        reduction: instead, `reduction` times as few voxels along each axis, as much larger.
+        dataset: the bones.
+        reduction: by which a cube has fewer voxels along each axis, as much larger.
     """
 
-    def __init__(self, bank: Bank, reduction: int = 1) -> None:
-        self.bank = bank = reduced(bank, reduction)
+    def __init__(self, dataset: BoneDataset, reduction: int = 1) -> None:
+        self.dataset = dataset = reduced(dataset, reduction)
         self.edge, self.cube_spacing = CUBE_SIZE // reduction, PAPER_SPACING * reduction
-        self.size, self.spacing = bank.plain.shape[-1], bank.spacing
-        # Edge, in voxels of the bank, of blocks such that whatever a block of 2^3 voxels of a cube is made of lies in
-        # the one that its middle is in, or in one next to it.
-        self._block = math.ceil(self.cube_spacing * math.sqrt(3) / 2 / bank.spacing + math.sqrt(3))
+        self.size, self.spacing = dataset.plain.shape[-1], dataset.spacing
+        # Edge of blocks of the bone's grid, in voxels. A block of 2^3 voxels of a cube is made of voxels in the block
+        # of the grid that its middle is in, or in one next to it.
+        self._block = math.ceil(self.cube_spacing * math.sqrt(3) / 2 / dataset.spacing + math.sqrt(3))
         self._near: dict[tuple[int, bool], Tensor] = {}
 
-    def __call__(self, scans: list[tuple[int, bool]], to_bank: Tensor, inside: Tensor) -> Tensor:
+    def __call__(self, scans: list[tuple[int, bool]], to_bone: Tensor, inside: Tensor) -> Tensor:
         """Bone values ``(m, edge, edge, edge)`` float32; 0 outside.
 
         Args:
             scans: which bones, and whether with contrast agent.
-            to_bank: ``(m, 3, 4)`` float64, mm about a cube's middle to mm about the middle of the bank's grid.
+            to_bone: ``(m, 3, 4)`` float64, mm about a cube's middle to mm about the middle of the bone's grid.
             inside: ``(m, edge, edge, edge)`` bool, where values are wanted.
         """
-        resampled = self._where_bone_is if self.bank.device.type == "cpu" else self._everywhere
-        return resampled(scans, to_bank.float().to(self.bank.device), inside).mul_(self.bank.unit)
+        resampled = self._where_bone_is if self.dataset.device.type == "cpu" else self._everywhere
+        return resampled(scans, to_bone.float().to(self.dataset.device), inside).mul_(self.dataset.unit)
 
     def _scan(self, number: int, contrast: bool) -> Tensor:
-        return (self.bank.contrast if contrast else self.bank.plain)[number]
+        return (self.dataset.contrast if contrast else self.dataset.plain)[number]
 
     @property
     def _unit(self) -> float:
         """Takes mm to the coordinates of `grid_sample`, -1 to 1."""
         return 2 / (self.spacing * (self.size - 1))
 
-    def _everywhere(self, scans: list[tuple[int, bool]], to_bank: Tensor, inside: Tensor) -> Tensor:
+    def _everywhere(self, scans: list[tuple[int, bool]], to_bone: Tensor, inside: Tensor) -> Tensor:
         images = torch.empty(inside.shape, device=inside.device)
         for start in range(0, len(scans), _CUBES):
             part = slice(start, start + _CUBES)
-            theta = to_bank[part] * self._unit
+            theta = to_bone[part] * self._unit
             theta[..., :3] *= self.cube_spacing * (self.edge - 1) / 2
             grid = F.affine_grid(theta, [len(theta), 1, *inside.shape[1:]], align_corners=True)
             values = torch.stack([self._scan(*scan) for scan in scans[part]])[:, None].float()
             images[part] = F.grid_sample(values, grid, align_corners=True)[:, 0]
         return images.mul_(inside)
 
-    def _where_bone_is(self, scans: list[tuple[int, bool]], to_bank: Tensor, inside: Tensor) -> Tensor:
+    def _where_bone_is(self, scans: list[tuple[int, bool]], to_bone: Tensor, inside: Tensor) -> Tensor:
         """The same from a tenth of the cubes' voxels; a GPU would have to wait for their number."""
         images = torch.zeros((len(scans), self.edge**3))
         voxels, places = self._cube_blocks
         blocks, middles = -(-self.size // self._block), places.mean(1)
-        for image, scan, matrix, seen in zip(images, scans, to_bank, inside.flatten(1), strict=True):
+        for image, scan, matrix, seen in zip(images, scans, to_bone, inside.flatten(1), strict=True):
             turn, shift = matrix[:, :3].T, matrix[:, 3]
             # Voxel centres are whole numbers; a block begins half a voxel before its first.
             index = (middles @ turn + shift) / self.spacing + self.size / 2
@@ -111,7 +111,7 @@ class Resampler:
         return voxels, places[voxels]
 
     def _near_bone(self, scan: tuple[int, bool]) -> Tensor:
-        """Of blocks of the bank's voxels, flat: whether they or one next to them holds any bone."""
+        """Flat over the blocks of the bone's grid: whether the block or one next to it holds any bone."""
         if scan not in self._near:
             blocks = -(-self.size // self._block)
             holds = torch.zeros((blocks,) * 3)

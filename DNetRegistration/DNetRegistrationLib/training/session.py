@@ -25,16 +25,16 @@ from ..networks.registry import build
 from ..networks.weights import load_weights
 from ..registration.devices import choose_device
 from . import checkpoints
-from .bank import Bank, bank_of_scans, build_bank, load_bank, save_bank
-from .bank_synthetic import KINDS
 from .checkpoints import Checkpoint
 from .curves import draw_curves
+from .dataset import BoneDataset, dataset_of_scans, load_dataset, save_dataset, synthetic_dataset
 from .distributed import Processes, launched
 from .hardware import describe, keep_freed_memory, room_for_pairs
 from .optimizers import require_muon
 from .pairs import PairSource
 from .recipes import MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
 from .run import LOG, VALIDATION, WEIGHTS, Pace, Run
+from .synthetic_bones import KINDS
 from .trainer import Trainer
 
 HELD_OUT = 0.125  # share of the bones that are for validation only
@@ -332,14 +332,14 @@ def _bones(
     device: torch.device,
     processes: Processes,
     progress: Callable[[float, str], None] | None,
-) -> Bank:
+) -> BoneDataset:
     """The bones to train on and to validate on."""
     if options.scans is not None:
-        return bank_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
+        return dataset_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
     kinds = {kind: KINDS[kind] for kind in recipe.kinds}
     jobs = options.jobs or os.cpu_count() or 1
     made = partial(
-        build_bank,
+        synthetic_dataset,
         recipe.bones,
         options.seed,
         device=device,
@@ -351,9 +351,9 @@ def _bones(
         return made()
     path = Path(options.dataset)
     if processes.first and not path.exists():
-        save_bank(made(), path)
+        save_dataset(made(), path)
     processes.from_first(None)  # until it is there
-    bones = load_bank(path, device)
+    bones = load_dataset(path, device)
     held = ",".join(bones.made.get("kinds", kinds))
     wanted = ",".join(recipe.kinds)
     if held != wanted:
@@ -368,7 +368,7 @@ def _bones(
     return bones
 
 
-def _description(bones: Bank) -> dict[str, Any]:
+def _description(bones: BoneDataset) -> dict[str, Any]:
     """What bones were made from; of a folder the last part, since a model card travels."""
     made = {key: value for key, value in bones.made.items() if key not in ("device", "count")}
     if "folder" in made:
@@ -382,23 +382,23 @@ def _seed_of_pairs(seed: int, start: dict[str, Any] | None) -> int:
     return seed if start is None else int(start["sha256"][:12], 16) ^ seed
 
 
-def _pairs(bones: Bank, recipe: Recipe, seed: int) -> PairSource:
+def _pairs(bones: BoneDataset, recipe: Recipe, seed: int) -> PairSource:
     return PairSource(
         bones,
         seed,
         rotations=recipe.rotations,
         keep=recipe.keep,
         cut_share=recipe.cut_share,
-        mode=recipe.placement,
+        placement=recipe.placement,
         contrast=recipe.contrast,
     )
 
 
-def _validation(bones: Bank, recipe: Recipe, seed: int) -> dict[str, PairSource]:
+def _validation(bones: BoneDataset, recipe: Recipe, seed: int) -> dict[str, PairSource]:
     """Pairs turned uniformly over SO(3), one scan with contrast agent; with whole and, where trained for, cut views."""
     shares = {"whole": 0.0, "cut": 1.0} if recipe.cut_share and recipe.keep < 1 else {"whole": 0.0}
     return {
-        kind: PairSource(bones, seed, keep=recipe.keep, cut_share=share, mode=recipe.placement, contrast=1.0)
+        kind: PairSource(bones, seed, keep=recipe.keep, cut_share=share, placement=recipe.placement, contrast=1.0)
         for kind, share in shares.items()
     }
 

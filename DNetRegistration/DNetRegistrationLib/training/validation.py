@@ -57,7 +57,7 @@ def validate(
     """The figures of a network on `pairs` pairs, the same ones every time; None when `cancelled` said so in between.
 
     Args:
-        network: on the device of the source's bank; left in evaluation mode.
+        network: on the device of the source's dataset; left in evaluation mode.
         pairs: a multiple of `micro_batch`, else rounded up to one.
         micro_batch: pairs that go through the network at once.
         dtype: ``torch.bfloat16`` for autocast.

@@ -16,7 +16,7 @@ from DNetRegistrationLib.experiments.paper.plan import PlannedNetwork
 from DNetRegistrationLib.experiments.paper.settings import EvaluationOptions
 from DNetRegistrationLib.experiments.paper.training import entries, make_bank, train_all
 from DNetRegistrationLib.networks.weights import FOLDER
-from DNetRegistrationLib.training import bank_scans as bank_folder
+from DNetRegistrationLib.training import scanned_bones as scanned_bones
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_scans_that_do_not_lie_on_each_other_are_bones_of_their_own(bones, monke
     def unknown(*given):
         raise ScanError("could not be aligned for sure")
 
-    monkeypatch.setattr(bank_folder, "_between", unknown)
+    monkeypatch.setattr(scanned_bones, "_between", unknown)
     bank = make_bank([bones["mouse001"], bones["mouse003"]], True)
     assert bank.names == ["mouse001_pre.nrrd", "mouse001_post.nrrd", "mouse003_pre.nrrd", "mouse003_post.nrrd"]
     assert torch.equal(bank.plain, bank.contrast)

@@ -17,9 +17,9 @@ import torch
 from ...core.errors import DNetError, FileError, Setting
 from ...core.files import make_folder
 from ...networks.weights import load_weights
-from ...training.bank import BANK_SPACING, EDGE, Bank, load_bank, save_bank, stored
-from ...training.bank_scans import Entry, resampled
+from ...training.dataset import GRID_EDGE, GRID_SPACING, BoneDataset, load_dataset, quantized, save_dataset
 from ...training.run import WEIGHTS
+from ...training.scanned_bones import BoneScans, resample_bone
 from ...training.session import TrainingOptions, train
 from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
@@ -92,14 +92,14 @@ def train_all(
     return ready
 
 
-def entries(bones: Sequence[ScannedBone], contrast: bool) -> list[Entry]:
+def entries(bones: Sequence[ScannedBone], contrast: bool) -> list[BoneScans]:
     """The scans of bones to train on: both of each bone, or only the one without contrast agent."""
     found = []
     for bone in bones:
         # The transform is looked for beside the first scan, under the entry's name.
         beside = bone.transform is not None and bone.transform == bone.pre.with_name(f"{bone.transform.stem}.tfm")
         name = bone.transform.stem if beside and contrast else bone.name
-        found.append(Entry(name, bone.pre, bone.post if contrast else None))
+        found.append(BoneScans(name, bone.pre, bone.post if contrast else None))
     return found
 
 
@@ -108,29 +108,29 @@ def make_bank(
     contrast: bool,
     spacing: Sequence[float] | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
-) -> Bank:
+) -> BoneDataset:
     """Resamples bones to train on. Two scans that cannot be aligned for sure become two bones.
 
     Raises:
         ScanError: a scan cannot be used at all.
     """
-    size = round(EDGE / BANK_SPACING)
+    size = round(GRID_EDGE / GRID_SPACING)
     read, names = [], []
     todo = entries(bones, contrast)
     for number, entry in enumerate(todo):
         progress(number / len(todo), f"reading {entry.name} to train on")
         try:
-            read.append(resampled(entry, size, BANK_SPACING, spacing))
+            read.append(resample_bone(entry, size, GRID_SPACING, spacing))
             names.append(entry.name)
         except DNetError:
             if entry.contrast is None:
                 raise
             for scan in (entry.plain, entry.contrast):
-                read.append(resampled(Entry(scan.name, scan), size, BANK_SPACING, spacing))
+                read.append(resample_bone(BoneScans(scan.name, scan), size, GRID_SPACING, spacing))
                 names.append(scan.name)
-    plain, with_contrast = (torch.stack([stored(bone.values[side]) for bone in read]) for side in (0, 1))
+    plain, with_contrast = (torch.stack([quantized(bone.values[side]) for bone in read]) for side in (0, 1))
     fields = torch.from_numpy(np.stack([bone.fields for bone in read]))
-    return Bank(plain, with_contrast, BANK_SPACING, names, fields, {"contrast": contrast})
+    return BoneDataset(plain, with_contrast, GRID_SPACING, names, fields, {"contrast": contrast})
 
 
 def _bank(
@@ -140,7 +140,7 @@ def _bank(
     path = make_folder(folder / strategy.name, parents=True) / BANK
     if not path.exists():
         of_fold = [bone for bone in bones.values() if bone.fold == strategy.train]
-        save_bank(make_bank(of_fold, strategy.contrast, spacing, progress), path)
+        save_dataset(make_bank(of_fold, strategy.contrast, spacing, progress), path)
     return path
 
 
@@ -154,7 +154,7 @@ def _train(
     pairs = min(VALIDATION_PAIRS, max(4, shown))
     times = min(VALIDATIONS, max(1, shown // pairs))
     changes = {
-        "bones": len(load_bank(bank)),
+        "bones": len(load_dataset(bank)),
         "iterations": iterations,
         "batch": batch,
         # As in the tests, cubes lie on image centres and fields of view are whole.

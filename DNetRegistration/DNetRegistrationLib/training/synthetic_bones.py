@@ -1,6 +1,6 @@
-"""A synthetic bone as a bank has it: scanned without and with contrast agent on one grid, T (Eq. 5) taken.
+"""A synthetic bone of a dataset: scanned without and with contrast agent on one grid, as bone values T (Eq. 5).
 
-Needs torch and NumPy alone, so that a bank can be made wherever a network can be trained.
+Needs torch and NumPy alone, so that a dataset can be made wherever a network can be trained.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import OptionError, Setting
 from ..synthesis.random_bones import draw_animal
 from ..synthesis.scanner import Grid, Scan, scan
 from ..synthesis.session import Session
 from ..synthesis.tibia import CENTER
 
-# Kinds of bones, and how frequent they are in a bank.
+# Kinds of bones, and how frequent they are in a dataset.
 KINDS = {"tibia": 0.55, "long": 0.15, "flat": 0.1, "irregular": 0.2}
 # Edge of the box, in mm, in which the grey levels of bone are looked for: the field of view of a scan.
 _VIEW = 5.12
-# By how much the threshold of a scan may lie lower or higher than found here, as a share of T's range: the coarser the
-# user's voxels, the lower the threshold found in them.
+# The threshold is varied by so much of T's range, down or up: the coarser a user's voxels, the lower the threshold
+# that is found in them.
 _LOWER, _HIGHER = 0.15, 0.05
 
 
 @dataclass(frozen=True)
-class Task:
-    """One bone of a bank.
+class BoneTask:
+    """Which bone of a dataset to scan, and on what grid.
 
     Attributes:
-        seed: of the bank.
+        seed: of the dataset.
         number: of the bone in it.
         kinds: how frequent each kind of bone is.
         size: voxels along each axis.
@@ -46,20 +47,22 @@ class Task:
 
 
 def check_kinds(kinds: Mapping[str, float]) -> None:
-    """Sees that bones can be drawn from them.
+    """Checks that bones can be drawn from these kinds.
 
     Raises:
-        ValueError: an unknown kind, or frequencies that are negative, not finite, or all zero.
+        OptionError: an unknown kind, or frequencies that are negative, not finite, or all zero.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise ValueError(f"kind of bone {unknown[0]!r} is unknown; give some of {', '.join(KINDS)}")
+        known = ", ".join(KINDS)
+        raise OptionError(f"kind of bone {unknown[0]!r} is unknown", f"give some of {known}", Setting("kinds"))
     weights = list(kinds.values())
     if not (np.isfinite(weights).all() and min(weights, default=0) >= 0 and sum(weights) > 0):
-        raise ValueError(f"frequencies of bones {dict(kinds)} are negative or all zero; give at least one above zero")
+        problem = f"frequencies of bones {dict(kinds)} are negative or all zero"
+        raise OptionError(problem, "give at least one above zero")
 
 
-def scanned_twice(task: Task) -> tuple[str, np.ndarray, np.ndarray]:
+def scan_twice(task: BoneTask) -> tuple[str, np.ndarray, np.ndarray]:
     """The bone's name, and its bone values ``(size, size, size)`` float16 without and with contrast agent.
 
     They are NumPy arrays, which go from process to process as they are.
@@ -79,7 +82,7 @@ def scanned_twice(task: Task) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def _bone_values(scanned: Scan, spacing: float, shift: float) -> Tensor:
-    """T of a scan whose bone is known, its threshold `shift` of T's range off the one found: ``(z, y, x)`` float16."""
+    """T of a scan whose bone is known, ``(z, y, x)`` float16; the threshold is moved by `shift` of T's range."""
     voxels, bone = torch.from_numpy(scanned.voxels), torch.from_numpy(scanned.bone)
     threshold, maximum = grey_levels(voxels, bone, spacing)
     threshold += shift * (maximum - threshold)
@@ -87,10 +90,10 @@ def _bone_values(scanned: Scan, spacing: float, shift: float) -> Tensor:
 
 
 def grey_levels(voxels: Tensor, bone: Tensor, spacing: float) -> tuple[float, float]:
-    """x_th and x_max of Eq. 5 as `threshold.find_bone_scale` finds them, where it is known where the bone is.
+    """x_th and x_max of Eq. 5 by the rule of `bone.threshold.find_bone_scale`, in a scan whose bone is known.
 
-    The same rule (half way between the grey value inside the bone and the one just around it, then the 99th percentile
-    above), but without SciPy and on any device, and without a search for what may be bone.
+    The rule takes half way between the grey value inside the bone and the one just around it, then the 99th percentile
+    above. This is it without SciPy, and without a search for what may be bone.
 
     Args:
         voxels: ``(z, y, x)`` float32 grey values.
@@ -101,13 +104,13 @@ def grey_levels(voxels: Tensor, bone: Tensor, spacing: float) -> tuple[float, fl
     middle = (slice(margin, len(voxels) - margin),) * 3
     voxels, bone = voxels[middle], bone[middle]
     smooth = _means(voxels)
-    # Neither fragments nor soft tissue, but cartilage with contrast agent, which `find_bone_scale` cannot tell apart.
-    allowed = _grown(bone, 3)
+    # Excludes fragments and soft tissue, but not cartilage with contrast agent, which `find_bone_scale` takes for bone.
+    allowed = _dilate(bone, 3)
     threshold = float(smooth[bone].median() + voxels[~allowed].median()) / 2
     for _ in range(8):
         found = (smooth > threshold) & allowed
-        near = _grown(found, 2)
-        around = _grown(near, 3) & ~near
+        near = _dilate(found, 2)
+        around = _dilate(near, 3) & ~near
         inside, outside = _percentile(smooth[found], 75), _percentile(smooth[around], 80)
         if inside <= outside:
             break
@@ -123,7 +126,7 @@ def _percentile(values: Tensor, percent: float) -> float:
 
 
 def _means(image: Tensor) -> Tensor:
-    """Over 3 x 3 x 3 voxels, the border's repeated beyond it."""
+    """Means over 3 x 3 x 3 voxels; those of the border are repeated beyond it."""
     for axis in range(3):
         size = image.shape[axis]
         padded = torch.cat((image.narrow(axis, 0, 1), image, image.narrow(axis, size - 1, 1)), axis)
@@ -131,13 +134,13 @@ def _means(image: Tensor) -> Tensor:
     return image
 
 
-def _grown(mask: Tensor, times: int) -> Tensor:
-    """A mask with, so many times, all voxels that share a face with it."""
+def _dilate(mask: Tensor, times: int) -> Tensor:
+    """Adds, `times` times over, all voxels that share a face with the mask."""
     for _ in range(times):
-        grown = mask.clone()
+        wider = mask.clone()
         for axis in range(3):
             size = mask.shape[axis] - 1
-            grown.narrow(axis, 1, size).logical_or_(mask.narrow(axis, 0, size))
-            grown.narrow(axis, 0, size).logical_or_(mask.narrow(axis, 1, size))
-        mask = grown
+            wider.narrow(axis, 1, size).logical_or_(mask.narrow(axis, 0, size))
+            wider.narrow(axis, 0, size).logical_or_(mask.narrow(axis, 1, size))
+        mask = wider
     return mask

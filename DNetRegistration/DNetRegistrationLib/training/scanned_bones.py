@@ -1,4 +1,4 @@
-"""A user's own scans as a bank has them: found in a folder, laid on each other, T (Eq. 5) taken, resampled."""
+"""A user's own scans as bones of a dataset: found in a folder, laid on each other, as bone values T (Eq. 5)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.constants import PAPER_SPACING
 from ..core.errors import FileError, ScanError
+from ..geometry.transforms import read_transform
 from ..imaging.scan_folders import find_scans
 from ..imaging.volume import Volume, read_volume
+from ..registration.align import align
 
 # Slices resampled at a time.
 _SLAB = 16
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One bone of a folder: its name, the scan (without contrast agent, where there is one with) and its partner."""
+class BoneScans:
+    """The scans of one bone.
+
+    Attributes:
+        name: of the bone.
+        plain: the scan without contrast agent, or the only one.
+        contrast: the scan with contrast agent, or None.
+    """
 
     name: str
     plain: Path
@@ -33,13 +41,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class ResampledBone:
-    """Bone values ``(d, d, d)`` float32 without and with contrast agent, and the ``(2, 3, 4)`` `Bank.fields`."""
+    """Bone values ``(d, d, d)`` float32 without and with contrast agent, and the ``(2, 3, 4)`` `BoneDataset.fields`."""
 
     values: tuple[Tensor, Tensor]
     fields: np.ndarray
 
 
-def find_entries(folder) -> list[Entry]:
+def find_bone_scans(folder) -> list[BoneScans]:
     """The bones of a folder by the names of their scans: ``NAME_pre`` with ``NAME_post``, and single ones.
 
     Raises:
@@ -50,26 +58,26 @@ def find_entries(folder) -> list[Entry]:
         raise found.problems[0]
     for path, partner in found.unpaired.items():
         raise FileError(f"{path}: its partner {partner}.* is missing", "add it, or rename the scan to use it by itself")
-    entries = [Entry(pair.name, pair.pre, pair.post) for pair in found.pairs]
-    entries += [Entry(name, path) for name, path in found.singles.items()]
+    entries = [BoneScans(pair.name, pair.pre, pair.post) for pair in found.pairs]
+    entries += [BoneScans(name, path) for name, path in found.singles.items()]
     return sorted(entries, key=lambda entry: entry.plain)
 
 
-def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
-    """Reads an entry's scans and brings them onto one grid along the bone's own axes, about its centroid.
+def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
+    """Resamples the scans of a bone onto one grid along the bone's own axes, about its centroid.
 
-    So bones that were scanned any way round lie alike in a bank, as synthetic ones do, and look alike when training
-    begins by turning them little (`recipes.Recipe.first_angle`).
+    So bones that were scanned any way round lie alike in a dataset, as synthetic ones do, and look alike when training
+    begins with small rotations (`recipes.Recipe.initial_angle`).
 
     Args:
-        entry: what to read.
+        entry: the scans.
         size: of the grid, voxels along each axis.
-        spacing: of the grid, in mm of a bone that fits the cube at 0.08 mm; a larger bone is made smaller to fit, as
-            `preprocessing.working_spacing` has it.
+        spacing: of the grid, in mm of a bone that fits the cube at 0.08 mm. A larger bone is made smaller to fit, as
+            `align` does by the working spacing.
         scan_spacing: true voxel size of the scans in mm, where the files do not say it.
 
     Raises:
-        ScanError: a scan cannot be read, shows no bone, or cannot be laid on its partner.
+        ScanError: a scan cannot be read, shows no bone, or cannot be aligned with its partner.
     """
     volumes = [read_volume(path, scan_spacing) for path in (entry.plain, entry.contrast) if path is not None]
     natives = [native_scan(volume, find_bone_scale(volume), None, torch.device("cpu")) for volume in volumes]
@@ -92,7 +100,7 @@ def resampled(entry: Entry, size: int, spacing: float, scan_spacing=None) -> Res
 def own_axes(image: BoneImage) -> np.ndarray:
     """The principal axes of a bone as columns, ``(3, 3)`` in the world, z along its length; a rotation.
 
-    Along z and y, ways of an axis are told apart by where the longer tail of bone is: mean cubes are positive.
+    The longer tail of bone tells the two ways of z and of y apart: mean cubes of coordinates are positive.
     """
     points, weight = points_of_bone(image)
     points = points - np.average(points, axis=0, weights=weight)
@@ -102,26 +110,22 @@ def own_axes(image: BoneImage) -> np.ndarray:
     return axes
 
 
-def _between(entry: Entry, plain: Volume, contrast: Volume) -> np.ndarray:
+def _between(entry: BoneScans, plain: Volume, contrast: Volume) -> np.ndarray:
     """The ``(4, 4)`` transform from the scan without to the one with contrast agent, LPS mm."""
     given = entry.plain.with_name(f"{entry.name}.tfm")
     if given.exists():
-        from ..geometry.transforms import read_transform
-
         return read_transform(given)
-    from ..registration.align import align
-
     alignment = align(plain, contrast, hypotheses="search")
     if not alignment.accepted:
         raise ScanError(
-            f"{entry.contrast}: could not be aligned with {entry.plain.name} for sure; put the transform beside them "
-            f"as {given.name}, or rename both (without _pre and _post) to use each by itself"
+            f"{entry.contrast}: could not be aligned with {entry.plain.name} for sure",
+            f"put the transform beside them as {given.name}, or drop _pre and _post from both names",
         )
     return alignment.matrix
 
 
 def _image(scan: PreparedScan, spacing: float) -> BoneImage | NativeScan:
-    """The coarsest image of a scan with voxels up to `spacing` mm: their means, and so resampled without aliasing."""
+    """The coarsest image of a scan with voxels up to `spacing` mm. They are means, so resampling does not alias."""
     fine = [image for image in scan.images if image.spacing.max() <= spacing * 1.001]
     return fine[-1] if fine else scan.images[0]
 
