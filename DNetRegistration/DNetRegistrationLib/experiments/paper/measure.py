@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import RunError, Setting, one_line
-from ...core.processes import fresh_processes
+from ...core.errors import one_line
+from ...core.processes import completed_calls
 from ..store import ResultStore, measuring_code
 from .plan import PlannedNetwork, PlannedPair, ScannedBone
 
@@ -126,7 +124,9 @@ def measure_all(
         asked = [PlannedNetwork(strategy, method) for method, strategy in pair.runs]
         own = {network: networks[network] for network in asked if network in networks}
         calls.append((pair, bones[pair.bone], own, spacing))
-    with closing(_over_processes(calls, jobs)) as measured:
+    here = jobs == 1 or len(calls) < 2
+    results_of = (measure_pair(*call) for call in calls) if here else completed_calls(measure_pair, calls, jobs)
+    with closing(results_of) as measured:
         for done, results in enumerate(measured, 1):
             for result in results:
                 store.add(result)
@@ -181,19 +181,6 @@ def measure_pair(
             )
         )
     return results
-
-
-def _over_processes(calls: list[tuple], jobs: int) -> Iterator[list[PairResult]]:
-    if jobs == 1 or len(calls) < 2:
-        yield from (measure_pair(*call) for call in calls)
-        return
-    try:
-        with fresh_processes(min(jobs, len(calls)), threads=1) as pool:
-            for future in as_completed([pool.submit(measure_pair, *call) for call in calls]):
-                yield future.result()
-    except BrokenProcessPool as error:
-        problem = "a process died, perhaps of too little memory"
-        raise RunError(problem, "give fewer processes", Setting("jobs")) from error
 
 
 def _sha256(networks: Mapping[PlannedNetwork, WeightsFile], method: str, strategy: str) -> str:

@@ -6,7 +6,6 @@ VTK renders them off screen, in a process of its own: where VTK has no way to dr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from scipy import ndimage
 
 from ...bone.cortex import CorticalBone
 from ...core.errors import PackageError, RunError, one_line
-from ...core.processes import fresh_processes
+from ...core.processes import completed_calls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,9 +59,8 @@ def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: 
         if find_spec(package) is None:
             raise PackageError(f"{name} is not installed", 'install it: pip install "dnet-registration[evaluation]"')
     try:
-        with fresh_processes(1) as pool:
-            panels = pool.submit(render, bones, [one.matrix for one in placed]).result()
-    except BrokenProcessPool as error:
+        (panels,) = completed_calls(render, [(bones, [one.matrix for one in placed])], 1, threads=None)
+    except RunError as error:
         raise CannotDrawError("VTK found no way to draw off screen here", "install OSMesa or EGL") from error
     except Exception as error:
         raise CannotDrawError(f"VTK could not draw ({type(error).__name__}: {one_line(error)})") from error
