@@ -1,1 +1,1 @@
-"""`benchmark`."""
+"""How often and how closely this project aligns synthetic pairs, and what is required of it."""

@@ -1,1 +1,1 @@
-"""`compare`."""
+"""This project and other registration tools on the same synthetic pairs."""
