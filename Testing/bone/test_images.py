@@ -200,9 +200,8 @@ def test_a_scans_memory_is_shared_and_uint16_not_converted():
     assert scan_of(voxels, mask=mask).mask.data_ptr() == mask.ctypes.data
 
 
-def test_the_mirror_image_is_of_the_bone_not_of_the_grid():
-    pair = make_pair(8, size=32)
-    native = native_scan(pair.fixed, find_bone_scale(pair.fixed), None, CPU)
+def test_the_mirror_image_is_of_the_bone_not_of_the_grid(small_pair):
+    native = native_scan(small_pair.fixed, find_bone_scale(small_pair.fixed), None, CPU)
     scan, _ = prepare(native, native)
     mirror = scan.mirrored()
     point = np.random.default_rng(0).uniform(0, 31, (50, 3))

@@ -115,8 +115,7 @@ def test_an_offset_that_leaves_few_steps_of_float32_is_no_error():
     assert 1e6 + 0.5 < threshold < 1e6 + 1.5
 
 
-def test_the_same_bone_in_any_units_has_the_same_threshold():
-    pair = make_pair(5)
+def test_the_same_bone_in_any_units_has_the_same_threshold(pair):
     voxels = pair.fixed.voxels.astype(np.float64)
     first = find_bone_scale(Volume(voxels)).threshold
     second = find_bone_scale(Volume(voxels * 7e3 - 2e6)).threshold

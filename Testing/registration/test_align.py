@@ -80,10 +80,8 @@ def test_voxels_of_no_kind_are_written_to(pair, dtype):
     assert all(np.array_equal(one, copy) for one, copy in zip(voxels, copies, strict=True))
 
 
-def test_differently_cut_fields_of_view():
-    errors = [
-        error_um(pair, align(pair.fixed, pair.moving)) for pair in (make_pair(31, keep=0.5), make_pair(34, keep=0.5))
-    ]
+def test_differently_cut_fields_of_view(cut_pair):
+    errors = [error_um(pair, align(pair.fixed, pair.moving)) for pair in (make_pair(31, keep=0.5), cut_pair)]
     assert max(errors) < 40
 
 
@@ -202,13 +200,11 @@ def test_how_far_it_is_refined():
     assert errors["native"] < 4
 
 
-def test_two_animals_and_mirrored_bones_are_refused():
-    mirror = make_pair(14, impostor="mirror", contrast=False)
-    alignment = align(mirror.fixed, mirror.moving)
+def test_two_animals_and_mirrored_bones_are_refused(mirror_pair, other_pair):
+    alignment = align(mirror_pair.fixed, mirror_pair.moving)
     assert not alignment.accepted and alignment.mirrored and "mirror" in alignment.verdict
     assert np.linalg.det(alignment.matrix[:3, :3]) == pytest.approx(1)
-    other = make_pair(15, impostor="animal")
-    alignment = align(other.fixed, other.moving)
+    alignment = align(other_pair.fixed, other_pair.moving)
     assert not alignment.accepted and not alignment.mirrored and alignment.verdict.startswith("Not accepted")
     assert alignment.expected_error_um > 80
 

@@ -50,8 +50,7 @@ def test_the_true_pose_is_a_candidate_although_the_centroids_are_far_apart():
         assert nearest(pair, poses) < 0.8, seed
 
 
-def test_candidates_are_rigid_and_apart():
-    pair = make_pair(3)
+def test_candidates_are_rigid_and_apart(pair):
     fixed, moving = prepared(pair)
     poses = correlate_rotations(fixed.cube, moving.cube, SearchPlan(256, 4, 24, 12, 2))
     assert len(poses) == 12
@@ -64,8 +63,7 @@ def test_candidates_are_rigid_and_apart():
             assert angle >= 0.12 or float(((poses[i] - poses[j]) @ center).norm()) >= 0.16
 
 
-def test_the_fine_plan_takes_twice_the_resolution():
-    pair = make_pair(3)
+def test_the_fine_plan_takes_twice_the_resolution(pair):
     fixed, moving = prepared(pair)
     # A tenth of the rotations, for time: the nearest is then 10 to 20 degrees off.
     plan = SearchPlan(480, FINE.factor, FINE.grid, 24, 4)
@@ -86,8 +84,7 @@ def test_distinct_indices_by_hand():
     assert distinct_indices(poses, scores, 5, np.array((0.0, 10.0, 0.0)), shift=0.2) == [1, 4, 3, 0, 2]
 
 
-def test_same_search_twice_and_progress_rises():
-    pair = make_pair(4)
+def test_same_search_twice_and_progress_rises(pair):
     fixed, moving = prepared(pair)
     told = []
     plan = SearchPlan(256, 4, 24, 8, 2)
@@ -97,8 +94,7 @@ def test_same_search_twice_and_progress_rises():
     assert told == sorted(told) and told[0] == 0 and 0.8 < told[-1] <= 1
 
 
-def test_whatever_check_raises_ends_the_search():
-    pair = make_pair(4)
+def test_whatever_check_raises_ends_the_search(pair):
     fixed, moving = prepared(pair)
 
     def check(fraction):

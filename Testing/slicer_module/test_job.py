@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib import Volume, make_pair, target_registration_error
+from DNetRegistrationLib import Volume, target_registration_error
 from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, RunError, ScanError, Setting
 from DNetRegistrationLib.core.processes import end_tree
 from DNetRegistrationLib.slicer_module import events, job, request
@@ -101,17 +101,16 @@ def start(scans, tmp_path, program=None, options=None, launch=None, python=sys.e
 
 
 @pytest.mark.slow
-def test_a_real_alignment(tmp_path):
-    pair = make_pair(3, size=32, spacing=0.16)
-    fixed = Volume(pair.fixed.voxels, pair.fixed.affine, "pre")
-    moving = Volume(pair.moving.voxels, pair.moving.affine, "post")
+def test_a_real_alignment(small_pair, tmp_path):
+    fixed = Volume(small_pair.fixed.voxels, small_pair.fixed.affine, "pre")
+    moving = Volume(small_pair.moving.voxels, small_pair.moving.affine, "post")
     options = JobOptions(resampled=True, subtraction=True)
     running, launcher, listener = start((fixed, moving), tmp_path, options=options)
     launcher.to_the_end()
     (ended,) = listener.ended
     assert ended.outcome is JobOutcome.ACCEPTED, f"{ended.error} {ended.log}"
     assert ended.alignment.accepted and ended.error is None
-    assert target_registration_error(pair, ended.alignment.matrix) < 0.08
+    assert target_registration_error(small_pair, ended.alignment.matrix) < 0.08
     assert {request.SEGMENTATION, request.RESAMPLED, request.SUBTRACTION} < set(listener.files)
     fractions = [fraction for fraction, _ in listener.progress]
     assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1.0

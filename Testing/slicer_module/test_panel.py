@@ -596,7 +596,7 @@ def test_choices_are_saved_with_the_scene(host, panel, pair, tmp_path):
     assert parameters.movingVolume.GetParentTransformNode() is None
 
 
-def test_thresholds_by_hand(host, panel):
+def test_thresholds_by_hand(host, panel, small_pair):
     import slicer
 
     def outlines():
@@ -604,8 +604,7 @@ def test_thresholds_by_hand(host, panel):
             n for n in slicer.util.getNodesByClass("vtkMRMLModelNode") if n.GetAttribute("DNetRegistration.preview")
         ]
 
-    synthetic = make_pair(5, size=32, spacing=0.16)
-    fixed, moving = volume_node(synthetic.fixed, "a"), volume_node(synthetic.moving, "b")
+    fixed, moving = volume_node(small_pair.fixed, "a"), volume_node(small_pair.moving, "b")
     select(panel, fixed, moving)
     ui = panel.ui
     assert not ui.fixedThresholdSlider.enabled and not outlines()
@@ -614,7 +613,7 @@ def test_thresholds_by_hand(host, panel):
     host.wait_until(lambda: len(outlines()) == 2, 10)
     from DNetRegistrationLib import find_bone_scale
 
-    found = find_bone_scale(synthetic.fixed).threshold
+    found = find_bone_scale(small_pair.fixed).threshold
     assert (
         ui.fixedThresholdSlider.enabled
         and abs(ui.fixedThresholdSlider.value - found) <= ui.fixedThresholdSlider.singleStep
@@ -626,7 +625,7 @@ def test_thresholds_by_hand(host, panel):
     host.wait_until(lambda: [o.GetPolyData().GetNumberOfPoints() for o in outlines()] != points, 10)
     assert panel.logic.options(panel._parameterNode).fixed_threshold == ui.fixedThresholdSlider.value
     # Another volume, another threshold; and none of it once it is automatic again.
-    other = volume_node(Volume(synthetic.fixed.voxels.astype(np.float32) / 1000, synthetic.fixed.affine), "c")
+    other = volume_node(Volume(small_pair.fixed.voxels.astype(np.float32) / 1000, small_pair.fixed.affine), "c")
     ui.fixedSelector.setCurrentNode(other)
     assert abs(ui.fixedThresholdSlider.value - found / 1000) <= 2 * ui.fixedThresholdSlider.singleStep < 0.01 * found
     ui.automaticThresholdCheckBox.click()
@@ -835,15 +834,14 @@ def test_outputs_of_a_pair_whose_transform_is_gone_are_kept(host, panel, pair):
 
 
 @pytest.mark.parametrize("leave", ("exit", "cleanup"))
-def test_outlines_stay_away_when_the_module_is_left(host, panel, leave):
+def test_outlines_stay_away_when_the_module_is_left(host, panel, small_pair, leave):
     import slicer
 
     def outlines():
         models = slicer.util.getNodesByClass("vtkMRMLModelNode")
         return [node for node in models if node.GetAttribute("DNetRegistration.preview")]
 
-    scans = make_pair(5, size=32, spacing=0.16)
-    select(panel, volume_node(scans.fixed, "a"), volume_node(scans.moving, "b"))
+    select(panel, volume_node(small_pair.fixed, "a"), volume_node(small_pair.moving, "b"))
     panel.ui.automaticThresholdCheckBox.click()
     host.wait_until(lambda: len(outlines()) == 2, 10)
     getattr(panel, leave)()
