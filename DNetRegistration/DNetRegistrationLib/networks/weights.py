@@ -2,8 +2,8 @@
 
 A weights file is a PyTorch file of plain tensors and strings: the network's name, its card as JSON text, its state.
 The model card (recipe, seed, validation figures, ...) also lies beside it under the same name with the suffix
-``.json``, with the SHA-256 of the file. Weights that ship are `weights/<name>.pt` with `weights/<name>.json` in this
-package.
+``.json``, and holds the SHA-256 of the file. Weights that ship are `pretrained/<name>.pt` and
+`pretrained/<name>.json`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,19 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core.errors import ScanError
+from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write, writing
 
 if TYPE_CHECKING:
     from .contract import Network
 
 FOLDER = Path(__file__).parent / "pretrained"
-SHIPPED = ("equivariant", "dnet")  # best first; the names of weights that ship, once they are trained
+SHIPPED = ("equivariant", "dnet")  # names of weights that ship, best first
 DEFAULT_WEIGHTS = SHIPPED[0]
 
 _FORMAT = "DNetRegistration weights 1"
 _KEYS = {"format", "network", "card", "state"}
 _LARGEST = 1 << 30  # bytes; the largest network of Table 1 has 37 MB
-
-
-class WeightsError(ScanError):
-    """A weights file cannot be used; the message names it, the cause and the remedy, in one line."""
-
-
-class NoWeightsError(WeightsError):
-    """No trained weights of this name ship."""
 
 
 class LoadedWeights(NamedTuple):
@@ -66,21 +58,20 @@ def save_weights(network: Network, path: str | os.PathLike, card: dict[str, Any]
         half: store in half precision, half the size; loading gives float32 again.
 
     Raises:
-        WeightsError: another suffix, or weights that are not finite (in half precision).
-        ScanError: the files cannot be written there.
+        FileError: another suffix, weights that are not finite (in half precision), or files that cannot be written.
     """
     import torch
 
     path = Path(path)
     if path.suffix != ".pt":
-        raise WeightsError(f"{path}: a weights file ends in .pt; name it {path.with_suffix('.pt').name}")
+        raise FileError(f"{path}: a weights file ends in .pt", f"name it {path.with_suffix('.pt').name}")
     state = {}
     for key, value in network.state_dict().items():
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.is_floating_point() else value
         if not state[key].isfinite().all():
             precision = " in half precision" if half else ""
-            raise WeightsError(f"{path}: {key} is not finite{precision}; train on from an earlier checkpoint")
+            raise FileError(f"{path}: {key} is not finite{precision}", "train on from an earlier checkpoint")
     card = {**card, "network": network.name}
     card.pop("sha256", None)  # a file cannot hold its own
     buffer = io.BytesIO()
@@ -100,29 +91,31 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
             file must agree with it; only shipped weights must have one.
 
     Raises:
-        NoWeightsError: the name is of weights that do not ship (yet).
-        WeightsError: the file is missing, truncated, tampered with, or not a weights file of this project.
+        OptionError: the name is of weights that are not installed.
+        FileError: the file is missing, truncated, tampered with, or not a weights file of this project.
     """
     shipped = name_or_path in SHIPPED
     if shipped and name_or_path not in available_weights():
-        raise NoWeightsError(
-            f'no trained weights named "{name_or_path}" ship yet; use hypotheses="search" or "auto", '
-            f"or give the path of a weights file"
+        raise OptionError(
+            f"no trained weights named {name_or_path!r} are installed",
+            "give the path of a weights file, or do without a network",
+            Setting("hypotheses", value="search"),
         )
     path = FOLDER / f"{name_or_path}.pt" if shipped else Path(name_or_path)
-    remedy = "install this package again" if shipped else "give a file written by dnet-registration train"
+    remedy = "install this package again" if shipped else "give a weights file that training wrote"
     content = _read(path, remedy)
     sha256 = hashlib.sha256(content).hexdigest()
     beside = _read_card(path, remedy)
     if beside and beside.get("sha256") != sha256:
-        raise WeightsError(
+        raise FileError(
             f"{path}: its SHA-256 is not that of its card {_card_path(path).name} (truncated, changed, or a card of "
-            f"another file); copy both again, or {remedy}"
+            "another file)",
+            f"copy both again, or {remedy}",
         )
     stored = _unpack(content, path, remedy)
     card = beside or _parse_card(stored["card"], path, remedy)
     if card.get("network", stored["network"]) != stored["network"]:
-        raise WeightsError(f"{path}: the file is of {stored['network']!r}, its card of {card['network']!r}; {remedy}")
+        raise FileError(f"{path}: the file is of {stored['network']!r}, its card of {card['network']!r}", remedy)
     network = _fill(stored["network"], stored["state"], path, remedy)
     return LoadedWeights(network, {**card, "network": stored["network"], "sha256": sha256})
 
@@ -144,17 +137,17 @@ def _read(path: Path, remedy: str) -> bytes:
     try:
         if not path.exists():
             names = ", ".join(available_weights()) or "none yet"
-            raise WeightsError(f"{path}: no such weights file; give an existing one, or a name that ships ({names})")
+            raise FileError(f"{path}: no such weights file", f"give an existing one, or a name that ships ({names})")
         if not path.is_file():
-            raise WeightsError(f"{path}: this is not a file; {remedy}")
+            raise FileError(f"{path}: this is not a file", remedy)
         if path.stat().st_size > _LARGEST:
-            raise WeightsError(f"{path}: too large for a weights file of this project; {remedy}")
+            raise FileError(f"{path}: too large for a weights file of this project", remedy)
         return path.read_bytes()  # once, so that what is checked is what is loaded
-    except WeightsError:
+    except FileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         cause = getattr(error, "strerror", None) or str(error)
-        raise WeightsError(f"{path}: cannot be read ({cause}); check its name and permissions") from error
+        raise FileError(f"{path}: cannot be read ({cause})", "check its name and permissions") from error
 
 
 def _read_card(path: Path, remedy: str) -> dict[str, Any] | None:
@@ -164,16 +157,16 @@ def _read_card(path: Path, remedy: str) -> dict[str, Any] | None:
     try:
         return _parse_card(beside.read_text(encoding="utf-8"), beside, remedy)
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{beside}: the model card cannot be read as text; {remedy}") from error
+        raise FileError(f"{beside}: the model card cannot be read as text", remedy) from error
 
 
 def _parse_card(text: Any, path: Path, remedy: str) -> dict[str, Any]:
     try:
         card = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: the model card is not JSON; {remedy}") from error
+        raise FileError(f"{path}: the model card is not JSON", remedy) from error
     if not isinstance(card, dict):
-        raise WeightsError(f"{path}: the model card is not a JSON object; {remedy}")
+        raise FileError(f"{path}: the model card is not a JSON object", remedy)
     return card
 
 
@@ -189,13 +182,13 @@ def _unpack(content: bytes, path: Path, remedy: str) -> dict[str, Any]:
             stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Also what `weights_only` answers to a file that names code to run: it has not been run.
-        raise WeightsError(
-            f"{path}: not plain weights (no PyTorch file, or one that asks to run code, which was refused); {remedy}"
+        raise FileError(
+            f"{path}: not plain weights (no PyTorch file, or one that asks to run code, which was refused)", remedy
         ) from error
     except Exception as error:  # torch's reader raises many kinds on damaged archives
-        raise WeightsError(f"{path}: damaged or truncated; copy it again, or {remedy}") from error
+        raise FileError(f"{path}: damaged or truncated", f"copy it again, or {remedy}") from error
     if not isinstance(stored, dict) or set(stored) != _KEYS or stored["format"] != _FORMAT:
-        raise WeightsError(f"{path}: a PyTorch file, but not a weights file of this project or version; {remedy}")
+        raise FileError(f"{path}: a PyTorch file, but not a weights file of this project or version", remedy)
     return stored
 
 
@@ -206,14 +199,15 @@ def _fill(name: Any, state: Any, path: Path, remedy: str) -> Network:
 
     try:
         network = build(name)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: {str(error)[:200]}; {remedy}, or update this package") from error
+    except (TypeError, OptionError) as error:
+        problem = f"{path}: there is no network {str(name)[:200]!r}"
+        raise FileError(problem, f"{remedy}, or update this package") from error
     expected = {key: value.shape for key, value in network.state_dict().items()}
     found = {k: getattr(v, "shape", None) for k, v in state.items()} if isinstance(state, dict) else {}
     if found != expected:
-        raise WeightsError(f"{path}: its weights do not fit the network {name!r}; {remedy}, or update this package")
+        raise FileError(f"{path}: its weights do not fit the network {name!r}", f"{remedy}, or update this package")
     for key, value in state.items():
         if not (value.is_floating_point() and value.layout == torch.strided and value.isfinite().all()):
-            raise WeightsError(f"{path}: {key} holds numbers that are not finite reals; {remedy}")
+            raise FileError(f"{path}: {key} holds numbers that are not finite reals", remedy)
     network.load_state_dict(state)  # copies into the network's float32
     return network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Checkpoints: all that going on with a training run needs, in one file.
+"""Checkpoints: all that a training run needs to go on, in one file.
 
 A checkpoint is a PyTorch file of plain tensors, numbers and strings; loading it runs nothing from it.
 """
@@ -22,12 +22,12 @@ _FORMAT, _OLD_FORMAT = "DNetRegistration checkpoint 2", "DNetRegistration checkp
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
-        settings: what was asked for and decides the result; plain values by name.
-        micro_batch: of the recipe, once decided.
-        state: of the `training.Trainer`.
+        settings: what decides the result; plain values by name.
+        micro_batch: of the recipe, as decided.
+        state: of the `trainer.Trainer`.
         log, validation: the tables so far, a dict of plain values a line.
         seconds: spent so far.
     """
@@ -44,7 +44,7 @@ _FIELDS = set(Checkpoint.__dataclass_fields__)
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> Path:
-    """Replaces the checkpoint of a folder, or on an error leaves it as it is.
+    """Replaces the checkpoint of a folder; where that fails, the old one stays.
 
     Raises:
         FileError: it cannot be written.
@@ -72,7 +72,7 @@ def parse(stored: bytes, folder: Path) -> Checkpoint:
     """The checkpoint in these bytes, on the CPU.
 
     Raises:
-        FileError: they are none.
+        FileError: they are no checkpoint.
     """
     remedy = "remove it, or choose another folder", Setting("output")
     try:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-# For one another, as while the first makes bones; torch's own limit may be ten minutes.
+# How long processes wait for one another, as while the first makes bones; torch's own limit may be ten minutes.
 WAIT = timedelta(hours=6)
 
 
 class Processes:
-    """The processes that train together; by itself, the one process that trains alone.
+    """The processes that train together. Without arguments, the one process that trains alone.
 
     Attributes:
         rank: of this process, 0 and up; only 0 writes and speaks.
@@ -34,12 +34,12 @@ class Processes:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> None:
-        """Replaces a tensor by its sum over all processes, which has the same bits in each."""
+        """Replaces a tensor by its sum over all processes, which has the same bits in each of them."""
         if self.count > 1:
             distributed.all_reduce(tensor)
 
     def any(self, value: bool, device: torch.device) -> bool:
-        """Whether it is so in at least one of the processes."""
+        """Whether the value is true in at least one of the processes."""
         if self.count > 1:
             flag = torch.tensor(float(value), device=device)
             self.sum(flag)
@@ -47,7 +47,7 @@ class Processes:
         return value
 
     def gathered(self, value: Any) -> list[Any]:
-        """What each process gives, in the order of their ranks; plain numbers and containers of them."""
+        """The values of all processes, in the order of their ranks; plain numbers and containers of them."""
         values = [value]
         if self.count > 1:
             values = [None] * self.count
@@ -55,7 +55,7 @@ class Processes:
         return values
 
     def from_first(self, value: Any) -> Any:
-        """What the first process gives."""
+        """The value of the first process."""
         values = [value]
         if self.count > 1:
             distributed.broadcast_object_list(values)
@@ -78,8 +78,8 @@ def launched(device: str) -> Iterator[Processes]:
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(local)
-    # Functions of this module take the group that is there when it is first imported as a default, as an optimizer's
-    # first step would do: then the group outlives its end, and its threads may abort the interpreter's.
+    # Functions of this module keep the group that exists when it is first imported, as an optimizer's first step does.
+    # The group would outlive its end, and its threads may abort the interpreter; so the import comes before the group.
     import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:

@@ -19,7 +19,7 @@ _ROOM_ON_CPU = 8  # more are no faster there, and memory is for other things too
 
 
 def describe(device: torch.device) -> str:
-    """Its name, for a model card."""
+    """A device's name, for a model card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -27,24 +27,24 @@ def describe(device: torch.device) -> str:
 
 
 def precision_on(device: torch.device, wanted: str) -> torch.dtype:
-    """What networks compute in: `wanted` as in `recipes.Recipe.precision`."""
+    """The precision of a network's computations: `wanted` as in `recipes.Recipe.precision`."""
     if wanted == "auto":
         wanted = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
 
 
 def room_for_pairs(device: torch.device) -> int:
-    """How many pairs at once the device has memory for when a network of Table 1 is trained in float32."""
+    """How many pairs fit the device's memory at once when a network of Table 1 is trained in float32."""
     if device.type == "cuda":
         return max(1, int(torch.cuda.get_device_properties(device).total_memory / _BYTES_PER_PAIR))
     return _ROOM_ON_CPU
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep memory that it frees, where the C library is glibc; elsewhere nothing happens.
+    """Makes this process keep the memory that it frees, where the C library is glibc; elsewhere nothing happens.
 
-    glibc returns large blocks to the system and takes fresh ones, page by page, for each tensor: in training on a
-    processor more time goes there than into what is done with them.
+    glibc returns large blocks to the system and takes fresh ones, page by page, for each tensor. Training on a
+    processor spends more time on that than on computing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -55,10 +55,11 @@ def keep_freed_memory() -> None:
 
 
 def operations(loss: Callable[[], Tensor]) -> int:
-    """Floating-point operations of a loss and its gradient, in convolutions and products of matrices.
+    """Floating-point operations of a loss and its gradient, in convolutions and matrix products.
 
     Args:
-        loss: computes it; it is run once, attention as plain products since fused ones are not counted everywhere.
+        loss: computes the loss. It is called once, with attention as plain products, since fused attention is not
+            counted everywhere.
     """
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         loss().backward()
@@ -66,13 +67,13 @@ def operations(loss: Callable[[], Tensor]) -> int:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until everything that was asked of the device is done."""
+    """Waits until everything that was asked of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Stopwatch:
-    """Adds up the seconds that the device spends on what is asked of it inside `running`."""
+    """Adds up the seconds that a device spends on what is asked of it inside `running`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -82,7 +83,7 @@ class Stopwatch:
     @contextmanager
     def running(self) -> Iterator[None]:
         if self._device.type == "cuda":
-            # The clock of the device: this process only queues what it shall do, and must not wait for it.
+            # The clock of the device counts: this process only queues work, and must not wait for it.
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             yield

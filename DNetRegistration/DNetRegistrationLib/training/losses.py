@@ -50,15 +50,15 @@ def paper_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tenso
 
 
 def points_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """Mean distance in mm between where the estimated and the true motion carry six points.
+    """Mean distance in mm between six points moved by the estimated and by the true motion.
 
-    The points lie `RADIUS` from the centre along both ways of each axis: rotation and translation are weighed as they
-    displace bone, and neither needs a weight of its own.
+    The points lie `RADIUS` from the centre on both sides of each axis: rotation and translation count as they displace
+    bone, and need no weights.
     """
     theta_t, theta_r = split_parameters(estimate)
     turn = rigid.rotation_from_6d(theta_r) - rotation.to(estimate)
     shift = (theta_t - translation.to(estimate))[..., None]
-    # Column k of the difference is what happens to the point on axis k.
+    # Column k of the difference is the displacement of the point on axis k.
     displaced = torch.cat((RADIUS * turn + shift, -RADIUS * turn + shift), dim=-1)
     return displaced.norm(dim=-2).mean(-1)
 

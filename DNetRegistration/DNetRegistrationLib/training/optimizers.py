@@ -1,8 +1,8 @@
 """Optimizers: Muon for what a network sees with and AdamW for the rest, AdamW alone, or SGD.
 
 Muon (Jordan et al., 2024; `torch.optim.Muon`) steps along the orthogonal matrix nearest to the momentum of a weight's
-gradient, so that all directions of what a layer sees are learned at one pace. From scratch, where a bone lies in a cube
-turned any way, D-net learned with it from a seventh of the pairs that AdamW takes.
+gradient, so that all directions of a layer's input are learned at one pace. With it D-net learned a bone's pose in a
+cube turned any way, from scratch, from a seventh of the pairs that AdamW takes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOMENTUM = 0.9
 
 
 def require_muon() -> None:
-    """Sees that there is one.
+    """Checks that torch has Muon.
 
     Raises:
         PackageError: this torch has none.
@@ -35,7 +35,7 @@ def require_muon() -> None:
 
 
 class MuonWithAdamW:
-    """Takes steps as a `torch.optim.Optimizer` does, at one learning rate for both.
+    """Steps as a `torch.optim.Optimizer` does, at one learning rate for both.
 
     Convolutions and linear layers of more than one input, as matrices (outputs, inputs * 27), are Muon's, with steps
     as large as AdamW's (Liu et al., 2025). Convolutions of one channel, the submodules of `others`, norms and biases
@@ -44,7 +44,7 @@ class MuonWithAdamW:
     Args:
         network: with its weights to be trained.
         others: names of submodules that are left to AdamW.
-        learning_rate: to begin with; set `param_groups` for another.
+        learning_rate: to begin with; it is changed in `param_groups`.
         weight_decay: of weights, not of biases and norms.
         more: weights beside the network, for AdamW.
 
@@ -68,7 +68,7 @@ class MuonWithAdamW:
             (self._weights if mixes else rest).append(weight)
         rest += more
         self._matrices = [_matrix(weight) for weight in self._weights]
-        self._optimizers: list[torch.optim.Optimizer] = []  # torch's take no empty lists
+        self._optimizers: list[torch.optim.Optimizer] = []  # torch's own take no empty lists
         if rest:
             self._optimizers.append(adamw(rest, learning_rate, weight_decay))
         if self._matrices:
@@ -88,7 +88,7 @@ class MuonWithAdamW:
     @torch.no_grad()
     def step(self) -> None:
         for matrix, weight in zip(self._matrices, self._weights, strict=True):
-            # The weights may have been set from outside.
+            # The weights may have been set since.
             matrix.copy_(weight.flatten(1))
             matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
         for optimizer in self._optimizers:
@@ -123,7 +123,7 @@ def optimizer_for(
 
 
 def adamw(weights: list[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW that lets matrices decay, not biases and norms."""
+    """AdamW with weight decay for matrices, not for biases and norms."""
     matrices = [weight for weight in weights if weight.ndim > 1]
     others = [weight for weight in weights if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

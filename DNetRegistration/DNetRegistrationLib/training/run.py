@@ -1,4 +1,4 @@
-"""A whole training run: iterations, log, validation, checkpoints, and the weights that come out."""
+"""A training run: iterations, log, validation, checkpoints, and the weights that come out."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from .trainer import GRADIENT_NORM, Trainer
 from .validation import Figures, validate
 
 LOG, VALIDATION, WEIGHTS = "log.csv", "validation.csv", "weights.pt"
-LINE_SECONDS = 2.0  # not more often is a line shown; the log has them all
+LINE_SECONDS = 2.0  # from one line that is shown to the next; the log has them all
 
 
 @dataclass(frozen=True)
 class Pace:
-    """When a run stops to do something else; none of it changes what is computed.
+    """When a run stops to log, to validate, to write; none of it changes what is computed.
 
     Attributes:
         log_every: iterations from one line of the log to the next.
         validate_every: iterations from one validation to the next.
-        validation_pairs: pairs of each.
+        validation_pairs: pairs of each kind.
         checkpoint_minutes: from one checkpoint to the next.
-        minutes: after which the run stops, to be gone on with by the same options; None for never.
+        minutes: after which the run stops; the same options go on from there. None for never.
     """
 
     log_every: int
@@ -48,14 +48,15 @@ class Pace:
 
 
 class Run:
-    """A run of a trainer, new or gone on with.
+    """A run of a trainer, new or continued.
 
     Args:
-        trainer: fresh.
-        validation: where to draw validation pairs from, by a word for their kind.
-        folder: for all that is written; an existing one.
-        settings: for the checkpoint: what decides the result.
-        card: what the model card shall say besides what the run itself knows.
+        trainer: a fresh one.
+        validation: sources of validation pairs, by a word for their kind.
+        folder: an existing one, for all that is written.
+        settings: what decides the result; the checkpoint holds it.
+        pace: when to stop for what.
+        card: entries of the model card that the run itself does not know.
         checkpoint: of this folder, to go on from.
         half: save weights in half precision.
         report: called with each line that tells how it goes.
@@ -95,14 +96,17 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Spent on training so far, before an interruption and after."""
+        """Spent on training so far, before and after interruptions."""
         return self._spent + time.monotonic() - self._began
 
     def go(self) -> bool:
-        """Trains to the end, or until the time is up; returns whether it is the end. Checkpoint and weights are there.
+        """Trains to the end, or until the time is up, and writes checkpoint and weights.
+
+        Returns:
+            Whether all iterations are made.
 
         Raises:
-            KeyboardInterrupt: interrupted; checkpoint and weights are there.
+            KeyboardInterrupt: interrupted; checkpoint and weights are written.
             FileError: something could not be written.
             RunError: training failed.
         """
@@ -124,7 +128,7 @@ class Run:
                     self._add_line()
                 if time.monotonic() - self._written > 60 * self.pace.checkpoint_minutes:
                     self._checkpoint()
-            # Time that is up leaves time to say how good the weights are; someone who waits at the keyboard does not.
+            # A validation follows when the time is up, but not when someone waits at the keyboard.
             if not self.processes.any(interrupted(), trainer.device):
                 self._validate(interrupted)
             self._checkpoint()
@@ -142,14 +146,14 @@ class Run:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """What is done inside is no part of the speed of training."""
+        """Keeps the time inside out of the speed of training."""
         began = time.monotonic()
         yield
         wait_for(self.trainer.device)
         self._window += time.monotonic() - began
 
     def _count(self) -> None:
-        """Counts the operations that a pair needs, forward and backward, at each reduction that is still to come."""
+        """Counts the operations of a pair, forward and backward, at each reduction that is still to come."""
         trainer = self.trainer
         self._operations: dict[int, int] = {}
         for reduction, iterations in self.recipe.reductions_from(trainer.iteration).items():
@@ -181,12 +185,7 @@ class Run:
         if now - self._shown < LINE_SECONDS:
             return
         self._shown = now
-        # Those on larger cubes will take as much longer as they have more to compute.
-        ahead = recipe.reductions_from(trainer.iteration)
-        work = sum(count * self._operations[reduction] for reduction, count in ahead.items() if count)
-        left = work / self._operations[trainer.recipe.reduction_at(trainer.iteration - 1)] * seconds / iterations
-        if self.pace.minutes is not None:
-            left = min(left, 60 * self.pace.minutes - (now - self._began))
+        left = self._seconds_left(seconds / iterations, now)
         said = {"loss": "loss {:.4g}", "re_deg": "RE {:.2f} deg", "te_um": "TE {:.0f} um"}
         means = ", ".join(
             said.get(name, name + " {:.3g}").format(value) for name, value in figures.items() if name != GRADIENT_NORM
@@ -194,20 +193,29 @@ class Run:
         skipped = f", {trainer.skipped} skipped" if trainer.skipped else ""
         self._say(
             f"{trainer.iteration}/{recipe.iterations}: {means}{skipped}; {speed:.3g} pairs/s, "
-            f"{100 * making / seconds:.0f} % of the time making pairs; "
-            f"{_duration(left)} left"
+            f"{100 * making / seconds:.0f} % of the time making pairs; {_duration(left)} left"
         )
 
+    def _seconds_left(self, last: float, now: float) -> float:
+        """Until the run ends, where the last iteration took `last` seconds; at most until the time is up."""
+        # The time of an iteration is proportional to its operations: those on larger cubes take longer.
+        done = self.trainer.iteration
+        ahead = self.recipe.reductions_from(done).items()
+        work = sum(count * self._operations[reduction] for reduction, count in ahead if count)
+        left = work / self._operations[self.recipe.reduction_at(done - 1)] * last
+        return left if self.pace.minutes is None else min(left, 60 * self.pace.minutes - (now - self._began))
+
     def _validate(self, interrupted) -> bool:
-        """Whether it came to an end; done already, it is not done again."""
+        """Validates, once at an iteration; returns whether it was not interrupted."""
         trainer = self.trainer
         if any(line["iteration"] == trainer.iteration for line in self.validations.rows):
             return True
         found: dict[str, Figures] = {}
         with self._aside():
+            network = trainer.trained
             for kind, source in self.validation.items():
                 figures = validate(
-                    trainer.trained,
+                    network,
                     source,
                     self.pace.validation_pairs,
                     self.recipe.micro_batch,

@@ -39,7 +39,7 @@ from .trainer import Trainer
 
 HELD_OUT = 0.125  # share of the bones that are for validation only
 CURVES = "curves.png"
-# Weights that have been trained are trained on with this share of the first learning rate.
+# Weights that were trained once are trained on with this share of the learning rate.
 LATER_RATE = 0.2
 
 

@@ -1,9 +1,9 @@
-"""One iteration after another: pairs in, weights out; where it stops it can go on, to the same bits.
+"""Iterations of training; where they stop, they can go on to the same bits.
 
 Nothing here depends on the clock or on what was drawn before: pairs, learning rate and range of rotations follow from
 the number of the iteration. So a run that was interrupted and resumed ends with the bits of one that was not (on a
-processor; GPUs add up in an order of their own), and one process with those of several, to rounding (with Muon to that
-of its matrices, which are in bfloat16).
+processor; GPUs add up in an order of their own). Several processes end with the weights of one, to rounding (with Muon
+to that of its matrices, which are in bfloat16).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Trainer:
         if self.processes.any(stopped, self.device):
             return True
         if self.iteration + 1 < self.recipe.iterations:
-            # The device has something to do while this process waits for the gradient's norm.
+            # Keeps the device busy while this process waits for the gradient's norm.
             self._ahead = (self.iteration + 1, self._own[0]), self._draw(self.iteration + 1, self._own[0])
         values = self._reduced(list(told.values()))
         norm = nn.utils.clip_grad_norm_(self._learned.parameters(), self.recipe.grad_clip or math.inf)
@@ -196,7 +196,7 @@ class Trainer:
             return self.pose_stage.loss(self.network, batch, self._criterion, both, poses_alone=self.posing)
 
     def means(self) -> Means:
-        """What happened since this was last asked for; waits for the device."""
+        """Means since they were last asked for; waits for the device."""
         figures = {name: value / self._summed for name, value in self._sums.items()} if self._summed else {}
         self._sums, self._summed = Counter(), 0
         return Means(figures, self._making.read())
@@ -266,7 +266,7 @@ class Trainer:
             )
 
     def _reduced(self, values: list[Tensor]) -> list[Tensor]:
-        """Adds up gradients, in place, and values over all processes."""
+        """Sums gradients, in place, and values over all processes."""
         told = torch.stack(values)
         if self.processes.count > 1:
             gradients = [p.grad for p in self._learned.parameters() if p.grad is not None]
@@ -284,7 +284,7 @@ class Trainer:
         if self._averaged is None:
             return
         made = self.iteration - self.recipe.stage_at(self.iteration)
-        # At the start of a stage the average is short, so that it forgets weights that were drawn, or saw other cubes.
+        # The average is short at the start of a stage: it forgets random weights, and those trained on other cubes.
         weight = 1 - min(self.recipe.ema_decay, (1 + made) / (10 + made))
         with torch.no_grad():
             for mean, value in zip(self._averaged.parameters(), self._learned.parameters(), strict=True):

@@ -1,4 +1,4 @@
-"""How well a network does on pairs it has not been trained on: the paper's rotation and translation errors."""
+"""How well a network does on pairs that it was not trained on: the paper's rotation and translation errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..networks.contract import Network
 from .distributed import Processes
 from .pairs import PairSource
 
-BEYOND = 15.0  # degrees; further off, refinement does not find the way
+BEYOND = 15.0  # degrees; refinement does not correct a larger error
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,15 @@ def validate(
     processes: Processes | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Figures | None:
-    """The figures of a network on `pairs` pairs, the same ones every time; None when `cancelled` said so in between.
+    """The figures of a network on `pairs` pairs, the same ones every time; None where `cancelled` said so.
 
     Args:
         network: on the device of the source's dataset; left in evaluation mode.
         pairs: a multiple of `micro_batch`, else rounded up to one.
         micro_batch: pairs that go through the network at once.
         dtype: ``torch.bfloat16`` for autocast.
-        processes: that share out the work; all get the figures.
+        processes: that share the work; all get the figures.
+        cancelled: asked before each micro-batch.
     """
     processes = processes or Processes()
     network.eval()
