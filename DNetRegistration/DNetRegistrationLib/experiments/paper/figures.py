@@ -83,8 +83,8 @@ def draw_positions(results: EvaluationResults, test: str) -> Figure | None:
     found = {method: of for method, of in found.items() if len(of)}
     if not found:
         return None
-    figure, panels = _panels(1, 3, (12, 4.4))
-    for panel, criterion in zip(panels[0], CRITERIA[test], strict=True):
+    figure, panels = _panels(3, (12, 4.4))
+    for panel, criterion in zip(panels, CRITERIA[test], strict=True):
         for rank, (method, of) in enumerate(found.items()):
             means = _by_position(of, criterion.name)
             style = STYLES[method]
@@ -117,8 +117,8 @@ def draw_subjects(results: EvaluationResults) -> Figure | None:
     bones = sorted({bone for of in found.values() for bone in of.bone})
     if not bones:
         return None
-    figure, panels = _panels(1, 1, (max(9, min(16, 0.33 * len(bones) + 2)), 4.4))
-    panel = panels[0][0]
+    figure, panels = _panels(1, (max(9, min(16, 0.33 * len(bones) + 2)), 4.4))
+    panel = panels[0]
     place = {bone: at for at, bone in enumerate(bones)}
 
     def draw(of: pandas.DataFrame, name: str, **line) -> None:
@@ -144,9 +144,9 @@ def draw_strategies(results: EvaluationResults) -> Figure | None:
     methods, strategies = results.methods, results.strategies
     if not tests or not strategies:
         return None
-    figure, panels = _panels(1, len(tests), (6 * len(tests), 4.4))
+    figure, panels = _panels(len(tests), (6 * len(tests), 4.4))
     width = 0.86 / len(methods)
-    for panel, test in zip(panels[0], tests, strict=True):
+    for panel, test in zip(panels, tests, strict=True):
         for rank, method in enumerate(methods):
             values = [results.of(test, method, [strategy])[DSC.name] for strategy in strategies]
             dashed = STYLES[method].line == "--"
@@ -183,11 +183,11 @@ def _step(x: pandas.Index) -> float:
     return min(np.diff(x).min(), np.ptp(x) / 10) if len(x) > 1 else 1.0
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float]):
+def _panels(count: int, size: tuple[float, float]):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
 def _legend(figure, methods: Sequence[str], truth: bool = False, bars: bool = False) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -130,8 +131,8 @@ def measure_all(
         for done, results in enumerate(measured, 1):
             for result in results:
                 store.add(result)
-            left = (time.monotonic() - began) / done * (len(calls) - done)
-            progress(done / len(calls), f"{done} of {len(calls)} pairs, {_duration(left)} left")
+            left = timedelta(seconds=round((time.monotonic() - began) / done * (len(calls) - done)))
+            progress(done / len(calls), f"{done} of {len(calls)} pairs, {left} left")
 
 
 def measure_pair(
@@ -186,8 +187,3 @@ def measure_pair(
 def _sha256(networks: Mapping[PlannedNetwork, WeightsFile], method: str, strategy: str) -> str:
     weights = networks.get(PlannedNetwork(strategy, method))
     return "" if weights is None else weights.sha256
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
