@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import places
 import pytest
 from DNetRegistrationLib.cli.arguments import Parser
 from DNetRegistrationLib.cli.main import installed_commands
 from DNetRegistrationLib.cli.wording import explain, option_of
-from DNetRegistrationLib.core.errors import OptionError, RunError, ScanError, Setting
+from DNetRegistrationLib.core.errors import (
+    DNetError,
+    FileError,
+    OptionError,
+    PackageError,
+    RunError,
+    ScanError,
+    Setting,
+)
 
 MEMORY = "not enough memory; close other programs, or crop the scans to the bone"
 SCANS = ("fixed_spacing", "moving_spacing")
@@ -65,6 +74,24 @@ def test_an_option_is_called_like_what_it_sets():
     for command, action in actions():
         if action.option_strings:
             assert "--" + action.dest.replace("_", "-") in action.option_strings, f"{command}: {action.dest}"
+
+
+ROOMS = sorted({file.parent.name for file in places.LIBRARY.glob("*/__init__.py")} - {"cli", "slicer_module"})
+KINDS = {kind.__name__ for kind in (DNetError, FileError, OptionError, PackageError, RunError, ScanError)}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_message_names_no_option_and_keeps_its_remedy_apart(room):
+    """Which option it is, the command line says, and which control, the panel."""
+    found = []
+    for file in (places.LIBRARY / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in KINDS:
+                parts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+                text = " ".join(part for part in parts if isinstance(part, str))
+                if re.search(r"--[a-z]|\b[a-z_]+=(?!=)", text) or (len(node.args) == 1 and "; " in text):
+                    found.append(f"{file.name}:{node.lineno}: {text}")
+    assert not found, "\n".join(found)
 
 
 def test_every_quantity_that_an_error_names_can_be_set():
