@@ -76,6 +76,10 @@ _READ: dict[str, Callable[[str], Any]] = {
 }
 
 
+# Remedy and setting.
+_ELSEWHERE = "write to another folder, or remove the file to measure anew", Setting("output")
+
+
 class ResultStore(Generic[R]):
     """Results by their key, in memory and in a file.
 
@@ -102,16 +106,14 @@ class ResultStore(Generic[R]):
         try:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
         except OSError as error:
-            raise FileError(f"{path}: cannot be read ({one_line(error)})", _RESTORE) from error
+            remedy = "restore it from a copy, or remove it to measure anew"
+            raise FileError(f"{path}: cannot be read ({one_line(error)})", remedy) from error
         whole = text[: text.rfind("\n") + 1]
         self._parse(whole)
         others = {result.code for result in self.results.values()} - {code}
         if others and not any_code:
-            raise FileError(
-                f"{path}: holds results of another version of this program ({others.pop()}, this is {code})",
-                "write to another folder, or remove the file to measure anew",
-                Setting("output"),
-            )
+            versions = f"{others.pop()}, this is {code}"
+            raise FileError(f"{path}: holds results of another version of this program ({versions})", *_ELSEWHERE)
         if whole != text:
             with atomic_write() as staging:
                 staging.path(path).write_bytes(whole.encode("utf-8", "surrogateescape"))
@@ -134,7 +136,7 @@ class ResultStore(Generic[R]):
     def _parse(self, text: str) -> None:
         rows = csv.reader(io.StringIO(text, newline=""))
         if next(rows, None) not in (None, [*self._names, "check"]):
-            raise FileError(f"{self.path}: has other columns than this version writes", _RESTORE)
+            raise FileError(f"{self.path}: has other columns than this version writes", *_ELSEWHERE)
         for row in rows:
             cells, check = row[:-1], row[-1] if row else ""
             if len(cells) != len(self._names) or check != _checksum(cells):
@@ -144,9 +146,6 @@ class ResultStore(Generic[R]):
                 )
             result = self.kind(*(read(cell) for read, cell in zip(self._read, cells, strict=True)))
             self.results[result.key] = result
-
-
-_RESTORE = "restore it from a copy, or remove it to measure anew"
 
 
 def _to_text(value: Any) -> str:
