@@ -10,16 +10,14 @@ from DNetRegistrationLib.experiments.peers.methods.answer import centered, float
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
 from DNetRegistrationLib.synthesis.scanner import Grid
+from scipy.spatial.transform import Rotation
 
 # Half of the coarsest voxel below, in mm; the scans lie 0.4 mm and, between the grids, 60 mm apart.
 CLOSE = 0.06
 
 
 def turn(degrees, axis=(1.0, -2.0, 0.5)):
-    x, y, z = np.asarray(axis) / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.radians(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return Rotation.from_rotvec(degrees * np.asarray(axis) / np.linalg.norm(axis), degrees=True).as_matrix()
 
 
 def easy_pair(grids, degrees=12.0):
