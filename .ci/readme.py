@@ -8,29 +8,35 @@ import sys
 from pathlib import Path
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+WINDOWS = sys.platform == "win32"
 
 
-def command(name: str, windows: bool = sys.platform == "win32") -> str:
-    """The README's block that holds the demo, or the one behind the mark of the tests; on Windows with its paths."""
+def command(name: str, windows: bool = WINDOWS) -> str:
+    """The README's block that holds the demo, or the one behind the mark of the tests; with Windows' paths there."""
     text = README.read_text(encoding="utf-8")
     if name == "test":
         _, _, text = text.partition("<!-- test command -->")
     blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    try:
-        (found, *_) = [block for block in blocks if name == "test" or f"dnet-registration {name}" in block]
-    except ValueError:
+    found = next((block for block in blocks if name == "test" or f"dnet-registration {name}" in block), None)
+    if found is None:
         sys.exit(f"README.md holds no command of the name {name}")
     if windows:
-        found = found.replace("python3 -m", "python -m").replace(".venv/bin/", ".venv/Scripts/")
+        found = found.replace("python3 -m", "python -m").replace(".venv/bin/", ".venv\\Scripts\\")
     return found.rstrip("\n")
 
 
-if __name__ == "__main__":
+def main() -> int:
     names = [word for word in sys.argv[1:] if word != "--print"]
     if len(names) != 1:
         sys.exit(__doc__)
-    found = command(*names)
-    print(f"+ {found}", flush=True)
-    if "--print" not in sys.argv:
-        # On GitHub's Windows machines bash comes with git; cmd and PowerShell read && and .venv/Scripts/ otherwise.
-        sys.exit(subprocess.run(["bash", "-euo", "pipefail", "-c", found], cwd=README.parent).returncode)
+    line = command(*names)
+    print(f"+ {line}", flush=True)
+    if "--print" in sys.argv:
+        return 0
+    # On Windows by cmd: the bash that a process finds there first may be that of an empty Linux subsystem.
+    shell = line if WINDOWS else ["bash", "-euo", "pipefail", "-c", line]
+    return subprocess.run(shell, cwd=README.parent, shell=WINDOWS).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

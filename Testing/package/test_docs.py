@@ -97,7 +97,7 @@ def test_readme_has_two_commands_that_set_everything_up():
     assert [command(name, windows=False) + "\n" for name in ("demo", "test")] == setting_up
     assert "pytest" in setting_up[1]
     for name in ("demo", "test"):
-        assert command(name, windows=True).startswith("python -m venv .venv && .venv/Scripts/pip install ")
+        assert command(name, windows=True).startswith("python -m venv .venv && .venv\\Scripts\\pip install ")
         assert "bin/" not in command(name, windows=True)
         for file in (".ci/run", ".github/workflows/test.yml"):
             text = (ROOT / file).read_text(encoding="utf-8")
