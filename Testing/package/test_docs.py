@@ -14,7 +14,7 @@ from pathlib import Path
 import DNetRegistrationLib
 import pytest
 from DNetRegistrationLib import write_volume
-from DNetRegistrationLib.cli.main import build_parser, main
+from DNetRegistrationLib.cli.main import COMMANDS, build_parser, main
 from places import LIBRARY, ROOT, environment
 from slicer_host.fixtures import host  # noqa: F401
 
@@ -305,3 +305,12 @@ def test_every_document_is_linked():
 def test_citation_names_the_version():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.+)$", text, re.MULTILINE)[1] == DNetRegistrationLib.__version__
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_help_are_commands(command, capsys):
+    assert main([command, "--help"]) == 0
+    _, *examples = re.split(r"^examples?:$", capsys.readouterr().out, maxsplit=1, flags=re.MULTILINE)
+    assert examples or command == "demo"
+    for words in Block(ROOT, 0, "bash", "".join(examples).partition("\n\n")[0]).words():
+        assert callable(build_parser().parse_args(ours(words)).run)
