@@ -162,7 +162,7 @@ def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     ends = sizes <= LARGEST_CUT * np.count_nonzero(border)
-    ends[[0, sizes.argmax()]] = False
+    ends[0] = ends[sizes.argmax()] = False
     return ends[labels]
 
 

@@ -57,7 +57,8 @@ class BonePlace:
 def preview(image: BoneImage) -> BoneImage:
     """Averages an image to 128 voxels an axis or fewer: enough to place the bone, whatever the voxel size."""
     while max(image.shape) > 128:
-        image = pooled(image, tuple(2 if size > 64 else 1 for size in image.shape[::-1]))
+        z, y, x = (2 if size > 64 else 1 for size in image.shape)
+        image = pooled(image, (x, y, z))
     return image
 
 

@@ -158,7 +158,8 @@ def _factors(spacing: np.ndarray, working: float) -> tuple[int, int, int]:
     target = 2 * spacing.min()
     if target > working * 1.001:
         return (1, 1, 1)
-    return tuple(2 if 2 * s <= 1.5 * target and 2 * s <= working * 1.001 else 1 for s in spacing)
+    x, y, z = (2 if 2 * s <= 1.5 * target and 2 * s <= working * 1.001 else 1 for s in spacing)
+    return x, y, z
 
 
 def _coarser(affine: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

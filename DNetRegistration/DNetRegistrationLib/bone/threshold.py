@@ -137,7 +137,8 @@ def _half_maximum(image: np.ndarray, smooth: np.ndarray) -> float | None:
     object.
     """
     values = smooth[np.isfinite(smooth)]
-    above, starts = values, []
+    above = values
+    starts: list[float] = []
     while above.size > BRIGHTEST_SHARE * values.size and (not starts or np.ptp(above) > 0):
         starts.append(_otsu(above))
         above = above[above > starts[-1]]

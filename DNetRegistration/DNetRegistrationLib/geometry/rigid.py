@@ -63,7 +63,12 @@ def rotation_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
     return torch.eye(3, dtype=x.dtype, device=x.device) + sine * cross + versine * (cross @ cross)
 
 
-def random_rotations(count: int, generator: torch.Generator | None = None, dtype=torch.float64, device="cpu") -> Tensor:
+def random_rotations(
+    count: int,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """``(count, 3, 3)`` rotations, uniform on SO(3) (Haar measure): unit quaternions from a normal distribution."""
     quaternion = torch.randn(count, 4, generator=generator, dtype=dtype, device=device)
     return rotation_from_quaternion(quaternion)
@@ -82,7 +87,7 @@ def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
     ).unflatten(-1, (3, 3))  # fmt: skip
 
 
-def spiral_rotations(count: int, dtype=torch.float64) -> Tensor:
+def spiral_rotations(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """``(count, 3, 3)`` rotations spread evenly over SO(3) by the super-Fibonacci spiral (Alexa, CVPR 2022)."""
     phi, psi = math.sqrt(2.0), 1.533751168755204288118041413
     s = torch.arange(count, dtype=torch.float64) + 0.5

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 TYPES = {
     "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32", "uint32": "uint32",
@@ -22,7 +23,7 @@ def write_nrrd(
     path: str | Path,
     slices: np.ndarray | Iterable[np.ndarray],
     shape: tuple[int, ...],
-    dtype,
+    dtype: DTypeLike,
     affine: np.ndarray,
     keys: Mapping[str, str] | None = None,
     compress: bool = False,
@@ -65,5 +66,5 @@ def write_nrrd(
                 body.write(np.ascontiguousarray(plane, dtype=dtype.newbyteorder("<")).data)
 
 
-def _vector(values) -> str:
+def _vector(values: Iterable[float]) -> str:
     return "(" + ",".join(repr(float(v)) for v in values) + ")"

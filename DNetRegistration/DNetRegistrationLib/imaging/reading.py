@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -46,7 +47,7 @@ class FoundImage:
     knows_spacing: bool
 
 
-def read_image(path, series: str | int | None = None, role: str | None = None) -> FoundImage:
+def read_image(path: str | os.PathLike, series: str | int | None = None, role: str | None = None) -> FoundImage:
     """Reads the image at `path`: a file, a folder of numbered slices, or a DICOM folder.
 
     Args:
@@ -75,7 +76,7 @@ def read_image(path, series: str | int | None = None, role: str | None = None) -
     return FoundImage(scalar_3d(image, path, grey_as_colours=picture), knows_spacing=not picture)
 
 
-def scalar_3d(image: sitk.Image, name, grey_as_colours: bool = False) -> sitk.Image:
+def scalar_3d(image: sitk.Image, name: object, grey_as_colours: bool = False) -> sitk.Image:
     """Checks that an image is three-dimensional with one real number a voxel, or plainly stands for one.
 
     Args:
@@ -128,7 +129,7 @@ def _grey(image: sitk.Image) -> sitk.Image | None:
     return sitk.VectorIndexSelectionCast(image, 0)
 
 
-def _read_folder(folder: Path, series, role: str | None) -> FoundImage:
+def _read_folder(folder: Path, series: str | int | None, role: str | None) -> FoundImage:
     files = sorted((f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")), key=_natural)
     slices = [f for f in files if f.suffix.lower() in SLICE_SUFFIXES]
     others = [f for f in files if f.suffix.lower() not in SLICE_SUFFIXES]
@@ -160,7 +161,7 @@ def _natural(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name.lower())]
 
 
-def _read_stack(folder: Path, files: list[Path], series, role: str | None) -> sitk.Image:
+def _read_stack(folder: Path, files: list[Path], series: str | int | None, role: str | None) -> sitk.Image:
     stacks: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         # scan_rec0001.bmp and scan_rec0002.bmp are one stack; scan_rec_spr.bmp, a preview, does not belong to it.
@@ -203,7 +204,7 @@ class _Series:
     files: tuple[Path, ...]
 
 
-def _choose(folder: Path, listed: list[_Series], wanted, role: str | None) -> _Series:
+def _choose(folder: Path, listed: list[_Series], wanted: str | int | None, role: str | None) -> _Series:
     if wanted is None and len(listed) == 1:
         return listed[0]
     text = "" if wanted is None else str(wanted).strip()
@@ -221,7 +222,7 @@ def _choose(folder: Path, listed: list[_Series], wanted, role: str | None) -> _S
     raise ScanError(f"{folder}: the folder {problem}: {table}", "choose one by number or name", Setting("series", role))
 
 
-def _read_dicom(folder: Path, series, role: str | None) -> sitk.Image:
+def _read_dicom(folder: Path, series: str | int | None, role: str | None) -> sitk.Image:
     import SimpleITK as sitk
 
     listed = []

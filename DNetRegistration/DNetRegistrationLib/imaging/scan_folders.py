@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,9 @@ class ScanFolder:
     problems: list[FileError]
 
 
-def find_scans(folder, words: Sequence[tuple[str, str]] = PRE_POST, slices: bool = True) -> ScanFolder:
+def find_scans(
+    folder: str | os.PathLike, words: Sequence[tuple[str, str]] = PRE_POST, slices: bool = True
+) -> ScanFolder:
     """Finds the scans of a folder, and pairs them by name. Hidden files are passed over.
 
     Args:

@@ -7,12 +7,13 @@ error: they fill the rest with whatever lies in memory, or drop the last slices.
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
 
 
-def is_truncated(path) -> bool:
+def is_truncated(path: str | os.PathLike) -> bool:
     """Tells whether a NIfTI, TIFF or BMP file ends before its header says it should; False for other kinds of file.
 
     Raises:

@@ -7,13 +7,19 @@ Vectors and matrices order their coordinates ``(x, y, z)``.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import FileError, OptionError, ScanError, Setting
 from ..core.files import atomic_write, writing
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    from numpy.typing import ArrayLike
 
 #: Fewest voxels along an axis that a scan can be aligned with.
 MINIMUM_SIZE = 8
@@ -66,7 +72,14 @@ class Volume:
         object.__setattr__(self, "voxels", np.asarray(self.voxels))
 
     @classmethod
-    def from_geometry(cls, voxels, spacing=1.0, direction=None, origin=(0.0, 0.0, 0.0), name="scan") -> Volume:
+    def from_geometry(
+        cls,
+        voxels: np.ndarray,
+        spacing: float | Sequence[float] | np.ndarray = 1.0,
+        direction: ArrayLike | None = None,
+        origin: ArrayLike = (0.0, 0.0, 0.0),
+        name: str = "scan",
+    ) -> Volume:
         """Makes a volume from its geometry as ITK describes it.
 
         Args:
@@ -86,7 +99,7 @@ class Volume:
         return cls(voxels, affine, name)
 
     @classmethod
-    def from_sitk(cls, image, name="scan") -> Volume:
+    def from_sitk(cls, image: sitk.Image, name: str = "scan") -> Volume:
         """Makes a volume that shares the memory of a SimpleITK image, read-only, and keeps it alive.
 
         Raises:
@@ -99,7 +112,7 @@ class Volume:
             _shared_voxels(image), image.GetSpacing(), image.GetDirection(), image.GetOrigin(), name
         )
 
-    def to_sitk(self):
+    def to_sitk(self) -> sitk.Image:
         """Copies the scan to a SimpleITK image."""
         import SimpleITK as sitk
 
@@ -142,16 +155,22 @@ class Volume:
         """``(3,)`` world position of the middle of the grid, in mm."""
         return self.to_world((self.size - 1) / 2)
 
-    def to_world(self, index) -> np.ndarray:
+    def to_world(self, index: ArrayLike) -> np.ndarray:
         """World positions (mm) of ``(..., 3)`` continuous indices (x, y, z)."""
         return np.asarray(index, float) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
-    def to_index(self, point) -> np.ndarray:
+    def to_index(self, point: ArrayLike) -> np.ndarray:
         """Continuous indices (x, y, z) of ``(..., 3)`` world positions in mm."""
         return (np.asarray(point, float) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
 
 
-def read_volume(path, spacing=None, series=None, name: str | None = None, role: str | None = None) -> Volume:
+def read_volume(
+    path: str | os.PathLike,
+    spacing: float | Sequence[float] | np.ndarray | None = None,
+    series: str | int | None = None,
+    name: str | None = None,
+    role: str | None = None,
+) -> Volume:
     """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
 
     Infinities become NaN, which is outside the field of view. The voxels share the memory they were read into.
@@ -197,7 +216,7 @@ def read_volume(path, spacing=None, series=None, name: str | None = None, role: 
     return replace(check_volume(volume), name=name)
 
 
-def write_volume(volume: Volume, path, compress: bool = False) -> None:
+def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False) -> None:
     """Writes NRRD, NIfTI or MHA. The file appears whole or not at all.
 
     Args:
@@ -215,7 +234,9 @@ def write_volume(volume: Volume, path, compress: bool = False) -> None:
         write_image(volume.to_sitk(), staging.path(path), path, compress)
 
 
-def write_image(image, temporary, target, compress: bool = False) -> None:
+def write_image(
+    image: sitk.Image, temporary: str | os.PathLike, target: str | os.PathLike, compress: bool = False
+) -> None:
     """Writes a SimpleITK image to a temporary path; errors name `target`.
 
     Raises:
@@ -311,7 +332,7 @@ def _times(volume: Volume) -> str:
     return " x ".join(f"{s:.4g}" for s in volume.spacing)
 
 
-def _checked_spacing(spacing, name: str, role: str | None = None) -> np.ndarray:
+def _checked_spacing(spacing: float | Sequence[float] | np.ndarray, name: str, role: str | None = None) -> np.ndarray:
     setting = Setting("spacing", role)
     try:
         values = np.asarray(spacing, dtype=np.float64)
@@ -373,14 +394,14 @@ class _SharedVoxels:
     when the first image is written to, SimpleITK gives that one a copy, and this memory stays as it is.
     """
 
-    def __init__(self, image) -> None:
+    def __init__(self, image: sitk.Image) -> None:
         import SimpleITK as sitk
 
         self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
         self._owner = sitk.Image(image)
 
 
-def _shared_voxels(image) -> np.ndarray:
+def _shared_voxels(image: sitk.Image) -> np.ndarray:
     voxels = np.asarray(_SharedVoxels(image))
     voxels.flags.writeable = False
     return voxels

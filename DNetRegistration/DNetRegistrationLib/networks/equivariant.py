@@ -139,6 +139,8 @@ class Equivariant(Network):
 
     name = "equivariant"
     pairs_to_fit = 16
+    mean: Tensor
+    spread: Tensor
 
     def __init__(self) -> None:
         super().__init__()

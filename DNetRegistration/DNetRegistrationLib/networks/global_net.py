@@ -49,7 +49,7 @@ class MixedEncoder(RegressionNetwork):
         )
         self.last = nn.Sequential(Convolution(widths[-1], last, 3), Norm(last), nn.ReLU(), nn.MaxPool3d(2))
         self.head = Regression(last * (CUBE_SIZE // 2 ** (len(_CHANNELS) - 1)) ** 3)
-        self.to(memory_format=torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         require_cubes(fixed, moving)

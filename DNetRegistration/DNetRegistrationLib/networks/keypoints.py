@@ -146,13 +146,13 @@ def find_keypoints(images: Tensor, inside: Tensor, count: int) -> Keypoints:
         chosen = strength[cube][tuple(index.T)].topk(min(count, len(index))).indices
         found.append(_describe(difference[cube], [image[cube] for image in smoothed], index[chosen]))
     longest = max(len(positions) for positions, _, _ in found)
-    padded = [
+    positions, directions, descriptors = (
         torch.stack([F.pad(part, (0, 0) * (part.ndim - 1) + (0, longest - len(part))) for part in parts])
         for parts in zip(*found, strict=True)
-    ]
+    )
     number = torch.tensor([len(positions) for positions, _, _ in found], device=images.device)
     valid = torch.arange(longest, device=images.device) < number[:, None]
-    return Keypoints(*padded, valid)
+    return Keypoints(positions, directions, descriptors, valid)
 
 
 def _describe(difference: Tensor, smoothed: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -91,7 +93,7 @@ class ChannelsLastGroupNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         batch, channels = features.shape[:2]
         voxels = features[0, 0].numel()
         normed, mean, scale = torch.native_group_norm(features, weight, bias, batch, channels, voxels, groups, eps)
@@ -100,7 +102,7 @@ class ChannelsLastGroupNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """With y = w (x - m) s + b: sums over voxels first, then dx = w s dy - s (A + B (x - m) s).
 
         A and B are the means over a group of w dy and of w dy (x - m) s.

@@ -104,7 +104,7 @@ class Encoder(nn.Module):
     @property
     def links(self) -> list[NonLocalLink]:
         """The non-local links, if there are any."""
-        return [block.second for block in self.blocks[-_SKIPS:]] if self._linked else []
+        return [block.second for block in self.blocks[-_SKIPS:]] if self._linked else []  # type: ignore[misc]
 
     def forward(self, cubes: Tensor) -> list[Tensor]:
         outputs, kept = [cubes], REDUCTIONS.index(CUBE_SIZE // cubes.shape[-1])
@@ -126,9 +126,11 @@ class Decoder(nn.Module):
         )
 
     def forward(self, skips: list[Tensor]) -> Tensor:
-        features = None
-        for block, skip in zip(self.blocks, reversed(skips), strict=True):
-            features = block(skip if features is None else _enlarge(features, 2) + skip)
+        first, *others = reversed(skips)
+        deepest, *blocks = self.blocks
+        features = deepest(first)
+        for block, skip in zip(blocks, others, strict=True):
+            features = block(_enlarge(features, 2) + skip)
         return features
 
 
@@ -138,7 +140,8 @@ class Sum(nn.Module):
     channels = _CHANNELS[-1]
 
     def forward(self, skips: list[Tensor]) -> Tensor:
-        return sum(_enlarge(skip, skips[0].shape[-1] // skip.shape[-1]) for skip in skips)
+        first, *others = skips
+        return sum((_enlarge(skip, first.shape[-1] // skip.shape[-1]) for skip in others), first)
 
 
 def _enlarge(features: Tensor, factor: int) -> Tensor:
@@ -156,13 +159,13 @@ class Siamese(RegressionNetwork):
         decoder: that list to ``(2 * batch, channels, 8, 8, 8)``.
     """
 
-    def __init__(self, name: str, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, name: str, encoder: Encoder, decoder: Decoder | Sum) -> None:
         super().__init__()
         self.name = name
         self.encoder, self.decoder = encoder, decoder
         inputs = 2 * decoder.channels * _FEATURE_SIZE**3
         self.head = nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.ReLU(), Regression(_HIDDEN))
-        self.to(memory_format=torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def features(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """What the head reads of each branch: ``(batch, channels * 8^3)``; swapping the inputs swaps them."""

@@ -146,7 +146,7 @@ def draw_overlay(
     rows = (("Before", np.eye(4), alignment.dice_before), ("After", matrix, alignment.dice))
     for row, (label, placed, dice) in enumerate(rows):
         bottom = 0.456 - 0.402 * row
-        vertical = {"rotation": 90, "color": INK, "ha": "center"}
+        vertical: dict[str, Any] = {"rotation": 90, "color": INK, "ha": "center"}
         figure.text(0.022, bottom + 0.186, label, size=15, weight="bold", va="top", **vertical)
         figure.text(0.022, bottom + 0.196, f"Dice {_number(dice, '.2f')}", size=12, va="bottom", **vertical)
         for column, view in enumerate(VIEWS):
@@ -156,7 +156,7 @@ def draw_overlay(
                 _scale_bar(axes, width)
     if not _visible(bones[1], np.eye(4), center, width):
         away = np.linalg.norm(bones[1].center - bones[0].center)
-        figure.text(0.37, 0.442, f"the moving bone lies {_length(away)} away", size=9, color=INK, va="center")
+        figure.text(0.37, 0.442, f"the moving bone lies {_length(float(away))} away", size=9, color=INK, va="center")
     _header(figure, alignment, fixed, moving)
     return figure
 
@@ -228,7 +228,7 @@ def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     shadow = [patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
-    text = {"color": "white", "size": 9, "path_effects": shadow, "transform": axes.transAxes}
+    text: dict[str, Any] = {"color": "white", "size": 9, "path_effects": shadow, "transform": axes.transAxes}
     left, right, upper, lower = view.ends
     axes.text(0.015, 0.5, left, ha="left", va="center", **text)
     axes.text(0.985, 0.5, right, ha="right", va="center", **text)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from .search import FAST, FINE, THOROUGH, cube_image, distinct_indices, search
 from .similarity import overlap_correlation
 from .template import edge_template
 from .verification import Verdict, verify
+
+R = TypeVar("R")
 
 STAGES = ("preprocess", "dnet", "search", "refine", "verify")
 # Fewer edge voxels than this do not fix a pose.
@@ -169,11 +171,11 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         volumes = inputs.fixed, inputs.moving
         scales = _of_both(find_bone_scale, volumes, inputs.thresholds, inputs.masks, ("fixed", "moving"))
         watch.check()
-        natives = [
+        first, second = (
             native_scan(volume, scale, mask, device)
             for volume, scale, mask in zip(volumes, scales, inputs.masks, strict=True)
-        ]
-        fixed, moving = prepare(*natives, spacing=inputs.spacing, check=watch.check)
+        )
+        fixed, moving = prepare(first, second, spacing=inputs.spacing, check=watch.check)
         for scan, volume in zip((fixed, moving), volumes, strict=True):
             _check_edges(scan, volume)
     with watch.stage("verify"):
@@ -198,6 +200,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         dice_before, dice_after = dice(*bones, np.eye(4)), dice(*bones, matrix)
     verdict = answer.verdict
     center = fixed.place.center
+    network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
     watch.seconds["total"] = time.perf_counter() - start
     return Alignment(
@@ -213,8 +216,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         verdict=verdict.sentence(mirrored),
         warnings=watch.warnings,
         device=str(device),
-        network=inputs.network.network.name if watch.network_ran else None,
-        weights_sha256=inputs.network.card["sha256"] if watch.network_ran else None,
+        network=None if network is None else network.network.name,
+        weights_sha256=None if network is None else network.card["sha256"],
         fixed_threshold=scales[0].threshold,
         moving_threshold=scales[1].threshold,
         working_spacing=fixed.cube.spacing,
@@ -222,7 +225,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
     )
 
 
-def _of_both(function: Callable, *arguments: Iterable) -> tuple:
+def _of_both(function: Callable[..., R], *arguments: Iterable[Any]) -> tuple[R, R]:
     """Calls a function of NumPy and SciPy for the fixed and the moving scan, each in a thread of its own."""
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(function, *arguments)

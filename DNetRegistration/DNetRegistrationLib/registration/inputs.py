@@ -164,10 +164,10 @@ def _network(hypotheses: str, weights: Any) -> LoadedWeights | None:
     if weights is None and hypotheses == "auto" and DEFAULT_WEIGHTS not in available_weights():
         return None
     chosen = weights or DEFAULT_WEIGHTS
-    return _loaded(chosen, weights_stamp(chosen))
+    return _loaded(os.fspath(chosen), weights_stamp(chosen))
 
 
 @lru_cache(maxsize=2)
-def _loaded(weights: str | os.PathLike, stamp: tuple) -> LoadedWeights:
+def _loaded(weights: str, stamp: tuple) -> LoadedWeights:
     """The network, which takes longer to load than to ask; loaded anew when the file has another `stamp`."""
     return load_weights(weights)

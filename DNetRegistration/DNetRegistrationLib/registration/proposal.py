@@ -37,9 +37,10 @@ def propose(
             f"the canonical cubes have spacings of {fixed.spacing} and {moving.spacing} mm; make both with one spacing"
         )
     device = next(network.parameters()).device
-    inputs = [_batch_of_one(array, device) for array in (fixed.image, moving.image, fixed.inside, moving.inside)]
+    images = [_batch_of_one(cube.image, device) for cube in (fixed, moving)]
+    insides = [_batch_of_one(cube.inside, device) for cube in (fixed, moving)]
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        (found,) = network.candidates(*inputs, fixed.spacing)
+        (found,) = network.candidates(images[0], images[1], insides[0], insides[1], fixed.spacing)
     candidates = [_in_world(candidate, fixed, moving) for candidate in found]
     return [candidate for candidate in candidates if candidate.isfinite().all()]
 

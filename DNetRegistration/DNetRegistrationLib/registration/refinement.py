@@ -204,14 +204,14 @@ def refine(
         check: called with the fraction done; an exception from it ends the work.
     """
     steps = resolutions(fixed, moving)[: None if native else 1]
-    templates = None
+    # Finer steps choose among the points of the first one.
+    count = WORKING_POINTS if len(steps) == 1 else FINER_POINTS
+    templates: list[Template] = []
     for number, spacing in enumerate(steps):
         step_check = partial(check, number / len(steps))
         images = fixed.image_near(spacing), moving.image_near(spacing)
-        if templates is None:
-            # Finer steps choose among the points of this step.
-            count = WORKING_POINTS if len(steps) == 1 else FINER_POINTS
-            templates = [edge_template(image, count, step_check) for image in images]
+        if number == 0:
+            templates = [edge_template(scan.levels[-1], count, step_check) for scan in (fixed, moving)]
         else:
             templates = [_template_on(image, last) for image, last in zip(images, templates, strict=True)]
         iterations = (12, 8) if number == 0 else (6, 4)

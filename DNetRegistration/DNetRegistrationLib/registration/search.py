@@ -124,7 +124,9 @@ def correlate_rotations(
     small_fixed, small_moving = (pool_image(cube_image(cube), factor) for cube in (fixed, moving))
     target, source = band_passed(small_fixed).values, band_passed(small_moving).values
     low = (grid - size) // 2
-    target, seen = (F.pad(x, (low, grid - size - low) * 3) for x in (target, small_fixed.inside))
+    fixed_inside, moving_inside = small_fixed.inside, small_moving.inside
+    assert fixed_inside is not None and moving_inside is not None  # those of the cubes
+    target, seen = (F.pad(x, (low, grid - size - low) * 3) for x in (target, fixed_inside))
     energy = (target.square().sum() * source.square().sum()).sqrt()
     spectrum = torch.fft.rfftn(target).conj()
     squared_spectrum, seen_spectrum = (torch.fft.rfftn(_halved(x)).conj() for x in (target.square(), seen))
@@ -136,12 +138,13 @@ def correlate_rotations(
     # Rotated copies of the moving cube about its centre: voxel x of a copy shows the moving cube at R x.
     rotations = spiral_rotations(plan.rotations)
     axis, half_axis = (_axis(grid // k, k * 2 / size, device) for k in (1, 2))
-    scores, where = [], []
+    best_scores: list[Tensor] = []
+    best_indices: list[Tensor] = []
     for start in range(0, plan.rotations, BATCH):
         check(start / plan.rotations)
         chunk = rotations[start : start + BATCH].float().to(device)
         turned = _turned(source, axis, chunk)
-        turned_seen = _turned(small_moving.inside, half_axis, chunk)
+        turned_seen = _turned(moving_inside, half_axis, chunk)
         covariance = correlate(turned, spectrum)
         shared_fixed = correlate(turned_seen, squared_spectrum)
         shared_moving = correlate(_halved(turned.square()), seen_spectrum)
@@ -150,9 +153,9 @@ def correlate_rotations(
         for dimension in (1, 2, 3):
             shared = shared.repeat_interleave(2, dimension)
         best = (covariance / shared.sqrt()).flatten(1).max(-1)
-        scores.append(best.values)
-        where.append(best.indices)
-    scores, where = torch.cat(scores).cpu(), torch.cat(where).cpu()
+        best_scores.append(best.values)
+        best_indices.append(best.indices)
+    scores, where = torch.cat(best_scores).cpu(), torch.cat(best_indices).cpu()
 
     # At a peak of shift s, fixed(x) matches the copy at x + s, that is, the moving cube at R (x + s).
     shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()

@@ -56,11 +56,11 @@ def similarity(
     # Band-passed values at the same points, on and beside bone.
     edges = list(_both_ways(fixed, moving, forward, backward, band_passed))
     edge_correlation = float(sum(correlation for correlation, _ in edges) / 2)
-    within = [
+    found = (
         _trabecular(one, other, way, bone)
         for one, other, way, bone in ((fixed, moving, forward, bones[0]), (moving, fixed, backward, bones[1]))
-    ]
-    within = [correlation for correlation in within if correlation is not None]
+    )
+    within = [correlation for correlation in found if correlation is not None]
     return Similarity(
         correlation=float(sum(correlation for correlation, _ in values) / 2),
         edge_correlation=edge_correlation,
