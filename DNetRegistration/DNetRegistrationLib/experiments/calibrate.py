@@ -191,6 +191,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Gathers samples of synthetic pairs and fits the model.
 
+    It starts processes, so a script calls it below ``if __name__ == "__main__":``.
+
     Args:
         pairs: how many.
         jobs: processes of one thread each.

@@ -38,6 +38,8 @@ def benchmark(
 ) -> Measurements:
     """Measures success, accuracy, refusal of impostors, calibration, networks and speed on synthetic pairs.
 
+    It starts processes, so a script calls it below ``if __name__ == "__main__":``.
+
     Args:
         pairs: how many pairs for success and for each network, and as many impostors.
         accuracy_pairs: how many pairs for accuracy at 0.08 mm, with and as many without contrast.

@@ -37,12 +37,11 @@ def draw_success(found: PeerResults, path: Path) -> None:
     figure = new_figure(8.6, 4.6)
     panel = figure.subplots()
     methods = found.methods("angle")
-    rates = numbers(found).query("group == 'angle'")
+    rates = numbers(found).query("group == 'angle' and value != 'all'")
     # Side by side within each bin, so that intervals do not lie on each other. This project last, on top.
     offsets = np.linspace(-0.36, 0.36, len(methods)) if len(methods) > 1 else (0.0,)
     for method, offset in reversed(list(zip(methods, offsets, strict=True))):
-        of = rates[rates.method == method]
-        bins = of[of.value != "all"]
+        bins = rates[rates.method == method]
         color, marker = _STYLES[method]
         panel.errorbar(
             [BIN_NAMES.index(name) + offset for name in bins.value],
@@ -50,7 +49,7 @@ def draw_success(found: PeerResults, path: Path) -> None:
             # Rounding can put an end of an interval just beyond the rate.
             100 * np.abs([bins.success - bins.success_low, bins.success_high - bins.success]),
             fmt=marker, color=color, markersize=6, elinewidth=1.2, capsize=2,
-            label=f"{METHODS[method].title} ({bins.pairs.sum()} pairs)",
+            label=f"{METHODS[method].title} (n = {bins.pairs.sum()})",
         )  # fmt: skip
     for edge in range(1, len(BIN_NAMES)):
         panel.axvline(edge - 0.5, color="0.85", linewidth=0.8, zorder=0)

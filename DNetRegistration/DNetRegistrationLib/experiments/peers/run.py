@@ -63,7 +63,8 @@ def compare(
 ) -> PeerResults:
     """Aligns the same synthetic pairs with this project and with other tools.
 
-    Compares success, error, time and memory. Each method runs in a process of its own, one alignment at a time.
+    Compares success, error, time and memory. Each method runs in a process of its own, one alignment at a time. So a
+    script calls it below ``if __name__ == "__main__":``.
 
     Args:
         output: a folder, made where it is missing. It gets a row for each alignment (pairs.csv), the report
