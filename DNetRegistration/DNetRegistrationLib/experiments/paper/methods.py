@@ -6,11 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...bone.cube import CanonicalCube
 from ...core.errors import RunError
 from ...geometry.transforms import from_sitk, require_rigid
+from ...networks.contract import Network
 from ...networks.weights import load_weights, weights_stamp
 from ...registration.align import align
 from ...registration.proposal import propose
@@ -95,6 +95,6 @@ def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube) -> np
 
 
 @lru_cache(maxsize=64)
-def _network(weights: Path, stamp: tuple) -> torch.nn.Module:
+def _network(weights: Path, stamp: tuple) -> Network:
     """A network from its file, read anew where the file's `stamp` is another."""
     return load_weights(weights).network
