@@ -27,6 +27,7 @@ def logic(host):
     return slicer.util.getModuleLogic("DNetRegistration")
 
 
+@pytest.mark.slow
 def test_align_here_and_now(host, logic, tmp_path):
     import slicer
 
@@ -89,7 +90,7 @@ def test_bad_input(logic):
     with pytest.raises(OptionError, match="cannot take the result"):
         logic.align(other, node)
     other.SetAndObserveTransformNodeID(None)
-    with pytest.raises(ValueError, match="hypotheses='guess' is not known"):
+    with pytest.raises(ValueError, match="hypotheses 'guess' is unknown"):
         logic.align(node, other, hypotheses="guess")
 
 
