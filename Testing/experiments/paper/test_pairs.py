@@ -18,6 +18,7 @@ from DNetRegistrationLib.experiments.paper.pairs import PreparedPair, load_pair,
 from DNetRegistrationLib.experiments.paper.plan import PlannedPair, ScannedBone, positions
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
+from DNetRegistrationLib.networks.regression import RegressionNetwork
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from DNetRegistrationLib.synthesis.scanner import Grid
 
@@ -101,11 +102,18 @@ def test_simpleitk_is_set_as_in_the_paper(monkeypatch):
 
 def test_a_network_is_read_in_one_direction(monkeypatch):
     # Its first answer: by a quarter about z, and 0.1 mm along x about the cubes' centres.
-    class Network(torch.nn.Linear):
+    class Told(RegressionNetwork):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, fixed, moving):
+            raise AssertionError("it is asked for both directions")
+
         def both_directions(self, fixed, moving):
             return torch.tensor([[0.1, 0, 0, 0, 1, 0, -1, 0, 0, 0, 0, 1]]), torch.zeros(1, 12)
 
-    monkeypatch.setattr(evaluation_methods, "load_weights", lambda path: SimpleNamespace(network=Network(1, 1)))
+    monkeypatch.setattr(evaluation_methods, "load_weights", lambda path: SimpleNamespace(network=Told()))
     matrix = by_network("made-up.pt", cube(CENTER), cube(2 * CENTER))
     assert apply(matrix, CENTER) == pytest.approx(2 * CENTER + np.array((0.1, 0, 0)))
     assert matrix[:3, :3] @ (1, 0, 0) == pytest.approx((0, 1, 0))
