@@ -120,7 +120,7 @@ def test_a_run_and_what_it_says(small, blobs, tmp_path, capsys):
         (["--coarse", "0.5"], "resolution_schedule 0.19, 0.64, 0.5 falls"),
         (["--resolution-schedule", "0.5"], "'0.5' is not three shares as in 0.2,0.6,0.7"),
         (["--bones", "9"], "holds 8 bones, not 9; use 8, or another file (--bones 8)"),
-        (["--device", "abacus"], 'device abacus: is not available here; use "cpu" or "auto" (--device)'),
+        (["--device", "abacus"], 'device \'abacus\' is not available here; use "cpu" or "auto" (--device)'),
     ],
 )
 def test_bad_usage(more, words, small, blobs, tmp_path, capsys):
@@ -128,6 +128,16 @@ def test_bad_usage(more, words, small, blobs, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("dnet-registration: error: ") and said.count("\n") == 1
     assert words in said
+
+
+def test_training_is_imported_without_other_packages():
+    code = """
+        import sys
+        for name in ("scipy", "SimpleITK", "tqdm", "matplotlib"):
+            sys.modules[name] = None
+        import DNetRegistrationLib.cli.main, DNetRegistrationLib.training.session
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=environment())
 
 
 # From a copy of the source tree, a real bone or two (coarse), and a real network.
@@ -143,6 +153,7 @@ BARE = """
 """
 
 
+@pytest.mark.slow
 def test_torch_and_numpy_are_enough(tmp_path):
     shutil.copytree(places.LIBRARY, tmp_path / "DNetRegistrationLib")
     words = "train --network me --bones 2 --iterations 1 --batch 1 --validation-pairs 1 --output runs/me --jobs 1"
@@ -173,7 +184,7 @@ LONG = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_a_checkpoint_and_weights(number, blobs, tmp_path):
     words = command(blobs, tmp_path / "run", "--iterations", "1000000", "--log-every", "1")
     start = [sys.executable, "-c", textwrap.dedent(LONG), *words]

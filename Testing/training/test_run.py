@@ -278,6 +278,7 @@ def test_precision_of_a_device():
     assert hardware.precision_on(CPU, "bfloat16") == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_freed_memory_can_be_kept():
     """In a process of its own: it is for good."""
     pages = (
