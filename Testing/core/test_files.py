@@ -9,7 +9,7 @@ from pathlib import Path
 import places
 import pytest
 from DNetRegistrationLib.core import files
-from DNetRegistrationLib.core.errors import FileError, one_line
+from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.core.files import atomic_write, writing
 
 
@@ -132,23 +132,6 @@ def test_errors_of_writers_become_one_line():
     assert str(caught.value).startswith("out.nrrd: cannot be written (no); ")
     with pytest.raises(KeyError), writing("out.nrrd"):
         raise KeyError("x")
-
-
-@pytest.mark.parametrize(
-    "text, gist",
-    [
-        ("Exception thrown in SimpleITK X: /a.cxx:1:\nITK ERROR: MetaImageIO(0x55f): File cannot be read\nReason: Gone",
-         "Gone"),
-        ("Exception thrown in SimpleITK X: /a.cxx:1:\nITK ERROR: NrrdImageIO(0x5f): Read: Error reading a:\n"
-         "[nrrd] nrrdLoad: trouble\n[nrrd] _raw_read: got only 3", "_raw_read: got only 3"),
-        ("Exception thrown in SimpleITK X: /a.cxx:1:\nITK ERROR: PNGImageIO(0x55f84c): Error while reading file: a\n",
-         "Error while reading file: a"),
-        ("", "RuntimeError"),
-        ("a" * 500, "a" * 157 + "..."),
-    ],
-)  # fmt: skip
-def test_condensed(text, gist):
-    assert one_line(RuntimeError(text)) == gist
 
 
 def test_works_without_torch_and_simpleitk():

@@ -8,9 +8,8 @@ import torch
 from DNetRegistrationLib.bone.cube import BonePlace
 from DNetRegistrationLib.bone.images import BoneImage, native_scan
 from DNetRegistrationLib.bone.prepare import prepare
-from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
+from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.geometry.rigid import apply, inverse, rotation_about, rotation_from_axis_angle
-from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration import refinement
 from DNetRegistrationLib.registration.refinement import (
     Fit,
@@ -23,63 +22,11 @@ from DNetRegistrationLib.registration.refinement import (
 )
 from DNetRegistrationLib.registration.template import (
     edge_template,
-    erode,
-    finer_template,
-    index_gradient,
     make_template,
     sample_through,
 )
-from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
-
-TURNS = [random_rotation(np.random.default_rng(seed)) for seed in range(4)]
-# Direction, spacing, size and middle of the fixed and the moving grid.
-GRIDS = {
-    "plain": ((np.eye(3), (0.1, 0.1, 0.1), (48, 48, 48), (0, 0, 0)),) * 2,
-    "oblique, unequal": (
-        (TURNS[0], (0.1, 0.1, 0.1), (46, 48, 50), (5, -3, 2)),
-        (TURNS[1], (0.08, 0.08, 0.08), (64, 60, 62), (-7, 1, 0)),
-    ),
-    "left-handed, far": (
-        (TURNS[2] @ np.diag((1.0, -1, 1)), (0.1, 0.1, 0.1), (48, 48, 48), (8000, -900, 3000)),
-        (np.diag((-1.0, 1, 1)), (0.1, 0.1, 0.1), (48, 50, 48), (-2000, 10, 9000)),
-    ),
-    "anisotropic": (
-        (TURNS[3], (0.07, 0.1, 0.14), (68, 48, 36), (1, 2, 3)),
-        (TURNS[0], (0.12, 0.08, 0.1), (42, 60, 48), (30, 20, 10)),
-    ),
-}
-BLOBS = np.random.default_rng(5).uniform(-1.2, 1.2, (14, 3))
-
-
-def phantom(points: np.ndarray) -> np.ndarray:
-    """Soft blobs about the origin: smooth, and without any symmetry."""
-    distance = np.linalg.norm(points[:, None] - BLOBS, axis=-1)
-    return (1 / (1 + np.exp((distance - np.linspace(0.35, 0.6, 14)) / 0.08))).max(1)
-
-
-def scanned(grid, pose) -> BoneImage:
-    """The phantom, moved by `pose` (its frame to the world), at the voxel centres of a grid."""
-    direction, spacing, size, middle = grid
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(spacing)
-    affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
-    index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
-    # In index coordinates, so that a far origin loses no digits.
-    to_phantom = np.linalg.inv(pose) @ affine
-    values = phantom(index @ to_phantom[:3, :3].T + to_phantom[:3, 3])
-    return BoneImage(torch.tensor(values.reshape(size[::-1]), dtype=torch.float32), affine)
-
-
-def pose_at(turn, point) -> np.ndarray:
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = turn, point
-    return pose
-
-
-def two_scans(name):
-    first, second = GRIDS[name]
-    poses = pose_at(TURNS[1], first[3]), pose_at(TURNS[2], np.array(second[3]) + np.array((0.1, -0.05, 0.2)))
-    return scanned(first, poses[0]), scanned(second, poses[1]), torch.tensor(poses[1] @ np.linalg.inv(poses[0]))
+from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
+from edge_phantom import GRIDS, two_scans
 
 
 def put_off(pose, center, angle=0.06, shift=0.15) -> torch.Tensor:
@@ -104,22 +51,6 @@ def test_known_motion_is_recovered_to_a_twentieth_of_a_voxel(name):
     assert worst(fit.transforms[0], truth, template.center) < 0.05 * fixed.spacing.min()
     rotation = fit.transforms[0, :3, :3]
     assert (rotation.T @ rotation - torch.eye(3).double()).abs().max() < 1e-12
-
-
-def test_gradients_are_those_of_a_ramp_in_the_world():
-    slope = np.array((0.3, -0.2, 0.5))
-    affine = np.eye(4)
-    affine[:3, :3] = TURNS[0] @ np.diag((1.0, -1, 1)) * (0.1, 0.2, 0.05)
-    affine[:3, 3] = (10, -20, 30)
-    z, y, x = np.indices((7, 8, 9))
-    world = np.stack((x, y, z), -1) @ affine[:3, :3].T + affine[:3, 3]
-    values = torch.tensor(world @ slope)
-    inner = index_gradient(values)[1:-1, 1:-1, 1:-1].numpy()
-    np.testing.assert_allclose(inner @ np.linalg.inv(affine[:3, :3]), np.broadcast_to(slope, inner.shape), atol=1e-9)
-    template = edge_template(BoneImage((values - values.min()).float(), affine), 50)
-    np.testing.assert_allclose(template.gradient, np.broadcast_to(slope, (50, 3)), atol=1e-4)
-    positions = template.local().double().numpy() + np.asarray(template.center)
-    np.testing.assert_allclose(template.values, positions @ slope - float(values.min()), atol=1e-4)
 
 
 def test_derivatives_of_the_motion_agree_with_differences():
@@ -193,64 +124,6 @@ def test_tukey_is_that_of_a_loop():
             u = value / (4.685 * scale)
             assert one == pytest.approx((1 - u * u) ** 2 if abs(u) < 1 else 0, abs=1e-9)
     assert torch.isfinite(tukey(torch.zeros(1, 3), torch.zeros(1, 3))).all()
-
-
-def test_edges_are_the_steepest_inner_voxels():
-    generator = np.random.default_rng(3)
-    values = generator.random((9, 10, 11)).astype(np.float32)
-    inside = np.ones_like(values)
-    inside[4, 5, 6] = 0.5
-    affine = np.diag((0.1, 0.2, 0.3, 1))
-    template = edge_template(BoneImage(torch.tensor(values), affine, torch.tensor(inside)), 40)
-    strength = {}
-    for z, y, x in np.ndindex(*values.shape):
-        if (
-            min(x, y, z) == 0
-            or x == 10
-            or y == 9
-            or z == 8
-            or inside[z - 1 : z + 2, y - 1 : y + 2, x - 1 : x + 2].min() < 1
-        ):
-            continue
-        gradient = (
-            (values[z, y, x + 1] - values[z, y, x - 1]) / 0.2,
-            (values[z, y + 1, x] - values[z, y - 1, x]) / 0.4,
-            (values[z + 1, y, x] - values[z - 1, y, x]) / 0.6,
-        )
-        strength[x, y, z] = np.linalg.norm(gradient)
-    steepest = sorted(strength, key=strength.get)[-40:]
-    assert {tuple(index) for index in template.index.int().tolist()} == set(steepest)
-    assert erode(torch.tensor(inside)).sum() == inside.size - 27 * 0.5
-
-
-def test_slabs_change_nothing(monkeypatch):
-    fixed, _, _ = two_scans("plain")
-    whole = edge_template(fixed, 500)
-    monkeypatch.setattr("DNetRegistrationLib.registration.template.SLAB_VOXELS", 48 * 48 * 5)
-    slabs = edge_template(fixed, 500)
-    assert torch.equal(whole.index, slabs.index) and torch.equal(whole.gradient, slabs.gradient)
-
-
-def test_native_points_have_their_own_values_and_gradients():
-    generator = np.random.default_rng(4)
-    voxels = generator.integers(0, 60000, (16, 18, 20)).astype(np.uint16)
-    volume = Volume.from_geometry(voxels, (0.01, 0.02, 0.02), TURNS[0], (100, 0, 0))
-    scan = native_scan(volume, BoneScale(0.0, 60000.0), None, torch.device("cpu"))
-    fixed, _ = prepare(scan, scan, spacing=0.04)
-    template = finer_template(scan, edge_template(fixed.levels[0], 1000), 300)
-    assert 50 < len(template.values) <= 400
-    bone = voxels / 60000
-    to_world = np.linalg.inv(volume.affine[:3, :3])
-    for (x, y, z), value, gradient in zip(
-        template.index.int().tolist(), template.values, template.gradient, strict=True
-    ):
-        assert float(value) == pytest.approx(bone[z, y, x], abs=1e-6)
-        differences = (
-            bone[z, y, x + 1] - bone[z, y, x - 1],
-            bone[z, y + 1, x] - bone[z, y - 1, x],
-            bone[z + 1, y, x] - bone[z - 1, y, x],
-        )
-        np.testing.assert_allclose(gradient, np.array(differences) / 2 @ to_world, rtol=1e-4, atol=1e-3)
 
 
 def test_one_sided_marks_what_only_one_scan_shows():

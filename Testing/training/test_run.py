@@ -16,9 +16,7 @@ from dataclasses import replace
 import places
 import pytest
 import torch
-from DNetRegistrationLib.core.csv_table import CsvTable
 from DNetRegistrationLib.core.errors import FileError
-from DNetRegistrationLib.core.interrupts import deferred
 from DNetRegistrationLib.training import checkpoints, hardware
 from DNetRegistrationLib.training import run as training_run
 from DNetRegistrationLib.training.checkpoints import Checkpoint
@@ -239,20 +237,6 @@ def test_a_folder_without_a_checkpoint(tmp_path):
     assert checkpoints.content(tmp_path) is None
 
 
-def test_table(tmp_path):
-    table = CsvTable(tmp_path / "t.csv", [])
-    assert (tmp_path / "t.csv").read_text() == ""
-    table.add({"iteration": 1, "loss": 0.123456789, "views": "cut"})
-    table.add({"iteration": 2, "loss": math.nan, "views": "whole", "more": 3})
-    text = "iteration,loss,views\n1,0.123457,cut\n2,nan,whole\n"
-    assert (tmp_path / "t.csv").read_text() == text
-    CsvTable(tmp_path / "t.csv", table.rows)
-    assert (tmp_path / "t.csv").read_text() == text
-    memory = CsvTable(None, [])
-    memory.add({"a": 1})
-    assert memory.rows == [{"a": 1}]
-
-
 def test_operations_of_a_layer_by_hand():
     linear, link = nn.Linear(32, 16, bias=False), nn.Conv3d(2, 4, 3, padding=1, bias=False)
     values, image = torch.rand(8, 32), torch.rand(1, 2, 6, 6, 6)
@@ -296,25 +280,6 @@ def test_freed_memory_can_be_kept():
     ]  # fmt: skip
     if platform.libc_ver()[0] == "glibc":
         assert taken[0] < 0.2 * taken[1]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signals_are_noted_and_handlers_come_back(name):
-    number = getattr(signal, name)
-    before = signal.signal(number, signal.default_int_handler)
-    try:
-        with deferred() as interrupted:
-            assert not interrupted()
-            signal.raise_signal(number)
-            assert interrupted()
-        assert signal.getsignal(number) is signal.default_int_handler
-        signal.signal(number, signal.SIG_IGN)
-        with deferred() as interrupted:
-            signal.raise_signal(number)
-            assert not interrupted()
-    finally:
-        signal.signal(number, before)
 
 
 def test_curves(tmp_path):
