@@ -1,0 +1,125 @@
+"""`dnet-registration align`: what it hands to the library, writes, says and returns."""
+
+import ast
+import inspect
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from alignments import made_alignment
+from command import run
+from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.geometry.transforms import to_sitk
+from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
+from DNetRegistrationLib.synthesis.pairs import target_registration_error
+from scipy.spatial.transform import Rotation
+
+OUTPUTS = {
+    "transform": "t.tfm",
+    "report": "r.json",
+    "overlay": "o.png",
+    "resampled": "m.nrrd",
+    "segmentation": "s.seg.nrrd",
+    "subtraction": "d.nrrd",
+}
+
+
+def test_align_writes_everything_and_says_the_verdict_first(pair, two, tmp_path):
+    files = {name: tmp_path / file for name, file in OUTPUTS.items()}
+    result = run("align", *two, *(word for name, path in files.items() for word in (f"--{name}", str(path))))
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.split()[:2] == ["verdict", "Accepted:"]
+    assert sorted(tmp_path.iterdir()) == sorted(files.values())
+    report = json.loads(files["report"].read_text())
+    assert report["accepted"] is True
+    assert 1000 * target_registration_error(pair, report["matrix"]) < 20
+    transform = sitk.ReadTransform(str(files["transform"]))
+    point = (0.3, -0.7, 1.1)
+    np.testing.assert_allclose(transform.TransformPoint(point), (np.array(report["matrix"]) @ (*point, 1))[:3])
+    for name, path in files.items():
+        assert f"written           {path}" in result.stdout, name
+    assert f"{report['rotation_deg']:.3f} degrees" in result.stdout
+    assert f"{report['dice_before']:.3f} before, {report['dice']:.3f} aligned" in result.stdout
+
+
+def test_the_status_says_that_it_is_not_accepted(two, monkeypatch, capsys):
+    refused = made_alignment(accepted=False, verdict="Not accepted: another bone.")
+    alignment = import_module("DNetRegistrationLib.registration.align")
+    monkeypatch.setattr(alignment, "align", lambda fixed, moving, **options: refused)
+    assert main(["align", *two]) == 1
+    assert capsys.readouterr().out.startswith("verdict           Not accepted: ")
+
+
+@pytest.mark.slow
+def test_another_animal_is_not_accepted_and_its_outputs_say_so(other_pair, tmp_path, capsys):
+    paths = [str(tmp_path / f"{role}.nrrd") for role in ("fixed", "moving")]
+    for scan, path in zip((other_pair.fixed, other_pair.moving), paths, strict=True):
+        write_volume(scan, path)
+    report, transform = tmp_path / "r.json", tmp_path / "t.tfm"
+    assert main(["align", *paths, "--report", str(report), "--transform", str(transform)]) == 1
+    assert json.loads(report.read_text())["accepted"] is False
+    assert transform.exists()
+    assert capsys.readouterr().out.startswith("verdict           Not accepted: ")
+
+
+def test_options_reach_align(two, tmp_path, aligned_with):
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = Rotation.from_rotvec((0.2, 1.1, -0.4)).as_matrix(), (3.0, -1.0, 0.5)
+    sitk.WriteTransform(to_sitk(matrix), str(tmp_path / "start.tfm"))
+    fixed = read_volume(two[0])
+    mask = np.zeros(fixed.voxels.shape, np.uint8)
+    mask[5:50, 10:40, 3:60] = 2
+    write_volume(Volume(mask, fixed.affine), tmp_path / "mask.nrrd")
+    arguments = (
+        f"--fixed-threshold -12.5 --working-spacing 0.1 --initial {tmp_path}/start.tfm --device cpu --weights w.pt"
+    )
+    arguments += f" --hypotheses search --refine working --fixed-mask {tmp_path}/mask.nrrd"
+    assert main(["align", *two, *arguments.split()]) == 0
+    (call,) = aligned_with
+    assert call["threshold"] == (-12.5, None)
+    assert call["spacing"] == 0.1
+    assert (call["device"], call["weights"]) == ("cpu", "w.pt")
+    assert (call["hypotheses"], call["refine"]) == ("search", "working")
+    np.testing.assert_array_equal(call["fixed_mask"], mask > 0)
+    assert call["moving_mask"] is None
+    np.testing.assert_allclose(call["initial"], matrix, atol=1e-12)
+    assert [call["fixed"].name, call["moving"].name] == two
+
+
+def test_defaults_are_those_of_align(two, aligned_with):
+    alignment = import_module("DNetRegistrationLib.registration.align")
+    assert main(["align", *two]) == 0
+    (call,) = aligned_with
+    # The fixture stands in for the function: its source tells the defaults.
+    tree = ast.parse(inspect.getsource(alignment))
+    function = next(node for node in tree.body if getattr(node, "name", "") == "align")
+    defaults = {
+        argument.arg: ast.literal_eval(value)
+        for argument, value in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    }
+    for name, value in defaults.items():
+        if name not in ("progress", "cancelled"):
+            assert call[name] == value, name
+
+
+def test_spacing_given_for_a_stack(tmp_path, aligned_with, capsys):
+    (tmp_path / "stack").mkdir()
+    voxels = np.random.default_rng(0).integers(0, 200, (12, 14, 16)).astype(np.uint8)
+    for z, plane in enumerate(voxels):
+        sitk.WriteImage(sitk.GetImageFromArray(plane), str(tmp_path / "stack" / f"s{z:03}.tif"))
+    write_volume(Volume.from_geometry(voxels, 0.05), tmp_path / "moving.nrrd")
+    paths = [str(tmp_path / "stack"), str(tmp_path / "moving.nrrd")]
+    assert main(["align", *paths]) == 2
+    assert "--fixed-spacing" in capsys.readouterr().err
+    assert main(["align", *paths, "--fixed-spacing", "0.05,0.05,0.06"]) == 0
+    np.testing.assert_allclose(aligned_with[0]["fixed"].spacing, (0.05, 0.05, 0.06))
+    # A picture of the scan's own folder is a scan, not a place for output.
+    assert main(["align", *paths, "--fixed-spacing", "0.05", "--overlay", str(tmp_path / "stack" / "s003.tif")]) == 2
+
+
+def test_nothing_saved_is_said(two, aligned_with, capsys):
+    main(["align", *two])
+    assert "Nothing was saved" in capsys.readouterr().out

@@ -1,0 +1,17 @@
+"""`dnet-registration synthesize`."""
+
+import numpy as np
+import SimpleITK as sitk
+from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.synthesis.pairs import make_pair
+
+
+def test_synthesize(tmp_path, capsys):
+    folder = tmp_path / "pairs"
+    arguments = ["--count", "2", "--size", "24", "--spacing", "0.2", "--seed", "5", "--format", ".mha", "--no-contrast"]
+    assert main(["synthesize", str(folder), *arguments]) == 0
+    names = [f"000{n}_{what}" for n in (1, 2) for what in ("fixed.mha", "moving.mha", "truth.tfm")]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "truth.csv"]
+    pair = make_pair(6, size=24, spacing=0.2, contrast=False)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(folder / names[3]))), pair.fixed.voxels)
+    assert "2 pairs" in capsys.readouterr().out
