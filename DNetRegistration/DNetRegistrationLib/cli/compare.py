@@ -47,8 +47,8 @@ how to read it:
   tells" counts bad results without an error or a warning of the method's own.
 
 The folder of --output gets pairs.csv with a line for each alignment,
-comparison.md, comparison.csv, success.png, errors.png and cost.png. Ctrl-C loses
-nothing: the same command goes on, and with all done it draws anew.
+comparison.md, comparison.csv, success.png, errors.png and cost.png. Ctrl-C
+loses nothing: the same command goes on, and with all done it draws anew.
 
 exit status:
   0    done
