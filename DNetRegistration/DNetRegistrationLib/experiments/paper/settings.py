@@ -142,7 +142,7 @@ class EvaluationRecord:
         kept |= {"scans": [Path(path).name for path in options.scans], "scan_spacing": options.scan_spacing}
         # Tuples become lists, as they do in the file.
         kept = json.loads(json.dumps({**kept, "fingerprint": None}))
-        return cls(kept, {}, {}, f"{machine()}, {options.jobs} processes", command)
+        return cls(kept, {}, {}, f"{machine()}, {options.jobs} process{'es' if options.jobs > 1 else ''}", command)
 
     def require_continuable(self, now: EvaluationRecord, folder: Path) -> None:
         """Raises `FileError` where `self`, found in `folder`, is of other scans or settings than `now`."""
