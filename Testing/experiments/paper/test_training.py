@@ -14,7 +14,7 @@ from DNetRegistrationLib.experiments.paper import training as paper_training
 from DNetRegistrationLib.experiments.paper.cohort import find_bones, write_bones
 from DNetRegistrationLib.experiments.paper.plan import PlannedNetwork
 from DNetRegistrationLib.experiments.paper.settings import EvaluationOptions
-from DNetRegistrationLib.experiments.paper.training import entries, make_bank, train_all
+from DNetRegistrationLib.experiments.paper.training import entries, make_dataset, train_all
 from DNetRegistrationLib.networks.weights import FOLDER
 from DNetRegistrationLib.training import scanned_bones as scanned_bones
 
@@ -32,9 +32,9 @@ def test_both_scans_of_a_bone_lie_on_each_other(bones):
     shutil.copy(bone.transform, truth)
     renamed = replace(bone, transform=truth)
     assert [entry.name for entry in entries([bone, renamed], True)] == ["mouse001", "mouse001_truth"]
-    bank = make_bank([bone], True)
-    assert bank.names == ["mouse001"]
-    plain, contrast = bank.values(0), bank.values(0, contrast=True)
+    dataset = make_dataset([bone], True)
+    assert dataset.names == ["mouse001"]
+    plain, contrast = dataset.values(0), dataset.values(0, contrast=True)
     correlation = np.corrcoef(plain.flatten()[::7], contrast.flatten()[::7])[0, 1]
     assert correlation > 0.6
     # In no other way, such as turned by half a turn.
@@ -42,8 +42,8 @@ def test_both_scans_of_a_bone_lie_on_each_other(bones):
 
 
 def test_without_contrast_agent_there_is_one_scan(bones):
-    bank = make_bank([bones["mouse001"]], False)
-    assert torch.equal(bank.plain, bank.contrast) and bank.names == ["mouse001"]
+    dataset = make_dataset([bones["mouse001"]], False)
+    assert torch.equal(dataset.plain, dataset.contrast) and dataset.names == ["mouse001"]
 
 
 def test_scans_that_do_not_lie_on_each_other_are_bones_of_their_own(bones, monkeypatch):
@@ -51,9 +51,9 @@ def test_scans_that_do_not_lie_on_each_other_are_bones_of_their_own(bones, monke
         raise ScanError("could not be aligned for sure")
 
     monkeypatch.setattr(scanned_bones, "_between", unknown)
-    bank = make_bank([bones["mouse001"], bones["mouse003"]], True)
-    assert bank.names == ["mouse001_pre.nrrd", "mouse001_post.nrrd", "mouse003_pre.nrrd", "mouse003_post.nrrd"]
-    assert torch.equal(bank.plain, bank.contrast)
+    dataset = make_dataset([bones["mouse001"], bones["mouse003"]], True)
+    assert dataset.names == ["mouse001_pre.nrrd", "mouse001_post.nrrd", "mouse003_pre.nrrd", "mouse003_post.nrrd"]
+    assert torch.equal(dataset.plain, dataset.contrast)
 
 
 def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch):

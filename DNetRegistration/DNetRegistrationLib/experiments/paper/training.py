@@ -25,7 +25,7 @@ from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
 from .settings import EvaluationOptions
 
-BANK = "bones.pt"
+BONES = "bones.pt"
 #: At most so many validations in a run, at most so many pairs in each, and training pairs for each validation pair.
 VALIDATIONS, VALIDATION_PAIRS, TRAINED_FOR_ONE = 10, 32, 8
 
@@ -85,8 +85,8 @@ def train_all(
             run = folder / network.strategy / network.method
             if _iterations(run) != options.budget(network.method)[0]:
                 tell(f"\ntraining {number} of {len(wanted)}: {METHODS[network.method].label}, {network.strategy}")
-                bank = _bank(STRATEGIES[network.strategy], bones, folder, options.scan_spacing, progress)
-                _train(network, options, bank, run, tell)
+                dataset = _dataset(STRATEGIES[network.strategy], bones, folder, options.scan_spacing, progress)
+                _train(network, options, dataset, run, tell)
             file = run / WEIGHTS
         ready[network] = _trained(network, file, given=given is not None)
     return ready
@@ -103,7 +103,7 @@ def entries(bones: Sequence[ScannedBone], contrast: bool) -> list[BoneScans]:
     return found
 
 
-def make_bank(
+def make_dataset(
     bones: Sequence[ScannedBone],
     contrast: bool,
     spacing: Sequence[float] | None = None,
@@ -133,19 +133,19 @@ def make_bank(
     return BoneDataset(plain, with_contrast, GRID_SPACING, names, fields, {"contrast": contrast})
 
 
-def _bank(
+def _dataset(
     strategy: Strategy, bones: Mapping[str, ScannedBone], folder: Path, spacing, progress: Callable[[float, str], None]
 ) -> Path:
     """The file of a strategy's training bones, written where it is missing."""
-    path = make_folder(folder / strategy.name, parents=True) / BANK
+    path = make_folder(folder / strategy.name, parents=True) / BONES
     if not path.exists():
         of_fold = [bone for bone in bones.values() if bone.fold == strategy.train]
-        save_dataset(make_bank(of_fold, strategy.contrast, spacing, progress), path)
+        save_dataset(make_dataset(of_fold, strategy.contrast, spacing, progress), path)
     return path
 
 
 def _train(
-    network: PlannedNetwork, evaluation: EvaluationOptions, bank: Path, run: Path, tell: Callable[[str], None]
+    network: PlannedNetwork, evaluation: EvaluationOptions, dataset: Path, run: Path, tell: Callable[[str], None]
 ) -> None:
     iterations, batch = evaluation.budget(network.method)
     strategy = STRATEGIES[network.strategy]
@@ -154,7 +154,7 @@ def _train(
     pairs = min(VALIDATION_PAIRS, max(4, shown))
     times = min(VALIDATIONS, max(1, shown // pairs))
     changes = {
-        "bones": len(load_dataset(bank)),
+        "bones": len(load_dataset(dataset)),
         "iterations": iterations,
         "batch": batch,
         # As in the tests, cubes lie on image centres and fields of view are whole.
@@ -170,7 +170,7 @@ def _train(
         "fast" if own else evaluation.recipe,
         changes if own else {**changes, "precision": evaluation.precision},
         seed=evaluation.seed,
-        dataset=bank,
+        dataset=dataset,
         device=evaluation.device,
         jobs=1,
         log_every=max(1, iterations // 200),
