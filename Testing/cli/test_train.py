@@ -100,7 +100,7 @@ def test_a_run_and_what_it_says(small, blobs, tmp_path, capsys):
     folder = tmp_path / "one"
     assert main(command(blobs, folder, "--plot", "--seed", "3", "--minutes", "0")) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("dnet (4,524 parameters), recipe fast: 6 iterations of 4 pairs")
+    assert said[0].startswith("small (4,524 parameters), recipe fast: 6 iterations of 4 pairs")
     assert said[-2] == "the time is up before all iterations were made; the same options go on from there"
     assert said[-1].startswith("weights and model card are in ") and said[-1].endswith("align --weights")
     card = json.loads((folder / "weights.json").read_text())

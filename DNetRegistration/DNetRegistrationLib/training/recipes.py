@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from ..core.errors import OptionError, Setting
@@ -226,12 +227,20 @@ def recipe_options() -> dict[str, Option]:
     return {one.name: one.metadata["option"] for one in fields(Recipe) if one.metadata}
 
 
+Recipe.__doc__ = f"{Recipe.__doc__}\n    Attributes:\n" + "\n".join(
+    f"        {name}: {option.help}" for name, option in recipe_options().items()
+)
+
+
 def _check(name: str, value: Any, option: Option) -> None:
     if option.choices is not None:
         if value not in option.choices:
             raise OptionError(f"{name} {value!r} is unknown", f"choose from {', '.join(option.choices)}", Setting(name))
-    elif not option.low <= value <= option.high:
-        raise OptionError(f"{name} is {value}", f"give a number from {option.low:g} to {option.high:g}", Setting(name))
+        return
+    wanted, words = (Integral, "whole number") if option.kind is int else (Real, "number")
+    if not isinstance(value, wanted) or not option.low <= value <= option.high:  # type: ignore[operator]
+        remedy = f"give a {words} from {option.low:g} to {option.high:g}"
+        raise OptionError(f"{name} is {value}", remedy, Setting(name))
 
 
 # Shares of stages and resolutions are those of the runs that made the D-net that ships, as one.

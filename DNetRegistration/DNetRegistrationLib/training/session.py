@@ -57,8 +57,8 @@ class TrainingOptions:
             out: all begin with the motion, any rotation and whole cubes.
         seed: of weights, bones and pairs.
         scans: a folder of the user's scans, to be trained on instead of synthetic bones, see
-            `dataset_of_scans`.
-        scan_spacing: their voxel size in mm, one number or three, where files lack it.
+            `dataset.dataset_of_scans`.
+        scan_spacing: their voxel size in mm where files lack it, a tuple of one number or three.
         dataset: a file that keeps the synthetic bones; it is made where it is missing.
         device: "auto", "cpu", "cuda" or "cuda:1".
         jobs: processes that make synthetic bones; None for all cores.
@@ -207,7 +207,6 @@ def _prepared(
     device = _prepared_device(options.device, processes)
     folder = make_folder(options.output, parents=True)
     network, start = _network(options)
-    count = sum(p.numel() for p in network.parameters())
     settings = _settings(options, recipe, start)
     checkpoint = _checkpoint(folder, settings, processes)
     if checkpoint is not None and "micro_batch" not in options.changes:
@@ -221,33 +220,37 @@ def _prepared(
     pairs = _pairs(training, recipe, _seed_of_pairs(options.seed, start))
     if checkpoint is None and start is None and network.pairs_to_fit:
         network.to(device).fit(pairs.draw(0, network.pairs_to_fit))
-    card = {
-        "seed": options.seed,
-        "dataset": settings["dataset"],
-        "start": start,
-        "command": spell(_as_run(options, recipe, folder)),
-        "go_on": spell(_to_train_on(options, recipe, start, folder)),
-    }
     run = Run(
         Trainer(network, recipe, pairs, device, options.seed, processes),
         _validation(held_out, recipe, options.seed),
         folder,
         settings,
         _pace(options, recipe),
-        card=card,
+        card={
+            "seed": options.seed,
+            "dataset": settings["dataset"],
+            "start": start,
+            "command": spell(_as_run(options, recipe, folder)),
+            "go_on": spell(_to_train_on(options, recipe, start, folder)),
+        },
         checkpoint=checkpoint,
         half=options.half,
         report=report,
     )
-    several = f" in each of {processes.count} processes" if processes.count > 1 else ""
-    report(
-        f"{options.network} ({count:,} parameters), recipe {recipe.name}: {recipe.iterations} iterations of "
-        f"{recipe.batch} pairs in micro-batches of {recipe.micro_batch}, on {describe(device)}{several}; "
-        f"{len(training)} bones, {len(held_out)} more for validation"
-    )
+    report(f"{_in_words(run)}; {len(training)} bones, {len(held_out)} more for validation")
     if checkpoint is not None:
         report(f"going on from iteration {run.trainer.iteration} in {folder}")
     return run
+
+
+def _in_words(run: Run) -> str:
+    network, recipe, processes = run.trainer.network, run.recipe, run.processes
+    count = sum(p.numel() for p in network.parameters())
+    several = f" in each of {processes.count} processes" if processes.count > 1 else ""
+    return (
+        f"{network.name} ({count:,} parameters), recipe {recipe.name}: {recipe.iterations} iterations of "
+        f"{recipe.batch} pairs in micro-batches of {recipe.micro_batch}, on {describe(run.trainer.device)}{several}"
+    )
 
 
 def _require_fitting_loss(loss: str | None, network: str) -> None:
