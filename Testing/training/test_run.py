@@ -198,7 +198,7 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     written = []
     real = checkpoints.write
     monkeypatch.setattr(checkpoints, "write", lambda c, f: written.append(c.state["iteration"]) or real(c, f))
-    run_in(tmp_path, pace=Pace(3, 100, 2, checkpoint_minutes=0.0)).go()
+    run_in(tmp_path, pace=Pace(log_every=3, validate_every=100, validation_pairs=2, checkpoint_minutes=0.0)).go()
     assert written == [0, *range(1, 13), 12]
 
 

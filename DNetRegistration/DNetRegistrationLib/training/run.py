@@ -28,21 +28,21 @@ LOG, VALIDATION, WEIGHTS = "log.csv", "validation.csv", "weights.pt"
 LINE_SECONDS = 2.0  # from one line that is shown to the next; the log has them all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pace:
     """When a run stops to log, to validate, to write; none of it changes what is computed.
 
     Attributes:
         log_every: iterations from one line of the log to the next.
-        validate_every: iterations from one validation to the next.
+        validate_every: iterations from one validation to the next; None for 40 in all.
         validation_pairs: pairs of each kind.
         checkpoint_minutes: from one checkpoint to the next.
         minutes: after which the run stops; the same options go on from there. None for never.
     """
 
-    log_every: int
-    validate_every: int
-    validation_pairs: int
+    log_every: int = 20
+    validate_every: int | None = None
+    validation_pairs: int = 128
     checkpoint_minutes: float = 5.0
     minutes: float | None = None
 
@@ -142,7 +142,8 @@ class Run:
         return self.pace.minutes is not None and time.monotonic() - self._began > 60 * self.pace.minutes
 
     def _validation_is_due(self) -> bool:
-        return self.trainer.iteration > 0 and self.trainer.iteration % self.pace.validate_every == 0
+        every = self.pace.validate_every or max(1, self.recipe.iterations // 40)
+        return self.trainer.iteration > 0 and self.trainer.iteration % every == 0
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

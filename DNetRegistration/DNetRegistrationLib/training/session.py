@@ -44,8 +44,8 @@ LATER_RATE = 0.2
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """What to train, on what, how, and where.
+class TrainingOptions(Pace):
+    """What to train, on what, how, where, and at which pace.
 
     Attributes:
         network: "equivariant", or one of the paper's five: "dnet", "snl-sed", "sed", "se", "me".
@@ -62,13 +62,9 @@ class TrainingOptions:
         dataset: a file that keeps the synthetic bones; it is made where it is missing.
         device: "auto", "cpu", "cuda" or "cuda:1".
         jobs: processes that make synthetic bones; None for all cores.
-        minutes: after which the run stops; the same options go on from there. None for never.
-        log_every: iterations from one line of the log to the next.
-        validate_every: iterations from one validation to the next; None for 40 in all.
-        validation_pairs: pairs of each kind of a validation.
-        checkpoint_minutes: from one checkpoint to the next.
         half: write weights in half precision, half the size.
         plot: draw the curves too; needs matplotlib.
+        log_every, validate_every, validation_pairs, checkpoint_minutes, minutes: see `run.Pace`.
     """
 
     network: str
@@ -82,11 +78,6 @@ class TrainingOptions:
     dataset: str | os.PathLike | None = None
     device: str = "auto"
     jobs: int | None = None
-    minutes: float | None = None
-    log_every: int = 20
-    validate_every: int | None = None
-    validation_pairs: int = 128
-    checkpoint_minutes: float = 5.0
     half: bool = False
     plot: bool = False
 
@@ -225,7 +216,7 @@ def _prepared(
         _validation(held_out, recipe, options.seed),
         folder,
         settings,
-        _pace(options, recipe),
+        options,
         card={
             "seed": options.seed,
             "dataset": settings["dataset"],
@@ -404,11 +395,6 @@ def _validation(bones: BoneDataset, recipe: Recipe, seed: int) -> dict[str, Pair
         kind: PairSource(bones, seed, keep=recipe.keep, cut_share=share, placement=recipe.placement, contrast=1.0)
         for kind, share in shares.items()
     }
-
-
-def _pace(options: TrainingOptions, recipe: Recipe) -> Pace:
-    every = options.validate_every or max(1, recipe.iterations // 40)
-    return Pace(options.log_every, every, options.validation_pairs, options.checkpoint_minutes, options.minutes)
 
 
 @contextmanager
