@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, preview
-from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.core.errors import ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
 
@@ -108,6 +108,12 @@ def test_what_has_no_bone_is_refused_with_its_name(voxels, options, words):
     with pytest.raises(ScanError, match=words) as caught:
         find_bone_scale(Volume(voxels, name="left.nrrd"), **options)
     assert str(caught.value).startswith("left.nrrd: ") and "\n" not in str(caught.value)
+
+
+def test_the_threshold_to_set_is_that_of_the_scan():
+    with pytest.raises(ScanError) as caught:
+        find_bone_scale(Volume(np.full((20, 20, 20), 7)), role="moving")
+    assert caught.value.setting == Setting("threshold", "moving")
 
 
 def test_an_offset_that_leaves_few_steps_of_float32_is_no_error():

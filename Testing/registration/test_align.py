@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from DNetRegistrationLib.core.errors import DNetError, ScanError
+from DNetRegistrationLib.core.errors import DNetError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.networks import weights as weights_module
 from DNetRegistrationLib.networks.registry import build
@@ -346,6 +346,25 @@ def test_other_errors_are_not_blamed_on_the_device(pair, monkeypatch):
     monkeypatch.setattr(module, "choose_device", lambda name: torch.device("mps"))
     with pytest.raises(RuntimeError, match="shapes"):
         align(pair.fixed, pair.moving)
+
+
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [
+        ({"threshold": (None, 1e9)}, Setting("threshold", "moving")),
+        ({"threshold": ("high", 1.0)}, Setting("threshold", "fixed")),
+        ({"spacing": 0}, Setting("working_spacing")),
+        ({"device": "abacus"}, Setting("device")),
+        ({"refine": "more"}, Setting("refine")),
+        ({"initial": "left"}, Setting("initial")),
+        ({"initial": np.diag((2.0, 2, 2, 1))}, Setting("initial")),
+        ({"weights": 3}, Setting("weights")),
+    ],
+)
+def test_errors_say_what_to_set(pair, options, setting):
+    with pytest.raises(DNetError) as caught:
+        align(pair.fixed, pair.moving, **options)
+    assert caught.value.setting == setting
 
 
 def test_scans_of_implausibly_different_lengths_are_refused(pair):

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy import ndimage
 
+from ..geometry.transforms import to_sitk
 from .volume import Volume
 
 # `resample` averages a finer scan to at most this share of the target's voxel, so that its noise does not alias.
@@ -159,11 +160,8 @@ def resample_mask(
 
     # Index coordinates are exact for any axes, and lose no digits to a far origin.
     to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
-    index_map = sitk.AffineTransform(3)
-    index_map.SetMatrix(to_own[:3, :3].ravel().tolist())
-    index_map.SetTranslation(to_own[:3, 3].tolist())
     resampler = sitk.ResampleImageFilter()
-    resampler.SetTransform(index_map)
+    resampler.SetTransform(to_sitk(to_own))
     resampler.SetSize([int(n) for n in shape[::-1]])
     resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)
     carried = resampler.Execute(sitk.GetImageFromArray(mask.astype(np.uint8) * np.uint8(255)))

@@ -152,7 +152,10 @@ def _initial(initial: Any) -> Tensor:
     except (TypeError, ValueError) as error:
         problem = "the initial transform holds something other than numbers"
         raise OptionError(problem, "give a 4x4 matrix", Setting("initial")) from error
-    return torch.from_numpy(require_rigid(matrix, "the initial transform"))
+    try:
+        return torch.from_numpy(require_rigid(matrix, "the initial transform"))
+    except OptionError as error:
+        raise OptionError(error.problem, error.remedy, Setting("initial")) from error
 
 
 def _network(hypotheses: str, weights: Any) -> LoadedWeights | None:
