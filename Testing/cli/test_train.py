@@ -16,9 +16,9 @@ import pytest
 import torch
 from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.cli.train import command_line, training_options
-from DNetRegistrationLib.networks.weights import load_weights, save_weights
+from DNetRegistrationLib.networks.weights import available_weights, load_weights, save_weights
 from DNetRegistrationLib.training import recipes, session
-from DNetRegistrationLib.training.recipes import recipe_for
+from DNetRegistrationLib.training.recipes import current_names, recipe_for
 from DNetRegistrationLib.training.session import TrainingOptions
 from training_stand_ins import BLOBS, Small, write_blobs
 
@@ -94,6 +94,18 @@ def test_options_keep_their_old_spelling():
     shares = parsed(f"{start} --coarsest 0.1 --coarse 0.7").changes["resolution_schedule"]
     assert shares == (0.1, None, 0.7)
     assert parsed(f"{start} --resolution-schedule 0.1,0.2,0.7").changes["resolution_schedule"] == (0.1, 0.2, 0.7)
+
+
+@pytest.mark.parametrize("name", available_weights())
+def test_cards_that_shipped_earlier_are_understood(name):
+    """Their commands and recipes have names of an earlier version."""
+    card = load_weights(name).card
+    command, go_on = (parsed(card[key].removeprefix("dnet-registration ")) for key in ("command", "go_on"))
+    stored, recipe = current_names(card["recipe"]), vars(command.decided_recipe())
+    if stored["decay"] is True:  # of a version that knew one way for the learning rate to fall
+        stored["decay"] = "cosine"
+    assert {field: recipe[field] for field in stored} == stored
+    assert go_on.start == "weights.pt" and go_on.dataset == command.dataset is not None
 
 
 def test_a_run_and_what_it_says(small, blobs, tmp_path, capsys):

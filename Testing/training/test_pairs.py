@@ -115,7 +115,7 @@ def test_a_bone_lies_over_itself(tibiae):
 
 
 def test_cubes_are_placed_on_the_bone_that_is_left(tibiae, monkeypatch):
-    """As `preprocessing.place_of_bone` finds it in the view, which the cube on the view's centre shows whole."""
+    """As `place_of_bone` finds it in the view, which the cube on the view's centre shows whole."""
     monkeypatch.setattr(pairs, "PLACING", 0.0)
     options = dict(noise=0, cut_share=1, scale=0)
     whole = PairSource(tibiae, 5, placement="center", **options).draw(0, 6)
