@@ -200,10 +200,14 @@ def test_how_far_it_is_refined():
     assert errors["native"] < 4
 
 
-def test_two_animals_and_mirrored_bones_are_refused(mirror_pair, other_pair):
+def test_a_mirrored_bone_is_refused_and_named(mirror_pair):
     alignment = align(mirror_pair.fixed, mirror_pair.moving)
     assert not alignment.accepted and alignment.mirrored and "mirror" in alignment.verdict
     assert np.linalg.det(alignment.matrix[:3, :3]) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_two_animals_are_refused(other_pair):
     alignment = align(other_pair.fixed, other_pair.moving)
     assert not alignment.accepted and not alignment.mirrored and alignment.verdict.startswith("Not accepted")
     assert alignment.expected_error_um > 80
@@ -222,7 +226,14 @@ def test_progress_rises_from_0_to_1(pair):
     assert all(isinstance(message, str) and message for _, message in told)
 
 
-@pytest.mark.parametrize("size, spacing, hypotheses", [(64, 0.08, "search"), (64, 0.08, "auto"), (200, 0.0256, "auto")])
+@pytest.mark.parametrize(
+    "size, spacing, hypotheses",
+    [
+        (64, 0.08, "auto"),
+        pytest.param(64, 0.08, "search", marks=pytest.mark.slow),
+        pytest.param(200, 0.0256, "auto", marks=pytest.mark.slow),
+    ],
+)
 def test_cancelling_stops_within_half_a_second(size, spacing, hypotheses):
     """Processor time from one question to the next: what other work on the machine adds to it does not count."""
     pair = make_pair(16, size=size, spacing=spacing, contrast=False)

@@ -93,7 +93,9 @@ def round_scan(kind: str, seed: int) -> Volume:
     return Volume.from_geometry(grey.astype(np.int16), 0.08, name=kind)
 
 
-@pytest.mark.parametrize("kind", ["ball", "hollow ball", "tube"])
+@pytest.mark.parametrize(
+    "kind", ["ball", pytest.param("hollow ball", marks=pytest.mark.slow), pytest.param("tube", marks=pytest.mark.slow)]
+)
 def test_what_can_be_turned_or_shifted_unseen_is_refused(kind):
     assert not align(round_scan(kind, 1), round_scan(kind, 2), hypotheses="search").accepted
 

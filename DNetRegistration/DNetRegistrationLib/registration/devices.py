@@ -71,16 +71,6 @@ def present_devices() -> list[tuple[str, str]]:
     return found
 
 
-def parse_devices(output: str) -> list[tuple[str, str]]:
-    """The devices that the process printed; none where it printed something else."""
-    for line in reversed(output.splitlines()):
-        try:
-            return [(str(name), str(label)) for name, label in json.loads(line)]
-        except (TypeError, ValueError):
-            continue
-    return []
-
-
 def _computes(device: str) -> bool:
     """Whether the device computes; torch also counts cards that this build of it has no kernels for."""
     import torch
