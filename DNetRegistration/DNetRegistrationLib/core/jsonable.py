@@ -14,7 +14,7 @@ def jsonable(value: Any) -> Any:
     NaN and infinity, which JSON lacks, become None.
 
     Example:
-        >>> jsonable({"size": np.array((3, 4)), "dice": math.nan})
+        >>> jsonable({"size": np.array((3, 4)), "dice": float("nan")})
         {'size': [3, 4], 'dice': None}
     """
     if isinstance(value, dict):

@@ -8,12 +8,12 @@ from pathlib import Path
 from ..registration.result import Alignment
 
 
-def summary(alignment: Alignment, files: Iterable[Path] = ()) -> str:
+def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
     """An alignment in words, the verdict first.
 
     Args:
         alignment: the alignment.
-        files: what was written of it.
+        files: the outputs that were written.
     """
     voxel = 1000 * alignment.working_spacing
     x, y, z = alignment.translation_mm
@@ -39,7 +39,7 @@ def found_by(alignment: Alignment) -> str:
 
 
 def timing(seconds: dict[str, float]) -> str:
-    """Total and shares of stages, those that took no time left out."""
+    """The total time and the share of each stage that took any, from seconds by stage."""
     shares = {stage: value for stage, value in seconds.items() if stage != "total"}
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in shares.items() if value >= 0.005)
     return f"{seconds.get('total', sum(shares.values())):.2f} s ({stages})"

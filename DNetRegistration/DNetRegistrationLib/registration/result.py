@@ -84,6 +84,7 @@ class Alignment:
         """
         chosen = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         for one in fields(cls):
+            # Annotations are strings here. JSON has no NaN, so `to_dict` made it None.
             if one.type == "float" and one.name in chosen:
                 chosen[one.name] = math.nan if chosen[one.name] is None else float(chosen[one.name])
         chosen["matrix"] = np.asarray(values["matrix"], np.float64).reshape(4, 4)
