@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_axis_angle
-from DNetRegistrationLib.training.losses import LOSSES, RADIUS, geodesic_loss, paper_loss, points_loss
+from DNetRegistrationLib.networks.equivariant import MatchPrediction, Scores
+from DNetRegistrationLib.networks.keypoints import Keypoints
+from DNetRegistrationLib.training.losses import LOSSES, RADIUS, geodesic_loss, matching_loss, paper_loss, points_loss
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -100,3 +103,25 @@ def test_finite_gradient_at_the_truth_and_at_half_a_turn(name):
         assert loss.dtype == torch.float32
         (gradient,) = torch.autograd.grad(loss.sum(), estimate)
         assert gradient.isfinite().all()
+
+
+def test_matching_loss_by_hand():
+    # Three places, a quarter turn about z (x to y, y to -x), then moved by (1, 2, 3) voxels; the fourth has no partner.
+    places = torch.tensor([[5.0, 0, 0], [0, 7, 0], [0, 0, 9], [-9, -9, -9]])
+    arrived = torch.tensor([[1.0, 7, 3], [-6, 2, 3], [1, 2, 12]])
+    batch = SimpleNamespace(rotation=turn((0.0, 0.0, 1.0), 90), translation=0.08 * numbers(1.0, 2.0, 3.0))
+
+    def loss_of(sure, lonely):
+        """Matches `sure` of each place's partner; logits `lonely` of the place without one, and 0 of the others."""
+        log_matches = torch.full((1, 4, 3), -60.0)
+        log_matches[0, range(3), range(3)] = sure
+        fixed_logits = torch.tensor([[0.0, 0, 0, lonely]])
+        sides = [Keypoints(at[None], None, None, torch.ones(1, len(at), dtype=torch.bool)) for at in (places, arrived)]
+        prediction = MatchPrediction(*sides, Scores(log_matches, fixed_logits, torch.zeros(1, 3)))
+        loss, figures = matching_loss(prediction, batch)
+        assert float(loss) == pytest.approx(float(figures["matching"] + figures["unmatched"]))
+        return float(figures["matching"]), float(figures["unmatched"])
+
+    assert loss_of(0.0, -40.0) == pytest.approx((0, 0), abs=1e-6)
+    assert loss_of(-2.0, -40.0) == pytest.approx((2, 0), abs=1e-6)
+    assert loss_of(0.0, 3.0) == pytest.approx((0, 0.5 * math.log1p(math.exp(3))), abs=1e-6)

@@ -76,7 +76,7 @@ def test_loss_by_hand():
 
 
 def test_a_head_learns_to_compose(monkeypatch):
-    monkeypatch.setattr(poses, "_STEPS", 1500)
+    monkeypatch.setattr(poses, "_STEPS", 400)
     compose = poses.composer(128, 0)
     turn = random_rotations(400).unflatten(0, (200, 2))
     there = torch.randn(200, 2, 3, 1, dtype=torch.float64) * 0.2
@@ -188,18 +188,23 @@ def of_version_1(checkpoint):
     return fields
 
 
-def test_a_siamese_network_learns_poses():
-    """Eighth of the resolution, the same few pairs: their poses are soon known."""
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("small", {"learning_rate": 2e-2}),
+        pytest.param("dnet", {"learning_rate": 2e-3, "resolution_schedule": (1.0, 1.0, 1.0)}, marks=pytest.mark.slow),
+    ],
+)
+def test_poses_are_learned(name, changes):
+    """The same few pairs, of D-net at an eighth of the resolution: their poses are soon known."""
     torch.manual_seed(0)
-    recipe = replace(
-        QUICK, iterations=60, pose_pretraining=1.0, resolution_schedule=(1.0, 1.0, 1.0), learning_rate=2e-3
-    )
+    recipe = replace(QUICK, iterations=60, pose_pretraining=1.0, **changes)
 
     class Same(Pairs):
         def draw(self, number, count, **options):
             return super().draw(0, count, **options)
 
-    one = Trainer(build("dnet"), recipe, Same(), CPU)
+    one = Trainer(Small() if name == "small" else build(name), recipe, Same(), CPU)
     steps(one, 3)
     before = one.means().figures
     steps(one, 50)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import math
 import platform
 import signal
 import subprocess
@@ -62,19 +61,32 @@ def results(folder):
     return log, lines(folder / "validation.csv"), {key: value.tolist() for key, value in state.items()}
 
 
-class Interrupting(Pairs):
+class Acting(Pairs):
+    """Does something when the batch of this number is drawn."""
+
+    def __init__(self, number, act):
+        super().__init__()
+        self.number, self.act = number, act
+
+    def draw(self, number, count, **options):
+        if number == self.number:
+            self.act()
+        return super().draw(number, count, **options)
+
+
+def interrupting(number, times=1, wait=0.0):
     """Ctrl-C while this batch is drawn."""
 
-    def __init__(self, number, times=1, wait=0.0):
-        super().__init__()
-        self.number, self.times, self.wait = number, times, wait
+    def act():
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(wait)
 
-    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
-        if number == self.number:
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
-                time.sleep(self.wait)
-        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
+    return Acting(number, act)
+
+
+def fail():
+    raise RuntimeError("as by a power cut")
 
 
 def test_what_a_run_writes_and_says(tmp_path):
@@ -116,7 +128,7 @@ def test_ctrl_c_leaves_what_gives_the_same_result(number, made, tmp_path):
     (tmp_path / "broken").mkdir()
     run_in(tmp_path / "whole").go()
     with pytest.raises(KeyboardInterrupt):
-        run_in(tmp_path / "broken", pairs=Interrupting(number, times=2), report=said.append).go()
+        run_in(tmp_path / "broken", pairs=interrupting(number, times=2), report=said.append).go()
     assert any("the same options go on from there" in line for line in said)
     assert json.loads((tmp_path / "broken" / "weights.json").read_text())["iterations"] == made
     assert run_in(tmp_path / "broken", goes_on=True).go() is True
@@ -126,14 +138,14 @@ def test_ctrl_c_leaves_what_gives_the_same_result(number, made, tmp_path):
 def test_a_second_ctrl_c_after_a_while_ends_it_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("DNetRegistrationLib.core.interrupts.BURST", 0.01)
     with pytest.raises(KeyboardInterrupt):
-        run_in(tmp_path, pairs=Interrupting(8, times=2, wait=0.05)).go()
+        run_in(tmp_path, pairs=interrupting(8, times=2, wait=0.05)).go()
     # What it began with is there.
     assert checkpoints.parse(checkpoints.content(tmp_path), tmp_path).state["iteration"] == 0
 
 
 def test_ctrl_c_in_a_validation(tmp_path):
     run = run_in(tmp_path)
-    run.validation["whole"] = Interrupting(1)
+    run.validation["whole"] = interrupting(1)
     with pytest.raises(KeyboardInterrupt):
         run.go()
     assert json.loads((tmp_path / "weights.json").read_text())["iterations"] == 6
@@ -149,7 +161,7 @@ def test_log_lines_after_the_last_checkpoint_do_not_stay(tmp_path):
     (tmp_path / "cut").mkdir()
     first = run_in(tmp_path / "cut", recipe=QUICK)
     with pytest.raises(RuntimeError):
-        first.trainer.pairs = Failing(10)
+        first.trainer.pairs = Acting(10, fail)
         first.go()
     assert [line["iteration"] for line in lines(tmp_path / "cut" / "log.csv")] == ["3"]
     assert checkpoints.parse(checkpoints.content(tmp_path / "cut"), tmp_path).state["iteration"] == 0
@@ -157,32 +169,9 @@ def test_log_lines_after_the_last_checkpoint_do_not_stay(tmp_path):
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 
-class Slow(Pairs):
-    """From this number on more than the time there is."""
-
-    def __init__(self, number):
-        super().__init__()
-        self.number = number
-
-    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
-        time.sleep(1.6 if number == self.number else 0)
-        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
-
-
-class Failing(Pairs):
-    def __init__(self, number):
-        super().__init__()
-        self.number = number
-
-    def draw(self, number, count, *, max_angle=math.pi, reduction=1):
-        if number == self.number:
-            raise RuntimeError("as by a power cut")
-        return super().draw(number, count, max_angle=max_angle, reduction=reduction)
-
-
 def test_when_the_time_is_up_the_weights_are_judged_and_the_run_can_go_on(tmp_path):
     pace = Pace(log_every=3, validate_every=6, validation_pairs=4, minutes=0.025)
-    assert run_in(tmp_path, pace=pace, pairs=Slow(8)).go() is False
+    assert run_in(tmp_path, pace=pace, pairs=Acting(8, lambda: time.sleep(1.6))).go() is False
     card = json.loads((tmp_path / "weights.json").read_text())
     assert card["iterations"] == 4
     assert card["validation"]["whole"]["iteration"] == 4
