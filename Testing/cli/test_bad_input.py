@@ -252,6 +252,15 @@ def test_output_that_would_replace_a_scan(good, capfd):
     assert good.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--resampled", "--subtraction"])
+def test_output_that_cannot_hold_a_sheared_grid(option, good, pair, tmp_path, capfd):
+    affine = pair.fixed.affine.copy()
+    affine[1, 2] = 0.1 * affine[2, 2]  # a gantry that is tilted by 6 degrees
+    sheared, out = tmp_path / "sheared.nrrd", tmp_path / "out.nii.gz"
+    write_volume(Volume(pair.fixed.voxels, affine), sheared)
+    refused(["align", sheared, tmp_path / "not-read.nrrd", option, out], capfd, out, sheared, "sheared", ".nrrd")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full, which is always full, and a read-only folder")
 def test_output_that_cannot_be_written(good, capfd):
     refused(["align", good, good, "--report", "/proc/r.json"], capfd, "/proc/r.json", "elsewhere")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import ScanError
 from ..core.processes import keep_threads_from_spinning
-from ..outputs.paths import ENDINGS, OutputPaths, check_outputs
+from ..outputs.paths import ENDINGS, OutputPaths, check_grid, check_outputs
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, triple
 
@@ -211,6 +211,7 @@ def align_files(
     with Progress(verbose) as progress:
         progress(0.0, "reading the fixed scan")
         fixed_scan = fixed.read("fixed")
+        check_grid(outputs, fixed_scan)
         progress(0.05, "reading the moving scan")
         moving_scan = moving.read("moving")
         masks = fixed.read_mask("fixed", fixed_scan), moving.read_mask("moving", moving_scan)

@@ -12,6 +12,8 @@ import struct
 import zlib
 from pathlib import Path
 
+from .nifti import is_nifti, read_nifti_header
+
 
 def is_truncated(path: str | os.PathLike) -> bool:
     """Tells whether a NIfTI, TIFF or BMP file ends before its header says it should; False for other kinds of file.
@@ -23,7 +25,7 @@ def is_truncated(path: str | os.PathLike) -> bool:
     path = Path(path)
     name = path.name.lower()
     try:
-        if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
+        if is_nifti(path):
             return _nifti_is_truncated(path)
         if name.endswith((".tif", ".tiff")):
             return _tiff_is_truncated(path)
@@ -38,31 +40,13 @@ def is_truncated(path: str | os.PathLike) -> bool:
 
 def _nifti_is_truncated(path: Path) -> bool:
     pair = path.suffix.lower() in (".hdr", ".img")
-    header_path = path.with_suffix(".hdr") if pair else path
     data_path = path.with_suffix(".img") if pair else path
     compressed = path.suffix.lower() == ".gz"
-    with (gzip.open if compressed else open)(header_path, "rb") as file:
-        header = file.read(540)
-    for order in "<>":
-        kind = struct.unpack_from(order + "i", header)[0]
-        if kind in (348, 540):
-            break
-    else:
-        raise ValueError("not a NIfTI file")
-    if kind == 348:
-        sizes = struct.unpack_from(order + "8h", header, 40)
-        bits = struct.unpack_from(order + "h", header, 72)[0]
-        offset = int(struct.unpack_from(order + "f", header, 108)[0])
-    else:
-        sizes = struct.unpack_from(order + "8q", header, 16)
-        bits = struct.unpack_from(order + "h", header, 14)[0]
-        offset = struct.unpack_from(order + "q", header, 168)[0]
-    if not 1 <= sizes[0] <= 7:
-        raise ValueError("its NIfTI header gives no dimensions")
+    header = read_nifti_header(path)
     voxels = 1
-    for size in sizes[1 : sizes[0] + 1]:
+    for size in header.sizes[1:]:
         voxels *= max(size, 1)
-    expected = (0 if pair else offset) + voxels * bits // 8
+    expected = (0 if pair else header.offset) + voxels * header.bits // 8
     if not compressed:
         return data_path.stat().st_size < expected
     # The last four bytes of a gzip member are its length modulo 2^32, which spares unpacking a whole file.

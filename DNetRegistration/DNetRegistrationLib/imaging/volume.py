@@ -32,6 +32,9 @@ _LONG_FOR_A_DEFAULT = 200.0
 #: so do inches and centimetres.
 _PLAUSIBLE_RATIO = 8.0
 
+#: A grid counts as sheared from this share of a voxel on at its far end. Rounded headers stay below.
+_SKEW = 0.1
+
 _WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
 
 
@@ -105,12 +108,10 @@ class Volume:
         Raises:
             ScanError: the image is not three-dimensional with one real number a voxel.
         """
-        from .reading import scalar_3d
+        from .itk_reader import image_affine, scalar_3d, shared_voxels
 
         image = scalar_3d(image, name)
-        return cls.from_geometry(
-            _shared_voxels(image), image.GetSpacing(), image.GetDirection(), image.GetOrigin(), name
-        )
+        return cls(shared_voxels(image), image_affine(image), name)
 
     def to_sitk(self) -> sitk.Image:
         """Copies the scan to a SimpleITK image."""
@@ -199,18 +200,12 @@ def read_volume(
     if spacing is not None:
         spacing = _checked_spacing(spacing, str(path), role)
     found = read_image(path, series, role)
-    volume = Volume.from_sitk(found.image, str(path))
+    volume = Volume(found.voxels, found.affine, str(path))
     if spacing is not None:
         volume = Volume.from_geometry(volume.voxels, spacing, volume.direction, volume.origin, volume.name)
         volume = replace(volume, spacing_given=True)
-    elif not found.knows_spacing:
-        x, y, _ = volume.spacing
-        hint = "" if x == y == 1 else f" (in the slices: {x:.6g} x {y:.6g} mm, but not between them)"
-        raise ScanError(
-            f"{path}: its kind of file does not store the voxel size{hint}",
-            "give the true voxel size in mm",
-            Setting("spacing", role),
-        )
+    elif found.lacks:
+        raise ScanError(f"{path}: {found.lacks}", "give the true voxel size in mm", Setting("spacing", role))
     elif doubt := spacing_doubt(volume):
         raise ScanError(f"{path}: {doubt}", "correct or confirm the voxel size in mm", Setting("spacing", role))
     return replace(check_volume(volume), name=name)
@@ -225,13 +220,26 @@ def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False
         compress: smaller but slower.
 
     Raises:
-        FileError: unknown kind of file, or it cannot be written.
+        FileError: unknown kind of file, one that cannot hold the grid, or it cannot be written.
     """
     path = Path(path)
+    require_holdable(volume, path)
     if not path.name.lower().endswith(_WRITABLE):
         raise FileError(f"{path}: cannot write this kind of file", f"end its name in one of {', '.join(_WRITABLE)}")
     with atomic_write() as staging:
         write_image(volume.to_sitk(), staging.path(path), path, compress)
+
+
+def require_holdable(volume: Volume, path: str | os.PathLike) -> None:
+    """Checks that a kind of file can hold the grid of a scan. NIfTI as ITK writes it holds no sheared one.
+
+    Raises:
+        FileError: it cannot.
+    """
+    direction, name = volume.direction, os.fspath(path)
+    skew = np.abs(direction.T @ direction - np.eye(3)).max()
+    if name.lower().endswith((".nii", ".nii.gz")) and skew * volume.extent.max() > _SKEW * volume.spacing.min():
+        raise FileError(f"{name}: NIfTI cannot hold a sheared grid as that of {volume.name}", "write .nrrd or .mha")
 
 
 def write_image(
@@ -385,23 +393,3 @@ def _checked_values(voxels: np.ndarray, name: str) -> np.ndarray:
     if low > high:
         raise ScanError(f"{name}: has no finite voxel (all NaN or infinite)", "export the scan again")
     raise ScanError(f"{name}: is constant (every voxel is {low:g})", "export the scan again")
-
-
-class _SharedVoxels:
-    """Lends NumPy the memory of an image.
-
-    SimpleITK's own array views do not keep the image alive. The image kept here is a second owner of the same memory:
-    when the first image is written to, SimpleITK gives that one a copy, and this memory stays as it is.
-    """
-
-    def __init__(self, image: sitk.Image) -> None:
-        import SimpleITK as sitk
-
-        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
-        self._owner = sitk.Image(image)
-
-
-def _shared_voxels(image: sitk.Image) -> np.ndarray:
-    voxels = np.asarray(_SharedVoxels(image))
-    voxels.flags.writeable = False
-    return voxels

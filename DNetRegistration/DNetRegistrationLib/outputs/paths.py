@@ -10,9 +10,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.errors import FileError, OptionError, PackageError, Setting
 from ..core.files import atomic_write
+
+if TYPE_CHECKING:
+    from ..imaging.volume import Volume
 
 #: The remedy where matplotlib is missing.
 INSTALL_MATPLOTLIB = 'install it: pip install "dnet-registration[pictures]"'
@@ -87,6 +91,19 @@ def check_outputs(
         for path in wanted.values():
             staging.path(path)
         staging.discard()
+
+
+def check_grid(paths: OutputPaths, fixed: Volume) -> None:
+    """Checks that the files for scans can hold the grid of the fixed scan.
+
+    Raises:
+        FileError: the grid is sheared, as that of a tilted gantry, and a kind of file holds no shear.
+    """
+    from ..imaging.volume import require_holdable
+
+    for name, path in paths.wanted().items():
+        if ENDINGS[name] == _SCAN:
+            require_holdable(fixed, path)
 
 
 def _identity(path: str | os.PathLike) -> str:

@@ -15,7 +15,7 @@ from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image
 from ..registration.result import Alignment
 from .overlay import write_overlay
-from .paths import OutputPaths, check_outputs
+from .paths import OutputPaths, check_grid, check_outputs
 from .report import write_report
 from .segmentation import segment, write_segmentation
 from .subtraction import match_grey_values, subtract
@@ -53,6 +53,7 @@ def write_outputs(
     """
     paths = OutputPaths(**outputs) if paths is None else paths
     check_outputs(paths, contrast=contrast)
+    check_grid(paths, fixed)
     wanted = paths.wanted()
     tell = progress or (lambda fraction, message: None)
     matrix = np.asarray(alignment.matrix, np.float64)

@@ -1,0 +1,278 @@
+"""Reads images with ITK, and says in words what keeps one from being read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.errors import ScanError, one_line
+from ..core.quiet import quietly
+from .truncation import is_truncated
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+_ENDS_EARLY = "the file ends early (a broken copy or download)"
+_COPY_AGAIN = "copy or export it again"
+CORRECT_SPACING = "correct the voxel size in the file's header"
+
+
+@dataclass(frozen=True, eq=False)
+class FoundImage:
+    """An image read from a path.
+
+    Attributes:
+        voxels: ``(z, y, x)`` real numbers.
+        affine: ``(4, 4)`` index (x, y, z) to world LPS mm.
+        lacks: what the file does not say of the voxel size, for a person; "" where it says all of it.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    lacks: str = ""
+
+
+def read_file(file: Path, path: Path) -> np.ndarray:
+    """The voxels of one file; errors name `path`.
+
+    Raises:
+        ScanError: it cannot be read, or holds no one real number a voxel.
+    """
+    image = read_itk([file], path)
+    if image.GetDimension() == 2:
+        import SimpleITK as sitk
+
+        image = sitk.JoinSeries([image])
+    return shared_voxels(scalar_3d(image, path, grey_as_colours=True))
+
+
+def read_files(files: list[Path], path: Path, alike: bool = True) -> np.ndarray:
+    """The voxels ``(z, y, x)`` of slices, one file each.
+
+    Args:
+        files: in the order of the slices.
+        path: the folder that messages name.
+        alike: all files store their values alike. ITK takes the kind of the first file for all: where they differ, each
+            is read by itself, and the voxels have the kind that holds all.
+
+    Raises:
+        ScanError: one cannot be read, or has another size.
+    """
+    if alike:
+        return shared_voxels(scalar_3d(read_itk(files, path), path, grey_as_colours=True))
+    stack = np.empty((len(files), 0, 0), np.uint8)
+    for index, file in enumerate(files):
+        plane = read_file(file, file)[0]
+        if index == 0:
+            stack = np.empty((len(files), *plane.shape), plane.dtype)
+        elif plane.shape != stack.shape[1:]:
+            raise mixed_sizes(path, stack.shape[1:], plane.shape, file)
+        kind = np.result_type(stack, plane)
+        stack = stack.astype(kind, copy=False)
+        stack[index] = plane
+    return stack
+
+
+def mixed_sizes(path: Path, one: tuple[int, ...], other: tuple[int, ...], file: Path) -> ScanError:
+    """The error that slices of two sizes ``(y, x)`` lie in one folder."""
+    return ScanError(
+        f"{path}: mixes images of {one[1]} x {one[0]} and {other[1]} x {other[0]} pixels (first at {file.name})",
+        "keep only the slices of one scan in the folder",
+    )
+
+
+def image_affine(image: sitk.Image) -> np.ndarray:
+    """The ``(4, 4)`` index-to-world affine (LPS mm) of a three-dimensional image."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return affine
+
+
+class _SharedVoxels:
+    """Lends NumPy the memory of an image.
+
+    SimpleITK's own array views do not keep the image alive. The image kept here is a second owner of the same memory:
+    when the first image is written to, SimpleITK gives that one a copy, and this memory stays as it is.
+    """
+
+    def __init__(self, image: sitk.Image) -> None:
+        import SimpleITK as sitk
+
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
+        self._owner = sitk.Image(image)
+
+
+def shared_voxels(image: sitk.Image) -> np.ndarray:
+    """The voxels of an image, read-only, in its own memory, which they keep alive."""
+    voxels = np.asarray(_SharedVoxels(image))
+    voxels.flags.writeable = False
+    return voxels
+
+
+def scalar_3d(image: sitk.Image, name: object, grey_as_colours: bool = False) -> sitk.Image:
+    """Checks that an image is three-dimensional with one real number a voxel, or plainly stands for one.
+
+    Args:
+        image: a fourth axis of length one is dropped.
+        name: what messages call it.
+        grey_as_colours: whether three equal colours are one grey value. Readers of pictures make them out of a palette,
+            as every 8-bit BMP has.
+
+    Returns:
+        SimpleITK.Image: `image` itself where nothing had to be dropped.
+
+    Raises:
+        ScanError: two or four dimensions, colours or other vectors, complex numbers.
+    """
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    size = " x ".join(str(n) for n in image.GetSize())
+    if image.GetDimension() == 2:
+        raise ScanError(f"{name}: is a single 2D image ({size})", "give a 3D scan, or the folder of all its slices")
+    if image.GetDimension() != 3:
+        raise ScanError(
+            f"{name}: has {image.GetDimension()} dimensions ({size})", "give one 3D scan, as of one time point"
+        )
+    kind = image.GetPixelIDTypeAsString()
+    if "complex" in kind:
+        raise ScanError(f"{name}: holds complex numbers", "give one real value a voxel, such as the magnitude")
+    channels = image.GetNumberOfComponentsPerPixel()
+    if "vector" in kind or channels > 1:
+        grey = _grey(image) if grey_as_colours else None
+        if grey is not None:
+            return grey
+        raise ScanError(
+            f"{name}: holds {channels} values a voxel (colour or vectors)", "export it with one grey value a voxel"
+        )
+    if not re.search(r"(integer|float)$", kind):
+        raise ScanError(f"{name}: holds {kind} voxels", "export it with one grey value a voxel")
+    return image
+
+
+def _grey(image: sitk.Image) -> sitk.Image | None:
+    """Takes one channel of an image whose colours are all equal and whose opacity is constant; else None."""
+    import SimpleITK as sitk
+
+    values = sitk.GetArrayViewFromImage(image)
+    colours = 3 if values.shape[-1] >= 3 else 1
+    for channel in range(1, values.shape[-1]):
+        same = values[..., 0] if channel < colours else values[:1, :1, :1, channel]
+        if not (values[..., channel] == same).all():
+            return None
+    return sitk.VectorIndexSelectionCast(image, 0)
+
+
+def _number(text: str, otherwise: float = 0.0) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
+
+
+def read_itk(files: list[Path], path: Path) -> sitk.Image:
+    """Reads one file, or several slices as one image.
+
+    Args:
+        files: one file, or slices in their order.
+        path: the file or folder that messages name.
+
+    Raises:
+        ScanError: it cannot be read, ends early or is damaged.
+    """
+    import SimpleITK as sitk
+
+    for file in files:
+        require_positive_spacing(file)
+        try:
+            truncated = is_truncated(file)
+        except ValueError as error:
+            raise ScanError(f"{file}: cannot be read ({error})", "copy or export the scan again") from error
+        if truncated:
+            raise ScanError(f"{file}: {_ENDS_EARLY}", _COPY_AGAIN)
+    try:
+        with quietly() as noise, _any_nifti_axes():
+            image = sitk.ReadImage(str(files[0])) if len(files) == 1 else sitk.ReadImage([str(file) for file in files])
+    except RuntimeError as error:
+        _check_slices(files, path)
+        raise _explained(path, error) from error
+    # The NIfTI library reports damage only in words on the terminal.
+    if "** ERROR" in noise.text:
+        raise ScanError(f"{path}: the file is damaged", _COPY_AGAIN)
+    return image
+
+
+@contextmanager
+def _any_nifti_axes() -> Iterator[None]:
+    """Has ITK read a NIfTI file whose axes are not at right angles; it makes them so, and the caller mends that."""
+    name = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _explained(path: Path, error: RuntimeError) -> ScanError:
+    """Words an error of ITK's readers, which raise one kind of error for every cause."""
+    text = str(error)
+    if "Unable to determine ImageIO reader" in text:
+        remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
+        return ScanError(f"{path}: is not an image that can be read", remedy)
+    if "spacing" in text and "ero" in text:
+        return ScanError(f"{path}: its spacing is zero or not a number", CORRECT_SPACING)
+    if "rthonormal" in text or "determinant is 0" in text:
+        return ScanError(f"{path}: the directions of its axes are singular", "correct the header")
+    if "ot only" in text or "not read completely" in text or "end of file" in text.lower():
+        return ScanError(f"{path}: {_ENDS_EARLY}", _COPY_AGAIN)
+    if path.suffix.lower() in (".mha", ".mhd") and "No such file" in text:
+        remedy = "copy the scan again, with the data file beside the header"
+        return ScanError(f"{path}: its voxels are missing or cut short", remedy)
+    return ScanError(f"{path}: cannot be read ({one_line(error)})", "copy or export the scan again")
+
+
+def _check_slices(files: list[Path], path: Path) -> None:
+    """Finds the slice that keeps a stack from being read."""
+    import SimpleITK as sitk
+
+    if len(files) == 1:
+        return
+    expected = None
+    for file in files:
+        header = sitk.ImageFileReader()
+        header.SetFileName(str(file))
+        try:
+            with quietly():
+                header.ReadImageInformation()
+                size = header.GetSize()[:2]
+                if expected in (None, size):
+                    header.Execute()
+        except RuntimeError as error:
+            raise _explained(file, error) from error
+        if expected is None:
+            expected = size
+        elif size != expected:
+            raise mixed_sizes(path, expected[::-1], size[::-1], file)
+
+
+def require_positive_spacing(path: Path) -> None:
+    """Checks the header's spacing: ITK silently turns a negative one of MetaImage or NRRD into a mirrored axis."""
+    if not path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr")):
+        return
+    with open(path, "rb") as file:
+        header = file.read(4096)
+    found = re.search(rb"^(?:ElementSpacing\s*=|spacings:)([^\r\n]*)", header, re.MULTILINE)
+    values = found[1].decode("ascii", "replace").split() if found else []
+    if any(_number(value, otherwise=1.0) <= 0 for value in values):
+        raise ScanError(f"{path}: its spacing is zero or negative ({' '.join(values)})", CORRECT_SPACING)

@@ -1,0 +1,240 @@
+"""DICOM: where slices and frames lie by their own words, what is missing, and which of several scans is read."""
+
+from __future__ import annotations
+
+import dicom_files
+import numpy as np
+import pytest
+from dicom_files import write_enhanced, write_series
+from DNetRegistrationLib.core.errors import ScanError, Setting
+from DNetRegistrationLib.imaging.volume import Volume, read_volume
+from grids import noise
+from scipy.spatial.transform import Rotation
+
+VOXELS = noise(12, 10, 11, dtype=np.int16)
+ORIGIN = (5.0, -6.0, 7.0)
+
+
+def grid(step=(0, 0, 0.05), position=ORIGIN) -> np.ndarray:
+    affine = np.diag((0.02, 0.03, 1.0, 1.0))
+    affine[:3, 2], affine[:3, 3] = step, position
+    return affine
+
+
+def holds(volume: Volume, affine: np.ndarray, voxels: np.ndarray = VOXELS, atol: float = 1e-9) -> None:
+    assert np.array_equal(volume.voxels, voxels)
+    np.testing.assert_allclose(volume.affine, affine, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("step", [(0, 0, 0.05), (0, 0.004, 0.05), (0.01, -0.02, 0.05), (0, 0, -0.05)])
+def test_a_tilted_gantry_or_a_drift_shears_the_grid(tmp_path, step):
+    """Slices are ordered along their normal, so that those of a negative step come in reverse."""
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, step)
+    expected = grid(step)
+    if step[2] < 0:
+        expected = grid((0, 0, 0.05), np.add(ORIGIN, np.multiply(step, 11)))
+    holds(read_volume(folder), expected, VOXELS[:: -1 if step[2] < 0 else 1])
+
+
+@pytest.mark.parametrize("between", [None, "-0.05", "-1", "3"])
+def test_a_stated_distance_between_slices_is_not_believed(tmp_path, between):
+    """SimpleITK 2.4.0 to 2.5.6 mirror a series where it is negative."""
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, SpacingBetweenSlices=between, SliceThickness="9")
+    holds(read_volume(folder), grid())
+
+
+def test_turned_slices(tmp_path):
+    turn = Rotation.from_euler("xyz", (20, -50, 100), degrees=True).as_matrix()
+    axes = turn.T[:2].ravel().tolist()
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, turn[:, 2] * 0.05, ImageOrientationPatient=axes)
+    expected = grid()
+    expected[:3, :3] = turn * (0.02, 0.03, 0.05)
+    holds(read_volume(folder), expected, atol=1e-8)
+    assert np.abs(np.linalg.inv(turn) @ read_volume(folder).direction - np.eye(3)).max() < 1e-8
+
+
+@pytest.mark.parametrize(("distance", "digits"), [(0.0364, 3), (0.0364, 2), (0.012, 3), (0.05, 2), (1.25, 1)])
+def test_rounded_positions_are_even(tmp_path, distance, digits):
+    """36.4 um written to whole micrometres gives steps of 36 and 37: half a digit to either side is no unevenness."""
+    folder = write_series(tmp_path / "scan", noise(60, 10, 11, dtype=np.int16), ORIGIN, (0, 0, distance), digits=digits)
+    volume = read_volume(folder)
+    far = volume.to_world((0, 0, 59))
+    np.testing.assert_allclose(far, np.add(ORIGIN, (0, 0, 59 * distance)), atol=1.5 * 10.0**-digits)
+    assert np.array_equal(volume.direction, np.eye(3))  # rounding makes no shear
+
+
+@pytest.mark.parametrize(("distance", "digits"), [(0.05, None), (0.0364, 3), (0.0364, 2)])
+@pytest.mark.parametrize("lost", [(1,), (6,), (10,), (4, 5), (3, 8)])
+def test_a_missing_slice_is_named_with_its_position(tmp_path, distance, digits, lost):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, (0, 0, distance), digits=digits)
+    for k in lost:
+        (folder / f"IM{k:04d}.dcm").unlink()
+    with pytest.raises(ScanError, match="not evenly spaced") as caught:
+        read_volume(folder)
+    message = str(caught.value)
+    assert ("one is missing" if len(lost) == 1 else "2 are missing, the first") in message
+    assert f"after IM{lost[0] - 1:04d}.dcm" in message
+    place = float(message.split("mm, after")[0].split()[-1].strip("()"))
+    assert place == pytest.approx(ORIGIN[2] + distance * lost[0], abs=2 * 10.0 ** -(digits or 9))
+
+
+def test_slices_beside_the_line_are_refused(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    dicom_files.write(
+        folder / "IM0005.dcm", VOXELS[5], ImagePositionPatient=[5.01, -6, 7.25], PixelSpacing=[0.03, 0.02],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+    )  # fmt: skip
+    with pytest.raises(ScanError, match="not on one line"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize("pixel", [None, [0.03, 0.02]])
+def test_slices_without_positions_have_no_voxel_size(tmp_path, pixel):
+    header = {"ImagePositionPatient": None, "PixelSpacing": pixel, "InstanceNumber": lambda k: 20 - k}
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, SpacingBetweenSlices="0.05", **header)
+    with pytest.raises(ScanError, match="does not state") as caught:
+        read_volume(folder, role="fixed")
+    assert caught.value.setting == Setting("spacing", "fixed")
+    assert np.array_equal(read_volume(folder, spacing=0.01).voxels, VOXELS[::-1])  # in the order of their numbers
+
+
+@pytest.mark.parametrize("value", ["", "5", "nan\\0\\0", "a\\b\\c", "1\\2\\3\\4"])
+@pytest.mark.parametrize("name", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_geometry_that_is_no_geometry(tmp_path, name, value):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, **{name: value})
+    with pytest.raises(ScanError, match=r"does not state|pixel sizes"):
+        read_volume(folder)
+
+
+# --- enhanced files ---------------------------------------------------------------------------------------------------
+
+
+def positions(order) -> list[tuple[float, float, float]]:
+    return [(5, -6, 7 + 0.05 * k) for k in order]
+
+
+def test_frames_lie_where_each_says(tmp_path):
+    order = [0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11]
+    for name, frames in (("order", range(12)), ("interleaved", order), ("reverse", range(11, -1, -1))):
+        path = write_enhanced(tmp_path / f"{name}.dcm", VOXELS[list(frames)], positions(frames))
+        holds(read_volume(path), grid())
+
+
+def test_frames_of_a_tilted_gantry(tmp_path):
+    step = (0, 0.004, 0.05)
+    places = [np.add(ORIGIN, np.multiply(step, k)) for k in range(12)]
+    holds(read_volume(write_enhanced(tmp_path / "scan.dcm", VOXELS, places)), grid(step))
+
+
+def test_missing_frames_are_refused(tmp_path):
+    path = write_enhanced(tmp_path / "scan.dcm", VOXELS, positions([*range(7), *range(9, 14)]))
+    with pytest.raises(ScanError, match=r"2 are missing, the first at \(5, -6, 7\.35\) mm"):
+        read_volume(path)
+
+
+def test_slopes_of_frames(tmp_path):
+    def own(k: int) -> dict:
+        return {"PixelValueTransformationSequence": {"RescaleIntercept": k, "RescaleSlope": 1 + 0.5 * k}}
+
+    path = write_enhanced(tmp_path / "scan.dcm", VOXELS, positions(range(12)), own)
+    k = np.arange(12)[:, None, None]
+    np.testing.assert_allclose(read_volume(path).voxels, VOXELS * (1 + 0.5 * k) + k, rtol=1e-6)
+
+
+def test_frames_without_positions_have_no_voxel_size(tmp_path):
+    path = dicom_files.write(tmp_path / "scan.dcm", VOXELS, NumberOfFrames=12, PixelSpacing=[0.03, 0.02])
+    with pytest.raises(ScanError, match=r"does not state where the slices lie \(in the slices: pixels of 0.02 x 0.03"):
+        read_volume(path)
+
+
+# --- grey values ------------------------------------------------------------------------------------------------------
+
+
+def test_slopes_of_slices(tmp_path):
+    """ITK takes the kind of the first slice for all (SimpleITK 1636), so that fractions would be cut off."""
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, RescaleSlope=lambda k: "1" if k == 0 else "0.0005")
+    expected = VOXELS * np.where(np.arange(12) == 0, 1, 0.0005)[:, None, None]
+    np.testing.assert_allclose(read_volume(folder).voxels, expected, rtol=1e-6)
+
+
+def test_signed_and_unsigned_slices(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    write_series(folder, VOXELS[:1].astype(np.uint16) + 40000, ORIGIN)
+    volume = read_volume(folder)
+    assert np.array_equal(volume.voxels[1:], VOXELS[1:])
+    assert np.array_equal(volume.voxels[0], VOXELS[0].astype(np.int32) + 40000)
+
+
+# --- several scans ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("AcquisitionNumber", ("1", "2"), ("acquisition 1", "acquisition 2")),
+        ("AcquisitionTime", ("101500", "113000"), ("acquired at 101500", "acquired at 113000")),
+        ("ContrastBolusAgent", (None, "Hexabrix"), ("contrast agent none", "contrast agent Hexabrix")),
+    ],
+)
+def test_two_acquisitions_in_one_series(tmp_path, name, values, words):
+    """A study with contrast agent may put both scans into one series."""
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, SeriesDescription="knee", **{name: values[0]})
+    other = noise(12, 10, 11, dtype=np.int16, seed=5)
+    write_series(folder, other, ORIGIN, start=12, SeriesDescription="knee", **{name: values[1]})
+    with pytest.raises(ScanError) as caught:
+        read_volume(folder, role="moving")
+    listed = f"1 is 1.2.3.4#1 (knee, {words[0]}, 11 x 10 x 12), 2 is 1.2.3.4#2 (knee, {words[1]}, 11 x 10 x 12)"
+    assert f"the folder holds 2 scans: {listed}" in str(caught.value)
+    assert caught.value.setting == Setting("series", "moving")
+    for series, voxels in ((1, VOXELS), ("1.2.3.4#2", other), (f"knee, {words[1]}", other)):
+        holds(read_volume(folder, series=series), grid(), voxels)
+
+
+def test_two_acquisitions_that_nothing_tells_apart(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    write_series(folder, VOXELS, ORIGIN, start=12)
+    with pytest.raises(ScanError, match=r"two lie at \(5, -6, 7\) mm \(IM0000.dcm and IM0012.dcm\)"):
+        read_volume(folder)
+
+
+def test_numbers_of_acquisitions_that_belong_together(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, AcquisitionNumber=lambda k: k // 6)
+    holds(read_volume(folder), grid())
+
+
+def test_two_acquisitions_in_one_enhanced_file(tmp_path):
+    frames = [k for k in range(6) for _ in range(2)]
+    path = write_enhanced(
+        tmp_path / "scan.dcm",
+        np.repeat(VOXELS[:8], 2, axis=0)[:12] + np.tile([0, 1000], 6)[:, None, None].astype(np.int16),
+        positions(frames),
+        lambda k: {"FrameContentSequence": {"FrameAcquisitionNumber": k % 2 + 1}},
+    )
+    with pytest.raises(ScanError, match="the file holds 2 scans"):
+        read_volume(path)
+
+
+def test_a_survey_beside_the_slices(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    survey = {"PixelSpacing": [1, 1], "ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    dicom_files.write(folder / "survey.dcm", noise(20, 30, dtype=np.int16), **survey)
+    with pytest.raises(ScanError, match=r"view 1, 11 x 10 x 12.*view 2, 30 x 20 x 1"):
+        read_volume(folder)
+    holds(read_volume(folder, series=1), grid())
+
+
+def test_folders_of_a_disc(tmp_path):
+    """A disc from a clinic holds an index, and its images in folders below."""
+    write_series(tmp_path / "DICOM" / "PAT0", VOXELS, ORIGIN)
+    holds(read_volume(tmp_path), grid())
+    index = tmp_path / "DICOMDIR"
+    index.write_bytes((tmp_path / "DICOM" / "PAT0" / "IM0000.dcm").read_bytes().split(b"\xe0\x7f\x10\0")[0])
+    holds(read_volume(tmp_path), grid())
+
+
+def test_old_files_without_a_mark(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[content.index(b"\x08\0\x16\0") :])
+    holds(read_volume(folder), grid())

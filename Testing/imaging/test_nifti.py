@@ -1,0 +1,125 @@
+"""NIfTI: the grid is that of the sform as it stands, and that of the qform only where there is no sform."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from DNetRegistrationLib.core.errors import FileError, ScanError
+from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
+from grids import noise
+from scipy.spatial.transform import Rotation
+
+VOXELS = noise(12, 10, 11, dtype=np.int16)
+LPS = np.diag((-1.0, -1, 1, 1))
+
+
+def write(path: Path, sform=None, qform=None, unit: int = 2, sizes=(1.0, 1.0, 1.0)) -> Path:
+    """Writes a header by the standard: matrices ``(4, 4)`` in RAS; the qform is a rotation, sizes and a shift."""
+    quaternion, shift = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    if qform is not None:
+        sizes = np.linalg.norm(qform[:3, :3], axis=0)
+        quaternion = Rotation.from_matrix(qform[:3, :3] / sizes).as_quat(canonical=True)[:3]
+        shift = qform[:3, 3]
+    rows = np.zeros(12) if sform is None else sform[:3].ravel()
+    dim = (3, *VOXELS.shape[::-1], 1, 1, 1, 1)
+    codes = (int(qform is not None), int(sform is not None))
+    header = bytearray(352)
+    for form, place, *values in (
+        ("i", 0, 348), ("8h", 40, *dim), ("2h", 70, 4, 16), ("8f", 76, 1, *sizes, 0, 0, 0, 0), ("f", 108, 352),
+        ("B", 123, unit), ("2h", 252, *codes), ("6f", 256, *quaternion, *shift), ("12f", 280, *rows),
+        ("4s", 344, b"n+1"),
+    ):  # fmt: skip
+        struct.pack_into("<" + form, header, place, *values)
+    path.write_bytes((gzip.compress if path.suffix == ".gz" else bytes)(bytes(header) + VOXELS.tobytes()))
+    return path
+
+
+def oblique(scale=(0.02, 0.03, 0.05), angles=(20, -50, 100)) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * scale
+    matrix[:3, 3] = (5, -6, 7)
+    return matrix
+
+
+SHEARED = np.array([[0.02, 0, 0, 5], [0, 0.03, 0.004, -6], [0, 0, 0.05, 7], [0, 0, 0, 1.0]])
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("sform", "qform"),
+    [
+        (SHEARED, None),
+        (SHEARED, oblique()),
+        (SHEARED, np.diag((0.02, 0.03, 0.05, 1))),
+        (oblique(), None),
+        (oblique(), oblique(angles=(0, 0, 0))),
+        (np.round(oblique((0.01,) * 3), 4), None),  # as a writer leaves it that rounds to 4 decimals
+        (oblique() @ np.diag((-1, 1, 1, 1)), None),
+        (None, oblique()),
+        (None, oblique(angles=(180, 0, 0))),
+    ],
+)
+def test_the_grid_is_the_one_that_the_header_states(tmp_path, sform, qform, suffix):
+    volume = read_volume(write(tmp_path / f"scan{suffix}", sform, qform))
+    assert np.array_equal(volume.voxels, VOXELS)
+    expected = LPS @ (qform if sform is None else sform)
+    np.testing.assert_allclose(volume.affine, expected, rtol=0, atol=3e-5 if sform is None else 1e-6)
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
+@pytest.mark.parametrize("sheared", [False, True])
+def test_units_are_converted(tmp_path, unit, millimetres, sheared):
+    stated = SHEARED if sheared else oblique()
+    written = np.diag((1 / millimetres,) * 3 + (1.0,)) @ stated
+    volume = read_volume(write(tmp_path / "scan.nii", written, unit=unit))
+    np.testing.assert_allclose(volume.affine, LPS @ stated, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(-0.16, 0.16, 0.16), (0, 0.16, 0.16), (0.16, float("nan"), 0.16)])
+def test_a_size_that_is_not_positive(tmp_path, sizes):
+    with pytest.raises(ScanError, match="spacing is zero or negative"):
+        read_volume(write(tmp_path / "scan.nii", sizes=sizes))
+
+
+def test_a_given_spacing_keeps_the_axes(tmp_path):
+    volume = read_volume(write(tmp_path / "scan.nii", SHEARED), spacing=0.5)
+    np.testing.assert_allclose(volume.spacing, 0.5)
+    np.testing.assert_allclose(
+        volume.direction, (LPS @ SHEARED)[:3, :3] / np.linalg.norm(SHEARED[:3, :3], axis=0), atol=1e-6
+    )
+
+
+def test_version_2_is_named(tmp_path):
+    (tmp_path / "scan.nii").write_bytes(struct.pack("<i8s", 540, b"n+2\0\r\n\x1a\n") + bytes(9000))
+    with pytest.raises(ScanError, match="it is NIfTI-2"):
+        read_volume(tmp_path / "scan.nii")
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_sheared_grid_is_written_where_the_format_holds_it(tmp_path, suffix):
+    write_volume(Volume(VOXELS, SHEARED), tmp_path / f"scan{suffix}")
+    np.testing.assert_allclose(read_volume(tmp_path / f"scan{suffix}").affine, SHEARED, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_sheared_grid_is_not_written_to_nifti(tmp_path, suffix):
+    with pytest.raises(FileError, match=r"scan\.nii.*cannot hold a sheared grid.*; .*\.nrrd"):
+        write_volume(Volume(VOXELS, SHEARED), tmp_path / f"scan{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rounding_is_no_shear(tmp_path):
+    rounded = np.round(oblique(), 7)
+    write_volume(Volume(VOXELS, rounded), tmp_path / "scan.nii")
+    image = sitk.ReadImage(str(tmp_path / "scan.nii"))
+    np.testing.assert_allclose(
+        image.TransformIndexToPhysicalPoint((10, 9, 11)), (rounded @ (10, 9, 11, 1))[:3], atol=1e-4
+    )
