@@ -10,22 +10,25 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import FileError, OptionError, RunError, Setting, one_line
+from ..core.errors import DNetError, FileError, OptionError, RunError, Setting, one_line
 from ..core.files import atomic_write, writing
 from ..core.processes import fresh_processes
 from ..core.provenance import code_hash
 from . import synthetic_bones
 from .synthetic_bones import KINDS
+
+if TYPE_CHECKING:
+    from .scanned_bones import BoneScans
 
 # Bone values are stored in steps of 1 / 128 up to 2, a byte each: rounding is a tenth of a scan's own noise, and only
 # metal is beyond 2.
@@ -179,9 +182,8 @@ def dataset_of_scans(
     """A user's own scans, read from a folder.
 
     ``NAME_pre.nrrd`` and ``NAME_post.nrrd`` (or any kind of file or folder that `read_volume` knows) are one bone
-    without and with contrast agent, in any pose: the second is laid on the first by ``NAME.tfm`` (fixed to moving, as
-    ``align --transform`` writes it for pre and post), or where there is none, by `align`. Every other scan is a bone of
-    its own without a partner.
+    without and with contrast agent, in any pose. The second is laid on the first by ``NAME.tfm`` (a transform from pre
+    to post, as `write_transform` writes it), or where there is none, by `align`. Every other scan is a bone of its own.
 
     Args:
         folder: of the scans.
@@ -193,23 +195,61 @@ def dataset_of_scans(
         FileError: no scans, or one without its partner.
         ScanError: one that cannot be read or aligned.
     """
-    from .scanned_bones import find_bone_scans, resample_bone
+    from .scanned_bones import find_bone_scans
 
-    entries = find_bone_scans(folder)
+    bones = find_bone_scans(folder)
+    found = dataset_of_bones(bones, scan_spacing=scan_spacing, device=device, progress=progress)
+    return replace(found, made={"folder": str(folder)})
+
+
+def dataset_of_bones(
+    bones: Sequence[BoneScans],
+    *,
+    scan_spacing: Sequence[float] | float | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[float, str], None] | None = None,
+    apart: bool = False,
+) -> BoneDataset:
+    """Resamples the scans of bones.
+
+    Args:
+        bones: their scans.
+        scan_spacing: the true voxel size of all scans in mm, one number or three, where the files do not say it.
+        device: where the dataset shall be.
+        progress: called with the fraction done and a message.
+        apart: two scans of a bone that cannot be aligned for sure are two bones, instead of an error.
+
+    Raises:
+        ScanError: a scan cannot be read or aligned.
+    """
+    from .scanned_bones import BoneScans, resample_bone
+
     size = round(GRID_EDGE / GRID_SPACING)
-    sides = torch.empty((2, len(entries), size, size, size), dtype=torch.uint8, device=device)
-    fields = []
-    for number, entry in enumerate(entries):
+    names: list[str] = []
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    fields: list[np.ndarray] = []
+
+    def add(bone: BoneScans) -> None:
+        found = resample_bone(bone, size, GRID_SPACING, scan_spacing)
+        names.append(bone.name)
+        fields.append(found.fields)
+        for side, values in zip(sides, found.values, strict=True):
+            side.append(quantized(values))
+
+    for number, bone in enumerate(bones):
         if progress is not None:
-            progress(number / len(entries), f"reading {entry.name}")
-        bone = resample_bone(entry, size, GRID_SPACING, scan_spacing)
-        for side, values in zip(sides, bone.values, strict=True):
-            side[number] = quantized(values)
-        fields.append(bone.fields)
+            progress(number / len(bones), f"reading {bone.name}")
+        try:
+            add(bone)
+        except DNetError:
+            if bone.contrast is None or not apart:
+                raise
+            for scan in (bone.plain, bone.contrast):
+                add(BoneScans(scan.name, scan))
     if progress is not None:
-        progress(1.0, f"{len(entries)} bones read")
-    names, made = [entry.name for entry in entries], {"folder": str(folder)}
-    return BoneDataset(sides[0], sides[1], GRID_SPACING, names, torch.from_numpy(np.stack(fields)), made)
+        progress(1.0, f"{len(bones)} bones read")
+    plain, contrast = (torch.stack(side).to(device) for side in sides)
+    return BoneDataset(plain, contrast, GRID_SPACING, names, torch.from_numpy(np.stack(fields)))
 
 
 def quantized(values: Tensor) -> Tensor:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ...core.errors import DNetError, FileError, Setting
+from ...core.errors import FileError, Setting
 from ...core.files import make_folder
 from ...networks.weights import load_weights
-from ...training.dataset import GRID_EDGE, GRID_SPACING, BoneDataset, load_dataset, quantized, save_dataset
+from ...training.dataset import BoneDataset, dataset_of_bones, load_dataset, save_dataset
 from ...training.run import WEIGHTS
-from ...training.scanned_bones import BoneScans, resample_bone
+from ...training.scanned_bones import BoneScans
 from ...training.session import TrainingOptions, train
 from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
@@ -114,23 +111,8 @@ def make_dataset(
     Raises:
         ScanError: a scan cannot be used at all.
     """
-    size = round(GRID_EDGE / GRID_SPACING)
-    read, names = [], []
-    todo = entries(bones, contrast)
-    for number, entry in enumerate(todo):
-        progress(number / len(todo), f"reading {entry.name} to train on")
-        try:
-            read.append(resample_bone(entry, size, GRID_SPACING, spacing))
-            names.append(entry.name)
-        except DNetError:
-            if entry.contrast is None:
-                raise
-            for scan in (entry.plain, entry.contrast):
-                read.append(resample_bone(BoneScans(scan.name, scan), size, GRID_SPACING, spacing))
-                names.append(scan.name)
-    plain, with_contrast = (torch.stack([quantized(bone.values[side]) for bone in read]) for side in (0, 1))
-    fields = torch.from_numpy(np.stack([bone.fields for bone in read]))
-    return BoneDataset(plain, with_contrast, GRID_SPACING, names, fields, {"contrast": contrast})
+    found = dataset_of_bones(entries(bones, contrast), scan_spacing=spacing, progress=progress, apart=True)
+    return replace(found, made={"contrast": contrast})
 
 
 def _dataset(
