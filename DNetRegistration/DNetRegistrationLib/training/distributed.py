@@ -78,8 +78,8 @@ def launched(device: str) -> Iterator[Processes]:
     gpu = device != "cpu" and torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(local)
-    # Functions of this module keep the group that exists when it is first imported, as an optimizer's first step does.
-    # The group would outlive its end, and its threads may abort the interpreter; so the import comes before the group.
+    # This module keeps the group that exists when it is first imported, as an optimizer's first step does. The group
+    # would outlive its end, and its threads may abort the interpreter; so the import comes before the group.
     import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if gpu else "gloo", timeout=WAIT)
     try:

@@ -37,10 +37,10 @@ _SAME, _OTHER = 1.5, 2.2  # nearer is a partner, farther is none
 def paper_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """Eq. 6: alpha |t - t^|^2 / (|t|^2 + epsilon) + beta |r - r^|^2.
 
-    The rotation's parameters r are the nine entries of the true rotation, its columns one after the other, and r^ are
-    all nine that the network gives, as they are: not the rotation that Eq. 1 makes of the first six. So the third
-    column is trained although nothing reads it, and the first two are drawn to length one, which Eq. 1 does not need.
-    The paper gives theta^r nine numbers and calls them redundant, which has no other reading. epsilon is in mm^2.
+    The parameters r are the nine entries of the true rotation, its columns one after the other. r^ are the network's
+    nine numbers, not the rotation that Eq. 1 makes of the first six. So the third column is trained although nothing
+    reads it, and the first two are drawn to length one, which Eq. 1 does not need. The paper gives theta^r nine numbers
+    and calls them redundant, which has no other reading. epsilon is in mm^2.
     """
     theta_t, theta_r = split_parameters(estimate)
     rotation, translation = rotation.to(estimate), translation.to(estimate)

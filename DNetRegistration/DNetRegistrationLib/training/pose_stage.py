@@ -1,12 +1,12 @@
-"""Pose pre-training: a Siamese network learns where the bone lies in each scan, before how one scan lies to the other.
+"""Pose pre-training: a Siamese network learns the bone's pose in each scan first, and then the motion between them.
 
-Where both scans are turned any way, the motion between them is a product of two rotations, of which neither scan
-alone shows anything: averaged over all partners it is nothing, whatever the one scan shows. A network that must find
-poses and multiply them at once gets nowhere for as long as a processor can train it. So the two are learned apart.
-The features of each scan learn its bone's pose against the frame that the bones of a dataset share, through a linear
-readout; and a head of the network's own form learns from random poses alone, in a minute, to work out the motion. A
+Where both scans are turned any way, the motion between them is a product of two rotations, and one scan alone tells
+nothing of it: averaged over all partners the motion is zero, whatever the scan shows. A network that must find poses
+and multiply them at once learned nothing for as long as a processor can train it. So the two are learned apart. The
+features of each scan learn its bone's pose against the frame that the bones of a dataset share, through a linear
+readout. A head of the network's own form learns from random poses alone, in a minute, to work out the motion. A
 linear readout in front of a linear layer is a linear layer: both together become the network's head, to which nothing
-is added, and then all of it is trained on the motion.
+is added. Then the whole network is trained on the motion.
 
 A pose is 15 numbers: the columns of the rotation R from the bone's frame to the cube's; p, where in the cube, in mm
 from its centre, the middle of the bone's grid lies; and R^T p, the same in the bone's frame. Of two poses follow the
@@ -39,14 +39,14 @@ _STEPS, _BATCH, _RATE = 24_000, 512, 6e-3
 
 
 class PoseStage:
-    """The stage in which poses are learned: its readout, and the head that composes what the readout reads.
+    """The stage that learns poses: a readout of poses, and a head that composes two of them into a motion.
 
     Args:
         network: whose features are read.
         seed: of the readout's and the head's weights.
 
     Attributes:
-        readout: trained with the network; it goes on to be trained when the motion is.
+        readout: trained with the network, also while the motion is learned.
         composer: the head that composes two poses; None until `prepare` has trained it.
     """
 
@@ -75,7 +75,8 @@ class PoseStage:
         if poses_alone:
             turned, shifted = errors(*motion(seen.detach().double()), batch)
             return loss, {"re_deg": turned.mean(), "te_um": shifted.mean()}
-        # Features that see a new resolution find back by poses: as long as these are wrong, the motion tells little.
+        # The loss of poses stays: after a change of resolution it corrects the features, and until then the motion
+        # tells them little.
         forward, backward = network.regressed(*features)
         motion_loss, figures = criterion((forward, backward if both_directions else None), batch)
         return motion_loss + loss, figures

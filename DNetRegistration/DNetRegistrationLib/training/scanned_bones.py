@@ -84,7 +84,7 @@ def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None
     matrices = [np.eye(4)]
     if entry.contrast is not None:
         matrices.append(_between(entry, *volumes))
-    # A scan by itself is its own partner.
+    # A single scan is its own partner.
     scans = prepare(natives[0], natives[-1])[: len(volumes)]
     larger = scans[0].cube.spacing / PAPER_SPACING
     to_world = np.eye(4)  # from mm about the middle of the grid

@@ -49,7 +49,7 @@ class TrainingOptions(Pace):
 
     Attributes:
         network: "equivariant", or one of the paper's five: "dnet", "snl-sed", "sed", "se", "me".
-        output: the folder of the run, made where it is missing. A run that was begun there goes on.
+        output: the folder of the run, made where it is missing. A run that was begun there continues.
         recipe: "fast", or "paper" as published.
         changes: fields of `recipes.Recipe` that differ from the recipe's, by name. In "resolution_schedule" None keeps
             an item as it is.
@@ -138,7 +138,7 @@ def train(
     report: Callable[[str], None] = lambda line: None,
     spell: Callable[[TrainingOptions], str] = repr,
 ) -> TrainingResult:
-    """Trains a network, or goes on with it; writes checkpoint, weights with their model card, logs and curves.
+    """Trains a network, or continues a training; writes checkpoint, weights with their model card, logs and curves.
 
     Args:
         options: what to do.
@@ -194,7 +194,7 @@ def _prepared(
     report: Callable[[str], None],
     spell: Callable[[TrainingOptions], str],
 ) -> Run:
-    """The run of these options, new or gone on with, and a line about it."""
+    """The run of these options, new or continued; reports a line about it."""
     device = _prepared_device(options.device, processes)
     folder = make_folder(options.output, parents=True)
     network, start = _network(options)
@@ -275,7 +275,7 @@ def _network(options: TrainingOptions) -> tuple[Network, dict[str, Any] | None]:
 
 
 def _settings(options: TrainingOptions, recipe: Recipe, start: dict[str, Any] | None) -> dict[str, Any]:
-    """What must be the same for a run to be gone on with, by name."""
+    """What must be the same for a run to continue, by name."""
     decided = asdict(recipe)
     # Micro-batches may have to become smaller, for want of memory. More iterations train on, unless they shift stages.
     del decided["micro_batch"]
