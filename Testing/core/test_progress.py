@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from DNetRegistrationLib.core.progress import Progress
+from DNetRegistrationLib.core.progress import Progress, part
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -14,11 +14,14 @@ def test_progress(terminal, verbose, tqdm, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     with Progress(verbose) as progress:
-        part = progress.part(0.5, 1.0)
-        part(0.0, "searching")
-        part(0.5, "searching")
-        part(0.5, "refining")
-    shown = capsys.readouterr().err
+        second_half = part(progress, 0.5, 1.0)
+        second_half(0.0, "searching")
+        second_half(0.5, "searching")
+        second_half(0.5, "refining")
+        progress.tell("found")
+    said = capsys.readouterr()
+    assert said.out == "found\n"
+    shown = said.err
     if verbose or (terminal and not tqdm):
         assert shown == " 50% searching\n 75% refining\n"
     elif terminal:

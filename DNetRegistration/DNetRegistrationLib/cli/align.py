@@ -200,7 +200,7 @@ def align_files(
         DNetError: an input or an output cannot be used; nothing is written then.
     """
     keep_threads_from_spinning()
-    from ..core.progress import Progress, say
+    from ..core.progress import Progress, part, say
     from ..geometry.transforms import read_transform
     from ..outputs.summary import summary
     from ..outputs.write import write_outputs
@@ -232,7 +232,7 @@ def align_files(
             weights=weights,
             hypotheses=hypotheses,
             refine=refine,
-            progress=progress.part(0.1, 0.8),
+            progress=part(progress, 0.1, 0.8),
         )
         write_outputs(
             alignment,
@@ -241,7 +241,7 @@ def align_files(
             outputs,
             contrast=contrast,
             masks=masks,
-            progress=progress.part(0.8, 1.0),
+            progress=part(progress, 0.8, 1.0),
         )
     written = [getattr(outputs, name) for name in outputs.wanted()]
     say(summary(alignment, written))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from ..core.errors import OptionError
+from ..version import PROGRAM
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +57,35 @@ def several(known):
         return tuple(name for name in known if name in names)
 
     return convert
+
+
+def option_name(quantity: str) -> str:
+    """How the command line calls what Python calls `quantity`."""
+    return "--" + quantity.replace("_", "-")
+
+
+def spell(command: str, *words, **options) -> str:
+    """A command as a user types it.
+
+    Args:
+        command: its name.
+        words: its arguments without a name.
+        options: a tuple is spelled with commas, an item of a list each with the option before it, True as the option
+            alone; None and False are left out.
+
+    Example:
+        >>> spell("evaluate", "A", "B", tests=("rotation", "real"), train_only=True, seed=None)
+        'dnet-registration evaluate A B --tests rotation,real --train-only'
+    """
+    spelled = [str(word) for word in words]
+    for name, values in options.items():
+        for value in values if isinstance(values, list) else [values]:
+            if value is None or value is False:
+                continue
+            spelled.append(option_name(name))
+            if value is not True:
+                spelled.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return shlex.join([PROGRAM, command, *spelled])
 
 
 #: What the exit status of a command that aligns means, for its help.

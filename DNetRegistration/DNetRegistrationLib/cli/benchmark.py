@@ -56,26 +56,20 @@ def add_parser(commands) -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the benchmark; returns 0 when everything measured holds, 1 when something does not."""
-    from ..core.progress import Progress, say
+    from ..core.progress import Progress
     from ..experiments.benchmark.run import benchmark
 
-    tables: list[str] = []
-    try:
-        with Progress(options.verbose) as progress:
-            found = benchmark(
-                pairs=options.pairs,
-                accuracy_pairs=options.accuracy_pairs,
-                fine_pairs=options.fine_pairs,
-                only=options.only,
-                large=options.large,
-                seed=options.seed,
-                jobs=options.jobs,
-                output=options.output,
-                progress=progress,
-                tell=tables.append,
-            )
-    finally:
-        # After the progress bar has gone; also of an interrupted benchmark.
-        for table in tables:
-            say(table)
+    with Progress(options.verbose) as progress:
+        found = benchmark(
+            pairs=options.pairs,
+            accuracy_pairs=options.accuracy_pairs,
+            fine_pairs=options.fine_pairs,
+            only=options.only,
+            large=options.large,
+            seed=options.seed,
+            jobs=options.jobs,
+            output=options.output,
+            progress=progress,
+            tell=progress.tell,
+        )
     return 0 if found.holds else 1

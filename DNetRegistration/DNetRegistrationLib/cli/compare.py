@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from pathlib import Path
 
 from ..experiments.peers.methods import METHODS
 from ..version import PROGRAM
-from .arguments import COUNT, SIZE, Parser, number, several
+from .arguments import COUNT, SIZE, Parser, number, several, spell
 
 _COMPARE = f"""\
 Aligns the same synthetic pairs of scans, turned by 0 to 180 degrees, with this
@@ -124,42 +123,38 @@ def run(options: argparse.Namespace) -> int:
     for key in options.methods:
         if why := METHODS[key].missing():
             say(f"left out: {METHODS[key].title}, {why}")
-    texts: list[str] = []
-    try:
-        with Progress(options.verbose) as progress:
-            compare(
-                options.output,
-                ComparisonOptions(
-                    methods=options.methods,
-                    pairs=options.pairs,
-                    at_most=dict(options.at_most),
-                    size=options.size,
-                    keep=options.keep,
-                    contrast=not options.no_contrast,
-                    seed=options.seed,
-                    growth=options.growth,
-                    near=options.near,
-                    limit=options.limit,
-                    threads=options.threads,
-                ),
-                [f"command: `{_command(options)}`"],
-                progress,
-                texts.append,
-            )
-    finally:
-        # After the progress bar has gone; also of an interrupted comparison.
-        for text in texts:
-            say(text)
+    wanted = ComparisonOptions(
+        methods=options.methods,
+        pairs=options.pairs,
+        at_most=dict(options.at_most),
+        size=options.size,
+        keep=options.keep,
+        contrast=not options.no_contrast,
+        seed=options.seed,
+        growth=options.growth,
+        near=options.near,
+        limit=options.limit,
+        threads=options.threads,
+    )
+    with Progress(options.verbose) as progress:
+        compare(options.output, wanted, [f"command: `{_command(options)}`"], progress, progress.tell)
     return 0
 
 
 def _command(options: argparse.Namespace) -> str:
     """The command line that gives these results. Of the folder only the last part, since a report travels."""
-    words = [PROGRAM, "compare", "--pairs", options.pairs, "--size", options.size, "--seed", options.seed]
-    words += ["--keep", f"{options.keep:g}", *(["--no-contrast"] if options.no_contrast else [])]
-    words += ["--methods", ",".join(options.methods)]
-    for key, count in dict(options.at_most).items():
-        words += ["--at-most", f"{key}={count}"]
-    words += ["--growth", ",".join(str(size) for size in options.growth) or "none", "--near", options.near]
-    words += ["--limit", f"{options.limit:g}", "--threads", options.threads, "--output", Path(options.output).name]
-    return shlex.join(str(word) for word in words)
+    return spell(
+        "compare",
+        pairs=options.pairs,
+        size=options.size,
+        seed=options.seed,
+        keep=f"{options.keep:g}",
+        no_contrast=options.no_contrast,
+        methods=tuple(options.methods),
+        at_most=[f"{key}={count}" for key, count in dict(options.at_most).items()],
+        growth=tuple(options.growth) or "none",
+        near=options.near,
+        limit=f"{options.limit:g}",
+        threads=options.threads,
+        output=Path(options.output).name,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
 from ..experiments.paper.settings import DEFAULTS, SYNTHETIC_SCANS, EvaluationOptions
 from ..training.recipes import PRECISIONS, RECIPES
 from ..version import PROGRAM
-from .arguments import COUNT, SIZE, SPACING, Parser, number, several, triple
+from .arguments import COUNT, SIZE, SPACING, Parser, number, several, spell, triple
 from .wording import explain
 
 _EVALUATE = f"""\
@@ -158,45 +157,22 @@ def add_parser(commands) -> Parser:
     return parser
 
 
-class _Shown:
-    """Shows a progress bar for each stage; it ends before a line is printed."""
-
-    def __init__(self, verbose: bool) -> None:
-        self._verbose, self._bar = verbose, None
-
-    def progress(self, fraction: float, message: str) -> None:
-        if self._bar is None:
-            self._bar = Progress(self._verbose).__enter__()
-        self._bar(fraction, message)
-
-    def end(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__()
-            self._bar = None
-
-    def tell(self, line: str) -> None:
-        self.end()
-        say(line)
-
-
 def run(options) -> int:
     """Runs the paper's experiments, or only writes the report of what has been measured."""
     from ..experiments.paper.cohort import CohortError
     from ..experiments.paper.run import evaluate, write_report
 
-    shown = _Shown(options.verbose)
-    try:
-        if options.report_only:
-            report = write_report(options.output, options.subjects, shown.progress)
-        else:
-            wanted = evaluation_options(options)
-            report = evaluate(wanted, progress=shown.progress, tell=shown.tell, spell=command_line)
-    except CohortError as error:
-        for problem in error.problems:
-            shown.tell(f"- {explain(problem, vars(options))}")
-        raise
-    finally:
-        shown.end()
+    with Progress(options.verbose) as progress:
+        try:
+            if options.report_only:
+                report = write_report(options.output, options.subjects, progress)
+            else:
+                wanted = evaluation_options(options)
+                report = evaluate(wanted, progress=progress, tell=progress.tell, spell=command_line)
+        except CohortError as error:
+            for problem in error.problems:
+                progress.tell(f"- {explain(problem, vars(options))}")
+            raise
     if report is not None:
         say(f"tables, figures and report are in {report.parent}; open {report}")
     return 0
@@ -210,16 +186,12 @@ def evaluation_options(options) -> EvaluationOptions:
 
 def command_line(options: EvaluationOptions) -> str:
     """The command of resolved options. Of paths it has the last part, since a report travels."""
-    words = [PROGRAM, "evaluate", *(Path(path).name for path in options.scans)]
-    left_out = {"strategies", *(SYNTHETIC_SCANS if options.scans else ())}
-    for name in (*DEFAULTS, "seed", "recipe", "precision"):
-        if name not in left_out:
-            words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    if options.scan_spacing:
-        words += ["--scan-spacing", ",".join(f"{value:g}" for value in options.scan_spacing)]
+    given = {name: getattr(options, name) for name in (*DEFAULTS, "seed", "recipe", "precision", "scan_spacing")}
     for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
-        if len(getattr(options, name)) < len(known):
-            words += [f"--{name}", ",".join(getattr(options, name))]
-    for name, path in options.weights.items():
-        words += ["--weights", f"{name}={Path(path).name}"]
-    return shlex.join([*words, "--output", Path(options.output).name])
+        chosen = tuple(getattr(options, name))
+        given[name] = chosen if len(chosen) < len(known) else None
+    if options.scans:
+        given |= dict.fromkeys(SYNTHETIC_SCANS)
+    weights = [f"{name}={Path(path).name}" for name, path in options.weights.items()]
+    scans = (Path(path).name for path in options.scans)
+    return spell("evaluate", *scans, **given, weights=weights, output=Path(options.output).name)

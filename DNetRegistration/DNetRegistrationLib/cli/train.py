@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-from contextlib import ExitStack
 from dataclasses import fields
-from itertools import chain
 
 from ..core.progress import Progress, say
 from ..training.recipes import DATA, NETWORKS, RECIPES, Option, recipe_options
 from ..version import PROGRAM
-from .arguments import COUNT, EVERY, SHARE, Parser, number, several, triple
+from .arguments import COUNT, EVERY, SHARE, Parser, number, option_name, several, spell, triple
 
 _TRAIN = f"""\
 Trains a network on pairs of scans that are made as it goes, of synthetic bones
@@ -102,14 +99,8 @@ def run(options) -> int:
     """Trains a network."""
     from ..training.session import train
 
-    with ExitStack() as shown:
-        progress = shown.enter_context(Progress(options.verbose))
-
-        def report(line: str) -> None:
-            shown.close()  # the bar ends before the first line
-            say(line)
-
-        result = train(training_options(options), progress=progress, report=report, spell=command_line)
+    with Progress(options.verbose) as progress:
+        result = train(training_options(options), progress=progress, report=progress.tell, spell=command_line)
     if result.rank == 0:
         say(f"weights and model card are in {result.weights}; use them with {PROGRAM} align --weights")
     return 0
@@ -132,18 +123,17 @@ def command_line(options) -> str:
     """The command that trains by these `training.session.TrainingOptions`, less what changes no result."""
     given = {"network": options.network, "recipe": options.recipe, **options.changes}
     given |= {name: getattr(options, name) for name in ("seed", "scan_spacing", "scans", "dataset", "start", "output")}
-    words = ((_spelling(name), _text(value)) for name, value in given.items() if value is not None)
-    return shlex.join((PROGRAM, "train", *chain.from_iterable(words)))
+    return spell("train", **given)
 
 
 def _add_option(group, name: str, option: Option) -> None:
-    names = [_spelling(name)]
+    names = [option_name(name)]
     if option.old is not None:
-        names.append(_spelling(option.old))
+        names.append(option_name(option.old))
     if name == "resolution_schedule":
         group.add_argument(*names, type=_shares, metavar="X,X,X", help=option.help)
         for step, help in _SCHEDULE.items():
-            group.add_argument(_spelling(step), type=SHARE, metavar="X", help=help)
+            group.add_argument(option_name(step), type=SHARE, metavar="X", help=help)
     elif name == "kinds":
         known = f"{option.help}: {', '.join(option.choices)} (all of them)"
         group.add_argument(*names, type=several(option.choices), metavar="KIND[,KIND]", help=known)
@@ -160,11 +150,3 @@ def _shares(text: str) -> tuple[float, ...]:
     if len(shares) != len(_SCHEDULE):
         raise argparse.ArgumentTypeError(f"{text!r} is not three shares as in 0.2,0.6,0.7")
     return shares
-
-
-def _spelling(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _text(value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

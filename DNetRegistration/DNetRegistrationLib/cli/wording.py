@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..core.errors import DNetError, Setting, known_error, one_line
+from .arguments import option_name
 
 #: The options that set a quantity, where they are not called like it. Of several, those count that the command has.
 OPTIONS = {
@@ -48,7 +49,7 @@ def option_of(setting: Setting, options: Collection[str]) -> str | None:
         names = (f"{setting.scan}_{setting.quantity}",)
     else:
         names = tuple(name for name in OPTIONS.get(setting.quantity, ()) if name in options) or (setting.quantity,)
-    found = ["--" + name.replace("_", "-") for name in names if name in options]
+    found = [option_name(name) for name in names if name in options]
     if not found:
         return None
     return " or ".join(found) + ("" if setting.value is None else f" {setting.value}")

@@ -12,7 +12,8 @@ from typing import Any
 class Progress:
     """Shows a fraction and a message: a bar on a terminal, elsewhere a line for each stage if `verbose`.
 
-    The bar needs tqdm. Without it a terminal gets the lines.
+    The bar needs tqdm. Without it a terminal gets the lines. The bar begins with the first message. It ends with the
+    context, and with a line that is told; the next message begins another.
 
     Args:
         verbose: print the lines in any case, also to a log file.
@@ -20,6 +21,7 @@ class Progress:
     Example:
         >>> with Progress(verbose=True) as progress:  # doctest: +SKIP
         ...     progress(0.5, "searching")
+        ...     progress.tell("found")
     """
 
     def __init__(self, verbose: bool = False) -> None:
@@ -30,14 +32,6 @@ class Progress:
         self._shown = 0.0
 
     def __enter__(self) -> Progress:
-        if self._terminal and not self._lines:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                self._lines = True
-            else:
-                style = "{desc:<32.32}{percentage:3.0f}% |{bar:30}| {elapsed}"
-                self._bar = tqdm(total=1.0, bar_format=style, leave=False, file=sys.stderr)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -46,6 +40,8 @@ class Progress:
             self._bar = None
 
     def __call__(self, fraction: float, message: str) -> None:
+        if self._terminal and not self._lines and self._bar is None:
+            self._begin_bar()
         new, now = message != self._message, time.monotonic()
         self._message = message
         if self._bar is not None and (new or now - self._shown > 0.1):
@@ -55,9 +51,24 @@ class Progress:
         elif self._lines and new:
             print(f"{100 * fraction:3.0f}% {message}", file=sys.stderr, flush=True)
 
-    def part(self, low: float, high: float) -> Callable[[float, str], None]:
-        """Returns a progress function for a stage of the work, whose 0 to 1 is `low` to `high` of the whole."""
-        return lambda fraction, message: self(low + (high - low) * fraction, message)
+    def tell(self, text: str) -> None:
+        """Ends the bar, and prints to the standard output."""
+        self.__exit__()
+        say(text)
+
+    def _begin_bar(self) -> None:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            self._lines = True
+        else:
+            style = "{desc:<32.32}{percentage:3.0f}% |{bar:30}| {elapsed}"
+            self._bar = tqdm(total=1.0, bar_format=style, leave=False, file=sys.stderr)
+
+
+def part(progress: Callable[[float, str], None], low: float, high: float) -> Callable[[float, str], None]:
+    """A progress function for a stage of the work, whose 0 to 1 is `low` to `high` of the whole."""
+    return lambda fraction, message: progress(low + (high - low) * fraction, message)
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...core.errors import OptionError, Setting
 from ...core.files import make_folder
+from ...core.progress import part
 from ..store import ResultStore
 from .cohort import CohortError, check_bones, find_bones, write_bones
 from .plan import PlannedNetwork, networks, plan
@@ -64,8 +65,8 @@ def evaluate(
     weights = _train(record, options, folder, progress, tell)
     if options.train_only:
         return None
-    _measure(record, weights, options, folder, _part(progress, 0, _ALIGNING), tell)
-    return write_report(folder, options.subjects, _part(progress, _ALIGNING, 1))
+    _measure(record, weights, options, folder, part(progress, 0, _ALIGNING), tell)
+    return write_report(folder, options.subjects, part(progress, _ALIGNING, 1))
 
 
 def write_report(
@@ -89,11 +90,6 @@ def write_report(
     return write_results(record, Path(folder), subjects, progress)
 
 
-def _part(progress: Progress, low: float, high: float) -> Progress:
-    """A progress function for work whose 0 to 1 is `low` to `high` of the stage."""
-    return lambda fraction, message: progress(low + (high - low) * fraction, message)
-
-
 def _prepare(options: EvaluationOptions, folder: Path, command: str, progress: Progress) -> EvaluationRecord:
     """Finds and checks the scans, and keeps the record of them; refuses a folder with another evaluation."""
     record = EvaluationRecord.begun(options, command)
@@ -107,11 +103,11 @@ def _prepare(options: EvaluationOptions, folder: Path, command: str, progress: P
         if before is None:
             # Scans belong to this evaluation from the first one on, also when it is interrupted before the last.
             record.save(folder)
-        making = _part(progress, 0, 0.5)
+        making = part(progress, 0, 0.5)
         scans = write_bones(folder / SCANS, options.animals, options.seed, options.size, options.spacing, making)
     trained_here = [network for network, given in _networks(options).items() if given is None]
     cohort = find_bones(scans, options.seed, least=2 if trained_here else 1)
-    wrong, fingerprint = check_bones(cohort.bones, options.scan_spacing, _part(progress, 0.5, 1))
+    wrong, fingerprint = check_bones(cohort.bones, options.scan_spacing, part(progress, 0.5, 1))
     problems = [*cohort.problems, *wrong]
     if problems:
         raise CohortError(problems)
