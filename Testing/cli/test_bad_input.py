@@ -172,7 +172,7 @@ def test_scan(make, role, good, tmp_path, capfd):
 
 
 def test_spacing_lost_in_one_of_two(pair, good, tmp_path, capfd):
-    big = scan(tmp_path / "big.nrrd", pair.moving.voxels, spacing=1.0)
+    big = scan(tmp_path / "big.nrrd", pair.moving.voxels, spacing=1.0, origin=(7, 0, 0))
     refused(["align", good, big], capfd, good, big, "--moving-spacing")
 
 

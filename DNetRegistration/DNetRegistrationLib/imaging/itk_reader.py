@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.errors import ScanError, one_line
 from ..core.quiet import quietly
+from .text_headers import CORRECT_SPACING, require_positive_spacing
 from .truncation import is_truncated
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _ENDS_EARLY = "the file ends early (a broken copy or download)"
 _COPY_AGAIN = "copy or export it again"
-CORRECT_SPACING = "correct the voxel size in the file's header"
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +170,6 @@ def _grey(image: sitk.Image) -> sitk.Image | None:
     return sitk.VectorIndexSelectionCast(image, 0)
 
 
-def _number(text: str, otherwise: float = 0.0) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return otherwise
-
-
 def read_itk(files: list[Path], path: Path) -> sitk.Image:
     """Reads one file, or several slices as one image.
 
@@ -264,15 +257,3 @@ def _check_slices(files: list[Path], path: Path) -> None:
             expected = size
         elif size != expected:
             raise mixed_sizes(path, expected[::-1], size[::-1], file)
-
-
-def require_positive_spacing(path: Path) -> None:
-    """Checks the header's spacing: ITK silently turns a negative one of MetaImage or NRRD into a mirrored axis."""
-    if not path.name.lower().endswith((".mha", ".mhd", ".nrrd", ".nhdr")):
-        return
-    with open(path, "rb") as file:
-        header = file.read(4096)
-    found = re.search(rb"^(?:ElementSpacing\s*=|spacings:)([^\r\n]*)", header, re.MULTILINE)
-    values = found[1].decode("ascii", "replace").split() if found else []
-    if any(_number(value, otherwise=1.0) <= 0 for value in values):
-        raise ScanError(f"{path}: its spacing is zero or negative ({' '.join(values)})", CORRECT_SPACING)

@@ -15,6 +15,8 @@ from .dicom_header import is_dicom
 from .itk_reader import FoundImage, image_affine, read_itk, scalar_3d, shared_voxels
 from .nifti import is_nifti, read_nifti_header
 from .stacks import SLICE_SUFFIXES, natural, read_stack
+from .text_headers import in_millimetres
+from .tiff import read_tiff
 
 #: Kinds of file that hold a scan with its voxel size.
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -46,24 +48,21 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
             raise ScanError(f"{path}: the file is empty", "export or copy the scan again")
         if path.suffix.lower() not in SLICE_SUFFIXES and is_dicom(path):
             return read_dicom(path, [path], series, role)
-        return _read_file(path)
+        return _read_file(path, series, role)
     except OSError as error:
         raise ScanError(f"{path}: cannot be read ({one_line(error)})", "check the file and its permissions") from error
 
 
-def _read_file(path: Path) -> FoundImage:
+def _read_file(path: Path, series: str | int | None, role: str | None) -> FoundImage:
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return read_tiff(path, series, role)
     image = read_itk([path], path)
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
     picture = path.suffix.lower() in SLICE_SUFFIXES
     image = scalar_3d(image, path, grey_as_colours=picture)
-    affine = image_affine(image)
-    lacks = ""
-    if picture:
-        x, y, _ = image.GetSpacing()
-        hint = "" if x == y == 1 else f" (in the slices: {x:.6g} x {y:.6g} mm, but not between them)"
-        lacks = f"its kind of file does not store the voxel size{hint}"
-    elif is_nifti(path):
+    affine, lacks = in_millimetres(path, image_affine(image))
+    if is_nifti(path):
         affine = _as_nifti_states(path, affine, image.GetSize())
     return FoundImage(shared_voxels(image), affine, lacks)
 

@@ -1,7 +1,7 @@
 """Finds image files that were cut short.
 
-ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. Those of NIfTI, TIFF and BMP give no
-error: they fill the rest with whatever lies in memory, or drop the last slices. Their files are checked here first.
+ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. Those of NIfTI and BMP give no error:
+they fill the rest with whatever lies in memory. Their files are checked here first, and those of TIFF in `tiff`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .nifti import is_nifti, read_nifti_header
 
 
 def is_truncated(path: str | os.PathLike) -> bool:
-    """Tells whether a NIfTI, TIFF or BMP file ends before its header says it should; False for other kinds of file.
+    """Tells whether a NIfTI or BMP file ends before its header says it should; False for other kinds of file.
 
     Raises:
         OSError: the file cannot be opened.
@@ -27,8 +27,6 @@ def is_truncated(path: str | os.PathLike) -> bool:
     try:
         if is_nifti(path):
             return _nifti_is_truncated(path)
-        if name.endswith((".tif", ".tiff")):
-            return _tiff_is_truncated(path)
         if name.endswith(".bmp"):
             return _bmp_is_truncated(path)
     except (struct.error, EOFError):  # the header itself or the compressed stream is cut
@@ -60,32 +58,6 @@ def _nifti_is_truncated(path: Path) -> bool:
         while block := file.read(1 << 22):
             length += len(block)
     return length < expected
-
-
-def _tiff_is_truncated(path: Path) -> bool:
-    """Follows the chain of pages, which must end inside the file in a page that has no next."""
-    with open(path, "rb") as file:
-        order = {b"II": "<", b"MM": ">"}.get(file.read(2))
-        if order is None:
-            raise ValueError("not a TIFF file")
-        big = struct.unpack(order + "H", file.read(2))[0] == 43
-        if big:
-            file.seek(8)
-        offset_format, count_format, entry = (order + "Q", order + "Q", 20) if big else (order + "I", order + "H", 12)
-
-        def number(form: str) -> int:
-            return struct.unpack(form, file.read(struct.calcsize(form)))[0]
-
-        seen = set()
-        offset = number(offset_format)
-        while offset:
-            if offset in seen:
-                raise ValueError("its pages run in a circle")
-            seen.add(offset)
-            file.seek(offset)
-            file.seek(number(count_format) * entry, 1)
-            offset = number(offset_format)
-    return not seen
 
 
 def _bmp_is_truncated(path: Path) -> bool:

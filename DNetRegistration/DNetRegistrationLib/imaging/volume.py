@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 #: Fewest voxels along an axis that a scan can be aligned with.
 MINIMUM_SIZE = 8
 
-#: A scan of this length in mm or more whose header is all defaults (1 mm voxels at the origin) is not believed.
-_LONG_FOR_A_DEFAULT = 200.0
-
 #: Two scans of one object whose lengths differ by more than this factor do not both have their true spacing. A field of
 #: view that shows only a piece of it stays far below. A spacing of 0.1 mm or less that was read as 1 mm lies above, and
 #: so do inches and centimetres.
@@ -297,15 +294,15 @@ def check_volume(volume: Volume) -> Volume:
 def spacing_doubt(volume: Volume) -> str | None:
     """Says why the spacing of a scan looks lost rather than measured; None where it does not.
 
-    Only values that readers and exporters fill in are doubted: a real scan with 1 mm voxels also has a position, or is
-    small. A doubted spacing may still be right, which only the owner of the scan knows.
+    Only values that readers and exporters fill in are doubted: a real scan with 1 mm voxels also has a position. A
+    doubted spacing may still be right, which only the owner of the scan knows.
     """
     x, y, _ = volume.spacing
     if _lost_slice_spacing(volume.spacing):
         return f"its voxels are {x:.4g} x {y:.4g} mm but 1 mm from slice to slice, as if the slice distance were lost"
     longest = volume.extent.max()
     untouched = np.allclose(volume.spacing, 1, atol=1e-9) and not volume.origin.any()
-    if untouched and np.array_equal(np.abs(volume.direction), np.eye(3)) and longest >= _LONG_FOR_A_DEFAULT:
+    if untouched and np.array_equal(np.abs(volume.direction), np.eye(3)):
         return f"its voxels are 1 mm and the scan {longest:.0f} mm long, as if the voxel size were lost"
     if not 0.1 <= longest <= 2500:
         return f"its voxels are {_times(volume)} mm and the scan {longest:.4g} mm long, as if in another unit"

@@ -1,0 +1,234 @@
+"""TIFF: grey values of all layouts, hyperstacks, and the voxel size that ImageJ and OME write."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tiff_files
+from DNetRegistrationLib.core.errors import ScanError, Setting
+from DNetRegistrationLib.imaging.volume import read_volume
+from grids import noise
+
+
+def voxels(dtype, *shape: int) -> np.ndarray:
+    """Grey values over the whole range of their type."""
+    values = noise(*(shape or (9, 40, 50)), dtype=np.float64) * 40
+    return values.astype(np.int64).astype(dtype) if np.dtype(dtype).kind != "f" else (values / 7).astype(dtype)
+
+
+KINDS = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64]
+LAYOUTS = [
+    {}, {"rows": 7}, {"tile": 16}, {"deflate": True}, {"deflate": True, "tile": 16}, {"deflate": True, "rows": 7},
+    {"order": ">"}, {"order": ">", "deflate": True, "tile": 16}, {"big": True}, {"big": True, "tile": 32, "order": ">"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", KINDS, ids=lambda kind: kind.__name__)
+def test_all_layouts(tmp_path, dtype, layout):
+    expected = voxels(dtype)
+    volume = read_volume(tiff_files.write(tmp_path / "scan.tif", expected, **layout), spacing=0.01)
+    assert volume.voxels.dtype == dtype and volume.voxels.dtype.isnative
+    assert np.array_equal(volume.voxels, expected)
+
+
+@pytest.mark.parametrize("layout", [{}, {"order": ">"}, {"tile": 16}], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "predictor"), [(np.uint8, 2), (np.uint16, 2), (np.int32, 2), (np.float32, 3), (np.float64, 3)]
+)
+def test_predictors(tmp_path, dtype, predictor, layout):
+    expected = voxels(dtype)
+    path = tiff_files.write(tmp_path / "scan.tif", expected, deflate=True, predictor=predictor, **layout)
+    assert np.array_equal(read_volume(path, spacing=0.01).voxels, expected)
+
+
+def test_half_precision_is_read_as_single(tmp_path):
+    expected = voxels(np.float16)
+    volume = read_volume(tiff_files.write(tmp_path / "scan.tif", expected), spacing=0.01)
+    assert volume.voxels.dtype == np.float32 and np.array_equal(volume.voxels, expected)
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "both"),
+    [(np.uint8, np.uint16, np.uint16), (np.uint16, np.int16, np.int32), (np.uint8, np.float32, np.float32)],
+)
+def test_mixed_types_are_read_as_the_one_that_holds_both(tmp_path, first, others, both):
+    pages = [voxels(first, 40, 50), *voxels(others, 8, 40, 50)]
+    read = read_volume(tiff_files.write(tmp_path / "scan.tif", pages), spacing=0.01).voxels
+    assert read.dtype == both and all(np.array_equal(a, b) for a, b in zip(read, pages, strict=True))
+    for number, page in enumerate(pages):
+        tiff_files.write(tmp_path / f"{number}.tiff", [page])
+    (tmp_path / "scan.tif").unlink()
+    read = read_volume(tmp_path, spacing=0.01).voxels
+    assert read.dtype == both and all(np.array_equal(a, b) for a, b in zip(read, pages, strict=True))
+
+
+def test_pages_of_several_sizes(tmp_path):
+    """One crashed the process, as ITK asks libtiff for rows that a page does not have."""
+    pages = [voxels(np.uint16, 10, 12), *voxels(np.uint16, 9, 40, 50)]
+    with pytest.raises(ScanError, match=r"of several sizes \(12 x 10 and 50 x 40 pixels\)"):
+        read_volume(tiff_files.write(tmp_path / "scan.tif", pages), spacing=0.01)
+    marked = tiff_files.write(tmp_path / "scan.tif", pages, reduced=[0])
+    assert np.array_equal(read_volume(marked, spacing=0.01).voxels, np.stack(pages[1:]))
+
+
+def test_one_directory_for_all_pages(tmp_path):
+    """So ImageJ writes stacks of more than 4 GB."""
+    expected = voxels(np.uint16)
+    text = "ImageJ=1.53t\nimages=9\nslices=9\n"
+    path = tiff_files.write(tmp_path / "scan.tif", expected, description=text, directories=1, order=">")
+    assert np.array_equal(read_volume(path, spacing=0.01).voxels, expected)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"images=9", b"images=8888888"))
+    with pytest.raises(ScanError, match="ends early"):
+        read_volume(path, spacing=0.01)
+
+
+# --- hyperstacks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ome", [False, True])
+def test_channels_and_time_points_are_chosen(tmp_path, ome):
+    channels, times = 2, 3
+    expected = voxels(np.uint16, times, 8, channels, 20, 30)  # the channel varies fastest
+    text = f"ImageJ=1.53t\nimages=48\nchannels={channels}\nslices=8\nframes={times}\nhyperstack=true\n"
+    if ome:
+        text = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+            f'<Pixels DimensionOrder="XYCZT" SizeC="{channels}" SizeT="{times}" SizeX="30" SizeY="20" SizeZ="8"/>'
+            "</Image></OME>"
+        )
+    path = tiff_files.write(tmp_path / "scan.tif", expected.reshape(-1, 20, 30), description=text)
+    with pytest.raises(ScanError) as caught:
+        read_volume(path, role="fixed")
+    assert "the file holds 6 scans: 1 is channel 1, time point 1 (of a hyperstack, 30 x 20 x 8)" in str(caught.value)
+    assert caught.value.setting == Setting("series", "fixed")
+    assert np.array_equal(read_volume(path, spacing=0.01, series=2).voxels, expected[1, :, 0])
+    assert np.array_equal(read_volume(path, 0.01, series="channel 2, time point 3").voxels, expected[2, :, 1])
+
+
+@pytest.mark.parametrize("order", ["XYZCT", "XYZTC", "XYTCZ"])
+def test_the_order_of_axes_of_ome(tmp_path, order):
+    shape = {"Z": 8, "C": 2, "T": 3}
+    axes = order[:1:-1]
+    expected = voxels(np.uint8, *(shape[axis] for axis in axes), 20, 30)
+    sizes = " ".join(f'Size{axis}="{n}"' for axis, n in shape.items())
+    text = f'<OME><Image><Pixels DimensionOrder="{order}" {sizes}/></Image></OME>'
+    path = tiff_files.write(tmp_path / "scan.ome.tif", expected.reshape(-1, 20, 30), description=text)
+    chosen = expected.transpose(axes.index("C"), axes.index("T"), axes.index("Z"), 3, 4)[1, 0]
+    assert np.array_equal(read_volume(path, 0.01, series="channel 2, time point 1").voxels, chosen)
+
+
+@pytest.mark.parametrize("axis", ["channels", "slices", "frames"])
+def test_one_axis_is_that_of_the_slices(tmp_path, axis):
+    expected = voxels(np.uint8)
+    path = tiff_files.write(tmp_path / "scan.tif", expected, description=f"ImageJ=1.53t\nimages=9\n{axis}=9\n")
+    assert np.array_equal(read_volume(path, spacing=0.01).voxels, expected)
+
+
+# --- voxel size -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_pixel"),
+    [
+        ("micron", 1e-3),
+        ("um", 1e-3),
+        ("\\u00B5m", 1e-3),
+        ("µm", 1e-3),
+        ("mm", 1),
+        ("nm", 1e-6),
+        ("cm", 10),
+        ("inch", 25.4),
+    ],
+)
+def test_image_j(tmp_path, unit, per_pixel):
+    text = f"ImageJ=1.53t\nimages=9\nslices=9\nunit={unit}\nspacing={0.02 / per_pixel}\n"
+    path = tiff_files.write(
+        tmp_path / "scan.tif", voxels(np.uint16), description=text, resolution=(per_pixel / 0.0125, 1)
+    )
+    np.testing.assert_allclose(read_volume(path).spacing, (0.0125, 0.0125, 0.02), rtol=1e-5)
+    np.testing.assert_allclose(read_volume(path, spacing=0.5).spacing, 0.5)
+
+
+@pytest.mark.parametrize("unit", [None, "mm", "µm", "nm"])
+def test_ome(tmp_path, unit):
+    scale = {None: 1e-3, "mm": 1, "µm": 1e-3, "nm": 1e-6}[unit]
+    sizes = {"X": 0.0125, "Y": 0.015, "Z": 0.02}
+    stated = " ".join(f'PhysicalSize{axis}="{size / scale!r}"' for axis, size in sizes.items())
+    if unit:
+        stated += "".join(f' PhysicalSize{axis}Unit="{unit}"' for axis in sizes)
+    text = f'<OME><Image><Pixels DimensionOrder="XYZCT" SizeC="1" SizeT="1" SizeZ="9" {stated}></Pixels></Image></OME>'
+    path = tiff_files.write(tmp_path / "scan.ome.tif", voxels(np.uint16), description=text)
+    np.testing.assert_allclose(read_volume(path).spacing, tuple(sizes.values()), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "resolution", "words"),
+    [
+        ("", None, "does not store the voxel size; "),
+        ("ImageJ=1\nimages=9\nslices=9\nunit=micron\n", (0.08, 1), r"\(in the slices: 0\.0125 x 0\.0125 mm, but not"),
+        ("ImageJ=1\nimages=9\nslices=9\nunit=pixel\nspacing=2\n", (72, 1), "does not store the voxel size; "),
+        ("ImageJ=1\nimages=9\nslices=9\nspacing=2\n", (72, 1), "does not store the voxel size; "),
+        ("ImageJ=1\nimages=9\nslices=9\nunit=mm\nspacing=-2\n", (72, 1), "but not between them"),
+        ("", (800, 3), r"\(in the slices: 0\.0125 x 0\.0125 mm, but not between them\)"),
+        ("<OME><Pixels PhysicalSizeX='1'/></OME>", None, "does not store the voxel size; "),
+    ],
+)
+def test_a_voxel_size_that_is_not_whole(tmp_path, text, resolution, words):
+    path = tiff_files.write(tmp_path / "scan.tif", voxels(np.uint16), description=text, resolution=resolution)
+    with pytest.raises(ScanError, match=words) as caught:
+        read_volume(path, role="moving")
+    assert caught.value.setting == Setting("spacing", "moving")
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_in_deflated_pages_is_noticed(tmp_path):
+    expected = voxels(np.uint16, 9, 20, 30)
+    path = tiff_files.write(tmp_path / "scan.tif", expected, deflate=True)
+    content = path.read_bytes()
+    start, end = 8, 8 + sum(len(zlib.compress(page.tobytes())) for page in expected)
+    for at in np.random.default_rng(0).integers(start, end, 100):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << int(at) % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ScanError, match="damaged"):
+            read_volume(path, spacing=0.01)
+
+
+def test_any_damage_is_refused_in_words(tmp_path):
+    """Every byte outside the voxels, and every cut."""
+    expected = voxels(np.uint8, 8, 9, 10)
+    content = tiff_files.write(
+        tmp_path / "scan.tif", expected, description="ImageJ=1\nimages=8\nslices=8\n"
+    ).read_bytes()
+    random = np.random.default_rng(0)
+    places = [*range(8), *range(8 + expected.size, len(content))]
+    for number in range(1000):
+        damaged = bytearray(content)
+        if number % 5:
+            damaged[int(random.choice(places))] = int(random.integers(256))
+        else:
+            del damaged[int(random.integers(len(content))) :]
+        (tmp_path / "scan.tif").write_bytes(damaged)
+        try:
+            read = read_volume(tmp_path / "scan.tif", spacing=0.01)
+        except ScanError as error:
+            assert "\n" not in str(error)
+        else:
+            assert read.voxels.size <= 2 * expected.size * 8
+
+
+@pytest.mark.parametrize("circle", [True, False])
+def test_pages_without_an_end(tmp_path, circle):
+    path = tiff_files.write(tmp_path / "scan.tif", voxels(np.uint8))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, len(content) - 4, struct.unpack_from("<I", content, 4)[0] if circle else 1 << 30)
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match="circle" if circle else "ends early"):
+        read_volume(path, spacing=0.01)
