@@ -140,13 +140,11 @@ def test_spacings_must_agree():
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_real_network_with_and_without_bfloat16():
+def test_a_real_network_proposes_two_poses_the_same_each_time():
     torch.manual_seed(0)
     network = build("dnet").eval()
     fixed = cube_of(LANDMARKS * 0.08, np.zeros(3), 0.08)
     moving = cube_of(LANDMARKS[:, ::-1] * 0.08, np.ones(3), 0.08)
     exact, again = propose(network, fixed, moving), propose(network, fixed, moving)
     assert len(exact) == 2 and all(torch.equal(a, b) for a, b in zip(exact, again, strict=True))
-    rounded = propose(network, fixed, moving, dtype=torch.bfloat16)
-    assert max((a - b).abs().max() for a, b in zip(exact, rounded, strict=True)) < 0.03
     assert not exact[0].requires_grad

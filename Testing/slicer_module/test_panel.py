@@ -666,13 +666,9 @@ def test_devices_are_looked_for_when_they_come_into_view(host, panel):
 
 
 def test_torch_that_is_missing(host, panel, pair, monkeypatch):
-    from DNetRegistrationLib.slicer_module import torch_setup
-
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
-    ensure = torch_setup.ensure_torch
-    monkeypatch.setitem(
-        type(panel.logic).ensureTorch.__globals__, "ensure_torch", lambda make: ensure(make, lambda: None)
-    )
+    ensure_torch = type(panel.logic).ensureTorch.__globals__["ensure_torch"]
+    monkeypatch.setitem(ensure_torch.__globals__, "installed_version", lambda: None)
     before = snapshot()
     panel.ui.alignButton.click()
     assert panel.job is None and "install the extension PyTorch" in panel.ui.verdictLabel.text

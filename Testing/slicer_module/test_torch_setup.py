@@ -8,6 +8,7 @@ import sys
 import places
 import pytest
 from DNetRegistrationLib.core.errors import PackageError
+from DNetRegistrationLib.slicer_module import torch_setup
 from DNetRegistrationLib.slicer_module.torch_setup import ensure_torch, installed_version, require_torch
 
 
@@ -41,16 +42,18 @@ def fails(error, version=None):
     return does
 
 
-def test_what_is_there_is_used():
+def test_what_is_there_is_used(monkeypatch):
     extension = Extension(fails(AssertionError("not asked for")), "2.7.1+cu126")
-    ensure_torch(extension, lambda: extension.version)
-    require_torch(lambda: extension.version)
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: extension.version)
+    ensure_torch(extension)
+    require_torch()
     assert extension.asked is None
 
 
-def test_it_is_installed_after_asking():
+def test_it_is_installed_after_asking(monkeypatch):
     extension = Extension(installs("2.13.0"))
-    ensure_torch(extension, lambda: extension.version)
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: extension.version)
+    ensure_torch(extension)
     assert extension.asked == (True, ">=2.3")
 
 
@@ -77,17 +80,20 @@ OFFLINE = subprocess.CalledProcessError(1, ["PythonSlicer", "-m", "light_the_tor
         (Extension(None, "1.13.1+cpu"), "1.13.1.cpu is installed, 2.3 or later is needed; .*Uninstall"),
     ],
 )
-def test_every_other_end_says_what_to_do(extension, message):
+def test_every_other_end_says_what_to_do(monkeypatch, extension, message):
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: getattr(extension, "version", None))
     with pytest.raises(PackageError, match=message) as caught:
-        ensure_torch(extension, lambda: getattr(extension, "version", None))
+        ensure_torch(extension)
     assert "\n" not in str(caught.value) and "Align again" in str(caught.value)
 
 
-def test_scripts_are_not_asked():
-    with pytest.raises(PackageError, match=r'PythonSlicer -m pip install "torch>=2\.3"'):
-        require_torch(lambda: None)
-    with pytest.raises(PackageError, match="only in part"):
-        require_torch(lambda: "")
+@pytest.mark.parametrize(
+    ("version", "message"), [(None, r'PythonSlicer -m pip install "torch>=2\.3"'), ("", "only in part")]
+)
+def test_scripts_are_not_asked(monkeypatch, version, message):
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: version)
+    with pytest.raises(PackageError, match=message):
+        require_torch()
 
 
 def test_what_is_installed_is_found_without_importing_it():

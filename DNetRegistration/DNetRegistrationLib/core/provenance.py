@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 
 
-def code_hash(*rooms: str, package: Path = PACKAGE) -> str:
+def code_hash(*rooms: str) -> str:
     """Hashes the content of code and fitted numbers (``.py``, ``.json``); names and places of files have no part in it.
 
     So a file that is renamed or moved leaves the hash as it was, and results stay valid.
@@ -18,7 +18,6 @@ def code_hash(*rooms: str, package: Path = PACKAGE) -> str:
     Args:
         rooms: folders or files of the package, such as "bone" or "experiments/metrics.py"; all of it where none is
             given.
-        package: the folder of the package.
 
     Returns:
         12 hexadecimal digits.
@@ -32,7 +31,7 @@ def code_hash(*rooms: str, package: Path = PACKAGE) -> str:
     """
     files: set[Path] = set()
     for room in rooms or (".",):
-        place = package / room
+        place = PACKAGE / room
         found = [place] if place.is_file() else [*place.rglob("*.py"), *place.rglob("*.json")]
         if not found:
             raise ValueError(f"{room}: the package has no such folder or file")

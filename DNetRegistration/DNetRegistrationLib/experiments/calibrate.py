@@ -103,7 +103,7 @@ def samples_of(seed: int) -> list[Sample]:
     natives = [native_scan(*of, None, torch.device("cpu")) for of in zip(scans, scales, strict=True)]
     fixed, moving = prepare(*natives)
     bones = [cortical_bone(scan, x.threshold, fixed.cube.spacing) for scan, x in zip(scans, scales, strict=True)]
-    poses, _ = search(fixed.cube, moving.cube, FAST)
+    poses = search(fixed.cube, moving.cube, FAST)
     out = []
 
     def add(pose: str, refined: Refined) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from . import rigid
 
 _MOST = 256  # correspondences that are used: the most confident ones
+_TRANSFORMS = 4  # that are found, at most
 _AROUND = 2.6  # voxels: partners of a keypoint lie so close to its likeliest one
 _COMPATIBLE = 2.0  # voxels: correspondences whose distances differ by more contradict each other
 _EXPLAINED = 3.0  # voxels: a transform explains a correspondence that it brings so close
@@ -62,8 +63,8 @@ def _partners(others: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
     return likely @ others / total.clamp(min=1e-30)[:, None], total
 
 
-def spatial_consensus(found: Correspondences, most: int = 4) -> Tensor:
-    """``(h, 4, 4)`` transforms of fixed to moving points, at most `most` and all different, best supported first.
+def spatial_consensus(found: Correspondences) -> Tensor:
+    """``(h, 4, 4)`` transforms of fixed to moving points, a few and all different, best supported first.
 
     Fewer than three correspondences give no transform.
     """
@@ -83,7 +84,7 @@ def spatial_consensus(found: Correspondences, most: int = 4) -> Tensor:
     arrived = rigid.apply(transforms, fixed)
     chosen: list[int] = []
     left = torch.ones(len(transforms), dtype=torch.bool)
-    while len(chosen) < most and left.any():
+    while len(chosen) < _TRANSFORMS and left.any():
         chosen.append(int(left.nonzero()[0]))
         left &= (arrived - arrived[chosen[-1]]).norm(dim=-1).mean(-1) > _APART
     return _polished(found, transforms[chosen])

@@ -64,14 +64,10 @@ def rotation_from_axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
 
 
 def random_rotations(
-    count: int,
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    count: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """``(count, 3, 3)`` rotations, uniform on SO(3) (Haar measure): unit quaternions from a normal distribution."""
-    quaternion = torch.randn(count, 4, generator=generator, dtype=dtype, device=device)
-    return rotation_from_quaternion(quaternion)
+    return rotation_from_quaternion(torch.randn(count, 4, generator=generator, dtype=dtype))
 
 
 def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
@@ -87,14 +83,14 @@ def rotation_from_quaternion(quaternion: Tensor) -> Tensor:
     ).unflatten(-1, (3, 3))  # fmt: skip
 
 
-def spiral_rotations(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """``(count, 3, 3)`` rotations spread evenly over SO(3) by the super-Fibonacci spiral (Alexa, CVPR 2022)."""
+def spiral_rotations(count: int) -> Tensor:
+    """``(count, 3, 3)`` float64 rotations spread evenly over SO(3) by the super-Fibonacci spiral (Alexa, CVPR 2022)."""
     phi, psi = math.sqrt(2.0), 1.533751168755204288118041413
     s = torch.arange(count, dtype=torch.float64) + 0.5
     outer, inner = (s / count).sqrt(), (1 - s / count).sqrt()
     alpha, beta = 2 * math.pi * s / phi, 2 * math.pi * s / psi
     quaternion = torch.stack((outer * alpha.sin(), outer * alpha.cos(), inner * beta.sin(), inner * beta.cos()), dim=-1)
-    return rotation_from_quaternion(quaternion).to(dtype)
+    return rotation_from_quaternion(quaternion)
 
 
 def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:

@@ -171,11 +171,8 @@ def _describe(difference: Tensor, smoothed: list[Tensor], index: Tensor) -> tupl
     # How sharply the extremum is bent, against its height: blob, rod or plate.
     height = value.abs() + 0.003
     trace = hessian.diagonal(dim1=-2, dim2=-1).sum(-1)
-    volume = (torch.linalg.cross(hessian[:, 0], hessian[:, 1]) * hessian[:, 2]).sum(-1)
-    own = (
-        value.sign(), value.abs().sqrt(), trace / height, size.sqrt() / height,
-        volume.sign() * volume.abs() ** (1 / 3) / height,
-    )  # fmt: skip
+    volume = _root(_determinant(hessian), 3)
+    own = (value.sign(), value.abs().sqrt(), trace / height, size.sqrt() / height, volume / height)
     descriptors = torch.cat((invariants(jets), torch.stack(own, -1)), -1)
     directions = F.normalize(jets.gradients[:, [FINE, COARSE]], dim=-1, eps=1e-6)
     return places - (difference.shape[-1] - 1) / 2, directions, descriptors

@@ -99,12 +99,6 @@ class Encoder(nn.Module):
             ResDown(inputs, outputs, NonLocalLink(outputs, link == "mutual") if link and i >= linked_from else None)
             for i, (inputs, outputs) in enumerate(pairwise(_CHANNELS))
         )
-        self._linked = link is not None
-
-    @property
-    def links(self) -> list[NonLocalLink]:
-        """The non-local links, if there are any."""
-        return [block.second for block in self.blocks[-_SKIPS:]] if self._linked else []  # type: ignore[misc]
 
     def forward(self, cubes: Tensor) -> list[Tensor]:
         outputs, kept = [cubes], REDUCTIONS.index(CUBE_SIZE // cubes.shape[-1])
@@ -191,5 +185,6 @@ class Siamese(RegressionNetwork):
         return forward, backward
 
     def sample_links(self, voxels: int) -> None:
-        for link in self.encoder.links:
-            link.sampled = voxels
+        for layer in self.encoder.modules():
+            if isinstance(layer, NonLocalLink):
+                layer.sampled = voxels

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from ..bone.cube import CanonicalCube
 
 
-def propose(
-    network: Network, fixed: CanonicalCube, moving: CanonicalCube, dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
+def propose(network: Network, fixed: CanonicalCube, moving: CanonicalCube) -> list[Tensor]:
     """Candidate transforms from fixed to moving points, ``(4, 4)`` float64 in LPS mm, the most likely first.
 
     Outputs that are not finite give no candidate. Cubes lie along the world's axes, so a rotation of cubes is a
@@ -27,7 +25,6 @@ def propose(
             (x, y, z).
         fixed: canonical cube of the fixed scan.
         moving: canonical cube of the moving scan, at the same spacing.
-        dtype: ``torch.bfloat16`` is faster on processors that have it; the equivariant network stays in float32.
 
     Raises:
         ValueError: the spacings of the cubes differ.
@@ -39,7 +36,7 @@ def propose(
     device = next(network.parameters()).device
     images = [_batch_of_one(cube.image, device) for cube in (fixed, moving)]
     insides = [_batch_of_one(cube.inside, device) for cube in (fixed, moving)]
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         (found,) = network.candidates(images[0], images[1], insides[0], insides[1], fixed.spacing)
     candidates = [_in_world(candidate, fixed, moving) for candidate in found]
     return [candidate for candidate in candidates if candidate.isfinite().all()]

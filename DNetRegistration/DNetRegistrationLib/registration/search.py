@@ -61,7 +61,7 @@ def search(
     moving: CanonicalCube,
     plan: SearchPlan = FAST,
     check: Callable[[float], None] = lambda fraction: None,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Finds the best distinct poses of two canonical cubes of one working spacing, best first.
 
     Args:
@@ -70,20 +70,20 @@ def search(
         check: called with the fraction done; an exception from it ends the work.
 
     Returns:
-        ``(h, 4, 4)`` float64 transforms, fixed to moving, LPS mm, and ``(h,)`` their overlap-aware correlations.
+        ``(h, 4, 4)`` float64 transforms, fixed to moving, LPS mm.
     """
     poses = correlate_rotations(fixed, moving, plan, lambda fraction: check(0.8 * fraction))
     fixed_image, moving_image = cube_image(fixed), cube_image(moving)
-    for factor, points, count in ((2, 2500, plan.finalists), (1, 6000, plan.finalists)):
-        step_check = partial(check, 0.8 if factor == 2 else 0.9)
+    for factor, points, done in ((2, 2500, 0.8), (1, 6000, 0.9)):
         level_fixed, level_moving = pool_image(fixed_image, factor), pool_image(moving_image, factor)
         template = edge_template(level_fixed, points)
         tolerance = 0.02 * fixed.spacing * factor
-        poses = gauss_newton(template, level_moving, poses, 8, tolerance=tolerance, check=step_check).transforms
+        poses = gauss_newton(
+            template, level_moving, poses, 8, tolerance=tolerance, check=partial(check, done)
+        ).transforms
         scores = overlap_correlation(level_fixed, level_moving, poses)
-        kept = distinct_indices(poses, scores, count, fixed.center, shift=2.5 * fixed.spacing)
-        poses, scores = poses[kept], scores[kept]
-    return poses, scores
+        poses = poses[distinct_indices(poses, scores, plan.finalists, fixed.center, shift=2.5 * fixed.spacing)]
+    return poses
 
 
 def cube_image(cube: CanonicalCube) -> BoneImage:

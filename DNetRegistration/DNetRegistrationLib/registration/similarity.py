@@ -137,11 +137,11 @@ def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
     return make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
 
 
-def band_passed(image: BoneImage, sigma: float = 1.0) -> BoneImage:
-    """Subtracts the local mean (Gaussian of `sigma` voxels) inside the field of view; zero outside.
+def band_passed(image: BoneImage) -> BoneImage:
+    """Subtracts the local mean (Gaussian of one voxel) inside the field of view; zero outside.
 
     Surfaces and trabeculae remain, where bone is denser than its surroundings.
     """
     inside = torch.ones_like(image.values) if image.inside is None else image.inside
-    local = gaussian(image.values * inside, sigma) / gaussian(inside, sigma).clamp(min=1e-3)
+    local = gaussian(image.values * inside, 1.0) / gaussian(inside, 1.0).clamp(min=1e-3)
     return BoneImage((image.values - local) * inside, image.affine, image.inside)

@@ -1,7 +1,6 @@
 """Installs PyTorch before it is needed, through Slicer's PyTorch extension.
 
-Nothing here imports torch or Slicer: the installed version is looked up, and the extension is an argument, so
-that tests can try every end.
+Nothing here imports torch or Slicer: the installed version is looked up, and the extension is an argument.
 """
 
 from __future__ import annotations
@@ -40,18 +39,17 @@ def installed_version() -> str | None:
     return version if version and spec is not None and spec.origin is not None else ""
 
 
-def ensure_torch(installer: Callable[[], object], version: Callable[[], str | None] = installed_version) -> None:
+def ensure_torch(installer: Callable[[], object]) -> None:
     """Asks the PyTorch extension to install torch where it is not installed.
 
     Args:
         installer: makes a ``PyTorchUtils.PyTorchUtilsLogic``; raises ImportError where the extension is missing.
-        version: see `installed_version`.
 
     Raises:
         PackageError: the extension is missing, the user refused, torch could not be downloaded, is installed only in
             part, is too old, or needs a restart.
     """
-    found = version()
+    found = installed_version()
     if found is not None:
         _check(found)
         return
@@ -66,7 +64,7 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
     try:
         torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=REQUIREMENT)
     except Exception as error:  # pip, light-the-torch and torch itself raise many kinds
-        if version():
+        if installed_version():
             raise PackageError(
                 f"PyTorch was installed but does not load yet ({one_line(error)})",
                 f"restart Slicer and click Align again; if it says so again, {_ANEW}",
@@ -80,19 +78,19 @@ def ensure_torch(installer: Callable[[], object], version: Callable[[], str | No
         ) from error
     if torch is None:
         raise PackageError("PyTorch is needed to align and was not installed", "click Align again and confirm")
-    found = version()
+    found = installed_version()
     if found is None:
         raise PackageError("PyTorch was installed", "restart Slicer, and click Align again")
     _check(found)
 
 
-def require_torch(version: Callable[[], str | None] = installed_version) -> None:
+def require_torch() -> None:
     """Checks that torch is installed, without asking the user.
 
     Raises:
         PackageError: torch is not installed, installed only in part, or too old.
     """
-    found = version()
+    found = installed_version()
     if found is None:
         raise PackageError(
             "PyTorch is not installed",
