@@ -10,9 +10,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from pathlib import Path
+
+# Before NumPy is imported: the number of threads decides the last bits of its products, too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "Testing" / "support"), str(ROOT / "DNetRegistration")]
@@ -54,6 +58,7 @@ def machine() -> dict[str, str]:
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
+        "BLAS threads": os.environ["OMP_NUM_THREADS"],
     }
 
 

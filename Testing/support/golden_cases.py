@@ -232,7 +232,7 @@ def recorded() -> dict[str, dict]:
 
 
 def tolerance() -> dict[str, float]:
-    """How far an answer may be from the recorded one, and why: see ``about`` in the record."""
+    """How far an answer may be from the recorded one; the record says what was measured."""
     return json.loads(RECORD.read_text(encoding="utf-8"))["tolerance"]
 
 
