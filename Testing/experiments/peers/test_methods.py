@@ -49,7 +49,7 @@ def check(pair, answer):
 
 
 def test_simpleitk_aligns_an_easy_pair(pair):
-    answer = simpleitk.aligner()(pair.fixed, pair.moving, 1)
+    answer = simpleitk.align(pair.fixed, pair.moving, 1)
     check(pair, answer)
     assert answer.accepted is None
 
@@ -57,7 +57,7 @@ def test_simpleitk_aligns_an_easy_pair(pair):
 @pytest.mark.parametrize("degrees", [12.0, pytest.param(170.0, marks=pytest.mark.slow)])
 def test_principal_axes_align_whatever_the_turn(degrees):
     pair = easy_pair("odd", degrees)
-    answer = principal_axes.aligner()(pair.fixed, pair.moving, 1)
+    answer = principal_axes.align(pair.fixed, pair.moving, 1)
     check(pair, answer)
     assert answer.accepted is True
 
@@ -78,7 +78,7 @@ def test_elastix_aligns_an_easy_pair(pair, monkeypatch):
     pytest.importorskip("itk")
     elastix = pytest.importorskip("DNetRegistrationLib.experiments.peers.methods.elastix")
     monkeypatch.setattr(elastix, "ITERATIONS", "256")
-    check(pair, elastix.aligner()(pair.fixed, pair.moving, 1))
+    check(pair, elastix.align(pair.fixed, pair.moving, 1))
 
 
 def test_ants_aligns_an_easy_pair(pair, monkeypatch):
@@ -89,7 +89,7 @@ def test_ants_aligns_an_easy_pair(pair, monkeypatch):
     monkeypatch.setattr(peer, "STEP", 10)
     monkeypatch.setattr(peer, "ARC", 0.05)
     monkeypatch.setattr(peer, "COARSE", 22)
-    check(pair, peer.aligner()(pair.fixed, pair.moving, 1))
+    check(pair, peer.align(pair.fixed, pair.moving, 1))
 
 
 def odd_scan():

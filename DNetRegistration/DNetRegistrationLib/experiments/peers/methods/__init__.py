@@ -26,11 +26,11 @@ class ComparedMethod:
         key: its name in Python, on the command line and in files.
         title: its name in tables and pictures.
         module: the module of this folder that has it.
-        options: to the module's `aligner` or `refiner`.
+        options: further arguments of the module's function.
         package: the package that it rests on, by its name on PyPI.
         optional: whether this project does without that package.
         weights: the name of the shipped network that it asks.
-        near: it refines a start near the truth (`refiner`), and does not search (`aligner`).
+        near: it refines a start near the truth (`refine_start`), and does not search (`align`).
     """
 
     key: str
@@ -48,7 +48,8 @@ class ComparedMethod:
         Imports what the method needs.
         """
         module = import_module(f".{self.module}", __package__)
-        return (module.refiner if self.near else module.aligner)(*self.options)
+        function = module.refine_start if self.near else module.align
+        return lambda *given: function(*given, *self.options)
 
     def missing(self) -> str | None:
         """Why it cannot run here, and what would help; None where it can."""

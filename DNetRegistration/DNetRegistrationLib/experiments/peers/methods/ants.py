@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import ants
@@ -16,11 +15,6 @@ from .answer import Answer, centered, float_voxels
 STEP, ARC = 20, 1.0
 # The search runs on coarse images, as its makers run it, of at most this many voxels along an axis.
 COARSE = 64
-
-
-def aligner() -> Callable[..., Answer]:
-    """Aligns as `align` does."""
-    return align
 
 
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import itk
 import numpy as np
 
 from ....imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
 
+# itk loads a module at the first use of something in it, which takes seconds. That time does not count.
+itk.ParameterObject, itk.ElastixRegistrationMethod, itk.image_from_array  # noqa: B018
+
 # More than the default 256: the parameter file that comes with itk-elastix names 1000 to 2000 for robustness.
 ITERATIONS = "1000"
 # The manual asks for this many (section 5.5.3), instead of 2048.
 SAMPLES = "3000"
-
-
-def aligner() -> Callable[..., Answer]:
-    """Aligns as `align` does."""
-    # itk loads a module at the first use of something in it, which takes seconds. That time does not count.
-    itk.ParameterObject, itk.ElastixRegistrationMethod, itk.image_from_array  # noqa: B018
-    return align
 
 
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -11,28 +9,19 @@ from ....bone.images import native_scan
 from ....bone.prepare import prepare
 from ....bone.threshold import find_bone_scale
 from ....imaging.volume import Volume
-from ....registration.align import align
+from ....registration import align as alignment
 from ....registration.refinement import refine
 from .answer import Answer
 
 
-def aligner(hypotheses: str, weights: str | None = None) -> Callable[..., Answer]:
-    """Aligns with these options of `align`. A network alone is not refined."""
+def align(fixed: Volume, moving: Volume, threads: int, hypotheses: str, weights: str | None = None) -> Answer:
+    """Aligns with these options of `registration.align.align`. A network alone is not refined."""
     refined = "none" if hypotheses == "dnet" else "native"
-
-    def aligned(fixed: Volume, moving: Volume, threads: int) -> Answer:
-        alignment = align(fixed, moving, hypotheses=hypotheses, weights=weights, refine=refined, device="cpu")
-        return Answer(alignment.matrix, bool(alignment.accepted))
-
-    return aligned
-
-
-def refiner() -> Callable[..., Answer]:
-    """Refines a start, without verification."""
-    return refine_start
+    found = alignment.align(fixed, moving, hypotheses=hypotheses, weights=weights, refine=refined, device="cpu")
+    return Answer(found.matrix, bool(found.accepted))
 
 
 def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray) -> Answer:
-    """Refines a ``(4, 4)`` start to native resolution."""
+    """Refines a ``(4, 4)`` start to native resolution, without verification."""
     natives = [native_scan(scan, find_bone_scale(scan), None, torch.device("cpu")) for scan in (fixed, moving)]
     return Answer(refine(*prepare(*natives), torch.from_numpy(start), native=True).pose.numpy())

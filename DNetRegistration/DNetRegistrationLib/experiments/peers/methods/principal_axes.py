@@ -7,7 +7,6 @@ they are kept. The source mirrors left bones onto right ones. That is left out: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +48,6 @@ class BoneWithAxes:
     center: np.ndarray
     axes: np.ndarray
     points: np.ndarray
-
-
-def aligner() -> Callable[..., Answer]:
-    """Aligns as `align` does."""
-    return align
 
 
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:

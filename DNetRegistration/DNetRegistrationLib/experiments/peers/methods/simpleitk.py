@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import SimpleITK as sitk
 
@@ -15,20 +13,6 @@ from .answer import Answer, centered, float_voxels
 SHARE, LEAST_POINTS = 0.01, 32**3
 # The optimizer's first and last step, in voxels.
 FIRST_STEP, LAST_STEP = 2.0, 1e-4
-
-
-def aligner() -> Callable[..., Answer]:
-    """Aligns as `align` does."""
-    return align
-
-
-def refiner(metric: str) -> Callable[..., Answer]:
-    """Refines as `refine_start` does, by "correlation" or mutual "information"."""
-
-    def refined(fixed: Volume, moving: Volume, threads: int, start: np.ndarray) -> Answer:
-        return refine_start(fixed, moving, threads, start, metric)
-
-    return refined
 
 
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
@@ -68,6 +52,8 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
 
 def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray, metric: str) -> Answer:
     """Rigid registration of the bone images T (Eq. 5), near bone, from a ``(4, 4)`` start.
+
+    The metric is "correlation" or mutual "information".
 
     Two levels, linear interpolation, every voxel within two of the fixed scan's bone. Gradient descent with scales from
     physical shift, until the metric's slope is below 1e-7 or 300 steps are done: settings as the documentation advises.
