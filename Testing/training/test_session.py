@@ -339,8 +339,8 @@ def test_a_torch_without_muon_is_told_at_once(small, options, tmp_path, monkeypa
 
 
 def test_curves_need_matplotlib(small, options, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
-    with pytest.raises(PackageError, match="curves need matplotlib"):
+    monkeypatch.setattr("DNetRegistrationLib.core.pictures.find_spec", lambda name: None)
+    with pytest.raises(PackageError, match="a plot of the curves needs matplotlib"):
         train(options(tmp_path / "run", plot=True))
 
 

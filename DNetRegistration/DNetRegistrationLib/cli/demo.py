@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from importlib.util import find_spec
 
 from ..core.files import atomic_write, make_folder
+from ..core.pictures import has_matplotlib
 from ..core.processes import keep_threads_from_spinning
 from ..core.progress import say
 from ..outputs.paths import OutputPaths
@@ -64,7 +64,7 @@ def run(options) -> int:
         f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the second with\n"
         f"contrast agent and turned by {pair.drawn['rotation_deg']:.1f} degrees, are in {folder}. To align them:\n"
     )
-    pictures = find_spec("matplotlib") is not None
+    pictures = has_matplotlib()
     files = {name: str(folder / file) for name, file in _FILES.items() if pictures or name != "overlay"}
     fixed, moving = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
     words = ["align", fixed, moving, *(word for name, file in files.items() for word in (f"--{name}", file))]

@@ -1,7 +1,4 @@
-"""The picture of an alignment: three orthogonal slices before and after, with both cortices outlined.
-
-matplotlib is imported when a picture is drawn, and never through pyplot: a caller's figures and backend stay unchanged.
-"""
+"""The picture of an alignment: three orthogonal slices before and after, with both cortices outlined."""
 
 from __future__ import annotations
 
@@ -14,12 +11,11 @@ import numpy as np
 from scipy import ndimage
 
 from ..bone.cortex import CorticalBone
-from ..core.errors import PackageError
+from ..core.pictures import new_figure
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
-from .paths import INSTALL_MATPLOTLIB
 from .summary import found_by
 
 if TYPE_CHECKING:
@@ -134,11 +130,7 @@ def draw_overlay(
     Raises:
         PackageError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PackageError("a picture needs matplotlib", INSTALL_MATPLOTLIB) from error
-    figure = Figure(figsize=(10, 8.4), dpi=150, facecolor="white")
+    figure = new_figure(10, 8.4, layout=None)
     matrix = np.asarray(alignment.matrix, np.float64)
     center, width = _window(bones, matrix)
     layers = [Layer.of(volume, bone) for volume, bone in zip((fixed, moving), bones, strict=True)]

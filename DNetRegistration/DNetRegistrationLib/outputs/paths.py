@@ -5,21 +5,19 @@ Needs neither NumPy nor torch.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import FileError, OptionError, PackageError, Setting
+from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write
+from ..core.pictures import require_matplotlib
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
 
-#: The remedy where matplotlib is missing.
-INSTALL_MATPLOTLIB = 'install it: pip install "dnet-registration[pictures]"'
 _SCAN = (".nrrd", ".nii", ".nii.gz", ".mha")
 
 
@@ -85,8 +83,8 @@ def check_outputs(
             raise FileError(problem, f"use {' or '.join(ENDINGS[name])}", Setting(name))
         if (other := taken.setdefault(_identity(path), f"the {name}")) != f"the {name}":
             raise FileError(f"{path}: the {name} would replace {other}", "give it a name of its own", Setting(name))
-    if "overlay" in wanted and importlib.util.find_spec("matplotlib") is None:
-        raise PackageError(f"{wanted['overlay']}: a picture needs matplotlib", INSTALL_MATPLOTLIB)
+    if "overlay" in wanted:
+        require_matplotlib(f"{wanted['overlay']}: a picture")
     with atomic_write() as staging:
         for path in wanted.values():
             staging.path(path)

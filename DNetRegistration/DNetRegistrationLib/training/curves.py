@@ -1,13 +1,12 @@
-"""The curves of a training run, as in Fig. 3: loss, rotation error and translation error against the iteration.
-
-matplotlib is imported when they are drawn, and never through pyplot: a caller's figures and backend stay as they are.
-"""
+"""The curves of a training run, as in Fig. 3: loss, rotation error and translation error against the iteration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..core.pictures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +23,7 @@ TRAINING_COLOR, VALIDATION_COLORS = "#8FAADC", ("#1F4E79", "#C55A11")
 
 def curve_panels(size: tuple[float, float] = (11, 3.4)) -> tuple[Figure, Sequence[Axes]]:
     """A figure with empty panels for `QUANTITIES` against the iteration, as in Fig. 3."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    figure = new_figure(*size)
     panels = figure.subplots(1, len(QUANTITIES))
     for panel, (_, label, _) in zip(panels, QUANTITIES, strict=True):
         panel.set(xlabel="iteration", ylabel=label, yscale="log")

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..core.errors import FileError, OptionError, PackageError, RunError, Setting
+from ..core.errors import FileError, OptionError, RunError, Setting
 from ..core.files import atomic_write, make_folder
+from ..core.pictures import require_matplotlib
 from ..networks.contract import Network
 from ..networks.registry import build
 from ..networks.weights import load_weights
@@ -162,10 +162,8 @@ def train(
         PosixPath('runs/mine/weights.pt')
     """
     recipe = options.decided_recipe()
-    if options.plot and find_spec("matplotlib") is None:
-        raise PackageError(
-            "curves need matplotlib, which is not installed", 'install it: pip install "dnet-registration[pictures]"'
-        )
+    if options.plot:
+        require_matplotlib("a plot of the curves")
     if recipe.optimizer == "muon":
         require_muon()
     with launched(options.device) as processes:

@@ -136,10 +136,10 @@ def test_names_are_text_in_the_report(measured, monkeypatch):
     record = json.loads((measured / "evaluation.json").read_text())
     record["options"]["scans"] = ["<b>A</b>", "B & C"]
     (measured / "evaluation.json").write_text(json.dumps(record))
-    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
+    monkeypatch.setattr("DNetRegistrationLib.core.pictures.find_spec", lambda name: None)
     write_report(measured)
     page = (measured / "report.html").read_text()
-    assert page.count("Not drawn: matplotlib is not installed") == 6 and "<img" not in page
+    assert page.count("Not drawn: a picture needs matplotlib; install it") == 6 and "<img" not in page
     assert "scans of &lt;b&gt;A&lt;/b&gt;, B &amp; C." in page
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ...core.errors import OptionError, Setting
 from ...core.files import atomic_write, make_folder
+from ...core.pictures import has_matplotlib
 from ...core.processes import completed_calls
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
-from ..figures import has_matplotlib
 from ..store import ResultStore
 from ..tables import findings_table, markdown
 from .large import measure_large

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...core.pictures import new_figure
 from ...outputs.summary import timing
-from ..figures import new_figure
 from ..metrics import SUCCESS_UM
 from ..statistics import median, rate
 from ..tables import Finding, frame

@@ -1,7 +1,4 @@
-"""Figures 3 and 4 of the paper, from stored results and training logs alone.
-
-matplotlib is imported when one is drawn, and never through pyplot: a caller's figures and backend stay as they are.
-"""
+"""Figures 3 and 4 of the paper, from stored results and training logs alone."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas
 
+from ...core.pictures import new_figure
 from ...training.curves import QUANTITIES, curve_panels
 from ...training.run import LOG, VALIDATION
 from .plan import METHODS
@@ -184,9 +182,7 @@ def _step(x: pandas.Index) -> float:
 
 
 def _panels(count: int, size: tuple[float, float]):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    figure = new_figure(*size)
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from ...core.errors import DNetError, FileError, PackageError
 from ...core.files import atomic_write, writing
+from ...core.pictures import require_matplotlib
 from ..statistics import has_anova
 from ..store import ResultStore
 from ..tables import html, markdown, write_csv
@@ -201,13 +201,12 @@ def _figures(
 
 def _draw(draw: Callable[[], Any], path: Path) -> str:
     """Draws and writes a figure; or says why not, and removes the one of an earlier report."""
-    why = 'matplotlib is not installed; install it: pip install "dnet-registration[evaluation]"'
-    if find_spec("matplotlib") is not None:
-        try:
-            figure = draw()
-            why = "" if figure is not None else "there are no results for it"
-        except DNetError as error:
-            why = str(error)
+    try:
+        require_matplotlib("a picture")
+        figure = draw()
+        why = "" if figure is not None else "there are no results for it"
+    except DNetError as error:
+        why = str(error)
     if why:
         path.unlink(missing_ok=True)
         return why

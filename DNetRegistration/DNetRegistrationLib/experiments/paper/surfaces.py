@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ...bone.cortex import CorticalBone
 from ...core.errors import PackageError, RunError, one_line
+from ...core.pictures import new_figure
 from ...core.processes import completed_calls
 
 if TYPE_CHECKING:
@@ -55,9 +56,8 @@ def draw_surfaces(title: str, bones: tuple[CorticalBone, CorticalBone], placed: 
         PackageError: a package is missing.
         CannotDrawError: VTK cannot draw here.
     """
-    for package, name in (("vtkmodules", "vtk"), ("matplotlib", "matplotlib")):
-        if find_spec(package) is None:
-            raise PackageError(f"{name} is not installed", 'install it: pip install "dnet-registration[evaluation]"')
+    if find_spec("vtkmodules") is None:
+        raise PackageError("vtk is not installed", 'install it: pip install "dnet-registration[evaluation]"')
     try:
         (panels,) = completed_calls(render, [(bones, [one.matrix for one in placed])], 1, threads=None)
     except RunError as error:
@@ -178,11 +178,9 @@ def _look(renderer, bone: CorticalBone) -> None:
 
 
 def _composed(title: str, panels: Sequence[np.ndarray], placed: Sequence[PlacedSurface]) -> Figure:
-    from matplotlib.figure import Figure
-
     columns = min(5, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.1 * rows + 0.45), dpi=150, layout="constrained", facecolor="white")
+    figure = new_figure(2.6 * columns, 3.1 * rows + 0.45)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..figures import new_figure, plain_numbers
+from ...core.pictures import new_figure
 from ..metrics import SUCCESS_UM
 from ..statistics import median
 from .methods import FULL, METHODS
@@ -91,7 +91,7 @@ def draw_errors(found: PeerResults, path: Path) -> None:
     panel.set(xscale="log", xlabel=label if len(finite) == len(turned) else f"{label}; x: an error message instead")
     panel.set_yticks(range(len(methods)), [METHODS[method].title for method in methods])
     panel.invert_yaxis()
-    plain_numbers(panel.xaxis)
+    _plain_numbers(panel.xaxis)
     panel.grid(axis="x", alpha=0.3)
     figure.savefig(path)
 
@@ -119,7 +119,7 @@ def draw_cost(found: PeerResults, path: Path) -> None:
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
         if any(len(line.get_xdata()) for line in panel.lines):
-            plain_numbers(panel.yaxis)
+            _plain_numbers(panel.yaxis)
         else:
             # Without a value there is no logarithmic axis.
             panel.set(yscale="linear", yticks=())
@@ -134,3 +134,12 @@ def _legend(figure: Figure, panel: Axes) -> None:
     """Beside the panels, in the order of the methods."""
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=8, frameon=False)
+
+
+def _plain_numbers(axis) -> None:
+    """Labels a logarithmic axis with plain numbers, at 1, 2 and 5 in each power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

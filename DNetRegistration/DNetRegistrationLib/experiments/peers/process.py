@@ -171,11 +171,10 @@ def _serve(connection, method: ComparedMethod, threads: int) -> None:
             files, start = connection.recv()
         except EOFError:
             return
-        more = () if start is None else (start,)
-        connection.send(_run(lambda fixed, moving, more=more: align(fixed, moving, threads, *more), files, connection))
+        connection.send(_run(align, files, (threads,) if start is None else (threads, start), connection))
 
 
-def _run(align, files: PairFiles, connection) -> MethodRun:
+def _run(align, files: PairFiles, given: tuple, connection) -> MethodRun:
     from ...core.processes import forget_peak_memory, peak_memory
 
     fixed, moving = files.scans()
@@ -185,7 +184,7 @@ def _run(align, files: PairFiles, connection) -> MethodRun:
     began = time.perf_counter()
     matrix, trusted, failure = (), "", ""
     try:
-        answer = align(fixed, moving)
+        answer = align(fixed, moving, *given)
         matrix = tuple(answer.matrix.ravel().tolist())
         trusted = {None: "", True: "yes", False: "no"}[answer.accepted]
     except Exception as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...core.errors import OptionError, PackageError, Setting
 from ...core.files import atomic_write, make_folder
+from ...core.pictures import has_matplotlib
 from ...core.provenance import machine
-from ..figures import has_matplotlib
 from ..store import ResultStore
 from ..tables import write_csv
 from .methods import METHODS, ComparedMethod
