@@ -16,6 +16,7 @@ def test_an_error_is_the_same_in_another_process(kind):
     assert type(again) is kind and str(again) == str(error) == "a.tif: has no voxel size; give it in mm"
     assert (again.problem, again.remedy, again.setting) == (error.problem, error.remedy, error.setting)
     assert str(kind("it failed")) == "it failed"
+    assert str(kind("a\nb.tif: is no\u2028scan", "give\r\nanother")) == "a b.tif: is no scan; give another"
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,17 @@ def test_an_error_crosses_as_data(error):
 
 
 def test_what_is_no_event_is_told_apart():
-    for line in (b"Fatal error", b"[1, 2]", b"3", b'{"fraction": 1}', b"\xff{", b""):
+    for line in (b"Fatal error", b"[1, 2]", b"3", b'{"fraction": 1}', b"\xff{", b"", b"[" * 100_000):
         assert events.from_line(line) is None
+    for line in (
+        '"progress"}',
+        '"progress", "fraction": "1", "message": "a"}',
+        '"warning"}',
+        '"error"}',
+        "[1]}",
+        '"a"}',
+    ):
+        assert events.from_line(b'{"event": ' + line.encode()) is None
     unexpected = events.error_values(KeyError("3"))
     assert unexpected["kind"] == "KeyError" and events.error_of(unexpected) is None
     assert isinstance(events.error_of(events.error_values(MemoryError())), RunError)
@@ -268,6 +277,37 @@ def test_output_that_is_not_utf_8(scans, tmp_path):
     assert listener.ended[0].log == "10 \ufffd\ufffd"
 
 
+def test_a_line_without_an_end(scans, tmp_path):
+    """Neither its bytes nor the time to look at them grow with it, and the events after it are read."""
+    written = events.to_line(events.PROGRESS, fraction=0.5, message="half")
+    code = f"for n in range(300): print('x' * 65536, end='')\nprint('the end')\nprint({written!r})"
+    running, launcher, listener = start(scans, tmp_path, code)
+    while piece := launcher.popen.stdout.read1(65536):
+        running._output.add(piece)
+        assert len(running._output._rest) <= job._LONGEST
+    launcher.to_the_end()
+    assert listener.progress == [(0.5, "half")]
+    log = listener.ended[0].log
+    assert log.endswith("xthe end") and len(log) < 2000
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python looks for modules in the working directory")
+def test_a_file_of_the_user_that_is_called_like_a_module(scans, tmp_path, monkeypatch):
+    for name in ("numpy.py", "json.py"):
+        (tmp_path / name).write_text("raise RuntimeError('this is a script of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    launcher = Launcher()
+
+    def launch(command, *rest):
+        (Path(command[-1]) / "request.json").unlink()  # so that it ends soon
+        return launcher(command, *rest)
+
+    _, _, listener = start(scans, tmp_path / "work", launch=launch)
+    launcher.to_the_end()
+    assert "FileNotFoundError: No such file or directory" in str(listener.ended[0].error), listener.ended[0].log
+
+
 def test_cancel_ends_the_whole_tree(scans, tmp_path):
     """As under a launcher: the process that was started only waits for the one that works."""
     program = """
@@ -353,6 +393,6 @@ def test_no_temporary_folder(scans, tmp_path):
 
 def test_devices_are_told_as_data():
     command = [sys.executable, "-m", "DNetRegistrationLib.registration.devices"]
-    environment = {**os.environ, "PYTHONPATH": str(job.HOME)}
+    environment = {**os.environ, **job.ENVIRONMENT}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert json.loads(result.stdout)[0] == ["cpu", "CPU"], result.stderr

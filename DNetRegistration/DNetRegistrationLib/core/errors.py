@@ -42,7 +42,8 @@ class DNetError(Exception):
         self.problem, self.remedy, self.setting = problem, remedy, setting
 
     def __str__(self) -> str:
-        return self.problem if self.remedy is None else f"{self.problem}; {self.remedy}"
+        text = self.problem if self.remedy is None else f"{self.problem}; {self.remedy}"
+        return " ".join(text.splitlines())  # the name of a file may hold a line break
 
 
 class ScanError(DNetError, ValueError):

@@ -27,6 +27,14 @@ from ..core.errors import (
 
 PROGRESS, WARNING, ERROR, RESULT = "progress", "warning", "error", "result"
 
+#: The values that an event must have, and their types; an error's "remedy" and "setting" may be null.
+_VALUES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    PROGRESS: {"fraction": (int, float), "message": str},
+    WARNING: {"message": str},
+    ERROR: {"kind": str, "problem": str, "remedy": (str, type(None)), "setting": (dict, type(None))},
+    RESULT: {"alignment": dict},
+}
+
 _KINDS = {kind.__name__: kind for kind in (DNetError, ScanError, OptionError, FileError, PackageError, RunError)}
 
 
@@ -39,9 +47,12 @@ def from_line(line: bytes) -> dict | None:
     """The event of a line; None where the line is something else, such as what a library prints."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "event" in event else None
+    name = event.get("event") if isinstance(event, dict) else None
+    values = _VALUES.get(name) if isinstance(name, str) else None
+    complete = values is not None and all(isinstance(event.get(key, ...), kind) for key, kind in values.items())
+    return event if complete else None
 
 
 def error_values(error: BaseException) -> dict:

@@ -25,11 +25,16 @@ from ..registration.result import Alignment
 from . import events
 from .request import JobOptions, write_request
 
-#: The folder that this package lies in: what ``PYTHONPATH`` of the process must hold.
+#: The folder that this package lies in.
 HOME = Path(__file__).resolve().parents[2]
+#: Additions to the environment of a process that imports this package. A file of the user's that is called like a
+#: module, such as numpy.py in the working directory, is not imported (Python 3.11 and later).
+ENVIRONMENT = {"PYTHONPATH": str(HOME), "PYTHONSAFEPATH": "1"}
 
 _PREFIX = "dnet-registration-job-"  # of the folder of a job
-_LINES_KEPT = 15  # of what the process wrote beside its events
+_LINES_KEPT = 15  # of what the process wrote beside its events,
+_BYTES_KEPT = 1000  # and of each line, its end
+_LONGEST = 1 << 16  # bytes of a line; an event is shorter
 _ROOM = 64 << 20  # bytes of disk for everything that is small beside a scan
 
 
@@ -79,13 +84,14 @@ Launch = Callable[[list[str], dict[str, str], Read, Read, Callable[["int | None"
 
 
 class _Lines:
-    """Joins pieces of output to lines."""
+    """Joins pieces of output to lines; a line that is longer than `_LONGEST` loses its start."""
 
     def __init__(self, line: Read) -> None:
         self._line, self._rest = line, b""
 
     def add(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        *lines, rest = (self._rest + piece).split(b"\n")
+        self._rest = rest[-_LONGEST:]
         for line in lines:
             if line.strip():
                 self._line(line)
@@ -148,7 +154,7 @@ class Job:
             write_request(self.folder, *self._scans, self._options)
             self._scans = ()
             command = [self._python, "-m", "DNetRegistrationLib.slicer_module.worker", str(self.folder)]
-            environment = {"PYTHONPATH": str(HOME), "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
+            environment = {**ENVIRONMENT, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
             self._process = self._launch(command, environment, self._output.add, self._errors.add, self._end)
         except OSError as error:
             self._clean()
@@ -195,7 +201,7 @@ class Job:
                 self._alignment = Alignment.from_dict(event["alignment"])
 
     def _note(self, line: bytes) -> None:
-        self._log.append(line.decode("utf-8", "replace").rstrip())
+        self._log.append(line[-_BYTES_KEPT:].decode("utf-8", "replace").rstrip())
 
     def _end(self, status: int | None) -> None:
         if self.over:

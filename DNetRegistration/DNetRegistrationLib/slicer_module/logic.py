@@ -8,7 +8,7 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from ..core.errors import OptionError
-from .job import HOME, Job, JobResult
+from .job import ENVIRONMENT, Job, JobResult
 from .parameters import FILE, OUTPUTS, DNetRegistrationParameterNode
 from .request import JobOptions
 from .scene import check_transform, place, transform_above, undo
@@ -209,7 +209,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             found([tuple(device) for device in json.loads(b"".join(pieces).splitlines()[-1])] if status == 0 else [])
 
         command = [self.python(), "-m", "DNetRegistrationLib.registration.devices"]
-        return self._launch(command, {"PYTHONPATH": str(HOME)}, pieces.append, lambda text: None, finished)
+        return self._launch(command, ENVIRONMENT, pieces.append, lambda text: None, finished)
 
     def python(self) -> str:
         """The interpreter of processes: Slicer's Python without the application."""
