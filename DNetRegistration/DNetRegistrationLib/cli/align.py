@@ -115,13 +115,13 @@ def run(options) -> int:
         moving,
         OutputPaths(**{name: values[name] for name in ENDINGS}),
         contrast=options.contrast,
-        working_spacing=options.working_spacing,
         initial=options.initial,
-        device=options.device,
         weights=options.weights,
+        verbose=options.verbose,
+        spacing=options.working_spacing,
+        device=options.device,
         hypotheses=options.hypotheses,
         refine=options.refine,
-        verbose=options.verbose,
     )
     return 0 if alignment.accepted else 1
 
@@ -177,13 +177,10 @@ def align_files(
     outputs: OutputPaths,
     *,
     contrast: str = "moving",
-    working_spacing: float | None = None,
     initial: str | None = None,
-    device: str = "auto",
     weights: str | None = None,
-    hypotheses: str = "auto",
-    refine: str = "native",
     verbose: bool = False,
+    **options,
 ) -> Alignment:
     """Reads two scans, aligns them, writes the outputs and prints what came out.
 
@@ -191,10 +188,10 @@ def align_files(
         fixed, moving: the scans.
         outputs: the files to write.
         contrast: which scan has the contrast agent.
-        working_spacing: voxel size of the search in mm; None to choose it.
         initial: file of a transform to start from.
-        device, weights, hypotheses, refine: see `registration.align.align`.
+        weights: the name of weights that ship, or a file; None for the default.
         verbose: a line for each stage, also without a terminal.
+        options: further ones of `registration.align.align`.
 
     Raises:
         DNetError: an input or an output cannot be used; nothing is written then.
@@ -224,15 +221,12 @@ def align_files(
             fixed_scan,
             moving_scan,
             threshold=None if thresholds == (None, None) else thresholds,
-            spacing=working_spacing,
             fixed_mask=masks[0],
             moving_mask=masks[1],
             initial=start,
-            device=device,
             weights=weights,
-            hypotheses=hypotheses,
-            refine=refine,
             progress=part(progress, 0.1, 0.8),
+            **options,
         )
         write_outputs(
             alignment,

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..version import PROGRAM
-from .arguments import COUNT, Parser, number, several
+from .arguments import COUNT, JOBS, Parser, several
 
 _BENCHMARK = f"""\
 Measures on synthetic pairs how often and how closely scans are aligned, whether
@@ -47,9 +47,7 @@ def add_parser(commands) -> Parser:
         help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed",
     )
     parser.add_argument("--seed", type=COUNT, default=0, help="shift of all seeds (%(default)s)")
-    parser.add_argument(
-        "--jobs", type=number(int, 1, 1024), default=os.cpu_count(), help="processes, one thread each (%(default)s)"
-    )
+    parser.add_argument("--jobs", type=JOBS, default=os.cpu_count(), help="processes, one thread each (%(default)s)")
     parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
     return parser
 

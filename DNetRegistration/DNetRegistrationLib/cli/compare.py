@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..experiments.peers.methods import METHODS
 from ..version import PROGRAM
-from .arguments import COUNT, SIZE, Parser, number, several, spell
+from .arguments import COUNT, JOBS, SIZE, Parser, number, several, spell
 
 _COMPARE = f"""\
 Aligns the same synthetic pairs of scans, turned by 0 to 180 degrees, with this
@@ -109,9 +109,7 @@ def add_parser(commands) -> Parser:
         metavar="S",
         help="seconds for an alignment; over it a method is ended, and spared larger volumes (%(default)g)",
     )
-    cost.add_argument(
-        "--threads", type=number(int, 1, 1024), default=os.cpu_count(), help="for every method (%(default)s)"
-    )
+    cost.add_argument("--threads", type=JOBS, default=os.cpu_count(), help="for every method (%(default)s)")
     return parser
 
 

@@ -11,7 +11,7 @@ from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
 from ..experiments.paper.settings import DEFAULTS, SYNTHETIC_SCANS, EvaluationOptions
 from ..training.recipes import PRECISIONS, RECIPES
 from ..version import PROGRAM
-from .arguments import COUNT, SIZE, SPACING, Parser, number, several, spell, triple
+from .arguments import COUNT, ITERATIONS, JOBS, MANY, SIZE, SPACING, Parser, number, several, spell, triple
 from .wording import explain
 
 _EVALUATE = f"""\
@@ -96,8 +96,6 @@ def add_parser(commands) -> Parser:
         "evaluate", help="run the paper's experiments", description=_EVALUATE, epilog=_EVALUATE_END
     )
     default = {one.name: one.default for one in fields(EvaluationOptions)}
-    count = number(int, 1, 100_000)
-    iterations = number(int, 1, 10**9)
     parser.set_defaults(run=run)
     parser.add_argument(
         "scans", metavar="SCANS", nargs="*", default=(), help="two folders, one folder, a CSV file, or nothing"
@@ -128,8 +126,8 @@ def add_parser(commands) -> Parser:
     train.add_argument(
         "--recipe", choices=RECIPES, default=default["recipe"], help='of "train", %(default)s or as published'
     )
-    train.add_argument("--iterations", type=iterations, metavar="N", help=f"of training {_usual('iterations')}")
-    train.add_argument("--batch", type=count, metavar="N", help=f"pairs of an iteration {_usual('batch')}")
+    train.add_argument("--iterations", type=ITERATIONS, metavar="N", help=f"of training {_usual('iterations')}")
+    train.add_argument("--batch", type=MANY, metavar="N", help=f"pairs of an iteration {_usual('batch')}")
     train.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -137,9 +135,9 @@ def add_parser(commands) -> Parser:
         help="auto: bfloat16 on GPUs that have it (%(default)s)",
     )
     train.add_argument(
-        "--own-iterations", type=iterations, metavar="N", help=f"of equivariant-own {_usual('own_iterations')}"
+        "--own-iterations", type=ITERATIONS, metavar="N", help=f"of equivariant-own {_usual('own_iterations')}"
     )
-    train.add_argument("--own-batch", type=count, metavar="N", help=f"its pairs {_usual('own_batch')}")
+    train.add_argument("--own-batch", type=MANY, metavar="N", help=f"its pairs {_usual('own_batch')}")
     train.add_argument(
         "--weights",
         metavar="[S/]M=FILE",
@@ -151,9 +149,7 @@ def add_parser(commands) -> Parser:
     train.add_argument(
         "--device", metavar="D", default=default["device"], help="to train on: auto, cpu, cuda (%(default)s)"
     )
-    parser.add_argument(
-        "--jobs", type=number(int, 1, 1024), default=default["jobs"], help="processes that align (%(default)s)"
-    )
+    parser.add_argument("--jobs", type=JOBS, default=default["jobs"], help="processes that align (%(default)s)")
     return parser
 
 

@@ -151,13 +151,25 @@ def _figures(
     progress: Callable[[float, str], None],
 ) -> Mapping[str, ReportFigure]:
     """Draws all figures, by what they show: "training", a test, "strategies" or "bone NAME"."""
+    drawings = _drawings(record, results, folder, subjects)
+    figures = {}
+    for number, (name, (file, caption, draw)) in enumerate(drawings.items()):
+        progress(0.3 + 0.7 * number / len(drawings), f"drawing {file}")
+        figures[name] = ReportFigure(caption, folder / file, _draw(draw, folder / file))
+    return figures
+
+
+def _drawings(
+    record: EvaluationRecord, results: EvaluationResults, folder: Path, subjects: Sequence[str]
+) -> dict[str, tuple[str, str, Callable[[], Any]]]:
+    """The file, the caption and the function of each figure, by what it shows."""
     spread = "Mean and standard deviation; bars that reach the bottom of a logarithmic axis include zero."
     strategies = results.main_strategies
     shown = f"{'strategies' if len(strategies) > 1 else 'strategy'} {' and '.join(strategies)}"
     trained_by = next((s for s in ("S1", *results.strategies) if (folder / TRAINING / s).is_dir()), "S1")
     runs = {name: folder / TRAINING / trained_by / name for name in METHODS}
     runs = {name: run for name, run in runs.items() if run.is_dir()}
-    drawings: dict[str, tuple[str, str, Callable[[], Any]]] = {
+    drawings = {
         "training": (
             "figure3.png",
             f"Figure 3. Training curves, strategy {trained_by}. Lines: means over the training pairs, smoothed. "
@@ -192,11 +204,7 @@ def _figures(
             "(red) where the methods put it."
         )
         drawings[f"bone {name}"] = (f"figure5_{number}.png", caption, partial(_surfaces, record, results, name))
-    figures = {}
-    for number, (name, (file, caption, draw)) in enumerate(drawings.items()):
-        progress(0.3 + 0.7 * number / len(drawings), f"drawing {file}")
-        figures[name] = ReportFigure(caption, folder / file, _draw(draw, folder / file))
-    return figures
+    return drawings
 
 
 def _draw(draw: Callable[[], Any], path: Path) -> str:

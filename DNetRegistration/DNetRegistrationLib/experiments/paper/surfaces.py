@@ -78,12 +78,8 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
         ``(PIXELS, PIXELS, 3)`` uint8, a picture for each estimate.
     """
     from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (what renders)
-    from vtkmodules.util.numpy_support import vtk_to_numpy
     from vtkmodules.vtkCommonCore import vtkLogger
-    from vtkmodules.vtkCommonMath import vtkMatrix4x4
-    from vtkmodules.vtkCommonTransforms import vtkTransform
-    from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper, vtkRenderer, vtkRenderWindow
-    from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter as Grabber
+    from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
 
     surfaces = [_surface(bone) for bone in bones]
     # VTK would warn that there is no screen.
@@ -96,45 +92,63 @@ def render(bones: tuple[CorticalBone, CorticalBone], matrices: Sequence[np.ndarr
     for matrix in matrices:
         renderer = vtkRenderer()
         renderer.SetBackground(1, 1, 1)
-        for surface, color, pose in zip(
-            surfaces, (FIXED_COLOR, MOVING_COLOR), (np.eye(4), np.linalg.inv(matrix)), strict=True
-        ):
-            mapper = vtkPolyDataMapper()
-            mapper.SetInputData(surface)
-            mapper.ScalarVisibilityOff()
-            actor = vtkActor()
-            actor.SetMapper(mapper)
-            actor.GetProperty().SetColor(*color)
-            # Their sum is below 1, so that white bone stays visible on a white background.
-            actor.GetProperty().SetAmbient(0.12)
-            actor.GetProperty().SetDiffuse(0.82)
-            actor.GetProperty().SetSpecular(0.05)
-            placed = vtkMatrix4x4()
-            placed.DeepCopy(pose.ravel().tolist())
-            transform = vtkTransform()
-            transform.SetMatrix(placed)
-            actor.SetUserTransform(transform)
-            renderer.AddActor(actor)
+        renderer.AddActor(_actor(surfaces[0], FIXED_COLOR, np.eye(4)))
+        renderer.AddActor(_actor(surfaces[1], MOVING_COLOR, np.linalg.inv(matrix)))
         _look(renderer, bones[0])
         window.AddRenderer(renderer)
-        window.Render()
-        grabber = Grabber()
-        grabber.SetInput(window)
-        grabber.ReadFrontBufferOff()
-        grabber.Update()
-        image = grabber.GetOutput()
-        shape = image.GetDimensions()[1::-1]
-        pictures.append(vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*shape, -1)[::-1, :, :3].copy())
+        pictures.append(_rendered(window))
         window.RemoveRenderer(renderer)
     return pictures
+
+
+def _actor(surface, color: tuple[float, float, float], pose: np.ndarray):
+    """A surface in a colour, moved by a ``(4, 4)`` pose."""
+    from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
+
+    mapper = vtkPolyDataMapper()
+    mapper.SetInputData(surface)
+    mapper.ScalarVisibilityOff()
+    actor = vtkActor()
+    actor.SetMapper(mapper)
+    actor.GetProperty().SetColor(*color)
+    # Their sum is below 1, so that white bone stays visible on a white background.
+    actor.GetProperty().SetAmbient(0.12)
+    actor.GetProperty().SetDiffuse(0.82)
+    actor.GetProperty().SetSpecular(0.05)
+    actor.SetUserTransform(_transform(pose))
+    return actor
+
+
+def _rendered(window) -> np.ndarray:
+    """The picture ``(PIXELS, PIXELS, 3)`` of what is in the window."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkRenderingCore import vtkWindowToImageFilter
+
+    window.Render()
+    grabber = vtkWindowToImageFilter()
+    grabber.SetInput(window)
+    grabber.ReadFrontBufferOff()
+    grabber.Update()
+    image = grabber.GetOutput()
+    shape = image.GetDimensions()[1::-1]
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(*shape, -1)[::-1, :, :3].copy()
+
+
+def _transform(matrix: np.ndarray):
+    from vtkmodules.vtkCommonMath import vtkMatrix4x4
+    from vtkmodules.vtkCommonTransforms import vtkTransform
+
+    content = vtkMatrix4x4()
+    content.DeepCopy(matrix.ravel().tolist())
+    transform = vtkTransform()
+    transform.SetMatrix(content)
+    return transform
 
 
 def _surface(bone: CorticalBone):
     """The surface of a cortex in world coordinates, closed where the field of view cuts it."""
     from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkCommonDataModel import vtkImageData
-    from vtkmodules.vtkCommonMath import vtkMatrix4x4
-    from vtkmodules.vtkCommonTransforms import vtkTransform
     from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkPolyDataNormals
     from vtkmodules.vtkFiltersGeneral import vtkTransformPolyDataFilter
 
@@ -147,12 +161,8 @@ def _surface(bone: CorticalBone):
     edges.SetInputData(image)
     edges.SetValue(0, 0.45)
     edges.ComputeNormalsOff()
-    to_world = vtkMatrix4x4()
-    to_world.DeepCopy(bone.affine.ravel().tolist())
-    transform = vtkTransform()
-    transform.SetMatrix(to_world)
     carried = vtkTransformPolyDataFilter()
-    carried.SetTransform(transform)
+    carried.SetTransform(_transform(bone.affine))
     carried.SetInputConnection(edges.GetOutputPort())
     normals = vtkPolyDataNormals()
     normals.SetInputConnection(carried.GetOutputPort())
