@@ -42,6 +42,10 @@ def scan(size, spacing, direction, middle, placed, peak, dtype, name):
     return Volume(values.astype(dtype), affine, name)
 
 
+def checked(contrast="moving", inputs=(), **outputs):
+    check_outputs(OutputPaths(**outputs), contrast=contrast, inputs=inputs)
+
+
 @pytest.fixture(scope="module")
 def pair():
     """Two scans of one body on unlike grids (oblique, left-handed, anisotropic, far off), and their true alignment."""
@@ -206,14 +210,14 @@ def test_what_cannot_be_written_is_said_beforehand(tmp_path, monkeypatch, output
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "scan.nrrd").write_bytes(b"scan")
     with pytest.raises(DNetError, match=message) as caught:
-        check_outputs(**outputs, inputs=[tmp_path / "scan.nrrd"])
+        checked(**outputs, inputs=[tmp_path / "scan.nrrd"])
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.json", "scan.nrrd"]
 
 
 def test_an_output_that_is_unknown_is_said():
     with pytest.raises(TypeError, match="picture"):
-        check_outputs(picture="a.png")
+        write_outputs(None, None, None, picture="a.png")
 
 
 @pytest.mark.parametrize(
@@ -222,12 +226,12 @@ def test_an_output_that_is_unknown_is_said():
 )
 def test_what_to_set_is_said(outputs, setting):
     with pytest.raises(DNetError) as caught:
-        check_outputs(**outputs)
+        checked(**outputs)
     assert caught.value.setting == setting
 
 
 def test_checking_leaves_nothing_behind(tmp_path):
-    check_outputs(**{name: tmp_path / f"x{name}{endings[-1]}" for name, endings in ENDINGS.items()})
+    checked(**{name: tmp_path / f"x{name}{endings[-1]}" for name, endings in ENDINGS.items()})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -473,7 +473,7 @@ def test_outputs_are_updated_not_added():
     import slicer
     from DNetRegistrationLib.outputs.segmentation import SEGMENTS
     from DNetRegistrationLib.slicer_module.scene import place
-    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_result
+    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_steps
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left", np.float32)
     shape = slicer.util.arrayFromVolume(fixed).shape
@@ -482,7 +482,9 @@ def test_outputs_are_updated_not_added():
         contents = Contents(
             blobs(fixed, moving, np.eye(4)), np.full(shape, run, np.float32), np.full(shape, -run, np.float32)
         )
-        transform = write_result(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(run)), wanted, contents)
+        *_, transform = write_steps(
+            place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(run)), wanted, contents
+        )
         outputs = outputs_of(transform)
         if run == 1:
             first, count = outputs, slicer.mrmlScene.GetNumberOfNodes()
@@ -500,16 +502,16 @@ def test_outputs_are_updated_not_added():
         np.testing.assert_array_equal(positions(outputs[name]), positions(fixed))
     # A deleted one is made again.
     slicer.mrmlScene.RemoveNode(first["table"])
-    transform = write_result(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), wanted, contents)
+    *_, transform = write_steps(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), wanted, contents)
     assert outputs_of(transform)["table"].GetNumberOfRows() > 10
 
 
 def test_metrics_table():
     from DNetRegistrationLib.slicer_module.scene import place
-    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_result
+    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_steps
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
-    transform = write_result(
+    *_, transform = write_steps(
         place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(1)), {"table": None}, Contents()
     )
     table = outputs_of(transform)["table"]

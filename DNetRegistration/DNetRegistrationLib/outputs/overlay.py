@@ -146,7 +146,7 @@ def draw_overlay(
             _draw_panel(axes, _panel(layers, placed, view, center, width, middle[view.through]), view)
             if column == 0:
                 _scale_bar(axes, width)
-    if not _visible(bones[1], np.eye(4), center, width):
+    if not _visible(bones[1], center, width):
         away = np.linalg.norm(bones[1].center - bones[0].center)
         figure.text(0.37, 0.442, f"the moving bone lies {_length(float(away))} away", size=9, color=INK, va="center")
     _header(figure, alignment, fixed, moving)
@@ -158,29 +158,28 @@ def _window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> tup
     corners = [_corners(bones[0])]
     extent = np.ptp(corners[0], axis=0).max()
     for placed in (matrix, np.eye(4)):
-        moved = (_corners(bones[1]) - placed[:3, 3]) @ placed[:3, :3]
-        corners.append(np.clip(moved, corners[0].min(0) - 0.15 * extent, corners[0].max(0) + 0.15 * extent))
+        corners.append(
+            np.clip(_corners(bones[1], placed), corners[0].min(0) - 0.15 * extent, corners[0].max(0) + 0.15 * extent)
+        )
     both = np.concatenate(corners)
     middle = (both.min(0) + both.max(0)) / 2
     return middle, float(np.ptp(both, axis=0).max() * 1.06)
 
 
-def _corners(bone: CorticalBone) -> np.ndarray:
-    """World positions (n, 3) of the cortex's extreme voxels in 13 directions."""
+def _corners(bone: CorticalBone, placed: np.ndarray | None = None) -> np.ndarray:
+    """World positions (n, 3) of the cortex's extreme voxels in 13 directions, carried back by the rigid `placed`."""
     mask = bone.cortex if bone.cortex.any() else np.isfinite(bone.grey)
     index = np.argwhere(mask)[:, ::-1]
-    extremes = np.concatenate([index[[np.argmin(index @ d), np.argmax(index @ d)]] for d in _directions()])
-    return extremes @ bone.affine[:3, :3].T + bone.affine[:3, 3]
+    # Of the 26 neighbours of a voxel, one of each opposite pair.
+    directions = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)[14:]
+    extremes = np.concatenate([index[[np.argmin(index @ d), np.argmax(index @ d)]] for d in directions])
+    corners = extremes @ bone.affine[:3, :3].T + bone.affine[:3, 3]
+    return corners if placed is None else (corners - placed[:3, 3]) @ placed[:3, :3]
 
 
-def _directions() -> np.ndarray:
-    """The 13 pairs of neighbours of a voxel, as directions (13, 3)."""
-    offsets = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    return offsets[14:]
-
-
-def _visible(bone: CorticalBone, placed: np.ndarray, center: np.ndarray, width: float) -> bool:
-    corners = (_corners(bone) - placed[:3, 3]) @ placed[:3, :3]
+def _visible(bone: CorticalBone, center: np.ndarray, width: float) -> bool:
+    """Whether any of a bone may be seen in the cube that is shown, as it lies in the world."""
+    corners = _corners(bone)
     return bool((corners.min(0) < center + width / 2).all() and (corners.max(0) > center - width / 2).all())
 
 
@@ -203,8 +202,6 @@ def _panel(
 
 
 def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
-    from matplotlib import patheffects
-
     axes.set_facecolor("#2B2E33")
     edge = (0, PIXELS, PIXELS, 0)
     # Bone stays below white, so that the outlines stand out.
@@ -219,8 +216,7 @@ def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
     axes.set(xticks=[], yticks=[], xlim=(0, PIXELS), ylim=(PIXELS, 0))
     for spine in axes.spines.values():
         spine.set_visible(False)
-    shadow = [patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
-    text: dict[str, Any] = {"color": "white", "size": 9, "path_effects": shadow, "transform": axes.transAxes}
+    text: dict[str, Any] = {**_shadowed(), "transform": axes.transAxes}
     left, right, upper, lower = view.ends
     axes.text(0.015, 0.5, left, ha="left", va="center", **text)
     axes.text(0.985, 0.5, right, ha="right", va="center", **text)
@@ -230,7 +226,6 @@ def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
 
 
 def _scale_bar(axes: Axes, width: float) -> None:
-    from matplotlib import patheffects
     from matplotlib.patches import Rectangle
 
     length = _round_length(width / 4)
@@ -238,9 +233,15 @@ def _scale_bar(axes: Axes, width: float) -> None:
     left, top = 0.035 * PIXELS, 0.945 * PIXELS
     bar = Rectangle((left, top), pixels, 0.012 * PIXELS, facecolor="white", edgecolor="black", linewidth=0.6, zorder=5)
     axes.add_patch(bar)
-    shadow = [patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)]
-    middle = left + pixels / 2
-    axes.text(middle, top - 3, _length(length), color="white", size=9, ha="center", va="bottom", path_effects=shadow)
+    axes.text(left + pixels / 2, top - 3, _length(length), ha="center", va="bottom", **_shadowed())
+
+
+def _shadowed() -> dict[str, Any]:
+    """The style of text that can be read on light and on dark grey."""
+    from matplotlib import patheffects
+
+    shadow = patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)
+    return {"color": "white", "size": 9, "path_effects": [shadow]}
 
 
 def _round_length(length: float) -> float:

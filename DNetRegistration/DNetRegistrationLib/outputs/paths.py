@@ -50,18 +50,11 @@ class OutputPaths:
 ENDINGS: dict[str, tuple[str, ...]] = {one.name: one.metadata["endings"] for one in fields(OutputPaths)}
 
 
-def check_outputs(
-    paths: OutputPaths | None = None,
-    *,
-    contrast: str = "moving",
-    inputs: Iterable[str | os.PathLike] = (),
-    **outputs: str | os.PathLike | None,
-) -> None:
+def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Iterable[str | os.PathLike] = ()) -> None:
     """Checks before the long work that the outputs can be written; leaves nothing behind.
 
     Args:
-        paths: where the outputs go; or None, and
-        outputs: the fields of `OutputPaths` as keywords.
+        paths: where the outputs go.
         contrast: which scan has the contrast agent, "fixed" or "moving".
         inputs: the files the scans came from, which no output may replace.
 
@@ -71,7 +64,7 @@ def check_outputs(
         OptionError: `contrast` is something else.
         PackageError: a picture is wanted, and matplotlib is missing.
     """
-    wanted = (OutputPaths(**outputs) if paths is None else paths).wanted()
+    wanted = paths.wanted()
     if contrast not in ("fixed", "moving"):
         remedy = "give fixed or moving, the scan with contrast agent"
         raise OptionError(f"contrast {contrast!r} is unknown", remedy, Setting("contrast"))

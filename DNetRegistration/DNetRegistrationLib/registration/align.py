@@ -153,8 +153,16 @@ class _Pair:
     moving: PreparedScan
     bones: tuple[CorticalBone, CorticalBone]
 
+    @property
+    def has_outline(self) -> bool:
+        return self.fixed.has_outline and self.moving.has_outline
+
     def verify(self, refined: Refined) -> Verdict:
         return verify(self.fixed, self.moving, refined, self.bones)
+
+    def mirrored(self) -> _Pair:
+        """The fixed scan, and the mirror image of the moving one."""
+        return _Pair(self.fixed, self.moving.mirrored(), (self.bones[0], self.bones[1].mirrored()))
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,47 @@ class _Answer:
 
 def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alignment:
     start = time.perf_counter()
+    pair = _prepared(inputs, device, watch)
+    answer = _best_answer(pair, inputs, watch)
+    if watch.network_ran and answer.hypothesis == "search":
+        watch.warnings.append("The network's proposals did not verify; the search over all rotations found this pose.")
+
+    if inputs.refine == "native":
+        with watch.stage("refine"):
+            answer = _to_native(pair, answer, watch)
+    with watch.stage("verify"):
+        mirrored = not answer.verdict.accepted and _mirrored(pair, watch)
+        watch.tell(0.95, "Comparing the cortices")
+        matrix = require_rigid(answer.refined.pose.numpy())
+        dice_before, dice_after = dice(*pair.bones, np.eye(4)), dice(*pair.bones, matrix)
+    verdict, center = answer.verdict, pair.fixed.place.center
+    network = inputs.network if watch.network_ran else None
+    watch.tell(1.0, "Done")
+    watch.seconds["total"] = time.perf_counter() - start
+    return Alignment(
+        matrix=matrix,
+        accepted=verdict.accepted,
+        confidence=verdict.confidence,
+        expected_error_um=1000 * verdict.expected_error,
+        dice_before=dice_before,
+        dice=dice_after,
+        hypothesis=answer.hypothesis,
+        seconds=watch.seconds,
+        translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
+        verdict=verdict.sentence(mirrored),
+        warnings=watch.warnings,
+        device=str(device),
+        network=None if network is None else network.network.name,
+        weights_sha256=None if network is None else network.card["sha256"],
+        fixed_threshold=pair.fixed.native.scale.threshold,
+        moving_threshold=pair.moving.native.scale.threshold,
+        working_spacing=pair.fixed.cube.spacing,
+        mirrored=mirrored,
+    )
+
+
+def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _Pair:
+    """Finds the bone in both scans, and prepares what search, refinement and verification look at."""
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
@@ -185,44 +234,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         watch.check()
         # The depth is computed on first use and kept: here cancelling is checked before and after.
         _of_both(lambda bone: bone.depth, bones)
-    pair = _Pair(fixed, moving, bones)
-    answer = _best_answer(pair, inputs, watch)
-    if watch.network_ran and answer.hypothesis == "search":
-        watch.warnings.append("The network's proposals did not verify; the search over all rotations found this pose.")
-
-    if inputs.refine == "native":
-        with watch.stage("refine"):
-            answer = _to_native(pair, answer, watch)
-    with watch.stage("verify"):
-        mirrored = not answer.verdict.accepted and _mirrored(pair, watch)
-        watch.tell(0.95, "Comparing the cortices")
-        matrix = require_rigid(answer.refined.pose.numpy())
-        dice_before, dice_after = dice(*bones, np.eye(4)), dice(*bones, matrix)
-    verdict = answer.verdict
-    center = fixed.place.center
-    network = inputs.network if watch.network_ran else None
-    watch.tell(1.0, "Done")
-    watch.seconds["total"] = time.perf_counter() - start
-    return Alignment(
-        matrix=matrix,
-        accepted=verdict.accepted,
-        confidence=verdict.confidence,
-        expected_error_um=1000 * verdict.expected_error,
-        dice_before=dice_before,
-        dice=dice_after,
-        hypothesis=answer.hypothesis,
-        seconds=watch.seconds,
-        translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
-        verdict=verdict.sentence(mirrored),
-        warnings=watch.warnings,
-        device=str(device),
-        network=None if network is None else network.network.name,
-        weights_sha256=None if network is None else network.card["sha256"],
-        fixed_threshold=scales[0].threshold,
-        moving_threshold=scales[1].threshold,
-        working_spacing=fixed.cube.spacing,
-        mirrored=mirrored,
-    )
+    return _Pair(fixed, moving, bones)
 
 
 def _of_both(function: Callable[..., R], *arguments: Iterable[Any]) -> tuple[R, R]:
@@ -235,16 +247,16 @@ def _of_both(function: Callable[..., R], *arguments: Iterable[Any]) -> tuple[R, 
 def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer:
     """The first hypothesis that verifies, or the most likely one if none does."""
     best = None
-    for hypothesis, poses in _hypotheses(pair.fixed, pair.moving, inputs, watch):
+    for hypothesis, poses in _hypotheses(pair, inputs, watch):
         if len(poses) == 0:
             continue
         watch.tell(0.6, "Refining")
         with watch.stage("refine"):
-            ranked = _ranked(pair.fixed, pair.moving, poses, inputs.refine, watch.check)
+            ranked = _ranked(pair, poses, inputs.refine, watch.check)
         # The pose that agrees most in a small overlap may be wrong and the next one right: verification tells.
         for pose in ranked:
             with watch.stage("refine"):
-                refined = _refined(pair.fixed, pair.moving, pose, inputs.refine, watch.check)
+                refined = _refined(pair, pose, inputs.refine, watch.check)
             with watch.stage("verify"):
                 answer = _Answer(hypothesis, refined, pair.verify(refined))
             if best is None or answer.verdict.confidence > best.verdict.confidence:
@@ -257,52 +269,47 @@ def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer
     return best
 
 
-def _hypotheses(
-    fixed: PreparedScan, moving: PreparedScan, inputs: AlignmentInputs, watch: _Watch
-) -> Iterator[tuple[str, Tensor]]:
+def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator[tuple[str, Tensor]]:
     """Yields sources of poses ``(h, 4, 4)`` by rising cost; each is asked only if none before it verified."""
     if inputs.initial is not None:
         yield "initial", inputs.initial[None]
     if inputs.network is not None:
         with watch.stage("dnet"):
             watch.tell(0.2, "Asking the network")
-            network = inputs.network.network.to(fixed.cube.image.device)
-            proposed = propose(network, fixed.cube, moving.cube)
+            network = inputs.network.network.to(pair.fixed.cube.image.device)
+            proposed = propose(network, pair.fixed.cube, pair.moving.cube)
             watch.network_ran = True
         yield "dnet", torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
-    if not inputs.searches:
+    if inputs.hypotheses == "dnet":
         return
-    if inputs.network is None and inputs.automatic:
+    if inputs.network is None and inputs.hypotheses == "auto":
         watch.warnings.append("No trained network is installed: the search over all rotations proposed the pose.")
-    outline = fixed.has_outline and moving.has_outline
-    for number, plan in enumerate((FAST, THOROUGH) if outline else (FAST, FINE)):
-        message = "Searching all rotations" if number == 0 else "Searching all rotations more thoroughly"
+    second = THOROUGH if pair.has_outline else FINE
+    for plan, how in ((FAST, ""), (second, " more thoroughly")):
         with watch.stage("search"):
-            poses, _ = search(fixed.cube, moving.cube, plan, watch.within(0.25, 0.6, message))
+            report = watch.within(0.25, 0.6, f"Searching all rotations{how}")
+            poses = search(pair.fixed.cube, pair.moving.cube, plan, report)
         yield "search", poses
 
 
-def _ranked(fixed: PreparedScan, moving: PreparedScan, poses: Tensor, refine: str, check: Callable[[], None]) -> Tensor:
+def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) -> Tensor:
     """The few distinct poses that agree best, best first, roughly refined; with "none" the best one unrefined."""
-    first, second = fixed.levels[-1], moving.levels[-1]
+    first, second, spacing = pair.fixed.levels[-1], pair.moving.levels[-1], pair.fixed.cube.spacing
     if refine == "none":
         return poses[overlap_correlation(first, second, poses).argmax()][None]
     for factor in (2, 1):
         level = pool_image(second, factor)
         template = edge_template(pool_image(first, factor), 4000 * (3 - factor))
-        tolerance = 0.02 * fixed.cube.spacing
-        poses = gauss_newton(template, level, poses, 10, tolerance=tolerance, check=check).transforms
+        poses = gauss_newton(template, level, poses, 10, tolerance=0.02 * spacing, check=check).transforms
     scores = overlap_correlation(first, second, poses)
-    return poses[distinct_indices(poses, scores, VERIFIED, fixed.place.center, shift=fixed.cube.spacing)]
+    return poses[distinct_indices(poses, scores, VERIFIED, pair.fixed.place.center, shift=spacing)]
 
 
-def _refined(
-    fixed: PreparedScan, moving: PreparedScan, pose: Tensor, refine: str, check: Callable[[], None]
-) -> Refined:
+def _refined(pair: _Pair, pose: Tensor, refine: str, check: Callable[[], None]) -> Refined:
     """A pose refined at the working spacing; with "none" the pose itself, judged by where refinement would lead."""
-    led = refine_pose(fixed, moving, pose, native=False, check=lambda fraction: check())
+    led = refine_pose(pair.fixed, pair.moving, pose, native=False, check=lambda fraction: check())
     if refine == "none":
-        return Refined(pose, led.disagreement + distance(pose, led.pose, fixed.place), led.spacing)
+        return Refined(pose, led.disagreement + distance(pose, led.pose, pair.fixed.place), led.spacing)
     return led
 
 
@@ -325,13 +332,10 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
 
 def _mirrored(pair: _Pair, watch: _Watch) -> bool:
     """Whether the moving scan's mirror image fits where the scan itself does not."""
-    image = pair.moving.mirrored()
-    plan = FAST if pair.fixed.has_outline and pair.moving.has_outline else FINE
-    poses, _ = search(pair.fixed.cube, image.cube, plan, watch.within(0.75, 0.9, "Trying the mirror image"))
-    mirrored = _Pair(pair.fixed, image, (pair.bones[0], pair.bones[1].mirrored()))
-    ranked = _ranked(pair.fixed, image, poses, "working", watch.check)
-    refined = (_refined(pair.fixed, image, pose, "working", watch.check) for pose in ranked)
-    return any(mirrored.verify(one).accepted for one in refined)
+    mirrored, report = pair.mirrored(), watch.within(0.75, 0.9, "Trying the mirror image")
+    poses = search(mirrored.fixed.cube, mirrored.moving.cube, FAST if pair.has_outline else FINE, report)
+    ranked = _ranked(mirrored, poses, "working", watch.check)
+    return any(mirrored.verify(_refined(mirrored, pose, "working", watch.check)).accepted for pose in ranked)
 
 
 def _check_edges(scan: PreparedScan, volume: Volume) -> None:

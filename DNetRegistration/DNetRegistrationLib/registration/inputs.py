@@ -30,8 +30,7 @@ class AlignmentInputs:
         spacing: working spacing in mm, or None to choose it.
         initial: ``(4, 4)`` float64, or None.
         network: to ask for poses, or None.
-        searches: whether the search over all rotations may run.
-        automatic: the caller left it open where poses come from.
+        hypotheses: one of `HYPOTHESES`.
         refine: one of `REFINEMENTS`.
     """
 
@@ -42,8 +41,7 @@ class AlignmentInputs:
     spacing: float | None
     initial: Tensor | None
     network: LoadedWeights | None
-    searches: bool
-    automatic: bool
+    hypotheses: str
     refine: str
 
 
@@ -83,8 +81,7 @@ def checked_inputs(
         spacing=spacing,
         initial=None if initial is None else _initial(initial),
         network=_network(hypotheses, weights),
-        searches=hypotheses != "dnet",
-        automatic=hypotheses == "auto",
+        hypotheses=hypotheses,
         refine=refine,
     )
 

@@ -64,14 +64,15 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         fixed, moving = self.check(fixedNode, movingNode, transformNode)
         require_torch()
         from ..registration.align import align
-        from .scene_outputs import Contents, write_result
+        from .scene_outputs import Contents, write_steps
 
         scans = fixed.volume(), moving.volume()
         alignment = align(*scans, **options)
         given = transformNode, segmentationNode, tableNode, resampledNode, subtractionNode
         nodes = {name: node for name, node in zip(OUTPUTS, given, strict=True) if node is not None}
         contents = Contents.computed(*scans, alignment, nodes, contrast)
-        return write_result(fixed, moving, alignment, nodes, contents), alignment
+        *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
+        return transform, alignment
 
     def check(self, fixedNode, movingNode, transformNode=None):
         """Two volumes as they stand, where they can be aligned and the transform node can take the result.

@@ -80,12 +80,6 @@ class Contents:
         return cls(cortices, *(_read_voxels(path) if path.is_file() else None for path in paths[1:]))
 
 
-def write_result(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents):
-    """Writes an alignment into the scene; see `write_steps`. Returns the transform node."""
-    *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
-    return transform
-
-
 def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents) -> Iterator:
     """Writes an alignment into the scene in steps, between which the application can go on.
 
