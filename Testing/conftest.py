@@ -12,9 +12,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from DNetRegistrationLib import Alignment, SyntheticPair, align, make_pair, write_volume
+from DNetRegistrationLib.training import session
 from hypothesis import HealthCheck, settings
 from places import DATA
+from training_stand_ins import Small, write_blobs
 
 # A run that was started in the background ignores Ctrl-C, and so would all that it tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -89,6 +92,18 @@ def pair_files(pair, tmp_path_factory) -> tuple[Path, Path]:
     for role in ("fixed", "moving"):
         write_volume(getattr(pair, role), folder / f"{role}.nrrd")
     return folder / "fixed.nrrd", folder / "moving.nrrd"
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory) -> str:
+    """A file with blobs for bones, to train on."""
+    return write_blobs(tmp_path_factory.mktemp("bones") / "blobs.pt")
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """A network in the place of D-net that takes no time to train."""
+    monkeypatch.setattr(session, "build", lambda name: Small(int(torch.rand(1) * 1000)))
 
 
 @pytest.fixture(scope="session")

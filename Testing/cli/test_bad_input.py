@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import places
 import pytest
 import SimpleITK as sitk
+from command import run
 from DNetRegistrationLib import ScanError, align
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
@@ -281,15 +280,8 @@ sys.exit(main())
 """
 
     big = scan(tmp_path / "big.nrrd", np.repeat(np.repeat(np.repeat(_voxels(good), 2, 0), 2, 1), 2, 2), spacing=0.04)
-    environment = places.environment()
     options = ["--refine", "none", "--resampled", str(kept), "--report", str(tmp_path / "r.json")]
-    result = subprocess.run(
-        [sys.executable, "-c", code, "align", str(big), str(good), *options],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-    )
+    result = run("align", str(big), str(good), *options, code=code)
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1
     assert f"{kept}: cannot be written" in result.stderr
@@ -313,13 +305,7 @@ def test_one_line_in_a_process_of_its_own(good, tmp_path):
     """Nothing of ITK's own, and no traceback, gets past."""
 
     path = text_named_as_a_scan(tmp_path)
-    result = subprocess.run(
-        [sys.executable, "-m", "DNetRegistrationLib", "align", str(good), str(path)],
-        capture_output=True,
-        text=True,
-        env=places.environment(),
-        timeout=120,
-    )
+    result = run("align", str(good), str(path))
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1

@@ -93,10 +93,7 @@ main(sys.argv[1:])
     arguments = two if command == "align" else ["--output", str(tmp_path / "demo"), "--size", "32"]
     environment = places.environment()
     environment.pop("OMP_WAIT_POLICY", None)
-    done = subprocess.run(
-        [sys.executable, "-c", code, command, *map(str, arguments)],
-        capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
+    done = run(command, *arguments, code=code, env=environment)
     assert done.stdout.endswith("policy PASSIVE\n"), done.stderr
 
 

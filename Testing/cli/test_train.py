@@ -14,13 +14,14 @@ from dataclasses import fields, replace
 import places
 import pytest
 import torch
+from command import run
 from DNetRegistrationLib.cli.main import build_parser, main
 from DNetRegistrationLib.cli.train import command_line, training_options
 from DNetRegistrationLib.networks.weights import available_weights, load_weights, save_weights
 from DNetRegistrationLib.training import recipes, session
 from DNetRegistrationLib.training.recipes import current_names, recipe_for
 from DNetRegistrationLib.training.session import TrainingOptions
-from training_stand_ins import BLOBS, Small, write_blobs
+from training_stand_ins import BLOBS
 
 #: Old and new spelling of the same options.
 SPELLINGS = {
@@ -33,18 +34,6 @@ SPELLINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def blobs(tmp_path_factory):
-    """A file with blobs for bones."""
-    return write_blobs(tmp_path_factory.mktemp("bones") / "blobs.pt")
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """A network in the place of D-net that takes no time."""
-    monkeypatch.setattr(session, "build", lambda name: Small(int(torch.rand(1) * 1000)))
-
-
 def command(blobs, folder, *more, network="dnet"):
     words = f"train --network {network} --bank {blobs} --bones {BLOBS} --output {folder} --device cpu --jobs 1 "
     words += "--iterations 6 --batch 4 --part 2 --log-every 2 --validate-every 3 --validation-pairs 4"
@@ -53,10 +42,6 @@ def command(blobs, folder, *more, network="dnet"):
 
 def parsed(line):
     return training_options(build_parser().parse_args(shlex.split(line)))
-
-
-def environment():
-    return places.environment(OMP_NUM_THREADS="1")
 
 
 def test_options_are_those_of_the_function():
@@ -149,7 +134,7 @@ def test_training_is_imported_without_other_packages():
             sys.modules[name] = None
         import DNetRegistrationLib.cli.main, DNetRegistrationLib.training.session
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=environment())
+    assert run(code=code).returncode == 0
 
 
 # From a copy of the source tree, a real bone or two (coarse), and a real network.
@@ -170,14 +155,8 @@ def test_torch_and_numpy_are_enough(tmp_path):
     shutil.copytree(places.LIBRARY, tmp_path / "DNetRegistrationLib")
     words = "train --network me --bones 2 --iterations 1 --batch 1 --validation-pairs 1 --output runs/me --jobs 1"
     words += " --log-every 1 --cut-share 0"
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(BARE), *words.split()],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={key: value for key, value in environment().items() if key != "PYTHONPATH"},
-        timeout=120,
-    )
+    bare = {key: value for key, value in places.environment().items() if key != "PYTHONPATH"}
+    result = run(*words.split(), code=BARE, cwd=tmp_path, env=bare)
     assert (result.returncode, result.stderr) == (0, "")
     assert load_weights(tmp_path / "runs" / "me" / "weights.pt").network.name == "me"
 
@@ -201,7 +180,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_weights(number, blobs, tmp_path):
     words = command(blobs, tmp_path / "run", "--iterations", "1000000", "--log-every", "1")
     start = [sys.executable, "-c", textwrap.dedent(LONG), *words]
     with subprocess.Popen(
-        start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=places.environment()
     ) as process:
         try:
             while not (line := process.stdout.readline()).startswith("2/1000000"):
@@ -228,7 +207,7 @@ def test_torchrun(blobs, tmp_path):
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # Without the dashes torchrun takes --start for its own --start-method.
     two = [*start, "-m", "DNetRegistrationLib", "--", *command(blobs, tmp_path / "two", *words, network="me")]
-    result = subprocess.run(two, capture_output=True, text=True, env=environment(), timeout=200)
+    result = subprocess.run(two, capture_output=True, text=True, env=places.environment(), timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("weights and model card are in") == 1
     assert "in each of 2 processes" in result.stdout

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import places
 import pytest
+from command import run
 from DNetRegistrationLib.core import files
 from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.core.files import atomic_write, writing
@@ -116,14 +114,10 @@ from DNetRegistrationLib.core.files import atomic_write
 with atomic_write() as staging:
     staging.path({str(tmp_path / "old.tfm")!r}).write_text("new")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment())
+    done = run(code=program)
     assert done.returncode == 1
     assert "FileError" in done.stderr and "old.tfm: cannot be written (File too large)" in done.stderr
     assert contents(tmp_path) == {"old.tfm": "old"}
-
-
-def environment() -> dict[str, str]:
-    return places.environment()
 
 
 def test_errors_of_writers_become_one_line():
@@ -141,4 +135,4 @@ sys.modules["torch"] = sys.modules["SimpleITK"] = None  # importing them fails
 import DNetRegistrationLib.core.files, DNetRegistrationLib.imaging.volume
 DNetRegistrationLib.imaging.volume.Volume(DNetRegistrationLib.imaging.volume.np.zeros((2, 2, 2)))
 """
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment())
+    assert run(code=program).returncode == 0

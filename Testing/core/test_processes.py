@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 
-import places
 import pytest
+from command import run
 from DNetRegistrationLib.core.errors import RunError, Setting
 from DNetRegistrationLib.core.processes import completed_calls
 
@@ -23,8 +22,7 @@ print(peak_memory() - before)
 forget_peak_memory()
 print(peak_memory() - before)
 """
-    environment = places.environment()
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    result = run(code=code)
     grown, forgotten = (float(line) for line in result.stdout.split())
     assert grown == pytest.approx(4e8, rel=0.02)
     if os.access("/proc/self/clear_refs", os.W_OK):

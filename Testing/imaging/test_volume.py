@@ -5,16 +5,15 @@ from __future__ import annotations
 import doctest
 import gc
 import itertools
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import places
 import pytest
 import SimpleITK as sitk
+from command import run
 from DNetRegistrationLib.core.errors import FileError, OptionError, ScanError, Setting
 from DNetRegistrationLib.imaging import volume as volume_module
 from DNetRegistrationLib.imaging.volume import (
@@ -199,8 +198,7 @@ scan = read_volume({str(path)!r})
 check_volume(scan)
 print(peak() - before)
 """
-    environment = places.environment()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    done = run(code=program, check=True)
     assert float(done.stdout) < 1.5 * voxels.nbytes / 2**20
 
 
@@ -352,8 +350,7 @@ try:
 except DNetError as error:
     print(error)
 """
-    environment = places.environment()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    done = run(code=program, check=True)
     assert f"{path.name}: cannot be written (" in done.stdout and done.stdout.count("\n") == 1
     assert done.stderr == ""
     assert [file.name for file in tmp_path.iterdir()] == [path.name] and path.read_text() == "old"

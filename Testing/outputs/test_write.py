@@ -2,16 +2,14 @@
 
 import json
 import math
-import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 
 import numpy as np
-import places
 import pytest
 import SimpleITK as sitk
 from alignments import made_alignment
+from command import run
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import DNetError, FileError, Setting
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
@@ -255,7 +253,6 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
     """A limit on file size stands in for a full disk: writing stops in the middle."""
     program = f"""
         import resource, signal, sys
-        sys.path[:0] = [{str(places.SOURCE)!r}, {str(places.SUPPORT)!r}]
         import numpy as np
         from alignments import made_alignment
         from DNetRegistrationLib import Volume, write_outputs
@@ -272,8 +269,6 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         except DNetError as error:
             print("refused", error)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = run(code=program, cwd=tmp_path)
     assert done.stdout.startswith(f"refused {name}"), done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import subprocess
-import sys
 
 import DNetRegistrationLib
 import pytest
-from places import LIBRARY, ROOT, environment
+from command import run
+from places import LIBRARY, ROOT
 
 MODULES = sorted(path.relative_to(LIBRARY).with_suffix("").as_posix() for path in LIBRARY.rglob("*.py"))
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -23,23 +22,22 @@ WITHOUT_TORCH = (
 )  # fmt: skip
 
 
-def python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=120)
-
-
 def test_importing_is_cheap():
-    result = python("""
+    result = run(
+        code="""
 import sys
 import DNetRegistrationLib
 from DNetRegistrationLib.cli import main
 heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "tqdm"} & set(sys.modules)
 print(sorted(heavy))
-""")
+"""
+    )
     assert result.stdout == "[]\n", result.stderr
 
 
 def test_what_needs_no_torch_works_without():
-    result = python(f"""
+    result = run(
+        code=f"""
 import sys
 sys.modules["torch"] = None
 from importlib import import_module
@@ -48,7 +46,8 @@ for name in {WITHOUT_TORCH}:
 from DNetRegistrationLib import Volume, available_weights, find_bone_scale, make_pair, read_volume, write_volume
 pair = make_pair(1, size=32, spacing=0.16)
 print(find_bone_scale(pair.fixed).threshold > 0)
-""")
+"""
+    )
     assert result.stdout == "True\n", result.stderr
 
 

@@ -1,4 +1,4 @@
-"""The command in a process of its own."""
+"""The command, or a program, in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import places
 COMMAND = [sys.executable, "-m", "DNetRegistrationLib"]
 
 
-def run(*arguments, code=None, **options):
-    """A command in a process of its own."""
+def run(*arguments, code=None, env=None, **options):
+    """Runs the command with these arguments, or a program that is given as `code`; options as `subprocess.run` has."""
     start = COMMAND if code is None else [sys.executable, "-c", textwrap.dedent(code)]
-    environment = places.environment()
-    return subprocess.run([*start, *arguments], capture_output=True, text=True, env=environment, timeout=120, **options)
+    env = env or places.environment()
+    return subprocess.run([*start, *arguments], capture_output=True, text=True, env=env, timeout=120, **options)

@@ -7,14 +7,12 @@ import itertools
 import json
 import platform
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
-import places
 import pytest
 import torch
+from command import run
 from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.training import checkpoints, hardware
 from DNetRegistrationLib.training import run as training_run
@@ -262,11 +260,7 @@ def test_freed_memory_can_be_kept():
         "for _ in range(5): bytearray(1 << 26)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
-    taken = [
-        int(subprocess.run([sys.executable, "-c", pages.replace("KEEP", keep)], capture_output=True, text=True,
-                           check=True, env=places.environment()).stdout)
-        for keep in ("keep_freed_memory()", "")
-    ]  # fmt: skip
+    taken = [int(run(code=pages.replace("KEEP", keep), check=True).stdout) for keep in ("keep_freed_memory()", "")]
     if platform.libc_ver()[0] == "glibc":
         assert taken[0] < 0.2 * taken[1]
 

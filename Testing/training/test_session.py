@@ -23,12 +23,6 @@ PLAIN = {"pose_pretraining": 0.0, "resolution_schedule": (0.0, 0.0, 0.0)}
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """A network in the place of D-net that takes no time."""
-    monkeypatch.setattr(session, "build", lambda name: Small(int(torch.rand(1) * 1000)))
-
-
-@pytest.fixture
 def small_dnet(small, monkeypatch):
     """Its weights can be loaded, too."""
     monkeypatch.setattr(Small, "name", "dnet")
