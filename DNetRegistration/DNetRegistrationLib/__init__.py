@@ -30,12 +30,12 @@ _HOME = {
     "load_weights": "networks.weights",
     "make_pair": "synthesis.pairs",
     "read_report": "outputs.report",
-    "read_transform": "geometry.transforms",
+    "read_transform": "geometry.transform_files",
     "read_volume": "imaging.volume",
     "target_registration_error": "synthesis.pairs",
     "train": "training.session",
     "write_outputs": "outputs.write",
-    "write_transform": "geometry.transforms",
+    "write_transform": "geometry.transform_files",
     "write_volume": "imaging.volume",
 }
 

@@ -3,8 +3,8 @@
 from .bone.threshold import find_bone_scale as find_bone_scale
 from .core.errors import DNetError as DNetError
 from .core.errors import ScanError as ScanError
-from .geometry.transforms import read_transform as read_transform
-from .geometry.transforms import write_transform as write_transform
+from .geometry.transform_files import read_transform as read_transform
+from .geometry.transform_files import write_transform as write_transform
 from .imaging.volume import Volume as Volume
 from .imaging.volume import read_volume as read_volume
 from .imaging.volume import write_volume as write_volume

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -215,6 +217,22 @@ def test_initial_that_is_no_rigid_transform(good, tmp_path, capfd):
     refused(["align", good, good, "--initial", tmp_path / "words.tfm"], capfd, tmp_path / "words.tfm", ".tfm")
     (tmp_path / "words.h5").write_text("turn it a little\n")
     refused(["align", good, good, "--initial", tmp_path / "words.h5"], capfd, tmp_path / "words.h5", ".tfm")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
+def test_names_that_are_not_utf8(good, tmp_path):
+    """As of files from an old disk. In a process of its own, since ITK ends it."""
+    odd = os.fsencode(tmp_path) + b"/M\xe4use"
+    os.mkdir(odd)
+    for name in (b"scan.nrrd", b"start.tfm"):
+        shutil.copy(good, odd + b"/" + name)
+    for arguments in (
+        [odd + b"/scan.nrrd"], [odd], [good, "--initial", odd + b"/start.tfm"], [good, "--resampled", odd + b"/o.nrrd"],
+        [good, "--moving-mask", odd + b"/scan.nrrd"], [good, "--transform", odd + b"/o.tfm"],
+    ):  # fmt: skip
+        done = run("align", good, *arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
+        assert "its name is not UTF-8" in done.stderr
 
 
 def test_mask_on_another_grid(good, pair, tmp_path, capfd):

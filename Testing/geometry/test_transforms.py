@@ -1,19 +1,17 @@
-"""Transforms in NumPy: their files, what is refused, and how far two of them are apart."""
+"""Transforms in NumPy: what is refused, and how far two of them are apart."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib.core.errors import FileError, OptionError
+from DNetRegistrationLib.core.errors import OptionError
 from DNetRegistrationLib.geometry.transforms import (
     from_sitk,
     mean_point_error,
-    read_transform,
     require_rigid,
     rotation_error_deg,
     to_sitk,
-    write_transform,
 )
 from scipy.spatial.transform import Rotation
 
@@ -102,24 +100,3 @@ def test_mean_point_error_by_hand():
     assert mean_point_error(first, second, points) == pytest.approx(np.mean(by_hand), rel=1e-12)
     assert mean_point_error(first, first, points) == 0
     assert np.isnan(mean_point_error(first, second, np.empty((0, 3))))
-
-
-@pytest.mark.parametrize("ending", [".tfm", ".h5", ".mat"])
-def test_written_matrices_are_read_again(tmp_path, ending):
-    matrix = random_transform(5)
-    for number, form in enumerate((matrix, matrix.tolist(), to_sitk(matrix))):
-        write_transform(form, tmp_path / f"{number}{ending}")
-        np.testing.assert_allclose(read_transform(tmp_path / f"{number}{ending}"), matrix, atol=1e-12, rtol=0)
-
-
-def test_files_that_are_no_rigid_transform(tmp_path):
-    with pytest.raises(FileError, match="there is no such transform file; check the path"):
-        read_transform(tmp_path / "missing.tfm")
-    (tmp_path / "text.tfm").write_text("no transform")
-    with pytest.raises(FileError, match=r"text\.tfm: is no transform file .*; give \.tfm"):
-        read_transform(tmp_path / "text.tfm")
-    scaled = sitk.AffineTransform(3)
-    scaled.Scale(2.0)
-    write_transform(scaled, tmp_path / "scaled.tfm")
-    with pytest.raises(FileError, match=r"scaled\.tfm: .*scales or shears"):
-        read_transform(tmp_path / "scaled.tfm")

@@ -380,7 +380,7 @@ def test_deleted_nodes():
 def test_transform_files_mean_the_same_motion(tmp_path, ending):
     """As saved from Slicer and read by SimpleITK, and as the command line writes them and Slicer reads them."""
     import slicer
-    from DNetRegistrationLib.geometry.transforms import write_transform
+    from DNetRegistrationLib.geometry.transform_files import write_transform
     from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")

@@ -14,7 +14,8 @@ from DNetRegistrationLib.bone.cube import CUBE_REACH, BonePlace, canonical_cube,
 from DNetRegistrationLib.bone.images import BoneImage, bone_pyramid, native_scan
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, ScanError
-from DNetRegistrationLib.geometry.transforms import to_sitk, write_transform
+from DNetRegistrationLib.geometry.transform_files import write_transform
+from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation
 from DNetRegistrationLib.synthesis.scanner import Grid, scan

@@ -78,7 +78,11 @@ def add_parser(commands) -> Parser:
     how.add_argument(
         "--working-spacing", metavar="X", type=float, help="voxel size of the search in mm (0.08 for mice)"
     )
-    how.add_argument("--initial", metavar="IN", help="start from this transform, of the kind of --transform")
+    how.add_argument(
+        "--initial",
+        metavar="IN",
+        help="start from this transform: of ITK or elastix, or a 4x4 matrix as text (LPS, mm)",
+    )
     how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     how.add_argument(
         "--weights",
@@ -198,7 +202,7 @@ def align_files(
     """
     keep_threads_from_spinning()
     from ..core.progress import Progress, part, say
-    from ..geometry.transforms import read_transform
+    from ..geometry.transform_files import read_transform
     from ..outputs.summary import summary
     from ..outputs.write import write_outputs
 

@@ -48,7 +48,8 @@ def add_parser(commands) -> Parser:
 def run(options) -> int:
     """Aligns a synthetic pair: 0 where the alignment is accepted, else 1."""
     keep_threads_from_spinning()
-    from ..geometry.transforms import rotation_error_deg, write_transform
+    from ..geometry.transform_files import write_transform
+    from ..geometry.transforms import rotation_error_deg
     from ..imaging.volume import write_volume
     from ..synthesis.pairs import make_pair, target_registration_error
 

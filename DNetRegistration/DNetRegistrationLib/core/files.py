@@ -72,6 +72,15 @@ class Staging:
         self._moves.clear()
 
 
+def is_unicode(path: str | os.PathLike) -> bool:
+    """Tells whether a name is UTF-8, as names from an old disk are not: ITK ends the process for one that is not."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def atomic_write() -> Iterator[Staging]:
     """Yields a `Staging`. Its files move into place when the block ends well, and vanish when it does not.

@@ -1,4 +1,4 @@
-"""Rigid transforms as ``(4, 4)`` NumPy matrices: rigidity, the error between two of them, SimpleITK and files.
+"""Rigid transforms as ``(4, 4)`` NumPy matrices: rigidity, the error between two of them, and SimpleITK.
 
 A matrix maps fixed to moving points, in world coordinates (LPS, mm). Needs no torch.
 """
@@ -6,14 +6,11 @@ A matrix maps fixed to moving points, in world coordinates (LPS, mm). Needs no t
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import FileError, OptionError, one_line
-from ..core.quiet import quietly
+from ..core.errors import OptionError
 
 
 def rotation_error_deg(first: np.ndarray, second: np.ndarray) -> float:
@@ -88,40 +85,3 @@ def from_sitk(transform: Any) -> np.ndarray:
         unit = [float(axis == k) for k in range(3)]
         matrix[:3, axis] = transform.TransformVector(unit, (0.0, 0.0, 0.0))
     return require_rigid(matrix, name)
-
-
-def read_transform(path: str | os.PathLike) -> np.ndarray:
-    """The ``(4, 4)`` matrix of a transform file (.tfm, .h5 or .mat), fixed to moving points, LPS mm.
-
-    Raises:
-        FileError: it cannot be read, or is not rigid.
-    """
-    import SimpleITK as sitk
-
-    if not Path(path).is_file():
-        raise FileError(f"{path}: there is no such transform file", "check the path")
-    try:
-        with quietly():
-            transform = sitk.ReadTransform(os.fspath(path))
-    except RuntimeError as error:
-        raise FileError(f"{path}: is no transform file ({one_line(error)})", "give .tfm, .h5 or .mat") from error
-    try:
-        return from_sitk(transform)
-    except OptionError as error:
-        raise FileError(f"{path}: {error.problem}", error.remedy) from error
-
-
-def write_transform(transform: Any, path: str | os.PathLike) -> None:
-    """Writes a transform file (.tfm, .h5 or .mat).
-
-    Args:
-        transform: a ``(4, 4)`` matrix or a SimpleITK transform, fixed to moving points, LPS mm.
-        path: the file.
-
-    Raises:
-        RuntimeError: SimpleITK cannot write it.
-    """
-    import SimpleITK as sitk
-
-    is_matrix = isinstance(transform, np.ndarray | list | tuple)
-    sitk.WriteTransform(to_sitk(np.asarray(transform)) if is_matrix else transform, os.fspath(path))

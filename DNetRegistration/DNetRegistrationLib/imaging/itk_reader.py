@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import ScanError, one_line
+from ..core.files import is_unicode
 from ..core.quiet import quietly
 from .text_headers import CORRECT_SPACING, require_positive_spacing
 from .truncation import is_truncated
@@ -183,6 +184,7 @@ def read_itk(files: list[Path], path: Path) -> sitk.Image:
     import SimpleITK as sitk
 
     for file in files:
+        require_unicode(file)
         require_positive_spacing(file)
         try:
             truncated = is_truncated(file)
@@ -200,6 +202,16 @@ def read_itk(files: list[Path], path: Path) -> sitk.Image:
     if "** ERROR" in noise.text:
         raise ScanError(f"{path}: the file is damaged", _COPY_AGAIN)
     return image
+
+
+def require_unicode(path: Path) -> None:
+    """Checks that a name is UTF-8, which ITK takes for granted.
+
+    Raises:
+        ScanError: it is not.
+    """
+    if not is_unicode(path):
+        raise ScanError(f"{path}: its name is not UTF-8", "rename the file or folder")
 
 
 @contextmanager

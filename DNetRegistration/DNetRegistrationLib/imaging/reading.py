@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import ScanError, one_line
 from .dicom import read_dicom
 from .dicom_header import is_dicom
-from .itk_reader import FoundImage, image_affine, read_itk, scalar_3d, shared_voxels
+from .itk_reader import FoundImage, image_affine, read_itk, require_unicode, scalar_3d, shared_voxels
 from .nifti import is_nifti, read_nifti_header
 from .stacks import SLICE_SUFFIXES, natural, read_stack
 from .text_headers import in_millimetres
@@ -39,6 +39,7 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
         ScanError: there is no such scan, or no single three-dimensional one with one value a voxel.
     """
     path = Path(path)
+    require_unicode(path)
     try:
         if path.is_dir():
             return _read_folder(path, series, role)

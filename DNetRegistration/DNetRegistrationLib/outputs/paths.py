@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import FileError, OptionError, Setting
-from ..core.files import atomic_write
+from ..core.files import atomic_write, is_unicode
 from ..core.pictures import require_matplotlib
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
         if not ending.endswith(ENDINGS[name]) or (name != "segmentation" and ending.endswith(".seg.nrrd")):
             problem = f"{path}: the {name} cannot be written to this kind of file"
             raise FileError(problem, f"use {' or '.join(ENDINGS[name])}", Setting(name))
+        if not is_unicode(path):
+            raise FileError(f"{path}: its name is not UTF-8", "give it another name", Setting(name))
         if (other := taken.setdefault(_identity(path), f"the {name}")) != f"the {name}":
             raise FileError(f"{path}: the {name} would replace {other}", "give it a name of its own", Setting(name))
     if "overlay" in wanted:

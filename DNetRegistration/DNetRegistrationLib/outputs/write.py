@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic_write, writing
-from ..geometry.transforms import write_transform
+from ..geometry.transform_files import write_transform
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..core.files import atomic_write
-from ..geometry.transforms import write_transform
+from ..geometry.transform_files import write_transform
 from ..imaging.volume import write_image
 from .pairs import SyntheticPair, make_pair
 

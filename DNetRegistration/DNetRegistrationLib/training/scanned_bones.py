@@ -15,7 +15,7 @@ from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.constants import PAPER_SPACING
 from ..core.errors import FileError, ScanError
-from ..geometry.transforms import read_transform
+from ..geometry.transform_files import read_transform
 from ..imaging.scan_folders import find_scans
 from ..imaging.volume import Volume, read_volume
 from ..registration.align import align

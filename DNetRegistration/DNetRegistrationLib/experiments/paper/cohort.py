@@ -19,7 +19,7 @@ import numpy as np
 from ...bone.threshold import find_bone_scale
 from ...core.errors import DNetError, FileError, ScanError, one_line
 from ...core.files import make_folder
-from ...geometry.transforms import read_transform
+from ...geometry.transform_files import read_transform
 from ...imaging.scan_folders import find_scans
 from ...imaging.volume import Volume, check_pair_spacing, read_volume
 from ...synthesis.dataset import write_pair

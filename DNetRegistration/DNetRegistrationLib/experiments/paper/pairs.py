@@ -16,7 +16,7 @@ from ...bone.images import native_scan
 from ...bone.prepare import prepare
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
-from ...geometry.transforms import read_transform
+from ...geometry.transform_files import read_transform
 from ...imaging.volume import Volume, read_volume
 from ...outputs.subtraction import resample
 from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, PlannedPair, ScannedBone
