@@ -37,9 +37,6 @@ class qSlicerModuleManager(QtObject, QtCore.QObject):
     def module(self, name: str):
         return self._modules.get(name)
 
-    def modulesNames(self):
-        return list(self._modules)
-
     def factoryManager(self):
         return self
 
@@ -192,12 +189,6 @@ class qSlicerApplication(QtObject, QtWidgets.QApplication):
     slicerHome = QtCore.Property(str, lambda self: self._home)
     temporaryPath = QtCore.Property(str, lambda self: self._temporary)
     cachePath = QtCore.Property(str, lambda self: self._home + "/cache")
-    extensionsInstallPath = QtCore.Property(str, lambda self: self._home + "/extensions")
-    slicerUserSettingsFilePath = QtCore.Property(str, lambda self: self._home + "/Slicer.ini")
-    majorVersion = _constant(int, VERSION[0])
-    minorVersion = _constant(int, VERSION[1])
-    revision = _constant(str, "00000")
-    isInstalled = _constant(bool, True)
     documentationBaseUrl = _constant(str, "https://slicer.readthedocs.io/en/latest/")
     os = _constant(str, {"win32": "win", "darwin": "macosx"}.get(sys.platform, "linux"))
 
@@ -229,9 +220,6 @@ class qSlicerApplication(QtObject, QtWidgets.QApplication):
 
     def applicationLogic(self):
         return self._host_scene.application_logic
-
-    def moduleLogic(self, name: str):
-        return self._host_scene.module_logics.get(name)
 
     def moduleManager(self):
         return self._module_manager

@@ -321,12 +321,6 @@ class ctkPathLineEdit(QtObject, QtWidgets.QWidget):
     def setCurrentPath(self, path: str) -> None:
         self._combo_box.lineEdit().setText(path)
 
-    def addCurrentPathToHistory(self) -> None:
-        path = self._combo_box.lineEdit().text()
-        if path and self._combo_box.findText(path) < 0:
-            self._combo_box.insertItem(0, path)
-            self._combo_box.setCurrentIndex(0)
-
     def setShowBrowseButton(self, shown: bool) -> None:
         self._browse_button.setVisible(shown)
 

@@ -40,9 +40,6 @@ class qMRMLSliceView(QtObject, QtCore.QObject):
     def mrmlSliceNode(self):
         return self._logic.GetSliceNode()
 
-    def scheduleRender(self) -> None:
-        pass
-
     def forceRender(self) -> None:
         self._logic.GetBlend().Update()
 
@@ -62,9 +59,6 @@ class qMRMLSliceWidget(QtObject, QtCore.QObject):
     def mrmlSliceNode(self):
         return self._logic.GetSliceNode()
 
-    def mrmlSliceCompositeNode(self):
-        return self._logic.GetSliceCompositeNode()
-
     def sliceController(self):
         return self._controller
 
@@ -76,24 +70,18 @@ class qMRMLSliceWidget(QtObject, QtCore.QObject):
 
 
 class qMRMLThreeDView(QtObject, QtCore.QObject):
-    """The picture of a 3D view, which here is rendered only by `three_d_picture`; counts the resets asked for."""
+    """The picture of a 3D view, which here is rendered only by `three_d_picture`."""
 
     _offered = True
 
     def __init__(self, logic):
         QtCore.QObject.__init__(self)
-        self._logic, self._resets = logic, 0
-
-    def mrmlViewNode(self):
-        return self._logic.GetViewNode()
+        self._logic = logic
 
     def resetFocalPoint(self) -> None:
-        self._resets += 1
+        pass
 
     def resetCamera(self, *_options) -> None:
-        self._resets += 1
-
-    def scheduleRender(self) -> None:
         pass
 
     def forceRender(self) -> None:
@@ -111,9 +99,6 @@ class qMRMLThreeDWidget(QtObject, QtCore.QObject):
 
     def viewLogic(self):
         return self._logic
-
-    def mrmlViewNode(self):
-        return self._logic.GetViewNode()
 
     def threeDView(self):
         return self._view
@@ -143,9 +128,6 @@ class qSlicerLayoutManager(QtObject, QtCore.QObject):
 
     def mrmlSliceLogics(self):
         return self._scene.application_logic.GetSliceLogics()
-
-    def mrmlViewLogics(self):
-        return self._scene.application_logic.GetViewLogics()
 
     def mrmlScene(self):
         return self._scene.mrml

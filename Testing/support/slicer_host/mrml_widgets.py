@@ -104,7 +104,7 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
     def __init__(self, parent=None):
         QtWidgets.QWidget.__init__(self, parent)
         self._scene, self._scene_tags, self._node_tags = None, [], {}
-        self._node_types, self._attributes, self._type_labels = [], [], {}
+        self._node_types = []
         self._base_names: dict[str, str] = {}
         self._requested_id = ""
         self._none_enabled, self._none_display = False, "None"
@@ -170,11 +170,6 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
                 break
         else:
             return False
-        for node_type, attribute, value in self._attributes:
-            if node.IsA(node_type):
-                found = node.GetAttribute(attribute)
-                if found is None or (value is not None and found != str(value)):
-                    return False
         return True
 
     def _node_added(self, scene, event, node) -> None:
@@ -287,14 +282,8 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
             self._requested_id = node_id or ""
         self._choose(node_id or "")
 
-    def setCurrentNodeIndex(self, index: int) -> None:
-        self._choose(self._ids[index] if 0 <= index < len(self._ids) else "")
-
     def nodeCount(self) -> int:
         return len(self._ids)
-
-    def nodeFromIndex(self, index: int):
-        return self._scene.GetNodeByID(self._ids[index]) if 0 <= index < len(self._ids) else None
 
     def addNode(self, node_type: str = ""):
         node_type = node_type or (self._node_types[0] if self._node_types else "")
@@ -305,9 +294,6 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         base_name = self._base_names.get(node_type) or ("" if node.GetName() else node.GetDefaultNodeNamePrefix())
         if base_name:
             node.SetName(self._scene.GetUniqueNameByString(base_name))
-        for kind, attribute, value in self._attributes:
-            if kind == node_type:
-                node.SetAttribute(attribute, str(value))
         self._scene.AddNode(node)
         if getattr(self, "_selectNodeUponCreation", True):
             self.setCurrentNode(node)
@@ -326,21 +312,7 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
 
     # Settings
 
-    def addAttribute(self, node_type: str, attribute: str, value=None) -> None:
-        self._attributes.append((node_type, attribute, value))
-        self._update()
-
-    def removeAttribute(self, node_type: str, attribute: str) -> None:
-        self._attributes = [entry for entry in self._attributes if entry[:2] != (node_type, attribute)]
-        self._update()
-
-    def setNodeTypeLabel(self, label: str, node_type: str) -> None:
-        self._type_labels[node_type] = label
-        self._update()
-
     def nodeTypeLabel(self, node_type: str) -> str:
-        if node_type in self._type_labels:
-            return self._type_labels[node_type]
         return (self._scene.GetTypeDisplayNameByClassName(node_type) if self._scene else "") or "node"
 
     def setNodeTypes(self, types) -> None:

@@ -1,8 +1,8 @@
 """`slicer.parameterNodeWrapper`: typed parameters in a vtkMRMLScriptedModuleNode, bound to widgets.
 
 Offered: nodes, str, bool, int, float, pathlib.Path, enumerations, `Optional` and unions of these, with `Annotated` and
-Default, WithinRange, Minimum, Maximum, Choice, Exclude, Decimals, SingleStep. Not offered: lists, tuples, dicts,
-parameter packs, Any.
+Default, WithinRange and Choice. Not offered: other validators, Decimals, SingleStep, lists, tuples, dicts, parameter
+packs, Any.
 """
 
 from __future__ import annotations
@@ -44,12 +44,7 @@ def _wrap(classtype):
                 raise ValueError(f"Cannot use reserved name '{name}' in a parameterNodeWrapper")
             setattr(classtype, name, member)
     classtype.allParameters = parameters
-    classtype._is_parameter_node_wrapper = True
     return classtype
-
-
-def isParameterNodeWrapper(class_or_object) -> bool:
-    return getattr(class_or_object, "_is_parameter_node_wrapper", False)
 
 
 class _Wrapper:
@@ -66,11 +61,6 @@ class _Wrapper:
 
     def default(self, name):
         return self._checked(name).default
-
-    def dataType(self, name):
-        parameter = self._checked(name)
-        kind = parameter.kind
-        return typing.Annotated[(kind, *parameter.annotations)] if parameter.annotations else kind
 
     def getValue(self, name):
         return self._checked(name).read(self.parameterNode)
@@ -139,16 +129,9 @@ class _Wrapper:
         self.parameterNode.Modified()
 
 
-def findChildWidgetForParameter(widget, parameter):
-    found = (child for child in widget.findChildren(qt.QWidget))
-    return next((child for child in found if child.property(SlicerParameterNamePropertyName) == parameter), None)
-
-
 module = types.ModuleType("slicer.parameterNodeWrapper", __doc__)
 module.__all__ = [
-    *("parameterNodeWrapper", "isParameterNodeWrapper", "findChildWidgetForParameter"),
-    *("SlicerParameterNamePropertyName", "Default", "Decimals", "SingleStep"),
-    *("Validator", "NotNone", "IsInstance", "WithinRange", "Minimum", "Maximum", "Choice", "Exclude"),
+    *("parameterNodeWrapper", "SlicerParameterNamePropertyName", "Default", "Validator", "WithinRange", "Choice"),
 ]
 for _name in module.__all__:
     setattr(module, _name, globals().get(_name) or getattr(parameters, _name))

@@ -9,12 +9,8 @@ from .mrml_widgets import qMRMLNodeComboBox, qMRMLSliderWidget
 from .parameters import (
     PATHS,
     Choice,
-    Decimals,
-    Maximum,
-    Minimum,
     NodeStore,
     Parameter,
-    SingleStep,
     UnionStore,
     WithinRange,
 )
@@ -81,26 +77,16 @@ _NUMBER_WIDGETS = (*_SLIDERS, qt.QSpinBox, qt.QDoubleSpinBox, ctk.ctkDoubleSpinB
 
 
 def _number_connector(widget, parameter: Parameter) -> Connector:
-    def annotation(kind):
-        return next((found for found in parameter.annotations if isinstance(found, kind)), None)
-
     whole = parameter.kind is int
     if not whole and type(widget) in (qt.QSlider, qt.QSpinBox):
         raise RuntimeError(f"Unable to create GUI connector from datatype 'float' to widget type '{type(widget)}'.")
-    if type(widget) not in (qt.QSlider, qt.QSpinBox):
-        decimals = annotation(Decimals)
-        if whole or decimals is not None:
-            widget.decimals = 0 if whole else decimals.value
-    step = annotation(SingleStep)
-    if step is not None:
-        widget.singleStep = step.value
-    within, minimum, maximum = annotation(WithinRange), annotation(Minimum), annotation(Maximum)
-    low = within.minimum if within else minimum.minimum if minimum else None
-    high = within.maximum if within else maximum.maximum if maximum else None
-    if type(widget) in _SLIDERS and (low is None or high is None):
+    if whole and type(widget) not in (qt.QSlider, qt.QSpinBox):
+        widget.decimals = 0
+    within = next((found for found in parameter.annotations if isinstance(found, WithinRange)), None)
+    if within is None and type(widget) in _SLIDERS:
         raise RuntimeError("Cannot have a connection to a slider where the type is unbounded.")
-    widget.minimum = low if low is not None else (-(2**31) if type(widget) is qt.QSpinBox else float("-inf"))
-    widget.maximum = high if high is not None else (2**31 - 1 if type(widget) is qt.QSpinBox else float("inf"))
+    lowest, highest = (-(2**31), 2**31 - 1) if type(widget) is qt.QSpinBox else (float("-inf"), float("inf"))
+    widget.minimum, widget.maximum = (within.minimum, within.maximum) if within else (lowest, highest)
     convert = int if whole else float
     return Connector(
         widget,

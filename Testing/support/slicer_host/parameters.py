@@ -35,21 +35,6 @@ class Validator:
         raise NotImplementedError
 
 
-class NotNone(Validator):
-    def validate(self, value) -> None:
-        if value is None:
-            raise ValueError("Value must not be None")
-
-
-class IsInstance(Validator):
-    def __init__(self, classtype):
-        self.classtype = classtype
-
-    def validate(self, value) -> None:
-        if value is not None and not isinstance(value, self.classtype):
-            raise TypeError(f"Value must be of type '{self.classtype}', is type '{type(value)}' value '{value}'")
-
-
 class WithinRange(Validator):
     def __init__(self, minimum, maximum):
         self.minimum, self.maximum = minimum, maximum
@@ -59,24 +44,6 @@ class WithinRange(Validator):
             raise ValueError(f"Value must be within range [{self.minimum}, {self.maximum}], is {value}")
 
 
-class Minimum(Validator):
-    def __init__(self, minimum):
-        self.minimum = minimum
-
-    def validate(self, value) -> None:
-        if value < self.minimum:
-            raise ValueError(f"Value must not be less than {self.minimum}, is {value}")
-
-
-class Maximum(Validator):
-    def __init__(self, maximum):
-        self.maximum = maximum
-
-    def validate(self, value) -> None:
-        if value > self.maximum:
-            raise ValueError(f"Value must not be greater than {self.maximum}, is {value}")
-
-
 class Choice(Validator):
     def __init__(self, choices):
         self.choices = choices
@@ -84,29 +51,6 @@ class Choice(Validator):
     def validate(self, value) -> None:
         if value not in self.choices:
             raise ValueError(f"Value is {value}, but must be one of: {self.choices}")
-
-
-class Exclude(Validator):
-    def __init__(self, excludedValues):
-        self.excludedValues = excludedValues
-
-    def validate(self, value) -> None:
-        if value in self.excludedValues:
-            raise ValueError(f"Value is {value}, which is excluded")
-
-
-@dataclass
-class Decimals:
-    """Decimals of a spin box or slider."""
-
-    value: int
-
-
-@dataclass
-class SingleStep:
-    """Step of a spin box or slider."""
-
-    value: float
 
 
 # How values are written into the node

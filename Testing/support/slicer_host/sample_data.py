@@ -57,11 +57,6 @@ class SampleDataLogic:
         self.logMessage = logMessage or print
 
     @staticmethod
-    def registerCustomSampleDataCategory(category, title):
-        titles = slicer.modules.__dict__.setdefault("sampleDataSourceCategories", {})
-        titles.setdefault(category, {})["title"] = title
-
-    @staticmethod
     def registerCustomSampleDataSource(
         category="Custom",
         sampleName=None,
@@ -97,10 +92,6 @@ class SampleDataLogic:
     def sampleDataSourcesByCategory(category=None):
         sources = slicer.modules.__dict__.setdefault("sampleDataSources", {})
         return sources if category is None else sources.get(category, [])
-
-    @staticmethod
-    def isSampleDataSourceRegistered(category, sampleDataSource):
-        return sampleDataSource in SampleDataLogic.sampleDataSourcesByCategory(category)
 
     def sourceForSampleName(self, sampleName):
         for sources in self.sampleDataSourcesByCategory().values():

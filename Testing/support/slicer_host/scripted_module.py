@@ -39,12 +39,6 @@ class ScriptedLoadableModule:
     def resourcePath(self, filename):
         return str(Path(self.parent.path).parent / "Resources" / filename)
 
-    def getDefaultModuleDocumentationLink(self, docPage=None):
-        url = (
-            slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
-        )
-        return f'<p>For more information, see the <a href="{url}">online documentation</a>.</p>'
-
     def runTest(self, msec=100, **kwargs):
         test_class = getattr(sys.modules[self.__module__], self.moduleName + "Test", None)
         if test_class is None:
