@@ -73,7 +73,7 @@ def test_slabs_change_nothing(monkeypatch, depth):
 
     voxels = np.random.default_rng(1).integers(0, 3000, (depth, 8, 8)).astype(np.int16)
     whole = bone_pyramid(scan_of(voxels), 0.04)[0]
-    monkeypatch.setattr(preprocessing, "SLAB_VOXELS", {"cpu": 4 * 64})
+    monkeypatch.setattr(preprocessing, "SLAB_VOXELS", 4 * 64)
     slabs = bone_pyramid(scan_of(voxels), 0.04)[0]
     assert whole.values.shape == (depth // 2, 4, 4)
     assert torch.equal(whole.values, slabs.values)

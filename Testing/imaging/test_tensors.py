@@ -1,4 +1,4 @@
-"""Trilinear sampling against explicit loops in float64, SciPy and SimpleITK."""
+"""Filters against SciPy, and trilinear sampling against explicit loops in float64, SciPy and SimpleITK."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.threshold import BoneScale
-from DNetRegistrationLib.imaging.tensors import sample_linear
+from DNetRegistrationLib.imaging.tensors import dilate, gaussian, sample_linear
 from DNetRegistrationLib.imaging.volume import Volume
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,3 +104,19 @@ def test_a_linear_ramp_is_reproduced_between_the_centres(size, seed):
     at = generator.uniform(0, 1, (20, 3)) * (np.array(size[::-1]) - 1)
     values, _ = sample_linear(torch.tensor(image, dtype=torch.float32), torch.tensor(at, dtype=torch.float32))
     np.testing.assert_allclose(values, at @ slope, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(20, 31, 26), (20, 31, 200)])
+@pytest.mark.parametrize(("dtype", "sigma", "atol"), [(torch.float32, 1.6, 1e-5), (torch.float64, 1.5, 1e-12)])
+def test_smoothing_is_that_of_scipy(shape, dtype, sigma, atol):
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    expected = ndimage.gaussian_filter(image.numpy(), sigma, mode="constant", radius=5)
+    np.testing.assert_allclose(gaussian(image, sigma).numpy(), expected, atol=atol)
+    torch.testing.assert_close(gaussian(image[None], sigma)[0], gaussian(image, sigma))
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+def test_dilation_is_that_of_scipy(reach):
+    image = torch.randn(7, 9, 8, generator=torch.Generator().manual_seed(2))
+    expected = ndimage.maximum_filter(image.numpy(), 2 * reach + 1, mode="constant", cval=-np.inf)
+    np.testing.assert_array_equal(dilate(image, reach).numpy(), expected)

@@ -47,5 +47,7 @@ def test_every_network_tells_loss_estimate_and_candidates(name):
 
 
 def test_an_unknown_network():
-    with pytest.raises(OptionError, match="there is no network 'resnet'; choose one of se, sed"):
+    with pytest.raises(
+        OptionError, match="there is no network 'resnet'; choose one of se, sed, snl-sed, dnet, me, equivariant"
+    ):
         build("resnet")

@@ -8,7 +8,7 @@ import torch
 from cube_rotations import cube_rotations
 from DNetRegistrationLib.geometry import rigid
 from DNetRegistrationLib.geometry.correspondences import distances
-from DNetRegistrationLib.imaging.tensors import dilate, gaussian
+from DNetRegistrationLib.imaging.tensors import gaussian
 from DNetRegistrationLib.networks.keypoints import (
     DESCRIPTOR,
     SCALES,
@@ -18,7 +18,6 @@ from DNetRegistrationLib.networks.keypoints import (
     find_keypoints,
     invariants,
 )
-from scipy import ndimage
 
 SIZE = 32
 
@@ -48,21 +47,6 @@ def test_the_rotations_of_arrays_are_those_of_points():
     for matrix, turn in cube_rotations():
         expected = blobs(((place - 15.5) @ matrix.T + 15.5)[None])
         torch.testing.assert_close(turn(blobs(place[None])[None])[0], expected, atol=1e-5, rtol=0)
-
-
-def test_smoothing_against_scipy():
-    for shape in ((20, 31, 26), (20, 31, 200)):
-        image = torch.rand(shape, generator=torch.Generator().manual_seed(1))
-        expected = ndimage.gaussian_filter(image.numpy(), 1.6, mode="constant", truncate=(int(3 * 1.6 + 0.5)) / 1.6)
-        np.testing.assert_allclose(gaussian(image, 1.6).numpy(), expected, atol=1e-5)
-        torch.testing.assert_close(gaussian(image[None], 1.6)[0], gaussian(image, 1.6))
-
-
-@pytest.mark.parametrize("reach", [1, 2])
-def test_dilation_against_scipy(reach):
-    image = torch.randn(7, 9, 8, generator=torch.Generator().manual_seed(2))
-    expected = ndimage.maximum_filter(image.numpy(), 2 * reach + 1, mode="constant", cval=-np.inf)
-    np.testing.assert_array_equal(dilate(image, reach).numpy(), expected)
 
 
 def test_jets_of_a_polynomial():

@@ -274,8 +274,3 @@ def test_wrong_shapes_are_named(name):
             network(good, bad)
         with pytest.raises(ValueError, match=r"give two tensors"):
             network.both_directions(bad, good)
-
-
-def test_unknown_name():
-    with pytest.raises(ValueError, match="no network 'resnet'; choose one of se, sed, snl-sed, dnet, me"):
-        build("resnet")

@@ -18,8 +18,8 @@ from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.registration import align as module
 from DNetRegistrationLib.registration import inputs
 from DNetRegistrationLib.registration.align import STAGES, AlignmentCancelled, align
+from DNetRegistrationLib.synthesis.grid import Grid
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
-from DNetRegistrationLib.synthesis.scanner import Grid
 
 TURN = random_rotation(np.random.default_rng(8))
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from DNetRegistrationLib.bone.cortex import CorticalBone
 from DNetRegistrationLib.bone.images import BoneImage
-from DNetRegistrationLib.imaging.tensors import gaussian
 from DNetRegistrationLib.registration.similarity import MOST_UNSEEN, Similarity, band_passed, overlap_correlation
 from DNetRegistrationLib.registration.similarity import similarity as similarity_with
 from scipy import ndimage
@@ -65,12 +64,6 @@ def test_without_marrow_edges_speak_for_the_trabeculae_up_to_what_relatives_shar
     found = similarity_with(one, image(blobs(0 if alike else 1)), torch.eye(4, dtype=torch.float64), (nothing, nothing))
     assert (found.edge_correlation > 0.99) == alike
     assert found.trabecular_correlation == (MOST_UNSEEN if alike else found.edge_correlation)
-
-
-def test_gaussian_is_that_of_scipy():
-    values = blobs()
-    expected = ndimage.gaussian_filter(values, 1.5, mode="constant", radius=5)
-    np.testing.assert_allclose(gaussian(torch.tensor(values), 1.5), expected, atol=1e-12)
 
 
 def test_an_image_is_wholly_similar_to_itself():

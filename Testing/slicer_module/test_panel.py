@@ -196,7 +196,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):
     """For real: another process, the network, oblique and unequal grids, with and without parents on both."""
     import slicer
     from DNetRegistrationLib.slicer_module.scene import alignment_of
-    from DNetRegistrationLib.synthesis.scanner import Grid
+    from DNetRegistrationLib.synthesis.grid import Grid
 
     turned = Rotation.from_rotvec((0.5, -0.3, 0.2)).as_matrix()
     grids = [Grid.centered(size, spacing) for size, spacing in ((56, 0.09), ((60, 52, 48), (0.08, 0.09, 0.1)))]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from DNetRegistrationLib import Alignment, Volume, align, make_pair, read_volume
+from DNetRegistrationLib.synthesis.grid import Grid
 from DNetRegistrationLib.synthesis.pairs import random_rotation
-from DNetRegistrationLib.synthesis.scanner import Grid
 
 RECORD = Path(__file__).with_name("golden.json")
 

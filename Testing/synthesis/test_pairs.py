@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import doctest
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from DNetRegistrationLib.core.errors import OptionError
-from DNetRegistrationLib.synthesis import pairs
+from DNetRegistrationLib.synthesis.grid import Grid
 from DNetRegistrationLib.synthesis.pairs import (
     SHARED,
     make_pair,
     random_rotation,
     target_registration_error,
 )
-from DNetRegistrationLib.synthesis.scanner import Grid
 from DNetRegistrationLib.synthesis.tibia import Animal
 from poses import pose_at, rotation
 from scipy import ndimage
@@ -180,7 +178,3 @@ def test_bad_options_are_named(options):
 def test_options_that_are_none_are_refused():
     with pytest.raises(TypeError, match="colour"):
         make_pair(1, colour="red")
-
-
-def test_docstring_examples():
-    assert doctest.testmod(pairs) == (0, 2)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from DNetRegistrationLib.synthesis import scanner
+from DNetRegistrationLib.synthesis.grid import Grid
 from DNetRegistrationLib.synthesis.pairs import make_pair
-from DNetRegistrationLib.synthesis.scanner import Grid, scan
+from DNetRegistrationLib.synthesis.scanner import scan
 from DNetRegistrationLib.synthesis.session import SCALES, Session
 from DNetRegistrationLib.synthesis.tibia import Animal
 from poses import pose_at

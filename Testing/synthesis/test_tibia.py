@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from DNetRegistrationLib.synthesis.scanner import Grid, scan
+from DNetRegistrationLib.synthesis.grid import Grid
+from DNetRegistrationLib.synthesis.scanner import scan
 from DNetRegistrationLib.synthesis.session import Session
 from DNetRegistrationLib.synthesis.tibia import CENTER, Animal
 from scipy import ndimage

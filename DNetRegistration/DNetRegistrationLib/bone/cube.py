@@ -54,7 +54,7 @@ class BonePlace:
     radius: float
 
 
-def preview(image: BoneImage) -> BoneImage:
+def _averaged(image: BoneImage) -> BoneImage:
     """Averages an image to 128 voxels an axis or fewer: enough to place the bone, whatever the voxel size."""
     while max(image.shape) > 128:
         z, y, x = (2 if size > 64 else 1 for size in image.shape)
@@ -71,6 +71,7 @@ def points_of_bone(image: BoneImage) -> tuple[np.ndarray, np.ndarray]:
 
 def place_of_bone(image: BoneImage) -> BonePlace:
     """Centroid and radius of the bone in an image, weighted by its values; the middle of the grid without bone."""
+    image = _averaged(image)
     points, weight = points_of_bone(image)
     if len(points) == 0:
         middle = (np.array(image.values.shape[::-1]) - 1) / 2

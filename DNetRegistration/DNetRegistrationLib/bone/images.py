@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..imaging.tensors import sample_linear
+from ..imaging.tensors import SLAB_VOXELS, sample_linear
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
     from .threshold import BoneScale
 
-# Voxels of a native scan that are worked on at a time: on a CPU, as many as its cache holds.
-SLAB_VOXELS = {"cpu": 1 << 19}
-LARGE_SLAB_VOXELS = 1 << 25
+# Voxels of a native scan that a GPU works on at a time; a CPU takes `SLAB_VOXELS`.
+GPU_SLAB_VOXELS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -179,6 +178,7 @@ def _pool(values: Tensor, factors: tuple[int, int, int]) -> Tensor:
 
 
 def pooled(image: BoneImage, factors: tuple[int, int, int]) -> BoneImage:
+    """The image averaged over blocks of (x, y, z) `factors`, each 1 or 2, of its voxels."""
     affine = _coarser(image.affine, factors)
     if image.inside is None:
         return BoneImage(_pool(image.values, factors), affine)
@@ -194,7 +194,7 @@ def pool_image(image: BoneImage, factor: int) -> BoneImage:
 
 def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:
     partial = scan.mask is not None or (scan.raw.is_floating_point() and not bool(scan.raw.sum().isfinite()))
-    most = SLAB_VOXELS.get(scan.raw.device.type, LARGE_SLAB_VOXELS)
+    most = SLAB_VOXELS if scan.raw.device.type == "cpu" else GPU_SLAB_VOXELS
     step = max(2, most // (scan.raw.shape[1] * scan.raw.shape[2]) // 2 * 2)
     depth = scan.raw.shape[0] // factors[2] * factors[2]
     values, inside = [], []

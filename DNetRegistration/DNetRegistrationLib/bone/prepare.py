@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.constants import PAPER_SPACING
-from .cube import BonePlace, CanonicalCube, canonical_cube, place_of_bone, preview, working_spacing
+from .cube import BonePlace, CanonicalCube, canonical_cube, place_of_bone, working_spacing
 from .images import BoneImage, NativeScan, bone_pyramid, extended
 
 
@@ -70,7 +70,7 @@ def prepare(
         check: called between steps; an exception from it ends the work.
     """
     pyramids = [bone_pyramid(scan, spacing or PAPER_SPACING, check) for scan in (fixed, moving)]
-    places = [place_of_bone(preview(levels[-1])) for levels in pyramids]
+    places = [place_of_bone(levels[-1]) for levels in pyramids]
     working = spacing or working_spacing(*places)
     prepared = []
     for scan, levels, place in zip((fixed, moving), pyramids, places, strict=True):

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..imaging.tensors import dilate, gaussian
 
 SCALES = (1.0, 1.6, 2.5, 4.0)  # standard deviations in voxels
-FINE, COARSE = 1, 3  # the scales whose gradients give a keypoint its two directions
+_FINE, _COARSE = 1, 3  # the scales whose gradients give a keypoint its two directions
 _APART = 2  # keypoints of one round lie further apart than this along some axis, in voxels
 _ROUNDS = 3
 _WEAKEST = 0.004  # difference of bone values below which a maximum is noise
@@ -174,7 +174,7 @@ def _describe(difference: Tensor, smoothed: list[Tensor], index: Tensor) -> tupl
     volume = _root(_determinant(hessian), 3)
     own = (value.sign(), value.abs().sqrt(), trace / height, size.sqrt() / height, volume / height)
     descriptors = torch.cat((invariants(jets), torch.stack(own, -1)), -1)
-    directions = F.normalize(jets.gradients[:, [FINE, COARSE]], dim=-1, eps=1e-6)
+    directions = F.normalize(jets.gradients[:, [_FINE, _COARSE]], dim=-1, eps=1e-6)
     return places - (difference.shape[-1] - 1) / 2, directions, descriptors
 
 

@@ -16,7 +16,7 @@ from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
-from .summary import found_by
+from .summary import found_by, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +140,7 @@ def draw_overlay(
         bottom = 0.456 - 0.402 * row
         vertical: dict[str, Any] = {"rotation": 90, "color": INK, "ha": "center"}
         figure.text(0.022, bottom + 0.186, label, size=15, weight="bold", va="top", **vertical)
-        figure.text(0.022, bottom + 0.196, f"Dice {_number(dice, '.2f')}", size=12, va="bottom", **vertical)
+        figure.text(0.022, bottom + 0.196, f"Dice {number(dice, '.2f')}", size=12, va="bottom", **vertical)
         for column, view in enumerate(VIEWS):
             axes = figure.add_axes((0.045 + 0.319 * column, bottom, 0.313, 0.313 * 10 / 8.4))
             _draw_panel(axes, _panel(layers, placed, view, center, width, middle[view.through]), view)
@@ -258,10 +258,6 @@ def _length(mm: float) -> str:
     return f"{mm * 1000:.0f} µm" if mm >= 0.00995 else f"{mm * 1000:.2g} µm"
 
 
-def _number(value: float, style: str) -> str:
-    return format(value, style) if np.isfinite(value) else "unknown"
-
-
 def _write_fitted(figure: Figure, x: float, y: float, start: str, text: str, right: float, **style: Any) -> None:
     """Writes `start` and `text` from `x` on, the middle of `text` shortened so that it ends before `right`."""
     # File names may hold dollar signs, which are not mathematics.
@@ -303,10 +299,10 @@ def _write_verdict(figure: Figure, alignment: Alignment) -> None:
 def _write_numbers(figure: Figure, alignment: Alignment) -> None:
     by_network = alignment.hypothesis == "dnet"
     numbers = (
-        ("confidence", f"{_number(100 * alignment.confidence, '.0f')} %"),
+        ("confidence", f"{number(100 * alignment.confidence, '.0f')} %"),
         ("expected error", _length(alignment.expected_error_um / 1000)),
-        ("Dice", f"{_number(alignment.dice_before, '.2f')} → {_number(alignment.dice, '.2f')}"),
-        ("rotation", f"{_number(alignment.rotation_deg, '.2f')}°"),
+        ("Dice", f"{number(alignment.dice_before, '.2f')} → {number(alignment.dice, '.2f')}"),
+        ("rotation", f"{number(alignment.rotation_deg, '.2f')}°"),
         ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
         # There is room for one word only.
         ("found by network", str(alignment.network)) if by_network else ("found by", found_by(alignment)),

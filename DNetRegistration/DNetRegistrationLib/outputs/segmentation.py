@@ -19,7 +19,7 @@ from ..imaging.volume import Volume
 from ..registration.result import Alignment
 
 #: Cortices are drawn and saved at this share of the working spacing (0.03 mm for a mouse), or in the scan's own voxels.
-FINE = 0.375
+RESOLUTION = 0.375
 #: Identifier, name and colour of each segment; the colours are those of Fig. 5.
 SEGMENTS = (
     ("FixedCorticalBone", "Fixed cortical bone", (1.0, 1.0, 1.0)),
@@ -47,7 +47,7 @@ def segment(
     alignment: Alignment,
     masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> tuple[CorticalBone, CorticalBone]:
-    """Segments the cortical bone of each scan, on its own grid, in voxels of about `FINE` of the working spacing.
+    """Segments the cortical bone of each scan, on its own grid, in voxels of about `RESOLUTION` of the working spacing.
 
     Finer than that the cortex is not segmented, and surfaces of it are slow to show.
 
@@ -58,7 +58,7 @@ def segment(
     """
     spacing = alignment.working_spacing
     first, second = (
-        cortical_bone(scan, threshold, spacing, mask, resolution=FINE * spacing)
+        cortical_bone(scan, threshold, spacing, mask, resolution=RESOLUTION * spacing)
         for scan, threshold, mask in (
             (fixed, alignment.fixed_threshold, masks[0]),
             (moving, alignment.moving_threshold, masks[1]),
@@ -96,7 +96,7 @@ def read_segmentation(path: str | Path, working_spacing: float) -> Cortices:
     masks = []
     for layer in range(2):
         scan = Volume.from_geometry(layers[..., layer], *geometry)
-        means, affine = averaged(scan, FINE * working_spacing)
+        means, affine = averaged(scan, RESOLUTION * working_spacing)
         masks.append(means >= 0.5)
     return Cortices(masks[0], masks[1], affine)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def found_by(alignment: Alignment) -> str:
     """Where an alignment came from, in words."""
     words = {"dnet": f"network ({alignment.network})", "initial": "given start"}
     return words.get(alignment.hypothesis, alignment.hypothesis)
+
+
+def number(value: float, style: str) -> str:
+    """A number in the style of `format`; "unknown" where it is NaN or infinite."""
+    return format(value, style) if math.isfinite(value) else "unknown"
 
 
 def timing(seconds: dict[str, float]) -> str:

@@ -156,13 +156,19 @@ def correlate_rotations(
         best_scores.append(best.values)
         best_indices.append(best.indices)
     scores, where = torch.cat(best_scores).cpu(), torch.cat(best_indices).cpu()
-
-    # At a peak of shift s, fixed(x) matches the copy at x + s, that is, the moving cube at R (x + s).
     shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()
     shift = torch.where(shift > grid / 2, shift - grid, shift) * spacing
-    fixed_center, moving_center = torch.from_numpy(fixed.center), torch.from_numpy(moving.center)
-    poses = rigid(rotations, moving_center + (rotations @ (shift - fixed_center)[..., None])[..., 0])
+    poses = _poses_at(rotations, shift, fixed.center, moving.center)
     return poses[distinct_indices(poses, scores, plan.candidates, fixed.center, angle=0.12, shift=0.5 * spacing)]
+
+
+def _poses_at(rotations: Tensor, shift: Tensor, fixed_center: np.ndarray, moving_center: np.ndarray) -> Tensor:
+    """The poses ``(n, 4, 4)`` at which copies of the moving cube, turned and shifted (mm), match the fixed cube.
+
+    At a shift s, fixed(x) matches the copy at x + s, that is, the moving cube at R (x + s), about the cubes' centres.
+    """
+    turned = rotations @ (shift - torch.from_numpy(fixed_center))[..., None]
+    return rigid(rotations, torch.from_numpy(moving_center) + turned[..., 0])
 
 
 def _halved(images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from ..core.errors import FileError, one_line
 from ..outputs.segmentation import SEGMENTS
-from ..outputs.summary import found_by
+from ..outputs.summary import found_by, number
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
 
 if TYPE_CHECKING:
@@ -212,20 +212,20 @@ def write_table(node, alignment) -> None:
     rows = [
         ("Verdict", alignment.verdict, ""),
         ("Accepted", "yes" if alignment.accepted else "no", ""),
-        ("Confidence", _cell(alignment.confidence, 3), ""),
-        ("Expected error", _cell(alignment.expected_error_um, 2), "um"),
-        ("Dice of the cortices before", _cell(alignment.dice_before, 3), ""),
-        ("Dice of the cortices aligned", _cell(alignment.dice, 3), ""),
-        ("Rotation", _cell(alignment.rotation_deg, 3), "degrees"),
+        ("Confidence", number(alignment.confidence, ".3f"), ""),
+        ("Expected error", number(alignment.expected_error_um, ".2f"), "um"),
+        ("Dice of the cortices before", number(alignment.dice_before, ".3f"), ""),
+        ("Dice of the cortices aligned", number(alignment.dice, ".3f"), ""),
+        ("Rotation", number(alignment.rotation_deg, ".3f"), "degrees"),
         # `translation_mm` goes from the fixed to the moving bone, in LPS; Slicer shows RAS.
-        *((f"Moving bone was off, {axis}", _cell(v, 4), "mm") for axis, v in zip("RAS", (-x, -y, z), strict=True)),
+        *((f"Moving bone was off, {axis}", number(v, ".4f"), "mm") for axis, v in zip("RAS", (-x, -y, z), strict=True)),
         ("Found by", found_by(alignment), ""),
         ("Network", alignment.network or "none", ""),
         ("Device", alignment.device, ""),
-        ("Bone threshold, fixed", _cell(alignment.fixed_threshold, 1), "grey values"),
-        ("Bone threshold, moving", _cell(alignment.moving_threshold, 1), "grey values"),
-        ("Working spacing", _cell(alignment.working_spacing, 4), "mm"),
-        ("Time", _cell(alignment.seconds.get("total", math.nan), 2), "s"),
+        ("Bone threshold, fixed", number(alignment.fixed_threshold, ".1f"), "grey values"),
+        ("Bone threshold, moving", number(alignment.moving_threshold, ".1f"), "grey values"),
+        ("Working spacing", number(alignment.working_spacing, ".4f"), "mm"),
+        ("Time", number(alignment.seconds.get("total", math.nan), ".2f"), "s"),
         *(("Warning", text, "") for text in alignment.warnings),
     ]
     with slicer.util.NodeModify(node):
@@ -307,7 +307,3 @@ def _read_voxels(path: Path) -> np.ndarray:
         return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:
         raise FileError(f"{path}: cannot be read ({one_line(error)})", "align again") from error
-
-
-def _cell(value: float, digits: int) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.errors import OptionError, Setting
 from ..geometry.transforms import mean_point_error, rotation_error_deg
 from ..imaging.volume import Volume
+from .grid import Grid
 from .random_bones import Variant, draw_animal
-from .scanner import Grid, Scan, scan
+from .scanner import Scan, scan
 from .session import BACKGROUNDS, SCALES, Session
 from .tibia import CENTER, Animal
 
@@ -259,13 +260,9 @@ def _draw_poses(wanted: PairOptions, generator, grids: Sequence[Grid]) -> tuple[
 
 
 def _draw_sessions(wanted: PairOptions, scale: str, animals, seeds: Sequence[int]) -> list[Session]:
+    given = {"scale": scale, "background": wanted.background, "circle": wanted.circle, "clean": wanted.clean}
     return [
-        replace(
-            Session.draw(
-                seed, animal, contrast=contrast, scale=scale, background=wanted.background, clean=wanted.clean
-            ),
-            circle=wanted.circle,
-        )
+        Session.draw(seed, animal, contrast=contrast, **given)
         for seed, animal, contrast in zip(seeds, animals, (False, wanted.contrast), strict=True)
     ]
 

@@ -114,7 +114,15 @@ class Session:
 
     @classmethod
     def draw(
-        cls, seed: int, animal: Animal | Variant, *, contrast=False, scale="hu", background=None, clean=False
+        cls,
+        seed: int,
+        animal: Animal | Variant,
+        *,
+        contrast: bool = False,
+        scale: str = "hu",
+        background: str | None = None,
+        circle: float | None = None,
+        clean: bool = False,
     ) -> Session:
         """Draws a session of an animal; the same for the same arguments.
 
@@ -124,6 +132,7 @@ class Session:
             contrast: contrast agent is in cartilage and soft tissue.
             scale: one of `SCALES`.
             background: one of `BACKGROUNDS`; drawn when None.
+            circle: see `Session`; None reconstructs the whole grid.
             clean: bone and cartilage alone in air, unblurred and without noise.
         """
         generator = np.random.default_rng([seed, 4])
@@ -163,7 +172,7 @@ class Session:
             noise=float(np.exp(uniform(np.log(60), np.log(260)))),
             rings=uniform(0, 1) ** 2,
             cupping=uniform(0, 0.08),
-            circle=None,
+            circle=circle,
         )
         if clean:
             session = replace(
