@@ -8,6 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+#: Called with the fraction done, 0 to 1, and a message.
+ProgressFunction = Callable[[float, str], None]
+
+
+def no_progress(fraction: float, message: str) -> None:
+    """The progress function where nobody asked for one."""
+
 
 class Progress:
     """Shows a fraction and a message: a bar on a terminal, elsewhere a line for each stage if `verbose`.
@@ -66,7 +73,7 @@ class Progress:
             self._bar = tqdm(total=1.0, bar_format=style, leave=False, file=sys.stderr)
 
 
-def part(progress: Callable[[float, str], None], low: float, high: float) -> Callable[[float, str], None]:
+def part(progress: ProgressFunction, low: float, high: float) -> ProgressFunction:
     """A progress function for a stage of the work, whose 0 to 1 is `low` to `high` of the whole."""
     return lambda fraction, message: progress(low + (high - low) * fraction, message)
 

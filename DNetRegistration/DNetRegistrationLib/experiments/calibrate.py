@@ -7,7 +7,6 @@ error. Brier score and area under the receiver operating characteristic are of p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..bone.images import native_scan
 from ..bone.prepare import prepare
 from ..bone.threshold import find_bone_scale
 from ..core.processes import completed_calls
+from ..core.progress import ProgressFunction, no_progress
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle
 from ..registration.refinement import Refined, distance, refine
 from ..registration.search import FAST, search
@@ -187,7 +187,7 @@ def calibrate(
     pairs: int = 1000,
     jobs: int = 2,
     samples: Path | None = None,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> dict[str, Any]:
     """Gathers samples of synthetic pairs and fits the model.
 

@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import DNetError, FileError, OptionError, RunError, Setting, one_line
+from ..core.errors import DNetError, FileError, OptionError, one_line
 from ..core.files import atomic_write, writing
-from ..core.processes import fresh_processes
+from ..core.processes import completed_calls
+from ..core.progress import ProgressFunction, no_progress
 from ..core.provenance import code_hash
 from . import synthetic_bones
 from .synthetic_bones import KINDS
@@ -122,7 +123,7 @@ def synthetic_dataset(
     kinds: Mapping[str, float] = KINDS,
     spacing: float = GRID_SPACING,
     processes: int = 1,
-    progress: Callable[[float, str], None] | None = None,
+    progress: ProgressFunction = no_progress,
 ) -> BoneDataset:
     """Scans synthetic bones. The first bones of a dataset are those of a smaller one of the same seed.
 
@@ -147,29 +148,19 @@ def synthetic_dataset(
     device, size = torch.device(device), round(GRID_EDGE / spacing)
     tasks = [synthetic_bones.BoneTask(seed, number, dict(kinds), size, spacing) for number in range(count)]
     sides = torch.empty((2, count, size, size, size), dtype=torch.uint8, device=device)
-    names = []
-
-    def add(made) -> None:
-        name, *scans = made
-        for side, scan in zip(sides, scans, strict=True):
-            side[len(names)] = quantized(torch.as_tensor(scan))
-        names.append(name)
-        if progress is not None:
-            progress(len(names) / count, f"{len(names)} of {count} bones scanned")
-
+    names = [""] * count
     if processes > 1 and count > 1:
-        try:
-            with fresh_processes(min(processes, count), threads=1) as pool:
-                for made in pool.map(synthetic_bones.scan_twice, tasks):
-                    add(made)
-        except BrokenProcessPool as error:
-            problem = "a process that scans bones died, perhaps for want of memory"
-            raise RunError(problem, "use fewer", Setting("jobs")) from error
+        made = completed_calls(synthetic_bones.scan_twice, [(task,) for task in tasks], processes)
     else:
-        for task in tasks:
-            add(synthetic_bones.scan_twice(task))
-    made = {"seed": seed, "count": count, "kinds": dict(kinds), "device": device.type}
-    return BoneDataset(sides[0], sides[1], spacing, names, made=made)
+        made = (synthetic_bones.scan_twice(task) for task in tasks)
+    with closing(made) as scanned:
+        for done, (number, name, *scans) in enumerate(scanned, 1):
+            names[number] = name
+            for side, scan in zip(sides, scans, strict=True):
+                side[number] = quantized(torch.as_tensor(scan))
+            progress(done / count, f"{done} of {count} bones scanned")
+    facts = {"seed": seed, "count": count, "kinds": dict(kinds), "device": device.type}
+    return BoneDataset(sides[0], sides[1], spacing, names, made=facts)
 
 
 def dataset_of_scans(
@@ -177,7 +168,7 @@ def dataset_of_scans(
     *,
     scan_spacing=None,
     device: str | torch.device = "cpu",
-    progress: Callable[[float, str], None] | None = None,
+    progress: ProgressFunction = no_progress,
 ) -> BoneDataset:
     """A user's own scans, read from a folder.
 
@@ -207,7 +198,7 @@ def dataset_of_bones(
     *,
     scan_spacing: Sequence[float] | float | None = None,
     device: str | torch.device = "cpu",
-    progress: Callable[[float, str], None] | None = None,
+    progress: ProgressFunction = no_progress,
     apart: bool = False,
 ) -> BoneDataset:
     """Resamples the scans of bones.
@@ -237,8 +228,7 @@ def dataset_of_bones(
             side.append(quantized(values))
 
     for number, bone in enumerate(bones):
-        if progress is not None:
-            progress(number / len(bones), f"reading {bone.name}")
+        progress(number / len(bones), f"reading {bone.name}")
         try:
             add(bone)
         except DNetError:
@@ -246,8 +236,7 @@ def dataset_of_bones(
                 raise
             for scan in (bone.plain, bone.contrast):
                 add(BoneScans(scan.name, scan))
-    if progress is not None:
-        progress(1.0, f"{len(bones)} bones read")
+    progress(1.0, f"{len(bones)} bones read")
     plain, contrast = (torch.stack(side).to(device) for side in sides)
     return BoneDataset(plain, contrast, GRID_SPACING, names, torch.from_numpy(np.stack(fields)))
 

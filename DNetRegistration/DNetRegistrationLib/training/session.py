@@ -20,6 +20,7 @@ import torch
 from ..core.errors import FileError, OptionError, RunError, Setting
 from ..core.files import atomic_write, make_folder
 from ..core.pictures import require_matplotlib
+from ..core.progress import ProgressFunction, no_progress
 from ..networks.contract import Network
 from ..networks.registry import build
 from ..networks.weights import load_weights
@@ -134,7 +135,7 @@ class TrainingResult:
 def train(
     options: TrainingOptions,
     *,
-    progress: Callable[[float, str], None] | None = None,
+    progress: ProgressFunction | None = None,
     report: Callable[[str], None] = lambda line: None,
     spell: Callable[[TrainingOptions], str] = repr,
 ) -> TrainingResult:
@@ -168,7 +169,8 @@ def train(
         require_muon()
     with launched(options.device) as processes:
         report = report if processes.first else (lambda line: None)
-        run = _prepared(options, recipe, processes, progress if processes.first else None, report, spell)
+        progress = progress if processes.first and progress is not None else no_progress
+        run = _prepared(options, recipe, processes, progress, report, spell)
         try:
             with _enough_memory(run.recipe.micro_batch):
                 finished = run.go()
@@ -188,7 +190,7 @@ def _prepared(
     options: TrainingOptions,
     recipe: Recipe,
     processes: Processes,
-    progress: Callable[[float, str], None] | None,
+    progress: ProgressFunction,
     report: Callable[[str], None],
     spell: Callable[[TrainingOptions], str],
 ) -> Run:
@@ -323,19 +325,18 @@ def _bones(
     recipe: Recipe,
     device: torch.device,
     processes: Processes,
-    progress: Callable[[float, str], None] | None,
+    progress: ProgressFunction,
 ) -> BoneDataset:
     """The bones to train on and to validate on."""
     if options.scans is not None:
         return dataset_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
-    kinds = {kind: KINDS[kind] for kind in recipe.kinds}
     jobs = options.jobs or os.cpu_count() or 1
     made = partial(
         synthetic_dataset,
         recipe.bones,
         options.seed,
         device=device,
-        kinds=kinds,
+        kinds={kind: KINDS[kind] for kind in recipe.kinds},
         processes=max(1, jobs // processes.beside),
         progress=progress,
     )
@@ -346,8 +347,14 @@ def _bones(
         save_dataset(made(), path)
     processes.from_first(None)  # until it is there
     bones = load_dataset(path, device)
-    held = ",".join(bones.made.get("kinds", kinds))
+    _require_wanted(bones, recipe, path)
+    return bones
+
+
+def _require_wanted(bones: BoneDataset, recipe: Recipe, path: Path) -> None:
+    """Raises `FileError` where the bones of a file are not as many, or of the kinds, that the recipe asks for."""
     wanted = ",".join(recipe.kinds)
+    held = ",".join(bones.made.get("kinds", recipe.kinds))
     if held != wanted:
         remedy = f"use {held}, or another file"
         raise FileError(f"{path}: holds bones of the kinds {held}, not {wanted}", remedy, Setting("kinds", value=held))
@@ -357,7 +364,6 @@ def _bones(
             f"use {len(bones)}, or another file",
             Setting("bones", value=str(len(bones))),
         )
-    return bones
 
 
 def _description(bones: BoneDataset) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def check_kinds(kinds: Mapping[str, float]) -> None:
         raise OptionError(problem, "give at least one above zero")
 
 
-def scan_twice(task: BoneTask) -> tuple[str, np.ndarray, np.ndarray]:
-    """The bone's name, and its bone values ``(size, size, size)`` float16 without and with contrast agent.
+def scan_twice(task: BoneTask) -> tuple[int, str, np.ndarray, np.ndarray]:
+    """The bone's number and name, and its bone values ``(size, size, size)`` float16 without and with contrast agent.
 
     They are NumPy arrays, which go from process to process as they are.
     """
@@ -78,7 +78,7 @@ def scan_twice(task: BoneTask) -> tuple[str, np.ndarray, np.ndarray]:
     for seed, shift, contrast in zip(session_seeds, shifts, (False, True), strict=True):
         session = Session.draw(seed, animal, contrast=contrast, scale="attenuation")
         values.append(_bone_values(scan(animal, session, grid, np.eye(4)), task.spacing, float(shift)).numpy())
-    return f"{kind} {task.number}", values[0], values[1]
+    return task.number, f"{kind} {task.number}", values[0], values[1]
 
 
 def _bone_values(scanned: Scan, spacing: float, shift: float) -> Tensor:

@@ -12,6 +12,7 @@ from ...core.errors import OptionError, Setting
 from ...core.files import atomic_write, make_folder
 from ...core.pictures import has_matplotlib
 from ...core.processes import completed_calls
+from ...core.progress import ProgressFunction, no_progress
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
 from ..store import ResultStore
 from ..tables import findings_table, markdown
@@ -33,7 +34,7 @@ def benchmark(
     seed: int = 0,
     jobs: int | None = None,
     output: str | os.PathLike | None = None,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Measurements:
     """Measures success, accuracy, refusal of impostors, calibration, networks and speed on synthetic pairs.
@@ -106,9 +107,7 @@ def plan(
     ]
 
 
-def _measure_missing(
-    trials: list[Trial], store: ResultStore[Outcome], jobs: int, progress: Callable[[float, str], None]
-) -> None:
+def _measure_missing(trials: list[Trial], store: ResultStore[Outcome], jobs: int, progress: ProgressFunction) -> None:
     missing = [trial for trial in trials if trial.key not in store.results]
     pairs = [list(group) for _, group in groupby(missing, lambda trial: (trial.part, trial.number))]
     timed = [pair for pair in pairs if PARTS[pair[0].part].section == "speed"]

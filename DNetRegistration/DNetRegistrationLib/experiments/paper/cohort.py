@@ -9,7 +9,7 @@ import csv
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from ...bone.threshold import find_bone_scale
 from ...core.errors import DNetError, FileError, ScanError, one_line
 from ...core.files import make_folder
+from ...core.progress import ProgressFunction, no_progress
 from ...geometry.transform_files import read_transform
 from ...imaging.scan_folders import find_scans
 from ...imaging.volume import Volume, check_pair_spacing, read_volume
@@ -58,7 +59,7 @@ def write_bones(
     seed: int,
     size: int,
     spacing: float,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> list[Path]:
     """Writes synthetic scans, and the transforms between them, as a user's own would lie in two folders.
 
@@ -133,7 +134,7 @@ def find_bones(paths: Sequence[str | os.PathLike], seed: int = 0, least: int = 1
 def check_bones(
     bones: Sequence[ScannedBone],
     spacing: Sequence[float] | None = None,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> tuple[list[DNetError], str]:
     """Reads every scan, and gathers what is wrong: unreadable, without bone, the same as another scan.
 

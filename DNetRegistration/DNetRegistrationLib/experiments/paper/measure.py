@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,6 +14,7 @@ import numpy as np
 
 from ...core.errors import one_line
 from ...core.processes import completed_calls
+from ...core.progress import ProgressFunction, no_progress
 from ..store import ResultStore, measuring_code
 from .plan import PlannedNetwork, PlannedPair, ScannedBone
 
@@ -101,7 +102,7 @@ def measure_all(
     store: ResultStore[PairResult],
     jobs: int,
     spacing: Sequence[float] | None = None,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> None:
     """Measures pairs, and keeps each result as soon as it is there.
 

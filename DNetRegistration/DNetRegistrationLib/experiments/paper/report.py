@@ -18,6 +18,7 @@ import numpy as np
 from ...core.errors import DNetError, FileError, PackageError
 from ...core.files import atomic_write, writing
 from ...core.pictures import require_matplotlib
+from ...core.progress import ProgressFunction, no_progress
 from ..statistics import has_anova
 from ..store import ResultStore
 from ..tables import html, markdown, write_csv
@@ -73,7 +74,7 @@ def write_results(
     record: EvaluationRecord,
     folder: Path,
     subjects: Sequence[str] | None,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> Path:
     """Writes tables, figures and report into the folder of an evaluation, from what is stored there.
 
@@ -148,7 +149,7 @@ def _figures(
     results: EvaluationResults,
     folder: Path,
     subjects: Sequence[str],
-    progress: Callable[[float, str], None],
+    progress: ProgressFunction,
 ) -> Mapping[str, ReportFigure]:
     """Draws all figures, by what they show: "training", a test, "strategies" or "bone NAME"."""
     drawings = _drawings(record, results, folder, subjects)

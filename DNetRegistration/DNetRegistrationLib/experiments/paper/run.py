@@ -9,14 +9,13 @@ from pathlib import Path
 
 from ...core.errors import OptionError, Setting
 from ...core.files import make_folder
-from ...core.progress import part
+from ...core.progress import ProgressFunction, no_progress, part
 from ..store import ResultStore
 from .cohort import CohortError, check_bones, find_bones, write_bones
 from .plan import PlannedNetwork, networks, plan
 from .report import write_results
 from .settings import PAIRS, SCANS, SETTINGS, TRAINING, EvaluationOptions, EvaluationRecord
 
-Progress = Callable[[float, str], None]
 #: The share of aligning in the progress of aligning and reporting.
 _ALIGNING = 0.95
 
@@ -25,7 +24,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     /,
     *,
-    progress: Progress = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
     tell: Callable[[str], None] = lambda line: None,
     spell: Callable[[EvaluationOptions], str] = repr,
     **keywords,
@@ -72,7 +71,7 @@ def evaluate(
 def write_report(
     folder: str | os.PathLike,
     subjects: Sequence[str] | None = None,
-    progress: Progress = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> Path:
     """Writes tables, figures and report of what an evaluation has measured so far, and returns the report's path.
 
@@ -90,7 +89,7 @@ def write_report(
     return write_results(record, Path(folder), subjects, progress)
 
 
-def _prepare(options: EvaluationOptions, folder: Path, command: str, progress: Progress) -> EvaluationRecord:
+def _prepare(options: EvaluationOptions, folder: Path, command: str, progress: ProgressFunction) -> EvaluationRecord:
     """Finds and checks the scans, and keeps the record of them; refuses a folder with another evaluation."""
     record = EvaluationRecord.begun(options, command)
     before = EvaluationRecord.load(folder) if (folder / SETTINGS).exists() else None
@@ -139,7 +138,7 @@ def _train(
     record: EvaluationRecord,
     options: EvaluationOptions,
     folder: Path,
-    progress: Progress,
+    progress: ProgressFunction,
     tell: Callable[[str], None],
 ) -> Mapping:
     """Trains what is missing, and records it; returns the weights of each network."""
@@ -156,7 +155,7 @@ def _measure(
     weights: Mapping,
     options: EvaluationOptions,
     folder: Path,
-    progress: Progress,
+    progress: ProgressFunction,
     tell: Callable[[str], None],
 ) -> None:
     from .measure import PairResult, measure_all, missing

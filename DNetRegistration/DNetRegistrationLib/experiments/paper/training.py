@@ -13,6 +13,7 @@ from typing import Any
 
 from ...core.errors import FileError, Setting
 from ...core.files import make_folder
+from ...core.progress import ProgressFunction, no_progress
 from ...networks.weights import load_weights
 from ...training.dataset import BoneDataset, dataset_of_bones, load_dataset, save_dataset
 from ...training.run import WEIGHTS
@@ -56,7 +57,7 @@ def train_all(
     bones: Mapping[str, ScannedBone],
     options: EvaluationOptions,
     folder: Path,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[PlannedNetwork, TrainedNetwork]:
     """Trains each network to its budget, unless its weights are given.
@@ -104,7 +105,7 @@ def make_dataset(
     bones: Sequence[ScannedBone],
     contrast: bool,
     spacing: Sequence[float] | None = None,
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
 ) -> BoneDataset:
     """Resamples bones to train on. Two scans that cannot be aligned for sure become two bones.
 
@@ -116,7 +117,7 @@ def make_dataset(
 
 
 def _dataset(
-    strategy: Strategy, bones: Mapping[str, ScannedBone], folder: Path, spacing, progress: Callable[[float, str], None]
+    strategy: Strategy, bones: Mapping[str, ScannedBone], folder: Path, spacing, progress: ProgressFunction
 ) -> Path:
     """The file of a strategy's training bones, written where it is missing."""
     path = make_folder(folder / strategy.name, parents=True) / BONES

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...core.errors import OptionError, PackageError, Setting
 from ...core.files import atomic_write, make_folder
 from ...core.pictures import has_matplotlib
+from ...core.progress import ProgressFunction, no_progress
 from ...core.provenance import machine
 from ..store import ResultStore
 from ..tables import write_csv
@@ -58,7 +59,7 @@ def compare(
     output: str | os.PathLike,
     options: ComparisonOptions | None = None,
     notes: Sequence[str] = (),
-    progress: Callable[[float, str], None] = lambda fraction, message: None,
+    progress: ProgressFunction = no_progress,
     tell: Callable[[str], None] = lambda text: None,
 ) -> PeerResults:
     """Aligns the same synthetic pairs with this project and with other tools.
@@ -135,7 +136,7 @@ def align_all(
     folders: PairFolders,
     store: ResultStore[MethodResult],
     conditions: Conditions,
-    progress: Callable[[float, str], None],
+    progress: ProgressFunction,
 ) -> None:
     """Runs every method on its pairs, without those in the store. Nothing else runs meanwhile, for the times' sake.
 
