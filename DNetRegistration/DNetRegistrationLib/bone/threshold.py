@@ -131,10 +131,10 @@ def _otsu(values: np.ndarray) -> float:
 def _half_maximum(image: np.ndarray, smooth: np.ndarray) -> float | None:
     """The grey value half way between bone and its surroundings; None where there is no bone.
 
-    The start is the brighter class of Otsu's method, divided again until it is a small share of the scan. Too high a
-    start does no harm: from there the half-maximum rule comes down to the bone's own surface. From too low a start it
-    would stop at the surface of the soft tissue. Lower starts are tried only if the voxels above are too few for an
-    object.
+    Otsu's threshold is found again and again among the voxels above the last one, until few remain. Each is a start,
+    and the highest is tried first. Too high a start does no harm: from there the half-maximum rule comes down to the
+    bone's own surface. From too low a start it would stop at the surface of the soft tissue. Lower starts are tried
+    only if the voxels above are too few for an object.
     """
     values = smooth[np.isfinite(smooth)]
     above = values

@@ -1,4 +1,4 @@
-"""What a worker tells the panel: lines of JSON, an event each.
+"""The lines of JSON that a worker writes and `job.Job` reads, an event each. How an alignment ended, the job decides.
 
     {"event": "progress", "fraction": 0.4, "message": "searching all rotations"}
     {"event": "warning", "message": "..."}

@@ -23,7 +23,7 @@ _BLOCK, _BLOCKS = 4, 2048
 
 
 class Drawn(NamedTuple):
-    """Random numbers of a batch of `b` pairs; NumPy, and so the same on every device.
+    """Random numbers of a batch of `b` pairs, drawn by `pairs.PairSource`; NumPy, and so the same on every device.
 
     Sides are fixed, moving. What is in mm is relative to the middle of a field of view, along its axes.
     """
@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
     bones: np.ndarray  # (b,) which of the dataset
     contrast: np.ndarray  # (b, 2) bool, which of its two scans
     rotation: np.ndarray  # (b, 3, 3) fixed to moving
-    turn: np.ndarray  # (b, 2, 3, 3) of the dataset's bone
+    turn: np.ndarray  # (b, 2, 3, 3) from the dataset's frame to each field of view
     jitter: np.ndarray  # (b, 3) mm, where the middle of the bone's grid is in the fixed scan
     shift: np.ndarray  # (b, 3) mm, where the middle of the fixed field of view is in the moving scan
     fraction: np.ndarray  # (b, 2, tries) of the bone that a cut leaves; 1 cuts nothing

@@ -5,7 +5,9 @@ Those of `LOSSES` compare 12 numbers, the paper's way (Eq. 6), by displaced poin
 to moving points about the cubes' centres, and give ``(b,)``, one number a pair, in the estimate's precision. The loss
 of a batch is their mean.
 
-`criterion_for` makes of a loss what a network's `loss` asks for: a function that judges its prediction for a batch.
+`criterion_for(name)` returns the function that scores a network's prediction for a batch; it is passed to
+`Network.loss`. Which loss a network trains with is in `recipes`. What is added while poses are learned is in
+`pose_stage`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from ...bone.prepare import prepare
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
 from ...geometry.transform_files import read_transform
+from ...imaging.resample import resample
 from ...imaging.volume import Volume, read_volume
-from ...outputs.subtraction import resample
 from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, PlannedPair, ScannedBone
 
 

@@ -30,7 +30,7 @@ class ComparedMethod:
         package: the package that it rests on, by its name on PyPI.
         optional: whether this project does without that package.
         weights: the name of the shipped network that it asks.
-        near: it refines a start near the truth (`refine_start`), and does not search (`align`).
+        near: it is given a start near the truth and only refines it; `load` then returns the module's `refine_start`.
     """
 
     key: str
