@@ -25,7 +25,11 @@ def imported(file) -> set[str]:
     home = file.relative_to(places.LIBRARY).parent.parts
     names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == places.LIBRARY.name for alias in node.names), file
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            assert node.module.split(".")[0] != places.LIBRARY.name, f"{file}:{node.lineno}: make it relative"
+        elif isinstance(node, ast.ImportFrom):
             start = (*home[: len(home) - node.level + 1], *(node.module or "").split("."))
             base = ".".join(part for part in start if part)
             names.add(base)

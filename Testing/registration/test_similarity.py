@@ -131,3 +131,13 @@ def test_band_pass_is_value_less_local_mean_inside():
     local = ndimage.gaussian_filter(values * inside, 1.0, mode="constant", radius=3)
     weight = ndimage.gaussian_filter(inside, 1.0, mode="constant", radius=3)
     np.testing.assert_allclose(found, (values - local / np.maximum(weight, 1e-3)) * inside, atol=1e-4)
+
+
+def test_a_pose_takes_points_of_the_fixed_scan_to_the_moving_one_and_its_inverse_back():
+    """The same voxels, which lie elsewhere in the world."""
+    values, apart = blobs(), (0.4, -0.2, 0.1)
+    fixed, moving = image(values), image(values, origin=apart)
+    found = similarity(fixed, moving, shifted(*apart))
+    for one in (found.correlation, found.edge_correlation, found.trabecular_correlation, found.share):
+        assert one == pytest.approx(1, abs=1e-4)
+    assert float(overlap_correlation(fixed, moving, shifted(*apart)[None])) == pytest.approx(1, abs=1e-4)
