@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.training.optimizers import MuonWithAdamW, adamw
 from torch import nn
@@ -113,9 +112,3 @@ def test_it_goes_on_from_its_state_to_the_same_bits():
     second.step()
     for was, is_now in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(was, is_now)
-
-
-def test_a_torch_without_it_is_named(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(PackageError, match=r"has no Muon; update to 2\.9 or later, or use another optimizer"):
-        MuonWithAdamW(small(), (), RATE, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html as _html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,11 +32,6 @@ def frame(kind: type, results: Iterable[Any], *properties: str) -> pandas.DataFr
     """Results as a data frame, a row each: the fields of the dataclass `kind` and these of its properties."""
     names = [*(field.name for field in fields(kind)), *properties]
     return pandas.DataFrame([[getattr(result, name) for name in names] for result in results], columns=names)
-
-
-def records_table(rows: Iterable[Mapping[str, Any]]) -> pandas.DataFrame:
-    """Rows of values by the names of their columns as a data frame."""
-    return pandas.DataFrame.from_records(list(rows))
 
 
 def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> pandas.DataFrame:

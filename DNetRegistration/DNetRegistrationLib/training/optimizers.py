@@ -47,9 +47,6 @@ class MuonWithAdamW:
         learning_rate: to begin with; it is changed in `param_groups`.
         weight_decay: of weights, not of biases and norms.
         more: weights beside the network, for AdamW.
-
-    Raises:
-        PackageError: this torch has no Muon.
     """
 
     def __init__(
@@ -60,7 +57,6 @@ class MuonWithAdamW:
         weight_decay: float,
         more: Sequence[nn.Parameter] = (),
     ) -> None:
-        require_muon()
         self._all = [*network.parameters(), *more]
         self._weights, rest = [], []
         for name, weight in network.named_parameters():

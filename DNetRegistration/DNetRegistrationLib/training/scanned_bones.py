@@ -32,11 +32,13 @@ class BoneScans:
         name: of the bone.
         plain: the scan without contrast agent, or the only one.
         contrast: the scan with contrast agent, or None.
+        transform: file of the transform from `plain` to `contrast`; where it is None, they are aligned.
     """
 
     name: str
     plain: Path
     contrast: Path | None = None
+    transform: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ def find_bone_scans(folder) -> list[BoneScans]:
         raise found.problems[0]
     for path, partner in found.unpaired.items():
         raise FileError(f"{path}: its partner {partner}.* is missing", "add it, or rename the scan to use it by itself")
-    entries = [BoneScans(pair.name, pair.pre, pair.post) for pair in found.pairs]
+    entries = []
+    for pair in found.pairs:
+        transform = pair.pre.with_name(f"{pair.name}.tfm")
+        entries.append(BoneScans(pair.name, pair.pre, pair.post, transform if transform.exists() else None))
     entries += [BoneScans(name, path) for name, path in found.singles.items()]
     return sorted(entries, key=lambda entry: entry.plain)
 
@@ -112,14 +117,13 @@ def own_axes(image: BoneImage) -> np.ndarray:
 
 def _between(entry: BoneScans, plain: Volume, contrast: Volume) -> np.ndarray:
     """The ``(4, 4)`` transform from the scan without to the one with contrast agent, LPS mm."""
-    given = entry.plain.with_name(f"{entry.name}.tfm")
-    if given.exists():
-        return read_transform(given)
+    if entry.transform is not None:
+        return read_transform(entry.transform)
     alignment = align(plain, contrast, hypotheses="search")
     if not alignment.accepted:
         raise ScanError(
             f"{entry.contrast}: could not be aligned with {entry.plain.name} for sure",
-            f"put the transform beside them as {given.name}, or drop _pre and _post from both names",
+            f"put the transform beside them as {entry.name}.tfm, or drop _pre and _post from both names",
         )
     return alignment.matrix
 

@@ -90,29 +90,21 @@ def train_all(
     return ready
 
 
-def entries(bones: Sequence[ScannedBone], contrast: bool) -> list[BoneScans]:
-    """The scans of bones to train on: both of each bone, or only the one without contrast agent."""
-    found = []
-    for bone in bones:
-        # The transform is looked for beside the first scan, under the entry's name.
-        beside = bone.transform is not None and bone.transform == bone.pre.with_name(f"{bone.transform.stem}.tfm")
-        name = bone.transform.stem if beside and contrast else bone.name
-        found.append(BoneScans(name, bone.pre, bone.post if contrast else None))
-    return found
-
-
 def make_dataset(
     bones: Sequence[ScannedBone],
     contrast: bool,
     spacing: Sequence[float] | None = None,
     progress: ProgressFunction = no_progress,
 ) -> BoneDataset:
-    """Resamples bones to train on. Two scans that cannot be aligned for sure become two bones.
+    """Resamples bones to train on: both scans of each bone, or only the one without contrast agent.
+
+    Two scans that cannot be aligned for sure become two bones.
 
     Raises:
         ScanError: a scan cannot be used at all.
     """
-    found = dataset_of_bones(entries(bones, contrast), scan_spacing=spacing, progress=progress, apart=True)
+    scans = [BoneScans(bone.name, bone.pre, bone.post if contrast else None, bone.transform) for bone in bones]
+    found = dataset_of_bones(scans, scan_spacing=spacing, progress=progress, apart=True)
     return replace(found, made={"contrast": contrast})
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas
 
 from ..metrics import SUCCESS_UM
 from ..statistics import largest, median, rate
-from ..tables import Finding, findings_table, markdown, number, records_table, text_table
+from ..tables import Finding, findings_table, markdown, number, text_table
 from .methods import FULL, METHODS, PEERS
 from .pairs import BIN_NAMES, START_DEG, START_MM
 from .results import MethodResult, PeerResults
-
-if TYPE_CHECKING:
-    import pandas
 
 #: How many times as fast as ANTs' search the full pipeline has to be.
 TIMES_FASTER = 20.0
@@ -31,7 +30,7 @@ def numbers(found: PeerResults) -> pandas.DataFrame:
         parts += [("size", str(volume), size[size["size"] == volume]) for volume in size["size"]]
         parts += [("near", name, near[near.contrast == c]) for name, c in (("plain", False), ("contrast", True))]
         rows += [_summary(key, group, value, o) for group, value, o in parts if len(o)]
-    return records_table(rows)
+    return pandas.DataFrame.from_records(rows)
 
 
 def _summary(method: str, group: str, value: str, o: pandas.DataFrame) -> dict[str, Any]:
