@@ -114,7 +114,14 @@ def test_a_run_and_what_it_says(small, blobs, tmp_path, capsys):
         (["--iterations", "0"], "--iterations"),
         (["--keep", "1.5"], "--keep"),
         (["--kinds", "tibia,antler"], "'antler' is unknown; choose from tibia, long, flat, irregular"),
-        (["--coarse", "0.5"], "resolution_schedule 0.19, 0.64, 0.5 falls"),
+        (
+            ["--coarse", "0.5"],
+            "resolution_schedule 0.19, 0.64, 0.5 falls; give shares of which none is less than the last "
+            "(--resolution-schedule)",
+        ),
+        (["--first-angle", "60"], "and for how long (--angle-curriculum)"),
+        (["--widening", "0.5"], "and for how long (--initial-angle)"),
+        (["--scans", "mice"], "dataset: is of synthetic bones, not of scans; leave one of the two out (--dataset)"),
         (["--resolution-schedule", "0.5"], "'0.5' is not three shares as in 0.2,0.6,0.7"),
         (["--bones", "9"], "holds 8 bones, not 9; use 8, or another file (--bones 8)"),
         (["--device", "abacus"], 'device \'abacus\' is not available here; use "cpu" or "auto" (--device)'),

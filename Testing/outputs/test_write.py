@@ -92,6 +92,7 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
     seconds device network weights_sha256 fixed moving version verdict warnings working_spacing""".split()
     assert set(keys) == set(read)
+    assert list(read).index("rotation_deg") + 1 == list(read).index("translation_mm")
     np.testing.assert_array_equal(read["matrix"], result.matrix)
     assert read["accepted"] is True and read["network"] is None and read["seconds"]["search"] == 0.5
     assert read["fixed"] == {

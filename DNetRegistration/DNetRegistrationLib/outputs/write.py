@@ -38,8 +38,8 @@ def write_outputs(
         alignment: the alignment, accepted or not.
         fixed, moving: the scans it aligns.
         paths: where the outputs go; or None, and
-        outputs: the fields of `OutputPaths` as keywords: transform, report, overlay, resampled, segmentation,
-            subtraction.
+        outputs: the fields of `OutputPaths` as keywords. transform: ``.tfm``, ``.h5`` or ``.mat``; report: ``.json``;
+            overlay: ``.png``, ``.pdf`` or ``.svg``; segmentation: ``.seg.nrrd``; resampled and subtraction: scan files.
         contrast: which scan has the contrast agent, "fixed" or "moving".
         masks: ``(z, y, x)`` bool arrays of the fixed and the moving scan: where bone is looked for. Or None.
         progress: called with a fraction and a message.

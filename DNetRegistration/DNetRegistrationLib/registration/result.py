@@ -71,9 +71,9 @@ class Alignment:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes and `rotation_deg` as JSON's own types; numbers that are not known are None."""
-        return jsonable(
-            {one.name: getattr(self, one.name) for one in fields(self)} | {"rotation_deg": self.rotation_deg}
-        )
+        names = [one.name for one in fields(self)]
+        names.insert(names.index("translation_mm"), "rotation_deg")  # where a reader of the report looks for it
+        return jsonable({name: getattr(self, name) for name in names})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Alignment:

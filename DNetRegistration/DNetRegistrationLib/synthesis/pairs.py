@@ -122,7 +122,7 @@ def make_pair(seed: int, **options) -> SyntheticPair:
 
     Args:
         seed: of everything that is not given.
-        options: the fields of `PairOptions`, by name.
+        options: the fields of `PairOptions`, by name; ``help(DNetRegistrationLib.synthesis.pairs.PairOptions)``.
 
     Raises:
         OptionError: an option has a value that it cannot have.

@@ -142,10 +142,12 @@ class Recipe:
             raise OptionError(
                 "initial_angle and angle_curriculum belong together",
                 "give both, from which angle rotations grow and for how long",
+                Setting("initial_angle" if self.angle_curriculum > 0 else "angle_curriculum"),
             )
         if list(self.resolution_schedule) != sorted(self.resolution_schedule):
             shares = ", ".join(f"{share:g}" for share in self.resolution_schedule)
-            raise OptionError(f"resolution_schedule {shares} falls", "give shares of which none is less than the last")
+            remedy = "give shares of which none is less than the last"
+            raise OptionError(f"resolution_schedule {shares} falls", remedy, Setting("resolution_schedule"))
 
     @property
     def pose_iterations(self) -> int:

@@ -106,7 +106,8 @@ class TrainingOptions(Pace):
         if self.scans is not None:
             for name in ("dataset", "bones", "kinds"):
                 if name in changes or (name == "dataset" and self.dataset is not None):
-                    raise OptionError(f"{name}: is of synthetic bones, not of scans", "leave one of the two out")
+                    problem = f"{name}: is of synthetic bones, not of scans"
+                    raise OptionError(problem, "leave one of the two out", Setting(name))
         return replace(recipe, **changes)
 
 
