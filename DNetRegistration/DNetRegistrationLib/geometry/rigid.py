@@ -124,8 +124,8 @@ def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
 
 def inverse(transform: Tensor) -> Tensor:
     """The inverses of ``(..., 4, 4)`` rigid transforms, by transposition."""
-    back = transform[..., :3, :3].transpose(-1, -2)
-    return rigid(back, -(back @ transform[..., :3, 3:])[..., 0])
+    rotation = transform[..., :3, :3].transpose(-1, -2)
+    return rigid(rotation, -(rotation @ transform[..., :3, 3:])[..., 0])
 
 
 def apply(transform: Tensor, points: Tensor) -> Tensor:

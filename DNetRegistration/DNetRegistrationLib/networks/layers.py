@@ -76,12 +76,12 @@ class NonLocalLink(nn.Module):
         self.mutual = mutual
 
     def forward(self, features: Tensor) -> Tensor:
-        tokens = self.embed(features.flatten(2).transpose(1, 2))[:, None]  # (2 * batch, 1 head, voxels, channels)
-        partners = tokens.roll(len(tokens) // 2, dims=0) if self.mutual else tokens
+        embedded = self.embed(features.flatten(2).transpose(1, 2))[:, None]  # (2 * batch, 1 head, voxels, channels)
+        partners = embedded.roll(len(embedded) // 2, dims=0) if self.mutual else embedded
         if self.training and 0 < self.sampled < (voxels := partners.shape[2]):
             partners = partners[:, :, torch.randperm(voxels, device=partners.device)[: self.sampled]]
         # Eq. 3 has no division by sqrt(channels).
-        linked = functional.scaled_dot_product_attention(tokens, partners, partners, scale=1.0)
+        linked = functional.scaled_dot_product_attention(embedded, partners, partners, scale=1.0)
         return linked[:, 0].transpose(1, 2).unflatten(2, features.shape[2:])
 
 

@@ -12,8 +12,10 @@ from slicer import (
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from .scene import OUTPUT_ROLES
+
 #: The parameters that are output nodes.
-OUTPUTS = ("transform", "segmentation", "table", "resampled", "subtraction")
+OUTPUTS = ("transform", *OUTPUT_ROLES)
 
 #: What a path of a weights file begins with, and the name of shipped weights does not.
 FILE = "file:"

@@ -13,10 +13,12 @@ from vtk.util.numpy_support import numpy_to_vtk
 from ..bone.threshold import PREVIEW_SIZE, find_bone_scale
 from ..core.errors import ScanError
 from ..imaging.resample import block_means
+from ..outputs.segmentation import SEGMENTS
 from .scene import ATTRIBUTE, Placed
 
 ROLE_ATTRIBUTE = f"{ATTRIBUTE}preview"
-COLORS = {"fixed": (1.0, 1.0, 1.0), "moving": (1.0, 0.0, 0.0)}
+# As the cortices of the result: white and red.
+COLORS = {role: color for role, (_, _, color) in zip(("fixed", "moving"), SEGMENTS, strict=True)}
 
 
 @dataclass(frozen=True)
