@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import dicom_files
 import numpy as np
 import pytest
@@ -61,6 +63,29 @@ def test_rounded_positions_are_even(tmp_path, distance, digits):
     far = volume.to_world((0, 0, 59))
     np.testing.assert_allclose(far, np.add(ORIGIN, (0, 0, 59 * distance)), atol=1.5 * 10.0**-digits)
     assert np.array_equal(volume.direction, np.eye(3))  # rounding makes no shear
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("distance", "digits"), [(0.0364, 1), (0.006, 2), (0.012, 2)])
+def test_positions_too_coarse_for_their_distance(tmp_path, distance, digits, reverse):
+    """Several slices lie at one place by their words. Numbers tell their order, and that none is missing."""
+    voxels = noise(60, 10, 11, dtype=np.int16)
+    header = {"SliceThickness": distance, **({"InstanceNumber": lambda k: 60 - k} if reverse else {})}
+    folder = write_series(tmp_path / "scan", voxels, ORIGIN, (0, 0, distance), digits=digits, **header)
+    volume = read_volume(folder)
+    assert np.array_equal(volume.voxels, voxels)
+    assert volume.spacing[2] == pytest.approx(distance, rel=0.02)
+    (folder / "IM0030.dcm").unlink()
+    with pytest.raises(ScanError, match="not evenly spaced"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize("distance", [1, 0.5, 0.01, 0.02])
+def test_a_series_that_was_numbered_anew_after_a_loss(tmp_path, distance):
+    places = np.delete(np.arange(13), 6) * distance
+    header = {"ImagePositionPatient": lambda k: [0, 0, places[k]], "SliceThickness": distance}
+    with pytest.raises(ScanError, match="one is missing"):
+        read_volume(write_series(tmp_path / "scan", VOXELS, ORIGIN, **header))
 
 
 @pytest.mark.parametrize(("distance", "digits"), [(0.05, None), (0.0364, 3), (0.0364, 2)])
@@ -130,6 +155,31 @@ def test_missing_frames_are_refused(tmp_path):
     path = write_enhanced(tmp_path / "scan.dcm", VOXELS, positions([*range(7), *range(9, 14)]))
     with pytest.raises(ScanError, match=r"2 are missing, the first at \(5, -6, 7\.35\) mm"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("frames", ["99999999999", "1000", "0", "-3", "many"])
+def test_a_number_of_frames_that_is_none(tmp_path, frames):
+    path = write_enhanced(tmp_path / "scan.dcm", VOXELS, positions(range(12)))
+    content = path.read_bytes()
+    at = content.index(b"\x28\0\x08\0IS") + 6
+    path.write_bytes(content[:at] + struct.pack("<H", 12) + frames.ljust(12).encode() + content[at + 4 :])
+    with pytest.raises(ScanError, match=r"frames|2D image|cannot be read"):
+        read_volume(path)
+
+
+def test_damage_is_refused_in_words(tmp_path):
+    content = write_enhanced(tmp_path / "scan.dcm", VOXELS, positions(range(12))).read_bytes()
+    random = np.random.default_rng(0)
+    for number in range(100):
+        damaged = bytearray(content)
+        damaged[random.integers(128, len(content) - VOXELS.nbytes)] = random.integers(256)
+        if number % 5 == 0:
+            del damaged[random.integers(len(damaged)) :]
+        (tmp_path / "scan.dcm").write_bytes(damaged)
+        try:
+            read_volume(tmp_path / "scan.dcm", spacing=0.01)
+        except ScanError as error:
+            assert "\n" not in str(error)
 
 
 def test_slopes_of_frames(tmp_path):

@@ -110,10 +110,11 @@ def _list_series(files: Iterable[Path]) -> list[Series]:
             continue
         try:
             header = read_header(file)
+            planes = _planes(file, header) if header.pixels else []
         except ValueError as error:
             raise ScanError(f"{file}: cannot be read ({error})", "export the series again") from error
-        if header.pixels:
-            series[header.text(0x0020000E) or "series without UID"].extend(_planes(file, header))
+        if planes:
+            series[header.text(0x0020000E) or "series without UID"].extend(planes)
     listed = []
     for uid, planes in series.items():
         groups = _apart(planes)
@@ -130,6 +131,8 @@ def _list_series(files: Iterable[Path]) -> list[Series]:
 
 def _planes(file: Path, header: Header) -> list[_Plane]:
     frames = max(int(header.number(0x00280008) or 1), 1)
+    if frames > file.stat().st_size:
+        raise ValueError(f"its header speaks of {frames} frames")
     shared = [part for group in header.items(0x52009229)[:1] for part in _functional_groups(group)]
     each = header.items(0x52009230)
     shape = header.short(0x00280010), header.short(0x00280011)
@@ -249,16 +252,39 @@ def _doubled(places: list[_Place] | None) -> bool:
 
 
 def _in_order(planes: list[_Plane]) -> list[_Plane]:
-    """Orders planes along their normal; without places, by their numbers."""
+    """Orders planes along their normal; by their numbers where they have no places, or too coarsely rounded ones."""
     places = _places(planes)
-    if places is not None:
-        keys = [place.depth for place in places]
-    else:
-        numbers = [plane.header.number(0x00200013) for plane in planes]
-        keys = [number for number in numbers if number is not None]
-        if len(keys) < len(planes):
-            return planes
+    numbers = np.array([_numbered(plane) for plane in planes])
+    if places is None:
+        return planes if np.isnan(numbers).any() else [planes[index] for index in np.argsort(numbers, kind="stable")]
+    depths = np.array([place.depth for place in places])
+    keys = numbers * np.sign((numbers - numbers.mean()) @ depths) if _counted(planes) else depths
     return [planes[index] for index in np.argsort(keys, kind="stable")]
+
+
+def _counted(planes: list[_Plane]) -> bool:
+    """Tells whether numbers order planes whose positions are rounded too coarsely to do so.
+
+    The numbers must have no gap, and the stated distance of slices must fit to their extent, so that none is missing.
+    """
+    places, header = _places(planes), planes[0].header
+    stated = abs(header.number(0x00180088) or header.number(0x00180050) or 0.0)
+    numbers = np.sort([_numbered(plane) for plane in planes])
+    digit = _half_digit(planes)
+    gapless = np.array_equal(numbers, numbers[0] + np.arange(len(planes)))
+    if places is None or not gapless or not stated or digit <= _ROUNDING * stated:
+        return False
+    extent = np.ptp([place.depth for place in places])
+    return bool(abs(extent - stated * (len(planes) - 1)) < 2 * digit - 1e-9)
+
+
+def _numbered(plane: _Plane) -> float:
+    number = plane.header.number(0x00200013)
+    return float("nan") if number is None else number
+
+
+def _half_digit(planes: list[_Plane]) -> float:
+    return float(0.5 * 10.0 ** -max(plane.decimals for plane in planes))
 
 
 def _grid(path: Path, planes: list[_Plane]) -> tuple[np.ndarray, str]:
@@ -290,9 +316,9 @@ def _step(path: Path, planes: list[_Plane], places: list[_Place]) -> np.ndarray:
     centred = np.arange(len(places)) - (len(places) - 1) / 2
     step = centred @ positions / (centred @ centred)
     length = float(np.linalg.norm(step))
-    digit = 0.5 * 10.0 ** -max(plane.decimals for plane in planes)
+    digit = _half_digit(planes)
     off = np.abs(positions - positions.mean(axis=0) - np.outer(centred, step)).max(axis=1)
-    tolerance = _UNEVEN * length + min(digit, _ROUNDING * length)
+    tolerance = _UNEVEN * length + (digit if _counted(planes) else min(digit, _ROUNDING * length))
     if length == 0 or (off > tolerance).any():
         raise ScanError(f"{path}: {_irregular(planes, places)}", _EXPORT)
     # What rounding alone would give is no shear.
