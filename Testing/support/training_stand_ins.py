@@ -11,8 +11,7 @@ from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_6
 from DNetRegistrationLib.networks.batch import PairBatch
 from DNetRegistrationLib.networks.regression import RegressionNetwork
 from DNetRegistrationLib.training.dataset import BoneDataset, quantized, save_dataset
-from DNetRegistrationLib.training.recipes import Recipe
-from DNetRegistrationLib.training.synthetic_bones import KINDS
+from DNetRegistrationLib.training.recipes import KINDS, Recipe
 from torch import nn
 from torch.nn import functional
 

@@ -33,8 +33,9 @@ from DNetRegistrationLib.training.dataset import (
     synthetic_dataset,
 )
 from DNetRegistrationLib.training.pairs import PairSource
+from DNetRegistrationLib.training.recipes import KINDS
 from DNetRegistrationLib.training.scanned_bones import own_axes
-from DNetRegistrationLib.training.synthetic_bones import KINDS, grey_levels
+from DNetRegistrationLib.training.synthetic_bones import grey_levels
 
 
 @pytest.fixture(scope="module")

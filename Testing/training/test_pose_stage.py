@@ -113,12 +113,12 @@ def test_first_the_features_then_the_motion():
     head = [p.clone() for p in one.network.head.parameters()]
     readout = one.pose_stage.readout.weight.clone()
     steps(one, 5)
-    assert one.posing
+    assert one.learns_poses
     assert all(map(torch.equal, one.network.head.parameters(), head))
     assert not torch.equal(one.pose_stage.readout.weight, readout)
     composer = one.pose_stage.composer
     steps(one, 1)
-    assert not one.posing and one.pose_stage.composer is None
+    assert not one.learns_poses and one.pose_stage.composer is None
     # The network and its average begin with the head that composes what the averaged readout reads.
     stage = PoseStage(Small(), 0)
     stage.composer = composer

@@ -13,9 +13,8 @@ from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, P
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.training import recipes, session
 from DNetRegistrationLib.training.dataset import BoneDataset, save_dataset
-from DNetRegistrationLib.training.recipes import recipe_for
+from DNetRegistrationLib.training.recipes import KINDS, recipe_for
 from DNetRegistrationLib.training.session import TrainingOptions, train
-from DNetRegistrationLib.training.synthetic_bones import KINDS
 from training_stand_ins import BLOBS, Small, SmallWithLoss
 
 QUICK = {"bones": BLOBS, "iterations": 6, "batch": 4, "micro_batch": 2}
@@ -229,10 +228,6 @@ def test_a_file_of_other_bones(changes, words, quantity, value, small, options, 
     with pytest.raises(FileError, match=words) as raised:
         train(options(tmp_path, changes=changes))
     assert (raised.value.setting.quantity, raised.value.setting.value) == (quantity, value)
-
-
-def test_kinds_are_those_of_the_dataset():
-    assert tuple(KINDS) == recipes.KINDS
 
 
 def test_scans_of_the_user(small, tmp_path, monkeypatch):

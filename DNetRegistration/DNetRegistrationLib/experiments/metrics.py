@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bone.cortex import CorticalBone, dice
+from ..core.constants import PAPER_SPACING
 from ..geometry.transforms import mean_point_error, rotation_error_deg
 
 #: A pair is aligned when the mean error over its bone is below the paper's voxel.
-SUCCESS_UM = 80.0
+SUCCESS_UM = 1000 * PAPER_SPACING
 # The mean error over this many points of the bone is that over all of it.
 _POINTS = 20_000
 

@@ -13,6 +13,13 @@ import numpy as np
 from ..core.errors import OptionError
 
 
+def affine_matrix(linear: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """The ``(4, 4)`` float64 matrix of x -> A x + t, with `linear` the ``(3, 3)`` A."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = linear, translation
+    return matrix
+
+
 def rotation_error_deg(first: np.ndarray, second: np.ndarray) -> float:
     """The angle between the rotations of two ``(4, 4)`` transforms, in degrees, exact also where it is tiny.
 

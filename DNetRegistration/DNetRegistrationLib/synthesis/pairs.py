@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import OptionError, Setting
-from ..geometry.transforms import mean_point_error, rotation_error_deg
+from ..geometry.transforms import affine_matrix, mean_point_error, rotation_error_deg
 from ..imaging.volume import Volume
 from .grid import Grid
 from .random_bones import Variant, draw_animal
@@ -251,10 +251,10 @@ def _draw_poses(wanted: PairOptions, generator, grids: Sequence[Grid]) -> tuple[
     turn, relative = random_rotation(generator), random_rotation(generator, wanted.rotations, wanted.max_angle)
     jitter = generator.uniform(-1, 1, 3) * min(0.25, wanted.max_translation)
     shift = generator.uniform(-1, 1, 3) * wanted.max_translation
-    pose = _rigid(turn, grids[0].center + jitter - turn @ CENTER)
+    pose = affine_matrix(turn, grids[0].center + jitter - turn @ CENTER)
     matrix = wanted.matrix
     if matrix is None:
-        matrix = _rigid(relative, grids[1].center + shift - relative @ grids[0].center)
+        matrix = affine_matrix(relative, grids[1].center + shift - relative @ grids[0].center)
     matrix = np.array(matrix, float)
     return matrix, [pose, matrix @ pose]
 
@@ -265,12 +265,6 @@ def _draw_sessions(wanted: PairOptions, scale: str, animals, seeds: Sequence[int
         Session.draw(seed, animal, contrast=contrast, **given)
         for seed, animal, contrast in zip(seeds, animals, (False, wanted.contrast), strict=True)
     ]
-
-
-def _rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation, translation
-    return matrix
 
 
 def _cut_volume(scanned: Scan, grid: Grid, cut: tuple[slice, ...], name: str) -> Volume:

@@ -26,7 +26,7 @@ from ..core.processes import completed_calls
 from ..core.progress import ProgressFunction, no_progress
 from ..core.provenance import code_hash
 from . import synthetic_bones
-from .synthetic_bones import KINDS
+from .recipes import KINDS
 
 if TYPE_CHECKING:
     from .scanned_bones import BoneScans

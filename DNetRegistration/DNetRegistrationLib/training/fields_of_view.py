@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.constants import CUBE_SIZE, PAPER_SPACING
+from ..core.constants import CUBE_SIZE, FIELD_OF_VIEW, PAPER_SPACING
 from ..synthesis.pairs import SHARED
 from .dataset import BoneDataset, quantized
 
 # Half the edge of a field of view, mm.
-HALF_VIEW = CUBE_SIZE * PAPER_SPACING / 2
+HALF_VIEW = FIELD_OF_VIEW / 2
 # Edge of a block in voxels of the bone's grid; and how many blocks stand for a bone.
 _BLOCK, _BLOCKS = 4, 2048
 

@@ -17,7 +17,8 @@ from ..core.errors import OptionError, Setting
 SIAMESE = ("se", "sed", "snl-sed", "dnet")
 TABLE_1 = (*SIAMESE, "me")
 NETWORKS = (*TABLE_1, "equivariant")
-KINDS = ("tibia", "long", "flat", "irregular")
+#: Kinds of synthetic bones, and how frequent they are in a dataset.
+KINDS = {"tibia": 0.55, "long": 0.15, "flat": 0.1, "irregular": 0.2}
 MATCHING = "matching"  # the loss of the equivariant network
 PRECISIONS = ("auto", "float32", "bfloat16")
 LARGEST_ANGLE = 180.0
@@ -125,8 +126,8 @@ class Recipe:
     #: A cut leaves a fraction U(keep, 1) on one side, as in `synthesis.pairs.make_pair`.
     keep: float = _option(1.0, "down to this share of their bone", about=DATA, low=0.01)
     contrast: float = _option(0.5, "share of the pairs with contrast agent in one scan", about=DATA)
-    #: As frequent among each other as in `synthetic_bones.KINDS`.
-    kinds: tuple[str, ...] = _option(KINDS, "of synthetic bones", about=DATA, choices=KINDS)
+    #: As frequent among each other as in `KINDS`.
+    kinds: tuple[str, ...] = _option(tuple(KINDS), "of synthetic bones", about=DATA, choices=tuple(KINDS))
     bones: int = _option(100, "synthetic bones, 1/8 to validate", about=DATA, kind=int, low=2, high=100_000)
 
     def __post_init__(self) -> None:
@@ -161,16 +162,16 @@ class Recipe:
 
     def learning_rate_at(self, iteration: int) -> float:
         """Of the step from `iteration`, 0 and up, to the next."""
-        posing = iteration < self.pose_iterations
+        poses_alone = iteration < self.pose_iterations
         left = 1 - iteration / self.iterations
-        if not posing:
+        if not poses_alone:
             iteration -= self.pose_iterations
-        iterations = self.pose_iterations if posing else self.iterations - self.pose_iterations
+        iterations = self.pose_iterations if poses_alone else self.iterations - self.pose_iterations
         warmup = self.warmup * iterations
         risen = min((iteration + 1) / warmup, 1.0) if warmup else 1.0
         if self.decay == "linear":
             return self.learning_rate * risen * max(left, 0.0)
-        if risen < 1 or posing or self.decay == "none":
+        if risen < 1 or poses_alone or self.decay == "none":
             return self.learning_rate * risen
         done = min(max((iteration - warmup) / max(iterations - warmup, 1), 0.0), 1.0)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))

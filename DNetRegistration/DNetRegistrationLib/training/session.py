@@ -33,9 +33,8 @@ from .distributed import Processes, launched
 from .hardware import describe, keep_freed_memory, room_for_pairs
 from .optimizers import require_muon
 from .pairs import PairSource
-from .recipes import MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
+from .recipes import KINDS, MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
 from .run import LOG, VALIDATION, WEIGHTS, Pace, Run
-from .synthetic_bones import KINDS
 from .trainer import Trainer
 
 HELD_OUT = 0.125  # share of the bones that are for validation only

@@ -12,16 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.constants import FIELD_OF_VIEW
 from ..core.errors import OptionError, Setting
 from ..synthesis.random_bones import draw_animal
 from ..synthesis.scanner import Grid, Scan, scan
 from ..synthesis.session import Session
 from ..synthesis.tibia import CENTER
+from .recipes import KINDS
 
-# Kinds of bones, and how frequent they are in a dataset.
-KINDS = {"tibia": 0.55, "long": 0.15, "flat": 0.1, "irregular": 0.2}
-# Edge of the box, in mm, in which the grey levels of bone are looked for: the field of view of a scan.
-_VIEW = 5.12
 # The threshold is varied by so much of T's range, down or up: the coarser a user's voxels, the lower the threshold
 # that is found in them.
 _LOWER, _HIGHER = 0.15, 0.05
@@ -96,11 +94,11 @@ def grey_levels(voxels: Tensor, bone: Tensor, spacing: float) -> tuple[float, fl
     above. This is it without SciPy, and without a search for what may be bone.
 
     Args:
-        voxels: ``(z, y, x)`` float32 grey values.
+        voxels: ``(z, y, x)`` float32 grey values. The levels are looked for in a scan's field of view in the middle.
         bone: ``(z, y, x)`` bool, where bone is.
         spacing: voxel size in mm.
     """
-    margin = max((len(voxels) - round(_VIEW / spacing)) // 2, 0)
+    margin = max((len(voxels) - round(FIELD_OF_VIEW / spacing)) // 2, 0)
     middle = (slice(margin, len(voxels) - margin),) * 3
     voxels, bone = voxels[middle], bone[middle]
     smooth = _means(voxels)

@@ -105,20 +105,20 @@ class Trainer:
             RuntimeError: `prepare` must come first.
         """
         network, *readout = self._learned if self._averaged is None else self._averaged
-        if not self.posing:
+        if not self.learns_poses:
             return network
         self._require_prepared()
         return self.pose_stage.with_head(network, *readout)
 
     @property
-    def posing(self) -> bool:
+    def learns_poses(self) -> bool:
         """Whether the next iteration is for poses alone."""
         return self.iteration < self.recipe.pose_iterations
 
     @property
     def must_prepare(self) -> bool:
         """Whether `prepare` has something to do, which takes a minute."""
-        return self.posing and self.pose_stage.composer is None
+        return self.learns_poses and self.pose_stage.composer is None
 
     def prepare(self) -> None:
         """Does what comes before the first iteration: of several processes all do so at once."""
@@ -193,7 +193,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if self.pose_stage is None:
                 return self.network.loss(batch, self._criterion, both)
-            return self.pose_stage.loss(self.network, batch, self._criterion, both, poses_alone=self.posing)
+            return self.pose_stage.loss(self.network, batch, self._criterion, both, poses_alone=self.learns_poses)
 
     def means(self) -> Means:
         """Means since they were last asked for; waits for the device."""

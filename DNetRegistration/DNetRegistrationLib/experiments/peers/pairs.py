@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ...core.constants import FIELD_OF_VIEW
 from ...core.processes import completed_calls
+from ...geometry.transforms import affine_matrix
 from ..pair_files import PairFiles
 
 #: Neither those of the benchmark nor those that the confidence was calibrated on.
@@ -23,8 +25,6 @@ GROWING, NEAR = 100_000, 200_000
 BINS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
 #: Such as "30-60".
 BIN_NAMES = tuple(f"{low:g}-{high:g}" for low, high in pairwise(BINS))
-#: The field of view in mm, of whatever number of voxels: the paper's 64 of 0.08 mm.
-FIELD = 5.12
 #: How far starts near the truth are off: the reach of a coarse search. In degrees, and in mm along each axis.
 START_DEG, START_MM = 3.0, 0.08
 
@@ -35,7 +35,7 @@ class ComparedPair:
 
     Attributes:
         number: of the pair. Its animal and its scans are drawn from `FIRST_SEED` and this.
-        size: voxels along each axis of the uncut scans. Their field of view is `FIELD` whatever the size.
+        size: voxels along each axis of the uncut scans. Their field of view is the paper's whatever the size.
         angle_bin: which of `BINS` the rotation angle is drawn from.
         keep: scans are cut down to a fraction U(keep, 1) of their bone.
         contrast: the moving scan is with contrast agent.
@@ -62,7 +62,7 @@ class ComparedPair:
         generator = np.random.default_rng([FIRST_SEED + self.number, 21])
         angle = generator.uniform(BINS[self.angle_bin], BINS[self.angle_bin + 1])
         rotation = _about(generator.standard_normal(3), angle)
-        return _rigid(rotation, generator.uniform(-0.64, 0.64, 3))
+        return affine_matrix(rotation, generator.uniform(-0.64, 0.64, 3))
 
     def start(self, center: np.ndarray) -> np.ndarray:
         """A ``(4, 4)`` start near the truth: turned by `START_DEG` about the bone's centre, and up to `START_MM` off.
@@ -72,17 +72,12 @@ class ComparedPair:
         """
         generator = np.random.default_rng([FIRST_SEED + self.number, 77])
         rotation = _about(generator.standard_normal(3), START_DEG)
-        return self.matrix @ _rigid(rotation, center - rotation @ center + generator.uniform(-START_MM, START_MM, 3))
+        shift = center - rotation @ center + generator.uniform(-START_MM, START_MM, 3)
+        return self.matrix @ affine_matrix(rotation, shift)
 
 
 def _about(axis: np.ndarray, degrees: float) -> np.ndarray:
     return Rotation.from_rotvec(degrees * axis / np.linalg.norm(axis), degrees=True).as_matrix()
-
-
-def _rigid(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation, translation
-    return matrix
 
 
 def turned_pairs(count: int, size: int, keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
@@ -113,7 +108,7 @@ def make_files(pair: ComparedPair, files: PairFiles) -> None:
         make_pair(
             FIRST_SEED + pair.number,
             size=pair.size,
-            spacing=FIELD / pair.size,
+            spacing=FIELD_OF_VIEW / pair.size,
             matrix=pair.matrix,
             keep=pair.keep,
             contrast=pair.contrast,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...core.constants import FIELD_OF_VIEW
 from ...core.errors import OptionError, PackageError, Setting
 from ...core.files import atomic_write, make_folder
 from ...core.pictures import has_matplotlib
@@ -15,7 +16,7 @@ from ...core.provenance import machine
 from ..store import ResultStore
 from ..tables import write_csv
 from .methods import METHODS, ComparedMethod
-from .pairs import FIELD, ComparedPair, PairFolders, growing_pairs, near_pairs, turned_pairs
+from .pairs import ComparedPair, PairFolders, growing_pairs, near_pairs, turned_pairs
 from .process import MethodProcess
 from .report import numbers, report
 from .results import Conditions, MethodResult, PeerResults, measured
@@ -208,9 +209,10 @@ def about(options: ComparisonOptions, methods: Sequence[ComparedMethod], conditi
         for key, count in options.at_most.items()
         if count < options.pairs and key in options.methods
     ]
+    voxel_um = 1000 * FIELD_OF_VIEW / options.size
     views = "whole" if options.keep == 1 else f"cut down to {100 * options.keep:g} % of their bone or more"
     return [
-        f"pairs: synthetic mouse tibiae, {options.size}^3 voxels of {1000 * FIELD / options.size:g} um, views {views}, "
+        f"pairs: synthetic mouse tibiae, {options.size}^3 voxels of {voxel_um:g} um, views {views}, "
         f"{'contrast agent in the moving scan' if options.contrast else 'no contrast agent'}",
         "rotations: 0 to 180 degrees about any axis, as many in each bin; the same pairs for all methods"
         + (f", but only the first of them: {', '.join(few)}" if few else ""),

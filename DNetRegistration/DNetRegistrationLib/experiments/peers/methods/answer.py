@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....geometry.transforms import affine_matrix
 from ....imaging.volume import Volume
 
 
@@ -30,10 +31,8 @@ def centered(matrix, translation, center) -> np.ndarray:
         translation: t.
         center: c.
     """
-    full = np.eye(4)
-    full[:3, :3] = np.reshape(matrix, (3, 3))
-    full[:3, 3] = np.asarray(center) + translation - full[:3, :3] @ np.asarray(center)
-    return full
+    linear, center = np.reshape(np.asarray(matrix, float), (3, 3)), np.asarray(center)
+    return affine_matrix(linear, center + translation - linear @ center)
 
 
 def float_voxels(scan: Volume) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import ants
 import numpy as np
 
+from ....geometry.transforms import affine_matrix
 from ....imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
 
@@ -75,7 +76,4 @@ def nearest_rigid(matrix: np.ndarray, center: np.ndarray) -> np.ndarray:
     """The rotation nearest to an affine ``(4, 4)`` map (Frobenius), which takes `center` to where the map takes it."""
     u, _, vh = np.linalg.svd(matrix[:3, :3])
     rotation = u @ np.diag((1, 1, np.linalg.det(u @ vh))) @ vh
-    nearest = np.eye(4)
-    nearest[:3, :3] = rotation
-    nearest[:3, 3] = matrix[:3, :3] @ center + matrix[:3, 3] - rotation @ center
-    return nearest
+    return affine_matrix(rotation, matrix[:3, :3] @ center + matrix[:3, 3] - rotation @ center)

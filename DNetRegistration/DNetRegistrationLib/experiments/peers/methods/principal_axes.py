@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ....bone.threshold import find_bone_scale
+from ....geometry.transforms import affine_matrix
 from ....imaging.morphology import dilate_ball, large_components
 from ....imaging.volume import Volume
 from .answer import Answer
@@ -118,10 +119,8 @@ def starts(fixed: BoneWithAxes, moving: BoneWithAxes) -> list[np.ndarray]:
         optima = np.flatnonzero((values > np.roll(values, 1)) & (values >= np.roll(values, -1)))
         for turn in 2 * np.pi / AROUND * optima:
             about = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
-            matrix = np.eye(4)
-            matrix[:3, :3] = moving.axes @ about @ flip @ fixed.axes.T
-            matrix[:3, 3] = moving.center - matrix[:3, :3] @ fixed.center
-            found.append(matrix)
+            rotation = moving.axes @ about @ flip @ fixed.axes.T
+            found.append(affine_matrix(rotation, moving.center - rotation @ fixed.center))
     return found
 
 
