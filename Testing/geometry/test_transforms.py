@@ -73,6 +73,9 @@ def test_what_is_not_rigid_is_refused():
         require_rigid(np.eye(3))
     with pytest.raises(OptionError, match="finite"):
         require_rigid(np.full((4, 4), np.nan))
+    with pytest.raises(OptionError, match="scales or shears"):
+        require_rigid(np.diag([1.0002, 1, 1, 1]))
+    np.testing.assert_allclose(require_rigid(np.diag([1.00004, 1, 1, 1])), np.eye(4), atol=1e-12)
 
 
 def test_rounded_matrices_become_exact():

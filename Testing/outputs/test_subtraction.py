@@ -71,3 +71,10 @@ def test_subtraction_leaves_the_contrast_agent_in_the_units_of_its_scan(contrast
     error = (result.voxels - expected)[seen]
     assert np.sqrt(np.mean(error**2)) < 0.02 * scale * 2000
     assert expected.max() > 0.2 * scale * 2000
+
+
+def test_no_difference_is_infinite():
+    """Where a scan has no finite value, the difference is not known."""
+    moving, fixed = (Volume(np.full((1, 1, 3), 2, np.float32), np.eye(4)) for _ in range(2))
+    fixed.voxels[0, 0] = np.inf, np.nan, 1
+    assert np.array_equal(subtract(moving, fixed, GreyFit(1, 0, 0), "moving").voxels, [[[np.nan, np.nan, 1]]], True)

@@ -18,7 +18,8 @@ import SimpleITK as sitk
 from DNetRegistrationLib import Volume, target_registration_error
 from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, RunError, ScanError, Setting
 from DNetRegistrationLib.core.processes import end_tree
-from DNetRegistrationLib.slicer_module import events, job, request
+from DNetRegistrationLib.registration import align as align_module
+from DNetRegistrationLib.slicer_module import events, job, request, worker
 from DNetRegistrationLib.slicer_module.job import Job, JobOutcome
 from DNetRegistrationLib.slicer_module.request import JobOptions, read_request
 
@@ -142,6 +143,35 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
         assert oct(Path(running.folder).stat().st_mode)[-3:] == "700"
     finally:
         running.cancel()
+
+
+def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch):
+    options = JobOptions(1.5, 2.5, 0.1, "cuda:1", "w.pt", "search", "none", "fixed", resampled=True, subtraction=True)
+    request.write_request(tmp_path, *scans, options)
+    asked, written, told = {}, {}, []
+
+    def align(fixed, moving, *, progress, **given):
+        asked.update(given, names=(fixed.name, moving.name))
+        progress(0.5, "half of the alignment")
+        return "the alignment"
+
+    def write(alignment, fixed, moving, paths, *, progress, **given):
+        written.update(given, alignment=alignment, names=(fixed.name, moving.name), paths=paths)
+        progress(0.5, "half of the outputs")
+
+    monkeypatch.setattr(align_module, "align", align)
+    monkeypatch.setattr(worker, "write_outputs", write)
+    worker.align_request(
+        tmp_path, lambda event, **values: told.append((round(values["fraction"], 9), values["message"]))
+    )
+    names = tuple(scan.name for scan in scans)
+    assert asked == {
+        "names": names, "threshold": (1.5, 2.5), "spacing": 0.1, "device": "cuda:1", "weights": "w.pt",
+        "hypotheses": "search", "refine": "none",
+    }  # fmt: skip
+    paths = request.output_paths(tmp_path, options)
+    assert written == {"names": names, "alignment": "the alignment", "paths": paths, "contrast": "fixed"}
+    assert told[2:] == [(0.45, "half of the alignment"), (0.9, "half of the outputs")]
 
 
 @pytest.mark.parametrize(
