@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import ScanError, one_line
 from ..core.files import is_unicode
 from ..core.quiet import quietly
-from .text_headers import CORRECT_SPACING, require_positive_spacing
+from .text_headers import CORRECT_SPACING, check_text_header
 from .truncation import is_truncated
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def read_itk(files: list[Path], path: Path) -> sitk.Image:
 
     for file in files:
         require_unicode(file)
-        require_positive_spacing(file)
+        check_text_header(file)
         try:
             truncated = is_truncated(file)
         except ValueError as error:

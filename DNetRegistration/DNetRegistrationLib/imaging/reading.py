@@ -45,6 +45,8 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
             return _read_folder(path, series, role)
         if not path.exists():
             raise ScanError(f"{path}: there is no such file or folder", "check the path")
+        if not path.is_file():
+            raise ScanError(f"{path}: is neither a file nor a folder", "check the path")
         if path.stat().st_size == 0:
             raise ScanError(f"{path}: the file is empty", "export or copy the scan again")
         if path.suffix.lower() not in SLICE_SUFFIXES and is_dicom(path):

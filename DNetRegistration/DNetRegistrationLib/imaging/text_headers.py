@@ -1,8 +1,16 @@
-"""Text headers of NRRD and MetaImage, of which ITK passes over the unit, and over a sign that mirrors the scan."""
+"""Text headers of NRRD and MetaImage, which are checked before ITK sees the file.
+
+ITK passes over the unit, mirrors a scan for a negative spacing, takes damaged compression for data, and some damaged
+headers end its process.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +19,60 @@ from ..core.errors import ScanError
 from .units import millimetres
 
 CORRECT_SPACING = "correct the voxel size in the file's header"
+_COPY_AGAIN = "copy or export it again"
 _LONGEST = 1 << 20
+#: Longest line of a field. NRRD's reader ends the process from about 1500 characters on.
+_LONGEST_FIELD = 1000
+#: Deflating shrinks nothing further than this.
+_MOST_SHRUNK = 1040
+_BLOCK = 1 << 22
+
+#: Fields of MetaImage whose numbers its reader trusts.
+_NUMBERS = (
+    "elementspacing",
+    "elementsize",
+    "offset",
+    "position",
+    "origin",
+    "transformmatrix",
+    "rotation",
+    "orientation",
+)
+_BYTES = {
+    "char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "long": 4, "ulong": 4, "long_long": 8,
+    "ulong_long": 8, "float": 4, "double": 8, "signed char": 1, "int8": 1, "int8_t": 1, "unsigned char": 1, "uint8": 1,
+    "uint8_t": 1, "int16": 2, "int16_t": 2, "short int": 2, "unsigned short": 2, "uint16": 2, "uint16_t": 2, "int32": 4,
+    "int32_t": 4, "unsigned int": 4, "uint32": 4, "uint32_t": 4, "long long": 8, "int64": 8, "int64_t": 8,
+    "unsigned long long": 8, "uint64": 8, "uint64_t": 8,
+}  # fmt: skip
 
 
-def text_header(path: Path) -> dict[str, str]:
-    """The fields of the header of an NRRD or MetaImage file by their names in lower case; {} for other files.
+@dataclass(frozen=True)
+class TextHeader:
+    """The header of an NRRD or MetaImage file.
+
+    Attributes:
+        fields: by their names in lower case.
+        end: where it ends in the file.
+        longest: characters of its longest field.
+    """
+
+    fields: dict[str, str]
+    end: int
+    longest: int
+
+
+def text_header(path: Path) -> TextHeader | None:
+    """The header of an NRRD or MetaImage file; None for other files.
 
     Raises:
         OSError: the file cannot be opened.
     """
     nrrd = path.name.lower().endswith((".nrrd", ".nhdr"))
     if not nrrd and not path.name.lower().endswith((".mha", ".mhd")):
-        return {}
+        return None
     fields: dict[str, str] = {}
+    longest = 0
     with open(path, "rb") as file:
         while file.tell() < _LONGEST and (line := file.readline(_LONGEST)):
             text = line.decode("utf-8", "replace").strip()
@@ -32,24 +81,40 @@ def text_header(path: Path) -> dict[str, str]:
             found = re.match(r"([^:=#]+):(?!=)(.*)" if nrrd else r"([^:=]+)[:=](.*)", text)
             if found:
                 fields[found[1].strip().lower()] = found[2].strip()
+                longest = max(longest, len(line))
             if not nrrd and "elementdatafile" in fields:
                 break
-    return fields
+        return TextHeader(fields, file.tell(), longest)
 
 
-def require_positive_spacing(path: Path) -> None:
-    """Checks the header's spacing: ITK turns a negative one of NRRD or MetaImage into a mirrored axis without a word.
+def check_text_header(path: Path) -> None:
+    """Checks what ITK takes for granted of an NRRD or MetaImage file: spacing, sizes, numbers, checksums.
 
     Raises:
-        ScanError: a spacing is zero, negative or not a number.
+        OSError: the file, or that of its voxels, cannot be opened.
+        ScanError: something is wrong with it.
     """
-    fields = text_header(path)
+    header = text_header(path)
+    if header is None:
+        return
+    _require_positive_spacing(path, header.fields)
+    if path.name.lower().endswith((".nrrd", ".nhdr")):
+        if header.longest > _LONGEST_FIELD:
+            raise ScanError(f"{path}: its header is damaged (a field of {header.longest} characters)", _COPY_AGAIN)
+        _check_nrrd(path, header)
+    else:
+        _check_metaimage(path, header)
+
+
+def _require_positive_spacing(path: Path, fields: dict[str, str]) -> None:
     for name in ("spacings", "elementspacing", "elementsize"):
         values = fields.get(name, "").split()
         # NRRD has "nan" where an axis is no length, as that of colours.
-        bad = [v for v in values if not _number(v) > 0 and not (name == "spacings" and v.lower() == "nan")]
+        bad = [v for v in values if not 0 < _number(v) < 1e30 and not (name == "spacings" and v.lower() == "nan")]
         if bad:
-            raise ScanError(f"{path}: its spacing is zero or negative ({' '.join(values)})", CORRECT_SPACING)
+            raise ScanError(
+                f"{path}: its spacing is zero or negative, or not finite ({' '.join(values)})", CORRECT_SPACING
+            )
 
 
 def _number(text: str) -> float:
@@ -59,13 +124,104 @@ def _number(text: str) -> float:
         return 1.0  # the reader says what is wrong with it
 
 
+def _check_nrrd(path: Path, header: TextHeader) -> None:
+    fields = header.fields
+    data = fields.get("data file", fields.get("datafile"))
+    skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
+    encoding = fields.get("encoding", "raw").lower()
+    if skips or encoding not in ("raw", "gzip", "gz") or (data is not None and ("LIST" in data or "%" in data)):
+        return
+    claimed = _claimed(fields.get("sizes", ""), fields.get("type", ""))
+    file = path if data is None else path.parent / data
+    _check_data(path, file, header.end if data is None else 0, claimed, encoding != "raw")
+
+
+def _check_metaimage(path: Path, header: TextHeader) -> None:
+    fields = header.fields
+    if not re.fullmatch(r"[1-9]|10", fields.get("ndims", "3")):
+        raise ScanError(f"{path}: its header is damaged ({fields['ndims'][:20]} dimensions)", _COPY_AGAIN)
+    for name in _NUMBERS:
+        if not all(abs(_number(word)) < 1e30 for word in fields.get(name, "").split()):
+            raise ScanError(f"{path}: its header is damaged ({name} is not finite)", _COPY_AGAIN)
+    data = fields.get("elementdatafile", "")
+    # The name is a pattern of C's printf, for numbered slices.
+    if "%" in re.sub(r"%0?[0-9]?d", "", data, count=1):
+        raise ScanError(f"{path}: its header is damaged (the name of its data file)", _COPY_AGAIN)
+    if "%" in data or data == "LIST" or data.startswith("LIST ") or fields.get("headersize", "0") != "0":
+        return
+    if fields.get("binarydata", "True").lower() in ("false", "0"):
+        return
+    channels = fields.get("elementnumberofchannels", "1")
+    kind = fields.get("elementtype", "").lower().removeprefix("met_").removesuffix("_array")
+    claimed = _claimed(f"{fields.get('dimsize', '')} {channels}", kind)
+    local = data.lower() == "local"
+    packed = fields.get("compresseddata", "False").lower() in ("true", "1")
+    _check_data(path, path if local else path.parent / data, header.end if local else 0, claimed, packed)
+
+
+def _claimed(sizes: str, kind: str) -> int | None:
+    """How many bytes of voxels a header speaks of; None where it makes no sense, which the reader says."""
+    words, size = sizes.split(), _BYTES.get(kind.strip().lower())
+    if size is None or not words or not all(word.isascii() and word.isdigit() for word in words):
+        return None
+    return math.prod(int(word) for word in words) * size
+
+
+def _check_data(path: Path, file: Path, start: int, claimed: int | None, packed: bool) -> None:
+    """Checks that a file holds as many voxels as the header speaks of, and the checksum of packed ones."""
+    if file.exists() and not file.is_file():
+        raise ScanError(f"{path}: its voxels lie in what is no file", _COPY_AGAIN)
+    if claimed is None or not file.exists():
+        return
+    there = file.stat().st_size - start
+    if claimed > there * (_MOST_SHRUNK if packed else 1):
+        raise ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
+    if not packed:
+        return
+    length = 0
+    try:
+        for block in _unpacked(file, start):
+            length += len(block)
+            if length > claimed:
+                break
+    except (zlib.error, EOFError) as error:
+        raise ScanError(f"{path}: its compressed part is damaged", _COPY_AGAIN) from error
+    if length < claimed:
+        raise ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
+    if length > claimed:
+        raise ScanError(f"{path}: holds more voxels than its header says", _COPY_AGAIN)
+
+
+def _unpacked(file: Path, start: int) -> Iterator[bytes]:
+    """What a file holds in packed form, block by block. The checksum is tested with the last one."""
+    with open(file, "rb") as opened:
+        opened.seek(start)
+        stream, rest = zlib.decompressobj(47), b""  # 47 is zlib or gzip, whichever it is
+        while True:
+            packed = rest or opened.read(_BLOCK)
+            block = stream.decompress(packed, _BLOCK)
+            if not packed and not block and not stream.eof:
+                raise EOFError
+            yield block
+            rest = stream.unconsumed_tail
+            if stream.eof:
+                # What follows is a further member of gzip, or no part of the voxels.
+                rest = stream.unused_data or opened.read(_BLOCK)
+                if not rest.startswith(b"\x1f\x8b"):
+                    return
+                stream = zlib.decompressobj(47)
+
+
 def in_millimetres(path: Path, affine: np.ndarray) -> tuple[np.ndarray, str]:
     """The affine of an NRRD or MetaImage file in mm, where its header says that it is in another unit.
 
     Returns:
         tuple: the affine, and what is not known of the voxel size, "" where all is.
     """
-    fields = text_header(path)
+    header = text_header(path)
+    if header is None:
+        return affine, ""
+    fields = header.fields
     world = fields.get("space units", fields.get("distanceunits", ""))
     # A NRRD without a space has a unit for each axis.
     stated = world or ("" if "space" in fields or "space dimension" in fields else fields.get("units", ""))
