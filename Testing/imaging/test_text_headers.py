@@ -94,7 +94,7 @@ def test_the_voxels_of_a_header_with_a_unit_are_read(tmp_path):
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".nrrd", ".nhdr", ".mha", ".mhd"])
+@pytest.mark.parametrize("suffix", [".nrrd", ".nhdr", ".mha", ".mhd", ".nii.gz"])
 def test_a_flipped_bit_in_packed_voxels_is_noticed(tmp_path, suffix):
     """ITK ignores what zlib says of MetaImage: every flip was read, with up to 98 % of the voxels wrong."""
     image = sitk.GetImageFromArray(noise(20, 30, 40))
@@ -103,9 +103,8 @@ def test_a_flipped_bit_in_packed_voxels_is_noticed(tmp_path, suffix):
     assert np.array_equal(read_volume(tmp_path / f"scan{suffix}").voxels, noise(20, 30, 40))
     data = max(tmp_path.iterdir(), key=lambda file: file.stat().st_size)
     content = data.read_bytes()
-    start = (
-        content.rindex(b"LOCAL\n") + 6 if suffix == ".mha" else content.index(b"\n\n") + 2 if suffix == ".nrrd" else 0
-    )
+    end_of_header = {".mha": b"LOCAL\n", ".nrrd": b"\n\n"}.get(suffix, b"")
+    start = content.index(end_of_header) + len(end_of_header)
     for at in np.random.default_rng(0).integers(start + 10, len(content), 40):
         damaged = bytearray(content)
         damaged[at] ^= 1 << int(at) % 8

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..core.errors import ScanError
+from .truncation import unpacked_length
 from .units import millimetres
 
 CORRECT_SPACING = "correct the voxel size in the file's header"
@@ -25,7 +25,6 @@ _LONGEST = 1 << 20
 _LONGEST_FIELD = 1000
 #: Deflating shrinks nothing further than this.
 _MOST_SHRUNK = 1040
-_BLOCK = 1 << 22
 
 #: Fields of MetaImage whose numbers its reader trusts.
 _NUMBERS = (
@@ -178,38 +177,14 @@ def _check_data(path: Path, file: Path, start: int, claimed: int | None, packed:
         raise ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
     if not packed:
         return
-    length = 0
     try:
-        for block in _unpacked(file, start):
-            length += len(block)
-            if length > claimed:
-                break
+        length = unpacked_length(file, start, claimed + 1)
     except (zlib.error, EOFError) as error:
         raise ScanError(f"{path}: its compressed part is damaged", _COPY_AGAIN) from error
     if length < claimed:
         raise ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
     if length > claimed:
         raise ScanError(f"{path}: holds more voxels than its header says", _COPY_AGAIN)
-
-
-def _unpacked(file: Path, start: int) -> Iterator[bytes]:
-    """What a file holds in packed form, block by block. The checksum is tested with the last one."""
-    with open(file, "rb") as opened:
-        opened.seek(start)
-        stream, rest = zlib.decompressobj(47), b""  # 47 is zlib or gzip, whichever it is
-        while True:
-            packed = rest or opened.read(_BLOCK)
-            block = stream.decompress(packed, _BLOCK)
-            if not packed and not block and not stream.eof:
-                raise EOFError
-            yield block
-            rest = stream.unconsumed_tail
-            if stream.eof:
-                # What follows is a further member of gzip, or no part of the voxels.
-                rest = stream.unused_data or opened.read(_BLOCK)
-                if not rest.startswith(b"\x1f\x8b"):
-                    return
-                stream = zlib.decompressobj(47)
 
 
 def in_millimetres(path: Path, affine: np.ndarray) -> tuple[np.ndarray, str]:

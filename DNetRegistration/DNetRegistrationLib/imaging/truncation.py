@@ -14,6 +14,9 @@ from pathlib import Path
 
 from .nifti import is_nifti, read_nifti_header
 
+_ZLIB_OR_GZIP = 47
+_BLOCK = 1 << 22
+
 
 def is_truncated(path: str | os.PathLike) -> bool:
     """Tells whether a NIfTI or BMP file ends before its header says it should; False for other kinds of file.
@@ -47,17 +50,35 @@ def _nifti_is_truncated(path: Path) -> bool:
     expected = (0 if pair else header.offset) + voxels * header.bits // 8
     if not compressed:
         return data_path.stat().st_size < expected
-    # The last four bytes of a gzip member are its length modulo 2^32, which spares unpacking a whole file.
-    with open(path, "rb") as file:
-        file.seek(-4, 2)
-        if struct.unpack("<I", file.read(4))[0] == expected % 2**32:
-            return False
-    # It is cut, or has several members, or something after the voxels: only unpacking it tells.
+    return unpacked_length(path, 0, expected + 1) < expected
+
+
+def unpacked_length(file: Path, start: int, most: int) -> int:
+    """How many bytes a file holds in packed form, zlib or gzip, from a place on; not counted far beyond `most`.
+
+    Raises:
+        OSError: the file cannot be opened.
+        zlib.error: it is damaged. The checksum is tested, which ITK does not do for all kinds of file.
+        EOFError: it ends early.
+    """
     length = 0
-    with gzip.open(path, "rb") as file:
-        while block := file.read(1 << 22):
+    with open(file, "rb") as opened:
+        opened.seek(start)
+        stream, rest = zlib.decompressobj(_ZLIB_OR_GZIP), b""
+        while length < most:
+            packed = rest or opened.read(_BLOCK)
+            block = stream.decompress(packed, _BLOCK)
+            if not packed and not block and not stream.eof:
+                raise EOFError("the compressed part ends early")
             length += len(block)
-    return length < expected
+            rest = stream.unconsumed_tail
+            if stream.eof:
+                # What follows is a further member of gzip, or no part of the voxels.
+                rest = stream.unused_data or opened.read(_BLOCK)
+                if not rest.startswith(b"\x1f\x8b"):
+                    break
+                stream = zlib.decompressobj(_ZLIB_OR_GZIP)
+    return length
 
 
 def _bmp_is_truncated(path: Path) -> bool:
