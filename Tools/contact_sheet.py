@@ -26,12 +26,10 @@ def draw_contact_sheet(path: Path, seed: int = 0, columns: int = COLUMNS) -> Non
         seed: of the bones; each column is another one.
         columns: how many of each kind.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     kinds = ("tibia", *KINDS)
     figure = Figure(figsize=(1.25 * columns, 2.5 * len(kinds)), dpi=100, layout="constrained", facecolor="black")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2 * len(kinds), columns, squeeze=False)
     for row, kind in enumerate(kinds):
         for column in range(columns):
