@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from .version import __version__ as __version__
 
@@ -42,7 +41,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 import pytest
 from command import run
 from DNetRegistrationLib.core.errors import RunError, Setting
-from DNetRegistrationLib.core.processes import completed_calls
+from DNetRegistrationLib.core.processes import completed_calls, fresh_processes
 
 
 def test_peak_memory_grows_and_can_be_forgotten():
@@ -44,3 +45,14 @@ def test_a_process_that_is_killed_is_said():
     with pytest.raises(RunError, match="a process ended in the midst of its work") as caught:
         list(completed_calls(signal.raise_signal, [(signal.SIGKILL,)], 1, threads=None))
     assert caught.value.setting == Setting("jobs")
+
+
+def test_an_interrupt_ends_work_that_is_under_way():
+    with pytest.raises(KeyboardInterrupt), fresh_processes(1) as pool:
+        pool.submit(pow, 2, 3).result()  # from here on the process is there
+        work = pool.submit(time.sleep, 60)
+        while not work.running():
+            time.sleep(0.01)
+        began = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 30

@@ -26,7 +26,9 @@ def test_importing_is_cheap():
     result = run(
         code="""
 import sys
+before = set(sys.modules)
 import DNetRegistrationLib
+assert not {"typing", "re", "pathlib", "dataclasses"} & (set(sys.modules) - before)
 from DNetRegistrationLib.cli import main
 heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "tqdm"} & set(sys.modules)
 print(sorted(heavy))

@@ -12,6 +12,7 @@ from DNetRegistrationLib.networks import registry
 from DNetRegistrationLib.training import recipes
 from DNetRegistrationLib.training.losses import LOSSES
 from DNetRegistrationLib.training.recipes import NETWORKS, RECIPES, recipe_for
+from DNetRegistrationLib.training.session import TrainingOptions
 from training_stand_ins import QUICK
 
 
@@ -120,6 +121,27 @@ def test_coarse_comes_first():
     assert QUICK.reduction_at(0) == 1
     assert recipe_for("fast", "dnet").reduction_at(0) == 8
     assert {recipe_for(*names).reduction_at(0) for names in (("paper", "dnet"), ("fast", "me"))} == {1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resolution_schedule": (0.1, 0.2)},
+        {"resolution_schedule": 0.5},
+        {"kinds": "tibia"},
+        {"kinds": ()},
+        {"kinds": ["tibia", "skull"]},
+        {"iterations": None},
+        {"learning_rate": math.nan},
+        {"optimizer": None},
+    ],
+)
+def test_a_value_that_no_field_takes(change):
+    (name,) = change
+    with pytest.raises(OptionError, match=f"{name} .* (give|choose)"):
+        replace(QUICK, **change)
+    with pytest.raises(OptionError, match=f"{name} .* (give|choose)"):
+        TrainingOptions("dnet", "folder", changes=change).decided_recipe()
 
 
 def test_micro_batches():

@@ -131,14 +131,14 @@ class Recipe:
     bones: int = _option(100, "synthetic bones, 1/8 to validate", about=DATA, kind=int, low=2, high=100_000)
 
     def __post_init__(self) -> None:
+        defaults = {one.name: one.default for one in fields(self)}
         for name, option in recipe_options().items():
-            value = getattr(self, name)
-            if isinstance(value, list):  # as JSON has it
-                value = tuple(value)
-                object.__setattr__(self, name, value)
-            for item in value if isinstance(value, tuple) else (value,):
-                if item is not None:
-                    _check(name, item, option)
+            value, default = getattr(self, name), defaults[name]
+            if isinstance(default, tuple):
+                _check_several(name, value, option, len(default))
+                object.__setattr__(self, name, tuple(value))  # JSON has lists
+            elif value is not None or default is not None:
+                _check(name, value, option)
         if (self.initial_angle < LARGEST_ANGLE) != (self.angle_curriculum > 0):
             raise OptionError(
                 "initial_angle and angle_curriculum belong together",
@@ -244,6 +244,16 @@ def _check(name: str, value: Any, option: Option) -> None:
     if not isinstance(value, wanted) or not option.low <= value <= option.high:  # type: ignore[operator]
         remedy = f"give a {words} from {option.low:g} to {option.high:g}"
         raise OptionError(f"{name} is {value}", remedy, Setting(name))
+
+
+def _check_several(name: str, values: Any, option: Option, count: int) -> None:
+    """Checks a field that is a tuple: of some of the choices, or of `count` numbers."""
+    known = option.choices is not None
+    if not isinstance(values, list | tuple) or not values or (not known and len(values) != count):
+        remedy = f"give some of {', '.join(option.choices)}" if option.choices else f"give {count} numbers"
+        raise OptionError(f"{name} is {values!r}", remedy, Setting(name))
+    for value in values:
+        _check(name, value, option)
 
 
 # Shares of stages and resolutions are those of the runs that made the D-net that ships, as one.

@@ -95,8 +95,9 @@ class TrainingOptions(Pace):
             if name not in recipe_options():
                 raise OptionError(f"a recipe has no {name!r}", f"change some of {', '.join(recipe_options())}")
         _require_fitting_loss(changes.get("loss"), self.network)
-        if "resolution_schedule" in changes:
-            items = zip(recipe.resolution_schedule, changes["resolution_schedule"], strict=True)
+        shares = changes.get("resolution_schedule")
+        if isinstance(shares, list | tuple) and len(shares) == len(recipe.resolution_schedule):
+            items = zip(recipe.resolution_schedule, shares, strict=True)
             changes["resolution_schedule"] = tuple(kept if new is None else new for kept, new in items)
         if self.network not in SIAMESE:
             for name, cannot in _SIAMESE_ALONE.items():
