@@ -37,6 +37,7 @@ def actions():
     ("setting", "options", "words"),
     [
         (Setting("spacing", "fixed"), SCANS, "--fixed-spacing"),
+        (Setting("spacing", "moving"), SCANS, "--moving-spacing"),
         (Setting("spacing"), SCANS, "--fixed-spacing or --moving-spacing"),
         (Setting("spacing"), ("scan_spacing", "spacing_of_something_else"), "--scan-spacing"),
         (Setting("hypotheses", value="auto"), ("hypotheses",), "--hypotheses auto"),

@@ -363,6 +363,7 @@ def test_controls_of_settings_are_there(host, panel, quantity):
 
     labels = [widget.text for name, widget in vars(panel.ui).items() if name.endswith("Label")]
     section, label = controlOf(Setting(quantity)).removeprefix("under ").split(", ")
+    assert set(label.lower().split()) & set(quantity.split("_"))
     assert f"{label}:" in labels and panel.ui.__dict__[f"{section.lower()}CollapsibleButton"].text == section
 
 
