@@ -71,7 +71,7 @@ def add_parser(commands) -> Parser:
             f"--{role}-spacing", metavar="X[,Y,Z]", type=triple, help="true voxel size in mm, where the file lacks it"
         )
     for role in ("fixed", "moving"):
-        scans.add_argument(f"--{role}-series", metavar="S", help="which scan of a folder: number, UID or description")
+        scans.add_argument(f"--{role}-series", metavar="S", help="which scan of a folder or file: number, UID or name")
     for role in ("fixed", "moving"):
         scans.add_argument(f"--{role}-mask", metavar="FILE", help="look for bone only where this image is above 0")
     how = parser.add_argument_group("how to align")
@@ -137,7 +137,7 @@ class ScanFile:
     Attributes:
         path: the file, or the folder of slices.
         spacing: voxel size in mm, one number or three (x, y, z), in place of the file's own.
-        series: which scan of a folder.
+        series: which scan of a folder or file that holds several.
         threshold: grey value above which it is bone; None to find it.
         mask: file of an image on the scan's grid; bone is looked for only where it is above 0.
     """

@@ -50,7 +50,7 @@ def find_scans(
     Args:
         folder: where scans lie. Folders in it are not searched.
         words: the last words of the names of a pair, after an underscore.
-        slices: folders of slices and TIFF files count as scans. Neither stores the voxel size.
+        slices: folders of slices and TIFF files count as scans. Few of them store the voxel size.
 
     Raises:
         FileError: there is no such folder, or no scan in it.

@@ -169,16 +169,16 @@ def read_volume(
     name: str | None = None,
     role: str | None = None,
 ) -> Volume:
-    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
+    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, DICOM, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
 
     Infinities become NaN, which is outside the field of view. The voxels share the memory they were read into.
 
     Args:
         path: the file or folder.
-        spacing: the true voxel size in mm, one number or three (x, y, z), in place of what the file says. TIFF, PNG and
-            BMP do not store it: there it must be given.
-        series: which scan of a folder that holds several: its number in the list of the error message (from 1), its
-            UID, its description, or the pattern of its slices' names.
+        spacing: the true voxel size in mm, one number or three (x, y, z), in place of what the file says. PNG, BMP
+            and most TIFF do not store it: there it must be given, but for slices beside the log of SkyScan's NRecon.
+        series: which scan of a folder or file that holds several: its number in the list of the error message (from
+            1), its UID, its description, the pattern of its slices' names, or the channel or time point.
         name: what messages call the scan; the file's name by default.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
 
