@@ -99,4 +99,12 @@ def test_what_can_be_turned_or_shifted_unseen_is_refused(kind):
 
 
 def test_accepted_from_the_limit_on():
+    assert Verdict(0.7, 0.01, GOOD).accepted and not Verdict(0.69, 0.01, GOOD).accepted
     assert Verdict(ACCEPT, 0.01, GOOD).accepted and not Verdict(ACCEPT - 1e-9, 0.01, GOOD).accepted
+
+
+def test_a_sliver_of_common_bone_is_not_believed():
+    sliver = replace(GOOD, similarity=replace(GOOD.similarity, share=0.1))
+    assert judge(sliver, 0.08)[0] <= 0.25
+    few = replace(GOOD, similarity=replace(GOOD.similarity, share=0.25))
+    assert "little of the same bone" in Verdict(0.5, 0.01, few).sentence()
