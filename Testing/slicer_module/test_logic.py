@@ -106,6 +106,27 @@ def test_without_torch_a_script_is_told(logic, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("printed", "status", "devices"),
+    [
+        (b'[["cpu", "CPU"], ["cuda:0", "Card"]]\n', 0, [("cpu", "CPU"), ("cuda:0", "Card")]),
+        (b'a driver starts\n[["cpu", "CPU"]]\n[1, 2\n[3]\na driver ends', 0, [("cpu", "CPU")]),
+        (b"", 0, []),
+        (b"[" * 100_000, 0, []),
+        (b'[["cpu", "CPU"]]\n', 1, []),
+    ],
+    ids=["as printed", "among other lines", "nothing", "garbage", "failed"],
+)
+def test_devices_are_found_among_what_is_printed(logic, printed, status, devices):
+    def launch(command, environment, output, error, end):
+        output(printed)
+        end(status)
+
+    logic.launch, found = launch, []
+    logic.findDevices(found.append)
+    assert found == [devices]
+
+
 def test_a_folder_of_pairs(logic, tmp_path, capsys):
     script = runpy.run_path(str(SCRIPT))
     scans, results = tmp_path / "scans", tmp_path / "results"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .errors import PackageError
 
@@ -28,7 +28,7 @@ def require_matplotlib(what: str) -> None:
         raise PackageError(f"{what} needs matplotlib", _REMEDY)
 
 
-def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty white figure of so many inches, which `savefig` writes as .png, .pdf or .svg.
 
     Raises:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import suppress
 
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
@@ -207,7 +208,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         pieces = []
 
         def finished(status) -> None:
-            found([tuple(device) for device in json.loads(b"".join(pieces).splitlines()[-1])] if status == 0 else [])
+            found(_devices(b"".join(pieces)) if status == 0 else [])
 
         command = [self.python(), "-m", "DNetRegistrationLib.registration.devices"]
         return self._launch(command, ENVIRONMENT, pieces.append, lambda text: None, finished)
@@ -222,3 +223,11 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         from .qt_process import QtProcess
 
         return QtProcess(*arguments)
+
+
+def _devices(output: bytes) -> list[tuple[str, str]]:
+    """The devices in the last line that holds some; drivers and libraries may print lines of their own."""
+    for line in reversed(output.splitlines()):
+        with suppress(ValueError, TypeError, RecursionError):
+            return [(str(name), str(label)) for name, label in json.loads(line)]
+    return []
