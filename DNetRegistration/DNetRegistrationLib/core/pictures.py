@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -22,10 +24,9 @@ def require_matplotlib(what: str) -> None:
     """Checks, before long work, that pictures can be drawn.
 
     Raises:
-        PackageError: `what` needs matplotlib, which is missing.
+        PackageError: `what` needs matplotlib, which is missing or does not load.
     """
-    if not has_matplotlib():
-        raise PackageError(f"{what} needs matplotlib", _REMEDY)
+    _figure_class(what)
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
@@ -34,8 +35,24 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     Raises:
         PackageError: matplotlib is missing.
     """
+    return _figure_class("a picture")(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
+
+
+def _figure_class(what: str) -> type[Figure]:
     try:
-        from matplotlib.figure import Figure
+        try:
+            from matplotlib.figure import Figure
+        except ValueError:
+            # A notebook hands its backend on to the processes that it starts, where it need not be installed.
+            backend = os.environ.pop("MPLBACKEND", None)
+            # What was imported before matplotlib failed would not be bound to it again.
+            for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+                del sys.modules[name]
+            try:
+                from matplotlib.figure import Figure
+            finally:
+                if backend is not None:
+                    os.environ["MPLBACKEND"] = backend
     except ImportError as error:
-        raise PackageError("a picture needs matplotlib", _REMEDY) from error
-    return Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
+        raise PackageError(f"{what} needs matplotlib", _REMEDY) from error
+    return Figure
