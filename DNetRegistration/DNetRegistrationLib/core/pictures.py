@@ -26,6 +26,8 @@ def require_matplotlib(what: str) -> None:
     Raises:
         PackageError: `what` needs matplotlib, which is missing or does not load.
     """
+    if not has_matplotlib():
+        raise PackageError(f"{what} needs matplotlib", _REMEDY)
     _figure_class(what)
 
 
