@@ -22,7 +22,7 @@ import numpy as np
 from ..core.errors import FileError, OptionError, one_line
 from ..core.files import is_unicode
 from ..core.quiet import quietly
-from .transforms import from_sitk, require_rigid, to_sitk
+from .transforms import affine_matrix, from_sitk, require_rigid, to_sitk
 
 _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 matrix as text"
 #: Files of rigid transforms are small; those of deformations are not.
@@ -195,10 +195,7 @@ def _in_another_process(path: Path) -> np.ndarray:
         raise OptionError(f"{name} has {dimension} dimensions", "give a 3D rigid transform")
     if not linear:
         raise OptionError(f"{name} is not a linear transform", "give a rigid one")
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.transpose(columns)
-    matrix[:3, 3] = shift
-    return matrix
+    return affine_matrix(np.transpose(columns), shift)
 
 
 def _matrix(path: Path, text: str) -> np.ndarray:
@@ -241,9 +238,7 @@ def _elastix(path: Path, text: str, depth: int) -> np.ndarray:
         linear = _euler(parameters[:3], word("ComputeZYX", "false") == "true")
     elif kind == "AffineTransform":
         linear = np.reshape(parameters[:9], (3, 3))
-    matrix = np.eye(4)
-    matrix[:3, :3] = linear
-    matrix[:3, 3] = np.array(parameters[-3:]) + centre - linear @ centre
+    matrix = affine_matrix(linear, np.array(parameters[-3:]) + centre - linear @ centre)
     first = word("InitialTransformParametersFileName", word("InitialTransformParameterFileName", "NoInitialTransform"))
     if first == "NoInitialTransform":
         return matrix

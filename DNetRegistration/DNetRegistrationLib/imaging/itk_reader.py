@@ -15,6 +15,7 @@ import numpy as np
 from ..core.errors import ScanError, one_line
 from ..core.files import is_unicode
 from ..core.quiet import quietly
+from ..geometry.transforms import affine_matrix
 from .text_headers import CORRECT_SPACING, check_text_header
 from .truncation import is_truncated
 
@@ -91,10 +92,8 @@ def mixed_sizes(path: Path, one: tuple[int, ...], other: tuple[int, ...], file: 
 
 def image_affine(image: sitk.Image) -> np.ndarray:
     """The ``(4, 4)`` index-to-world affine (LPS mm) of a three-dimensional image."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return affine
+    axes = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    return affine_matrix(axes, image.GetOrigin())
 
 
 class _SharedVoxels:

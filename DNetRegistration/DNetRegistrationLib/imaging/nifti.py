@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..geometry.transforms import affine_matrix
+
 #: mm for a unit of NIfTI; 0 is unknown, and read as mm.
 _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
@@ -87,8 +89,5 @@ def _from_quaternion(quaternion: Sequence[float], pixdim: Sequence[float]) -> np
             [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
         ]
     )
-    affine = np.eye(4)
     # The sign of the first pixdim says whether the third axis is mirrored.
-    affine[:3, :3] = rotation * np.array(pixdim[1:4]) * (1, 1, -1 if pixdim[0] < 0 else 1)
-    affine[:3, 3] = shift
-    return affine
+    return affine_matrix(rotation * np.array(pixdim[1:4]) * (1, 1, -1 if pixdim[0] < 0 else 1), np.array(shift))
