@@ -9,8 +9,10 @@ import pytest
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration import verification
 from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.evidence import Evidence
 from DNetRegistrationLib.registration.similarity import Similarity
-from DNetRegistrationLib.registration.verification import ACCEPT, Evidence, Verdict, judge
+from DNetRegistrationLib.registration.verdict import ACCEPT, REASONS, Doubt, Verdict
+from DNetRegistrationLib.registration.verification import judge, judged
 
 GOOD = Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08)
 
@@ -104,7 +106,35 @@ def test_accepted_from_the_limit_on():
 
 
 def test_a_sliver_of_common_bone_is_not_believed():
-    sliver = replace(GOOD, similarity=replace(GOOD.similarity, share=0.1))
+    sliver = with_similarity(share=0.1)
     assert judge(sliver, 0.08)[0] <= 0.25
-    few = replace(GOOD, similarity=replace(GOOD.similarity, share=0.25))
-    assert "little of the same bone" in Verdict(0.5, 0.01, few).sentence()
+    assert reasons(sliver) == ["little in common"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "factor"),
+    [
+        (0.1, 0.6, 1.0),
+        (0.1, 0.25, 0.25),  # half of what is needed
+        (0.1, 0.0, 0.0),
+        (0.9, 0.9, 1.0),  # they lay on each other from the start
+        (0.6, 0.6, 0.64),  # nothing gained: 0.75 is needed
+        (0.6, 0.15, 0.04),
+    ],
+)
+def test_cortices_that_do_not_overlap_or_no_better_than_before_are_not_believed(before, after, factor):
+    evidence = replace(GOOD, dice_before=before, dice=after)
+    assert judge(evidence, 0.08)[0] == pytest.approx(factor * judge(GOOD, 0.08)[0])
+    assert reasons(evidence) == ([] if factor == 1 else ["cortices"])
+
+
+def reasons(evidence: Evidence) -> list[str]:
+    """The kinds of doubt of a pose with this evidence."""
+    return [doubt.kind for doubt in judged(evidence, 0.08).doubts]
+
+
+def test_the_likeliest_reason_comes_first():
+    undetermined = Verdict(0.1, 1.0, GOOD, (Doubt("no agreement", REASONS["no agreement"]),))
+    mirrored = undetermined.because("mirrored")
+    assert [doubt.kind for doubt in mirrored.doubts] == ["mirrored", "no agreement"]
+    assert "mirror image" in mirrored.sentence and mirrored.sentence.startswith("Not accepted")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.cortex import CorticalBone, cortical_bone, dice
+from ..bone.cortex import CorticalBone, cortical_bone
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import find_bone_scale
@@ -30,7 +30,8 @@ from .result import Alignment, AlignmentCancelled
 from .search import FAST, FINE, THOROUGH, cube_image, distinct_indices, search
 from .similarity import overlap_correlation
 from .template import edge_template
-from .verification import Verdict, verify
+from .verdict import Verdict
+from .verification import verify
 
 R = TypeVar("R")
 
@@ -184,10 +185,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             answer = _to_native(pair, answer, watch)
     with watch.stage("verify"):
         mirrored = not answer.verdict.accepted and _mirrored(pair, watch)
-        watch.tell(0.95, "Comparing the cortices")
-        matrix = require_rigid(answer.refined.pose.numpy())
-        dice_before, dice_after = dice(*pair.bones, np.eye(4)), dice(*pair.bones, matrix)
-    verdict, center = answer.verdict, pair.fixed.place.center
+        verdict = answer.verdict.because("mirrored") if mirrored else answer.verdict
+    matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
     watch.seconds["total"] = time.perf_counter() - start
@@ -196,12 +195,13 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         accepted=verdict.accepted,
         confidence=verdict.confidence,
         expected_error_um=1000 * verdict.expected_error,
-        dice_before=dice_before,
-        dice=dice_after,
+        dice_before=verdict.evidence.dice_before,
+        dice=verdict.evidence.dice,
         hypothesis=answer.hypothesis,
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
-        verdict=verdict.sentence(mirrored),
+        verdict=verdict.sentence,
+        doubts=[doubt.kind for doubt in verdict.doubts],
         warnings=watch.warnings,
         device=str(device),
         network=None if network is None else network.network.name,

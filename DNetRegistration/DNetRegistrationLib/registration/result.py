@@ -26,6 +26,8 @@ class Alignment:
         accepted: whether verification passed.
         verdict: a sentence that says whether to trust it and, if not, what to check.
         warnings: sentences on what else a user should know.
+        doubts: what speaks against the answer, or limits what it holds for, as words that do not change: of a refused
+            answer the likeliest reason first, of an accepted one what its warnings tell of.
         confidence: 0 to 1, calibrated probability that the target registration error is below one working voxel.
         expected_error_um: estimate of the target registration error.
         dice_before, dice: overlap of the cortical bone as the scans lie in the world, and aligned.
@@ -43,6 +45,7 @@ class Alignment:
     accepted: bool
     verdict: str
     warnings: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     confidence: float
     expected_error_um: float
     dice_before: float

@@ -1,0 +1,72 @@
+"""The verdict on a pose: how far to trust it, in numbers and in words. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .evidence import Evidence
+
+# Accepted at this confidence and above. A littermate's bone can look like the same one, moved: of 356 impostors two
+# reached 0.57, of 998 right poses four stayed below 0.7.
+ACCEPT = 0.7
+
+#: Why a pose is not accepted, by the kind of doubt; the likeliest reason of a refused pose comes first.
+REASONS = {
+    "mirrored": "one scan shows the mirror image of the other. Check for slices read in reverse order, or a left and a "
+    "right leg.",
+    "undetermined": "what both scans show looks the same after it is turned or shifted, so that no one pose is "
+    "determined. Check that the fields of view hold more than a straight piece of shaft.",
+    "cortices": "where the scans agree most, the cortices of the bones do not lie on each other. Look for what is as "
+    "bright as bone in both scans (metal, a holder, a phantom), and mask it or raise the bone thresholds.",
+    "little in common": "the scans seem to show little of the same bone. Check that both fields of view hold the same "
+    "part of it.",
+    "no agreement": "no pose makes the two bones agree. Check that both scans are of the same bone, that the voxel "
+    "spacings are right, and that the bone thresholds part bone from everything else.",
+}
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Something that speaks against a pose, or limits what it holds for.
+
+    Attributes:
+        kind: one of the keys of `REASONS`, or of what `examination` finds.
+        sentence: what it is and what to do.
+    """
+
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of a pose.
+
+    Attributes:
+        confidence: 0 to 1, that the target registration error is below one working voxel.
+        expected_error: estimate of that error, in mm.
+        evidence: what the two rest on.
+        doubts: what speaks against the pose; the gravest first. An accepted pose may have some too.
+    """
+
+    confidence: float
+    expected_error: float
+    evidence: Evidence
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        return self.confidence >= ACCEPT
+
+    @property
+    def sentence(self) -> str:
+        """Says whether to trust the pose and, if not, what to check."""
+        if self.accepted:
+            return f"Accepted: the bones lie on each other, to within about {1000 * self.expected_error:.1f} um."
+        return f"Not accepted: {self.doubts[0].sentence}"
+
+    def because(self, kind: str) -> Verdict:
+        """The same verdict with a reason that is likelier than all others."""
+        return replace(self, doubts=(Doubt(kind, REASONS[kind]), *self.doubts))
