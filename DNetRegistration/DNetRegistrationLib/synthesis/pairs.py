@@ -161,8 +161,8 @@ def make_pair(seed: int, **options) -> SyntheticPair:
         "left": animals[0].left,
     }
     return SyntheticPair(
-        fixed=_cut_volume(fixed, grids[0], cuts[0], "fixed scan"),
-        moving=_cut_volume(moving, grids[1], cuts[1], "moving scan"),
+        fixed=cut_volume(fixed, grids[0], cuts[0], "fixed scan"),
+        moving=cut_volume(moving, grids[1], cuts[1], "moving scan"),
         matrix=matrix,
         same=animals[1] is animals[0],
         fixed_bone=fixed.bone[cuts[0]],
@@ -267,7 +267,7 @@ def _draw_sessions(wanted: PairOptions, scale: str, animals, seeds: Sequence[int
     ]
 
 
-def _cut_volume(scanned: Scan, grid: Grid, cut: tuple[slice, ...], name: str) -> Volume:
+def cut_volume(scanned: Scan, grid: Grid, cut: tuple[slice, ...], name: str) -> Volume:
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [c.start for c in reversed(cut)]
     return Volume(scanned.voxels[cut], affine, name)
@@ -280,8 +280,8 @@ def _draw_cuts(generator, scans: Sequence[Scan], grids: Sequence[Grid], matrix: 
     points = [np.argwhere(one.bone[::s, ::s, ::s]) * s for one, s in zip(scans, steps, strict=True)]
     best = None
     for _ in range(_MOST_DRAWS if keep < 1 else 1):
-        cuts = [_draw_cut(generator, one.bone, generator.uniform(keep, 1)) for one in scans]
-        shared = _shared(points, steps, cuts, grids, matrix)
+        cuts = [draw_cut(generator, one.bone, generator.uniform(keep, 1)) for one in scans]
+        shared = shared_bone(points, steps, cuts, grids, matrix)
         if best is None or shared > best[1]:
             best = cuts, shared
         if shared >= SHARED:
@@ -289,7 +289,7 @@ def _draw_cuts(generator, scans: Sequence[Scan], grids: Sequence[Grid], matrix: 
     return best
 
 
-def _draw_cut(generator, bone: np.ndarray, fraction: float) -> tuple[slice, ...]:
+def draw_cut(generator, bone: np.ndarray, fraction: float) -> tuple[slice, ...]:
     """Slices that keep about a fraction of the bone, cut on a side drawn at random."""
     cut = [slice(0, n) for n in bone.shape]
     axis, from_low = int(generator.integers(3)), bool(generator.integers(2))
@@ -301,7 +301,7 @@ def _draw_cut(generator, bone: np.ndarray, fraction: float) -> tuple[slice, ...]
     return tuple(cut)
 
 
-def _shared(points, steps, cuts, grids, matrix) -> float:
+def shared_bone(points, steps, cuts, grids, matrix) -> float:
     """The share of the smaller visible bone that both scans show, by every n-th voxel of bone (`points`, `steps`)."""
 
     def inside(index, cut):

@@ -77,16 +77,18 @@ def draw_animal(kind: str, seed: int) -> Animal | Variant:
 class VariantModel:
     """A `Variant`, ready to be evaluated at points of the animal's frame."""
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: Variant, surface: type[Surface] | None = None) -> None:
+        """Makes the bone with a `surface` of its own, or with that of its kind."""
         generator = np.random.default_rng([variant.structure, 12])
         uniform = generator.uniform
+        surface = surface or _SURFACES[variant.kind]
         self._side = -1.0 if variant.left else 1.0
-        self._outer = _SURFACES[variant.kind](generator)
-        self._turn = single(draw_axes(generator) if variant.kind != "long" else np.eye(3)).tolist()
+        self._outer = surface(generator)
+        self._turn = single(draw_axes(generator) if surface.facing is None else np.eye(3)).tolist()
         self._rough = Field(Waves.draw(generator, 20, uniform(0.4, 1.0), 0.5))
         self._roughness = uniform(0.005, 0.03)
         thickness = np.exp(uniform(np.log(0.07), np.log(0.32)))
-        self._cortex = min(thickness, 0.45 * self._outer.thickness)
+        self._cortex = self._outer.thickness if surface.solid else min(thickness, 0.45 * self._outer.thickness)
         self._uneven = Field(Waves.draw(generator, 8, uniform(1.5, 3.5), 0.4))
         # Sheets lie half a wavelength apart.
         stretch = (1, 1, np.exp(uniform(0, 1.2)))
@@ -95,7 +97,7 @@ class VariantModel:
         self._holes = Field(Waves.draw(generator, 10, uniform(0.25, 0.5), 0.3, stretch))
         self._strut = 0.5 * uniform(0.04, 0.11)
         self._level = uniform(-1.3, -0.1)  # the higher, the more of the sheets is pierced
-        self._facing = single(draw_direction(generator) if variant.kind != "long" else [0, 0, 1]).tolist()
+        self._facing = single(draw_direction(generator) if surface.facing is None else surface.facing).tolist()
         self._patch = uniform(0.2, 1.0)  # mm from the middle, where cartilage begins
         self._cartilage = uniform(0.03, 0.1)
 
@@ -135,14 +137,18 @@ class VariantModel:
         return (self._outer(points) + self._roughness * self._rough(points)) * _SLOPE
 
 
-class _Surface:
+class Surface:
     """The outer surface of a bone, before it is roughened; points are in the bone's own frame.
 
     Attributes:
         thickness: half of the bone's, in mm: its cortex is thinner.
+        facing: direction of the side that cartilage covers. None draws it, and how the bone lies in its frame.
+        solid: all of it is cortex.
     """
 
     thickness: float
+    facing: tuple[float, float, float] | None = None
+    solid: bool = False
 
     def __init__(self, generator: np.random.Generator) -> None:
         raise NotImplementedError
@@ -156,11 +162,13 @@ class _Surface:
         return points[0] * 0
 
 
-class _Long(_Surface):
+class _Long(Surface):
     """A bent and twisted shaft whose cross-section changes along it, with a flared upper end of bumps and hollows.
 
     The shaft leaves the field of view at the bottom, or has a second end there.
     """
+
+    facing = (0.0, 0.0, 1.0)
 
     def __init__(self, generator: np.random.Generator) -> None:
         uniform = generator.uniform
@@ -196,7 +204,7 @@ class _Long(_Surface):
         return 1.6 * np.clip(np.minimum(self._top - 0.9 - z, z - self._bottom - 0.6), 0, 3)
 
 
-class _Flat(_Surface):
+class _Flat(Surface):
     """A curved plate of varying thickness, with ridges, holes and a lobed outline."""
 
     def __init__(self, generator: np.random.Generator) -> None:
@@ -230,7 +238,7 @@ class _Flat(_Surface):
         return depth
 
 
-class _Irregular(_Surface):
+class _Irregular(Surface):
     """Lumps and processes grown together, with tunnels through them, like a vertebra or a tarsal bone."""
 
     def __init__(self, generator: np.random.Generator) -> None:
@@ -258,7 +266,7 @@ class _Irregular(_Surface):
         self.thickness = 0.6
 
     def __call__(self, points: Points) -> np.ndarray:
-        first, *others = (self._lump(points, center, axes) for center, axes in self._lumps)
+        first, *others = (ellipsoid(points, center, axes) for center, axes in self._lumps)
         depth = first
         for lump in others:
             depth = unite(depth, lump, self._fillet)
@@ -269,18 +277,24 @@ class _Irregular(_Surface):
             depth = intersect(depth, across - radius, 0.1)
         return depth
 
-    @staticmethod
-    def _lump(points: Points, center: list[float], axes: list[list[float]]) -> np.ndarray:
-        """The signed distance to an ellipsoid, exact to first order near its surface."""
-        away = _minus(points, center)
-        local = [sum(row[i] * away[i] for i in range(3)) for row in axes]
-        length = np.sqrt(sum(c * c for c in local) + 1e-6)
-        gradient = [sum(axes[row][i] * local[row] for row in range(3)) for i in range(3)]
-        slope = np.sqrt(sum(c * c for c in gradient) + 1e-6) / length
-        return (1 - length) / slope
+
+def ellipsoid(points: Points, center: list[float], axes: list[list[float]]) -> np.ndarray:
+    """The signed distance to an ellipsoid, exact to first order near its surface.
+
+    Args:
+        points: coordinates x, y and z.
+        center: of the ellipsoid.
+        axes: in rows the directions of its axes over their half lengths, 1/mm.
+    """
+    away = _minus(points, center)
+    local = [sum(row[i] * away[i] for i in range(3)) for row in axes]
+    length = np.sqrt(sum(c * c for c in local) + 1e-6)
+    gradient = [sum(axes[row][i] * local[row] for row in range(3)) for i in range(3)]
+    slope = np.sqrt(sum(c * c for c in gradient) + 1e-6) / length
+    return (1 - length) / slope
 
 
-_SURFACES: dict[str, type[_Surface]] = {"long": _Long, "flat": _Flat, "irregular": _Irregular}
+_SURFACES: dict[str, type[Surface]] = {"long": _Long, "flat": _Flat, "irregular": _Irregular}
 
 
 def _minus(points: Points, origin: Sequence[float]) -> Points:
