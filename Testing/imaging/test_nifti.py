@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from DNetRegistrationLib.core.errors import FileError, ScanError
+from DNetRegistrationLib.core.errors import FileError, PackageError, ScanError
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
 from grids import noise
 from scipy.spatial.transform import Rotation
@@ -94,10 +95,68 @@ def test_a_given_spacing_keeps_the_axes(tmp_path):
     )
 
 
-def test_version_2_is_named(tmp_path):
-    (tmp_path / "scan.nii").write_bytes(struct.pack("<i8s", 540, b"n+2\0\r\n\x1a\n") + bytes(9000))
-    with pytest.raises(ScanError, match="it is NIfTI-2"):
-        read_volume(tmp_path / "scan.nii")
+@pytest.mark.parametrize("order", "<>")
+def test_version_2(tmp_path, order):
+    """Its fields are those of version 1, at other places and longer; written here by the standard."""
+    header = bytearray(544)
+    for form, place, *values in (
+        ("i", 0, 540), ("8s", 4, b"n+2\0\r\n\x1a\n"), ("2h", 12, 4, 16), ("8q", 16, 3, 11, 10, 12, 1, 1, 1, 1),
+        ("8d", 104, 1, 1, 1, 1, 0, 0, 0, 0), ("q", 168, 544), ("i", 348, 1), ("12d", 400, *SHEARED[:3].ravel()),
+        ("i", 500, 2),
+    ):  # fmt: skip
+        struct.pack_into(order + form, header, place, *values)
+    (tmp_path / "scan.nii").write_bytes(bytes(header) + VOXELS.astype(order + "i2").tobytes())
+    volume = read_volume(tmp_path / "scan.nii")
+    assert np.array_equal(volume.voxels, VOXELS) and volume.voxels.dtype.isnative
+    np.testing.assert_allclose(volume.affine, LPS @ SHEARED, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_both_byte_orders(tmp_path, order):
+    content = bytearray(write(tmp_path / "scan.nii", SHEARED).read_bytes()[:352])
+    if order == ">":
+        for kind, start, end in (
+            ("i4", 0, 4), ("i2", 40, 56), ("i2", 70, 74), ("f4", 76, 112), ("i2", 252, 256), ("f4", 256, 328)
+        ):  # fmt: skip
+            content[start:end] = np.frombuffer(content[start:end], "<" + kind).astype(">" + kind).tobytes()
+    (tmp_path / "scan.nii").write_bytes(bytes(content) + VOXELS.astype(order + "i2").tobytes())
+    volume = read_volume(tmp_path / "scan.nii")
+    assert np.array_equal(volume.voxels, VOXELS)
+    np.testing.assert_allclose(volume.affine, LPS @ SHEARED, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_slope_and_intercept(tmp_path, suffix):
+    content = bytearray(write(tmp_path / "scan.nii", SHEARED).read_bytes())
+    struct.pack_into("<2f", content, 112, 0.25, -1000)
+    (tmp_path / f"scan{suffix}").write_bytes((gzip.compress if suffix == ".nii.gz" else bytes)(bytes(content)))
+    volume = read_volume(tmp_path / f"scan{suffix}")
+    assert volume.voxels.dtype == np.float32
+    assert np.array_equal(volume.voxels, VOXELS * 0.25 - 1000)
+
+
+@pytest.mark.parametrize(
+    ("form", "place", "values"),
+    [
+        ("8h", 40, (3, 11, -10, 12, 1, 1, 1, 1)), ("8h", 40, (3, 0, 10, 12, 1, 1, 1, 1)),
+        ("8h", 40, (0, 11, 10, 12, 1, 1, 1, 1)), ("8h", 40, (9, 11, 10, 12, 1, 1, 1, 1)), ("h", 70, (77,)),
+        ("f", 108, (-400,)), ("f", 108, (float("nan"),)), ("f", 108, (1e30,)), ("2f", 112, (1, float("inf"))),
+        ("8h", 40, (7,) + (32767,) * 7), ("8h", 40, (3, 32767, 32767, 32767, 1, 1, 1, 1)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_headers_without_sense(tmp_path, form, place, values, suffix):
+    content = bytearray(write(tmp_path / "scan.nii", SHEARED).read_bytes())
+    struct.pack_into("<" + form, content, place, *values)
+    (tmp_path / f"scan{suffix}").write_bytes((gzip.compress if suffix == ".nii.gz" else bytes)(bytes(content)))
+    with pytest.raises(ScanError, match=r"cannot be read|ends early|dimensions"):
+        read_volume(tmp_path / f"scan{suffix}")
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(PackageError, match=r'NIfTI needs nibabel; install it: pip install "nibabel"'):
+        read_volume(write(tmp_path / "scan.nii", SHEARED))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

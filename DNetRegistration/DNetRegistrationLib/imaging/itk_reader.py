@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +15,10 @@ from ..core.files import is_unicode
 from ..core.quiet import quietly
 from ..geometry.transforms import affine_matrix
 from .text_headers import CORRECT_SPACING, check_text_header
-from .truncation import is_truncated
+from .truncation import ends_early, is_truncated
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
-
-_ENDS_EARLY = "the file ends early (a broken copy or download)"
-_COPY_AGAIN = "copy or export it again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,27 +129,42 @@ def scalar_3d(image: sitk.Image, name: object, grey_as_colours: bool = False) ->
     """
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
-    size = " x ".join(str(n) for n in image.GetSize())
-    if image.GetDimension() == 2:
-        raise ScanError(f"{name}: is a single 2D image ({size})", "give a 3D scan, or the folder of all its slices")
-    if image.GetDimension() != 3:
-        raise ScanError(
-            f"{name}: has {image.GetDimension()} dimensions ({size})", "give one 3D scan, as of one time point"
-        )
     kind = image.GetPixelIDTypeAsString()
-    if "complex" in kind:
-        raise ScanError(f"{name}: holds complex numbers", "give one real value a voxel, such as the magnitude")
     channels = image.GetNumberOfComponentsPerPixel()
-    if "vector" in kind or channels > 1:
-        grey = _grey(image) if grey_as_colours else None
+    if channels > 1 and grey_as_colours and image.GetDimension() == 3:
+        grey = _grey(image)
         if grey is not None:
             return grey
-        raise ScanError(
-            f"{name}: holds {channels} values a voxel (colour or vectors)", "export it with one grey value a voxel"
-        )
+    vectors = "vector" in kind or channels > 1
+    require_scalar_3d(name, image.GetSize(), channels if vectors else None, "complex" in kind)
     if not re.search(r"(integer|float)$", kind):
         raise ScanError(f"{name}: holds {kind} voxels", "export it with one grey value a voxel")
     return image
+
+
+def require_scalar_3d(name: object, size: Sequence[int], channels: int | None = None, is_complex: bool = False) -> None:
+    """Checks that an image is three-dimensional with one real number a voxel.
+
+    Args:
+        name: what messages call it.
+        size: along each axis.
+        channels: values a voxel, where they are colours or other vectors.
+        is_complex: the values are complex numbers.
+
+    Raises:
+        ScanError: it is not.
+    """
+    text = " x ".join(str(n) for n in size)
+    if len(size) == 2:
+        raise ScanError(f"{name}: is a single 2D image ({text})", "give a 3D scan, or the folder of all its slices")
+    if len(size) != 3:
+        raise ScanError(f"{name}: has {len(size)} dimensions ({text})", "give one 3D scan, as of one time point")
+    if is_complex:
+        raise ScanError(f"{name}: holds complex numbers", "give one real value a voxel, such as the magnitude")
+    if channels is not None:
+        raise ScanError(
+            f"{name}: holds {channels} values a voxel (colour or vectors)", "export it with one grey value a voxel"
+        )
 
 
 def _grey(image: sitk.Image) -> sitk.Image | None:
@@ -190,16 +200,13 @@ def read_itk(files: list[Path], path: Path) -> sitk.Image:
         except ValueError as error:
             raise ScanError(f"{file}: cannot be read ({error})", "copy or export the scan again") from error
         if truncated:
-            raise ScanError(f"{file}: {_ENDS_EARLY}", _COPY_AGAIN)
+            raise ends_early(file)
     try:
-        with quietly() as noise, _any_nifti_axes():
+        with quietly():
             image = sitk.ReadImage(str(files[0])) if len(files) == 1 else sitk.ReadImage([str(file) for file in files])
     except RuntimeError as error:
         _check_slices(files, path)
         raise _explained(path, error) from error
-    # The NIfTI library reports damage only in words on the terminal.
-    if "** ERROR" in noise.text:
-        raise ScanError(f"{path}: the file is damaged", _COPY_AGAIN)
     return image
 
 
@@ -213,21 +220,6 @@ def require_unicode(path: Path) -> None:
         raise ScanError(f"{path}: its name is not UTF-8", "rename the file or folder")
 
 
-@contextmanager
-def _any_nifti_axes() -> Iterator[None]:
-    """Has ITK read a NIfTI file whose axes are not at right angles; it makes them so, and the caller mends that."""
-    name = "ITK_NIFTI_SFORM_PERMISSIVE"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 def _explained(path: Path, error: RuntimeError) -> ScanError:
     """Words an error of ITK's readers, which raise one kind of error for every cause."""
     text = str(error)
@@ -239,7 +231,7 @@ def _explained(path: Path, error: RuntimeError) -> ScanError:
     if "rthonormal" in text or "determinant is 0" in text:
         return ScanError(f"{path}: the directions of its axes are singular", "correct the header")
     if "ot only" in text or "not read completely" in text or "end of file" in text.lower():
-        return ScanError(f"{path}: {_ENDS_EARLY}", _COPY_AGAIN)
+        return ends_early(path)
     if path.suffix.lower() in (".mha", ".mhd") and "No such file" in text:
         remedy = "copy the scan again, with the data file beside the header"
         return ScanError(f"{path}: its voxels are missing or cut short", remedy)

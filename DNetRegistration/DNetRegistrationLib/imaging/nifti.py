@@ -1,93 +1,102 @@
-"""Headers of NIfTI files, in plain Python: ITK reads a sheared or rounded sform as something else, or not at all."""
+"""Reads NIfTI with nibabel. ITK reads a sheared or rounded sform as something else, or not at all."""
 
 from __future__ import annotations
 
 import gzip
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..geometry.transforms import affine_matrix
+from ..core.errors import ScanError, one_line
+from ..core.packages import needed
+from .itk_reader import FoundImage, require_scalar_3d
+from .text_headers import CORRECT_SPACING
+from .truncation import damaged_packing, ends_early, unpacked_length
 
 #: mm for a unit of NIfTI; 0 is unknown, and read as mm.
 _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-
-
-@dataclass(frozen=True)
-class NiftiHeader:
-    """What the header of a NIfTI file says.
-
-    Attributes:
-        sizes: number of dimensions, and the lengths along them.
-        bits: a voxel.
-        offset: where the voxels start.
-        affine: ``(4, 4)`` index (x, y, z) to world LPS mm, from the sform, or from the qform where there is no sform;
-            None where there is neither.
-    """
-
-    sizes: tuple[int, ...]
-    bits: int
-    offset: int
-    affine: np.ndarray | None
+_DAMAGED = "its header is damaged"
+_LONGEST_HEADER = 540
 
 
 def is_nifti(path: Path) -> bool:
-    """Tells whether a file is NIfTI by its name."""
+    """Tells whether a file is NIfTI, or Analyze, by its name."""
     return path.name.lower().endswith((".nii", ".nii.gz", ".hdr", ".img"))
 
 
-def read_nifti_header(path: Path) -> NiftiHeader:
-    """Reads the header of a NIfTI file of version 1, of either byte order, packed or not.
+def read_nifti(path: Path) -> FoundImage:
+    """Reads NIfTI of version 1 or 2, in one file or in two, or Analyze, its ancestor.
+
+    The grid is that of the sform as it stands, else that of the qform. Where the header has neither, axes and origin
+    are those of the world.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is no NIfTI header.
-        struct.error, EOFError: it ends early.
+        OSError: a file cannot be opened.
+        PackageError: nibabel is missing.
+        ScanError: it cannot be read, ends early, is damaged, or holds no one real number a voxel.
     """
-    if path.suffix.lower() == ".img":
-        path = path.with_suffix(".hdr")
-    with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
-        header = file.read(348)
-    order = next((order for order in "<>" if struct.unpack_from(order + "i", header)[0] in (348, 540)), None)
-    if order is None:
-        raise ValueError("not a NIfTI file")
-    if struct.unpack_from(order + "i", header)[0] == 540:
-        raise ValueError("it is NIfTI-2, of which only version 1 is read")
-
-    def values(form: str, place: int) -> tuple:
-        return struct.unpack_from(order + form, header, place)
-
-    sizes, codes, pixdim = values("8h", 40), values("2h", 252), values("8f", 76)
-    if not 1 <= sizes[0] <= 7:
-        raise ValueError("its NIfTI header gives no dimensions")
-    if header[344:348] not in (b"n+1\0", b"ni1\0"):  # Analyze, its ancestor, has neither form
-        codes = 0, 0
-    affine = None
-    if codes[1] > 0:
-        affine = np.vstack((np.reshape(values("12f", 280), (3, 4)), (0, 0, 0, 1)))
-    elif codes[0] > 0:
-        affine = _from_quaternion(values("6f", 256), pixdim)
-    spacing = pixdim[1 : min(sizes[0], 3) + 1]
-    if codes[1] <= 0 and not all(0 < size < np.inf for size in spacing):
-        raise ValueError(f"its spacing is zero or negative: {', '.join(f'{size:g}' for size in spacing)}")
-    if affine is not None:
-        affine[:3] *= _UNITS.get(values("B", 123)[0] & 7, 1.0)
-        affine[:2] *= -1  # NIfTI's world is RAS
-    return NiftiHeader(sizes[: sizes[0] + 1], values("h", 72)[0], int(values("f", 108)[0]), affine)
+    nibabel = needed("nibabel", f"{path}: NIfTI")
+    try:
+        header = _header(nibabel, path)
+        affine = _affine(path, header)
+        voxels = _voxels(nibabel, path, header)
+    except EOFError as error:
+        raise ends_early(path) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise damaged_packing(path) from error
+    except ScanError:
+        raise
+    except (ValueError, KeyError, OverflowError, nibabel.spatialimages.HeaderDataError) as error:
+        # Of a code that nibabel does not know, the error says no more than the number.
+        told = _DAMAGED if isinstance(error, KeyError) else one_line(error)
+        raise ScanError(f"{path}: cannot be read ({told})", "copy or export the scan again") from error
+    return FoundImage(voxels, affine)
 
 
-def _from_quaternion(quaternion: Sequence[float], pixdim: Sequence[float]) -> np.ndarray:
-    b, c, d, *shift = quaternion
-    a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
-    # The sign of the first pixdim says whether the third axis is mirrored.
-    return affine_matrix(rotation * np.array(pixdim[1:4]) * (1, 1, -1 if pixdim[0] < 0 else 1), np.array(shift))
+def _header(nibabel: Any, path: Path) -> Any:
+    suffix = path.suffix.lower()
+    with (gzip.open if suffix == ".gz" else open)(path.with_suffix(".hdr") if suffix == ".img" else path, "rb") as file:
+        start = file.read(_LONGEST_HEADER)
+    # Without nibabel's own check, which mends in silence.
+    for kind in (nibabel.Nifti1Header, nibabel.Nifti2Header, nibabel.AnalyzeHeader):
+        if kind.may_contain_header(start):
+            return kind(start[: kind.template_dtype.itemsize], check=False)
+    raise ValueError("not a NIfTI file")
+
+
+def _affine(path: Path, header: Any) -> np.ndarray:
+    """``(4, 4)`` index (x, y, z) to world LPS mm."""
+    spacing = header["pixdim"][1 : min(int(header["dim"][0]), 3) + 1]
+    stated, code = header.get_sform(coded=True) if "sform_code" in header else (None, 0)
+    if not code and not ((spacing > 0) & np.isfinite(spacing)).all():
+        sizes = ", ".join(f"{size:g}" for size in spacing)
+        raise ScanError(f"{path}: its spacing is zero or negative: {sizes}", CORRECT_SPACING)
+    if not code and "qform_code" in header:
+        stated, code = header.get_qform(coded=True)
+    affine = np.diag((-1.0, -1.0, 1.0, 1.0)) @ stated if code else np.diag((*header["pixdim"][1:4].astype(float), 1.0))
+    affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0) if "xyzt_units" in header else 1.0
+    return affine
+
+
+def _voxels(nibabel: Any, path: Path, header: Any) -> np.ndarray:
+    pair, packed = path.suffix.lower() in (".hdr", ".img"), path.suffix.lower() == ".gz"
+    file = path.with_suffix(".img") if pair else path
+    shape, kind, start = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    if min(shape, default=0) < 1 or start < (0 if pair else int(header["sizeof_hdr"])):
+        raise ValueError(_DAMAGED)
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    # Vectors lie along the fifth axis.
+    channels = shape[4] if len(shape) == 5 and shape[3] == 1 else len(kind.names or ()) or None
+    require_scalar_3d(path, shape[:3] if channels else shape, channels, kind.kind == "c")
+    # Sizes and the checksum come first: nibabel asks for all the memory at once, and reads no further than it must.
+    end = start + math.prod(shape) * kind.itemsize
+    if (unpacked_length(file, 0, end + 1) if packed else file.stat().st_size) < end:
+        raise EOFError
+    stored = nibabel.arrayproxy.ArrayProxy(str(file), header, mmap=False)
+    scaled = (stored.slope, stored.inter) != (1, 0)
+    voxels = np.asarray(stored, np.result_type(kind, np.float32)) if scaled else stored.get_unscaled()
+    return voxels.reshape(shape, order="F").T.astype(voxels.dtype.newbyteorder("="), copy=False)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
-
-import numpy as np
 
 from ..core.errors import ScanError, one_line
 from .dicom import read_dicom
 from .dicom_header import is_dicom
 from .itk_reader import FoundImage, image_affine, read_itk, require_unicode, scalar_3d, shared_voxels
-from .nifti import is_nifti, read_nifti_header
+from .nifti import is_nifti, read_nifti
 from .stacks import SLICE_SUFFIXES, natural, read_stack
 from .text_headers import in_millimetres
 from .tiff import read_tiff
@@ -59,32 +55,15 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
 def _read_file(path: Path, series: str | int | None, role: str | None) -> FoundImage:
     if path.suffix.lower() in (".tif", ".tiff"):
         return read_tiff(path, series, role)
+    if is_nifti(path):
+        return read_nifti(path)
     image = read_itk([path], path)
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
     picture = path.suffix.lower() in SLICE_SUFFIXES
     image = scalar_3d(image, path, grey_as_colours=picture)
     affine, lacks = in_millimetres(path, image_affine(image))
-    if is_nifti(path):
-        affine = _as_nifti_states(path, affine, image.GetSize())
     return FoundImage(shared_voxels(image), affine, lacks)
-
-
-def _as_nifti_states(path: Path, affine: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """The affine of a NIfTI file as its header states it, or ITK's where that is the same to a thousandth of a voxel.
-
-    ITK takes the qform for a sheared sform, and makes the axes of a rounded one orthonormal.
-    """
-    try:
-        stated = read_nifti_header(path).affine
-    except (ValueError, struct.error, EOFError, zlib.error) as error:
-        raise ScanError(f"{path}: cannot be read ({error})", "copy or export the scan again") from error
-    if stated is None:
-        return affine
-    last = np.array(size[:3]) - 1.0
-    corners = np.array(np.meshgrid(*zip(np.zeros(3), last, strict=True))).reshape(3, -1)
-    apart = np.abs((stated - affine)[:3, :3] @ corners + (stated - affine)[:3, 3:]).max()
-    return affine if apart <= 1e-3 * np.linalg.norm(stated[:3, :3], axis=0).min() else stated
 
 
 def _read_folder(folder: Path, series: str | int | None, role: str | None) -> FoundImage:

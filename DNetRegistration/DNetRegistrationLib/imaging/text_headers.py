@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ScanError
-from .truncation import unpacked_length
+from .truncation import damaged_packing, ends_early, unpacked_length
 from .units import millimetres
 
 CORRECT_SPACING = "correct the voxel size in the file's header"
@@ -174,15 +174,15 @@ def _check_data(path: Path, file: Path, start: int, claimed: int | None, packed:
         return
     there = file.stat().st_size - start
     if claimed > there * (_MOST_SHRUNK if packed else 1):
-        raise ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
+        raise ends_early(path)
     if not packed:
         return
     try:
         length = unpacked_length(file, start, claimed + 1)
     except (zlib.error, EOFError) as error:
-        raise ScanError(f"{path}: its compressed part is damaged", _COPY_AGAIN) from error
+        raise damaged_packing(path) from error
     if length < claimed:
-        raise ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
+        raise ends_early(path)
     if length > claimed:
         raise ScanError(f"{path}: holds more voxels than its header says", _COPY_AGAIN)
 

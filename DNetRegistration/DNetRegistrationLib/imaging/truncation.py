@@ -1,56 +1,46 @@
 """Finds image files that were cut short.
 
-ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. Those of NIfTI and BMP give no error:
-they fill the rest with whatever lies in memory. Their files are checked here first, and those of TIFF in `tiff`.
+ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. That of BMP gives no error: it fills
+the rest with whatever lies in memory. Its files are checked here first, and those of TIFF in `tiff`.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import struct
 import zlib
 from pathlib import Path
 
-from .nifti import is_nifti, read_nifti_header
+from ..core.errors import ScanError
 
 _ZLIB_OR_GZIP = 47
 _BLOCK = 1 << 22
 
+_COPY_AGAIN = "copy or export it again"
+
+
+def ends_early(path: object) -> ScanError:
+    """The error that a file was cut short."""
+    return ScanError(f"{path}: the file ends early (a broken copy or download)", _COPY_AGAIN)
+
+
+def damaged_packing(path: object) -> ScanError:
+    """The error that compressed voxels do not unpack, or not to what their checksum says."""
+    return ScanError(f"{path}: its compressed part is damaged", _COPY_AGAIN)
+
 
 def is_truncated(path: str | os.PathLike) -> bool:
-    """Tells whether a NIfTI or BMP file ends before its header says it should; False for other kinds of file.
+    """Tells whether a BMP file ends before its header says it should; False for other kinds of file.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: its header makes no sense, or its compressed part is damaged.
+        ValueError: its header makes no sense.
     """
     path = Path(path)
-    name = path.name.lower()
     try:
-        if is_nifti(path):
-            return _nifti_is_truncated(path)
-        if name.endswith(".bmp"):
-            return _bmp_is_truncated(path)
-    except (struct.error, EOFError):  # the header itself or the compressed stream is cut
+        return path.suffix.lower() == ".bmp" and _bmp_is_truncated(path)
+    except struct.error:  # the header itself is cut
         return True
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError("its compressed part is damaged") from error
-    return False
-
-
-def _nifti_is_truncated(path: Path) -> bool:
-    pair = path.suffix.lower() in (".hdr", ".img")
-    data_path = path.with_suffix(".img") if pair else path
-    compressed = path.suffix.lower() == ".gz"
-    header = read_nifti_header(path)
-    voxels = 1
-    for size in header.sizes[1:]:
-        voxels *= max(size, 1)
-    expected = (0 if pair else header.offset) + voxels * header.bits // 8
-    if not compressed:
-        return data_path.stat().st_size < expected
-    return unpacked_length(path, 0, expected + 1) < expected
 
 
 def unpacked_length(file: Path, start: int, most: int) -> int:

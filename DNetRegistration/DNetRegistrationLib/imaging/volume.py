@@ -7,6 +7,7 @@ Vectors and matrices order their coordinates ``(x, y, z)``.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -250,18 +251,25 @@ def write_image(
     import SimpleITK as sitk
 
     from ..core.quiet import quietly
-    from .truncation import is_truncated
 
     with writing(target):
         with quietly():
             sitk.WriteImage(image, os.fspath(temporary), compress)
-        # The NIfTI writer does not notice a full disk.
-        try:
-            whole = not is_truncated(temporary)
-        except ValueError:
-            whole = False
-        if not whole:
+        if not _holds(Path(temporary), image):
             raise OSError("the disk is full")
+
+
+def _holds(path: Path, image: sitk.Image) -> bool:
+    """Tells whether a file holds all voxels of an image. The writer of NIfTI does not notice a full disk."""
+    from .truncation import unpacked_length
+
+    size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    if path.name.endswith(".nii"):
+        return path.stat().st_size >= size
+    try:
+        return not path.name.endswith(".nii.gz") or unpacked_length(path, 0, size) >= size
+    except (EOFError, zlib.error):
+        return False
 
 
 def check_volume(volume: Volume) -> Volume:

@@ -1,0 +1,26 @@
+"""Packages that are imported only where they are needed, and may be missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .errors import PackageError
+
+
+def needed(module: str, what: str, package: str | None = None) -> Any:
+    """Imports a module.
+
+    Args:
+        module: its name.
+        what: what needs it, for a person.
+        package: what pip calls it, where that is another name.
+
+    Raises:
+        PackageError: it is not installed, or does not load.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = package or module
+        raise PackageError(f"{what} needs {name}", f'install it: pip install "{name}"') from error
