@@ -1,0 +1,153 @@
+"""Two scans on the way to an adversarial pair: of a bone or of a solid, before anything befell them, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.random import Generator
+
+from ..geometry.transforms import affine_matrix
+from ..imaging.volume import Volume
+from . import damage, solids
+from .damage import Seen
+from .grid import Grid
+from .pairs import SHARED, SyntheticPair, make_pair, random_rotation
+from .solids import Solid, placed
+
+#: Voxels along each axis of a scan, and their edge in mm, where nothing else is said.
+SIZE, SPACING = 64, 0.08
+# The mean over so many points of a bone is that over all of it.
+_LANDMARKS = 5000
+# HU of a solid, of what lies around it, and the noise of its scan.
+_MINERAL, _MEDIUM, _NOISE = 3000.0, 0.0, 100.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two scans and what is known about them. The landmarks of both are of the same points of bone.
+
+    Attributes:
+        fixed, moving: the scans with the landmarks.
+        bones: ``(n,)`` int, whose landmarks they are.
+        matrix: ``(4, 4)`` the motion between the scans before anything befell them.
+        medium, bone: typical grey values of the fixed scan.
+        answerable: an answer that is right ought to be accepted.
+        drawn: what was drawn, in plain numbers and words that JSON can hold.
+    """
+
+    fixed: Seen
+    moving: Seen
+    bones: np.ndarray
+    matrix: np.ndarray
+    medium: float
+    bone: float
+    answerable: bool
+    drawn: dict
+
+    @property
+    def contrast(self) -> float:
+        """By how much bone is brighter than what lies around it."""
+        return self.bone - self.medium
+
+    def level(self, share: float) -> float:
+        """A grey value: at 0 that of what lies around the bone, at 1 that of bone."""
+        return self.medium + share * self.contrast
+
+    def tell(self, **drawn) -> Case:
+        """With more that was drawn."""
+        return replace(self, drawn={**self.drawn, **drawn})
+
+    def ask(self, answerable: bool) -> Case:
+        """An answer that is right ought to be accepted only where this holds too."""
+        return replace(self, answerable=self.answerable and bool(answerable))
+
+    def change(self, function: Callable[[Seen], Seen], scans: str = "both") -> Case:
+        """Changes "both" scans, the "fixed" or the "moving" one."""
+        fixed = self.fixed if scans == "moving" else function(self.fixed)
+        return replace(self, fixed=fixed, moving=self.moving if scans == "fixed" else function(self.moving))
+
+    def paint(self, solid: Solid, share: float, only: str, scans: str = "both") -> Case:
+        """Paints a solid of the scans' worlds at a `level`; see `damage.painted`."""
+        value = self.level(share)
+        return self.change(lambda seen: damage.painted(seen, solid, value, only), scans)
+
+    def unlike(self) -> Case:
+        """No answer is right."""
+        nothing = {role: replace(getattr(self, role), landmarks=np.empty((0, 3))) for role in ("fixed", "moving")}
+        return replace(self, **nothing, bones=np.empty(0, int), answerable=False)
+
+    def hidden(self, solid: Solid) -> float:
+        """The share of the landmarks of the fixed scan that lie in a solid of its world."""
+        return float((solid(self.fixed.world) > 0).mean())
+
+
+def draw_seed(generator: Generator) -> int:
+    """A seed for what draws from a generator of its own."""
+    return int(generator.integers(1 << 62))
+
+
+def spread(index: np.ndarray) -> np.ndarray:
+    """Every n-th of ``(n, 3)`` indices, so that some thousand are left; float64."""
+    return index[:: max(1, len(index) // _LANDMARKS)].astype(float)
+
+
+def of_bone(generator: Generator, **options) -> Case:
+    """A pair of a tibia or another bone, with contrast agent or without; `options` are those of `make_pair`."""
+    drawn = {
+        "kind": str(generator.choice(("tibia", "long", "flat", "irregular"), p=(0.6, 0.2, 0.05, 0.15))),
+        "contrast": bool(generator.random() < 0.5),
+    }
+    options = {"size": SIZE, "spacing": SPACING, **drawn, **options}
+    return of_pair(make_pair(draw_seed(generator), **options))
+
+
+def of_pair(pair: SyntheticPair) -> Case:
+    """A synthetic pair. No answer is right where it is an impostor."""
+    index = spread(np.argwhere(pair.fixed_bone)[:, ::-1])
+    partners = pair.fixed.to_world(index) @ pair.matrix[:3, :3].T + pair.matrix[:3, 3]
+    bone, medium = (float(np.nanmedian(pair.fixed.voxels[mask])) for mask in (pair.fixed_bone, ~pair.fixed_bone))
+    case = Case(
+        Seen(pair.fixed, index),
+        Seen(pair.moving, pair.moving.to_index(partners)),
+        np.zeros(len(index), int),
+        pair.matrix,
+        medium,
+        bone,
+        # Little in common is refused for a good reason.
+        pair.drawn["shared"] >= SHARED,
+        {
+            "bone": pair.drawn["kind"],
+            **{name: pair.drawn[name] for name in ("scale", "backgrounds", "contrast", "shared")},
+        },
+    )
+    return case if pair.same else case.unlike()
+
+
+def of_solid(generator: Generator, solid: Solid, answerable: bool = False, wall: float | None = None) -> Case:
+    """Two scans of a solid of bone, or of its outer `wall` mm, turned any way."""
+    grid, shape = Grid.centered(SIZE, SPACING), (SIZE,) * 3
+    matrix = affine_matrix(random_rotation(generator), generator.uniform(-0.5, 0.5, 3))
+    pose = affine_matrix(random_rotation(generator), generator.uniform(-0.2, 0.2, 3))
+    noise = generator.uniform(0.5, 2) * _NOISE
+    empty = Seen(Volume(np.full(shape, _MEDIUM, np.float32), grid.affine), np.empty((0, 3)))
+    bone = solid if wall is None else solids.hollow(solid, wall)
+    scans = []
+    for at in (pose, matrix @ pose):
+        seen = damage.blurred(damage.painted(empty, placed(bone, at), _MINERAL), generator.uniform(0.35, 0.6))
+        grain = generator.normal(0, noise, shape)
+        scans.append(damage.regraded(seen, lambda values, grain=grain: np.rint(values + grain)).volume)
+    index = np.argwhere(np.ones(shape, bool))[:, ::-1]
+    index = spread(index[placed(bone, pose)(empty.volume.to_world(index)) > 0])
+    partners = scans[0].to_world(index) @ matrix[:3, :3].T + matrix[:3, 3]
+    return Case(
+        Seen(scans[0], index),
+        Seen(scans[1], scans[1].to_index(partners)),
+        np.zeros(len(index), int),
+        matrix,
+        _MEDIUM,
+        _MINERAL,
+        answerable,
+        {"noise_hu": noise, "wall_mm": wall},
+    )
