@@ -240,6 +240,21 @@ def test_text_file(tmp_path, capfd, name):
     assert name in one_line_error(capfd, tmp_path / name)
 
 
+@pytest.mark.parametrize("suffix", [".gipl", ".vtk", ".mrc"])
+def test_kinds_that_hide_damage_are_not_read(tmp_path, capfd, suffix):
+    """A VTK of 65 KB was read as 1200^3 voxels."""
+    path = write(tmp_path / f"scan{suffix}", noise(9, 10, 11))
+    assert "is not an image that can be read; give NRRD, NIfTI, MHA, TIFF" in one_line_error(capfd, path)
+
+
+@pytest.mark.parametrize(("written", "named"), [(".nrrd", ".mha"), (".mha", ".nrrd"), (".nrrd", ".png")])
+def test_another_kind_than_the_name_says(tmp_path, capfd, written, named):
+    """What is checked of a kind of file must not be evaded by a name."""
+    content = write(tmp_path / f"scan{written}", noise(9, 10, 11)).read_bytes()
+    (tmp_path / f"other{named}").write_bytes(content)
+    assert f"other{named}" in one_line_error(capfd, tmp_path / f"other{named}")
+
+
 @pytest.mark.parametrize("name", ["scan.nrrd", "scan.nii.gz", "scan.tif", "scan"])
 def test_missing_and_empty_file(tmp_path, capfd, name):
     assert f"{name}: there is no such file" in one_line_error(capfd, tmp_path / name)
@@ -280,7 +295,7 @@ def test_every_second_slice_is_a_scan(tmp_path):
     assert read_volume(folder, spacing=0.01).size.tolist() == [11, 10, 10]
 
 
-@pytest.mark.parametrize("suffix", ["tif", "png", "bmp"])
+@pytest.mark.parametrize("suffix", ["tif", "png", "bmp", "jpg"])
 def test_folder_with_a_damaged_slice(tmp_path, capfd, suffix):
     folder = write_slices(tmp_path / "scan", noise(9, 100, 110, dtype=np.uint8), "slice_{}." + suffix)
     damaged = folder / f"slice_5.{suffix}"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tiff_files
-from DNetRegistrationLib.core.errors import ScanError, Setting
+import tifffile
+from DNetRegistrationLib.core.errors import PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import read_volume
 from grids import noise
 
@@ -43,6 +48,90 @@ def test_predictors(tmp_path, dtype, predictor, layout):
     expected = voxels(dtype)
     path = tiff_files.write(tmp_path / "scan.tif", expected, deflate=True, predictor=predictor, **layout)
     assert np.array_equal(read_volume(path, spacing=0.01).voxels, expected)
+
+
+def itk(path: Path, values: np.ndarray, compressor: str = "", colours: bool = False) -> Path:
+    """A file as libtiff writes it."""
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(path))
+    writer.SetUseCompression(bool(compressor))
+    writer.SetCompressor(compressor)
+    writer.Execute(sitk.GetImageFromArray(values, isVector=colours))
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("compressor", ["LZW", "PackBits", "Deflate"])
+def test_compressed_by_another_library(tmp_path, dtype, compressor):
+    values = voxels(dtype) // np.asarray(20, dtype)  # with runs of equal values
+    assert np.array_equal(read_volume(itk(tmp_path / "scan.tif", values, compressor), spacing=0.01).voxels, values)
+
+
+def test_directories_before_their_strips(tmp_path):
+    """The last strip, shorter than the others, ends the file."""
+    values = voxels(np.uint16)
+    for index, page in enumerate(values):
+        tifffile.imwrite(tmp_path / f"{index}.tif", page, rowsperstrip=16)
+    assert np.array_equal(read_volume(tmp_path, spacing=0.01).voxels, values)
+
+
+def test_pictures_of_grey_values(tmp_path):
+    grey = voxels(np.uint8)
+    written = itk(tmp_path / "colours.tif", np.repeat(grey[..., None], 3, -1), colours=True)
+    assert np.array_equal(read_volume(written, spacing=0.01).voxels, grey)
+    ramp = np.tile(np.arange(255, -1, -1, dtype=np.uint16) * 257, (3, 1))  # 0 is white
+    tifffile.imwrite(tmp_path / "palette.tif", grey, photometric="palette", colormap=ramp)
+    assert np.array_equal(read_volume(tmp_path / "palette.tif", spacing=0.01).voxels, 255 - grey)
+    tifffile.imwrite(tmp_path / "bits.tif", grey > 100, photometric="minisblack")
+    assert np.array_equal(read_volume(tmp_path / "bits.tif", spacing=0.01).voxels, (grey > 100).astype(np.uint8))
+
+
+def test_pictures_of_colours(tmp_path):
+    ramp = np.tile(np.arange(256, dtype=np.uint16), (3, 1))
+    ramp[1] = 0
+    tifffile.imwrite(tmp_path / "palette.tif", voxels(np.uint8), photometric="palette", colormap=ramp)
+    with pytest.raises(ScanError, match="3 values a voxel"):
+        read_volume(tmp_path / "palette.tif", spacing=0.01)
+    tifffile.imwrite(tmp_path / "complex.tif", voxels(np.float32).astype(np.complex64))
+    with pytest.raises(ScanError, match="holds complex numbers"):
+        read_volume(tmp_path / "complex.tif", spacing=0.01)
+
+
+def test_what_loses_grey_values_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "scan.tif", voxels(np.uint8), compression="jpeg")
+    with pytest.raises(ScanError, match=r"not read \(JPEG\); save it without compression, or with LZW or Deflate"):
+        read_volume(tmp_path / "scan.tif", spacing=0.01)
+
+
+def test_a_folder_of_files_of_several_slices(tmp_path):
+    for index in range(9):
+        tiff_files.write(tmp_path / f"{index}.tif", voxels(np.uint16))
+    with pytest.raises(ScanError, match=r"0\.tif: holds several slices; give the file itself"):
+        read_volume(tmp_path, spacing=0.01)
+
+
+def test_without_the_packages(tmp_path, monkeypatch):
+    plain = tiff_files.write(tmp_path / "plain.tif", voxels(np.uint16))
+    deflated = tiff_files.write(tmp_path / "deflated.tif", voxels(np.uint16), deflate=True, predictor=2)
+    packed = itk(tmp_path / "packed.tif", voxels(np.uint16), "LZW")
+    script = """if True:
+        import sys
+        sys.modules["imagecodecs"] = None
+        from DNetRegistrationLib.core.errors import PackageError
+        from DNetRegistrationLib.imaging.volume import read_volume
+        read_volume(sys.argv[1], spacing=0.01), read_volume(sys.argv[2], spacing=0.01)
+        try:
+            read_volume(sys.argv[3], spacing=0.01)
+        except PackageError as error:
+            print(error)
+        """
+    ran = subprocess.run(
+        [sys.executable, "-c", script, plain, deflated, packed], capture_output=True, text=True, check=True
+    )
+    assert "packed.tif: is read with imagecodecs, which is not installed" in ran.stdout
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(PackageError, match=r"tifffile, which is not installed; install it: pip install"):
+        read_volume(plain, spacing=0.01)
 
 
 def test_half_precision_is_read_as_single(tmp_path):
@@ -81,8 +170,8 @@ def test_one_directory_for_all_pages(tmp_path):
     text = "ImageJ=1.53t\nimages=9\nslices=9\n"
     path = tiff_files.write(tmp_path / "scan.tif", expected, description=text, directories=1, order=">")
     assert np.array_equal(read_volume(path, spacing=0.01).voxels, expected)
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b"images=9", b"images=8888888"))
+    text = text.replace("images=9", "images=8888888")
+    tiff_files.write(path, expected, description=text, directories=1)
     with pytest.raises(ScanError, match="ends early"):
         read_volume(path, spacing=0.01)
 
@@ -202,14 +291,14 @@ def test_a_flipped_bit_in_deflated_pages_is_noticed(tmp_path):
 
 
 def test_any_damage_is_refused_in_words(tmp_path):
-    """Every byte outside the voxels, and every cut."""
+    """A byte outside the voxels, or a cut."""
     expected = voxels(np.uint8, 8, 9, 10)
     content = tiff_files.write(
         tmp_path / "scan.tif", expected, description="ImageJ=1\nimages=8\nslices=8\n"
     ).read_bytes()
     random = np.random.default_rng(0)
     places = [*range(8), *range(8 + expected.size, len(content))]
-    for number in range(1000):
+    for number in range(200):
         damaged = bytearray(content)
         if number % 5:
             damaged[int(random.choice(places))] = int(random.integers(256))
@@ -224,11 +313,31 @@ def test_any_damage_is_refused_in_words(tmp_path):
             assert read.voxels.size <= 2 * expected.size * 8
 
 
-@pytest.mark.parametrize("circle", [True, False])
-def test_pages_without_an_end(tmp_path, circle):
-    path = tiff_files.write(tmp_path / "scan.tif", voxels(np.uint8))
+@pytest.mark.parametrize(("pages", "target"), [(9, 0), (150, 0), (150, 120), (9, None)])
+def test_pages_without_an_end(tmp_path, pages, target):
+    path = tiff_files.write(tmp_path / "scan.tif", voxels(np.uint8, pages, 8, 8))
     content = bytearray(path.read_bytes())
-    struct.pack_into("<I", content, len(content) - 4, struct.unpack_from("<I", content, 4)[0] if circle else 1 << 30)
+    links = [4]
+    while place := struct.unpack_from("<I", content, links[-1])[0]:
+        links.append(place + 2 + 12 * struct.unpack_from("<H", content, place)[0])
+    to = 1 << 30 if target is None else struct.unpack_from("<I", content, links[target])[0]
+    struct.pack_into("<I", content, links[-1], to)
     path.write_bytes(content)
-    with pytest.raises(ScanError, match="circle" if circle else "ends early"):
+    with pytest.raises(ScanError, match="ends early" if target is None else "circle"):
         read_volume(path, spacing=0.01)
+
+
+@pytest.mark.parametrize("layout", [{}, {"deflate": True}, {"tile": 16}, {"deflate": True, "tile": 16}], ids=str)
+def test_absurd_sizes_are_refused_before_memory_is_asked_for(tmp_path, monkeypatch, layout):
+    path = tiff_files.write(tmp_path / "scan.tif", voxels(np.uint16, 9, 16, 16), **layout)
+    whole = np.empty
+    for tag in (257, 323):
+        content = bytearray(path.read_bytes())
+        size = struct.pack("<HHI", tag, 4, 16)
+        if size not in content:  # strips have no size of tiles
+            continue
+        content[content.index(size) : content.index(size) + 8] = struct.pack("<HHI", tag, 4, 60_000_000)
+        path.write_bytes(content)
+        monkeypatch.setattr(np, "empty", lambda shape, *rest: whole(shape, *rest) if np.prod(shape) < 1e7 else 1 / 0)
+        with pytest.raises(ScanError, match=r"ends early|of several sizes"):
+            read_volume(path, spacing=0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,18 @@ from .truncation import ends_early, is_truncated
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+DICOM_READER = "GDCMImageIO"
+#: ITK's readers of the kinds of file that are told by their endings. Its others are not used: GIPL, VTK, MRC and more
+#: take any damage for voxels.
+READERS = {
+    ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".h5": "HDF5ImageIO",
+    ".hdf5": "HDF5ImageIO", ".png": "PNGImageIO", ".bmp": "BMPImageIO", ".jpg": "JPEGImageIO", ".jpeg": "JPEGImageIO",
+}  # fmt: skip
+_NOT_THAT_KIND = (
+    "of any recognized format|cannot be read: .* for reading|not png type|Magic Number Fails|could not open file|"
+    "H5Fopen failed|Cannot read requested file"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +48,19 @@ class FoundImage:
     lacks: str = ""
 
 
-def read_file(file: Path, path: Path) -> np.ndarray:
+def reader_of(path: Path) -> str | None:
+    """ITK's reader for a kind of file, by the ending of its name; None where it is none of those that are read."""
+    name = path.name.lower()
+    return next((reader for ending, reader in READERS.items() if name.endswith(ending)), None)
+
+
+def read_file(file: Path, path: Path, reader: str = DICOM_READER) -> np.ndarray:
     """The voxels of one file; errors name `path`.
 
     Raises:
         ScanError: it cannot be read, or holds no one real number a voxel.
     """
-    image = read_itk([file], path)
+    image = read_itk([file], path, reader)
     if image.GetDimension() == 2:
         import SimpleITK as sitk
 
@@ -51,7 +69,7 @@ def read_file(file: Path, path: Path) -> np.ndarray:
 
 
 def read_files(files: list[Path], path: Path, alike: bool = True) -> np.ndarray:
-    """The voxels ``(z, y, x)`` of slices, one file each.
+    """The voxels ``(z, y, x)`` of slices in DICOM, one file each.
 
     Args:
         files: in the order of the slices.
@@ -63,16 +81,29 @@ def read_files(files: list[Path], path: Path, alike: bool = True) -> np.ndarray:
         ScanError: one cannot be read, or has another size.
     """
     if alike:
-        return shared_voxels(scalar_3d(read_itk(files, path), path, grey_as_colours=True))
+        return shared_voxels(scalar_3d(read_itk(files, path, DICOM_READER), path, grey_as_colours=True))
+    return stack_slices(files, path, lambda file: read_file(file, file)[0])
+
+
+def stack_slices(files: list[Path], path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+    """The voxels ``(z, y, x)`` of slices, each read by itself, in the type that holds those of all.
+
+    Args:
+        files: in the order of the slices.
+        path: the folder that messages name.
+        read: gives the voxels ``(y, x)`` of a file.
+
+    Raises:
+        ScanError: one cannot be read, or has another size.
+    """
     stack = np.empty((len(files), 0, 0), np.uint8)
     for index, file in enumerate(files):
-        plane = read_file(file, file)[0]
+        plane = read(file)
         if index == 0:
             stack = np.empty((len(files), *plane.shape), plane.dtype)
         elif plane.shape != stack.shape[1:]:
             raise mixed_sizes(path, stack.shape[1:], plane.shape, file)
-        kind = np.result_type(stack, plane)
-        stack = stack.astype(kind, copy=False)
+        stack = stack.astype(np.result_type(stack, plane), copy=False)
         stack[index] = plane
     return stack
 
@@ -162,30 +193,38 @@ def require_scalar_3d(name: object, size: Sequence[int], channels: int | None = 
     if is_complex:
         raise ScanError(f"{name}: holds complex numbers", "give one real value a voxel, such as the magnitude")
     if channels is not None:
-        raise ScanError(
-            f"{name}: holds {channels} values a voxel (colour or vectors)", "export it with one grey value a voxel"
-        )
+        raise too_many_values(name, channels)
 
 
 def _grey(image: sitk.Image) -> sitk.Image | None:
     """Takes one channel of an image whose colours are all equal and whose opacity is constant; else None."""
     import SimpleITK as sitk
 
-    values = sitk.GetArrayViewFromImage(image)
+    return sitk.VectorIndexSelectionCast(image, 0) if colours_are_equal(sitk.GetArrayViewFromImage(image)) else None
+
+
+def colours_are_equal(values: np.ndarray) -> bool:
+    """Whether pixels ``(..., channel)`` are grey: their colours are all equal, and their opacity is constant."""
     colours = 3 if values.shape[-1] >= 3 else 1
-    for channel in range(1, values.shape[-1]):
-        same = values[..., 0] if channel < colours else values[:1, :1, :1, channel]
-        if not (values[..., channel] == same).all():
-            return None
-    return sitk.VectorIndexSelectionCast(image, 0)
+    return all(
+        (values[..., channel] == (values[..., 0] if channel < colours else values.flat[channel])).all()
+        for channel in range(1, values.shape[-1])
+    )
 
 
-def read_itk(files: list[Path], path: Path) -> sitk.Image:
+def too_many_values(name: object, number: int) -> ScanError:
+    """The error that a scan holds several values a voxel."""
+    remedy = "export it with one grey value a voxel"
+    return ScanError(f"{name}: holds {number} values a voxel (colour or vectors)", remedy)
+
+
+def read_itk(files: list[Path], path: Path, reader: str) -> sitk.Image:
     """Reads one file, or several slices as one image.
 
     Args:
         files: one file, or slices in their order.
         path: the file or folder that messages name.
+        reader: which of ITK's readers reads them.
 
     Raises:
         ScanError: it cannot be read, ends early or is damaged.
@@ -203,9 +242,10 @@ def read_itk(files: list[Path], path: Path) -> sitk.Image:
             raise ends_early(file)
     try:
         with quietly():
-            image = sitk.ReadImage(str(files[0])) if len(files) == 1 else sitk.ReadImage([str(file) for file in files])
+            names = [str(file) for file in files]
+            image = sitk.ReadImage(names if len(names) > 1 else names[0], imageIO=reader)
     except RuntimeError as error:
-        _check_slices(files, path)
+        _check_slices(files, path, reader)
         raise _explained(path, error) from error
     return image
 
@@ -220,12 +260,17 @@ def require_unicode(path: Path) -> None:
         raise ScanError(f"{path}: its name is not UTF-8", "rename the file or folder")
 
 
+def unknown_kind(path: Path) -> ScanError:
+    """The error that a file is of no kind that is read."""
+    remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
+    return ScanError(f"{path}: is not an image that can be read", remedy)
+
+
 def _explained(path: Path, error: RuntimeError) -> ScanError:
     """Words an error of ITK's readers, which raise one kind of error for every cause."""
     text = str(error)
-    if "Unable to determine ImageIO reader" in text:
-        remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
-        return ScanError(f"{path}: is not an image that can be read", remedy)
+    if re.search(_NOT_THAT_KIND, text):
+        return unknown_kind(path)
     if "spacing" in text and "ero" in text:
         return ScanError(f"{path}: its spacing is zero or not a number", CORRECT_SPACING)
     if "rthonormal" in text or "determinant is 0" in text:
@@ -238,7 +283,7 @@ def _explained(path: Path, error: RuntimeError) -> ScanError:
     return ScanError(f"{path}: cannot be read ({one_line(error)})", "copy or export the scan again")
 
 
-def _check_slices(files: list[Path], path: Path) -> None:
+def _check_slices(files: list[Path], path: Path, reader: str) -> None:
     """Finds the slice that keeps a stack from being read."""
     import SimpleITK as sitk
 
@@ -248,6 +293,7 @@ def _check_slices(files: list[Path], path: Path) -> None:
     for file in files:
         header = sitk.ImageFileReader()
         header.SetFileName(str(file))
+        header.SetImageIO(reader)
         try:
             with quietly():
                 header.ReadImageInformation()

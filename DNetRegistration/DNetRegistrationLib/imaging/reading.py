@@ -8,7 +8,16 @@ from pathlib import Path
 from ..core.errors import ScanError, one_line
 from .dicom import read_dicom
 from .dicom_header import is_dicom
-from .itk_reader import FoundImage, image_affine, read_itk, require_unicode, scalar_3d, shared_voxels
+from .itk_reader import (
+    FoundImage,
+    image_affine,
+    read_itk,
+    reader_of,
+    require_unicode,
+    scalar_3d,
+    shared_voxels,
+    unknown_kind,
+)
 from .nifti import is_nifti, read_nifti
 from .stacks import SLICE_SUFFIXES, natural, read_stack
 from .text_headers import in_millimetres
@@ -57,7 +66,10 @@ def _read_file(path: Path, series: str | int | None, role: str | None) -> FoundI
         return read_tiff(path, series, role)
     if is_nifti(path):
         return read_nifti(path)
-    image = read_itk([path], path)
+    reader = reader_of(path)
+    if reader is None:
+        raise unknown_kind(path)
+    image = read_itk([path], path, reader)
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
     picture = path.suffix.lower() in SLICE_SUFFIXES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ScanError
-from .itk_reader import FoundImage, read_files
+from .itk_reader import READERS, FoundImage, read_file, stack_slices
 from .series import Series, choose
 from .skyscan import SkyScanLog, read_log
-from .tiff import read_tiff_slices, stated_pixel, tiff_pages
+from .tiff import read_tiff_slice, stated_pixel
 
 #: Kinds of file that hold slices but not the distance between them.
 SLICE_SUFFIXES = (".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg")
@@ -52,15 +51,9 @@ def read_stack(folder: Path, files: list[Path], series: str | int | None, role: 
         remedy = f"put all slices there, or give {members[0]} if it is 3D"
         raise ScanError(f"{folder}: the folder holds one image", remedy)
     step = _even_step(folder, numbers)
-    voxels = read_tiff_slices(folder, members) if _all_tiff(members) else None
-    if voxels is None:
-        voxels = read_files(members, folder, alike=len({_kind(file) for file in members}) == 1)
+    voxels = stack_slices(members, folder, _read_slice)
     spacing, lacks = _voxel_size(members, voxels.shape, log, step)
     return FoundImage(voxels, np.diag((*spacing, 1.0)), lacks)
-
-
-def _all_tiff(files: list[Path]) -> bool:
-    return all(file.suffix.lower() in (".tif", ".tiff") for file in files)
 
 
 def _stacks(files: list[Path]) -> dict[str, dict[Path, int | None]]:
@@ -120,18 +113,12 @@ def _even_step(folder: Path, numbers: dict[Path, int | None]) -> int:
     return step
 
 
-def _kind(file: Path) -> tuple:
-    """How a picture stores its values: two of one kind are read as one type."""
-    suffix = file.suffix.lower()
-    if suffix in (".tif", ".tiff"):
-        return tiff_pages(file)[0].kind
-    with open(file, "rb") as opened:
-        start = opened.read(30)
-    if suffix == ".png":
-        return tuple(start[24:26])
-    if suffix == ".bmp" and len(start) == 30:
-        return struct.unpack_from("<H", start, 28)
-    return ()
+def _read_slice(file: Path) -> np.ndarray:
+    return read_tiff_slice(file) if _is_tiff(file) else read_file(file, file, READERS[file.suffix.lower()])[0]
+
+
+def _is_tiff(file: Path) -> bool:
+    return file.suffix.lower() in (".tif", ".tiff")
 
 
 def _voxel_size(
@@ -140,6 +127,6 @@ def _voxel_size(
     """The voxel size in mm, 1 where it is not stated, and what is not stated of it."""
     if log is not None and (pixel := log.pixel(shape)):
         return (pixel, pixel, pixel * max(step, log.step)), ""
-    x, y = stated_pixel(tiff_pages(files[0])[0]) if _all_tiff(files) else (0.0, 0.0)
+    x, y = stated_pixel(files[0]) if _is_tiff(files[0]) else (0.0, 0.0)
     hint = f" (in the slices: {x:.6g} x {y:.6g} mm, but not between them)" if x and y else ""
     return (x or 1.0, y or 1.0, 1.0), f"its kind of file does not store the voxel size{hint}"

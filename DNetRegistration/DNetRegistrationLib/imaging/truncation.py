@@ -1,7 +1,7 @@
 """Finds image files that were cut short.
 
-ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. That of BMP gives no error: it fills
-the rest with whatever lies in memory. Its files are checked here first, and those of TIFF in `tiff`.
+ITK's readers of NRRD, MetaImage, PNG and DICOM refuse a file that was cut short. Those of BMP and JPEG give no error:
+they fill the rest with whatever lies in memory. Their files are checked here first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core.errors import ScanError
 
 _ZLIB_OR_GZIP = 47
+_END_OF_JPEG = b"\xff\xd9"
 _BLOCK = 1 << 22
 
 _COPY_AGAIN = "copy or export it again"
@@ -30,7 +31,7 @@ def damaged_packing(path: object) -> ScanError:
 
 
 def is_truncated(path: str | os.PathLike) -> bool:
-    """Tells whether a BMP file ends before its header says it should; False for other kinds of file.
+    """Tells whether a BMP or JPEG file ends before it should; False for other kinds of file.
 
     Raises:
         OSError: the file cannot be opened.
@@ -38,6 +39,8 @@ def is_truncated(path: str | os.PathLike) -> bool:
     """
     path = Path(path)
     try:
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            return not path.read_bytes().rstrip(b"\0").endswith(_END_OF_JPEG)
         return path.suffix.lower() == ".bmp" and _bmp_is_truncated(path)
     except struct.error:  # the header itself is cut
         return True
