@@ -28,6 +28,7 @@ _HOME = {
     "find_bone_scale": "bone.threshold",
     "load_weights": "networks.weights",
     "make_pair": "synthesis.pairs",
+    "read_mask": "imaging.masks",
     "read_report": "outputs.report",
     "read_transform": "geometry.transform_files",
     "read_volume": "imaging.volume",

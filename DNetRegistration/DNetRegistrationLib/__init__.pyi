@@ -5,6 +5,7 @@ from .core.errors import DNetError as DNetError
 from .core.errors import ScanError as ScanError
 from .geometry.transform_files import read_transform as read_transform
 from .geometry.transform_files import write_transform as write_transform
+from .imaging.masks import read_mask as read_mask
 from .imaging.volume import Volume as Volume
 from .imaging.volume import read_volume as read_volume
 from .imaging.volume import write_volume as write_volume

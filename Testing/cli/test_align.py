@@ -12,6 +12,7 @@ from alignments import made_alignment
 from command import run
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.geometry.transforms import to_sitk
+from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
 from DNetRegistrationLib.synthesis.pairs import target_registration_error
 from scipy.spatial.transform import Rotation
@@ -118,6 +119,56 @@ def test_spacing_given_for_a_stack(tmp_path, aligned_with, capsys):
     np.testing.assert_allclose(aligned_with[0]["fixed"].spacing, (0.05, 0.05, 0.06))
     # A picture of the scan's own folder is a scan, not a place for output.
     assert main(["align", *paths, "--fixed-spacing", "0.05", "--overlay", str(tmp_path / "stack" / "s003.tif")]) == 2
+
+
+@pytest.mark.slow
+def test_a_stack_in_reverse_order_is_set_right(small_pair, tmp_path):
+    """The transform and the resampled scan are those of the stack in its right order, a mask of the file included."""
+    order = {"right": small_pair.moving.voxels, "reverse": small_pair.moving.voxels[::-1]}
+    write_volume(small_pair.fixed, tmp_path / "fixed.nrrd")
+    mask = np.ones(small_pair.moving.voxels.shape, np.uint8)
+    mask[:3] = 0
+    for name, voxels in order.items():
+        (tmp_path / name).mkdir()
+        for z, plane in enumerate(np.asarray(voxels, np.float32)):
+            sitk.WriteImage(sitk.GetImageFromArray(plane), str(tmp_path / name / f"s{z:03}.tif"))
+        placed = mask if name == "right" else mask[::-1]
+        write_volume(Volume.from_geometry(placed, 0.16), tmp_path / f"{name}.nrrd")
+    for name, flip in (("right", []), ("reverse", ["--flip", "z"]), ("reverse-moving", ["--moving-flip", "z"])):
+        scan = name.split("-")[0]
+        arguments = ["--moving-spacing", "0.16", "--moving-mask", str(tmp_path / f"{scan}.nrrd"), *flip]
+        outputs = ["--transform", str(tmp_path / f"{name}.tfm"), "--resampled", str(tmp_path / f"{name}.mha")]
+        assert main(["align", str(tmp_path / "fixed.nrrd"), str(tmp_path / scan), *arguments, *outputs]) == 0
+    for name in ("reverse", "reverse-moving"):
+        assert (tmp_path / f"{name}.tfm").read_text() == (tmp_path / "right.tfm").read_text()
+        assert (tmp_path / f"{name}.mha").read_bytes() == (tmp_path / "right.mha").read_bytes()
+
+
+def test_a_flip_is_of_the_scan_that_it_names(two, aligned_with):
+    right = [read_volume(path).voxels for path in two]
+    assert main(["align", *two, "--fixed-flip", "y", "--flip", "x"]) == 0
+    assert np.array_equal(aligned_with[0]["fixed"].voxels, right[0][:, ::-1])
+    assert np.array_equal(aligned_with[0]["moving"].voxels, right[1][:, :, ::-1])
+    assert main(["align", *two, "--flip", "w"]) == 2
+
+
+def test_a_segment_of_a_mask_reaches_align(two, tmp_path, aligned_with, capsys):
+    """Of a part of the scan, as a segment that was cropped to its extent."""
+    fixed = read_volume(two[0])
+    labels = np.zeros((20, 10, 30), np.uint8)
+    labels[:8], labels[12:] = 1, 2
+    affine = fixed.affine.copy()
+    affine[:3, 3] = fixed.to_world((5, 6, 7))
+    keys = {"Segment0_ID": "a", "Segment0_Name": "Femur", "Segment1_ID": "b", "Segment1_Name": "Tibia"}
+    keys |= {f"Segment{n}_{key}": value for n in (0, 1) for key, value in (("Layer", "0"), ("LabelValue", str(n + 1)))}
+    path = str(tmp_path / "bones.seg.nrrd")
+    write_nrrd(path, labels, labels.shape, np.uint8, affine, keys)
+    expected = np.zeros(fixed.voxels.shape, bool)
+    expected[7 + 12 : 7 + 20, 6:16, 5:35] = True
+    assert main(["align", *two, "--fixed-mask", path, "--fixed-segment", "Tibia"]) == 0
+    np.testing.assert_array_equal(aligned_with[0]["fixed_mask"], expected)
+    assert main(["align", *two, "--fixed-mask", path, "--fixed-segment", "Fibula"]) == 2
+    assert "choose one of Femur, Tibia (--fixed-segment)" in capsys.readouterr().err
 
 
 def test_nothing_saved_is_said(two, aligned_with, capsys):

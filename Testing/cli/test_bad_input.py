@@ -235,13 +235,13 @@ def test_names_that_are_not_utf8(good, tmp_path):
         assert "its name is not UTF-8" in done.stderr
 
 
-def test_mask_on_another_grid(good, pair, tmp_path, capfd):
+def test_mask_that_lies_elsewhere(good, pair, tmp_path, capfd):
     mask = np.zeros(pair.fixed.voxels.shape, np.uint8)
-    mask[10:50] = 1
-    other = scan(tmp_path / "mask.nrrd", mask, origin=(50, 0, 0))
-    refused(["align", good, good, "--moving-mask", other], capfd, other, "grid")
-    small = scan(tmp_path / "small.nrrd", mask[:40])
-    refused(["align", good, good, "--fixed-mask", small], capfd, small, "grid")
+    elsewhere = scan(tmp_path / "mask.nrrd", mask + 1, origin=(50, 0, 0))
+    refused(["align", good, good, "--moving-mask", elsewhere], capfd, good, "lies elsewhere", "--moving-mask")
+    empty = scan(tmp_path / "small.nrrd", mask[:40])
+    refused(["align", good, good, "--fixed-mask", empty], capfd, good, "its mask is empty", "--fixed-mask")
+    refused(["align", good, good, "--fixed-segment", "Femur"], capfd, good, "Femur", "--fixed-mask")
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,36 @@ def test_a_hand_worked_left_handed_grid():
     np.testing.assert_allclose(volume.direction, direction)
 
 
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_a_flipped_scan_has_its_voxels_in_reverse_order_on_the_same_grid(axis, tmp_path):
+    volume = Volume.from_geometry(noise(9, 10, 11), (0.1, 0.2, 0.3), Rotation.from_euler("x", 0.4).as_matrix())
+    flipped = volume.flipped(axis)
+    last = volume.size["xyz".index(axis)] - 1
+    for index in itertools.product(range(11), range(10), range(9)):
+        other = list(index)
+        other["xyz".index(axis)] = last - other["xyz".index(axis)]
+        assert flipped.voxels[index[::-1]] == volume.voxels[tuple(other[::-1])]
+    assert np.array_equal(flipped.affine, volume.affine) and flipped.flipped_axes == axis
+    assert np.shares_memory(flipped.voxels, volume.voxels)
+    assert np.array_equal(sitk.GetArrayFromImage(flipped.to_sitk()), flipped.voxels)
+    write_volume(flipped, tmp_path / "flipped.nrrd")
+    write_volume(volume, tmp_path / "scan.nrrd")
+    for read in (read_volume(tmp_path / "flipped.nrrd"), read_volume(tmp_path / "scan.nrrd", flip=axis)):
+        assert np.array_equal(read.voxels, flipped.voxels)
+        np.testing.assert_allclose(read.affine, volume.affine, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", ["", "w", "xy", 2])
+def test_a_flip_along_no_axis_is_refused(axis, tmp_path):
+    volume = Volume(noise(9, 10, 11), name="scan.nrrd")
+    with pytest.raises(OptionError, match="cannot be flipped") as caught:
+        volume.flipped(axis)
+    assert "x, y or z" in caught.value.remedy
+    with pytest.raises(OptionError, match="cannot be flipped") as caught:
+        read_volume(tmp_path / "no scan is read before", flip=axis, role="moving")
+    assert caught.value.setting == Setting("flip", "moving")
+
+
 @given(geometries(smallest=8, finest=0.02), st.sampled_from(FORMATS))
 def test_files_keep_world_positions_and_values(geometry, suffix):
     volume = build(geometry)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from DNetRegistrationLib.core.errors import DNetError, ScanError, Setting
+from DNetRegistrationLib.geometry.transforms import affine_matrix
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.networks import weights as weights_module
 from DNetRegistrationLib.networks.registry import build
@@ -126,9 +127,10 @@ def test_every_kind_of_voxel(kind):
     assert alignment.accepted and error_um(pair, alignment) < 15
 
 
-def test_a_mask_on_another_grid_is_refused(pair):
+def test_a_mask_that_holds_nothing_of_the_scan_is_refused(pair):
     elsewhere = sitk.GetImageFromArray(np.ones(pair.moving.voxels.shape, np.uint8))
-    with pytest.raises(ScanError, match=r"moving.*another grid"):
+    elsewhere.SetOrigin((500.0, 0, 0))
+    with pytest.raises(ScanError, match=r"moving.*lies elsewhere"):
         align(pair.fixed, pair.moving, moving_mask=elsewhere)
     nothing = np.full(pair.fixed.voxels.shape, np.nan)
     with pytest.raises(ScanError, match=r"fixed.*mask is empty"):
@@ -165,6 +167,20 @@ def test_masks_leave_out_what_misleads(pair):
     whole = Volume(np.ones(pair.moving.voxels.shape, np.uint8), pair.moving.affine).to_sitk()
     alignment = align(Volume(voxels, pair.fixed.affine), pair.moving, fixed_mask=mask, moving_mask=whole)
     assert alignment.accepted and error_um(pair, alignment) < 20
+
+
+def test_a_mask_on_another_grid_is_that_mask(pair):
+    """A box of the world, on coarse voxels along the world's axes and as an array of the scan's."""
+    low, high = pair.fixed.center - 1.5, pair.fixed.center + 1.9
+    index = np.argwhere(np.ones(pair.fixed.voxels.shape))[:, ::-1]
+    at = pair.fixed.to_world(index)
+    array = ((at > low) & (at < high)).all(1).reshape(pair.fixed.voxels.shape)
+    box = Volume(np.ones((17, 17, 17), bool), affine_matrix(0.2 * np.eye(3), low + 0.1))
+    first, second = (
+        align(pair.fixed, pair.moving, initial=pair.matrix, fixed_mask=mask, refine="working") for mask in (array, box)
+    )
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+    assert 0.1 < array.mean() < 0.5 and first.fixed_threshold == second.fixed_threshold
 
 
 def test_thresholds_are_used_as_given(pair, found):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import ScanError
+from ..core.errors import OptionError, Setting
 from ..core.processes import keep_threads_from_spinning
 from ..outputs.paths import ENDINGS, OutputPaths, check_grid, check_outputs
 from ..version import PROGRAM
@@ -73,7 +73,19 @@ def add_parser(commands) -> Parser:
     for role in ("fixed", "moving"):
         scans.add_argument(f"--{role}-series", metavar="S", help="which scan of a folder or file: number, UID or name")
     for role in ("fixed", "moving"):
-        scans.add_argument(f"--{role}-mask", metavar="FILE", help="look for bone only where this image is above 0")
+        scans.add_argument(
+            f"--{role}-mask",
+            metavar="FILE",
+            help="look for bone only where this is above 0: an image or .seg.nrrd on any grid",
+        )
+    for role in ("fixed", "moving"):
+        scans.add_argument(
+            f"--{role}-segment", metavar="S", help="which segment of the mask: name, or number of its label (all)"
+        )
+    for role, short in (("fixed", ()), ("moving", ("--flip",))):
+        scans.add_argument(
+            f"--{role}-flip", *short, choices=("x", "y", "z"), help="its voxels lie in reverse order along this axis"
+        )
     how = parser.add_argument_group("how to align")
     how.add_argument(
         "--working-spacing", metavar="X", type=float, help="voxel size of the search in mm (0.08 for mice)"
@@ -111,6 +123,8 @@ def run(options) -> int:
             series=values[f"{role}_series"],
             threshold=values[f"{role}_threshold"],
             mask=values[f"{role}_mask"],
+            segment=values[f"{role}_segment"],
+            flip=values[f"{role}_flip"],
         )
         for role in ("fixed", "moving")
     )
@@ -139,7 +153,9 @@ class ScanFile:
         spacing: voxel size in mm, one number or three (x, y, z), in place of the file's own.
         series: which scan of a folder or file that holds several.
         threshold: grey value above which it is bone; None to find it.
-        mask: file of an image on the scan's grid; bone is looked for only where it is above 0.
+        mask: file of an image or a segmentation; bone is looked for only where it is above 0.
+        segment: the segment or the label of the mask that counts; None for all.
+        flip: index axis, x, y or z, along which the voxels lie in reverse order.
     """
 
     path: str
@@ -147,32 +163,30 @@ class ScanFile:
     series: str | None = None
     threshold: float | None = None
     mask: str | None = None
+    segment: str | None = None
+    flip: str | None = None
 
     def read(self, role: str) -> Volume:
         """The scan, as the "fixed" or the "moving" one."""
         from ..imaging.volume import read_volume
 
-        return read_volume(self.path, self.spacing, self.series, name=self.path, role=role)
+        return read_volume(self.path, self.spacing, self.series, name=self.path, role=role, flip=self.flip)
 
     def read_mask(self, role: str, scan: Volume) -> np.ndarray | None:
         """The mask as a boolean array of the scan's shape; None where there is none.
 
         Raises:
-            ScanError: it cannot be read, or lies on another grid.
+            ScanError: it cannot be read, or holds nothing of the scan.
+            OptionError: a segment is chosen of no mask.
         """
         if self.mask is None:
+            if self.segment is not None:
+                problem = f"{scan.name}: the segment {self.segment} is of no mask"
+                raise OptionError(problem, "give the file of the mask too", Setting("mask", role))
             return None
-        import numpy as np
+        from ..imaging.masks import mask_on, read_mask
 
-        from ..imaging.volume import read_volume
-
-        mask = read_volume(self.mask, self.spacing, name=self.mask, role=role)
-        tolerance = 1e-3 * scan.spacing.min()
-        if not (np.array_equal(mask.size, scan.size) and np.allclose(mask.affine, scan.affine, atol=tolerance)):
-            raise ScanError(
-                f"{self.mask}: the mask does not lie on the grid of {scan.name}", "resample it to that grid"
-            )
-        return mask.voxels > 0
+        return mask_on(read_mask(self.mask, scan, self.segment, role), scan, role)
 
 
 def align_files(

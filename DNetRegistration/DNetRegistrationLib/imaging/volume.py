@@ -45,6 +45,9 @@ class Volume:
         affine: ``(4, 4)`` float64, index ``(x, y, z)`` to world LPS mm.
         name: what messages call this scan: its file, or "fixed scan".
         spacing_given: the spacing was set explicitly, as with `read_volume`; plausibility checks are skipped.
+        stated_affine: ``(4, 4)``, as the file states it, where another one was set explicitly: masks drawn on the file
+            lie there.
+        flipped_axes: the index axes, of "xyz", along which the voxels were put in reverse order.
 
     Raises:
         ScanError: the affine is not a 4x4 matrix. `check_volume` checks everything else.
@@ -63,6 +66,8 @@ class Volume:
     affine: np.ndarray = field(default_factory=lambda: np.eye(4))
     name: str = "scan"
     spacing_given: bool = False
+    stated_affine: np.ndarray | None = None
+    flipped_axes: str = ""
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -124,6 +129,25 @@ class Volume:
         image.SetOrigin(self.origin.tolist())
         return image
 
+    def flipped(self, axis: str) -> Volume:
+        """The scan with its voxels in reverse order along an index axis; it shares their memory.
+
+        The grid stays where it is. So a stack whose slices were put in reverse order, which shows the mirror image of
+        what was scanned, becomes what it should be.
+
+        Args:
+            axis: "x", "y" or "z"; of slices in reverse order it is "z".
+
+        Raises:
+            OptionError: it is another.
+
+        Example:
+            >>> Volume(np.array([[[1, 2]], [[3, 4]]])).flipped("z").voxels.tolist()
+            [[[3, 4]], [[1, 2]]]
+        """
+        voxels = reversed_along(self.voxels, _checked_axis(axis, self.name))
+        return replace(self, voxels=voxels, flipped_axes=self.flipped_axes + axis)
+
     @property
     def spacing(self) -> np.ndarray:
         """``(3,)`` voxel size along the index axes x, y, z, in mm."""
@@ -169,6 +193,7 @@ def read_volume(
     series: str | int | None = None,
     name: str | None = None,
     role: str | None = None,
+    flip: str | None = None,
 ) -> Volume:
     """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, DICOM, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
 
@@ -182,10 +207,11 @@ def read_volume(
             1), its UID, its description, the pattern of its slices' names, or the channel or time point.
         name: what messages call the scan; the file's name by default.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
+        flip: "x", "y" or "z": the voxels lie in reverse order along this index axis (see `Volume.flipped`).
 
     Raises:
         ScanError: the scan cannot be read, cannot be aligned (`check_volume`), or its spacing looks lost.
-        OptionError: the spacing is not one or three positive numbers.
+        OptionError: the spacing is not one or three positive numbers, or the axis to flip is none.
 
     Example:
         >>> scan = read_volume("slices/", spacing=0.01)  # doctest: +SKIP
@@ -197,16 +223,20 @@ def read_volume(
         name = path.name or str(path)
     if spacing is not None:
         spacing = _checked_spacing(spacing, str(path), role)
+    if flip is not None:
+        _checked_axis(flip, str(path), role)
     found = read_image(path, series, role)
     volume = Volume(found.voxels, found.affine, str(path))
     if spacing is not None:
+        stated = None if found.lacks else volume.affine
         volume = Volume.from_geometry(volume.voxels, spacing, volume.direction, volume.origin, volume.name)
-        volume = replace(volume, spacing_given=True)
+        volume = replace(volume, spacing_given=True, stated_affine=stated)
     elif found.lacks:
         raise ScanError(f"{path}: {found.lacks}", "give the true voxel size in mm", Setting("spacing", role))
     elif doubt := spacing_doubt(volume):
         raise ScanError(f"{path}: {doubt}", "correct or confirm the voxel size in mm", Setting("spacing", role))
-    return replace(check_volume(volume), name=name)
+    volume = replace(check_volume(volume), name=name)
+    return volume if flip is None else volume.flipped(flip)
 
 
 def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False) -> None:
@@ -293,7 +323,7 @@ def check_volume(volume: Volume) -> Volume:
             f"{name}: has only {volume.size[axis]} voxels along {'xyz'[axis]}",
             f"give a scan with at least {MINIMUM_SIZE}",
         )
-    _check_affine(affine, name)
+    check_affine(affine, name)
     if not volume.spacing_given and _lost_slice_spacing(volume.spacing):
         raise ScanError(f"{name}: {spacing_doubt(volume)}", "correct the voxel size", Setting("spacing"))
     return replace(volume, voxels=_checked_values(voxels, name))
@@ -341,6 +371,19 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     )
 
 
+def reversed_along(voxels: np.ndarray, axes: str) -> np.ndarray:
+    """``(z, y, x)`` voxels in reverse order along index axes, given by their letters; a view of the same memory."""
+    for axis in axes:
+        voxels = np.flip(voxels, "zyx".index(axis))
+    return voxels
+
+
+def _checked_axis(axis: str, name: str, role: str | None = None) -> str:
+    if axis not in ("x", "y", "z"):
+        raise OptionError(f"{name}: cannot be flipped along {axis!r}", "give x, y or z", Setting("flip", role))
+    return axis
+
+
 def _times(volume: Volume) -> str:
     return " x ".join(f"{s:.4g}" for s in volume.spacing)
 
@@ -361,7 +404,12 @@ def _checked_spacing(spacing: float | Sequence[float] | np.ndarray, name: str, r
     return np.broadcast_to(values, 3)
 
 
-def _check_affine(affine: np.ndarray, name: str) -> None:
+def check_affine(affine: np.ndarray, name: str) -> None:
+    """Checks an index-to-world affine ``(4, 4)``; `name` is what messages call its image.
+
+    Raises:
+        ScanError: it is singular or not finite.
+    """
     if not np.isfinite(affine).all():
         raise ScanError(f"{name}: its spacing, direction or origin is not finite", "correct the geometry")
     if not np.array_equal(affine[3], (0, 0, 0, 1)):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core.files import atomic_write, writing
 from ..geometry.transform_files import write_transform
+from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image
@@ -28,7 +30,7 @@ def write_outputs(
     paths: OutputPaths | None = None,
     *,
     contrast: str = "moving",
-    masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    masks: tuple[Any, Any] = (None, None),
     progress: Callable[[float, str], None] | None = None,
     **outputs: str | os.PathLike | None,
 ) -> None:
@@ -41,11 +43,12 @@ def write_outputs(
         outputs: the fields of `OutputPaths` as keywords. transform: ``.tfm``, ``.h5`` or ``.mat``; report: ``.json``;
             overlay: ``.png``, ``.pdf`` or ``.svg``; segmentation: ``.seg.nrrd``; resampled and subtraction: scan files.
         contrast: which scan has the contrast agent, "fixed" or "moving".
-        masks: ``(z, y, x)`` bool arrays of the fixed and the moving scan: where bone is looked for. Or None.
+        masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
         progress: called with a fraction and a message.
 
     Raises:
         FileError: an output cannot be written; the error names the file.
+        ScanError: a mask cannot be used.
         OptionError, PackageError: see `check_outputs`.
 
     Example:
@@ -67,7 +70,10 @@ def write_outputs(
                 write_report(alignment, fixed, moving, staged["report"])
         if {"overlay", "segmentation", "subtraction"} & wanted.keys():
             tell(0.0, "outlining bone")
-            bones = segment(fixed, moving, alignment, masks)
+            first, second = (
+                None if mask is None else mask_on(mask, scan) for mask, scan in zip(masks, (fixed, moving), strict=True)
+            )
+            bones = segment(fixed, moving, alignment, (first, second))
         if "overlay" in wanted:
             tell(0.2, "drawing the picture")
             with writing(wanted["overlay"]):

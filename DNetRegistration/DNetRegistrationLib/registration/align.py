@@ -65,8 +65,8 @@ def align(
         threshold: bone is above, in the scans' units. None finds it; one number is for both scans; of a pair (fixed,
             moving) either may be None.
         spacing: working spacing in mm. None takes 0.08 mm or, for a larger bone, what lets it fill the canonical cube.
-        fixed_mask, moving_mask: arrays, Volumes or SimpleITK images on the scans' grids. Bone is looked for only where
-            they are above 0.
+        fixed_mask, moving_mask: Volumes or SimpleITK images on any grid, or arrays of the scans' shapes. Bone is looked
+            for only where they are above 0. `read_mask` reads files.
         initial: ``(4, 4)`` fixed to moving, LPS mm, tried first.
         device: "auto", "cpu", "cuda" (or "cuda:1", ...), "mps".
         weights: name of shipped weights, or a path; None is the shipped default.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.errors import OptionError, ScanError, Setting
 from ..geometry.transforms import require_rigid
+from ..imaging.masks import mask_on
 from ..imaging.volume import Volume, check_pair_spacing, check_volume
 from ..networks.weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
 
@@ -73,10 +74,12 @@ def checked_inputs(
         raise OptionError(problem, "leave it out to have it chosen", Setting("working_spacing"))
     fixed, moving = _volume(fixed, "fixed"), _volume(moving, "moving")
     check_pair_spacing(fixed, moving)
+    masked = (fixed_mask, fixed, "fixed"), (moving_mask, moving, "moving")
+    fixed_mask, moving_mask = (None if mask is None else mask_on(mask, scan, role) for mask, scan, role in masked)
     return AlignmentInputs(
         fixed=fixed,
         moving=moving,
-        masks=(_mask(fixed_mask, fixed, "fixed"), _mask(moving_mask, moving, "moving")),
+        masks=(fixed_mask, moving_mask),
         thresholds=_thresholds(threshold),
         spacing=spacing,
         initial=None if initial is None else _initial(initial),
@@ -100,28 +103,6 @@ def _volume(scan: Any, role: str) -> Volume:
     if scan.name == Volume.name:
         scan = replace(scan, name=name)
     return check_volume(scan)
-
-
-def _mask(mask: Any, volume: Volume, role: str) -> np.ndarray | None:
-    if mask is None:
-        return None
-    setting = Setting("mask", role)
-    if hasattr(mask, "GetDirection"):
-        mask = Volume.from_sitk(mask)
-    if isinstance(mask, Volume):
-        if not np.allclose(mask.affine, volume.affine, rtol=0, atol=1e-3 * volume.spacing.min()):
-            problem = f"{volume.name}: its mask lies on another grid"
-            raise ScanError(problem, "give a mask on the scan's own grid", setting)
-        mask = mask.voxels
-    mask = np.asarray(mask)
-    if mask.shape != volume.voxels.shape:
-        problem = f"{volume.name}: its mask has {mask.shape} voxels (z, y, x) and the scan {volume.voxels.shape}"
-        raise ScanError(problem, "give a mask on the scan's own grid", setting)
-    mask = mask > 0
-    if not mask.any():
-        problem = f"{volume.name}: its mask is empty"
-        raise ScanError(problem, "mark the region of the bone, or leave the mask out", setting)
-    return mask
 
 
 def _thresholds(threshold: Any) -> tuple[float | None, float | None]:

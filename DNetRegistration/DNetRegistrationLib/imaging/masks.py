@@ -1,0 +1,194 @@
+"""Masks: images that say where to look in a scan, from any grid put onto the scan's own.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.errors import ScanError, Setting
+from .resample import resample_mask
+from .volume import Volume, check_affine, reversed_along, spacing_doubt
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+#: Kinds of file whose voxels may be vectors: in Slicer's segmentations each layer is a component.
+_LAYERED = (".nrrd", ".nhdr")
+
+# Grids that differ by less than this share of a voxel are one.
+_SAME_GRID = 1e-3
+
+
+def read_mask(
+    path: str | os.PathLike, scan: Volume, segment: str | int | None = None, role: str | None = None
+) -> np.ndarray:
+    """Reads a mask of a scan: of any kind that `read_volume` reads, or a segmentation of Slicer (``.seg.nrrd``).
+
+    It may lie on another grid, or show a part of the scan only. Where the scan was read with another voxel size than
+    its file states, or flipped, the mask lies on the scan as its file states it. A mask whose file states no voxel size
+    must have as many voxels as the scan.
+
+    Args:
+        path: the file or folder.
+        scan: the scan that it belongs to, as `read_volume` gave it.
+        segment: the name or the identifier of a segment, or the label of a label image. None takes all voxels above 0.
+        role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
+
+    Returns:
+        ``(z, y, x)`` bool, for the voxels of `scan`. It may be empty; `mask_on` checks that.
+
+    Raises:
+        ScanError: it cannot be read, has no such segment, lies outside the scan, or nothing says where it lies.
+    """
+    from .reading import read_image
+
+    path = Path(path)
+    if path.name.lower().endswith(_LAYERED) and path.is_file():
+        labels, affine, lacks = _read_layers(path, segment, role)
+    else:
+        found = read_image(path, None, role)
+        labels, affine, lacks = _labelled(found.voxels, segment, path, role), found.affine, bool(found.lacks)
+    mask = Volume(labels, affine, str(path))
+    stated = scan.affine if scan.stated_affine is None else scan.stated_affine
+    if labels.shape == scan.voxels.shape and (lacks or spacing_doubt(mask)):
+        mask = Volume(labels, stated, str(path))
+    elif lacks:
+        raise ScanError(
+            f"{path}: the mask states no voxel size, and has {_times(labels)} voxels where {scan.name} has "
+            f"{_times(scan.voxels)}",
+            "save it with its voxel size, or with as many voxels as the scan",
+            Setting("mask", role),
+        )
+    return reversed_along(_resampled(mask, scan, stated, role), scan.flipped_axes)
+
+
+def mask_on(mask: Any, scan: Volume, role: str | None = None) -> np.ndarray:
+    """Puts a mask onto the grid of a scan by nearest neighbour. Outside of the mask's grid is outside of the mask.
+
+    Args:
+        mask: a Volume or SimpleITK image on any grid, or an array of the scan's shape; true where it is above 0. Of
+            vectors, as the layers of a segmentation are, any component counts.
+        scan: the scan.
+        role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
+
+    Returns:
+        ``(z, y, x)`` bool of the scan's shape.
+
+    Raises:
+        ScanError: an array of another shape, or nothing of the scan is in the mask.
+    """
+    setting = Setting("mask", role)
+    if hasattr(mask, "GetDirection"):
+        mask = _from_sitk(mask, f"the mask of {scan.name}")
+    if isinstance(mask, Volume):
+        mask = _resampled(mask, scan, scan.affine, role)
+    mask = np.asarray(mask)
+    if mask.shape != scan.voxels.shape:
+        problem = f"{scan.name}: its mask has {mask.shape} voxels (z, y, x) and the scan {scan.voxels.shape}"
+        raise ScanError(problem, "give an array of the scan's shape, or an image that says where it lies", setting)
+    mask = mask > 0
+    if not mask.any():
+        problem = f"{scan.name}: its mask is empty"
+        raise ScanError(problem, "mark where to look, or leave the mask out", setting)
+    return mask
+
+
+def _resampled(mask: Volume, scan: Volume, affine: np.ndarray, role: str | None) -> np.ndarray:
+    """Where a mask is above 0, by nearest neighbour on a grid of the scan's shape and an ``(4, 4)`` affine."""
+    check_affine(mask.affine, mask.name)
+    marked, (z, y, x) = mask.voxels > 0, scan.voxels.shape
+    tolerance = _SAME_GRID * np.linalg.norm(affine[:3, :3], axis=0).min()
+    if marked.shape == (z, y, x) and np.allclose(mask.affine, affine, rtol=0, atol=tolerance):
+        return marked
+    found = resample_mask(marked, mask.affine, affine, (z, y, x), np.eye(4), whole_voxels=True)
+    if marked.any() and not found.any():
+        problem = f"{scan.name}: its mask lies elsewhere, and holds none of its voxels"
+        raise ScanError(problem, "draw the mask on this scan, and keep its coordinates", Setting("mask", role))
+    return found
+
+
+def _times(voxels: np.ndarray) -> str:
+    return " x ".join(str(n) for n in voxels.shape[::-1])
+
+
+def _from_sitk(image: sitk.Image, name: str) -> Volume:
+    """A mask in memory: any component of an image above 0."""
+    import SimpleITK as sitk
+
+    if not _has_layers(image):
+        return Volume.from_sitk(image, name)
+    layers = sitk.GetArrayViewFromImage(image).reshape(*image.GetSize()[::-1], -1)
+    geometry = image.GetSpacing(), image.GetDirection(), image.GetOrigin()
+    return Volume.from_geometry(np.any(layers > 0, axis=-1), *geometry, name)
+
+
+def _has_layers(image: sitk.Image) -> bool:
+    return image.GetDimension() == 3 and "vector" in image.GetPixelIDTypeAsString()
+
+
+def _read_layers(path: Path, segment: str | int | None, role: str | None) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The mask of an NRRD file whose voxels may be vectors: where it is true, its affine, and what the file lacks."""
+    import SimpleITK as sitk
+
+    from .itk_reader import image_affine, read_itk, scalar_3d
+    from .text_headers import in_millimetres
+
+    image = read_itk([path], path)
+    if not _has_layers(image):
+        image = scalar_3d(image, path)
+    affine, lacks = in_millimetres(path, image_affine(image))
+    # An array has no axis for a single layer.
+    layers = sitk.GetArrayFromImage(image).reshape(*image.GetSize()[::-1], -1)
+    try:
+        segments = _segments(image)
+    except ValueError as error:
+        raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again") from error
+    if segment is None:
+        mask = np.any(layers > 0, axis=-1)
+    elif segments:
+        chosen = [one for one in segments if str(segment) in one[:2]]
+        if not chosen:
+            names = ", ".join(name or identifier for identifier, name, _, _ in segments)
+            problem = f"{path}: has no segment {str(segment)!r}"
+            raise ScanError(problem, f"choose one of {names}", Setting("segment", role))
+        _, _, layer, label = chosen[0]
+        if not 0 <= layer < layers.shape[-1]:
+            raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again")
+        mask = layers[..., layer] == label
+    else:
+        mask = _labelled(layers[..., 0], segment, path, role)
+    return mask, affine, bool(lacks)
+
+
+def _segments(image: sitk.Image) -> list[tuple[str, str, int, int]]:
+    """Identifier, name, layer and label of each segment of an image with the fields of vtkMRMLSegmentationStorageNode.
+
+    Before Slicer 4.11 each segment had a layer of its own, and neither layer nor label was written.
+    """
+    fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    found: list[tuple[str, str, int, int]] = []
+    while (start := f"Segment{len(found)}_") + "ID" in fields:
+        layer, label = fields.get(start + "Layer", len(found)), fields.get(start + "LabelValue", 1)
+        found.append((fields[start + "ID"], fields.get(start + "Name", ""), int(layer), int(label)))
+    return found
+
+
+def _labelled(voxels: np.ndarray, label: str | int | None, path: Path, role: str | None) -> np.ndarray:
+    """Where a label image has a label; without one, where it is above 0."""
+    if label is None:
+        return voxels > 0
+    try:
+        wanted = float(label)
+    except ValueError as error:
+        problem = f"{path}: has labels without names, and so no segment {str(label)!r}"
+        raise ScanError(problem, "give the number of the label", Setting("segment", role)) from error
+    mask = voxels == wanted
+    if not mask.any():
+        raise ScanError(f"{path}: has no voxel of the label {label}", "give another label", Setting("segment", role))
+    return mask
