@@ -9,19 +9,15 @@ import numpy as np
 from numpy.random import Generator
 
 from ..geometry.transforms import affine_matrix
-from ..imaging.volume import Volume
 from . import damage, solids
 from .cases import SIZE, SPACING, Case, draw_seed, of_bone, of_solid, spread
 from .damage import Seen
-from .fields import draw_direction
 from .grid import Grid
+from .knees import LARGE, SCENES, make_knee
 from .pairs import SHARED, random_rotation
-from .random_bones import draw_animal
-from .scanner import scan
-from .session import Session
 from .shape import Shape
 from .solids import Solid, placed
-from .tibia import CENTER, Animal
+from .tibia import Animal
 
 # What a wrong grid, a hidden or a changed bone may still amount to when an answer that is right must be accepted.
 _SLIGHT_STRAIN, _SLIGHT_LOSS = 0.01, 0.2
@@ -179,53 +175,37 @@ def doubled(generator: Generator) -> Case:
 
 
 def two_bones(generator: Generator) -> Case:
-    """Two bones near each other, each moved on its own."""
-    grid = Grid.centered(96, SPACING)
-    scale, background = _chosen(generator, "hu", "raw", "attenuation"), _chosen(generator, "air", "water")
-    animals = [draw_animal(_chosen(generator, "tibia", "long", "irregular"), draw_seed(generator)) for _ in range(2)]
-    apart = draw_direction(generator) * generator.uniform(1.4, 1.9)
-    motion = affine_matrix(random_rotation(generator), generator.uniform(-0.4, 0.4, 3))
-    angle = generator.uniform(5, 90)
-    axis = draw_direction(generator)
-    hinge = _about(axis, np.radians(angle), generator.normal(0, 0.5, 3))
-    motions = [motion, motion @ hinge]
-    voxels: list[list[np.ndarray]] = [[], []]
-    index, labels, partners = [], [], []
-    for number, animal in enumerate(animals):
-        turn = random_rotation(generator)
-        pose = affine_matrix(turn, apart * (1 - 2 * number) - turn @ CENTER)
-        for role, place in enumerate((pose, motions[number] @ pose)):
-            session = Session.draw(draw_seed(generator), animal, scale=scale, background=background)
-            session = replace(session, tube=None, surface=None, strands=(), fragments=())
-            scanned = scan(animal, session, grid, place)
-            voxels[role].append(scanned.voxels)
-            if role == 0:
-                own = spread(np.argwhere(scanned.bone)[:, ::-1])
-                index.append(own)
-                labels.append(np.full(len(own), number))
-                world = own @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-                partners.append(world @ motions[number][:3, :3].T + motions[number][:3, 3])
-    fixed, moving = (
-        Volume(np.maximum(*one), grid.affine, name) for one, name in zip(voxels, ("fixed", "moving"), strict=True)
+    """A knee, two legs, or a bone and a phantom, each bone moved on its own."""
+    bend = float(generator.uniform(5, 90))
+    options = {
+        "scene": _chosen(generator, *SCENES), "bend": (bend, bend), "contrast": bool(generator.random() < 0.5),
+        "keep": 0.7 if generator.random() < 0.4 else 1.0,
+    }  # fmt: skip
+    knee = make_knee(draw_seed(generator), **options)
+    index, partners, bones = [], [], []
+    # Of a small bone, or one that only one scan shows, nothing need be said.
+    for bone in np.flatnonzero((knee.shares >= LARGE) & (knee.shared >= SHARED)):
+        own = spread(np.argwhere(knee.fixed_bones == bone + 1)[:, ::-1])
+        matrix = knee.matrices[bone]
+        index.append(own)
+        partners.append(knee.fixed.to_world(own) @ matrix[:3, :3].T + matrix[:3, 3])
+        bones.append(np.full(len(own), bone))
+    medium, mineral = (
+        float(np.median(knee.fixed.voxels[mask])) for mask in (knee.fixed_bones == 0, knee.fixed_bones > 0)
     )
+    fixed = Seen(knee.fixed, np.concatenate(index))
+    moving = Seen(knee.moving, knee.moving.to_index(np.concatenate(partners)))
+    told = {"shares": knee.shares.tolist(), "shared": knee.shared.tolist(), "scale": knee.drawn["scale"]}
     return Case(
-        Seen(fixed, np.concatenate(index)),
-        Seen(moving, moving.to_index(np.concatenate(partners))),
-        np.concatenate(labels),
-        motion,
-        float(np.median(fixed.voxels)),
-        float(np.percentile(fixed.voxels, 99)),
+        fixed,
+        moving,
+        np.concatenate(bones),
+        knee.matrices[0],
+        medium,
+        mineral,
         False,
-        {"hinge_deg": float(angle), "apart_mm": 2 * float(np.linalg.norm(apart)), "scale": scale},
+        {**options, "bend": bend, **told},
     )
-
-
-def _about(axis: np.ndarray, angle: float, center: np.ndarray) -> np.ndarray:
-    """The ``(4, 4)`` turn by an angle (rad) about an axis through a point."""
-    x, y, z = axis
-    wedge = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    turn = np.eye(3) + np.sin(angle) * wedge + (1 - np.cos(angle)) * wedge @ wedge
-    return affine_matrix(turn, center - turn @ center)
 
 
 def mirrored(generator: Generator) -> Case:
