@@ -20,6 +20,7 @@ command carries on, and more --pairs add to what is there.
 examples:
   {PROGRAM} benchmark --pairs 20
   {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
+  {PROGRAM} benchmark --only adversarial --pairs 3000 --output adversarial
 """
 
 
@@ -44,7 +45,8 @@ def add_parser(commands) -> Parser:
         "--only",
         metavar="PART[,PART]",
         type=_sections,
-        help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed",
+        help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed, coverage (of the "
+        "true error by the expected one), adversarial (pairs that invite a wrong answer)",
     )
     parser.add_argument("--seed", type=COUNT, default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument("--jobs", type=JOBS, default=os.cpu_count(), help="processes, one thread each (%(default)s)")

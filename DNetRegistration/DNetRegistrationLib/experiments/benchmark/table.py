@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,7 +15,9 @@ from ..metrics import SUCCESS_UM
 from ..statistics import median, rate
 from ..tables import Finding, frame
 from .large import LargePair
+from .limits import at_least, at_most, count, few, many
 from .parts import FAR_DEG, STAGES, Outcome
+from .promises import adversarial, coverage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +35,7 @@ class Measurements:
     @cached_property
     def table(self) -> pandas.DataFrame:
         """A row for each outcome."""
-        return frame(Outcome, self.outcomes, "success", "alone")
+        return frame(Outcome, self.outcomes, "success", "alone", "right")
 
     def of(self, *parts: str) -> pandas.DataFrame:
         """The rows of some parts."""
@@ -66,34 +68,11 @@ class Measurements:
             *_repeat(self.of("repeat")),
             *_speed(self.of("speed"), "search path", 1.0),
             *_speed(self.of("default speed"), "default path", 0.4, most_network=0.15),
+            *coverage(self.of("coverage whole"), "whole views"),
+            *coverage(self.of("coverage cut"), "views cut to half"),
+            *adversarial(self.of("adversarial")),
             *(() if self.large is None else _large(self.large)),
         ]
-
-
-def _at_most(what: str, measured: str, value: float, most: float | None, unit: str = "") -> Finding:
-    if most is None:
-        return Finding(what, measured)
-    return Finding(what, measured, f"at most {most:g}{unit}", bool(value <= most))
-
-
-def _at_least(what: str, measured: str, value: float, least: float | None, unit: str = "") -> Finding:
-    if least is None:
-        return Finding(what, measured)
-    return Finding(what, measured, f"at least {least:g}{unit}", bool(value >= least))
-
-
-def _few(what: str, outcomes: Iterable[bool], most: float) -> Finding:
-    found = rate(outcomes)
-    return _at_most(what, found.counted, 100 * found.share, 100 * most, " %")
-
-
-def _many(what: str, outcomes: Iterable[bool], least: float) -> Finding:
-    found = rate(outcomes)
-    return _at_least(what, found.counted, 100 * found.share, 100 * least, " %")
-
-
-def _count(outcomes: pandas.Series) -> str:
-    return f"{int(outcomes.sum())} of {len(outcomes)}"
 
 
 def _success(o: pandas.DataFrame) -> list[Finding]:
@@ -101,14 +80,14 @@ def _success(o: pandas.DataFrame) -> list[Finding]:
         return []
     good = o[o.success]
     found = [
-        _many(f"success (error below {SUCCESS_UM:g} um), views cut to half, contrast", o.success, 0.995),
+        many(f"success (error below {SUCCESS_UM:g} um), views cut to half, contrast", o.success, 0.995),
         Finding("  median error of these", f"{median(o.error_um):.2f} um"),
-        Finding("  accepted though wrong", _count(o.accepted & ~o.success)),
+        Finding("  accepted though wrong", count(o.accepted & ~o.success)),
     ]
     if len(good):
-        found.append(_few("  successes refused", ~good.accepted, 0.02))
+        found.append(few("  successes refused", ~good.accepted, 0.02))
     failed = o.failure != ""
-    return [*found, *([Finding("  ended with an error", _count(failed))] if failed.any() else [])]
+    return [*found, *([Finding("  ended with an error", count(failed))] if failed.any() else [])]
 
 
 def _accuracy(o: pandas.DataFrame, what: str, most: float, most_angle: float | None = None) -> list[Finding]:
@@ -117,16 +96,16 @@ def _accuracy(o: pandas.DataFrame, what: str, most: float, most_angle: float | N
     error, angle = median(o.error_um), median(o.angle_deg)
     spread = f"90 % below {np.percentile(o.error_um, 90):.2f}, {len(o)} pairs"
     return [
-        _at_most(f"median {what}", f"{error:.2f} um ({spread})", error, most, " um"),
-        _at_most("  its rotation error", f"{angle:.4f} degrees", angle, most_angle, " degrees"),
+        at_most(f"median {what}", f"{error:.2f} um ({spread})", error, most, " um"),
+        at_most("  its rotation error", f"{angle:.4f} degrees", angle, most_angle, " degrees"),
     ]
 
 
 def _impostors(o: pandas.DataFrame) -> list[Finding]:
     if o.empty:
         return []
-    kinds = ", ".join(f"{kind} {_count(accepted)}" for kind, accepted in o.groupby("kind").accepted)
-    return [_few("impostors accepted", o.accepted, 0.005), Finding("  by kind", kinds)]
+    kinds = ", ".join(f"{kind} {count(accepted)}" for kind, accepted in o.groupby("kind").accepted)
+    return [few("impostors accepted", o.accepted, 0.005), Finding("  by kind", kinds)]
 
 
 def _calibration(o: pandas.DataFrame) -> list[Finding]:
@@ -158,10 +137,10 @@ def _network(
     angles = f"{angle:.2f} degrees (90 % below {np.percentile(o.angle_deg, 90):.2f}, {len(o)} pairs)"
     errors = f"{error:.1f} um (90 % below {np.percentile(o.error_um, 90):.1f})"
     return [
-        _at_most(f"network alone, {what}: median rotation error", angles, angle, most_angle, " degrees"),
-        _at_most("  its median target error", errors, error, most_error, " um"),
-        _few(f"  beyond {FAR_DEG:g} degrees", ~(o.angle_deg <= FAR_DEG), most_far),
-        _at_least("  median Dice (at the true pose)", f"{overlap:.3f} ({true:.3f})", overlap, least_dice),
+        at_most(f"network alone, {what}: median rotation error", angles, angle, most_angle, " degrees"),
+        at_most("  its median target error", errors, error, most_error, " um"),
+        few(f"  beyond {FAR_DEG:g} degrees", ~(o.angle_deg <= FAR_DEG), most_far),
+        at_least("  median Dice (at the true pose)", f"{overlap:.3f} ({true:.3f})", overlap, least_dice),
     ]
 
 
@@ -172,13 +151,13 @@ def _defaults(whole: pandas.DataFrame, cut: pandas.DataFrame) -> list[Finding]:
     if len(whole):
         # Where the search had to help, the network's own answer is not known to be right.
         unaided = whole.success & (whole.hypothesis == "dnet")
-        found.append(_many("network and refinement, no search, whole views: success", unaided, 0.998))
+        found.append(many("network and refinement, no search, whole views: success", unaided, 0.998))
     # Concatenated as arrays: pandas warns about frames without rows.
     success, accepted = (np.concatenate([whole[name], cut[name]]).astype(bool) for name in ("success", "accepted"))
     if len(success):
-        helped = [_count(views.hypothesis == "search") for views in (whole, cut) if len(views)]
+        helped = [count(views.hypothesis == "search") for views in (whole, cut) if len(views)]
         found += [
-            _many("default path, whole and cut views: success", success, 0.9995),
+            many("default path, whole and cut views: success", success, 0.9995),
             Finding("  accepted though wrong", f"{int((accepted & ~success).sum())} of {len(success)}"),
             Finding("  the search had to help", ", cut: ".join(helped)),
         ]
@@ -201,10 +180,10 @@ def _speed(o: pandas.DataFrame, path: str, most: float, most_network: float | No
     if o.empty:
         return []
     seconds = {stage: median(o[f"seconds_{stage}"]) for stage in STAGES}
-    found = [_at_most(f"time at 64^3, {path}", timing(seconds), seconds["total"], most, " s")]
+    found = [at_most(f"time at 64^3, {path}", timing(seconds), seconds["total"], most, " s")]
     if most_network is not None and seconds["dnet"]:
         network = seconds["dnet"]
-        found.append(_at_most("  the network's share", f"{network:.2f} s", network, most_network, " s"))
+        found.append(at_most("  the network's share", f"{network:.2f} s", network, most_network, " s"))
     return found
 
 
@@ -213,7 +192,7 @@ def _large(large: LargePair) -> list[Finding]:
     time = f"{large.seconds:.2f} s, {large.threads} threads"
     verdict = "accepted" if large.accepted else "not accepted"
     return [
-        _at_most("time at 512^3", time, large.seconds, 8, " s"),
+        at_most("time at 512^3", time, large.seconds, 8, " s"),
         Finding("  by stage", timing(large.stages)),
         Finding("  peak memory", f"{large.peak_gb:.2f} GB", f"below {allowed:.2f} GB", large.peak_gb < allowed),
         Finding("  true error", f"{large.error_um:.3f} um, {verdict}"),
