@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import dicom_files
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK as sitk
 from dicom_files import write_enhanced, write_series
-from DNetRegistrationLib.core.errors import ScanError, Setting
+from DNetRegistrationLib.core.errors import PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from grids import noise
 from scipy.spatial.transform import Rotation
@@ -260,7 +263,7 @@ def test_two_acquisitions_in_one_enhanced_file(tmp_path):
         positions(frames),
         lambda k: {"FrameContentSequence": {"FrameAcquisitionNumber": k % 2 + 1}},
     )
-    with pytest.raises(ScanError, match="the file holds 2 scans"):
+    with pytest.raises(ScanError, match=r"the file holds 2 scans: .*\(acquisition 1, .*\(acquisition 2, "):
         read_volume(path)
 
 
@@ -288,3 +291,77 @@ def test_old_files_without_a_mark(tmp_path):
         content = path.read_bytes()
         path.write_bytes(content[content.index(b"\x08\0\x16\0") :])
     holds(read_volume(folder), grid())
+
+
+# --- spellings --------------------------------------------------------------------------------------------------------
+
+SYNTAXES = {
+    "implicit": ("1.2.840.10008.1.2", True, True),
+    "big-endian": ("1.2.840.10008.1.2.2", False, False),
+    "deflated": ("1.2.840.10008.1.2.1.99", False, True),
+}
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_transfer_syntaxes(tmp_path, syntax, enhanced):
+    uid, implicit, little = SYNTAXES[syntax]
+    if enhanced:
+        write_enhanced(tmp_path / "scan" / "a.dcm", VOXELS, positions(range(12)))
+    else:
+        write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    for path in (tmp_path / "scan").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = uid
+        if not little:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        for sequence in (element for element in dataset.iterall() if element.VR == "SQ"):
+            sequence.is_undefined_length = True
+        pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little)
+    holds(read_volume(tmp_path / "scan"), grid())
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "JPEGLS"])
+def test_compressed_slices(tmp_path, compressor):
+    """Their headers are read by pydicom, their voxels decoded by GDCM within SimpleITK."""
+    folder = write_series(tmp_path / "scan", VOXELS.astype(np.uint16), ORIGIN)
+    for path in folder.iterdir():
+        plain = pydicom.dcmread(path)
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.KeepOriginalImageUIDOn()
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
+        image = sitk.GetImageFromArray(plain.pixel_array[None])
+        for name in ("SeriesInstanceUID", "InstanceNumber"):
+            element = plain[name]
+            image.SetMetaData(f"{element.tag.group:04x}|{element.tag.element:04x}", str(element.value))
+        image.SetSpacing((0.02, 0.03, 1))
+        image.SetOrigin([float(value) for value in plain.ImagePositionPatient])
+        writer.SetFileName(str(path))
+        writer.Execute(image)
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed
+    holds(read_volume(folder), grid())
+
+
+def test_a_text_in_the_file_s_own_characters(tmp_path):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    write_series(tmp_path / "scan", VOXELS, ORIGIN, start=12, SeriesInstanceUID="1.2.3.5")
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.SpecificCharacterSet = "ISO_IR 100"
+        dataset.SeriesDescription = "Knochen früh" if dataset.SeriesInstanceUID == "1.2.3.4" else "Knochen spät"
+        dataset.save_as(path)
+    holds(read_volume(folder, series="knochen spät"), grid())
+
+
+def test_what_pydicom_warns_of_is_not_heard(tmp_path, capfd, recwarn):
+    header = {"SeriesDescription": "x" * 100, "InstanceNumber": lambda k: f"{k}.0", "SliceThickness": "1,5"}
+    holds(read_volume(write_series(tmp_path / "scan", VOXELS, ORIGIN, **header)), grid())
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(PackageError, match=r'DICOM needs pydicom; install it: pip install "pydicom"'):
+        read_volume(write_series(tmp_path / "scan", VOXELS, ORIGIN))

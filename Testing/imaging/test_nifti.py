@@ -7,6 +7,7 @@ import struct
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -109,6 +110,17 @@ def test_version_2(tmp_path, order):
     volume = read_volume(tmp_path / "scan.nii")
     assert np.array_equal(volume.voxels, VOXELS) and volume.voxels.dtype.isnative
     np.testing.assert_allclose(volume.affine, LPS @ SHEARED, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e300, float("nan"), float("inf"), -1e200])
+@pytest.mark.parametrize("spacing", [None, 0.01])
+def test_geometry_beyond_measure(tmp_path, value, spacing):
+    image = nibabel.Nifti2Image(VOXELS.T, SHEARED)
+    image.header["srow_y"][1], image.header["vox_offset"] = value, 544
+    (tmp_path / "scan.nii").write_bytes(image.header.binaryblock + bytes(4) + VOXELS.tobytes())
+    with pytest.raises(ScanError, match="spacing, direction or origin is not finite"):
+        read_volume(tmp_path / "scan.nii", spacing=spacing)
 
 
 @pytest.mark.parametrize("order", "<>")

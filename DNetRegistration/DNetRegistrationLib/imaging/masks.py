@@ -136,10 +136,10 @@ def _read_layers(path: Path, segment: str | int | None, role: str | None) -> tup
     """The mask of an NRRD file whose voxels may be vectors: where it is true, its affine, and what the file lacks."""
     import SimpleITK as sitk
 
-    from .itk_reader import image_affine, read_itk, scalar_3d
+    from .itk_reader import READERS, image_affine, read_itk, scalar_3d
     from .text_headers import in_millimetres
 
-    image = read_itk([path], path)
+    image = read_itk([path], path, READERS[".nrrd"])
     if not _has_layers(image):
         image = scalar_3d(image, path)
     affine, lacks = in_millimetres(path, image_affine(image))

@@ -76,7 +76,9 @@ def _affine(path: Path, header: Any) -> np.ndarray:
         raise ScanError(f"{path}: its spacing is zero or negative: {sizes}", CORRECT_SPACING)
     if not code and "qform_code" in header:
         stated, code = header.get_qform(coded=True)
-    affine = np.diag((-1.0, -1.0, 1.0, 1.0)) @ stated if code else np.diag((*header["pixdim"][1:4].astype(float), 1.0))
+    affine = np.array(stated) if code else np.diag((*header["pixdim"][1:4].astype(float), 1.0))
+    if code:
+        affine[:2] *= -1  # NIfTI's world is RAS
     affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0) if "xyzt_units" in header else 1.0
     return affine
 
@@ -98,5 +100,6 @@ def _voxels(nibabel: Any, path: Path, header: Any) -> np.ndarray:
         raise EOFError
     stored = nibabel.arrayproxy.ArrayProxy(str(file), header, mmap=False)
     scaled = (stored.slope, stored.inter) != (1, 0)
-    voxels = np.asarray(stored, np.result_type(kind, np.float32)) if scaled else stored.get_unscaled()
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged slope makes infinities, which are no values
+        voxels = np.asarray(stored, np.result_type(kind, np.float32)) if scaled else stored.get_unscaled()
     return voxels.reshape(shape, order="F").T.astype(voxels.dtype.newbyteorder("="), copy=False)

@@ -33,6 +33,9 @@ _PLAUSIBLE_RATIO = 8.0
 #: A grid counts as sheared from this share of a voxel on at its far end. Rounded headers stay below.
 _SKEW = 0.1
 
+#: Larger numbers (mm) in a geometry are damage, and would overflow when squared.
+_FAR = 1e30
+
 _WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
 
 
@@ -227,6 +230,7 @@ def read_volume(
         _checked_axis(flip, str(path), role)
     found = read_image(path, series, role)
     volume = Volume(found.voxels, found.affine, str(path))
+    check_affine(volume.affine, str(path))
     if spacing is not None:
         stated = None if found.lacks else volume.affine
         volume = Volume.from_geometry(volume.voxels, spacing, volume.direction, volume.origin, volume.name)
@@ -410,7 +414,7 @@ def check_affine(affine: np.ndarray, name: str) -> None:
     Raises:
         ScanError: it is singular or not finite.
     """
-    if not np.isfinite(affine).all():
+    if not (np.abs(affine) < _FAR).all():
         raise ScanError(f"{name}: its spacing, direction or origin is not finite", "correct the geometry")
     if not np.array_equal(affine[3], (0, 0, 0, 1)):
         raise ScanError(f"{name}: the last row of its affine is not 0, 0, 0, 1", "correct the geometry")
