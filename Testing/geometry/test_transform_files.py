@@ -79,7 +79,9 @@ def test_a_matrix_of_fsl_is_not_taken(tmp_path):
 # --- elastix ----------------------------------------------------------------------------------------------------------
 
 
-def elastix(path: Path, kind: str, parameters, center=None, first: str = "NoInitialTransform", more: str = "") -> Path:
+def elastix(
+    path: Path, kind: str, parameters, center=(0, 0, 0), first: str = "NoInitialTransform", more: str = ""
+) -> Path:
     lines = [
         f'(Transform "{kind}")', f"(NumberOfParameters {len(parameters)})",
         f"(TransformParameters {' '.join(map(repr, parameters))})", f'(InitialTransformParametersFileName "{first}")',
@@ -122,6 +124,7 @@ def test_a_transform_of_elastix_that_starts_from_another(tmp_path):
         ("EulerTransform", (*ANGLES, *SHIFT), "starts from cannot be read", {"first": "gone.txt"}),
         ("EulerTransform", (*ANGLES, *SHIFT), "starts from cannot be read", {"first": "a.txt"}),
         ("EulerTransform", (*ANGLES, *SHIFT), "no three numbers", {"center": (1, 2)}),
+        ("EulerTransform", (*ANGLES, *SHIFT), "no three numbers", {"center": None}),
         ("EulerTransform", (*ANGLES, *SHIFT[:2], float("nan")), "not finite", {}),
         ("AffineTransform", (2.0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0), "scales or shears", {}),
         ("BSplineTransform", ANGLES, "BSplineTransform of elastix is not a rigid transform", {}),
@@ -132,7 +135,30 @@ def test_transforms_of_elastix_that_are_refused(tmp_path, kind, parameters, word
         read_transform(elastix(tmp_path / "a.txt", kind, parameters, **options))
 
 
+def test_a_cut_transform_of_elastix(tmp_path):
+    """A rotation without its centre is another transform."""
+    text = elastix(tmp_path / "a.txt", "EulerTransform", (*ANGLES, *SHIFT), CENTER).read_text()
+    for length in range(1, len(text) - 2):
+        (tmp_path / "a.txt").write_text(text[:length])
+        with pytest.raises(FileError):
+            read_transform(tmp_path / "a.txt")
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("composite", [False, True])
+def test_a_cut_transform_of_itk(tmp_path, composite):
+    """Parts of a transform were missing, and digits of the last number."""
+    turn = sitk.Euler3DTransform(CENTER, *ANGLES, SHIFT)
+    turn = sitk.CompositeTransform([turn, turn]) if composite else turn
+    sitk.WriteTransform(turn, str(tmp_path / "a.tfm"))
+    text = (tmp_path / "a.tfm").read_text()
+    whole = text.index("#Transform 2") if composite else len(text)  # the first part alone is whole
+    for length in {*range(1, len(text), 3), *range(len(text) - 12, len(text))} - {whole, len(text)}:
+        (tmp_path / "a.tfm").write_text(text[:length])
+        with pytest.raises(FileError):
+            read_transform(tmp_path / "a.tfm")
 
 
 def itk_text(kind: str, parameters: str, fixed: str = "0 0 0") -> str:

@@ -126,6 +126,11 @@ def _check_text(text: str) -> None:
     blocks = re.split(r"^Transform:", text, flags=re.MULTILINE)[1:]
     if not blocks:
         raise _Damaged("it holds no transform")
+    # ITK numbers the transforms, and ends each line.
+    if not text.endswith("\n") or len(blocks) != len(re.findall(r"^#Transform \d+", text, re.MULTILINE) or blocks):
+        raise _Damaged("it ends early")
+    if len(blocks) == 1 and blocks[0].lstrip().startswith("CompositeTransform"):
+        raise _Damaged("the parts of its transform are missing")
     for block in blocks:
         name, *lines = block.strip("\n").split("\n")
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -214,6 +219,8 @@ def _matrix(path: Path, text: str) -> np.ndarray:
 def _elastix(path: Path, text: str, depth: int) -> np.ndarray:
     """The matrix of a transform parameter file of elastix: the transform after the one that it starts from."""
     fields = {name: value.strip() for name, value in re.findall(r"^\s*\((\w+)\s+([^)]*)\)", text, re.MULTILINE)}
+    if re.search(r"^\s*\([^)\n]*\n*\Z", text, re.MULTILINE):
+        raise _Damaged("it ends early")
 
     def word(name: str, otherwise: str) -> str:
         return fields.get(name, otherwise).strip('"')
@@ -230,7 +237,7 @@ def _elastix(path: Path, text: str, depth: int) -> np.ndarray:
         raise _Damaged(f"{kind} has {len(parameters)} parameters, not {wanted}")
     if word("UseDirectionCosines", "true") != "true":
         raise OptionError("it was made without the directions of the axes", "run elastix with UseDirectionCosines true")
-    centre = np.array(_numbers(fields.get("CenterOfRotationPoint", "0 0 0")))
+    centre = np.array(_numbers(fields.get("CenterOfRotationPoint", "0 0 0" if kind == "TranslationTransform" else "")))
     if len(centre) != 3:
         raise _Damaged("CenterOfRotationPoint has no three numbers")
     linear = np.eye(3)

@@ -79,8 +79,6 @@ def _bmp_is_truncated(path: Path) -> bool:
         header = file.read(54)
     if header[:2] != b"BM":
         raise ValueError("not a BMP file")
-    start, _, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", header, 10)
-    if compression:  # of run lengths the size is not known beforehand
-        return False
+    start, _, width, height, _, bits, compression, packed = struct.unpack_from("<IIiiHHII", header, 10)
     row = (abs(width) * bits + 31) // 32 * 4
-    return path.stat().st_size < start + row * abs(height)
+    return path.stat().st_size < start + (packed if compression else row * abs(height))
