@@ -23,12 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dicom_files
+import imagecodecs
 import numpy as np
 import places
+import pydicom
 import SimpleITK as sitk
 import tiff_files
 from DNetRegistrationLib.core.errors import DNetError
 from grids import noise
+from pydicom import uid
+from pydicom.encaps import encapsulate
 
 #: A file is read in some milliseconds; what takes longer than this hangs. Seconds.
 PATIENCE = 30
@@ -137,9 +141,31 @@ def _folders(folder: Path) -> Iterator[Original]:
         yield Original(slices, files, _everything if suffix == "png" else lambda content: (0, 0))
     slices = dicom_files.write_series(folder / "dicom", _VOXELS.astype(np.int16), (1, 2, 3))
     yield Original(slices, sorted(slices.iterdir()))
+    yield from _packed_dicom(folder)
     places_of_frames = [(0, 0, 0.05 * k) for k in range(9)]
     frames = dicom_files.write_enhanced(folder / "o.dcm", _VOXELS.astype(np.int16), places_of_frames)
     yield Original(frames, [frames])
+
+
+def _packed_dicom(folder: Path) -> Iterator[Original]:
+    """DICOM in the lossless codes that clinics use."""
+    for name, syntax, encode in (
+        ("rle", uid.RLELossless, None),
+        ("jpegls", uid.JPEGLSLossless, imagecodecs.jpegls_encode),
+        ("ljpeg", uid.JPEGLosslessSV1, imagecodecs.ljpeg_encode),
+        ("jpeg2k", uid.JPEG2000Lossless, lambda v: imagecodecs.jpeg2k_encode(v, reversible=True, codecformat="j2k")),
+    ):
+        slices = dicom_files.write_series(folder / f"dicom_{name}", _VOXELS, (1, 2, 3))
+        for file in slices.iterdir():
+            header = pydicom.dcmread(file)
+            if encode is None:
+                header.compress(syntax)
+            else:
+                header.PixelData = encapsulate([encode(header.pixel_array)])
+                header["PixelData"].is_undefined_length = True
+                header.file_meta.TransferSyntaxUID = syntax
+            header.save_as(file)
+        yield Original(slices, sorted(slices.iterdir()))
 
 
 def transforms(folder: Path) -> list[Original]:

@@ -157,7 +157,9 @@ def _require_whole(path: Path, file: TiffFile, page: TiffPage) -> None:
         problem = f"{path}: is compressed in a way that is not read ({name})"
         raise ScanError(problem, "save it without compression, or with LZW or Deflate")
     kind, length = _voxel_type(path, page), file.filehandle.size
-    if page.is_contiguous:
+    if page.nbytes == 0:
+        whole = False
+    elif page.is_contiguous:
         whole = page.dataoffsets[0] + page.nbytes <= length
     else:
         offsets, counts = np.asarray(page.dataoffsets, float), np.asarray(page.databytecounts, float)
@@ -186,7 +188,7 @@ def _decoded(path: Path, page: TiffPage) -> np.ndarray:
         if colours is None or not (colours == colours[0]).all():
             raise too_many_values(path, 3)
         values = (colours[0] >> 8).astype(np.uint8)[values]
-    if page.samplesperpixel > 1:
+    if "S" in page.axes:
         values = np.moveaxis(values, page.axes.index("S"), -1)
         if not colours_are_equal(values):
             raise too_many_values(path, page.samplesperpixel)
