@@ -8,7 +8,7 @@ import torch
 from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
-from DNetRegistrationLib.geometry.rigid import geodesic_angle, rigid, rotation_from_axis_angle
+from DNetRegistrationLib.geometry.rigid import geodesic_angle, rigid, rotation_from_axis_angle, spiral_rotations
 from DNetRegistrationLib.registration.search import (
     FAST,
     FINE,
@@ -50,13 +50,13 @@ def test_the_true_pose_is_a_candidate_although_the_centroids_are_far_apart():
         fixed, moving = prepared(pair)
         carried = pair.matrix[:3, :3] @ fixed.place.center + pair.matrix[:3, 3]
         assert np.linalg.norm(carried - moving.place.center) > 1.2
-        poses = correlate_rotations(fixed.cube, moving.cube, FAST)
+        poses = correlate_rotations(fixed.cube, moving.cube, spiral_rotations(FAST.rotations), FAST)
         assert nearest(pair, poses) < 0.8, seed
 
 
 def test_candidates_are_rigid_and_apart(pair):
     fixed, moving = prepared(pair)
-    poses = correlate_rotations(fixed.cube, moving.cube, SearchPlan(256, 4, 24, 12, 2))
+    poses = correlate_rotations(fixed.cube, moving.cube, spiral_rotations(256), SearchPlan(256, 4, 24, 12, 2))
     assert len(poses) == 12
     eye = torch.eye(3).double()
     assert (poses[:, :3, :3].transpose(1, 2) @ poses[:, :3, :3] - eye).abs().max() < 1e-12
@@ -71,7 +71,7 @@ def test_the_fine_plan_takes_twice_the_resolution(pair):
     fixed, moving = prepared(pair)
     # A tenth of the rotations, for time: the nearest is then 10 to 20 degrees off.
     plan = SearchPlan(480, FINE.factor, FINE.grid, 24, 4)
-    assert nearest(pair, correlate_rotations(fixed.cube, moving.cube, plan)) < 0.5
+    assert nearest(pair, correlate_rotations(fixed.cube, moving.cube, spiral_rotations(plan.rotations), plan)) < 0.5
 
 
 def test_distinct_indices_by_hand():

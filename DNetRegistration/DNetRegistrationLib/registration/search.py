@@ -72,7 +72,8 @@ def search(
     Returns:
         ``(h, 4, 4)`` float64 transforms, fixed to moving, LPS mm.
     """
-    poses = correlate_rotations(fixed, moving, plan, lambda fraction: check(0.8 * fraction))
+    rotations = spiral_rotations(plan.rotations)
+    poses = correlate_rotations(fixed, moving, rotations, plan, lambda fraction: check(0.8 * fraction))
     fixed_image, moving_image = cube_image(fixed), cube_image(moving)
     for factor, points, done in ((2, 2500, 0.8), (1, 6000, 0.9)):
         level_fixed, level_moving = pool_image(fixed_image, factor), pool_image(moving_image, factor)
@@ -110,14 +111,23 @@ def distinct_indices(
 def correlate_rotations(
     fixed: CanonicalCube,
     moving: CanonicalCube,
+    rotations: Tensor,
     plan: SearchPlan,
     check: Callable[[float], None] = lambda fraction: None,
+    peaks: int = 1,
 ) -> Tensor:
-    """``(candidates, 4, 4)`` poses of highest correlation over all rotations and translations of the coarse grid.
+    """``(candidates, 4, 4)`` poses of highest correlation over given rotations and all translations of the coarse grid.
 
     The score of a pose is the covariance of the band-passed images where they overlap, divided by the geometric mean of
     two norms. The norm of the whole images favours a large overlap. The norm within the overlap does not punish what a
     field of view cuts away; it is smooth, and computed on a grid half as fine.
+
+    Args:
+        fixed, moving: the cubes.
+        rotations: ``(n, 3, 3)`` float64, fixed to moving.
+        plan: its factor, grid and number of candidates.
+        check: called with the fraction done; an exception from it ends the work.
+        peaks: translations taken at each rotation, the highest maxima in neighbourhoods of 3^3 voxels.
     """
     device, grid, factor = fixed.image.device, plan.grid, plan.factor
     size, spacing = fixed.image.shape[0] // factor, fixed.spacing * factor
@@ -136,12 +146,11 @@ def correlate_rotations(
         return torch.fft.irfftn(transformed, s=images.shape[1:], dim=(1, 2, 3))
 
     # Rotated copies of the moving cube about its centre: voxel x of a copy shows the moving cube at R x.
-    rotations = spiral_rotations(plan.rotations)
     axis, half_axis = (_axis(grid // k, k * 2 / size, device) for k in (1, 2))
     best_scores: list[Tensor] = []
     best_indices: list[Tensor] = []
-    for start in range(0, plan.rotations, BATCH):
-        check(start / plan.rotations)
+    for start in range(0, len(rotations), BATCH):
+        check(start / len(rotations))
         chunk = rotations[start : start + BATCH].float().to(device)
         turned = _turned(source, axis, chunk)
         turned_seen = _turned(moving_inside, half_axis, chunk)
@@ -152,13 +161,18 @@ def correlate_rotations(
         shared = (8 * (shared_fixed.clamp(min=0) * shared_moving.clamp(min=0)).sqrt() / energy).clamp(min=LEAST_SHARED)
         for dimension in (1, 2, 3):
             shared = shared.repeat_interleave(2, dimension)
-        best = (covariance / shared.sqrt()).flatten(1).max(-1)
-        best_scores.append(best.values)
-        best_indices.append(best.indices)
+        score = covariance / shared.sqrt()
+        if peaks > 1:
+            # The grid is periodic.
+            around = F.max_pool3d(F.pad(score[:, None], (1,) * 6, mode="circular"), 3, 1)[:, 0]
+            score = score.where(score == around, -torch.inf)
+        best = score.flatten(1).topk(peaks)
+        best_scores.append(best.values.flatten())
+        best_indices.append(best.indices.flatten())
     scores, where = torch.cat(best_scores).cpu(), torch.cat(best_indices).cpu()
     shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()
     shift = torch.where(shift > grid / 2, shift - grid, shift) * spacing
-    poses = _poses_at(rotations, shift, fixed.center, moving.center)
+    poses = _poses_at(rotations.repeat_interleave(peaks, 0), shift, fixed.center, moving.center)
     return poses[distinct_indices(poses, scores, plan.candidates, fixed.center, angle=0.12, shift=0.5 * spacing)]
 
 

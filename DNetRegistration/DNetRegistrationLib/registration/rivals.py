@@ -1,0 +1,149 @@
+"""Rivals: poses far from the one that was found, which may fit as well.
+
+A box can be turned by half a turn, a gear by a tooth, a lattice shifted by a cell. Of such a body no pose can be told
+from the others, and a good agreement says nothing. A turn that takes a body to itself leaves its inertia as it is, so
+that few need to be tried: half turns about the principal axes; where two moments of inertia are about equal, all turns
+about the third axis; where all three are, all turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bone.cube import points_of_bone
+from ..bone.images import BoneImage, pool_image
+from ..bone.prepare import PreparedScan
+from ..geometry.rigid import apply, inverse, rotation_from_axis_angle, spiral_rotations
+from ..imaging.tensors import sample_linear
+from .refinement import gauss_newton
+from .search import SearchPlan, correlate_rotations, cube_image, distinct_indices
+from .similarity import overlap_correlation
+from .template import edge_template
+
+# Extents along two principal axes (root mean squares) within this factor count as equal. A cut that both scans share
+# changes them.
+ALIKE = 1.25
+# So many turns about an axis, or over all of SO(3), that refinement finds what lies between.
+TURNS, PLAN = 24, SearchPlan(rotations=576, factor=4, grid=24, candidates=8, finalists=3)
+# Far is, in working voxels, the root mean square distance over the bone.
+FAR = 2.0
+# What a rival leaves unexplained, in multiples of what the found pose does: 0.9 to 1.1 by symmetric solids, 2.5 and
+# more by bones. At half the resolution a rival beyond the second limit is given up.
+DISTINCT, HOPELESS = 1.5, 3.0
+# Interpolation alone leaves as much unexplained.
+LEAST_UNEXPLAINED = 0.01
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The pose that fits best of all that are far from the one that was found.
+
+    Attributes:
+        pose: ``(4, 4)`` float64, fixed to moving, LPS mm.
+        score: its `overlap_correlation`.
+        found: that of the pose that was found.
+    """
+
+    pose: Tensor
+    score: float
+    found: float
+
+    @property
+    def distinctness(self) -> float:
+        """What the rival leaves unexplained, in multiples of what the found pose does: 1 where both fit equally."""
+        return _unexplained(self.score) / _unexplained(self.found)
+
+    @property
+    def fits_as_well(self) -> bool:
+        """Whether the pose that was found is one of several that fit equally."""
+        return self.distinctness < DISTINCT
+
+
+def _unexplained(score: float) -> float:
+    return max(1 - score, LEAST_UNEXPLAINED)
+
+
+def find_rival(
+    fixed: PreparedScan, moving: PreparedScan, pose: Tensor, check: Callable[[], None] = lambda: None
+) -> Rival | None:
+    """The best pose far from one that was found; None where none comes near it.
+
+    Args:
+        fixed, moving: the scans.
+        pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm, refined at the working spacing or beyond.
+        check: called between steps; an exception from it ends the work.
+    """
+    spacing = fixed.cube.spacing
+    points, weights = bone_of_both(fixed.levels[-1], moving.levels[-1], pose)
+    poses = _candidates(fixed, moving, pose[:3, :3] @ turns_onto_itself(points, weights), check)
+    some = torch.from_numpy(points[:: max(1, len(points) // 500)])
+
+    def far(poses: Tensor) -> Tensor:
+        distance = (apply(poses, some) - apply(pose, some)).square().sum(-1).mean(-1).sqrt()
+        return poses[distance > FAR * spacing]
+
+    for factor, count in ((2, 1500), (1, 4000)):
+        first, second = (pool_image(cube_image(scan.cube), factor) for scan in (fixed, moving))
+        template, poses = edge_template(first, count), far(poses)
+        if len(poses):
+            tolerance = 0.02 * spacing * factor
+            poses = far(gauss_newton(template, second, poses, 10, tolerance=tolerance, check=check).transforms)
+        scores = overlap_correlation(first, second, torch.cat((pose[None], poses)))
+        found, scores = float(scores[0]), scores[1:]
+        hopeful = torch.tensor([_unexplained(s) < HOPELESS * _unexplained(found) for s in scores.tolist()])
+        if not hopeful.any():
+            return None
+        poses, scores = poses[hopeful], scores[hopeful]
+        best = distinct_indices(poses, scores, PLAN.finalists, fixed.place.center, shift=spacing)
+        poses, scores = poses[best], scores[best]
+    return Rival(poses[0], float(scores[0]), found)
+
+
+def _candidates(fixed: PreparedScan, moving: PreparedScan, rotations: Tensor, check: Callable[[], None]) -> Tensor:
+    """Poses that correlate most: with the first rotation at several translations, with each other one at its best."""
+    shifted = correlate_rotations(fixed.cube, moving.cube, rotations[:1], PLAN, peaks=PLAN.candidates)
+    turned = correlate_rotations(fixed.cube, moving.cube, rotations[1:], PLAN, lambda _: check())
+    return torch.cat((shifted, turned))
+
+
+def turns_onto_itself(points: np.ndarray, weights: np.ndarray) -> Tensor:
+    """``(n, 3, 3)`` float64 turns that may take a body to itself, as far as its inertia tells; the first is none.
+
+    Args:
+        points: ``(m, 3)`` of the body, in mm.
+        weights: ``(m,)`` masses.
+    """
+    away = points - np.average(points, axis=0, weights=weights)
+    # Eigenvalues ascend; they are mean squares along the axes.
+    squares, columns = np.linalg.eigh((weights[:, None] * away).T @ away / weights.sum())
+    axes, extents = torch.from_numpy(columns.T.copy()), np.sqrt(np.maximum(squares, 0))
+    alike = extents[1:] <= ALIKE * extents[:-1]
+    none, half_turns = torch.eye(3, dtype=torch.float64)[None], rotation_from_axis_angle(axes, torch.full((3,), np.pi))
+    if alike.all():
+        return torch.cat((none, spiral_rotations(PLAN.rotations)))
+    if not alike.any():
+        return torch.cat((none, half_turns))
+    single, other = (2, 0) if alike[0] else (0, 2)
+    angles = torch.arange(TURNS, dtype=torch.float64) * (2 * np.pi / TURNS)
+    about = rotation_from_axis_angle(axes[single].expand(TURNS, 3), angles)
+    return torch.cat((about, about @ half_turns[other]))
+
+
+def bone_of_both(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(n, 3)`` in mm, in the space of the fixed scan, and masses ``(n,)`` of all bone that the scans show.
+
+    The moving scan adds what lies outside the field of view of the fixed one.
+    """
+    points, weights = points_of_bone(fixed)
+    added, more = points_of_bone(moving)
+    added = apply(inverse(pose), torch.from_numpy(added)).numpy()
+    index = (added - fixed.affine[:3, 3]) @ np.linalg.inv(fixed.affine[:3, :3]).T
+    _, inside = sample_linear(fixed.values, torch.from_numpy(index).to(fixed.values), fixed.inside, finite=True)
+    unseen = inside.cpu().numpy() < 0.5
+    volumes = [abs(np.linalg.det(image.affine[:3, :3])) for image in (fixed, moving)]
+    return np.concatenate((points, added[unseen])), np.concatenate((weights * volumes[0], more[unseen] * volumes[1]))
