@@ -8,6 +8,9 @@ from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, previ
 from DNetRegistrationLib.core.errors import ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 
 def dice(first, second) -> float:
@@ -21,8 +24,8 @@ def ball(size=32, radius=8.0) -> np.ndarray:
 
 
 def test_t_of_equation_5_by_hand():
-    values = BoneScale(2000.0, 6000.0)(np.array([-500.0, 2000.0, 3000.0, 6000.0, 8000.0, np.nan]))
-    np.testing.assert_array_equal(values, [0, 0, 0.25, 1, 1.5, np.nan])
+    values = BoneScale(2000.0, 6000.0)(np.array([-500.0, 2000.0, 3000.0, 6000.0, 8000.0, 30000.0, np.nan]))
+    np.testing.assert_array_equal(values, [0, 0, 0.25, 1, 1.5, 1.5, np.nan])
 
 
 @pytest.mark.parametrize("scale", ["hu", "raw", "byte", "attenuation"])
@@ -71,7 +74,9 @@ def test_only_the_mask_is_looked_at():
     mask[:6] = False
     alone = find_bone_scale(Volume(3000 * ball()))
     assert find_bone_scale(Volume(voxels), mask=mask).threshold == pytest.approx(alone.threshold, rel=0.05)
-    assert find_bone_scale(Volume(voxels)).threshold > 2 * alone.threshold
+    bright = find_bone_scale(Volume(voxels), 1500.0).bright
+    assert bright.volume == pytest.approx(4 * 32 * 32) and bright.center == pytest.approx((15.5, 15.5, 1.5))
+    assert find_bone_scale(Volume(voxels), 1500.0, mask).bright is None
 
 
 def test_nan_is_outside_the_field_of_view():
@@ -85,7 +90,7 @@ def test_nan_is_outside_the_field_of_view():
 def test_preview_is_the_mean_of_blocks():
     generator = np.random.default_rng(2)
     voxels = generator.integers(0, 60000, (11, 261, 300)).astype(np.uint16)
-    found = preview(Volume.from_geometry(voxels, spacing=(0.01, 0.01, 0.02)))
+    found = preview(Volume.from_geometry(voxels, spacing=(0.01, 0.01, 0.02))).voxels
     assert found.shape == (11, 130, 150) and found.dtype == np.float32
     block = voxels[5, 20:22, 40:42].astype(float)
     assert found[5, 10, 20] == pytest.approx(block.mean(), rel=1e-5)
@@ -126,3 +131,82 @@ def test_the_same_bone_in_any_units_has_the_same_threshold(pair):
     first = find_bone_scale(Volume(voxels)).threshold
     second = find_bone_scale(Volume(voxels * 7e3 - 2e6)).threshold
     assert second == pytest.approx(first * 7e3 - 2e6, rel=1e-3)
+
+
+def hook(scan: Volume, size: int, grey: float) -> Volume:
+    """Three bars of metal in a corner."""
+    voxels = scan.voxels.copy()
+    for longest, reach in zip(range(3), (3, 3, 2), strict=True):
+        end = [10 + size, 5 + size, 5 + size]
+        end[longest] += (reach - 1) * size
+        voxels[10 : end[0], 5 : end[1], 5 : end[2]] = grey
+    return Volume(voxels, scan.affine)
+
+
+@pytest.fixture(scope="module")
+def bones() -> dict[str, Volume]:
+    """A scan of each scale, in one of the backgrounds each."""
+    backgrounds = {"hu": "air", "raw": "water", "byte": "fixative", "attenuation": "air"}
+    return {s: make_pair(8800 + n, scale=s, background=b).moving for n, (s, b) in enumerate(backgrounds.items())}
+
+
+def moved(scan: Volume, changed: Volume) -> float:
+    """How far the threshold moves, as a share of the step from what is not bone to what is."""
+    first = find_bone_scale(scan).threshold
+    dense = np.nanmedian(scan.voxels[scan.voxels > first])
+    return abs(find_bone_scale(changed).threshold - first) / (2 * (dense - first))
+
+
+@settings(max_examples=12)
+@given(scale=st.sampled_from(["hu", "raw", "byte", "attenuation"]), before=st.tuples(*[st.integers(0, 60)] * 3),
+       after=st.tuples(*[st.integers(0, 60)] * 3), kind=st.sampled_from(["lowest", "air", "nan"]))  # fmt: skip
+def test_what_is_added_around_a_scan_moves_its_threshold_little(bones, scale, before, after, kind):
+    scan = bones[scale]
+    lowest, air = np.nanpercentile(scan.voxels, (0, 5))
+    fill = {"lowest": lowest, "air": air, "nan": np.nan}[kind]
+    widths = list(zip(before, after, strict=True))
+    voxels = np.pad(scan.voxels.astype(np.float32), widths, constant_values=fill)
+    if kind == "air":
+        outside = np.pad(np.zeros(scan.voxels.shape, bool), widths, constant_values=True)
+        voxels[outside] += 0.01 * np.nanstd(scan.voxels) * np.random.default_rng(0).normal(size=outside.sum())
+    assert moved(scan, Volume(voxels, scan.affine)) < 0.05
+
+
+@pytest.mark.parametrize("scale", ["hu", "raw", "byte", "attenuation"])
+def test_a_crop_moves_the_threshold_little(bones, scale):
+    scan = bones[scale]
+    assert moved(scan, Volume(scan.voxels[5:-4, 3:-6, 4:-4], scan.affine)) < 0.05
+
+
+@pytest.mark.parametrize("background", ["air", "water"])
+def test_other_voxel_sizes_move_the_threshold_little(background):
+    scan = make_pair(8810, size=96, spacing=0.055, scale="hu", background=background).fixed
+    voxels = scan.voxels.astype(np.float32)
+    for factor in (0.6, 0.75, 1.4):
+        blurred = ndimage.gaussian_filter(voxels, 0.3 / factor) if factor < 1 else voxels
+        other = ndimage.zoom(blurred, factor, order=3)
+        assert moved(scan, Volume(other, scan.affine @ np.diag((*[96 / len(other)] * 3, 1)))) < 0.05, factor
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 8])
+@pytest.mark.parametrize("scale, grey", [("hu", 30000), ("raw", 65000), ("attenuation", 30)])
+def test_metal_of_any_size_is_not_taken_for_bone_and_is_named(bones, scale, grey, size):
+    scan = bones[scale]
+    clean, found = find_bone_scale(scan), find_bone_scale(hook(scan, size, grey))
+    assert clean.bright is None
+    assert found.threshold == pytest.approx(clean.threshold, abs=0.05 * (clean.maximum - clean.threshold))
+    assert found.maximum == pytest.approx(clean.maximum, abs=0.05 * (clean.maximum - clean.threshold))
+    if size > 1:
+        assert found.bright.volume == pytest.approx((3 + 2 + 1) * size**3 * 0.08**3, rel=0.01)
+        assert found.bright.times == pytest.approx(
+            (grey - clean.threshold) / (clean.maximum - clean.threshold), rel=0.05
+        )
+
+
+def test_hot_voxels_change_nothing(bones):
+    scan = bones["raw"]
+    voxels = scan.voxels.copy()
+    voxels[tuple(np.random.default_rng(0).integers(0, 64, (3, 200)))] = 65535
+    clean, found = find_bone_scale(scan), find_bone_scale(Volume(voxels, scan.affine))
+    assert found.threshold == pytest.approx(clean.threshold, abs=0.05 * (clean.maximum - clean.threshold))
+    assert found.maximum == pytest.approx(clean.maximum, abs=0.05 * (clean.maximum - clean.threshold))

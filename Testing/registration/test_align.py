@@ -398,3 +398,18 @@ def test_scans_of_implausibly_different_lengths_are_refused(pair):
     large = replace(pair.moving, affine=np.diag((12.5, 12.5, 12.5, 1)) @ pair.moving.affine)
     with pytest.raises(ScanError, match="too different"):
         align(pair.fixed, large)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3, 4, 8])
+def test_metal_that_is_fixed_in_the_scanner_is_not_aligned_and_is_named(size):
+    pair = make_pair(1, scale="hu")
+    scans = []
+    for scan in (pair.fixed, pair.moving):
+        voxels = scan.voxels.copy()
+        voxels[10 : 10 + 3 * size, 5 : 5 + size, 5 : 5 + size] = 30000
+        voxels[10 : 10 + size, 5 : 5 + 3 * size, 5 : 5 + size] = 30000
+        scans.append(replace(scan, voxels=voxels))
+    found = align(*scans)
+    assert target_registration_error(pair, found.matrix) < 0.01
+    assert sum("times as bright as dense bone" in warning for warning in found.warnings) == 2

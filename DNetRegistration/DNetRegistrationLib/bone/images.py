@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..imaging.tensors import SLAB_VOXELS, sample_linear
+from .threshold import HIGHEST
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -26,7 +27,8 @@ class BoneImage:
     """T of a scan on a grid that is its own, or a coarser one with the same axes.
 
     Attributes:
-        values: ``(z, y, x)`` float32, 0 outside bone and around 1 in dense bone; the mean over each voxel.
+        values: ``(z, y, x)`` float32, 0 outside bone, around 1 in dense bone and `HIGHEST` at most; the mean over each
+            voxel.
         affine: ``(4, 4)`` float64, index (x, y, z) to world LPS mm.
         inside: ``(z, y, x)`` float32 share of each voxel in the field of view, or None where all of it is inside.
     """
@@ -84,7 +86,8 @@ class NativeScan:
         raw = raw.view(torch.uint16) if self.unsigned else raw
         values = raw.to(torch.float32, copy=True)
         # In place: memory bandwidth limits a pass through a scan.
-        return values.sub_(self.scale.threshold).clamp_(min=0).mul_(1 / (self.scale.maximum - self.scale.threshold))
+        values.sub_(self.scale.threshold).mul_(1 / (self.scale.maximum - self.scale.threshold))
+        return values.clamp_(0, HIGHEST)
 
     @property
     def shape(self) -> torch.Size:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone, cortical_bone
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
-from ..bone.threshold import find_bone_scale
+from ..bone.threshold import BrightPiece, find_bone_scale
 from ..core.errors import ScanError, Setting
 from ..geometry.transforms import require_rigid
 from ..imaging.volume import Volume
@@ -219,6 +219,7 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
         scales = _of_both(find_bone_scale, volumes, inputs.thresholds, inputs.masks, ("fixed", "moving"))
+        watch.warnings += [_brightness(v, s.bright) for v, s in zip(volumes, scales, strict=True) if s.bright]
         watch.check()
         first, second = (
             native_scan(volume, scale, mask, device)
@@ -235,6 +236,14 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
         # The depth is computed on first use and kept: here cancelling is checked before and after.
         _of_both(lambda bone: bone.depth, bones)
     return _Pair(fixed, moving, bones)
+
+
+def _brightness(volume: Volume, piece: BrightPiece) -> str:
+    place = ", ".join(f"{c:.3g}" for c in piece.center)
+    return (
+        f"{volume.name}: {piece.volume:.2g} mm3 about ({place}) mm are about {piece.times:.0f} times as bright as "
+        "dense bone: metal? It weighs no more than bone; leave it out by a mask if it does not move with the bone."
+    )
 
 
 def _of_both(function: Callable[..., R], *arguments: Iterable[Any]) -> tuple[R, R]:

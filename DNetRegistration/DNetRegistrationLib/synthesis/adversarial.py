@@ -111,6 +111,7 @@ KINDS: dict[str, Callable[[Generator], Case]] = {
     "shaft": kinds.shaft,
     "capped": kinds.capped,
     "plate": kinds.plate,
+    "crop": kinds.crop,
     "symmetric": kinds.symmetric,
     "slender": kinds.slender,
     "padding": kinds.padding,

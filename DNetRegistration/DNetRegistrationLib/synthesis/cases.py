@@ -105,24 +105,29 @@ def of_bone(generator: Generator, **options) -> Case:
 
 def of_pair(pair: SyntheticPair) -> Case:
     """A synthetic pair. No answer is right where it is an impostor."""
-    index = spread(np.argwhere(pair.fixed_bone)[:, ::-1])
-    partners = pair.fixed.to_world(index) @ pair.matrix[:3, :3].T + pair.matrix[:3, 3]
-    bone, medium = (float(np.nanmedian(pair.fixed.voxels[mask])) for mask in (pair.fixed_bone, ~pair.fixed_bone))
-    case = Case(
-        Seen(pair.fixed, index),
-        Seen(pair.moving, pair.moving.to_index(partners)),
-        np.zeros(len(index), int),
-        pair.matrix,
-        medium,
-        bone,
-        # Little in common is refused for a good reason.
-        pair.drawn["shared"] >= SHARED,
-        {
-            "bone": pair.drawn["kind"],
-            **{name: pair.drawn[name] for name in ("scale", "backgrounds", "contrast", "shared")},
-        },
-    )
+    names = ("scale", "backgrounds", "contrast", "shared")
+    drawn = {"bone": pair.drawn["kind"], **{name: pair.drawn[name] for name in names}}
+    # Little in common is refused for a good reason.
+    answerable = pair.drawn["shared"] >= SHARED
+    case = of_scans((pair.fixed, pair.moving), pair.fixed_bone, pair.matrix, answerable, drawn)
     return case if pair.same else case.unlike()
+
+
+def of_scans(scans: tuple[Volume, Volume], bone: np.ndarray, matrix: np.ndarray, answerable: bool, drawn: dict) -> Case:
+    """Two scans of one bone.
+
+    Args:
+        scans: fixed and moving.
+        bone: ``(z, y, x)`` bool, of the fixed scan.
+        matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+        answerable, drawn: of the `Case`.
+    """
+    fixed, moving = scans
+    index = spread(np.argwhere(bone)[:, ::-1])
+    partners = fixed.to_world(index) @ matrix[:3, :3].T + matrix[:3, 3]
+    medium, mineral = (float(np.nanmedian(fixed.voxels[mask])) for mask in (~bone, bone))
+    seen = Seen(fixed, index), Seen(moving, moving.to_index(partners))
+    return Case(*seen, np.zeros(len(index), int), matrix, medium, mineral, answerable, drawn)
 
 
 def of_solid(generator: Generator, solid: Solid, answerable: bool = False, wall: float | None = None) -> Case:
@@ -133,21 +138,12 @@ def of_solid(generator: Generator, solid: Solid, answerable: bool = False, wall:
     noise = generator.uniform(0.5, 2) * _NOISE
     empty = Seen(Volume(np.full(shape, _MEDIUM, np.float32), grid.affine), np.empty((0, 3)))
     bone = solid if wall is None else solids.hollow(solid, wall)
+    painted = [damage.painted(empty, placed(bone, at), _MINERAL) for at in (pose, matrix @ pose)]
     scans = []
-    for at in (pose, matrix @ pose):
-        seen = damage.blurred(damage.painted(empty, placed(bone, at), _MINERAL), generator.uniform(0.35, 0.6))
+    for seen in painted:
+        soft = damage.blurred(seen, generator.uniform(0.35, 0.6))
         grain = generator.normal(0, noise, shape)
-        scans.append(damage.regraded(seen, lambda values, grain=grain: np.rint(values + grain)).volume)
-    index = np.argwhere(np.ones(shape, bool))[:, ::-1]
-    index = spread(index[placed(bone, pose)(empty.volume.to_world(index)) > 0])
-    partners = scans[0].to_world(index) @ matrix[:3, :3].T + matrix[:3, 3]
-    return Case(
-        Seen(scans[0], index),
-        Seen(scans[1], scans[1].to_index(partners)),
-        np.zeros(len(index), int),
-        matrix,
-        _MEDIUM,
-        _MINERAL,
-        answerable,
-        {"noise_hu": noise, "wall_mm": wall},
-    )
+        scans.append(damage.regraded(soft, lambda values, grain=grain: np.rint(values + grain)).volume)
+    # Half a voxel of bone at least.
+    inside = painted[0].volume.voxels > (_MEDIUM + _MINERAL) / 2
+    return of_scans((scans[0], scans[1]), inside, matrix, answerable, {"noise_hu": noise, "wall_mm": wall})

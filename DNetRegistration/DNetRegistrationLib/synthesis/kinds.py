@@ -9,12 +9,15 @@ import numpy as np
 from numpy.random import Generator
 
 from ..geometry.transforms import affine_matrix
+from ..imaging.volume import Volume
 from . import damage, solids
-from .cases import SIZE, SPACING, Case, draw_seed, of_bone, of_solid, spread
+from .cases import SIZE, SPACING, Case, draw_seed, of_bone, of_scans, of_solid, spread
 from .damage import Seen
 from .grid import Grid
 from .knees import LARGE, SCENES, make_knee
 from .pairs import SHARED, random_rotation
+from .scanner import scan
+from .session import Session
 from .shape import Shape
 from .solids import Solid, placed
 from .tibia import Animal
@@ -266,6 +269,22 @@ def shaft(generator: Generator) -> Case:
 def capped(generator: Generator) -> Case:
     solid = solids.cylinder(generator.uniform(0.4, 1.2), generator.uniform(0.8, 1.8))
     return of_solid(generator, solid, wall=_wall(generator))
+
+
+def crop(generator: Generator) -> Case:
+    """A piece of a tibia's shaft. Only its curvature and the fibula tell where along its axis it lies."""
+    animal, middle = Animal.draw(draw_seed(generator)), np.array([0, 0, generator.uniform(-8, -4.5)])
+    grid, turn = Grid.centered(SIZE, SPACING), random_rotation(generator)
+    pose = affine_matrix(turn, -turn @ middle)
+    matrix = affine_matrix(random_rotation(generator), generator.uniform(-0.4, 0.4, 3))
+    scale = _chosen(generator, "hu", "raw", "attenuation")
+    contrasts = (False, bool(generator.random() < 0.5))
+    sessions = [Session.draw(draw_seed(generator), animal, contrast=one, scale=scale) for one in contrasts]
+    first, second = (
+        scan(animal, session, grid, at) for session, at in zip(sessions, (pose, matrix @ pose), strict=True)
+    )
+    scans = Volume(first.voxels, grid.affine), Volume(second.voxels, grid.affine)
+    return of_scans(scans, first.bone, matrix, False, {"scale": scale, "middle_mm": float(middle[2])})
 
 
 def plate(generator: Generator) -> Case:
