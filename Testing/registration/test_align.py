@@ -216,8 +216,9 @@ def test_how_far_it_is_refined():
     assert errors["native"] < 4
 
 
-def test_a_mirrored_bone_is_refused_and_named(mirror_pair):
-    alignment = align(mirror_pair.fixed, mirror_pair.moving)
+@pytest.mark.parametrize("hypotheses", ["auto", pytest.param("search", marks=pytest.mark.slow)])
+def test_a_mirrored_bone_is_refused_and_named(mirror_pair, hypotheses):
+    alignment = align(mirror_pair.fixed, mirror_pair.moving, hypotheses=hypotheses)
     assert not alignment.accepted and alignment.mirrored and "mirror" in alignment.verdict
     assert np.linalg.det(alignment.matrix[:3, :3]) == pytest.approx(1)
 
@@ -227,6 +228,34 @@ def test_two_animals_are_refused(other_pair):
     alignment = align(other_pair.fixed, other_pair.moving)
     assert not alignment.accepted and not alignment.mirrored and alignment.verdict.startswith("Not accepted")
     assert alignment.expected_error_um > 80
+
+
+@pytest.mark.slow
+def test_a_refusal_takes_at_most_four_times_as_long_as_an_acceptance(pair, other_pair, mirror_pair):
+    """Processor time, the least of three, so that other work on the machine counts little."""
+
+    def seconds(scans) -> float:
+        found = []
+        for _ in range(3):
+            start = time.process_time()
+            align(scans.fixed, scans.moving)
+            found.append(time.process_time() - start)
+        return min(found)
+
+    limit = 4 * seconds(pair)
+    assert seconds(other_pair) < limit and seconds(mirror_pair) < limit
+
+
+def test_what_fits_in_many_poses_is_refused_at_once():
+    """A ball: the first pose tells, and neither the search nor the mirror image could tell more."""
+    z, y, x = np.mgrid[:48, :48, :48] - 23.5
+    ball = (1500 * np.clip(18 - np.sqrt(x * x + y * y + z * z), 0, 1)).astype(np.float32)
+    noise = np.random.default_rng(3).normal(size=(2, *ball.shape)).astype(np.float32) * 30
+    scans = [Volume(ball + one, np.diag((0.1, 0.1, 0.1, 1))) for one in noise]
+    told = []
+    alignment = align(*scans, progress=lambda fraction, message: told.append(message))
+    assert not alignment.accepted and alignment.doubts[0] == "undetermined"
+    assert "Trying the mirror image" not in told
 
 
 def test_progress_rises_from_0_to_1(pair):

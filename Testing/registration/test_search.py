@@ -12,7 +12,11 @@ from DNetRegistrationLib.geometry.rigid import geodesic_angle, rigid, rotation_f
 from DNetRegistrationLib.registration.search import (
     FAST,
     FINE,
+    FINER,
     SearchPlan,
+    _axis,
+    _finer,
+    _turned,
     correlate_rotations,
     cube_image,
     distinct_indices,
@@ -20,6 +24,7 @@ from DNetRegistrationLib.registration.search import (
 )
 from DNetRegistrationLib.registration.similarity import overlap_correlation
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
+from scipy.ndimage import gaussian_filter
 
 
 def prepared(pair):
@@ -72,6 +77,35 @@ def test_the_fine_plan_takes_twice_the_resolution(pair):
     # A tenth of the rotations, for time: the nearest is then 10 to 20 degrees off.
     plan = SearchPlan(480, FINE.factor, FINE.grid, 24, 4)
     assert nearest(pair, correlate_rotations(fixed.cube, moving.cube, spiral_rotations(plan.rotations), plan)) < 0.5
+
+
+def linear(image: np.ndarray, point: np.ndarray) -> float:
+    """Linear interpolation at a position (x, y, z) in voxels about the middle; zero beyond the image."""
+    value = 0.0
+    start = np.floor(point + (len(image) - 1) / 2).astype(int)
+    share = point + (len(image) - 1) / 2 - start
+    for corner in np.ndindex(2, 2, 2):
+        at = start + corner
+        if (at >= 0).all() and (at < len(image)).all():
+            value += np.prod(np.where(corner, share, 1 - share)) * image[tuple(at[::-1])]
+    return value
+
+
+def test_turned_copies_show_the_image_where_the_turn_puts_each_voxel():
+    """Exact where voxels fall on voxels; elsewhere within a sixth of a voxel along each axis."""
+    generator = np.random.default_rng(7)
+    image = gaussian_filter(generator.normal(size=(9, 9, 9)), 1.5)
+    quarter = rotation_from_axis_angle(torch.tensor((0.0, 0, 1)).double(), torch.tensor(np.pi / 2).double())
+    oblique = rotation_from_axis_angle(torch.tensor((0.6, 0, 0.8)).double(), torch.tensor(0.7).double())
+    rotations = torch.stack((torch.eye(3).double(), quarter, oblique)).float()
+    finer = _finer(torch.tensor(image, dtype=torch.float32))
+    copies = _turned(finer, FINER * _axis(13, 1.0, torch.device("cpu")), rotations).numpy()
+    steepest = max(np.abs(np.diff(np.pad(image, 1), axis=axis)).max() for axis in range(3))
+    for number, rotation in enumerate(rotations.double().numpy()):
+        allowed = 1e-5 if number < 2 else 3 * steepest / 6
+        for z, y, x in np.ndindex(13, 13, 13):
+            expected = linear(image, rotation @ (np.array((x, y, z)) - 6.0))
+            assert abs(copies[number, z, y, x] - expected) <= allowed, (number, x, y, z)
 
 
 def test_distinct_indices_by_hand():

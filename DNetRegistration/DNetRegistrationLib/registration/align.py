@@ -21,14 +21,15 @@ from ..bone.threshold import BrightPiece, find_bone_scale
 from ..core.errors import ScanError, Setting
 from ..geometry.transforms import require_rigid
 from ..imaging.volume import Volume
+from ..networks.weights import LoadedWeights
 from .devices import choose_device, device_fault
 from .inputs import AlignmentInputs, checked_inputs
 from .proposal import propose
 from .refinement import Refined, distance, gauss_newton, resolutions
 from .refinement import refine as refine_pose
 from .result import Alignment, AlignmentCancelled
-from .search import FAST, FINE, THOROUGH, cube_image, distinct_indices, search
-from .similarity import overlap_correlation
+from .search import FAST, FINE, cube_image, distinct_indices, search
+from .similarity import overlap_scores
 from .template import edge_template
 from .verdict import Verdict
 from .verification import verify
@@ -40,6 +41,9 @@ STAGES = ("preprocess", "dnet", "search", "refine", "verify")
 LEAST_EDGES = 27
 # At most this many poses of one hypothesis are verified, until one is accepted.
 VERIFIED = 4
+# A pose that correlates less than this over its overlap, roughly refined, does not come to be accepted. Right ones of
+# cut scans correlate by 0.81 or more there.
+HOPELESS = 0.7
 
 
 def align(
@@ -184,7 +188,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         with watch.stage("refine"):
             answer = _to_native(pair, answer, watch)
     with watch.stage("verify"):
-        mirrored = not answer.verdict.accepted and _mirrored(pair, watch)
+        settled = answer.verdict.accepted or answer.verdict.undetermined
+        mirrored = not settled and _mirrored(pair, inputs.network, watch)
         verdict = answer.verdict.because("mirrored") if mirrored else answer.verdict
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     network = inputs.network if watch.network_ran else None
@@ -256,6 +261,11 @@ def _of_both(function: Callable[..., R], *arguments: Iterable[Any]) -> tuple[R, 
 def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer:
     """The first hypothesis that verifies, or the most likely one if none does."""
     best = None
+    seen: list[Tensor] = []
+
+    def same(one: Tensor, other: Tensor) -> bool:
+        return distance(one, other, pair.fixed.place) < pair.fixed.cube.spacing / 2
+
     for hypothesis, poses in _hypotheses(pair, inputs, watch):
         if len(poses) == 0:
             continue
@@ -263,15 +273,21 @@ def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer
         with watch.stage("refine"):
             ranked = _ranked(pair, poses, inputs.refine, watch.check)
         # The pose that agrees most in a small overlap may be wrong and the next one right: verification tells.
-        for pose in ranked:
+        for pose, correlation in ranked:
+            if best is not None and (correlation < HOPELESS or any(same(pose, other) for other in seen)):
+                continue
             with watch.stage("refine"):
                 refined = _refined(pair, pose, inputs.refine, watch.check)
             with watch.stage("verify"):
                 answer = _Answer(hypothesis, refined, pair.verify(refined))
+            seen.append(refined.pose)
             if best is None or answer.verdict.confidence > best.verdict.confidence:
                 best = answer
             if best.verdict.accepted:
                 return best
+            # All further poses of what can be turned or shifted are as good as this one.
+            if answer.verdict.undetermined:
+                break
     if best is None:
         problem, remedy = "the network proposed no pose for these scans", "let the search propose poses too"
         raise ScanError(problem, remedy, Setting("hypotheses", value="auto"))
@@ -285,33 +301,43 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
     if inputs.network is not None:
         with watch.stage("dnet"):
             watch.tell(0.2, "Asking the network")
-            network = inputs.network.network.to(pair.fixed.cube.image.device)
-            proposed = propose(network, pair.fixed.cube, pair.moving.cube)
             watch.network_ran = True
-        yield "dnet", torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
+            poses = _proposed(pair, inputs.network)
+        yield "dnet", poses
     if inputs.hypotheses == "dnet":
         return
     if inputs.network is None and inputs.hypotheses == "auto":
         watch.warnings.append("No trained network is installed: the search over all rotations proposed the pose.")
-    second = THOROUGH if pair.has_outline else FINE
-    for plan, how in ((FAST, ""), (second, " more thoroughly")):
+    plans = ((FAST, ""),) if pair.has_outline else ((FAST, ""), (FINE, " more thoroughly"))
+    for plan, how in plans:
         with watch.stage("search"):
             report = watch.within(0.25, 0.6, f"Searching all rotations{how}")
             poses = search(pair.fixed.cube, pair.moving.cube, plan, report)
         yield "search", poses
 
 
-def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) -> Tensor:
-    """The few distinct poses that agree best, best first, roughly refined; with "none" the best one unrefined."""
+def _proposed(pair: _Pair, network: LoadedWeights) -> Tensor:
+    """The poses ``(h, 4, 4)`` that a network proposes; there may be none."""
+    cube = pair.fixed.cube
+    proposed = propose(network.network.to(cube.image.device), cube, pair.moving.cube)
+    return torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
+
+
+def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) -> list[tuple[Tensor, float]]:
+    """The few distinct poses that agree best, best first, roughly refined, each with its correlation over the overlap.
+
+    With "none" it is the best one, unrefined.
+    """
     first, second, spacing = pair.fixed.levels[-1], pair.moving.levels[-1], pair.fixed.cube.spacing
-    if refine == "none":
-        return poses[overlap_correlation(first, second, poses).argmax()][None]
-    for factor in (2, 1):
-        level = pool_image(second, factor)
-        template = edge_template(pool_image(first, factor), 4000 * (3 - factor))
-        poses = gauss_newton(template, level, poses, 10, tolerance=0.02 * spacing, check=check).transforms
-    scores = overlap_correlation(first, second, poses)
-    return poses[distinct_indices(poses, scores, VERIFIED, pair.fixed.place.center, shift=spacing)]
+    if refine != "none":
+        for factor in (2, 1):
+            level = pool_image(second, factor)
+            template = edge_template(pool_image(first, factor), 4000 * (3 - factor))
+            poses = gauss_newton(template, level, poses, 10, tolerance=0.02 * spacing, check=check).transforms
+    scores, correlations = overlap_scores(first, second, poses)
+    count = 1 if refine == "none" else VERIFIED
+    chosen = distinct_indices(poses, scores, count, pair.fixed.place.center, shift=spacing)
+    return [(poses[i], float(correlations[i])) for i in chosen]
 
 
 def _refined(pair: _Pair, pose: Tensor, refine: str, check: Callable[[], None]) -> Refined:
@@ -339,12 +365,23 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
     return _Answer(answer.hypothesis, refined, pair.verify(refined))
 
 
-def _mirrored(pair: _Pair, watch: _Watch) -> bool:
-    """Whether the moving scan's mirror image fits where the scan itself does not."""
+def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool:
+    """Whether the moving scan's mirror image fits where the scan itself does not.
+
+    The network is asked for its pose, or else the search: asking both would take longer than finding a right pose.
+    """
     mirrored, report = pair.mirrored(), watch.within(0.75, 0.9, "Trying the mirror image")
-    poses = search(mirrored.fixed.cube, mirrored.moving.cube, FAST if pair.has_outline else FINE, report)
-    ranked = _ranked(mirrored, poses, "working", watch.check)
-    return any(mirrored.verify(_refined(mirrored, pose, "working", watch.check)).accepted for pose in ranked)
+    if network is not None:
+        poses = _proposed(mirrored, network)
+    else:
+        poses = search(mirrored.fixed.cube, mirrored.moving.cube, FAST, report)
+    if len(poses) == 0:
+        return False
+    return any(
+        mirrored.verify(_refined(mirrored, pose, "working", watch.check)).accepted
+        for pose, correlation in _ranked(mirrored, poses, "working", watch.check)
+        if correlation >= HOPELESS
+    )
 
 
 def _check_edges(scan: PreparedScan, volume: Volume) -> None:

@@ -43,13 +43,15 @@ class SearchPlan:
     finalists: int
 
 
-# For bones with an outline: the first plan, and for what it does not find the second, at four times the cost.
-FAST = SearchPlan(rotations=1152, factor=4, grid=24, candidates=32, finalists=4)
-THOROUGH = SearchPlan(rotations=4608, factor=4, grid=24, candidates=96, finalists=6)
+# For bones with an outline. It found 184 of 185 pairs of cut scans; the last one is not found with four times as many
+# rotations either.
+FAST = SearchPlan(rotations=1152, factor=4, grid=24, candidates=64, finalists=6)
 # For pieces without an outline, such as a cube of trabecular bone: a grid twice as fine, since only trabeculae tell one
 # pose from another.
 FINE = SearchPlan(rotations=4608, factor=2, grid=48, candidates=96, finalists=6)
 
+# Turned copies of the coarse cube are looked up in one that is so many times as fine.
+FINER = 3
 # Rotations at a time: a CPU's cache holds so many copies of the cube.
 BATCH = 16
 # The share of the images' energy in the overlap counts as at least this much, so that small overlaps cannot win.
@@ -146,14 +148,15 @@ def correlate_rotations(
         return torch.fft.irfftn(transformed, s=images.shape[1:], dim=(1, 2, 3))
 
     # Rotated copies of the moving cube about its centre: voxel x of a copy shows the moving cube at R x.
-    axis, half_axis = (_axis(grid // k, k * 2 / size, device) for k in (1, 2))
+    fine_source, fine_inside = (_finer(image) for image in (source, moving_inside))
+    axis, half_axis = (FINER * _axis(grid // k, k, device) for k in (1, 2))
     best_scores: list[Tensor] = []
     best_indices: list[Tensor] = []
     for start in range(0, len(rotations), BATCH):
         check(start / len(rotations))
         chunk = rotations[start : start + BATCH].float().to(device)
-        turned = _turned(source, axis, chunk)
-        turned_seen = _turned(moving_inside, half_axis, chunk)
+        turned = _turned(fine_source, axis, chunk)
+        turned_seen = _turned(fine_inside, half_axis, chunk)
         covariance = correlate(turned, spectrum)
         shared_fixed = correlate(turned_seen, squared_spectrum)
         shared_moving = correlate(_halved(turned.square()), seen_spectrum)
@@ -191,13 +194,30 @@ def _halved(images: Tensor) -> Tensor:
 
 
 def _axis(grid: int, step: float, device: torch.device) -> Tensor:
-    """``(grid,)`` positions along an axis in half edges of the cube, the unit of `grid_sample`."""
+    """``(grid,)`` positions along an axis about its middle, in coarse voxels."""
     return (torch.arange(grid, device=device) - (grid - 1) / 2) * step
 
 
-def _turned(image: Tensor, axis: Tensor, rotations: Tensor) -> Tensor:
-    """``(b, n, n, n)`` copies of a cubic image, each turned by the inverse of one of the ``(b, 3, 3)`` rotations."""
-    # Points are sums of the rotated axes: a matrix product for each would cost as much as the sampling.
+def _finer(image: Tensor) -> Tensor:
+    """A cubic image with a border of zeros, interpolated linearly to voxels `FINER` times as fine."""
+    return F.interpolate(F.pad(image[None, None], (1,) * 6), scale_factor=FINER, mode="trilinear")[0, 0]
+
+
+def _turned(finer: Tensor, axis: Tensor, rotations: Tensor) -> Tensor:
+    """``(b, n, n, n)`` copies of a cubic image, each turned by the inverse of one of the ``(b, 3, 3)`` rotations.
+
+    Each voxel is looked up in the finer image: interpolating it would take nine times as long.
+
+    Args:
+        finer: the image as `_finer` gives it.
+        axis: ``(n,)`` positions of the copies' voxels about the middle, in voxels of the finer image.
+        rotations: turn positions of a copy to those of the image.
+    """
+    edge = finer.shape[0]
+    # Points are sums of the rotated axes: a matrix product for each would cost as much as all the rest.
     x, y, z = ((axis[:, None] * column[:, None]) for column in rotations.unbind(-1))
-    points = x[:, None, None] + y[:, None, :, None] + z[:, :, None, None]
-    return F.grid_sample(image.expand(len(rotations), 1, *image.shape), points, align_corners=False)[:, 0]
+    at = torch.zeros((), device=axis.device)
+    for k in (2, 1, 0):
+        index = (x[:, None, None, :, k] + (edge - 1) / 2) + y[:, None, :, None, k] + z[:, :, None, None, k]
+        at = index.round_().clamp_(0, edge - 1).add_(at, alpha=edge)
+    return finer.view(-1).index_select(0, at.view(-1).int()).view(at.shape)

@@ -93,10 +93,16 @@ def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> T
     other's field of view does not. Below half the bone the score falls with the root of the share, so that a sliver
     cannot win.
     """
-    score = torch.zeros(len(poses), device=fixed.values.device)
+    return overlap_scores(fixed, moving, poses)[0]
+
+
+def overlap_scores(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """``(h,)`` scores as those of `overlap_correlation`, and the correlations ``(h,)`` over the overlap themselves."""
+    score = plain = torch.zeros(len(poses), device=fixed.values.device)
     for correlation, share in _both_ways(fixed, moving, poses, torch.linalg.inv(poses)):
         score = score + correlation * (2 * share).clamp(max=1).sqrt() / 2
-    return score.cpu().double()
+        plain = plain + correlation / 2
+    return score.cpu().double(), plain.cpu().double()
 
 
 def _both_ways(

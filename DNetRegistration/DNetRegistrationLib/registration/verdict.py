@@ -61,6 +61,11 @@ class Verdict:
         return self.confidence >= ACCEPT
 
     @property
+    def undetermined(self) -> bool:
+        """Whether the likeliest reason against the pose is that others fit as well."""
+        return bool(self.doubts) and self.doubts[0].kind == "undetermined"
+
+    @property
     def sentence(self) -> str:
         """Says whether to trust the pose and, if not, what to check."""
         if self.accepted:
