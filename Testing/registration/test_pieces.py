@@ -1,0 +1,145 @@
+"""Which parts of the bone a pose holds for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.bone.images import native_scan
+from DNetRegistrationLib.bone.prepare import prepare
+from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
+from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.registration.pieces import Piece, check_pieces, holds_for_all, told
+from DNetRegistrationLib.synthesis.knees import make_knee
+from DNetRegistrationLib.synthesis.pairs import random_rotation
+from edge_phantom import TURNS, phantom, pose_at
+
+AWAY = np.array((3.3, 0.0, 0.0))
+# Direction, spacing, size and middle of a grid that holds both bodies.
+OBLIQUE = TURNS[0], (0.1, 0.1, 0.1), (60, 60, 60), (50, -30, 7)
+ANISOTROPIC = TURNS[3] @ np.diag((1.0, -1, 1)), (0.08, 0.1, 0.12), (74, 60, 50), (-8, 3, 400)
+
+
+def two_bodies(grid, first, second) -> Volume:
+    """Two bodies of blobs, alike but for a turn, each placed by a pose of its own."""
+    direction, spacing, size, middle = grid
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.array(spacing)
+    affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
+    index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
+    values = []
+    for pose in (first, second):
+        to_body = np.linalg.inv(pose) @ affine
+        points = index @ to_body[:3, :3].T + to_body[:3, 3]
+        near = np.linalg.norm(points, axis=1) < 3
+        values.append(np.zeros(len(points)))
+        values[-1][near] = phantom(points[near])
+    return Volume(np.max(values, 0).reshape(size[::-1]).astype(np.float32), affine)
+
+
+def checked(fixed: Volume, moving: Volume, pose) -> list[Piece]:
+    scale = BoneScale(0.4, 1.0)
+    scans = (native_scan(volume, scale, None, torch.device("cpu")) for volume in (fixed, moving))
+    return check_pieces(*prepare(*scans, spacing=0.1), torch.as_tensor(np.asarray(pose, float)))
+
+
+def found(fixed: Volume, moving: Volume, pose) -> list[Piece]:
+    """As `checked`, with thresholds that are found."""
+    scans = (native_scan(volume, find_bone_scale(volume), None, torch.device("cpu")) for volume in (fixed, moving))
+    return check_pieces(*prepare(*scans), torch.as_tensor(pose))
+
+
+def pair_of_bodies(fixed_grid, moving_grid, between):
+    """Two bodies side by side, of which the second also moves by `between`; and the pose of the first."""
+    fixed_place = pose_at(TURNS[1], fixed_grid[3]) @ pose_at(np.eye(3), -AWAY / 2)
+    moving_place = pose_at(TURNS[2], moving_grid[3]) @ pose_at(np.eye(3), -AWAY / 2)
+    beside = pose_at(TURNS[3], AWAY)
+    fixed = two_bodies(fixed_grid, fixed_place, fixed_place @ beside)
+    moving = two_bodies(moving_grid, moving_place, moving_place @ beside @ between)
+    return fixed, moving, moving_place @ np.linalg.inv(fixed_place)
+
+
+GRIDS = {"oblique": (OBLIQUE, OBLIQUE), "mirrored, anisotropic, unequal": (OBLIQUE, ANISOTROPIC)}
+
+
+@pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
+def test_it_holds_for_all_where_nothing_moved_on_its_own(grids):
+    fixed, moving, pose = pair_of_bodies(*grids, np.eye(4))
+    (piece,) = checked(fixed, moving, pose)
+    assert piece.holds and piece.share > 0.98 and piece.moved == 0
+    assert holds_for_all([piece]) and told([piece]) == ""
+
+
+@pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
+def test_a_body_that_turned_is_found(grids):
+    fixed, moving, pose = pair_of_bodies(*grids, pose_at(random_rotation(np.random.default_rng(8)), (0, 0, 0)))
+    held, other = checked(fixed, moving, pose)
+    assert held.holds and not other.holds and np.isnan(other.moved) and not other.one_sided
+    # Both are of one size, and its middle is where the second body is.
+    assert 0.4 < other.share < 0.6
+    middle = (pose_at(TURNS[1], grids[0][3]) @ np.append(AWAY / 2, 1))[:3]
+    assert np.linalg.norm(other.center - middle) < 0.5
+    assert not holds_for_all([held, other])
+    assert "moved on its own" in told([held, other])
+
+
+def test_a_body_that_moved_by_a_voxel_is_found_with_how_far():
+    for shift in (0.04, 0.12):
+        fixed, moving, pose = pair_of_bodies(OBLIQUE, OBLIQUE, pose_at(np.eye(3), np.array((0.6, -0.8, 0)) * shift))
+        pieces = checked(fixed, moving, pose)
+        assert holds_for_all(pieces) == (shift < 0.05)
+        if shift > 0.05:
+            assert pieces[1].moved == pytest.approx(shift, rel=0.35)
+            assert f"lies {1000 * pieces[1].moved:.0f} um off" in told(pieces)
+
+
+def test_a_body_that_only_one_scan_shows_contradicts_nothing():
+    here, away = pose_at(np.eye(3), (0, 0, 0)), pose_at(np.eye(3), (100, 0, 0))
+    both = two_bodies(OBLIQUE, pose_at(TURNS[1], OBLIQUE[3]), pose_at(TURNS[1], OBLIQUE[3]) @ pose_at(TURNS[3], AWAY))
+    alone = two_bodies(OBLIQUE, pose_at(TURNS[1], OBLIQUE[3]), away)
+    for fixed, moving in ((both, alone), (alone, both)):
+        pieces = checked(fixed, moving, here)
+        assert [piece.holds for piece in pieces] == [True, False] and pieces[1].one_sided
+        assert holds_for_all(pieces)
+        assert told(pieces) == ""
+
+
+def test_nothing_is_said_of_a_body_outside_the_other_field_of_view():
+    fixed, moving, pose = pair_of_bodies(OBLIQUE, OBLIQUE, pose_at(TURNS[0], (0, 0, 0)))
+    # What lies beyond the first body is cut away.
+    positions = np.stack(np.unravel_index(np.arange(moving.voxels.size), moving.voxels.shape)[::-1], -1)
+    in_first = (positions @ moving.affine[:3, :3].T + moving.affine[:3, 3]) @ np.linalg.inv(
+        pose_at(TURNS[2], OBLIQUE[3])
+    )[:3, :3].T + np.linalg.inv(pose_at(TURNS[2], OBLIQUE[3]))[:3, 3]
+    cut = np.where(in_first[:, 0].reshape(moving.voxels.shape) < 0, moving.voxels, np.nan).astype(np.float32)
+    pieces = checked(fixed, Volume(cut, moving.affine), pose)
+    assert [piece.holds for piece in pieces] == [True]
+
+
+@pytest.fixture(scope="module")
+def knee():
+    return make_knee(9_100_002, size=48, spacing=0.12, keep=1.0)
+
+
+@pytest.mark.parametrize("bone", (0, 1))
+def test_bones_of_a_knee_are_told_apart(knee, bone):
+    """Tibia and femur touch, and are like in size: the pose of one holds for it, and not for the other."""
+    held, other = found(knee.fixed, knee.moving, knee.matrices[bone])
+    assert held.holds and not other.holds and not other.one_sided
+    assert min(held.share, other.share) > 0.25
+
+
+def test_one_bone_is_one_piece(pair, cut_pair):
+    """Its fibula, the growth plate, fragments and contrast agent are no pieces that moved on their own."""
+    for made in (pair, cut_pair):
+        pieces = found(made.fixed, made.moving, made.matrix)
+        assert holds_for_all(pieces) and pieces[0].share > 0.9
+
+
+def test_the_words():
+    center = np.zeros(3)
+    larger, smaller = Piece(0.6, True, 0.0, False, center), Piece(0.4, True, 0.0, False, center)
+    moved, off = Piece(0.4, False, np.nan, False, center), Piece(0.6, False, 0.0637, False, center)
+    assert told([larger, moved]) == "It holds for the larger bone; another piece of 40 % moved on its own."
+    assert told([smaller, off]) == "It holds for a smaller piece, of 40 %; the larger piece of 60 % lies 64 um off."
+    assert told([moved, off]) == "It holds for no large piece of bone."
