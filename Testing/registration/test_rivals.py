@@ -73,7 +73,7 @@ def test_a_symmetry_gives_a_rival_that_fits_equally(name):
     pair = scan_twice(solid, 7_110_000, **options)
     fixed, moving, pose = at_the_truth(pair)
     rival = find_rival(fixed, moving, pose)
-    assert rival is not None and rival.fits_as_well
+    assert rival is not None and rival.fits_equally
     assert rival.distinctness == pytest.approx(1, abs=0.2)
     # The rival takes the solid to itself, far from where it was.
     onto = np.linalg.inv(pair.poses[1]) @ rival.pose.numpy() @ pair.poses[0]
@@ -87,7 +87,7 @@ def test_a_symmetry_gives_a_rival_that_fits_equally(name):
 def test_nothing_comes_near_unequal_arms_or_a_tibia(pair):
     for one in (pair, scan_twice(arms, 7_110_001)):
         rival = find_rival(*at_the_truth(one))
-        assert rival is None or not rival.fits_as_well
+        assert rival is None or not rival.fits_equally
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_nothing_comes_near_unequal_arms_or_a_tibia(pair):
 def test_nothing_comes_near_bones_that_are_cut(kind):
     for seed in range(7_110_010, 7_110_014):
         rival = find_rival(*at_the_truth(make_pair(seed, kind=kind, keep=0.6)))
-        assert rival is None or not rival.fits_as_well, seed
+        assert rival is None or not rival.fits_equally, seed
 
 
 def test_a_wrong_pose_has_a_rival_that_fits_better():
@@ -109,7 +109,7 @@ def test_a_wrong_pose_has_a_rival_that_fits_better():
     center = torch.from_numpy(fixed.place.center)
     wrong[:3, 3] = pose[:3, :3] @ center + pose[:3, 3] - wrong[:3, :3] @ center
     rival = find_rival(fixed, moving, wrong)
-    assert rival is not None and rival.fits_as_well and rival.score > rival.found
+    assert rival is not None and rival.fits_equally and rival.score > rival.found
     corners = center + torch.cat((torch.eye(3), -torch.eye(3))).double()
     assert torch.allclose(apply(rival.pose, corners), apply(pose, corners), atol=0.01)
 
@@ -117,7 +117,7 @@ def test_a_wrong_pose_has_a_rival_that_fits_better():
 def test_distinctness_by_hand():
     pose = torch.eye(4, dtype=torch.float64)
     assert Rival(pose, 0.8, 0.9).distinctness == pytest.approx(2)
-    assert not Rival(pose, 0.8, 0.9).fits_as_well and Rival(pose, 0.88, 0.9).fits_as_well
+    assert not Rival(pose, 0.8, 0.9).fits_equally and Rival(pose, 0.88, 0.9).fits_equally
     # Interpolation alone leaves a hundredth unexplained.
     assert Rival(pose, 0.992, 0.9999).distinctness == pytest.approx(1)
 

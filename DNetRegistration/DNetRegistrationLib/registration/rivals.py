@@ -59,7 +59,7 @@ class Rival:
         return _unexplained(self.score) / _unexplained(self.found)
 
     @property
-    def fits_as_well(self) -> bool:
+    def fits_equally(self) -> bool:
         """Whether the pose that was found is one of several that fit equally."""
         return self.distinctness < DISTINCT
 
