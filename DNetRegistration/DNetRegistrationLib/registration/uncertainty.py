@@ -1,0 +1,56 @@
+"""The uncertainty of a pose that its residuals leave: how far the bone may be moved before they would tell.
+
+The covariance of a least-squares estimate is H^-1 M H^-1, where H is the information matrix and M the covariance of the
+gradient (the "sandwich": Huber, Proc. 5th Berkeley Symp. 1:221, 1967; White, Econometrica 48:817, 1980). Residuals of
+neighbours go together, by blur and by what changed in the bone, so that M is summed over cells of them (Liang & Zeger,
+Biometrika 73:13, 1986).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..bone.images import BoneImage
+from ..geometry.rigid import rigid
+from .refinement import gauss_newton, motion_jacobian, tukey
+from .template import edge_template, sample_through
+
+POINTS = 4000
+# Edge of a cell in voxels.
+CELL = 4
+
+
+def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
+    """The standard deviation of a pose in mm: the root mean square over the edges of bone of how far they move.
+
+    It knows what residuals tell, noise and change that is patchy. It knows nothing of what pulls on the whole bone.
+
+    Args:
+        fixed, moving: bone images of about one resolution.
+        pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm, refined.
+    """
+    template, spacing = edge_template(fixed, POINTS), float(fixed.spacing.mean())
+    fit = gauss_newton(template, moving, pose[None], 0)
+    steps = spacing * torch.cat((torch.eye(3), -torch.eye(3))).double()
+    values, inside = sample_through(template, moving, pose @ rigid(torch.eye(3).double(), steps))
+    # Noise makes either gradient too steep or too flat at random; the mean of both halves that.
+    gradient = fit.gain[0] * (values[:3] - values[3:]).T / (2 * spacing)
+    jacobian = motion_jacobian(replace(template, gradient=(template.gradient + gradient) / 2)).cpu().double()
+    prior = fit.seen * (inside.min(0).values > 0.999)
+    weight = (prior * tukey(fit.residual, prior))[0].cpu().double()[:, None]
+    information = (weight * jacobian).T @ jacobian
+    cells = torch.unique(template.index.cpu().long() // CELL, dim=0, return_inverse=True)[1]
+    gradients = torch.zeros(int(cells.max()) + 1, 6).double()
+    gradients.index_add_(0, cells, weight * fit.residual[0].cpu().double()[:, None] * jacobian)
+    ridge = 1e-6 * information.trace() * torch.eye(6).double()
+    covariance = torch.linalg.solve(
+        information + ridge, torch.linalg.solve(information + ridge, gradients.T @ gradients).T
+    )
+    # What a step does to a point p is the cross product of its rotation and p, plus its translation.
+    local = (template.local() / template.radius).cpu().double()
+    turned = torch.linalg.cross(torch.eye(3).double().expand(len(local), 3, 3), local[:, None].expand(-1, 3, 3))
+    moved = torch.cat((turned, torch.eye(3).double().expand(len(local), 3, 3)), dim=1)
+    return float(torch.einsum("nij,nkj,ik->", moved, moved, covariance).div(len(local)).clamp(min=0).sqrt())

@@ -1,0 +1,74 @@
+"""Uncertainty: it is the spread of what refinement finds, and grows where less of the bone is seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.bone.images import BoneImage
+from DNetRegistrationLib.geometry.rigid import apply, rotation_about, rotation_from_axis_angle
+from DNetRegistrationLib.registration.refinement import gauss_newton
+from DNetRegistrationLib.registration.template import edge_template
+from DNetRegistrationLib.registration.uncertainty import uncertainty
+from DNetRegistrationLib.synthesis import solids
+
+SPACING = 0.08
+
+
+def image_of(pose, noise: float, seed: int, shape=(40, 44, 48)) -> BoneImage:
+    """A box of unequal edges, blurred, seen on a grid off the origin, with independent noise."""
+    affine = np.diag((SPACING, SPACING, SPACING, 1.0))
+    affine[:3, 3] = (4.0, -7.0, 2.0)
+    index = np.indices(shape).transpose(1, 2, 3, 0)[..., ::-1]
+    points = index * SPACING + affine[:3, 3]
+    # `pose` takes the box to where this image shows it; without it the box lies in the middle.
+    local = (points - pose[:3, 3].numpy()) @ pose[:3, :3].numpy()
+    middle = affine[:3, 3] + SPACING * (np.array(shape[::-1]) - 1) / 2
+    filled = np.clip(solids.box(0.6, 0.8, 1.1)(local - middle) / 0.25 + 0.5, 0, 1)
+    filled += np.random.default_rng([seed, 5]).normal(0, noise, shape)
+    return BoneImage(torch.from_numpy(filled.astype(np.float32)), affine)
+
+
+def turn() -> torch.Tensor:
+    axis = torch.tensor((0.3, -0.5, 1.0), dtype=torch.float64)
+    return rotation_about(
+        rotation_from_axis_angle(axis, torch.tensor(0.2, dtype=torch.float64)), torch.tensor((5.8, -5.3, 3.5)).double()
+    )
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.1])
+def test_it_is_the_spread_of_what_refinement_finds(noise):
+    pose, found, told = turn(), [], []
+    for seed in range(12):
+        fixed, moving = image_of(torch.eye(4).double(), noise, seed), image_of(pose, noise, 100 + seed)
+        template = edge_template(fixed, 4000)
+        found.append(gauss_newton(template, moving, pose[None], 20).transforms[0])
+        told.append(uncertainty(fixed, moving, found[-1]))
+    points = template.local().double() + torch.tensor(template.center)
+    places = torch.stack([apply(one, points) for one in found])
+    spread = (places - places.mean(0)).square().sum(-1).mean().mul(12 / 11).sqrt()
+    assert np.median(told) == pytest.approx(float(spread), rel=0.5)
+
+
+def test_it_grows_with_noise_and_with_what_is_cut_off():
+    pose = turn()
+    fixed, quiet, noisy = image_of(torch.eye(4).double(), 0.03, 1), image_of(pose, 0.03, 2), image_of(pose, 0.15, 2)
+    whole = uncertainty(fixed, quiet, pose)
+    assert uncertainty(fixed, noisy, pose) > 1.5 * whole
+    # A slab of the middle shows no end of the box.
+    slab = torch.zeros(fixed.shape)
+    slab[14:26] = 1
+    assert uncertainty(replace(fixed, inside=slab), quiet, pose) > 1.5 * whole
+
+
+def test_it_scales_with_the_length():
+    def enlarged(image):
+        return replace(image, affine=np.diag((10.0, 10.0, 10.0, 1.0)) @ image.affine)
+
+    pose = turn()
+    large = pose.clone()
+    large[:3, 3] *= 10
+    images = image_of(torch.eye(4).double(), 0.05, 3), image_of(pose, 0.05, 4)
+    assert uncertainty(*map(enlarged, images), large) == pytest.approx(10 * uncertainty(*images, pose), rel=1e-3)
