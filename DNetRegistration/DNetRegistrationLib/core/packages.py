@@ -8,13 +8,14 @@ from typing import Any
 from .errors import PackageError
 
 
-def needed(module: str, what: str, package: str | None = None) -> Any:
+def needed(module: str, what: str, package: str | None = None, remedy: str | None = None) -> Any:
     """Imports a module.
 
     Args:
         module: its name.
         what: what needs it, for a person.
         package: what pip calls it, where that is another name.
+        remedy: what to do, where that is more than to install the package by itself.
 
     Raises:
         PackageError: it is not installed, or does not load.
@@ -23,4 +24,4 @@ def needed(module: str, what: str, package: str | None = None) -> Any:
         return import_module(module)
     except ImportError as error:
         name = package or module
-        raise PackageError(f"{what} needs {name}", f'install it: pip install "{name}"') from error
+        raise PackageError(f"{what} needs {name}", remedy or f'install it: pip install "{name}"') from error

@@ -14,6 +14,7 @@ from ..core.errors import ScanError, one_line
 from ..core.files import is_unicode
 from ..core.quiet import quietly
 from ..geometry.transforms import affine_matrix
+from .foreign import unknown_kind
 from .text_headers import CORRECT_SPACING, check_text_header
 from .truncation import ends_early, is_truncated
 
@@ -258,12 +259,6 @@ def require_unicode(path: Path) -> None:
     """
     if not is_unicode(path):
         raise ScanError(f"{path}: its name is not UTF-8", "rename the file or folder")
-
-
-def unknown_kind(path: Path) -> ScanError:
-    """The error that a file is of no kind that is read."""
-    remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
-    return ScanError(f"{path}: is not an image that can be read", remedy)
 
 
 def _explained(path: Path, error: RuntimeError) -> ScanError:

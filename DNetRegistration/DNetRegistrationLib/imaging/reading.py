@@ -8,6 +8,7 @@ from pathlib import Path
 from ..core.errors import ScanError, one_line
 from .dicom import read_dicom
 from .dicom_header import is_dicom
+from .foreign import unknown_kind
 from .itk_reader import (
     FoundImage,
     image_affine,
@@ -16,15 +17,15 @@ from .itk_reader import (
     require_unicode,
     scalar_3d,
     shared_voxels,
-    unknown_kind,
 )
 from .nifti import is_nifti, read_nifti
+from .scanco import is_scanco, read_scanco
 from .stacks import SLICE_SUFFIXES, natural, read_stack
 from .text_headers import in_millimetres
 from .tiff import read_tiff
 
 #: Kinds of file that hold a scan with its voxel size.
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".isq", ".aim")
 
 #: A disc from a clinic holds this file, and its images some folders further down.
 _DISC_INDEX = "DICOMDIR"
@@ -66,6 +67,8 @@ def _read_file(path: Path, series: str | int | None, role: str | None) -> FoundI
         return read_tiff(path, series, role)
     if is_nifti(path):
         return read_nifti(path)
+    if is_scanco(path):
+        return read_scanco(path)
     reader = reader_of(path)
     if reader is None:
         raise unknown_kind(path)
@@ -79,6 +82,8 @@ def _read_file(path: Path, series: str | int | None, role: str | None) -> FoundI
 
 
 def _read_folder(folder: Path, series: str | int | None, role: str | None) -> FoundImage:
+    if folder.suffix.lower() == ".zarr":
+        raise unknown_kind(folder)
     files = sorted((f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")), key=natural)
     slices = [f for f in files if f.suffix.lower() in SLICE_SUFFIXES]
     others = [f for f in files if f.suffix.lower() not in SLICE_SUFFIXES]

@@ -1,6 +1,7 @@
 """Text headers of NRRD and MetaImage, which are checked before ITK sees the file.
 
-ITK passes over the unit, mirrors a scan for a negative spacing, takes damaged compression for data, and some damaged
+No other library than ITK reads MetaImage, and none that Slicer brings reads NRRD, which its panel hands on. But ITK
+passes over the unit, mirrors a scan for a negative spacing, takes damaged compression for data, and some damaged
 headers end its process.
 """
 

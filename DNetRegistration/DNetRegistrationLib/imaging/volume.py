@@ -198,7 +198,7 @@ def read_volume(
     role: str | None = None,
     flip: str | None = None,
 ) -> Volume:
-    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, DICOM, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
+    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, DICOM, ISQ/AIM, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
 
     Infinities become NaN, which is outside the field of view. The voxels share the memory they were read into.
 

@@ -1,0 +1,49 @@
+"""Kinds of file that are not read: what each is, and the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core.errors import ScanError
+
+_EXPORT = "export DICOM or a stack of TIFF with the scanner's software"
+_GREY = "export the reconstructed scan as DICOM"
+_UNPACK = "unpack it, and give what it holds"
+_WRITE = "write the voxels as NRRD or NIfTI, with their size"
+
+#: By the ending of the name: what it is, and what to do.
+_FOREIGN = {
+    ".vff": ("a scan of GE's eXplore or Bruker's in-vivo scanners (VFF)", _EXPORT),
+    ".vgi": ("the description of a volume of Volume Graphics (VGI)", "export DICOM or a stack of TIFF with VGStudio"),
+    ".vgl": ("a project of Volume Graphics (VGL)", "export DICOM or a stack of TIFF with VGStudio"),
+    ".vol": ("a volume without a header, as of VGStudio or phoenix (VOL)", _EXPORT),
+    ".txm": ("a scan of Zeiss's Xradia or Versa scanners (TXM)", _EXPORT),
+    ".txrm": ("the projections of Zeiss's Xradia or Versa scanners (TXRM)", _EXPORT),
+    ".vox": ("a scan of PerkinElmer's or Rigaku's Quantum scanners (VOX)", _EXPORT),
+    ".rsq": ("the projections of a Scanco scanner (RSQ)", _GREY),
+    ".rad": ("the radiograph of a Scanco scanner (RAD)", _GREY),
+    ".scv": ("the scout view of a Scanco scanner (SCV)", _GREY),
+    ".gobj": ("the contours of a Scanco scanner (GOBJ)", _GREY),
+    ".zarr": ("a Zarr array", _WRITE),
+    ".h5": ("HDF5 of another layout than ITK's", _WRITE),
+    ".hdf5": ("HDF5 of another layout than ITK's", _WRITE),
+    ".nxs": ("HDF5 in the layout of NeXus", _WRITE),
+    ".mat": ("variables of MATLAB", _WRITE),
+    ".npy": ("a NumPy array, without a voxel size", _WRITE),
+    ".raw": ("voxels without a header", "write a header beside it, as .nhdr or .mhd, and give that"),
+    ".zip": ("a zip archive", _UNPACK),
+    ".7z": ("a 7z archive", _UNPACK),
+    ".tar": ("a tar archive", _UNPACK),
+    ".tgz": ("a tar archive", _UNPACK),
+    ".gz": ("a packed file", _UNPACK),
+}
+
+
+def unknown_kind(path: Path) -> ScanError:
+    """The error that a file or folder is of no kind that is read. It says what the kind is, where that is known."""
+    known = _FOREIGN.get(path.suffix.lower())
+    if known is None:
+        remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
+        return ScanError(f"{path}: is not an image that can be read", remedy)
+    what, remedy = known
+    return ScanError(f"{path}: is {what}, which is not read", remedy)
