@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..version import PROGRAM
-from .arguments import COUNT, JOBS, Parser, several
+from .arguments import COUNT, JOBS, Parser, number, several
 
 _BENCHMARK = f"""\
 Measures on synthetic pairs how often and how closely scans are aligned, whether
@@ -48,7 +48,7 @@ def add_parser(commands) -> Parser:
         help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed, coverage (of the "
         "true error by the expected one), adversarial (pairs that invite a wrong answer)",
     )
-    parser.add_argument("--seed", type=COUNT, default=0, help="shift of all seeds (%(default)s)")
+    parser.add_argument("--seed", type=number(int, 0, 10**6), default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument("--jobs", type=JOBS, default=os.cpu_count(), help="processes, one thread each (%(default)s)")
     parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
     return parser

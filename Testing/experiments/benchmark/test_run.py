@@ -6,7 +6,7 @@ import pytest
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.core.errors import OptionError
 from DNetRegistrationLib.experiments.benchmark import run as module
-from DNetRegistrationLib.experiments.benchmark.parts import CALIBRATION_SEEDS, PARTS, Outcome
+from DNetRegistrationLib.experiments.benchmark.parts import CALIBRATION_SEEDS, PARTS, SEEDS_PER_PART, Outcome
 from DNetRegistrationLib.experiments.benchmark.run import REPEATED, benchmark, plan
 from DNetRegistrationLib.experiments.store import ResultStore
 
@@ -78,3 +78,19 @@ def test_benchmark_of_one_pair(tmp_path, capsys):
     assert (folder / "pairs.csv").read_bytes() == before
     outcome = ResultStore(folder / "pairs.csv", Outcome).results["success", 0, 0]
     assert outcome.success, outcome
+
+
+def test_a_campaign_has_seeds_of_its_own(monkeypatch):
+    """A shift beyond the number of pairs, up to what served calibration."""
+    seeds = []
+
+    def measured(function, calls, jobs):
+        seeds.extend(trials[0].seed for (trials,) in calls)
+        return
+        yield
+
+    monkeypatch.setattr(module, "completed_calls", measured)
+    assert main(["benchmark", "--only", "adversarial", "--pairs", "3", "--seed", "500000", "--jobs", "1"]) == 0
+    first = 500_000 + list(PARTS).index("adversarial") * SEEDS_PER_PART
+    assert seeds == [first, first + 1, first + 2]
+    assert main(["benchmark", "--only", "adversarial", "--seed", "900000"]) == 2
