@@ -179,8 +179,8 @@ def test_one_directory_for_all_pages(tmp_path):
 # --- hyperstacks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ome", [False, True])
-def test_channels_and_time_points_are_chosen(tmp_path, ome):
+@pytest.mark.parametrize(("ome", "directories"), [(False, None), (True, None), (False, 1)])
+def test_channels_and_time_points_are_chosen(tmp_path, ome, directories):
     channels, times = 2, 3
     expected = voxels(np.uint16, times, 8, channels, 20, 30)  # the channel varies fastest
     text = f"ImageJ=1.53t\nimages=48\nchannels={channels}\nslices=8\nframes={times}\nhyperstack=true\n"
@@ -190,7 +190,8 @@ def test_channels_and_time_points_are_chosen(tmp_path, ome):
             f'<Pixels DimensionOrder="XYCZT" SizeC="{channels}" SizeT="{times}" SizeX="30" SizeY="20" SizeZ="8"/>'
             "</Image></OME>"
         )
-    path = tiff_files.write(tmp_path / "scan.tif", expected.reshape(-1, 20, 30), description=text)
+    pages = expected.reshape(-1, 20, 30)
+    path = tiff_files.write(tmp_path / "scan.tif", pages, description=text, directories=directories)
     with pytest.raises(ScanError) as caught:
         read_volume(path, role="fixed")
     assert "the file holds 6 scans: 1 is channel 1, time point 1 (of a hyperstack, 30 x 20 x 8)" in str(caught.value)
