@@ -165,6 +165,21 @@ def test_headers_without_sense(tmp_path, form, place, values, suffix):
         read_volume(tmp_path / f"scan{suffix}")
 
 
+def test_the_checksum_of_a_stream_that_gives_too_much(tmp_path):
+    """Damage made a stream longer, and what the header speaks of was read before its end."""
+    content = write(tmp_path / "scan.nii", SHEARED).read_bytes()
+    longer = bytearray(gzip.compress(content + bytes(9000)))
+    (tmp_path / "scan.nii.gz").write_bytes(longer)
+    assert np.array_equal(read_volume(tmp_path / "scan.nii.gz").voxels, VOXELS)
+    longer[-5] ^= 1
+    (tmp_path / "scan.nii.gz").write_bytes(longer)
+    with pytest.raises(ScanError, match=r"damaged|ends early"):
+        read_volume(tmp_path / "scan.nii.gz")
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(content + bytes(9_000_000)))
+    with pytest.raises(ScanError, match="more voxels than its header says"):
+        read_volume(tmp_path / "scan.nii.gz")
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(PackageError, match=r'NIfTI needs nibabel; install it: pip install "nibabel"'):

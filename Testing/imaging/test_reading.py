@@ -201,7 +201,7 @@ def test_reading_leaves_the_terminal_as_it_was(tmp_path, capfd):
 def test_reading_is_quiet_without_a_terminal_too(tmp_path, capfd, monkeypatch):
     """ITK warns of these slices; a host whose standard error cannot be caught must not hear it either."""
     folder = write_dicom(tmp_path, noise(8, 9, 10, dtype=np.int16), "1.2", "", 1, positions=[0, 1, 2, 4, 5, 6, 7, 8])
-    monkeypatch.setattr("DNetRegistrationLib.core.quiet._caught_stderr", lambda noise: nullcontext())
+    monkeypatch.setattr("DNetRegistrationLib.core.quiet._caught", lambda *arguments: nullcontext())
     assert "not evenly spaced" in one_line_error(capfd, folder)
 
 
@@ -302,6 +302,15 @@ def test_folder_with_a_damaged_slice(tmp_path, capfd, suffix):
     for content in (b"hello", damaged.read_bytes()[:2000]):
         damaged.write_bytes(content)
         assert damaged.name in one_line_error(capfd, folder, spacing=0.01)
+
+
+def test_a_damaged_code_in_a_jpeg_slice(tmp_path, capfd):
+    """The library of JPEG says so on the terminal, and goes on."""
+    folder = write_slices(tmp_path / "scan", noise(9, 100, 110, dtype=np.uint8), "slice_{}.jpg")
+    content = bytearray((folder / "slice_5.jpg").read_bytes())
+    content[3000:3002] = b"\xff\xd9"  # the marker of the end
+    (folder / "slice_5.jpg").write_bytes(content)
+    assert "slice_5.jpg: is damaged (Corrupt JPEG data" in one_line_error(capfd, folder, spacing=0.01)
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".nii", ".nii.gz", ".mha", ".mhd", ".tif", ".hdr", ".nhdr"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 import tiff_files
 import tifffile
+from command import run
 from DNetRegistrationLib.core.errors import PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import read_volume
 from grids import noise
@@ -114,7 +114,7 @@ def test_without_the_packages(tmp_path, monkeypatch):
     plain = tiff_files.write(tmp_path / "plain.tif", voxels(np.uint16))
     deflated = tiff_files.write(tmp_path / "deflated.tif", voxels(np.uint16), deflate=True, predictor=2)
     packed = itk(tmp_path / "packed.tif", voxels(np.uint16), "LZW")
-    script = """if True:
+    script = """
         import sys
         sys.modules["imagecodecs"] = None
         from DNetRegistrationLib.core.errors import PackageError
@@ -125,12 +125,10 @@ def test_without_the_packages(tmp_path, monkeypatch):
         except PackageError as error:
             print(error)
         """
-    ran = subprocess.run(
-        [sys.executable, "-c", script, plain, deflated, packed], capture_output=True, text=True, check=True
-    )
-    assert "packed.tif: is read with imagecodecs, which is not installed" in ran.stdout
+    ran = run(plain, deflated, packed, code=script)
+    assert 'packed.tif: compressed TIFF needs imagecodecs; install it: pip install "imagecodecs"' in ran.stdout
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(PackageError, match=r"tifffile, which is not installed; install it: pip install"):
+    with pytest.raises(PackageError, match=r'TIFF needs tifffile; install it: pip install "tifffile"'):
         read_volume(plain, spacing=0.01)
 
 

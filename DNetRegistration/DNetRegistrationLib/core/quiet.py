@@ -23,10 +23,11 @@ class Noise:
 
 
 @contextmanager
-def quietly() -> Iterator[Noise]:
+def quietly(output: bool = False) -> Iterator[Noise]:
     """Keeps the C and C++ libraries under SimpleITK from writing to the terminal; yields a `Noise` filled at the end.
 
-    The libraries write to the standard error of the process, not to Python's, so it is caught there.
+    The libraries write to the standard error of the process, not to Python's, so it is caught there; with `output`, its
+    standard output as well.
     """
     import SimpleITK as sitk
 
@@ -35,7 +36,7 @@ def quietly() -> Iterator[Noise]:
         shown = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
-            with _caught_stderr(noise):
+            with _caught(noise, (1, 2) if output else (2,)):
                 yield noise
         finally:
             sitk.ProcessObject.SetGlobalWarningDisplay(shown)
@@ -44,21 +45,25 @@ def quietly() -> Iterator[Noise]:
 
 
 @contextmanager
-def _caught_stderr(noise: Noise) -> Iterator[None]:
+def _caught(noise: Noise, descriptors: tuple[int, ...]) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            if sys.stderr is not None:
-                sys.stderr.flush()
-            kept = os.dup(2)
-            stack.callback(os.close, kept)
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
             held = stack.enter_context(tempfile.TemporaryFile())
-            os.dup2(held.fileno(), 2)
+            kept = {number: os.dup(number) for number in descriptors}
+            for copy in kept.values():
+                stack.callback(os.close, copy)
+            for number in descriptors:
+                os.dup2(held.fileno(), number)
         except (OSError, ValueError):  # a host without a terminal, or a full disk: the noise is heard
             yield
             return
         try:
             yield
         finally:
-            os.dup2(kept, 2)
+            for number, copy in kept.items():
+                os.dup2(copy, number)
             held.seek(0)
             noise.text = held.read(100_000).decode("utf-8", "replace")

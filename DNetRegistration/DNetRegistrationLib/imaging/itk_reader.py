@@ -21,12 +21,14 @@ from .truncation import ends_early, is_truncated
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-DICOM_READER = "GDCMImageIO"
+DICOM_READER, _JPEG = "GDCMImageIO", "JPEGImageIO"
+#: The library of JPEG says what is wrong on the terminal alone.
+_JPEG_DAMAGE = re.compile(r".*(Corrupt JPEG|Premature end of JPEG|Unsupported marker|was not defined).*")
 #: ITK's readers of the kinds of file that are told by their endings. Its others are not used: GIPL, VTK, MRC and more
 #: take any damage for voxels.
 READERS = {
     ".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".h5": "HDF5ImageIO",
-    ".hdf5": "HDF5ImageIO", ".png": "PNGImageIO", ".bmp": "BMPImageIO", ".jpg": "JPEGImageIO", ".jpeg": "JPEGImageIO",
+    ".hdf5": "HDF5ImageIO", ".png": "PNGImageIO", ".bmp": "BMPImageIO", ".jpg": _JPEG, ".jpeg": _JPEG,
 }  # fmt: skip
 _NOT_THAT_KIND = (
     "of any recognized format|cannot be read: .* for reading|not png type|Magic Number Fails|could not open file|"
@@ -242,12 +244,14 @@ def read_itk(files: list[Path], path: Path, reader: str) -> sitk.Image:
         if truncated:
             raise ends_early(file)
     try:
-        with quietly():
+        with quietly(output=reader == _JPEG) as noise:
             names = [str(file) for file in files]
             image = sitk.ReadImage(names if len(names) > 1 else names[0], imageIO=reader)
     except RuntimeError as error:
         _check_slices(files, path, reader)
         raise _explained(path, error) from error
+    if reader == _JPEG and (damage := _JPEG_DAMAGE.search(noise.text)):
+        raise ScanError(f"{path}: is damaged ({damage[0].strip()})", "copy or export it again")
     return image
 
 

@@ -20,6 +20,7 @@ from .truncation import damaged_packing, ends_early, unpacked_length
 _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _DAMAGED = "its header is damaged"
 _LONGEST_HEADER = 540
+_LONGEST_REST = 1 << 20
 
 
 def is_nifti(path: Path) -> bool:
@@ -96,8 +97,13 @@ def _voxels(nibabel: Any, path: Path, header: Any) -> np.ndarray:
     require_scalar_3d(path, shape[:3] if channels else shape, channels, kind.kind == "c")
     # Sizes and the checksum come first: nibabel asks for all the memory at once, and reads no further than it must.
     end = start + math.prod(shape) * kind.itemsize
-    if (unpacked_length(file, 0, end + 1) if packed else file.stat().st_size) < end:
+    most = 2 * end + _LONGEST_REST
+    length = unpacked_length(file, 0, most) if packed else file.stat().st_size
+    if length < end:
         raise EOFError
+    # A damaged stream may give more than was packed; its checksum, at its end, would not be reached.
+    if packed and length >= most:
+        raise ScanError(f"{path}: holds more voxels than its header says", "copy or export it again")
     stored = nibabel.arrayproxy.ArrayProxy(str(file), header, mmap=False)
     scaled = (stored.slope, stored.inter) != (1, 0)
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged slope makes infinities, which are no values

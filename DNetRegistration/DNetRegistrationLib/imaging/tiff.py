@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..core.errors import DNetError, PackageError, ScanError, one_line
+from ..core.errors import DNetError, ScanError, one_line
+from ..core.packages import needed
 from ..core.quiet import quietly
 from .itk_reader import FoundImage, colours_are_equal, too_many_values
 from .series import Series, choose
@@ -100,11 +101,7 @@ def stated_pixel(path: Path) -> tuple[float, float]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TiffFile]:
-    try:
-        import tifffile
-    except ModuleNotFoundError as error:
-        problem = f"{path}: TIFF files are read with tifffile, which is not installed"
-        raise PackageError(problem, "install it: pip install tifffile imagecodecs") from error
+    tifffile = needed("tifffile", f"{path}: TIFF")
     try:
         with quietly(), tifffile.TiffFile(path) as file:
             yield file
@@ -180,8 +177,7 @@ def _decoded(path: Path, page: TiffPage) -> np.ndarray:
         raise
     except Exception as error:
         if "imagecodecs" in str(error):
-            problem = f"{path}: is read with imagecodecs, which is not installed (compressed TIFF)"
-            raise PackageError(problem, "install it: pip install imagecodecs") from error
+            needed("imagecodecs", f"{path}: compressed TIFF")
         raise damaged_packing(path) from error
     if page.photometric == _PALETTE:
         colours = page.colormap
