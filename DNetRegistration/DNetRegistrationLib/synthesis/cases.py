@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,11 +88,6 @@ def draw_seed(generator: Generator) -> int:
     return int(generator.integers(1 << 62))
 
 
-def spread(index: np.ndarray) -> np.ndarray:
-    """Every n-th of ``(n, 3)`` indices, so that some thousand are left; float64."""
-    return index[:: max(1, len(index) // _LANDMARKS)].astype(float)
-
-
 def of_bone(generator: Generator, **options) -> Case:
     """A pair of a tibia or another bone, with contrast agent or without; `options` are those of `make_pair`."""
     drawn = {
@@ -123,11 +118,22 @@ def of_scans(scans: tuple[Volume, Volume], bone: np.ndarray, matrix: np.ndarray,
         answerable, drawn: of the `Case`.
     """
     fixed, moving = scans
-    index = spread(np.argwhere(bone)[:, ::-1])
+    index = np.argwhere(bone)[:, ::-1]
+    index = index[:: max(1, len(index) // _LANDMARKS)].astype(float)
     partners = fixed.to_world(index) @ matrix[:3, :3].T + matrix[:3, 3]
     medium, mineral = (float(np.nanmedian(fixed.voxels[mask])) for mask in (~bone, bone))
     seen = Seen(fixed, index), Seen(moving, moving.to_index(partners))
     return Case(*seen, np.zeros(len(index), int), matrix, medium, mineral, answerable, drawn)
+
+
+def joined(cases: Sequence[Case]) -> Case:
+    """Several bones in the same scans, numbered as they are given."""
+    fixed, moving = (
+        replace(getattr(cases[0], role), landmarks=np.concatenate([getattr(one, role).landmarks for one in cases]))
+        for role in ("fixed", "moving")
+    )
+    bones = np.repeat(np.arange(len(cases)), [len(one.bones) for one in cases])
+    return replace(cases[0], fixed=fixed, moving=moving, bones=bones)
 
 
 def of_solid(generator: Generator, solid: Solid, answerable: bool = False, wall: float | None = None) -> Case:

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from ..geometry.transforms import affine_matrix
 from ..imaging.volume import Volume
 from . import damage, solids
-from .cases import SIZE, SPACING, Case, draw_seed, of_bone, of_scans, of_solid, spread
+from .cases import SIZE, SPACING, Case, draw_seed, joined, of_bone, of_scans, of_solid
 from .damage import Seen
 from .grid import Grid
 from .knees import LARGE, SCENES, make_knee
@@ -185,30 +185,11 @@ def two_bones(generator: Generator) -> Case:
         "keep": 0.7 if generator.random() < 0.4 else 1.0,
     }  # fmt: skip
     knee = make_knee(draw_seed(generator), **options)
-    index, partners, bones = [], [], []
-    # Of a small bone, or one that only one scan shows, nothing need be said.
-    for bone in np.flatnonzero((knee.shares >= LARGE) & (knee.shared >= SHARED)):
-        own = spread(np.argwhere(knee.fixed_bones == bone + 1)[:, ::-1])
-        matrix = knee.matrices[bone]
-        index.append(own)
-        partners.append(knee.fixed.to_world(own) @ matrix[:3, :3].T + matrix[:3, 3])
-        bones.append(np.full(len(own), bone))
-    medium, mineral = (
-        float(np.median(knee.fixed.voxels[mask])) for mask in (knee.fixed_bones == 0, knee.fixed_bones > 0)
-    )
-    fixed = Seen(knee.fixed, np.concatenate(index))
-    moving = Seen(knee.moving, knee.moving.to_index(np.concatenate(partners)))
     told = {"shares": knee.shares.tolist(), "shared": knee.shared.tolist(), "scale": knee.drawn["scale"]}
-    return Case(
-        fixed,
-        moving,
-        np.concatenate(bones),
-        knee.matrices[0],
-        medium,
-        mineral,
-        False,
-        {**options, "bend": bend, **told},
-    )
+    drawn, scans = {**options, "bend": bend, **told}, (knee.fixed, knee.moving)
+    # Of a small bone, or one that only one scan shows, nothing need be said.
+    large = np.flatnonzero((knee.shares >= LARGE) & (knee.shared >= SHARED))
+    return joined([of_scans(scans, knee.fixed_bones == one + 1, knee.matrices[one], False, drawn) for one in large])
 
 
 def mirrored(generator: Generator) -> Case:
@@ -259,14 +240,17 @@ def _wall(generator: Generator) -> float | None:
 
 
 def ball(generator: Generator) -> Case:
+    """A ball, which may be turned any way."""
     return of_solid(generator, solids.ball(generator.uniform(0.7, 1.8)), wall=_wall(generator))
 
 
 def shaft(generator: Generator) -> Case:
+    """A straight shaft that leaves the field of view at both ends."""
     return of_solid(generator, solids.cylinder(generator.uniform(0.4, 1.2)), wall=_wall(generator))
 
 
 def capped(generator: Generator) -> Case:
+    """A cylinder, which may be turned about its axis."""
     solid = solids.cylinder(generator.uniform(0.4, 1.2), generator.uniform(0.8, 1.8))
     return of_solid(generator, solid, wall=_wall(generator))
 
@@ -288,6 +272,7 @@ def crop(generator: Generator) -> Case:
 
 
 def plate(generator: Generator) -> Case:
+    """A plate that leaves the field of view on all sides."""
     return of_solid(generator, solids.box(9, 9, generator.uniform(0.2, 0.8)), wall=_wall(generator))
 
 
