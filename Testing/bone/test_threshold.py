@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, preview
 from DNetRegistrationLib.core.errors import ScanError, Setting
-from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,13 +69,13 @@ def test_a_given_threshold_is_kept_and_the_maximum_is_a_high_percentile():
 
 def test_only_the_mask_is_looked_at():
     voxels = 3000 * ball()
-    voxels[:4] = 20000  # metal
+    voxels[1:4, 2:30, 2:30] = 20000  # metal
     mask = np.ones(voxels.shape, bool)
     mask[:6] = False
     alone = find_bone_scale(Volume(3000 * ball()))
     assert find_bone_scale(Volume(voxels), mask=mask).threshold == pytest.approx(alone.threshold, rel=0.05)
     bright = find_bone_scale(Volume(voxels), 1500.0).bright
-    assert bright.volume == pytest.approx(4 * 32 * 32) and bright.center == pytest.approx((15.5, 15.5, 1.5))
+    assert bright.volume == pytest.approx(3 * 28 * 28) and bright.center == pytest.approx((15.5, 15.5, 2))
     assert find_bone_scale(Volume(voxels), 1500.0, mask).bright is None
 
 
@@ -210,3 +210,13 @@ def test_hot_voxels_change_nothing(bones):
     clean, found = find_bone_scale(scan), find_bone_scale(Volume(voxels, scan.affine))
     assert found.threshold == pytest.approx(clean.threshold, abs=0.05 * (clean.maximum - clean.threshold))
     assert found.maximum == pytest.approx(clean.maximum, abs=0.05 * (clean.maximum - clean.threshold))
+
+
+@pytest.mark.parametrize("widths", [20, 40])
+@pytest.mark.parametrize("fill", ["lowest", "highest", "nan"])
+def test_padding_moves_the_threshold_of_a_real_scan_little(ankles, fill, widths):
+    scan = read_volume(ankles)
+    value = {"lowest": scan.voxels.min(), "highest": 32767, "nan": np.nan}[fill]
+    assert (
+        moved(scan, Volume(np.pad(scan.voxels.astype(np.float32), widths, constant_values=value), scan.affine)) < 0.05
+    )

@@ -442,3 +442,21 @@ def test_metal_that_is_fixed_in_the_scanner_is_not_aligned_and_is_named(size):
     found = align(*scans)
     assert target_registration_error(pair, found.matrix) < 0.01
     assert sum("times as bright as dense bone" in warning for warning in found.warnings) == 2
+
+
+def test_padding_brighter_than_bone_is_no_data(small_pair):
+    """As where the -2000 around a scan was stored without sign."""
+    scans = [
+        Volume(np.pad(np.asarray(scan.voxels, np.float32), 6, constant_values=63536), scan.affine)
+        for scan in (small_pair.fixed, small_pair.moving)
+    ]
+    plain = align(*[Volume(scan.voxels, scan.affine) for scan in (small_pair.fixed, small_pair.moving)])
+    found = align(*scans)
+    assert plain.accepted and found.accepted
+    assert (found.fixed_threshold, found.moving_threshold) == (plain.fixed_threshold, plain.moving_threshold)
+    carried = [scan.affine @ np.array([[1, 0, 0, 6], [0, 1, 0, 6], [0, 0, 1, 6], [0, 0, 0, 1]]) for scan in scans]
+    shifts = [there @ np.linalg.inv(scan.affine) for there, scan in zip(carried, scans, strict=True)]
+    points = small_pair.fixed.to_world(np.argwhere(small_pair.fixed_bone)[:, ::-1])
+    back = np.linalg.inv(shifts[1]) @ found.matrix @ shifts[0]
+    difference = (back - plain.matrix)[:3]
+    assert np.linalg.norm(points @ difference[:, :3].T + difference[:, 3], axis=1).mean() < 0.02

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ..core.errors import ScanError, Setting
 from ..imaging.morphology import dilate, dilate_ball, large_components
+from ..imaging.padding import content, with_data
 from ..imaging.resample import block_means
 from ..imaging.volume import Volume
 
@@ -33,7 +34,7 @@ VOXEL, SMOOTHING, NEAR, FAR = 1 / 32, 1 / 48, 1 / 17, 1 / 7
 # In voxels, for bones of few.
 LEAST_SMOOTHING, LEAST_NEAR, LEAST_RING = 0.6, 1.5, 2.0
 # A scene is looked at closer until the size of its bone changes by less than this share, or so many times.
-SAME_SIZE, MOST_SCENES = 0.1, 4
+SAME_SIZE, MOST_SCENES = 0.1, 3
 # Below this ratio of bone contrast to noise in the preview, bone cannot be told from noise.
 LEAST_CONTRAST_TO_NOISE = 4.0
 # Fewer bone voxels than this are no object to align.
@@ -41,13 +42,16 @@ LEAST_BONE_VOXELS = 27
 # Pieces of less than this share of the largest one are fragments or noise.
 SMALLEST_PIECE = 0.1
 # What stands out from its surroundings this many times as much as bone does is metal.
-FAR_BRIGHTER = 4.0
+FAR_BRIGHTER = 5.0
 # No metal is this much brighter: that is the rim of a scan without noise.
 BRIGHTEST = 200.0
 # Where air has its Hounsfield units, metal is brighter than this: enamel is not.
 AIR_HU, METAL_HU = (-1100.0, -850.0), 4000.0
 # A piece is told that is this many times as far above the threshold as dense bone, if it has so many voxels.
 BRIGHT, LEAST_BRIGHT_VOXELS = 3.0, 8
+# What lies within another material is metal only if that stands out so many times the noise: soft tissue does not.
+# What lies wholly within it never is.
+LEAST_WITHIN, WHOLLY_WITHIN = 12.0, 0.8
 # The reciprocal of a smaller range of grey values is no float32.
 MINIMUM_RANGE = 1e-36
 # T is bounded here. In ordinary scans at most 0.5 % of the bone are above.
@@ -188,6 +192,7 @@ def find_bone_scale(
         ScanError: the scan has nothing above the threshold, or nothing that stands out as bone.
     """
     setting = Setting("threshold", role)
+    volume, mask = _part(volume, with_data(volume, mask), content(volume))
     whole = preview(volume, mask)
     if threshold is None:
         found = _found(volume, mask, whole)
@@ -248,18 +253,24 @@ def _without_far_brighter(bone: np.ndarray, threshold: float) -> np.ndarray:
 
 def _found(volume: Volume, mask: np.ndarray | None, whole: Volume) -> tuple[_Scene, _Material] | None:
     """Finds the bone, in scenes ever closer to it: what else is in view, and how much of it, does not matter."""
-    scene, metal, size, kept = _scene_of_objects(volume, mask, whole), np.inf, 0.0, None
+    scene = _scene_of_objects(volume, mask, whole)
+    found = _bone(scene)
+    if found is None:
+        return None
+    (material, metal), size = found, 0.0
     for _ in range(MOST_SCENES):
-        found = _bone(scene)
-        if found is None:
-            break
-        kept, metal = (scene, found[0]), min(metal, found[1])
-        measured = _size(scene, found[0].pieces)
+        measured = _size(scene, material.pieces)
         if abs(measured - size) < SAME_SIZE * size:
             break
         size = measured
-        scene = _close_scene(scene, found[0].pieces, metal, size)
-    return kept
+        # A wire may be too thin to be seen from afar.
+        metal = min(metal, material.outside + FAR_BRIGHTER * material.contrast)
+        closer = _close_scene(scene, material.pieces, metal, size)
+        again = _brightest(closer)
+        if again is None:
+            break
+        scene, material = closer, again
+    return scene, material
 
 
 def _scene_of_objects(volume: Volume, mask: np.ndarray | None, image: Volume) -> _Scene:
@@ -414,8 +425,9 @@ def _is_metal(bright: _Material, beneath: _Material, noise: float) -> bool:
     times = (bright.inside - beneath.outside) / beneath.contrast
     if not FAR_BRIGHTER < times < BRIGHTEST:
         return False
-    within = np.count_nonzero(dilate(beneath.pieces, 3)[bright.around]) / np.count_nonzero(bright.around)
-    return within < 0.5 and beneath.contrast > LEAST_CONTRAST_TO_NOISE * noise
+    around = np.count_nonzero(dilate(beneath.pieces, 3)[bright.around]) / np.count_nonzero(bright.around)
+    least = LEAST_CONTRAST_TO_NOISE if around < 0.5 else LEAST_WITHIN
+    return around < WHOLLY_WITHIN and beneath.contrast > least * noise
 
 
 def _noise(volume: Volume) -> float:

@@ -20,6 +20,7 @@ from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import BrightPiece, find_bone_scale
 from ..core.errors import ScanError, Setting
 from ..geometry.transforms import require_rigid
+from ..imaging.padding import with_data
 from ..imaging.volume import Volume
 from ..networks.weights import LoadedWeights
 from .devices import choose_device, device_fault
@@ -223,12 +224,12 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
-        scales = _of_both(find_bone_scale, volumes, inputs.thresholds, inputs.masks, ("fixed", "moving"))
+        masks = [with_data(volume, mask) for volume, mask in zip(volumes, inputs.masks, strict=True)]
+        scales = _of_both(find_bone_scale, volumes, inputs.thresholds, masks, ("fixed", "moving"))
         watch.warnings += [_brightness(v, s.bright) for v, s in zip(volumes, scales, strict=True) if s.bright]
         watch.check()
         first, second = (
-            native_scan(volume, scale, mask, device)
-            for volume, scale, mask in zip(volumes, scales, inputs.masks, strict=True)
+            native_scan(volume, scale, mask, device) for volume, scale, mask in zip(volumes, scales, masks, strict=True)
         )
         fixed, moving = prepare(first, second, spacing=inputs.spacing, check=watch.check)
         for scan, volume in zip((fixed, moving), volumes, strict=True):
@@ -236,7 +237,7 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
     with watch.stage("verify"):
         watch.tell(0.15, "Outlining the cortices")
         thresholds = [scale.threshold for scale in scales]
-        bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, inputs.masks)
+        bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, masks)
         watch.check()
         # The depth is computed on first use and kept: here cancelling is checked before and after.
         _of_both(lambda bone: bone.depth, bones)
