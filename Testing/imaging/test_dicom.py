@@ -48,6 +48,20 @@ def test_a_stated_distance_between_slices_is_not_believed(tmp_path, between):
     holds(read_volume(folder), grid())
 
 
+@pytest.mark.parametrize("between", ["0", "a", "\\\\", "nan"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_distance_between_slices_that_is_none(tmp_path, between, packed):
+    """ITK refuses such a file; many exporters write 0."""
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, SpacingBetweenSlices=between)
+    for path in folder.iterdir() if packed else ():
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.RLELossless)
+        dataset.save_as(path)
+    holds(read_volume(folder), grid())
+    path = write_enhanced(tmp_path / "scan.dcm", VOXELS, positions(range(12)), SpacingBetweenSlices=between)
+    holds(read_volume(path), grid())
+
+
 def test_turned_slices(tmp_path):
     turn = Rotation.from_euler("xyz", (20, -50, 100), degrees=True).as_matrix()
     axes = turn.T[:2].ravel().tolist()
@@ -126,12 +140,13 @@ def test_slices_without_positions_have_no_voxel_size(tmp_path, pixel):
     assert np.array_equal(read_volume(folder, spacing=0.01).voxels, VOXELS[::-1])  # in the order of their numbers
 
 
-@pytest.mark.parametrize("value", ["", "5", "nan\\0\\0", "a\\b\\c", "1\\2\\3\\4"])
+@pytest.mark.parametrize("value", ["", "  ", "5", "nan\\0\\0", "a\\b\\c", "1\\2\\3\\4"])
 @pytest.mark.parametrize("name", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
 def test_geometry_that_is_no_geometry(tmp_path, name, value):
     folder = write_series(tmp_path / "scan", VOXELS, ORIGIN, **{name: value})
     with pytest.raises(ScanError, match=r"does not state|pixel sizes"):
         read_volume(folder)
+    assert np.array_equal(read_volume(folder, spacing=0.01).voxels, VOXELS)
 
 
 # --- enhanced files ---------------------------------------------------------------------------------------------------

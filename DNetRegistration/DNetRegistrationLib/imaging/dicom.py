@@ -11,15 +11,19 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ..core.errors import ScanError
 from .dicom_grid import EXPORT_AGAIN, grid_of, in_order
-from .dicom_header import Header
+from .dicom_header import Header, copy_without
 from .dicom_planes import Plane, doubled, places_of, read_planes
-from .itk_reader import FoundImage, read_file, read_files
+from .itk_reader import FoundImage, read_file, read_series, stack_slices
 from .series import Series, choose
+
+#: Sizes that ITK reads, and that the planes state otherwise.
+_SIZES = ("SpacingBetweenSlices", "PixelSpacing")
 
 #: What tells two acquisitions in one series apart, in the order in which it is tried.
 _APART = (
@@ -124,11 +128,14 @@ def _by_number(text: str) -> tuple[float, str]:
 
 
 def _voxels(path: Path, planes: list[Plane]) -> np.ndarray:
-    files = list(dict.fromkeys(plane.file for plane in planes))
+    headers = {plane.file: plane.header for plane in planes}
+    files = list(headers)
     if len(files) == len(planes):
         kinds = {(plane.slope, *_stored(plane.header)) for plane in planes}
-        return read_files(files, path, alike=len(kinds) == 1)
-    whole = {file: read_file(file, file) for file in files}
+        if len(kinds) == 1 and not any(_misleads(header) for header in headers.values()):
+            return read_series(files, path)
+        return stack_slices(files, path, lambda file: _decoded(file, headers[file])[0])
+    whole = {file: _decoded(file, header) for file, header in headers.items()}
     for file, voxels in whole.items():
         if len(voxels) <= max(plane.frame for plane in planes if plane.file == file):
             raise ScanError(f"{file}: holds fewer frames than its header says", EXPORT_AGAIN)
@@ -153,6 +160,23 @@ def _voxels(path: Path, planes: list[Plane]) -> np.ndarray:
             values = (values.astype(np.float64) - intercept) / slope * plane.slope[0] + plane.slope[1]
         stacked[index] = values
     return stacked
+
+
+def _decoded(file: Path, header: Header) -> np.ndarray:
+    """The voxels of one file, decoded by GDCM within SimpleITK."""
+    if not _misleads(header):
+        return read_file(file, file)
+    with TemporaryDirectory(prefix="dnet-") as folder:
+        copy = Path(folder) / "copy.dcm"
+        copy_without(file, copy, _SIZES)
+        return read_file(copy, file)
+
+
+def _misleads(header: Header) -> bool:
+    """Tells whether a header states sizes that make no sense, for which ITK would refuse the file."""
+    between, pixel = _SIZES
+    no_distance = header.text(between) and not header.number(between)
+    return bool(no_distance or (header.states(pixel) and header.numbers(pixel, 2) is None))
 
 
 def _stored(header: Header) -> tuple[int, int, int]:

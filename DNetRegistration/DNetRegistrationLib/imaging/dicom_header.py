@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import mmap
 import struct
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
+
+from ..core.errors import ScanError
+from ..core.quiet import quietly
 
 #: Bytes of a number that is not written as text, by value representation.
 _NUMBERS = {"US": 2, "UL": 4}
@@ -38,6 +43,10 @@ class Header:
 
     dataset: Any
     pixels: bool = False
+
+    def states(self, keyword: str) -> bool:
+        """Whether there is such an element, were it blank."""
+        return _tag(keyword) in self.dataset
 
     def text(self, keyword: str) -> str:
         """A text, or a whole number as text; "" where it is missing."""
@@ -79,8 +88,7 @@ class Header:
 
     def items(self, keyword: str) -> list[Header]:
         """The items of a sequence."""
-        tag = _tag(keyword)
-        return _items(self.dataset[tag]) if tag in self.dataset else []
+        return _items(self.dataset[_tag(keyword)]) if self.states(keyword) else []
 
     def macros(self) -> list[Header]:
         """Of an item that describes a frame: its parts, such as the position; each is a sequence of one item."""
@@ -139,3 +147,30 @@ def read_header(path: Path) -> Header:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         kept: list[Any] = [_tag(keyword) for keyword in _KEPT]
         return Header(read_partial(cast(BinaryIO, whole), at_pixels, force=True, specific_tags=kept), bool(pixels))
+
+
+def copy_without(path: Path, copy: Path, keywords: Sequence[str]) -> None:
+    """Copies a DICOM file without some elements.
+
+    Raises:
+        OSError: the file cannot be read, or the copy not be written.
+        ScanError: it is damaged.
+    """
+    import pydicom
+
+    try:
+        with quietly(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, force=True)
+            for tag in [_tag(keyword) for keyword in keywords if _tag(keyword) in dataset]:
+                del dataset[tag]
+            dataset.save_as(copy)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> ScanError:
+    """The error that pydicom cannot read a file."""
+    return ScanError(f"{path}: cannot be read (its DICOM header is damaged)", "export the series again")

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import ScanError
 from ..core.packages import needed
 from ..core.quiet import quietly
-from .dicom_header import Header, is_dicom, read_header
+from .dicom_header import Header, damaged, is_dicom, read_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +87,14 @@ def read_planes(path: Path, files: Iterable[Path]) -> list[Plane]:
             except (OSError, MemoryError, ScanError):
                 raise
             except Exception as error:
-                raise _unreadable(file, "its DICOM header is damaged") from error
+                raise damaged(file) from error
     return found
-
-
-def _unreadable(file: Path, cause: str) -> ScanError:
-    return ScanError(f"{file}: cannot be read ({cause})", "export the series again")
 
 
 def _planes(file: Path, header: Header) -> list[Plane]:
     frames = max(header.whole("NumberOfFrames"), 1)
     if frames > file.stat().st_size:
-        raise _unreadable(file, f"its header speaks of {frames} frames")
+        raise ScanError(f"{file}: cannot be read (its header speaks of {frames} frames)", "export the series again")
     shared = [part for group in header.items("SharedFunctionalGroupsSequence")[:1] for part in group.macros()]
     each = header.items("PerFrameFunctionalGroupsSequence")
     shape = header.whole("Rows"), header.whole("Columns")

@@ -71,21 +71,15 @@ def read_file(file: Path, path: Path, reader: str = DICOM_READER) -> np.ndarray:
     return shared_voxels(scalar_3d(image, path, grey_as_colours=True))
 
 
-def read_files(files: list[Path], path: Path, alike: bool = True) -> np.ndarray:
-    """The voxels ``(z, y, x)`` of slices in DICOM, one file each.
+def read_series(files: list[Path], path: Path) -> np.ndarray:
+    """The voxels ``(z, y, x)`` of slices in DICOM, one file each in their order.
 
-    Args:
-        files: in the order of the slices.
-        path: the folder that messages name.
-        alike: all files store their values alike. ITK takes the kind of the first file for all: where they differ, each
-            is read by itself, and the voxels have the kind that holds all.
+    All must store their values alike: ITK takes the kind of the first file for all.
 
     Raises:
         ScanError: one cannot be read, or has another size.
     """
-    if alike:
-        return shared_voxels(scalar_3d(read_itk(files, path, DICOM_READER), path, grey_as_colours=True))
-    return stack_slices(files, path, lambda file: read_file(file, file)[0])
+    return shared_voxels(scalar_3d(read_itk(files, path, DICOM_READER), path, grey_as_colours=True))
 
 
 def stack_slices(files: list[Path], path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
