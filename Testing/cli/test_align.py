@@ -54,6 +54,14 @@ def test_the_status_says_that_it_is_not_accepted(two, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("verdict           Not accepted: ")
 
 
+def test_the_remedy_of_a_mirrored_pair_is_named_as_an_option(two, monkeypatch, capsys):
+    refused = made_alignment(accepted=False, verdict="Not accepted: one shows the mirror image.", doubts=["mirrored"])
+    alignment = import_module("DNetRegistrationLib.registration.align")
+    monkeypatch.setattr(alignment, "align", lambda fixed, moving, **options: refused)
+    assert main(["align", *two]) == 1
+    assert "remedy            --fixed-flip or --moving-flip z" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_another_animal_is_not_accepted_and_its_outputs_say_so(other_pair, tmp_path, capsys):
     paths = [str(tmp_path / f"{role}.nrrd") for role in ("fixed", "moving")]

@@ -230,6 +230,14 @@ def test_two_animals_are_refused(other_pair):
     assert alignment.expected_error_um > 80
 
 
+def test_a_refusal_for_its_grey_values_says_so(small_pair):
+    voxels = small_pair.moving.voxels.astype(np.float32)
+    inverted = replace(small_pair.moving, voxels=voxels.max() - voxels)
+    alignment = align(small_pair.fixed, inverted)
+    assert not alignment.accepted and alignment.doubts[0] == "inverted"
+    assert alignment.verdict.startswith("Not accepted: bone is darker than what is around it in the moving scan")
+
+
 @pytest.mark.slow
 def test_a_refusal_takes_at_most_four_times_as_long_as_an_acceptance(pair, other_pair, mirror_pair):
     """Processor time, the least of three, so that other work on the machine counts little."""

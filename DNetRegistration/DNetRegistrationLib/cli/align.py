@@ -11,6 +11,7 @@ from ..core.processes import keep_threads_from_spinning
 from ..outputs.paths import ENDINGS, OutputPaths, check_grid, check_outputs
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, triple
+from .wording import option_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,6 +142,12 @@ def run(options) -> int:
         hypotheses=options.hypotheses,
         refine=options.refine,
     )
+    from ..core.progress import say
+    from ..registration.verdict import SETTINGS
+
+    setting = SETTINGS.get(alignment.doubts[0]) if alignment.doubts else None
+    if setting is not None and (option := option_of(setting, values)):
+        say(f"{'remedy':<17} {option}")
     return 0 if alignment.accepted else 1
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import BrightPiece, find_bone_scale
@@ -192,6 +193,9 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         settled = answer.verdict.accepted or answer.verdict.undetermined
         mirrored = not settled and _mirrored(pair, inputs.network, watch)
         verdict = answer.verdict.because("mirrored") if mirrored else answer.verdict
+        if not (mirrored or verdict.accepted):
+            fault = _grey_fault(pair, inputs)
+            verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
@@ -383,6 +387,16 @@ def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool
         for pose, correlation in _ranked(mirrored, poses, "working", watch.check)
         if correlation >= HOPELESS
     )
+
+
+def _grey_fault(pair: _Pair, inputs: AlignmentInputs) -> GreyFault | None:
+    """What is wrong with the grey values of a scan, of the fixed one first."""
+    for role, volume, scan in (("fixed", inputs.fixed, pair.fixed), ("moving", inputs.moving, pair.moving)):
+        mask = None if scan.native.mask is None else scan.native.mask.cpu().numpy()
+        fault = grey_fault(volume, scan.native.scale.threshold, mask, f"the {role} scan")
+        if fault is not None:
+            return fault
+    return None
 
 
 def _check_edges(scan: PreparedScan, volume: Volume) -> None:

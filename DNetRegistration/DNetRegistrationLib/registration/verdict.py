@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..core.errors import Setting
+
 if TYPE_CHECKING:
     from .evidence import Evidence
 
@@ -14,8 +16,8 @@ ACCEPT = 0.7
 
 #: Why a pose is not accepted, by the kind of doubt; the likeliest reason of a refused pose comes first.
 REASONS = {
-    "mirrored": "one scan shows the mirror image of the other. Check for slices read in reverse order, or a left and a "
-    "right leg.",
+    "mirrored": "one scan shows the mirror image of the other. Flip the one whose slices were read in reverse order; a "
+    "left and a right leg do not fit.",
     "undetermined": "what both scans show looks the same after it is turned or shifted, so that no one pose is "
     "determined. Check that the fields of view hold more than a straight piece of shaft.",
     "cortices": "where the scans agree most, the cortices of the bones do not lie on each other. Look for what is as "
@@ -25,6 +27,9 @@ REASONS = {
     "no agreement": "no pose makes the two bones agree. Check that both scans are of the same bone, that the voxel "
     "spacings are right, and that the bone thresholds part bone from everything else.",
 }
+
+#: What to set to mend it, by the kind of doubt.
+SETTINGS = {"mirrored": Setting("flip", value="z"), "not CT": Setting("threshold")}
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,6 @@ class Verdict:
             return f"Accepted: the bones lie on each other, to within about {1000 * self.expected_error:.1f} um."
         return f"Not accepted: {self.doubts[0].sentence}"
 
-    def because(self, kind: str) -> Verdict:
-        """The same verdict with a reason that is likelier than all others."""
-        return replace(self, doubts=(Doubt(kind, REASONS[kind]), *self.doubts))
+    def because(self, kind: str, sentence: str | None = None) -> Verdict:
+        """The same verdict with a likelier reason than all others, in the words of `REASONS` or in a sentence."""
+        return replace(self, doubts=(Doubt(kind, REASONS[kind] if sentence is None else sentence), *self.doubts))

@@ -1,0 +1,91 @@
+"""Faults of grey values are named, each as what it is; of ordinary scans none is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from DNetRegistrationLib.bone.greys import grey_fault
+from DNetRegistrationLib.bone.threshold import find_bone_scale
+from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.imaging.volume import read_volume
+from DNetRegistrationLib.synthesis.pairs import make_pair
+
+
+def fault(volume, mask=None) -> str | None:
+    try:
+        threshold = find_bone_scale(volume, None, mask).threshold
+    except ScanError:
+        threshold = None
+    found = grey_fault(volume, threshold, mask)
+    return None if found is None else found.kind
+
+
+def inverted(volume):
+    return replace(volume, voxels=volume.voxels.max() - volume.voxels.astype(np.float32) + volume.voxels.min())
+
+
+def stretched(volume, most: float):
+    """From 0 to, at the 99.8th percentile, `most`."""
+    voxels = volume.voxels.astype(np.float64) - volume.voxels.min()
+    return np.rint(voxels * most / np.percentile(voxels, 99.8)).astype(np.int64)
+
+
+def clipped(volume):
+    scale = find_bone_scale(volume)
+    most = scale.threshold + 0.1 * (scale.maximum - scale.threshold)
+    return replace(volume, voxels=np.minimum(volume.voxels, np.asarray(most).astype(volume.voxels.dtype)))
+
+
+FAULTS = {
+    "inverted": inverted,
+    "wrapped int16": lambda volume: replace(volume, voxels=stretched(volume, 1.3 * 32767).astype(np.int16)),
+    "wrapped uint8": lambda volume: replace(volume, voxels=stretched(volume, 1.3 * 255).astype(np.uint8)),
+    "wrapped, read as int16": lambda v: replace(
+        v, voxels=stretched(v, 60000).clip(0, 65535).astype(np.uint16).view("i2")
+    ),
+    "wrapped, then float32": lambda v: replace(v, voxels=stretched(v, 1.3 * 32767).astype(np.int16).astype(np.float32)),
+    "clipped": clipped,
+}
+
+
+@pytest.fixture(scope="module", params=[7_310_001, 7_310_002, 7_310_003], ids=["hu", "raw", "byte"])
+def scan(request):
+    scale = {7_310_001: "hu", 7_310_002: "raw", 7_310_003: "byte"}[request.param]
+    return make_pair(request.param, scale=scale).moving
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_named(scan, kind):
+    assert fault(FAULTS[kind](scan)) == kind.split()[0].rstrip(",")
+
+
+def test_an_ordinary_scan_has_none_also_where_it_is_cut_or_masked(scan):
+    assert fault(scan) is None
+    middle = scan.voxels.shape[0] // 2
+    assert fault(replace(scan, voxels=scan.voxels[:middle])) is None
+    mask = np.zeros(scan.voxels.shape, bool)
+    mask[8:-8, 4:-4, 6:-6] = True
+    assert fault(scan, mask) is None
+    metal = scan.voxels.astype(np.float32)
+    metal[20:24, 20:24, 20:24] = metal.max() * np.random.default_rng(1).uniform(5, 7, (4, 4, 4))
+    assert fault(replace(scan, voxels=metal)) is None
+
+
+def test_a_scan_of_real_bone_has_none(trabecular_cube):
+    assert fault(read_volume(trabecular_cube)) is None
+
+
+def test_bright_soft_tissue_is_told_of(scan):
+    """A threshold below muscle and marrow, as one is found in MR."""
+    low = float(np.percentile(scan.voxels, 30))
+    found = grey_fault(scan, low, None, "the moving scan")
+    assert found is not None and found.kind == "not CT"
+    assert "of the moving scan is as bright as bone" in found.problem and "CT" in found.remedy
+
+
+def test_the_words_name_the_scan_and_the_remedy(scan):
+    found = grey_fault(inverted(scan), None, None, "the fixed scan")
+    assert found is not None and "in the fixed scan" in found.problem
+    assert found.sentence == f"{found.problem}. Invert its grey values."
