@@ -140,7 +140,7 @@ def _voxel_type(path: Path, page: TiffPage) -> np.dtype:
     if kind is None or page.imagedepth != 1 or kind.kind not in "buif":
         what = "complex numbers" if kind is not None and kind.kind == "c" else f"values of {page.bitspersample} bits"
         raise ScanError(f"{path}: holds {what}", "export it with one grey value a voxel, of 8, 16 or 32 bits")
-    return np.dtype({"b": "u1", "f2": "f4"}.get(kind.kind if kind.kind == "b" else kind.str[1:], kind))
+    return np.dtype({np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}.get(kind, kind))
 
 
 def _require_whole(path: Path, file: TiffFile, page: TiffPage) -> None:
