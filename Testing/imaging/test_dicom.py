@@ -14,6 +14,7 @@ from dicom_files import write_enhanced, write_series
 from DNetRegistrationLib.core.errors import PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from grids import noise
+from pydicom.uid import RLELossless
 from scipy.spatial.transform import Rotation
 
 VOXELS = noise(12, 10, 11, dtype=np.int16)
@@ -380,3 +381,25 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(PackageError, match=r'DICOM needs pydicom; install it: pip install "pydicom"'):
         read_volume(write_series(tmp_path / "scan", VOXELS, ORIGIN))
+
+
+@pytest.mark.parametrize("place", ["first", "second", "mark"])
+def test_a_damaged_length_of_packed_pixels_asks_for_no_memory(tmp_path, monkeypatch, place):
+    """A slice of 1.4 KB asked for 2.9 GB."""
+    values = noise(8, 20, 30)
+    folder = dicom_files.write_series(tmp_path, values, (1, 2, 3))
+    for file in folder.iterdir():
+        header = pydicom.dcmread(file)
+        header.compress(RLELossless)
+        header.save_as(file)
+    assert np.array_equal(read_volume(folder).voxels, values)
+    content = bytearray((folder / "IM0003.dcm").read_bytes())
+    item = b"\xfe\xff\x00\xe0"
+    first = content.index(item)
+    second = content.index(item, first + 4)
+    at = {"first": first + 4, "second": second + 4, "mark": second}[place]
+    struct.pack_into("<I", content, at, 0x7FFFFFF0)
+    (folder / "IM0003.dcm").write_bytes(content)
+    monkeypatch.setattr("DNetRegistrationLib.imaging.itk_reader.read_itk", lambda *_arguments, **_options: 1 / 0)
+    with pytest.raises(ScanError, match=r"IM0003\.dcm: cannot be read \(its DICOM header is damaged\)"):
+        read_volume(folder)

@@ -17,6 +17,8 @@ from ..core.quiet import quietly
 #: Bytes of a number that is not written as text, by value representation.
 _NUMBERS = {"US": 2, "UL": 4}
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+#: Length of packed pixels, and bytes of the start of their element.
+_UNDEFINED, _ELEMENT = 0xFFFFFFFF, 12
 #: Elements that are kept of a file, beside those in sequences.
 _KEPT = (
     "ImageType", "AcquisitionDateTime", "AcquisitionTime", "SeriesDescription",
@@ -137,16 +139,35 @@ def read_header(path: Path) -> Header:
     """
     from pydicom.filereader import read_partial
 
-    pixels = []
+    pixels = []  # how long they are
 
-    def at_pixels(tag: int, _kind: str | None, _length: int) -> bool:
-        pixels.extend([tag] if tag in _PIXELS else [])
+    def at_pixels(tag: int, _kind: str | None, length: int) -> bool:
+        pixels.extend([length] if tag in _PIXELS else [])
         return bool(pixels)
 
     # A length beyond the end of the file asks a mapped one for no memory.
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         kept: list[Any] = [_tag(keyword) for keyword in _KEPT]
-        return Header(read_partial(cast(BinaryIO, whole), at_pixels, force=True, specific_tags=kept), bool(pixels))
+        header = Header(read_partial(cast(BinaryIO, whole), at_pixels, force=True, specific_tags=kept), bool(pixels))
+        if pixels and pixels[0] == _UNDEFINED:
+            _check_fragments(whole)
+        return header
+
+
+def _check_fragments(whole: mmap.mmap) -> None:
+    """Checks the lengths of the pieces of packed pixels. ITK asks for whatever memory a damaged one claims.
+
+    Raises:
+        struct.error, ValueError: one ends beyond the file, or is no piece.
+    """
+    at = whole.tell() + _ELEMENT
+    while at < len(whole):  # some writers leave out the mark of the end
+        group, element, length = struct.unpack_from("<HHI", whole, at)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return
+        at += 8 + length
+        if (group, element) != (0xFFFE, 0xE000) or at > len(whole):
+            raise ValueError("packed pixels are damaged")
 
 
 def copy_without(path: Path, copy: Path, keywords: Sequence[str]) -> None:
