@@ -138,3 +138,10 @@ def test_the_likeliest_reason_comes_first():
     mirrored = undetermined.because("mirrored")
     assert [doubt.kind for doubt in mirrored.doubts] == ["mirrored", "no agreement"]
     assert "mirror image" in mirrored.sentence and mirrored.sentence.startswith("Not accepted")
+
+
+def test_a_sliver_that_fits_anywhere_does_not_end_the_search():
+    doubts = (Doubt("undetermined", REASONS["undetermined"]),)
+    assert Verdict(0.1, 1.0, with_similarity(share=0.8), doubts).undetermined
+    assert not Verdict(0.1, 1.0, with_similarity(share=0.3), doubts).undetermined
+    assert not Verdict(0.9, 1.0, GOOD).undetermined

@@ -67,8 +67,9 @@ class Verdict:
 
     @property
     def undetermined(self) -> bool:
-        """Whether the likeliest reason against the pose is that others fit as well."""
-        return bool(self.doubts) and self.doubts[0].kind == "undetermined"
+        """Whether most of the bone fits as well in other poses. That slivers of a bone do says nothing of the rest."""
+        told = bool(self.doubts) and self.doubts[0].kind == "undetermined"
+        return told and self.evidence.similarity.share >= 0.5
 
     @property
     def sentence(self) -> str:
