@@ -14,6 +14,7 @@ from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
+from DNetRegistrationLib.registration.result import Bone
 from DNetRegistrationLib.synthesis.pairs import target_registration_error
 from scipy.spatial.transform import Rotation
 
@@ -177,6 +178,34 @@ def test_a_segment_of_a_mask_reaches_align(two, tmp_path, aligned_with, capsys):
     np.testing.assert_array_equal(aligned_with[0]["fixed_mask"], expected)
     assert main(["align", *two, "--fixed-mask", path, "--fixed-segment", "Fibula"]) == 2
     assert "choose one of Femur, Tibia (--fixed-segment)" in capsys.readouterr().err
+
+
+def test_each_bone_has_its_verdict_and_files(two, tmp_path, monkeypatch, capsys):
+    """Two bones, of which one is refused: the status says that not all can be used."""
+    several = [
+        made_alignment(bone=Bone(number, 2, share, np.zeros(3)), accepted=number == 1, verdict=f"Verdict {number}.")
+        for number, share in ((1, 0.6), (2, 0.4))
+    ]
+    calls = []
+    monkeypatch.setattr(
+        import_module("DNetRegistrationLib.registration.align"),
+        "align",
+        lambda *scans, **options: calls.append(options) or several,
+    )
+    assert main(["align", *two, "--bone", "each", "--transform", f"{tmp_path}/t.tfm"]) == 1
+    assert calls[0]["bone"] == "each"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t_1.tfm", "t_2.tfm"]
+    said = capsys.readouterr().out
+    assert said.index("bone 1 of 2") < said.index("Verdict 1.") < said.index("bone 2 of 2") < said.index("Verdict 2.")
+    assert f"{tmp_path}/t_1.tfm" in said and f"{tmp_path}/t_2.tfm" in said
+
+
+def test_no_scan_is_replaced_by_a_numbered_output(pair, tmp_path, capsys):
+    for role in ("fixed", "moving"):
+        write_volume(getattr(pair, role), tmp_path / f"{role}_2.nrrd")
+    scans = [str(tmp_path / f"{role}_2.nrrd") for role in ("fixed", "moving")]
+    assert main(["align", *scans, "--bone", "each", "--resampled", f"{tmp_path}/fixed.nrrd"]) == 2
+    assert "fixed_2.nrrd: the resampled would replace one of the scans" in capsys.readouterr().err
 
 
 def test_nothing_saved_is_said(two, aligned_with, capsys):

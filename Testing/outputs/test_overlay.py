@@ -9,6 +9,7 @@ from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.overlay import VIEWS, _length, _round_length, draw_overlay, write_overlay
+from DNetRegistrationLib.registration.result import Bone
 
 pytest.importorskip("matplotlib")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,6 +57,11 @@ def test_words_and_numbers_are_the_alignments():
     assert "NOT ACCEPTED" not in text and "x" * 60 not in text
     refused = drawn(tube(), tube(), accepted=False, dice=float("nan"), expected_error_um=float("nan"))
     assert "NOT ACCEPTED" in words(refused) and "unknown" in words(refused) and "Dice unknown" in words(refused)
+
+
+def test_the_picture_of_one_bone_says_which():
+    bone = Bone(1, 2, 0.6, np.array((1.0, 2.0, -3.5)))
+    assert "Bone 1 of 2, 60 % of the bone in view, about (1, 2, -3.5) mm" in words(drawn(tube(), tube(), bone=bone))
 
 
 def test_no_words_leave_the_page_or_run_into_each_other():

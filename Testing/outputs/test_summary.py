@@ -1,8 +1,10 @@
 """An alignment in words."""
 
+import numpy as np
 import pytest
 from alignments import made_alignment
 from DNetRegistrationLib.outputs.summary import summary
+from DNetRegistrationLib.registration.result import Bone
 
 
 def test_summary():
@@ -19,6 +21,12 @@ def test_summary():
         "time              0.80 s (preprocess 0.25, search 0.50)",
         "written           a.tfm",
     ]
+
+
+def test_summary_says_which_bone_first():
+    alignment = made_alignment(bone=Bone(2, 3, 0.404, np.array((1.5, -20.25, 3.0))))
+    first = summary(alignment).splitlines()[0]
+    assert first == "bone              bone 2 of 3, 40 % of the bone in view, about (1.5, -20.2, 3) mm"
 
 
 @pytest.mark.parametrize(

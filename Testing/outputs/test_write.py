@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from DNetRegistrationLib.core.errors import DNetError, FileError, Setting
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.outputs.paths import ENDINGS, OutputPaths, check_outputs
 from DNetRegistrationLib.outputs.report import read_report, report
+from DNetRegistrationLib.outputs.segmentation import segment
 from DNetRegistrationLib.outputs.write import write_outputs
+from DNetRegistrationLib.registration.result import Bone
 from scipy.spatial.transform import Rotation
 
 OBLIQUE = Rotation.from_rotvec((0.4, -0.7, 0.5)).as_matrix()
@@ -90,7 +93,7 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     fixed, moving, result = pair
     read = json.loads(written["report"].read_text("utf-8"))
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
-    seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing""".split()
+    seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing bone""".split()
     assert set(keys) == set(read)
     assert list(read).index("rotation_deg") + 1 == list(read).index("translation_mm")
     np.testing.assert_array_equal(read["matrix"], result.matrix)
@@ -117,6 +120,54 @@ def test_a_report_is_read_as_the_alignment_that_it_is_of(pair, tmp_path):
         (tmp_path / "b.json").write_text(lacking)
         with pytest.raises((KeyError, TypeError, ValueError)):
             read_report(tmp_path / "b.json")
+
+
+def test_the_report_of_one_bone_says_which_and_is_read_back(pair, tmp_path):
+    fixed, moving, result = pair
+    masks = np.ones(fixed.voxels.shape, bool), np.ones(moving.voxels.shape, bool)
+    one = replace(result, bone=Bone(2, 3, 0.4, np.array((1.5, -2.0, 3.25)), masks))
+    write_outputs(one, fixed, moving, report=tmp_path / "r.json")
+    said = json.loads((tmp_path / "r.json").read_text())["bone"]
+    assert said == {"number": 2, "count": 3, "share": 0.4, "center": [1.5, -2.0, 3.25]}
+    read = read_report(tmp_path / "r.json").bone
+    assert (read.number, read.count, read.share, read.masks) == (2, 3, 0.4, None)
+    np.testing.assert_array_equal(read.center, (1.5, -2.0, 3.25))
+
+
+def test_the_outputs_of_several_bones_are_numbered_each_of_its_own_bone(pair, tmp_path):
+    """The one half of the body, and the other: each segmentation shows the half that the alignment is of."""
+    fixed, moving, result = pair
+    half = np.zeros(fixed.voxels.shape, bool)
+    half[: len(half) // 2] = True
+    all_moving = np.ones(moving.voxels.shape, bool)
+    several = [
+        replace(result, bone=Bone(number, 2, 0.5, np.zeros(3), (mask, all_moving)))
+        for number, mask in ((1, half), (2, ~half))
+    ]
+    write_outputs(several, fixed, moving, transform=tmp_path / "t.tfm", segmentation=tmp_path / "s.seg.nrrd")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s_1.seg.nrrd", "s_2.seg.nrrd", "t_1.tfm", "t_2.tfm"]
+    for number, mask in ((1, half), (2, ~half)):
+        bones = segment(fixed, moving, several[number - 1])
+        assert bones[0].cortex.any()
+        at = np.argwhere(bones[0].cortex)[:, ::-1] @ bones[0].affine[:3, :3].T + bones[0].affine[:3, 3]
+        index = np.rint(fixed.to_index(at)).astype(int)[:, ::-1]
+        assert mask[tuple(index.T)].mean() > 0.95
+
+
+def test_when_one_bone_cannot_be_written_none_is(pair, tmp_path):
+    fixed, moving, result = pair
+    (tmp_path / "t_2.tfm").mkdir()
+    with pytest.raises(FileError, match=r"t_2\.tfm"):
+        write_outputs([result, result], fixed, moving, transform=tmp_path / "t.tfm")
+    assert [path.name for path in tmp_path.iterdir()] == ["t_2.tfm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "numbered"),
+    [("a.nii.gz", "a_3.nii.gz"), ("b.nrrd", "b_3.nrrd"), ("x.y/c.d.MHA", "x.y/c.d_3.MHA")],
+)
+def test_the_number_stands_before_the_whole_ending(name, numbered):
+    assert OutputPaths(resampled=name).numbered(3) == OutputPaths(resampled=Path(numbered))
 
 
 def test_resampled_scan_is_on_the_fixed_grid_in_its_own_type(pair, written):

@@ -96,6 +96,12 @@ def add_parser(commands) -> Parser:
         metavar="IN",
         help="start from this transform: of ITK or elastix, or a 4x4 matrix as text (LPS, mm)",
     )
+    how.add_argument(
+        "--bone",
+        choices=("largest", "each"),
+        help="where bones moved on their own, as in a knee: align the largest, or each, with a file for each "
+        "(OUT_1, OUT_2, ...: the largest first)",
+    )
     how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     how.add_argument(
         "--weights",
@@ -129,7 +135,7 @@ def run(options) -> int:
         )
         for role in ("fixed", "moving")
     )
-    alignment = align_files(
+    alignments = align_files(
         fixed,
         moving,
         OutputPaths(**{name: values[name] for name in ENDINGS}),
@@ -141,14 +147,16 @@ def run(options) -> int:
         device=options.device,
         hypotheses=options.hypotheses,
         refine=options.refine,
+        bone=options.bone,
     )
     from ..core.progress import say
     from ..registration.verdict import SETTINGS
 
-    setting = SETTINGS.get(alignment.doubts[0]) if alignment.doubts else None
-    if setting is not None and (option := option_of(setting, values)):
-        say(f"{'remedy':<17} {option}")
-    return 0 if alignment.accepted else 1
+    for alignment in alignments:
+        setting = SETTINGS.get(alignment.doubts[0]) if alignment.doubts else None
+        if setting is not None and (option := option_of(setting, values)):
+            say(f"{'remedy':<17} {option}")
+    return 0 if all(alignment.accepted for alignment in alignments) else 1
 
 
 @dataclass(frozen=True)
@@ -205,8 +213,9 @@ def align_files(
     initial: str | None = None,
     weights: str | None = None,
     verbose: bool = False,
+    bone: str | None = None,
     **options,
-) -> Alignment:
+) -> list[Alignment]:
     """Reads two scans, aligns them, writes the outputs and prints what came out.
 
     Args:
@@ -216,7 +225,11 @@ def align_files(
         initial: file of a transform to start from.
         weights: the name of weights that ship, or a file; None for the default.
         verbose: a line for each stage, also without a terminal.
+        bone: "largest" or "each" where bones moved on their own; of "each" the outputs are numbered.
         options: further ones of `registration.align.align`.
+
+    Returns:
+        The alignment; or one of each bone.
 
     Raises:
         DNetError: an input or an output cannot be used; nothing is written then.
@@ -226,10 +239,13 @@ def align_files(
     from ..geometry.transform_files import read_transform
     from ..outputs.summary import summary
     from ..outputs.write import write_outputs
+    from ..registration.result import MOST_BONES
 
     given = (fixed.path, moving.path, fixed.mask, moving.mask, initial, weights)
     inputs = [path for one in given if one is not None for path in _members(one)]
-    check_outputs(outputs, contrast=contrast, inputs=inputs)
+    several = [outputs.numbered(number + 1) for number in range(MOST_BONES)] if bone == "each" else [outputs]
+    for paths in several:
+        check_outputs(paths, contrast=contrast, inputs=inputs)
     with Progress(verbose) as progress:
         progress(0.0, "reading the fixed scan")
         fixed_scan = fixed.read("fixed")
@@ -242,7 +258,7 @@ def align_files(
         from ..registration.align import align
 
         thresholds = fixed.threshold, moving.threshold
-        alignment = align(
+        found = align(
             fixed_scan,
             moving_scan,
             threshold=None if thresholds == (None, None) else thresholds,
@@ -250,11 +266,12 @@ def align_files(
             moving_mask=masks[1],
             initial=start,
             weights=weights,
+            bone=bone,
             progress=part(progress, 0.1, 0.8),
             **options,
         )
         write_outputs(
-            alignment,
+            found,
             fixed_scan,
             moving_scan,
             outputs,
@@ -262,11 +279,12 @@ def align_files(
             masks=masks,
             progress=part(progress, 0.8, 1.0),
         )
-    written = [getattr(outputs, name) for name in outputs.wanted()]
-    say(summary(alignment, written))
-    if not written:
+    alignments = found if bone == "each" else [found]
+    for alignment, paths in zip(alignments, several, strict=False):
+        say(summary(alignment, paths.wanted().values()))
+    if not outputs.wanted():
         say(f"Nothing was saved: give --transform, --overlay or others (see {PROGRAM} align --help).")
-    return alignment
+    return alignments
 
 
 def _members(path: str) -> list[Path]:

@@ -70,7 +70,7 @@ def run(options) -> int:
     fixed, moving = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
     words = ["align", fixed, moving, *(word for name, file in files.items() for word in (f"--{name}", file))]
     say(f"  {PROGRAM} {shlex.join(words)}\n")
-    alignment = align_files(ScanFile(fixed), ScanFile(moving), OutputPaths(**files), verbose=options.verbose)
+    (alignment,) = align_files(ScanFile(fixed), ScanFile(moving), OutputPaths(**files), verbose=options.verbose)
 
     error = 1000 * target_registration_error(pair, alignment.matrix)
     angle = rotation_error_deg(pair.matrix, alignment.matrix)

@@ -280,6 +280,8 @@ def _header(figure: Figure, alignment: Alignment, fixed: Volume, moving: Volume)
         f"(moving); slices in LPS world axes through the fixed cortex's centre; background: mean of both scans. "
         f"DNetRegistration {__version__}"
     )
+    if alignment.bone is not None:
+        figure.text(0.046, 0.04, alignment.bone.name.capitalize(), size=9, color=INK, va="center")
     figure.text(0.046, 0.022, note, size=7, color=FAINT, va="center", parse_math=False)
 
 

@@ -41,6 +41,10 @@ class OutputPaths:
     segmentation: str | os.PathLike | None = field(default=None, metadata={"endings": (".seg.nrrd",)})
     subtraction: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
 
+    def numbered(self, number: int) -> OutputPaths:
+        """The paths of one bone of several: its number stands before the ending, as in ``report_2.json``."""
+        return OutputPaths(**{name: _numbered(path, number, ENDINGS[name]) for name, path in self.wanted().items()})
+
     def wanted(self) -> dict[str, Path]:
         """The paths of the outputs that are wanted, by name."""
         return {name: Path(getattr(self, name)) for name in ENDINGS if getattr(self, name) is not None}
@@ -84,6 +88,14 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
         for path in wanted.values():
             staging.path(path)
         staging.discard()
+
+
+def _numbered(path: Path, number: int, endings: tuple[str, ...]) -> Path:
+    # The longest ending goes first: .nii.gz ends in what is none.
+    known = [one for one in endings if path.name.lower().endswith(one)]
+    length = len(max(known, key=len, default=path.suffix))
+    end = len(path.name) - length
+    return path.with_name(f"{path.name[:end]}_{number}{path.name[end:]}")
 
 
 def check_grid(paths: OutputPaths, fixed: Volume) -> None:

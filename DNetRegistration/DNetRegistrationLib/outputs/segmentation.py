@@ -54,9 +54,12 @@ def segment(
     Args:
         fixed, moving: the scans.
         alignment: of the two; its thresholds and working spacing are used.
-        masks: ``(z, y, x)`` bool arrays of where bone is looked for, or None.
+        masks: ``(z, y, x)`` bool arrays of where bone is looked for, or None. The places of the one bone that the
+            alignment is of go before them.
     """
     spacing = alignment.working_spacing
+    if alignment.bone is not None and alignment.bone.masks is not None:
+        masks = alignment.bone.masks
     first, second = (
         cortical_bone(scan, threshold, spacing, mask, resolution=RESOLUTION * spacing)
         for scan, threshold, mask in (

@@ -19,6 +19,7 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
     voxel = 1000 * alignment.working_spacing
     x, y, z = alignment.translation_mm
     rows = [
+        *(() if alignment.bone is None else (("bone", alignment.bone.name),)),
         ("verdict", alignment.verdict),
         *(("warning", text) for text in alignment.warnings),
         ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {voxel:.3g} um"),

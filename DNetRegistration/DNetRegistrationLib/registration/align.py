@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.cube import CanonicalCube
 from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
@@ -26,10 +27,11 @@ from ..imaging.volume import Volume
 from ..networks.weights import LoadedWeights
 from .devices import choose_device, device_fault
 from .inputs import AlignmentInputs, checked_inputs
-from .proposal import propose
+from .motions import find_motions
+from .proposal import propose as propose_poses
 from .refinement import Refined, distance, gauss_newton, resolutions
 from .refinement import refine as refine_pose
-from .result import Alignment, AlignmentCancelled
+from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
 from .template import edge_template
@@ -61,10 +63,11 @@ def align(
     weights: str | os.PathLike | None = None,
     hypotheses: str = "auto",
     refine: str = "native",
+    bone: str | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Alignment:
-    """Aligns two scans of one bone, turned any way.
+) -> Any:
+    """Aligns two scans of one bone, turned any way; or of several bones, each of which moved on its own.
 
     Args:
         fixed, moving: `Volume` or SimpleITK images. They are not changed.
@@ -79,11 +82,16 @@ def align(
         hypotheses: "dnet" (the network alone), "search" (the search alone), or "auto": the network, where its weights
             are installed, then the search if no proposal verifies.
         refine: "native", "working" (end at the working spacing) or "none" (the hypothesis as it is).
+        bone: None aligns all bone in view as one. "largest" and "each" are for bones that moved on their own, as those
+            of a knee: the scans are parted into them, and the largest or each one is aligned as if masks had marked it
+            in both scans. A bone that is marked by masks of your own needs no `bone`.
         progress: called with a fraction, 0 to 1, and a message.
         cancelled: called often; when it returns true, `AlignmentCancelled` is raised.
 
     Returns:
-        Alignment: of the best pose. Where no pose verified, ``accepted`` is False.
+        Alignment: of the best pose. Where no pose verified, ``accepted`` is False. For "each", a list of them, the
+        largest bone first; `Alignment.bone` says which one it is. It is None where no bone was found by itself, and the
+        alignment is that of all bone.
 
     Raises:
         ScanError: something is wrong with a scan or its mask.
@@ -102,10 +110,12 @@ def align(
         weights=weights,
         hypotheses=hypotheses,
         refine=refine,
+        bone=bone,
     )
     watch, chosen = _Watch(progress, cancelled), choose_device(device)
+    run = _align if bone is None else _align_bones
     try:
-        return _align(inputs, chosen, watch)
+        return run(inputs, chosen, watch)
     except (RuntimeError, TypeError) as error:
         why = device_fault(error)
         if chosen.type == "cpu" or why is None:
@@ -114,7 +124,7 @@ def align(
     if chosen.type == "cuda":
         torch.cuda.empty_cache()
     watch.warnings.append(f"{chosen} {why}; the CPU did the work instead.")
-    return _align(inputs, torch.device("cpu"), watch)
+    return run(inputs, torch.device("cpu"), watch)
 
 
 @dataclass
@@ -138,6 +148,10 @@ class _Watch:
         self.fraction = max(self.fraction, fraction)
         if self.progress is not None:
             self.progress(self.fraction, message)
+
+    def part(self, start: float, end: float) -> _Watch:
+        """A watch for a part of the work that takes the progress from `start` to `end`."""
+        return _Watch(lambda fraction, message: self.tell(start + fraction * (end - start), message), self.cancelled)
 
     def within(self, start: float, end: float, message: str) -> Callable[[float], None]:
         """Returns a report for a step that takes the progress from `start` to `end`."""
@@ -223,8 +237,79 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
     )
 
 
+def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alignment | list[Alignment]:
+    """Parts the scans into bones that moved on their own, and aligns the largest one, or a list of each."""
+    start = time.perf_counter()
+    fixed, moving = _scans(inputs, device, watch)
+
+    def propose(first: CanonicalCube, second: CanonicalCube) -> Tensor:
+        watch.tell(0.1, "Looking for bones that moved on their own")
+        poses = [torch.empty(0, 4, 4, dtype=torch.float64)]
+        if inputs.initial is not None:
+            poses.append(inputs.initial[None])
+        if inputs.network is not None:
+            poses += [
+                pose[None] for pose in propose_poses(inputs.network.network.to(first.image.device), first, second)
+            ]
+        if inputs.hypotheses != "dnet":
+            poses.append(search(first, second, FAST, lambda fraction: watch.check()))
+        return torch.cat(poses)
+
+    with watch.stage("search"):
+        motions = find_motions(fixed, moving, propose)
+    parting, aligned = time.perf_counter() - start, []
+    for number, motion in enumerate(motions):
+        masks = [
+            place if mask is None else place & mask for place, mask in zip(motion.masks, inputs.masks, strict=True)
+        ]
+        one = replace(
+            inputs,
+            masks=(masks[0], masks[1]),
+            thresholds=(fixed.native.scale.threshold, moving.native.scale.threshold),
+            initial=motion.pose,
+        )
+        part = watch.part(0.3 + 0.7 * number / len(motions), 0.3 + 0.7 * (number + 1) / len(motions))
+        try:
+            aligned.append((_align(one, device, part), motion))
+        except ScanError:
+            # A piece that shows too little of its surface is none to align.
+            continue
+        if inputs.bone == "largest":
+            break
+    if not aligned:
+        whole = _align(inputs, device, watch)
+        return [whole] if inputs.bone == "each" else whole
+    count = len(motions) if inputs.bone == "largest" else len(aligned)
+    found = []
+    for number, (alignment, motion) in enumerate(aligned, 1):
+        alignment = replace(alignment, bone=Bone(number, count, motion.share, motion.center, motion.masks))
+        if alignment.hypothesis == "initial":
+            alignment = replace(alignment, hypothesis="dnet" if inputs.hypotheses == "dnet" else "search")
+        found.append(alignment)
+    # What all share counts once.
+    found[0].warnings[:0] = watch.warnings
+    for stage, seconds in (*watch.seconds.items(), ("total", parting)):
+        found[0].seconds[stage] = found[0].seconds.get(stage, 0.0) + seconds
+    return found if inputs.bone == "each" else found[0]
+
+
 def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _Pair:
     """Finds the bone in both scans, and prepares what search, refinement and verification look at."""
+    fixed, moving = _scans(inputs, device, watch)
+    with watch.stage("verify"):
+        watch.tell(0.15, "Outlining the cortices")
+        volumes = inputs.fixed, inputs.moving
+        masks = [with_data(volume, mask) for volume, mask in zip(volumes, inputs.masks, strict=True)]
+        thresholds = [scan.native.scale.threshold for scan in (fixed, moving)]
+        bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, masks)
+        watch.check()
+        # The depth is computed on first use and kept: here cancelling is checked before and after.
+        _of_both(lambda bone: bone.depth, bones)
+    return _Pair(fixed, moving, bones)
+
+
+def _scans(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> tuple[PreparedScan, PreparedScan]:
+    """Finds the bone in both scans, and prepares what search and refinement look at."""
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
@@ -238,14 +323,7 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
         fixed, moving = prepare(first, second, spacing=inputs.spacing, check=watch.check)
         for scan, volume in zip((fixed, moving), volumes, strict=True):
             _check_edges(scan, volume)
-    with watch.stage("verify"):
-        watch.tell(0.15, "Outlining the cortices")
-        thresholds = [scale.threshold for scale in scales]
-        bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, masks)
-        watch.check()
-        # The depth is computed on first use and kept: here cancelling is checked before and after.
-        _of_both(lambda bone: bone.depth, bones)
-    return _Pair(fixed, moving, bones)
+    return fixed, moving
 
 
 def _brightness(volume: Volume, piece: BrightPiece) -> str:
@@ -324,7 +402,7 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
 def _proposed(pair: _Pair, network: LoadedWeights) -> Tensor:
     """The poses ``(h, 4, 4)`` that a network proposes; there may be none."""
     cube = pair.fixed.cube
-    proposed = propose(network.network.to(cube.image.device), cube, pair.moving.cube)
+    proposed = propose_poses(network.network.to(cube.image.device), cube, pair.moving.cube)
     return torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
 
 

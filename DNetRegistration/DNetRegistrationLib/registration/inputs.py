@@ -18,6 +18,7 @@ from ..imaging.volume import Volume, check_pair_spacing, check_volume
 from ..networks.weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
 
 HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
+BONES = ("largest", "each")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class AlignmentInputs:
         network: to ask for poses, or None.
         hypotheses: one of `HYPOTHESES`.
         refine: one of `REFINEMENTS`.
+        bone: one of `BONES`, or None to align all bone as one.
     """
 
     fixed: Volume
@@ -44,6 +46,7 @@ class AlignmentInputs:
     network: LoadedWeights | None
     hypotheses: str
     refine: str
+    bone: str | None = None
 
 
 def checked_inputs(
@@ -58,6 +61,7 @@ def checked_inputs(
     weights: Any,
     hypotheses: Any,
     refine: Any,
+    bone: Any,
 ) -> AlignmentInputs:
     """Checks the arguments, which are those of `align`.
 
@@ -68,6 +72,8 @@ def checked_inputs(
     """
     _check_choice("hypotheses", hypotheses, HYPOTHESES)
     _check_choice("refine", refine, REFINEMENTS)
+    if bone is not None:
+        _check_bone(bone)
     spacing = _optional_number(spacing, "the working spacing", Setting("working_spacing"))
     if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
         problem = f"the working spacing must be above 0 mm, not {spacing}"
@@ -86,7 +92,15 @@ def checked_inputs(
         network=_network(hypotheses, weights),
         hypotheses=hypotheses,
         refine=refine,
+        bone=bone,
     )
+
+
+def _check_bone(bone: Any) -> None:
+    if not isinstance(bone, str):
+        problem, remedy = f"the bone is a {type(bone).__name__}", "mark one bone by masks of the scans instead"
+        raise OptionError(problem, remedy, Setting("bone"))
+    _check_choice("bone", bone, BONES)
 
 
 def _check_choice(quantity: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -69,8 +69,8 @@ def check_pieces(fixed: PreparedScan, moving: PreparedScan, pose: Tensor) -> lis
         The piece for which it holds, if any, and every other one of at least `LEAST_PIECE` of the bone.
     """
     views = [
-        _pieces(_compare(fixed.cube, moving.levels[-1], pose), np.eye(4)),
-        _pieces(_compare(moving.cube, fixed.levels[-1], inverse(pose)), np.linalg.inv(pose.numpy())),
+        _pieces(compare(fixed.cube, moving.levels[-1], pose), np.eye(4)),
+        _pieces(compare(moving.cube, fixed.levels[-1], inverse(pose)), np.linalg.inv(pose.numpy())),
     ]
 
     def against(pieces: list[Piece]) -> tuple[float, float]:
@@ -130,16 +130,16 @@ class Neighbourhoods:
     mass: Tensor
     unexplained: Tensor
 
-    def centroid(self, mass: Tensor) -> np.ndarray:
-        """``(3,)`` world centroid in mm of a mass ``(z, y, x)`` on the grid."""
-        axes = ((0, 1), (0, 2), (1, 2))
-        sums = [mass.sum(others).cpu().double().numpy() for others in axes]
-        index = [np.average(np.arange(len(line)), weights=line) for line in sums]
-        return self.affine[:3, :3] @ index + self.affine[:3, 3]
+
+def centroid(affine: np.ndarray, mass: Tensor) -> np.ndarray:
+    """``(3,)`` world centroid in mm of a mass ``(z, y, x)`` on the grid of an ``affine``, index to world."""
+    sums = [mass.sum(others).cpu().double().numpy() for others in ((0, 1), (0, 2), (1, 2))]
+    index = [np.average(np.arange(len(line)), weights=line) for line in sums]
+    return affine[:3, :3] @ index + affine[:3, 3]
 
 
-def _compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoods:
-    """Compares a cube with an image of the other scan, through a ``(4, 4)`` pose from its world to the image's."""
+def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoods:
+    """Compares a cube with an image of the other scan through a ``(4, 4)`` float64 pose, its world to the image's."""
     first = cube.image
     second, inside = _carried(cube, image, pose)
     seen = ((inside > 0.999) & (cube.inside > 0.999)).float()
@@ -217,7 +217,7 @@ def _pieces(found: Neighbourhoods, to_fixed: np.ndarray) -> list[Piece]:
         moved = 0.0 if holds else float("nan")
         if where is off:
             moved = float(found.shift[off].median())
-        center = found.centroid(mass.sum(0))
+        center = centroid(found.affine, mass.sum(0))
         one_sided = where is apart and bool(unexplained.min() < ONE_SIDED * unexplained.max())
         pieces.append(Piece(share, holds, moved, one_sided, to_fixed[:3, :3] @ center + to_fixed[:3, 3]))
     return pieces

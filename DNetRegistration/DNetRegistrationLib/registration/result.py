@@ -11,9 +11,37 @@ import numpy as np
 from ..core.jsonable import jsonable
 from ..geometry.transforms import rotation_error_deg, to_sitk
 
+#: At most so many bones that moved on their own are looked for.
+MOST_BONES = 4
+
 
 class AlignmentCancelled(Exception):
     """The caller's `cancelled` returned true; nothing was changed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bone:
+    """Which bone an alignment is of, where several moved on their own.
+
+    Attributes:
+        number, count: the first of 3, say; by size, from 1.
+        share: of all bone in the fixed scan, 0 to 1.
+        center: ``(3,)`` its centroid in the fixed scan's world, LPS mm.
+        masks: ``(z, y, x)`` bool of the fixed and of the moving scan's shape, where the bone was looked for. A report
+            does not hold them.
+    """
+
+    number: int
+    count: int
+    share: float
+    center: np.ndarray
+    masks: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """In words: which one, how large, and where."""
+        place = ", ".join(f"{value:.3g}" for value in self.center)
+        return f"bone {self.number} of {self.count}, {100 * self.share:.0f} % of the bone in view, about ({place}) mm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +68,7 @@ class Alignment:
         device: where it ran.
         network, weights_sha256: of the network that proposed, or None where none ran.
         mirrored: the scans fit as mirror images of each other, and only so. A report does not hold it.
+        bone: the bone that it is of, where bones were aligned one by one; None where all were aligned as one.
     """
 
     accepted: bool
@@ -61,6 +90,7 @@ class Alignment:
     network: str | None = None
     weights_sha256: str | None = None
     mirrored: bool = False
+    bone: Bone | None = None
 
     @property
     def transform(self) -> Any:
@@ -76,7 +106,10 @@ class Alignment:
         """All attributes and `rotation_deg` as JSON's own types; numbers that are not known are None."""
         names = [one.name for one in fields(self)]
         names.insert(names.index("translation_mm"), "rotation_deg")  # where a reader of the report looks for it
-        return jsonable({name: getattr(self, name) for name in names})
+        values = {name: getattr(self, name) for name in names}
+        if self.bone is not None:
+            values["bone"] = {name: getattr(self.bone, name) for name in ("number", "count", "share", "center")}
+        return jsonable(values)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Alignment:
@@ -90,6 +123,8 @@ class Alignment:
             # Annotations are strings here. JSON has no NaN, so `to_dict` made it None.
             if one.type == "float" and one.name in chosen:
                 chosen[one.name] = math.nan if chosen[one.name] is None else float(chosen[one.name])
+        if values.get("bone") is not None:
+            chosen["bone"] = Bone(**{**values["bone"], "center": np.asarray(values["bone"]["center"], np.float64)})
         chosen["matrix"] = np.asarray(values["matrix"], np.float64).reshape(4, 4)
         chosen["translation_mm"] = np.asarray(values["translation_mm"], np.float64).reshape(3)
         return cls(**chosen)

@@ -73,7 +73,9 @@ def figures(alignment) -> str:
         return _("unknown") if math.isnan(value) else format(value, form)
 
     x, y, z = alignment.translation_mm
+    bone = [] if alignment.bone is None else [alignment.bone.name.capitalize()]
     lines = [
+        *bone,
         _("Dice of the cortices: {before} before, {after} after").format(
             before=number(alignment.dice_before, ".3f"), after=number(alignment.dice, ".3f")
         ),

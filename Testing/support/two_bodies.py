@@ -1,0 +1,52 @@
+"""Two bodies of soft blobs side by side, of which one moves on its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from DNetRegistrationLib.bone.images import native_scan
+from DNetRegistrationLib.bone.prepare import PreparedScan, prepare
+from DNetRegistrationLib.bone.threshold import BoneScale
+from DNetRegistrationLib.imaging.volume import Volume
+from edge_phantom import TURNS, phantom, pose_at
+
+AWAY = np.array((3.3, 0.0, 0.0))
+# Direction, spacing, size and middle of a grid that holds both bodies.
+OBLIQUE = TURNS[0], (0.1, 0.1, 0.1), (60, 60, 60), (50, -30, 7)
+ANISOTROPIC = TURNS[3] @ np.diag((1.0, -1, 1)), (0.08, 0.1, 0.12), (74, 60, 50), (-8, 3, 400)
+
+
+def two_bodies(grid, first, second) -> Volume:
+    """Two bodies of blobs, alike but for a turn, each placed by a pose of its own."""
+    direction, spacing, size, middle = grid
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.array(spacing)
+    affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
+    index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
+    values = []
+    for pose in (first, second):
+        to_body = np.linalg.inv(pose) @ affine
+        points = index @ to_body[:3, :3].T + to_body[:3, 3]
+        near = np.linalg.norm(points, axis=1) < 3
+        values.append(np.zeros(len(points)))
+        values[-1][near] = phantom(points[near])
+    return Volume(np.max(values, 0).reshape(size[::-1]).astype(np.float32), affine)
+
+
+def prepared(fixed: Volume, moving: Volume) -> tuple[PreparedScan, PreparedScan]:
+    scale = BoneScale(0.4, 1.0)
+    first, second = (native_scan(volume, scale, None, torch.device("cpu")) for volume in (fixed, moving))
+    return prepare(first, second, spacing=0.1)
+
+
+def pair_of_bodies(fixed_grid, moving_grid, between):
+    """Two bodies side by side, of which the second also moves by `between`; and the pose of the first."""
+    fixed_place = pose_at(TURNS[1], fixed_grid[3]) @ pose_at(np.eye(3), -AWAY / 2)
+    moving_place = pose_at(TURNS[2], moving_grid[3]) @ pose_at(np.eye(3), -AWAY / 2)
+    beside = pose_at(TURNS[3], AWAY)
+    fixed = two_bodies(fixed_grid, fixed_place, fixed_place @ beside)
+    moving = two_bodies(moving_grid, moving_place, moving_place @ beside @ between)
+    return fixed, moving, moving_place @ np.linalg.inv(fixed_place)
+
+
+GRIDS = {"oblique": (OBLIQUE, OBLIQUE), "mirrored, anisotropic, unequal": (OBLIQUE, ANISOTROPIC)}
