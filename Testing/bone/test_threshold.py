@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, preview
+from DNetRegistrationLib.bone.scenes import preview
+from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
 from DNetRegistrationLib.core.errors import ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair

@@ -1,0 +1,124 @@
+"""Materials that stand out in a scene, and which of them is bone. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..imaging.morphology import dilate, dilate_ball, large_components
+from .scenes import FAR_BRIGHTER, LEAST_BONE_VOXELS, Scene, otsu, voxel_noise
+
+# Otsu's method is applied again to the brighter class while that holds more than this share of the window.
+BRIGHTEST_SHARE = 0.05
+# Below this ratio of bone contrast to noise in the preview, bone cannot be told from noise.
+LEAST_CONTRAST_TO_NOISE = 4.0
+# Pieces of less than this share of the largest one are fragments or noise.
+SMALLEST_PIECE = 0.1
+# No metal is this much brighter: that is the rim of a scan without noise.
+BRIGHTEST = 200.0
+# Where air has its Hounsfield units, metal is brighter than this: enamel is not.
+AIR_HU, METAL_HU = (-1100.0, -850.0), 4000.0
+# What is beneath metal stands out so many times the noise of a voxel: soft tissue beneath bone does not. What lies
+# wholly within another material is no metal.
+LEAST_BENEATH, WHOLLY_WITHIN = 12.0, 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What stands out from its surroundings, in a scene.
+
+    Attributes:
+        threshold: the grey value half way between inside and outside.
+        inside, outside: grey values of the material and of what is around it.
+        noise: standard deviation of the latter in a voxel.
+        pieces: ``(z, y, x)`` bool, where it is.
+        around: ``(z, y, x)`` bool, its surroundings.
+    """
+
+    threshold: float
+    inside: float
+    outside: float
+    noise: float
+    pieces: np.ndarray
+    around: np.ndarray
+
+    @property
+    def contrast(self) -> float:
+        return self.inside - self.outside
+
+
+def bone_material(scene: Scene) -> tuple[Material, float] | None:
+    """The bone in a scene, and the grey value above which there is metal."""
+    found, metal = brightest(scene), np.inf
+    if found is None:
+        return None
+    for _ in range(3):
+        scene = scene.without(found.pieces)
+        beneath = brightest(scene)
+        if beneath is None or not _is_metal(found, beneath, voxel_noise(scene.native)):
+            break
+        found, metal = beneath, found.threshold
+    return found, metal
+
+
+def _is_metal(bright: Material, beneath: Material, noise: float) -> bool:
+    """Whether a material is so much brighter than another one that this is the bone.
+
+    Soft tissue stands out little from water, and foam from air, and bone twenty times as much. But they stand out
+    little from the noise too, and bone lies within soft tissue, and metal seldom within bone.
+    """
+    outsides = np.array((bright.outside, beneath.outside))
+    if ((outsides > AIR_HU[0]) & (outsides < AIR_HU[1])).any() and bright.inside < METAL_HU:
+        return False
+    times = (bright.inside - beneath.outside) / beneath.contrast
+    if not FAR_BRIGHTER < times < BRIGHTEST:
+        return False
+    around = np.count_nonzero(dilate(beneath.pieces, 3)[bright.around]) / np.count_nonzero(bright.around)
+    return bool(around < WHOLLY_WITHIN and beneath.contrast > LEAST_BENEATH * noise)
+
+
+def brightest(scene: Scene) -> Material | None:
+    """The brightest material that stands out, and is more than a dense part of another one.
+
+    Otsu's threshold is found again and again among the voxels above the last one, until few remain. Each is a start,
+    and the highest is tried first. Too high a start does no harm: from there the half-maximum rule comes down to the
+    bone's own surface. From too low a start it would stop at the surface of the soft tissue. Lower starts are tried
+    only if the voxels above are too few for an object.
+    """
+    values = scene.smooth[np.isfinite(scene.smooth)]
+    above = values
+    starts: list[float] = []
+    while above.size > BRIGHTEST_SHARE * values.size and (not starts or np.ptp(above) > 0):
+        starts.append(otsu(above))
+        above = above[above > starts[-1]]
+    for start in reversed(starts):
+        material = _material(scene, start)
+        if material is not None:
+            return material
+    return None
+
+
+def _material(scene: Scene, threshold: float) -> Material | None:
+    """The material above a threshold that moves to half way between its grey value and the one around it."""
+    image, smooth, step = scene.image.voxels, scene.smooth, scene.image.spacing[::-1]
+    for _ in range(8):
+        pieces = large_components(smooth > threshold, SMALLEST_PIECE)
+        if np.count_nonzero(pieces) < LEAST_BONE_VOXELS:
+            return None
+        around = dilate_ball(pieces, step, scene.far) & ~dilate_ball(pieces, step, scene.near) & np.isfinite(smooth)
+        if np.count_nonzero(around) < LEAST_BONE_VOXELS:
+            around = ~pieces & np.isfinite(smooth)
+        if not around.any():
+            return None
+        # The outer percentile is high, so that it is of soft tissue rather than of the air beside it.
+        inside, outside = np.percentile(smooth[pieces], 75), np.percentile(smooth[around], 80)
+        noise = 1.4826 * np.median(np.abs(image[around] - np.median(image[around])))
+        if inside - outside < LEAST_CONTRAST_TO_NOISE * noise * scene.left:
+            return None
+        moved = (inside + outside) / 2
+        close = abs(moved - threshold) < 0.01 * (inside - outside)
+        if close:
+            break
+        threshold = moved
+    return Material(float(threshold), float(inside), float(outside), float(noise), pieces, around)
