@@ -165,3 +165,9 @@ def test_grids_with_common_axes_are_both_named():
     assert cause.sentence(0.06) == (
         "The moving scan is 6 % longer along z than the fixed one: check the slice distance of both scans."
     )
+
+
+@pytest.mark.parametrize(("chi_square", "share"), [(0.0, 0.0), (6.0, 0.0), (8.0, 0.5), (600.0, 0.995)])
+def test_what_chance_makes_of_an_error_is_taken_out(chi_square, share):
+    strain = Strain(np.eye(3), np.eye(3), chi_square, 0.01, 0.04, 0.08, cause=None)
+    assert strain.likely_error == pytest.approx(0.04 * share, abs=1e-4)

@@ -45,7 +45,7 @@ def test_it_is_the_spread_of_what_refinement_finds(noise):
         fixed, moving = image_of(torch.eye(4).double(), noise, seed), image_of(pose, noise, 100 + seed)
         template = edge_template(fixed, 4000)
         found.append(gauss_newton(template, moving, pose[None], 20).transforms[0])
-        told.append(uncertainty(fixed, moving, found[-1]))
+        told.append(uncertainty(fixed, moving, found[-1]).random)
     points = template.local().double() + torch.tensor(template.center)
     places = torch.stack([apply(one, points) for one in found])
     spread = (places - places.mean(0)).square().sum(-1).mean().mul(12 / 11).sqrt()
@@ -55,12 +55,16 @@ def test_it_is_the_spread_of_what_refinement_finds(noise):
 def test_it_grows_with_noise_and_with_what_is_cut_off():
     pose = turn()
     fixed, quiet, noisy = image_of(torch.eye(4).double(), 0.03, 1), image_of(pose, 0.03, 2), image_of(pose, 0.15, 2)
-    whole = uncertainty(fixed, quiet, pose)
-    assert uncertainty(fixed, noisy, pose) > 1.5 * whole
+    whole = uncertainty(fixed, quiet, pose).random
+    assert uncertainty(fixed, noisy, pose).random > 1.5 * whole
     # A slab of the middle shows no end of the box.
     slab = torch.zeros(fixed.shape)
     slab[14:26] = 1
-    assert uncertainty(replace(fixed, inside=slab), quiet, pose) > 1.5 * whole
+    cut = uncertainty(replace(fixed, inside=slab), quiet, pose)
+    assert cut.random > 1.5 * whole
+    # So little holds it along the axis that edges off by little take it far, whatever the noise.
+    dilution = [uncertainty(fixed, moving, pose).dilution for moving in (quiet, noisy)]
+    assert dilution[1] == pytest.approx(dilution[0], rel=0.2) and cut.dilution > 1.5 * dilution[0]
 
 
 def test_it_scales_with_the_length():
@@ -71,4 +75,6 @@ def test_it_scales_with_the_length():
     large = pose.clone()
     large[:3, 3] *= 10
     images = image_of(torch.eye(4).double(), 0.05, 3), image_of(pose, 0.05, 4)
-    assert uncertainty(*map(enlarged, images), large) == pytest.approx(10 * uncertainty(*images, pose), rel=1e-3)
+    small, found = uncertainty(*images, pose), uncertainty(*map(enlarged, images), large)
+    assert found.random == pytest.approx(10 * small.random, rel=1e-3)
+    assert found.dilution == pytest.approx(small.dilution, rel=1e-3)

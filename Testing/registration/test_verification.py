@@ -11,8 +11,9 @@ from DNetRegistrationLib.registration import verification
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.evidence import Evidence
 from DNetRegistrationLib.registration.similarity import Similarity
+from DNetRegistrationLib.registration.uncertainty import Uncertainty
 from DNetRegistrationLib.registration.verdict import ACCEPT, REASONS, Doubt, Verdict
-from DNetRegistrationLib.registration.verification import judge, judged
+from DNetRegistrationLib.registration.verification import DETERMINED, judge, judged
 
 GOOD = Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08)
 
@@ -30,6 +31,8 @@ def test_better_evidence_never_counts_less():
 
 
 def test_good_evidence_is_accepted_and_bad_refused():
+    unseen = with_similarity(correlation=0.97, edge_correlation=0.93, trabecular_correlation=np.nan)
+    assert judge(unseen, 0.08)[0] > 0.9
     bad = Evidence(Similarity(0.5, 0.2, 0.1, 0.5), 0.8, 0.08)
     assert judge(GOOD, 0.08)[0] > 0.9 and judge(bad, 0.08)[0] < 0.1
     assert judge(GOOD, 0.08)[1] < 0.02 < judge(bad, 0.08)[1]
@@ -40,6 +43,7 @@ def test_extreme_evidence_gives_finite_numbers():
         Evidence(Similarity(1.0, 1.0, 1.0, 1.0), 0.0, 1e-3),
         Evidence(Similarity(-1.0, -1.0, -1.0, 0.0), 1e9, 1e3),
         Evidence(Similarity(0.0, 0.0, 0.0, 0.0), 0.0, 0.08),
+        Evidence(Similarity(1.0, 1.0, np.nan, 1.0), 0.0, 0.08, uncertainty=Uncertainty(0.0, 1e9)),
     ):
         confidence, error = judge(evidence, 0.08)
         assert 0 <= confidence <= 1 and np.isfinite(error) and error > 0
@@ -47,8 +51,8 @@ def test_extreme_evidence_gives_finite_numbers():
 
 def test_judged_by_hand(monkeypatch):
     model = {
-        "confidence": np.array((-1.0, 2.0, 0.0, 0.0, 0.0, -0.5)),
-        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)),
+        "confidence": np.array((-1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, 0.0)),
+        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)),
         "wrong_error_voxels": 10.0,
     }
     monkeypatch.setattr(verification, "calibration", lambda: model)
@@ -66,14 +70,16 @@ def test_judged_by_hand(monkeypatch):
 
 def test_lengths_scale_with_the_working_spacing():
     confidence, error = judge(GOOD, 0.08)
-    large = judge(replace(GOOD, spacing=0.8), 0.8)
+    uncertain = replace(GOOD.uncertainty, random=10 * GOOD.uncertainty.random)
+    large = judge(replace(GOOD, spacing=0.8, uncertainty=uncertain), 0.8)
     assert large == pytest.approx((confidence, 10 * error))
 
 
 def test_an_undetermined_pose_is_not_believed():
-    assert judge(replace(GOOD, determination=0.03), 0.08)[0] == judge(GOOD, 0.08)[0]
-    assert judge(replace(GOOD, determination=0.015), 0.08)[0] == pytest.approx(0.25 * judge(GOOD, 0.08)[0])
-    assert judge(replace(GOOD, determination=-0.1), 0.08)[0] == 0
+    assert judge(replace(GOOD, determination=DETERMINED), 0.08)[0] == judge(GOOD, 0.08)[0]
+    half = judge(replace(GOOD, determination=DETERMINED / 2), 0.08)[0]
+    assert half == pytest.approx(0.25 * judge(GOOD, 0.08)[0])
+    assert judge(replace(GOOD, determination=0.0), 0.08)[0] == 0
 
 
 def round_scan(kind: str, seed: int) -> Volume:

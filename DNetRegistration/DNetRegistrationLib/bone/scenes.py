@@ -203,6 +203,8 @@ def otsu(values: np.ndarray) -> float:
     if not high > low:
         return float(high)
     counts, edges = np.histogram(values, HISTOGRAM_BINS, (low, high))
+    if not counts.any():  # floats so close that the edges lie between none
+        return float(high)
     centers = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1] / counts.sum()
     moment = np.cumsum(counts * centers)[:-1] / counts.sum()

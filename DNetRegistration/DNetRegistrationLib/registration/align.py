@@ -26,6 +26,7 @@ from ..imaging.padding import with_data
 from ..imaging.volume import Volume
 from ..networks.weights import LoadedWeights
 from .devices import choose_device, device_fault
+from .examination import examine
 from .inputs import AlignmentInputs, checked_inputs
 from .motions import find_motions
 from .proposal import propose as propose_poses
@@ -178,6 +179,10 @@ class _Pair:
     def has_outline(self) -> bool:
         return self.fixed.has_outline and self.moving.has_outline
 
+    @property
+    def has_metal(self) -> bool:
+        return any(scan.native.scale.bright is not None for scan in (self.fixed, self.moving))
+
     def verify(self, refined: Refined) -> Verdict:
         return verify(self.fixed, self.moving, refined, self.bones)
 
@@ -210,6 +215,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         if not (mirrored or verdict.accepted):
             fault = _grey_fault(pair, inputs)
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
+        watch.tell(0.9, "Looking for what speaks against it")
+        verdict = examine(verdict, pair.fixed, pair.moving, answer.refined.pose, watch.check)
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
@@ -225,7 +232,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
         verdict=verdict.sentence,
-        doubts=[doubt.kind for doubt in verdict.doubts],
+        doubts=[*(doubt.kind for doubt in verdict.doubts), *(["metal"] if pair.has_metal else [])],
         warnings=watch.warnings,
         device=str(device),
         network=None if network is None else network.network.name,

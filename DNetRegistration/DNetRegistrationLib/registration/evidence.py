@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .similarity import Similarity
+from ..bone.cortex import CorticalBone, dice
+from ..bone.prepare import PreparedScan
+from .determination import determination
+from .refinement import Refined
+from .similarity import Similarity, similarity
+from .uncertainty import Uncertainty, uncertainty
 
 # Cortices of right poses overlap with a Dice of 0.63 or more, also where the thresholds were badly chosen. Where a pose
 # makes the overlap no better than it was by `DICE_GAIN`, what lay still in both scans may have been aligned (metal, a
@@ -22,8 +27,9 @@ class Evidence:
         similarity: agreement over the overlap.
         disagreement: between the two directions of refinement, as a share of the working spacing.
         spacing: voxel size in mm at which refinement ended.
-        determination: fall of the correlation when the bone is moved by two working voxels in the direction that
-            changes it least. It is 0 for a ball, which can be turned, and for a straight shaft, which can be shifted.
+        determination: share of a motion by a working voxel that refinement takes back, 0 to 1, for the motion of which
+            it takes back least. It is near 0 for a ball, which can be turned, and for a straight shaft.
+        uncertainty: how far the pose may be off, by its residuals and by the shape of the bone.
         dice_before, dice: overlap of the cortices as the scans lie in the world, and in the pose.
     """
 
@@ -31,6 +37,7 @@ class Evidence:
     disagreement: float
     spacing: float
     determination: float = 1.0
+    uncertainty: Uncertainty = field(default_factory=lambda: Uncertainty(0.003, 0.25))
     dice_before: float = 0.0
     dice: float = 1.0
 
@@ -39,16 +46,48 @@ class Evidence:
         """The Dice that the cortices need in the pose."""
         return LEAST_DICE if self.dice > self.dice_before + DICE_GAIN else LEAST_DICE_WITHOUT_GAIN
 
-    def features(self) -> np.ndarray:
-        """``(6,)`` numbers for a logistic and a log-linear model."""
+    def features(self, working: float) -> np.ndarray:
+        """``(9,)`` numbers for a logistic model of the confidence, at a working spacing of `working` mm.
+
+        Where no trabeculae are seen, their correlation is 0, and the edges count by a weight of their own. Coarse and
+        thick voxels leave less to agree, so that they are told.
+        """
         s = self.similarity
+        unseen = float(np.isnan(s.trabecular_correlation))
+        trabecular = 0.0 if unseen else s.trabecular_correlation
+        edges = np.arctanh(np.clip(s.edge_correlation, -0.99, 0.999))
         return np.array(
             (
                 1.0,
                 np.arctanh(np.clip(s.correlation, -0.99, 0.999)),
-                np.arctanh(np.clip(s.edge_correlation, -0.99, 0.999)),
-                np.arctanh(np.clip(s.trabecular_correlation, -0.99, 0.999)),
+                edges,
+                np.arctanh(np.clip(trabecular, -0.99, 0.999)),
+                unseen,
+                unseen * edges,
                 np.log(np.clip(s.share, 0.02, 1.0)),
                 np.log(np.clip(self.disagreement, 1e-3, 10.0)),
+                np.log(np.clip(self.spacing / working, 1.0, 4.0)),
             )
         )
+
+    def error_features(self, working: float) -> np.ndarray:
+        """``(12,)`` numbers for a log-linear model of the error, in working spacings of `working` mm."""
+        found = (self.spacing / working, self.uncertainty.random / working, self.uncertainty.dilution)
+        return np.append(self.features(working), np.log(np.clip(found, 1e-4, 1e2)))
+
+
+def find_evidence(
+    fixed: PreparedScan, moving: PreparedScan, refined: Refined, bones: tuple[CorticalBone, CorticalBone]
+) -> Evidence:
+    """Measures the evidence for a refined pose, with the cortical bone of both scans."""
+    first, second = fixed.levels[-1], moving.levels[-1]
+    working = fixed.cube.spacing
+    return Evidence(
+        similarity=similarity(first, second, refined.pose, bones),
+        disagreement=refined.disagreement / working,
+        spacing=refined.spacing,
+        determination=determination(first, second, refined.pose, working),
+        uncertainty=uncertainty(first, second, refined.pose),
+        dice_before=dice(*bones, np.eye(4)),
+        dice=dice(*bones, refined.pose.numpy()),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,11 +16,10 @@ from .template import Template, index_of, make_template, sample_through
 
 # Points for each direction: enough for a correlation to three digits.
 POINTS = 20000
+# Of the marrow space, each of them sampled eight times.
+TRABECULAR_POINTS = 6000
 # With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
 LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
-# Then the edge correlation is used instead, capped at this value: littermates correlate by up to 0.8 in edges, but by
-# at most 0.4 in trabeculae.
-MOST_UNSEEN = 0.4
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class Similarity:
         correlation: normalised correlation of bone values on and beside bone, -1 to 1.
         edge_correlation: the same of band-passed values: surfaces and trabeculae.
         trabecular_correlation: normalised correlation of bone values within the marrow space, of trabeculae and growth
-            plate, which even littermates do not share. Where the scans show hardly any of these, it is the edge
-            correlation, capped at `MOST_UNSEEN`.
+            plate, which even littermates do not share. NaN where the scans show hardly any of these.
         share: the share of a scan's bone in the other's field of view, 0 to 1; the smaller one of the two scans.
     """
 
@@ -64,26 +63,45 @@ def similarity(
     return Similarity(
         correlation=float(sum(correlation for correlation, _ in values) / 2),
         edge_correlation=edge_correlation,
-        trabecular_correlation=sum(within) / len(within) if within else min(edge_correlation, MOST_UNSEEN),
+        trabecular_correlation=sum(within) / len(within) if within else math.nan,
         share=float(min(share for _, share in values)),
     )
 
 
 def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalBone) -> float | None:
-    """Correlation within the marrow space of one scan; None where that is too small, or empty."""
+    """Correlation within the marrow space of one scan; None where that is too small, or empty.
+
+    Each image is blurred by the voxels of the other, so that thick slices, and one scan that is sharper, hide less.
+    """
     depth = 2 * float(image.spacing.mean())
     index = torch.as_tensor(bone.marrow(depth), dtype=torch.float32, device=image.values.device)
-    index = index[:: max(1, -(-len(index) // POINTS))]
+    index = index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
     if len(index) < LEAST_MARROW:
         return None
     points = make_template(index, bone.affine, index.new_zeros(len(index)), index.new_zeros(len(index), 3))
-    first, _ = sample_through(points, image, torch.eye(4, dtype=torch.float64)[None])
-    second, inside = sample_through(points, other, way)
-    shared = inside[0] > 0.999
-    first, second = first[0][shared], second[0][shared]
+    # The eight points of a voxel at which a mean has its variance.
+    corners = torch.cartesian_prod(*[torch.tensor((-1.0, 1.0), dtype=torch.float64) / 12**0.5] * 3)
+    own, theirs = (corners @ torch.tensor(one.affine[:3, :3]).T for one in (image, other))
+    still, turn = torch.eye(4, dtype=torch.float64), way[0, :3, :3]
+    first, _ = _mean_around(points, image, still, theirs @ torch.linalg.inv(turn).T)
+    second, inside = _mean_around(points, other, way[0], own @ turn.T)
+    shared = inside > 0.999
+    first, second = first[shared], second[shared]
     if len(first) < LEAST_MARROW or min(float(first.std()), float(second.std())) < LEAST_TRABECULAR_DEVIATION:
         return None
     return float(torch.corrcoef(torch.stack((first, second)))[0, 1])
+
+
+def _mean_around(points: Template, image: BoneImage, way: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Means ``(n,)`` of an image over offsets ``(k, 3)`` in mm about points that a ``(4, 4)`` transform moves into it.
+
+    Returns:
+        the means, and the least share of a sample that lies in the field of view.
+    """
+    ways = way.repeat(len(offsets), 1, 1)
+    ways[:, :3, 3] += offsets
+    values, inside = sample_through(points, image, ways)
+    return values.mean(0), inside.min(0).values
 
 
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:

@@ -86,6 +86,11 @@ class Strain:
         return displaced and not astray and self.largest >= LEAST_STRAIN and self.chi_square >= LEAST_CHI_SQUARE
 
     @property
+    def likely_error(self) -> float:
+        """`error` without what chance makes of it: the mean of a chi square of six components is six."""
+        return self.error * float(np.sqrt(max(0.0, 1 - 6 / max(self.chi_square, 1e-9))))
+
+    @property
     def sentence(self) -> str | None:
         """Says what is wrong and what to check; None where the strain is not significant."""
         return self.cause.sentence(self.largest) if self.significant else None

@@ -8,7 +8,7 @@ Biometrika 73:13, 1986).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,10 +23,22 @@ POINTS = 4000
 CELL = 4
 
 
-def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
-    """The standard deviation of a pose in mm: the root mean square over the edges of bone of how far they move.
+@dataclass(frozen=True)
+class Uncertainty:
+    """How far a pose may be off, as the root mean square over the edges of bone of how far they move.
 
-    It knows what residuals tell, noise and change that is patchy. It knows nothing of what pulls on the whole bone.
+    Attributes:
+        random: the standard deviation in mm that residuals tell: noise, and change that is patchy.
+        dilution: how many mm the pose moves when edges are displaced by 1 mm to one side or the other, each cell at
+            random. It is larger the less the shape holds the pose, as a piece of shaft does along its axis.
+    """
+
+    random: float
+    dilution: float
+
+
+def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Uncertainty:
+    """The uncertainty of a pose.
 
     Args:
         fixed, moving: bone images of about one resolution.
@@ -43,14 +55,18 @@ def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
     weight = (prior * tukey(fit.residual, prior))[0].cpu().double()[:, None]
     information = (weight * jacobian).T @ jacobian
     cells = torch.unique(template.index.cpu().long() // CELL, dim=0, return_inverse=True)[1]
-    gradients = torch.zeros(int(cells.max()) + 1, 6).double()
-    gradients.index_add_(0, cells, weight * fit.residual[0].cpu().double()[:, None] * jacobian)
     ridge = 1e-6 * information.trace() * torch.eye(6).double()
-    covariance = torch.linalg.solve(
-        information + ridge, torch.linalg.solve(information + ridge, gradients.T @ gradients).T
-    )
     # What a step does to a point p is the cross product of its rotation and p, plus its translation.
     local = (template.local() / template.radius).cpu().double()
     turned = torch.linalg.cross(torch.eye(3).double().expand(len(local), 3, 3), local[:, None].expand(-1, 3, 3))
     moved = torch.cat((turned, torch.eye(3).double().expand(len(local), 3, 3)), dim=1)
-    return float(torch.einsum("nij,nkj,ik->", moved, moved, covariance).div(len(local)).clamp(min=0).sqrt())
+    mean_square = torch.einsum("nij,nkj->ik", moved, moved) / len(local)
+
+    def spread(residual: Tensor) -> float:
+        """The deviation of the pose that residuals ``(n,)`` of the points lead to."""
+        scores = torch.zeros(int(cells.max()) + 1, 6).double()
+        scores.index_add_(0, cells, weight * residual.cpu().double()[:, None] * jacobian)
+        steps = torch.linalg.solve(information + ridge, scores.T)
+        return float((mean_square * (steps @ steps.T)).sum().clamp(min=0).sqrt())
+
+    return Uncertainty(spread(fit.residual[0]), spread(template.gradient.norm(dim=-1)))

@@ -20,6 +20,10 @@ REASONS = {
     "left and a right leg do not fit.",
     "undetermined": "what both scans show looks the same after it is turned or shifted, so that no one pose is "
     "determined. Check that the fields of view hold more than a straight piece of shaft.",
+    "symmetry": "the bone in view fits as well after a turn or a shift, so that this is one of several poses that fit "
+    "equally. Check that the fields of view hold what tells one side of the bone from another.",
+    "strain": "the two scans show the bone in shapes that differ by some percent. Check the voxel sizes and the slice "
+    "distance of both scans, and look for motion during a scan.",
     "cortices": "where the scans agree most, the cortices of the bones do not lie on each other. Look for what is as "
     "bright as bone in both scans (metal, a holder, a phantom), and mask it or raise the bone thresholds.",
     "little in common": "the scans seem to show little of the same bone. Check that both fields of view hold the same "
@@ -75,7 +79,9 @@ class Verdict:
     def sentence(self) -> str:
         """Says whether to trust the pose and, if not, what to check."""
         if self.accepted:
-            return f"Accepted: the bones lie on each other, to within about {1000 * self.expected_error:.1f} um."
+            how = "Accepted with reservations" if self.doubts else "Accepted"
+            told = f"{how}: the bones lie on each other, to within about {1000 * self.expected_error:.1f} um."
+            return " ".join((told, *(doubt.sentence for doubt in self.doubts)))
         return f"Not accepted: {self.doubts[0].sentence}"
 
     def because(self, kind: str, sentence: str | None = None) -> Verdict:

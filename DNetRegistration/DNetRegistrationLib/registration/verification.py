@@ -7,21 +7,16 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..bone.cortex import CorticalBone, dice
-from ..bone.images import BoneImage
+from ..bone.cortex import CorticalBone
 from ..bone.prepare import PreparedScan
-from .evidence import Evidence
-from .refinement import Refined, motion, motion_jacobian
-from .similarity import overlap_correlation, similarity
-from .template import edge_template
+from .evidence import Evidence, find_evidence
+from .refinement import Refined
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
-# A pose is determined if the correlation falls by at least this much about it. Of real tibiae it falls several times
-# as much.
-DETERMINED = 0.03
+# A pose is determined if refinement takes back at least this share of a motion by a working voxel: 0.9 and more for
+# bones, slender ones among them. What can be turned or shifted reaches it only by chance, and then it has rivals.
+DETERMINED = 0.7
 # A smaller share of the bone in common is not enough to tell.
 LEAST_SHARE = 0.2
 # Confidence is capped: the calibration set, some hundred known pairs, is too small to resolve more.
@@ -33,17 +28,7 @@ def verify(
     fixed: PreparedScan, moving: PreparedScan, refined: Refined, bones: tuple[CorticalBone, CorticalBone]
 ) -> Verdict:
     """Judges a refined pose, with the cortical bone of both scans."""
-    first, second = fixed.levels[-1], moving.levels[-1]
-    working = fixed.cube.spacing
-    evidence = Evidence(
-        similarity(first, second, refined.pose, bones),
-        refined.disagreement / working,
-        refined.spacing,
-        determination(first, second, refined.pose, 2 * working),
-        dice(*bones, np.eye(4)),
-        dice(*bones, refined.pose.numpy()),
-    )
-    return judged(evidence, working)
+    return judged(find_evidence(fixed, moving, refined, bones), fixed.cube.spacing)
 
 
 def judged(evidence: Evidence, working: float) -> Verdict:
@@ -66,32 +51,19 @@ def _reason(evidence: Evidence) -> Doubt:
     return Doubt(kind, REASONS[kind])
 
 
-def determination(fixed: BoneImage, moving: BoneImage, pose: Tensor, size: float) -> float:
-    """The fall of the correlation for that rigid motion of `size` mm, to either side, which changes it least."""
-    template = edge_template(fixed, 4000)
-    jacobian = motion_jacobian(template)
-    # Eigenvectors come by ascending eigenvalue: the first three motions change the image least.
-    weakest = torch.linalg.eigh((jacobian.T @ jacobian).cpu().double()).eigenvectors[:, :3].T
-    steps = size * torch.cat((torch.zeros(1, 6), weakest, -weakest)).double()
-    poses = pose @ motion(steps, template.center, template.radius)
-    scores = overlap_correlation(fixed, moving, poses)
-    return float(scores[0] - scores[1:].max())
-
-
 def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     """Confidence and expected error in mm of some evidence, at a working spacing in mm.
 
     The expected error of an accepted pose is that of a right pose. The confidence says how likely it is right.
     """
     model = calibration()
-    features = evidence.features()
+    features = evidence.features(working)
     confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))))
     confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
     # Slivers of two strangers may agree, and the known pairs hold too few of them to learn it.
     confidence *= float(np.clip(evidence.similarity.share / LEAST_SHARE, 0, 1)) ** 2
     confidence *= float(np.clip(evidence.dice / evidence.least_dice, 0, 1)) ** 2
-    ended = np.log(evidence.spacing / working)
-    right = float(np.exp(np.append(features, ended) @ model["log_error"]) * working)
+    right = float(np.exp(evidence.error_features(working) @ model["log_error"]) * working)
     if confidence >= ACCEPT:
         return confidence, right
     # A wrong pose is off by about the size of the bone, whatever its agreement.

@@ -59,7 +59,7 @@ class KneeOptions:
 
     def __post_init__(self) -> None:
         if self.scene not in SCENES:
-            raise OptionError(f"scene {self.scene!r} is unknown", f"give one of {', '.join(SCENES)}", Setting("scene"))
+            raise OptionError(f"scene {self.scene!r} is unknown", f"give one of {', '.join(SCENES)}")
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep is {self.keep}", "give a fraction above 0 and at most 1", Setting("keep"))
 

@@ -1,0 +1,57 @@
+"""Examination of an answer that verification accepts: is it the only one, true to scale, and true for all the bone?
+
+Correlation answers none of these: a cube turned by a quarter, a scan with a wrong slice distance, and the larger one of
+two bones that moved on their own all agree well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from ..bone.prepare import PreparedScan
+from .pieces import check_pieces, holds_for_all, told
+from .rivals import find_rival
+from .strain import find_strain
+from .verdict import ACCEPT, REASONS, Doubt, Verdict
+
+# An error estimated at a working voxel is as likely above it as below; this power says how sharply that changes.
+SHARPNESS = 8
+
+
+def examine(
+    verdict: Verdict,
+    fixed: PreparedScan,
+    moving: PreparedScan,
+    pose: Tensor,
+    check: Callable[[], None] = lambda: None,
+) -> Verdict:
+    """The verdict after the examination. It is never more confident than before.
+
+    Args:
+        verdict: on the pose; of one that is not accepted nothing is examined.
+        fixed, moving: the scans.
+        pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
+        check: called between steps; an exception from it ends the work.
+    """
+    if not verdict.accepted:
+        return verdict
+    rival = find_rival(fixed, moving, pose, check)
+    if rival is not None and rival.fits_equally:
+        return replace(verdict, confidence=0.0).because("symmetry")
+    doubts = []
+    strain = find_strain(fixed, moving, pose, check)
+    # Also a strain that is too small to tell, or cannot be told for certain, may be there.
+    error = float(np.hypot(verdict.expected_error, strain.likely_error))
+    confidence = verdict.confidence / (1 + (error / fixed.cube.spacing) ** SHARPNESS)
+    if strain.sentence is not None:
+        doubts.append(Doubt("strain", strain.sentence))
+    elif confidence < ACCEPT:
+        doubts.append(Doubt("strain", REASONS["strain"]))
+    pieces = check_pieces(fixed, moving, pose)
+    if not holds_for_all(pieces):
+        doubts.append(Doubt("other bone", told(pieces)))
+    return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts))

@@ -1,0 +1,105 @@
+"""Examination: what speaks against an answer that agrees well is found, told, and lowers what is believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.registration import examination
+from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.evidence import Evidence
+from DNetRegistrationLib.registration.similarity import Similarity
+from DNetRegistrationLib.registration.verdict import Verdict
+from DNetRegistrationLib.synthesis.adversarial import make_adversarial
+
+GOOD = Verdict(0.98, 0.003, Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08))
+SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
+
+
+def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, told="It is longer.", pieces=()):
+    """A verdict examined with findings that are given: the strain by the mean error in mm that it means."""
+    strain = SimpleNamespace(sentence=told if strained else None, likely_error=strained)
+    monkeypatch.setattr(examination, "find_rival", lambda *arguments: rival)
+    monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
+    monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
+    return examination.examine(verdict, SCAN, SCAN, torch.eye(4).double())
+
+
+def test_nothing_found_changes_nothing(monkeypatch):
+    for rival in (None, SimpleNamespace(fits_equally=False)):
+        verdict = examined(monkeypatch, rival=rival)
+        assert verdict.confidence == pytest.approx(GOOD.confidence) and verdict.doubts == ()
+        assert verdict.expected_error == GOOD.expected_error
+
+
+def test_a_pose_with_a_rival_is_refused(monkeypatch):
+    verdict = examined(monkeypatch, rival=SimpleNamespace(fits_equally=True))
+    assert not verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["symmetry"]
+    assert "one of several poses that fit equally" in verdict.sentence
+
+
+@pytest.mark.parametrize(("strained", "accepted"), [(0.02, True), (0.05, True), (0.09, False), (0.5, False)])
+def test_a_strain_is_told_and_counts_as_error(monkeypatch, strained, accepted):
+    verdict = examined(monkeypatch, strained=strained)
+    assert verdict.accepted == accepted
+    assert verdict.expected_error == pytest.approx((strained**2 + 0.003**2) ** 0.5)
+    assert [doubt.kind for doubt in verdict.doubts] == ["strain"] and "It is longer." in verdict.sentence
+
+
+def test_a_strain_that_cannot_be_told_for_certain_counts_too(monkeypatch):
+    small = examined(monkeypatch, strained=0.02, told=None)
+    assert small.accepted and small.doubts == () and small.expected_error > 0.02
+    large = examined(monkeypatch, strained=0.2, told=None)
+    assert not large.accepted and "voxel sizes" in large.sentence
+
+
+def test_what_is_refused_is_not_examined(monkeypatch):
+    refused = replace(GOOD, confidence=0.2).because("no agreement")
+    assert examined(monkeypatch, refused, rival=SimpleNamespace(fits_equally=True), strained=1.0) == refused
+
+
+def test_an_ordinary_pair_stands_the_examination(alignment):
+    assert alignment.accepted and alignment.doubts == [] and alignment.verdict.startswith("Accepted: ")
+
+
+def test_a_wrong_slice_distance_is_named(pair):
+    affine = pair.moving.affine @ np.diag((1, 1, 1.06, 1))
+    result = align(pair.fixed, replace(pair.moving, affine=affine))
+    assert "strain" in result.doubts and "along z" in result.verdict
+    # Half a box of bone 2.5 mm away from its middle is 6 % of that off at its ends.
+    assert result.expected_error_um > 25
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [
+        (7_401_000, "symmetric"),
+        (7_401_001, "ball"),
+        pytest.param(7_401_002, "symmetric", marks=pytest.mark.slow),
+        pytest.param(7_401_003, "shaft", marks=pytest.mark.slow),
+        pytest.param(7_401_004, "capped", marks=pytest.mark.slow),
+        pytest.param(7_401_005, "plate", marks=pytest.mark.slow),
+        pytest.param(7_401_006, "refilled", marks=pytest.mark.slow),
+    ],
+)
+def test_poses_that_are_not_determined_are_refused(seed, kind):
+    case = make_adversarial(seed, kind)
+    assert not align(case.fixed, case.moving).accepted
+
+
+@pytest.mark.parametrize(
+    "seed", [7_402_000, *(pytest.param(7_402_000 + n, marks=pytest.mark.slow) for n in range(1, 5))]
+)
+def test_metal_is_not_what_is_aligned(seed):
+    case = make_adversarial(seed, "metal")
+    result = align(case.fixed, case.moving)
+    assert not result.accepted or case.error_mm(result.matrix) < 0.08 or "metal" in result.doubts
+
+
+def test_one_bone_of_two_is_named():
+    case = make_adversarial(7_403_000, "two bones")
+    result = align(case.fixed, case.moving)
+    assert not result.accepted or "other bone" in result.doubts
