@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from DNetRegistrationLib.bone.scenes import preview
-from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
+from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, without_metal
 from DNetRegistrationLib.core.errors import ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
@@ -221,3 +223,22 @@ def test_padding_moves_the_threshold_of_a_real_scan_little(ankles, fill, widths)
     assert (
         moved(scan, Volume(np.pad(scan.voxels.astype(np.float32), widths, constant_values=value), scan.affine)) < 0.05
     )
+
+
+def test_metal_and_its_rim_are_left_out():
+    """A bar twenty times as bright as bone, by an explicit loop over what lies within three steps of it."""
+    pair = make_pair(3, size=40, spacing=0.128, scale="hu")
+    voxels = pair.fixed.voxels.astype(np.float32)
+    voxels[4:7, 30:36, 8:10] = 60000
+    volume = replace(pair.fixed, voxels=voxels)
+    scale = find_bone_scale(volume)
+    seen = np.ones(voxels.shape, bool)
+    for index in np.argwhere(voxels == 60000):
+        for step in np.argwhere(np.abs(np.indices((7, 7, 7)) - 3).sum(0) <= 3) - 3:
+            place = index + step
+            if ((place >= 0) & (place < 40)).all():
+                seen[tuple(place)] = False
+    np.testing.assert_array_equal(without_metal(volume, scale, None), seen)
+    given = np.arange(voxels.size).reshape(voxels.shape) % 3 > 0
+    np.testing.assert_array_equal(without_metal(volume, scale, given), seen & given)
+    assert without_metal(pair.fixed, find_bone_scale(pair.fixed), given) is given

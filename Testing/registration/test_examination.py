@@ -19,9 +19,11 @@ GOOD = Verdict(0.98, 0.003, Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08
 SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
 
 
-def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, told="It is longer.", pieces=()):
+def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=()):
     """A verdict examined with findings that are given: the strain by the mean error in mm that it means."""
-    strain = SimpleNamespace(sentence=told if strained else None, likely_error=strained)
+    significant = strained > 0 and certain
+    told = "It is longer." if significant else None
+    strain = SimpleNamespace(significant=significant, sentence=told, error=strained, likely_error=strained)
     monkeypatch.setattr(examination, "find_rival", lambda *arguments: rival)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
@@ -50,9 +52,9 @@ def test_a_strain_is_told_and_counts_as_error(monkeypatch, strained, accepted):
 
 
 def test_a_strain_that_cannot_be_told_for_certain_counts_too(monkeypatch):
-    small = examined(monkeypatch, strained=0.02, told=None)
+    small = examined(monkeypatch, strained=0.04, certain=False)
     assert small.accepted and small.doubts == () and small.expected_error > 0.02
-    large = examined(monkeypatch, strained=0.2, told=None)
+    large = examined(monkeypatch, strained=0.2, certain=False)
     assert not large.accepted and "voxel sizes" in large.sentence
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from ..core.errors import ScanError, Setting
+from ..imaging.morphology import dilate
 from ..imaging.padding import content, with_data
 from ..imaging.volume import Volume
 from .materials import Material, bone_material, brightest
@@ -29,6 +31,8 @@ from .scenes import (
 SAME_SIZE, MOST_SCENES = 0.1, 3
 # A piece is told that is this many times as far above the threshold as dense bone, if it has so many voxels.
 BRIGHT, LEAST_BRIGHT_VOXELS = 3.0, 8
+# Voxels about it that its blur reaches.
+METAL_RIM = 3
 # The reciprocal of a smaller range of grey values is no float32.
 MINIMUM_RANGE = 1e-36
 # T is bounded here. In ordinary scans at most 0.5 % of the bone are above.
@@ -129,6 +133,21 @@ def _bright_piece(image: Volume, scale: BoneScale) -> BrightPiece | None:
     volume = np.count_nonzero(bright) * abs(np.linalg.det(image.affine[:3, :3]))
     x, y, z = (float(c) for c in center)
     return BrightPiece(float(volume), times, (x, y, z))
+
+
+def without_metal(volume: Volume, scale: BoneScale, mask: np.ndarray | None) -> np.ndarray | None:
+    """A mask ``(z, y, x)`` without what is far brighter than bone, and its blurred rim; `mask` where nothing is.
+
+    Metal that stays where it is while the bone is moved would count against the right pose.
+    """
+    if scale.bright is None:
+        return mask
+    bright = volume.voxels > scale.threshold + BRIGHT * (scale.maximum - scale.threshold)
+    seen = np.ones(bright.shape, bool) if mask is None else mask.copy()
+    (box,) = ndimage.find_objects(bright.astype(np.uint8))
+    wider = tuple(slice(max(0, part.start - METAL_RIM), part.stop + METAL_RIM) for part in box)
+    seen[wider] &= ~dilate(bright[wider], METAL_RIM)
+    return seen
 
 
 def _without_far_brighter(bone: np.ndarray, threshold: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from ..bone.cube import CanonicalCube
 from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
-from ..bone.threshold import BrightPiece, find_bone_scale
+from ..bone.threshold import BrightPiece, find_bone_scale, without_metal
 from ..core.errors import ScanError, Setting
 from ..geometry.transforms import require_rigid
 from ..imaging.padding import with_data
@@ -306,7 +306,7 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
     with watch.stage("verify"):
         watch.tell(0.15, "Outlining the cortices")
         volumes = inputs.fixed, inputs.moving
-        masks = [with_data(volume, mask) for volume, mask in zip(volumes, inputs.masks, strict=True)]
+        masks = [mask if mask is None else mask.cpu().numpy() for mask in (fixed.native.mask, moving.native.mask)]
         thresholds = [scan.native.scale.threshold for scan in (fixed, moving)]
         bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, masks)
         watch.check()
@@ -323,6 +323,7 @@ def _scans(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> tupl
         masks = [with_data(volume, mask) for volume, mask in zip(volumes, inputs.masks, strict=True)]
         scales = _of_both(find_bone_scale, volumes, inputs.thresholds, masks, ("fixed", "moving"))
         watch.warnings += [_brightness(v, s.bright) for v, s in zip(volumes, scales, strict=True) if s.bright]
+        masks = [without_metal(v, s, mask) for v, s, mask in zip(volumes, scales, masks, strict=True)]
         watch.check()
         first, second = (
             native_scan(volume, scale, mask, device) for volume, scale, mask in zip(volumes, scales, masks, strict=True)
@@ -337,7 +338,7 @@ def _brightness(volume: Volume, piece: BrightPiece) -> str:
     place = ", ".join(f"{c:.3g}" for c in piece.center)
     return (
         f"{volume.name}: {piece.volume:.2g} mm3 about ({place}) mm are about {piece.times:.0f} times as bright as "
-        "dense bone: metal? It weighs no more than bone; leave it out by a mask if it does not move with the bone."
+        "dense bone: metal? It was left out."
     )
 
 

@@ -44,8 +44,9 @@ def examine(
         return replace(verdict, confidence=0.0).because("symmetry")
     doubts = []
     strain = find_strain(fixed, moving, pose, check)
-    # Also a strain that is too small to tell, or cannot be told for certain, may be there.
-    error = float(np.hypot(verdict.expected_error, strain.likely_error))
+    # A strain that is too small to tell, or not told for certain, may be there: half of what it means is expected.
+    strained = strain.error if strain.significant else strain.likely_error / 2
+    error = float(np.hypot(verdict.expected_error, strained))
     confidence = verdict.confidence / (1 + (error / fixed.cube.spacing) ** SHARPNESS)
     if strain.sentence is not None:
         doubts.append(Doubt("strain", strain.sentence))
