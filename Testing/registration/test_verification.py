@@ -121,7 +121,7 @@ def test_a_sliver_of_common_bone_is_not_believed():
     ("before", "after", "factor"),
     [
         (0.1, 0.6, 1.0),
-        (0.1, 0.25, 0.25),  # half of what is needed
+        (0.1, 0.2, 0.25),  # half of what is needed
         (0.1, 0.0, 0.0),
         (0.9, 0.9, 1.0),  # they lay on each other from the start
         (0.6, 0.6, 0.64),  # nothing gained: 0.75 is needed
