@@ -31,8 +31,8 @@ HOLDS = 0.75
 # A piece of less than this share of the bone that both scans show is not told of.
 LEAST_PIECE = 0.08
 # A piece is in one scan only, as a callus is, or soft tissue bright with contrast agent, if the other scan leaves less
-# than this share as much unexplained there.
-ONE_SIDED = 0.15
+# than this share as much unexplained there. Contrast agent leaves up to 0.15, bones that moved 0.25 and more.
+ONE_SIDED = 0.2
 # Variance of bone values (dense bone is 1) below which there is nothing to compare, as within a solid phantom.
 LEAST_VARIANCE = 0.002
 
