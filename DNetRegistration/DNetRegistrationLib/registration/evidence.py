@@ -15,8 +15,8 @@ from .uncertainty import Uncertainty, uncertainty
 
 # Cortices of right poses overlap with a Dice of 0.63 or more, also where the thresholds were badly chosen, and of 0.4
 # where a holder as bright as bone counts too. Where a pose makes the overlap no better than it was by `DICE_GAIN`, what
-# lay still in both scans may have been aligned (metal, a holder), so that more is asked for. Scans that lie on each other
-# from the start reach it.
+# lay still in both scans may have been aligned (metal, a holder), so that more is asked for. Scans that lie on each
+# other from the start reach it.
 LEAST_DICE, DICE_GAIN, LEAST_DICE_WITHOUT_GAIN = 0.4, 0.02, 0.75
 
 
