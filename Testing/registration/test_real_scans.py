@@ -54,9 +54,6 @@ def test_the_network_alone_on_a_real_ankle(ankles, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="expected errors are half of what they should be on thick, tilted slices"
-)
 def test_the_loop_of_three_acquisitions_closes_within_their_expected_errors(shared_data):
     """One rigid specimen scanned three times, twice with a tilted gantry: the three motions add up to none."""
     scans = [read_volume(shared_data / "skull-phantom" / f"scan{number}.nrrd") for number in (1, 2, 3)]
