@@ -7,6 +7,7 @@ import pytest
 import torch
 from DNetRegistrationLib import make_pair
 from DNetRegistrationLib.geometry.rigid import apply, geodesic_angle, rotation_from_axis_angle
+from DNetRegistrationLib.registration import rivals
 from DNetRegistrationLib.registration.rivals import Rival, bone_of_both, find_rival, turns_onto_itself
 from DNetRegistrationLib.synthesis import solids
 from scanned_solids import at_the_truth, scan_twice
@@ -109,17 +110,20 @@ def test_a_wrong_pose_has_a_rival_that_fits_better():
     center = torch.from_numpy(fixed.place.center)
     wrong[:3, 3] = pose[:3, :3] @ center + pose[:3, 3] - wrong[:3, :3] @ center
     rival = find_rival(fixed, moving, wrong)
-    assert rival is not None and rival.fits_equally and rival.score > rival.found
+    assert rival is not None and rival.fits_equally and rival.distinctness < 1
     corners = center + torch.cat((torch.eye(3), -torch.eye(3))).double()
     assert torch.allclose(apply(rival.pose, corners), apply(pose, corners), atol=0.01)
 
 
-def test_distinctness_by_hand():
-    pose = torch.eye(4, dtype=torch.float64)
-    assert Rival(pose, 0.8, 0.9).distinctness == pytest.approx(2)
-    assert not Rival(pose, 0.8, 0.9).fits_equally and Rival(pose, 0.88, 0.9).fits_equally
-    # Interpolation alone leaves a hundredth unexplained.
-    assert Rival(pose, 0.992, 0.9999).distinctness == pytest.approx(1)
+def test_distinctness_by_hand(monkeypatch):
+    """Of four other poses: twice as much unexplained, a tenth more, a lucky sliver, and nothing but interpolation."""
+    scores, correlations = (0.9, 0.8, 0.89, 0.6, 0.992), (0.9, 0.85, 0.89, 0.95, 0.9)
+    measured = tuple(torch.tensor(one, dtype=torch.float64) for one in (scores, correlations))
+    monkeypatch.setattr(rivals, "overlap_scores", lambda *arguments: measured)
+    poses = torch.eye(4, dtype=torch.float64).expand(4, 4, 4)
+    found = rivals.distinctness(None, None, poses[0], poses)
+    np.testing.assert_allclose(found, (2, 1.1, 4, 1))
+    assert [Rival(poses[0], float(one)).fits_equally for one in found] == [False, True, False, True]
 
 
 def body(*halves: float) -> np.ndarray:

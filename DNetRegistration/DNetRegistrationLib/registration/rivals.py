@@ -22,7 +22,7 @@ from ..geometry.rigid import apply, inverse, rotation_from_axis_angle, spiral_ro
 from ..imaging.tensors import sample_linear
 from .refinement import gauss_newton
 from .search import SearchPlan, correlate_rotations, cube_image, distinct_indices
-from .similarity import overlap_correlation
+from .similarity import overlap_scores
 from .template import edge_template
 
 # Extents along two principal axes (root mean squares) within this factor count as equal. A cut that both scans share
@@ -46,18 +46,11 @@ class Rival:
 
     Attributes:
         pose: ``(4, 4)`` float64, fixed to moving, LPS mm.
-        score: its `overlap_correlation`.
-        found: that of the pose that was found.
+        distinctness: what it leaves unexplained, in multiples of what the found pose does: 1 where both fit equally.
     """
 
     pose: Tensor
-    score: float
-    found: float
-
-    @property
-    def distinctness(self) -> float:
-        """What the rival leaves unexplained, in multiples of what the found pose does: 1 where both fit equally."""
-        return _unexplained(self.score) / _unexplained(self.found)
+    distinctness: float
 
     @property
     def fits_equally(self) -> bool:
@@ -65,8 +58,15 @@ class Rival:
         return self.distinctness < DISTINCT
 
 
-def _unexplained(score: float) -> float:
-    return max(1 - score, LEAST_UNEXPLAINED)
+def distinctness(fixed: BoneImage, moving: BoneImage, pose: Tensor, others: Tensor) -> Tensor:
+    """``(h,)`` what other poses ``(h, 4, 4)`` leave unexplained, in multiples of what a pose ``(4, 4)`` does.
+
+    By the scores, which favour a large overlap, or by the correlations over the overlap, whichever tells them apart
+    better: of two symmetric poses neither does.
+    """
+    measures = overlap_scores(fixed, moving, torch.cat((pose[None], others)))
+    unexplained = (1 - torch.stack([one.double() for one in measures])).clamp(min=LEAST_UNEXPLAINED)
+    return (unexplained[:, 1:] / unexplained[:, :1]).max(0).values
 
 
 def find_rival(
@@ -94,15 +94,13 @@ def find_rival(
         if len(poses):
             tolerance = 0.02 * spacing * factor
             poses = far(gauss_newton(template, second, poses, 10, tolerance=tolerance, check=check).transforms)
-        scores = overlap_correlation(first, second, torch.cat((pose[None], poses)))
-        found, scores = float(scores[0]), scores[1:]
-        hopeful = torch.tensor([_unexplained(s) < HOPELESS * _unexplained(found) for s in scores.tolist()])
-        if not hopeful.any():
+        told = distinctness(first, second, pose, poses)
+        poses, told = poses[told < HOPELESS], told[told < HOPELESS]
+        if len(poses) == 0:
             return None
-        poses, scores = poses[hopeful], scores[hopeful]
-        best = distinct_indices(poses, scores, PLAN.finalists, fixed.place.center, shift=spacing)
-        poses, scores = poses[best], scores[best]
-    return Rival(poses[0], float(scores[0]), found)
+        best = distinct_indices(poses, -told, PLAN.finalists, fixed.place.center, shift=spacing)
+        poses, told = poses[best], told[best]
+    return Rival(poses[0], float(told[0]))
 
 
 def _candidates(fixed: PreparedScan, moving: PreparedScan, rotations: Tensor, check: Callable[[], None]) -> Tensor:
