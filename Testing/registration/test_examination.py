@@ -58,6 +58,13 @@ def test_a_strain_that_cannot_be_told_for_certain_counts_too(monkeypatch):
     assert not large.accepted and "voxel sizes" in large.sentence
 
 
+def test_an_answer_that_rests_on_little_of_the_bone_says_so(monkeypatch):
+    similarity = replace(GOOD.evidence.similarity, share=0.29)
+    verdict = examined(monkeypatch, replace(GOOD, evidence=replace(GOOD.evidence, similarity=similarity)))
+    assert verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["part"]
+    assert "rests on 29 % of the bone" in verdict.sentence
+
+
 def test_what_is_refused_is_not_examined(monkeypatch):
     refused = replace(GOOD, confidence=0.2).because("no agreement")
     assert examined(monkeypatch, refused, rival=SimpleNamespace(fits_equally=True), strained=1.0) == refused

@@ -20,7 +20,7 @@ command carries on, and more --pairs add to what is there.
 examples:
   {PROGRAM} benchmark --pairs 20
   {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
-  {PROGRAM} benchmark --only adversarial --pairs 3000 --output adversarial
+  {PROGRAM} benchmark --only adversarial --pairs 3000 --output hard
 """
 
 

@@ -301,7 +301,7 @@ def _write_verdict(figure: Figure, alignment: Alignment) -> None:
 def _write_numbers(figure: Figure, alignment: Alignment) -> None:
     by_network = alignment.hypothesis == "dnet"
     numbers = (
-        ("confidence", f"{number(100 * alignment.confidence, '.0f')} %"),
+        ("confidence", f"{number(100 * alignment.confidence, '.3g')} %"),
         ("expected error", _length(alignment.expected_error_um / 1000)),
         ("Dice", f"{number(alignment.dice_before, '.2f')} → {number(alignment.dice, '.2f')}"),
         ("rotation", f"{number(alignment.rotation_deg, '.2f')}°"),

@@ -20,6 +20,8 @@ from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
 # An error estimated at a working voxel is as likely above it as below; this power says how sharply that changes.
 SHARPNESS = 8
+# With less of the bone than this in common, a bone that moved on its own may lie outside the other field of view.
+LEAST_COMMON = 0.4
 
 
 def examine(
@@ -55,4 +57,13 @@ def examine(
     pieces = check_pieces(fixed, moving, pose)
     if not holds_for_all(pieces):
         doubts.append(Doubt("other bone", told(pieces)))
+    share = verdict.evidence.similarity.share
+    if share < LEAST_COMMON:
+        doubts.append(
+            Doubt(
+                "part",
+                f"It rests on {100 * share:.0f} % of the bone: the rest lies outside the other field of view, and "
+                "nothing tells whether it moved along.",
+            )
+        )
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts))

@@ -19,9 +19,9 @@ NAMING: dict[str, tuple[str, ...]] = {
     "metal": ("metal",),
     "strain": ("strain",),
     "shear": ("strain",),
-    "missing": ("strain",),
-    "doubled": ("strain",),
-    "two bones": ("other bone",),
+    "missing": ("strain", "other bone"),
+    "doubled": ("strain", "other bone"),
+    "two bones": ("other bone", "part"),
 }
 #: The true error is to be below so many times the expected one, in so many of the accepted answers that are right.
 _FACTOR, _COVERED = 2.0, 0.95
