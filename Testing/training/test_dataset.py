@@ -266,7 +266,7 @@ def test_resampled_scans_lie_on_the_true_bone(folder, read):
     turn[:3, 3] = center - axes.T @ center
     grid = Grid.centered(74, 0.12, center=center)
     true = scan(pair.fixed_animal, Session.draw(0, pair.fixed_animal, clean=True), grid, turn @ pair.fixed_pose)
-    bone = torch.from_numpy(true.voxels).float() + 1000
+    bone = torch.from_numpy(find_bone_scale(Volume(true.voxels, grid.affine))(true.voxels.astype(np.float32)))
     index = (np.indices((74,) * 3).reshape(3, -1)[::-1].T - 36.5) * 0.12
     for contrast, to_scan in ((False, np.eye(4)), (True, pair.matrix)):
         field = read.fields[0, int(contrast)].numpy()

@@ -10,7 +10,8 @@ import vtk
 from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import numpy_to_vtk
 
-from ..bone.threshold import PREVIEW_SIZE, find_bone_scale
+from ..bone.scenes import PREVIEW_SIZE
+from ..bone.threshold import find_bone_scale
 from ..core.errors import ScanError
 from ..imaging.resample import block_means
 from ..outputs.segmentation import SEGMENTS

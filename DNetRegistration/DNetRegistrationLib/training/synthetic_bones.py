@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.constants import FIELD_OF_VIEW
 from ..core.errors import OptionError, Setting
+from ..imaging.tensors import gaussian
 from ..synthesis.random_bones import draw_animal
 from ..synthesis.scanner import Grid, Scan, scan
 from ..synthesis.session import Session
@@ -23,6 +24,8 @@ from .recipes import KINDS
 # The threshold is varied by so much of T's range, down or up: the coarser a user's voxels, the lower the threshold
 # that is found in them.
 _LOWER, _HIGHER = 0.15, 0.05
+# Deviation in mm of the Gaussian that smooths grey values, as `bone.scenes` has it for a mouse's bone.
+SMOOTHED = 0.045
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def grey_levels(voxels: Tensor, bone: Tensor, spacing: float) -> tuple[float, fl
     margin = max((len(voxels) - round(FIELD_OF_VIEW / spacing)) // 2, 0)
     middle = (slice(margin, len(voxels) - margin),) * 3
     voxels, bone = voxels[middle], bone[middle]
-    smooth = _means(voxels)
+    smooth = gaussian(voxels, SMOOTHED / spacing)
     # Excludes fragments and soft tissue, but not cartilage with contrast agent, which `find_bone_scale` takes for bone.
     allowed = _dilate(bone, 3)
     threshold = float(smooth[bone].median() + voxels[~allowed].median()) / 2
@@ -121,15 +124,6 @@ def grey_levels(voxels: Tensor, bone: Tensor, spacing: float) -> tuple[float, fl
 
 def _percentile(values: Tensor, percent: float) -> float:
     return float(torch.quantile(values, percent / 100))
-
-
-def _means(image: Tensor) -> Tensor:
-    """Means over 3 x 3 x 3 voxels; those of the border are repeated beyond it."""
-    for axis in range(3):
-        size = image.shape[axis]
-        padded = torch.cat((image.narrow(axis, 0, 1), image, image.narrow(axis, size - 1, 1)), axis)
-        image = (padded.narrow(axis, 0, size) + padded.narrow(axis, 1, size) + padded.narrow(axis, 2, size)) / 3
-    return image
 
 
 def _dilate(mask: Tensor, times: int) -> Tensor:

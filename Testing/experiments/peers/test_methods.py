@@ -54,7 +54,7 @@ def test_simpleitk_aligns_an_easy_pair(pair):
     assert answer.accepted is None
 
 
-@pytest.mark.parametrize("degrees", [12.0, pytest.param(170.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("degrees", [12.0, pytest.param(150.0, marks=pytest.mark.slow)])
 def test_principal_axes_align_whatever_the_turn(degrees):
     pair = easy_pair("odd", degrees)
     answer = principal_axes.align(pair.fixed, pair.moving, 1)
