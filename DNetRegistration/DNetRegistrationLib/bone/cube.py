@@ -95,16 +95,27 @@ def canonical_cube(levels: list[BoneImage], place: BonePlace, spacing: float) ->
     It is interpolated linearly from the coarsest level whose voxels are no larger than the cube's. They are means
     already, so this does not alias.
     """
-    device = levels[0].values.device
     fine = [level for level in levels if level.spacing.min() <= spacing * 1.001]
     level = max(fine, key=lambda level: level.spacing.min(), default=levels[0])
     cube = CanonicalCube(torch.empty(CUBE_SIZE, CUBE_SIZE, CUBE_SIZE), torch.empty(0), place.center, spacing)
-    to_index = np.linalg.inv(level.affine) @ cube.affine
+    values, inside = sample_on_cube(level, np.linalg.inv(level.affine) @ cube.affine)
+    return CanonicalCube(values, inside, place.center, spacing)
+
+
+def sample_on_cube(image: BoneImage, to_index: np.ndarray) -> tuple[Tensor, Tensor]:
+    """An image interpolated linearly on the grid of a cube.
+
+    Args:
+        image: what is sampled.
+        to_index: ``(4, 4)`` float64, index (x, y, z) of the cube to that of the image.
+
+    Returns:
+        ``(64, 64, 64)`` bone values, and the share of each that lies in the image's field of view.
+    """
     # Shares of each index axis, summed over the grid.
     axis = torch.arange(CUBE_SIZE, dtype=torch.float64)[:, None]
     x, y, z = (axis * column for column in torch.from_numpy(to_index[:3, :3].T.copy()))
-    index = (z + torch.from_numpy(to_index[:3, 3]))[:, None, None] + y[:, None] + x
-    index = index.view(-1, 3)
-    values, inside = sample_linear(level.values, index.float().to(device), level.inside, finite=True)
+    index = ((z + torch.from_numpy(to_index[:3, 3]))[:, None, None] + y[:, None] + x).view(-1, 3)
+    values, inside = sample_linear(image.values, index.float().to(image.values.device), image.inside, finite=True)
     shape = (CUBE_SIZE,) * 3
-    return CanonicalCube(values.view(shape), inside.view(shape), place.center, spacing)
+    return values.view(shape), inside.view(shape)

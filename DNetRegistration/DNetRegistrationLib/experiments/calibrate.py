@@ -31,6 +31,7 @@ from ..registration.evidence import find_evidence
 from ..registration.refinement import Refined, distance, refine
 from ..registration.search import FAST, search
 from ..synthesis.adversarial import make_adversarial
+from ..synthesis.cases import thick_grid
 from ..synthesis.grid import Grid
 from ..synthesis.pairs import make_pair, target_registration_error
 from .store import ResultStore, measuring_code
@@ -156,10 +157,9 @@ def _drawn(seed: int, kind: str, generator: np.random.Generator) -> tuple[Any, C
 
 
 def _thick_grid(generator: np.random.Generator) -> Grid:
-    """A grid of 5 mm whose voxels are up to four times as long along one axis."""
-    spacing = np.full(3, generator.uniform(0.05, 0.1))
-    spacing[generator.integers(3)] *= generator.uniform(1, 4)
-    return Grid.centered(np.maximum(np.round(5.12 / spacing), 12), spacing)
+    """A grid whose voxels are up to four times as long along one axis."""
+    width, axis = generator.uniform(0.05, 0.1), generator.integers(3)
+    return thick_grid(width, generator.uniform(1, 4), axis)
 
 
 def _put_off(pose: torch.Tensor, fixed, generator: np.random.Generator) -> torch.Tensor:

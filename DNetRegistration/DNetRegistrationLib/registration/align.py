@@ -255,9 +255,7 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         if inputs.initial is not None:
             poses.append(inputs.initial[None])
         if inputs.network is not None:
-            poses += [
-                pose[None] for pose in propose_poses(inputs.network.network.to(first.image.device), first, second)
-            ]
+            poses.append(_proposed(inputs.network, first, second))
         if inputs.hypotheses != "dnet":
             poses.append(search(first, second, FAST, lambda fraction: watch.check()))
         return torch.cat(poses)
@@ -306,7 +304,7 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
     with watch.stage("verify"):
         watch.tell(0.15, "Outlining the cortices")
         volumes = inputs.fixed, inputs.moving
-        masks = [mask if mask is None else mask.cpu().numpy() for mask in (fixed.native.mask, moving.native.mask)]
+        masks = [_looked_at(scan) for scan in (fixed, moving)]
         thresholds = [scan.native.scale.threshold for scan in (fixed, moving)]
         bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, masks)
         watch.check()
@@ -332,6 +330,11 @@ def _scans(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> tupl
         for scan, volume in zip((fixed, moving), volumes, strict=True):
             _check_edges(scan, volume)
     return fixed, moving
+
+
+def _looked_at(scan: PreparedScan) -> np.ndarray | None:
+    """The mask ``(z, y, x)`` of where a scan is looked at, or None."""
+    return None if scan.native.mask is None else scan.native.mask.cpu().numpy()
 
 
 def _brightness(volume: Volume, piece: BrightPiece) -> str:
@@ -393,7 +396,7 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
         with watch.stage("dnet"):
             watch.tell(0.2, "Asking the network")
             watch.network_ran = True
-            poses = _proposed(pair, inputs.network)
+            poses = _proposed(inputs.network, pair.fixed.cube, pair.moving.cube)
         yield "dnet", poses
     if inputs.hypotheses == "dnet":
         return
@@ -407,10 +410,9 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
         yield "search", poses
 
 
-def _proposed(pair: _Pair, network: LoadedWeights) -> Tensor:
+def _proposed(network: LoadedWeights, fixed: CanonicalCube, moving: CanonicalCube) -> Tensor:
     """The poses ``(h, 4, 4)`` that a network proposes; there may be none."""
-    cube = pair.fixed.cube
-    proposed = propose_poses(network.network.to(cube.image.device), cube, pair.moving.cube)
+    proposed = propose_poses(network.network.to(fixed.image.device), fixed, moving)
     return torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
 
 
@@ -463,7 +465,7 @@ def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool
     """
     mirrored, report = pair.mirrored(), watch.within(0.75, 0.9, "Trying the mirror image")
     if network is not None:
-        poses = _proposed(mirrored, network)
+        poses = _proposed(network, mirrored.fixed.cube, mirrored.moving.cube)
     else:
         poses = search(mirrored.fixed.cube, mirrored.moving.cube, FAST, report)
     if len(poses) == 0:
@@ -478,8 +480,7 @@ def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool
 def _grey_fault(pair: _Pair, inputs: AlignmentInputs) -> GreyFault | None:
     """What is wrong with the grey values of a scan, of the fixed one first."""
     for role, volume, scan in (("fixed", inputs.fixed, pair.fixed), ("moving", inputs.moving, pair.moving)):
-        mask = None if scan.native.mask is None else scan.native.mask.cpu().numpy()
-        fault = grey_fault(volume, scan.native.scale.threshold, mask, f"the {role} scan")
+        fault = grey_fault(volume, scan.native.scale.threshold, _looked_at(scan), f"the {role} scan")
         if fault is not None:
             return fault
     return None

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bone.cube import CanonicalCube
+from ..bone.cube import CanonicalCube, sample_on_cube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
 from ..geometry.rigid import inverse
-from ..imaging.tensors import gaussian, sample_linear
+from ..imaging.tensors import gaussian
 
 # Neighbourhoods lie on a grid of every second working voxel, and are Gaussians of so many of its voxels.
 FACTOR, AGREEMENT_REACH, SHIFT_REACH = 2, 2.0, 2.5
@@ -141,7 +141,7 @@ def centroid(affine: np.ndarray, mass: Tensor) -> np.ndarray:
 def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoods:
     """Compares a cube with an image of the other scan through a ``(4, 4)`` float64 pose, its world to the image's."""
     first = cube.image
-    second, inside = _carried(cube, image, pose)
+    second, inside = sample_on_cube(image, np.linalg.inv(image.affine) @ pose.numpy() @ cube.affine)
     seen = ((inside > 0.999) & (cube.inside > 0.999)).float()
     shared = (seen * first * second).sum()
     second = second * (shared / (seen * second.square()).sum().clamp(min=1e-6)).clamp(0.5, 2.0)
@@ -176,18 +176,6 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     grid = np.diag((FACTOR, FACTOR, FACTOR, 1.0))
     grid[:3, 3] = (FACTOR - 1) / 2
     return Neighbourhoods(cube.affine @ grid, concordance, steps.norm(dim=-1) * cube.spacing, coarse[1:3], coarse[15:])
-
-
-def _carried(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """An image on the grid of a cube, through a pose: its values, and the share inside its field of view."""
-    to_index = torch.from_numpy(np.linalg.inv(image.affine)) @ pose @ torch.from_numpy(cube.affine)
-    axis = torch.arange(cube.image.shape[0], dtype=torch.float64)[:, None]
-    x, y, z = (axis * to_index[:3, column] for column in range(3))
-    index = (z + to_index[:3, 3])[:, None, None] + y[:, None] + x
-    values, inside = sample_linear(
-        image.values, index.view(-1, 3).float().to(image.values.device), image.inside, finite=True
-    )
-    return values.view(cube.image.shape), inside.view(cube.image.shape)
 
 
 def _gradient(values: Tensor) -> list[Tensor]:

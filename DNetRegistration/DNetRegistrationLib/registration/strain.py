@@ -18,8 +18,9 @@ from torch import Tensor
 from ..bone.cube import points_of_bone
 from ..bone.images import BoneImage, NativeScan, pool_image
 from ..bone.prepare import PreparedScan
+from ..geometry.rigid import inverse
 from ..geometry.transforms import affine_matrix
-from .refinement import Fit, inverse, one_sided, tukey
+from .refinement import Fit, one_sided, tukey
 from .strain_cause import COLUMNS, ROWS, Cause, find_cause
 from .template import Template, edge_template, sample_through
 

@@ -83,6 +83,16 @@ class Case:
         return float((solid(self.fixed.world) > 0).mean())
 
 
+def thick_grid(width: float, factor: float, axis: int) -> Grid:
+    """A grid about the world's origin, as large as that of other scans.
+
+    Its voxels are `width` mm wide, and `factor` times as long along an axis (0 to 2).
+    """
+    spacing = np.full(3, width)
+    spacing[axis] = factor * width
+    return Grid.centered(np.maximum(np.round(SIZE * SPACING / spacing), 12), spacing)
+
+
 def draw_seed(generator: Generator) -> int:
     """A seed for what draws from a generator of its own."""
     return int(generator.integers(1 << 62))

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from ..geometry.transforms import affine_matrix
 from ..imaging.volume import Volume
 from . import damage, solids
-from .cases import SIZE, SPACING, Case, draw_seed, joined, of_bone, of_scans, of_solid
+from .cases import SIZE, SPACING, Case, draw_seed, joined, of_bone, of_scans, of_solid, thick_grid
 from .damage import Seen
 from .grid import Grid
 from .knees import LARGE, SCENES, make_knee
@@ -417,11 +417,9 @@ def thick(generator: Generator) -> Case:
     """Slices thicker than voxels are wide, not the same in both scans."""
     grids, told = {}, {}
     for role in ("fixed", "moving"):
-        plane = generator.uniform(0.05, 0.1)
-        spacing = np.full(3, plane)
-        spacing[generator.integers(3)] = plane * generator.uniform(1, 4)
-        grids[f"{role}_grid"] = Grid.centered(np.maximum(np.round(SIZE * SPACING / spacing), 12), spacing)
-        told[f"{role}_mm"] = spacing.tolist()
+        plane, factor = generator.uniform(0.05, 0.1), generator.uniform(1, 4)
+        grid = grids[f"{role}_grid"] = thick_grid(plane, factor, generator.integers(3))
+        told[f"{role}_mm"] = grid.spacing.tolist()
     return of_bone(generator, **grids).tell(**told)
 
 
