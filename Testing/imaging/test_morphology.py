@@ -28,6 +28,15 @@ def test_dilation_is_by_a_ball_in_mm(step):
     assert not dilate_ball(np.zeros_like(mask), np.array(step), radius).any()
 
 
+@pytest.mark.parametrize("width", [8, 15, 16, 19])
+def test_a_ball_that_reaches_over_the_end_of_a_line_does_not_reach_into_the_next(width):
+    mask = np.zeros((3, 4, width), bool)
+    mask[1, 1, -1] = mask[1, 2, 0] = mask[0, 0, width // 2] = True
+    step, radius = np.array((1.0, 1.0, 0.13)), 1.2  # nine voxels along x, one across
+    distance = ndimage.distance_transform_edt(~mask, step)
+    np.testing.assert_array_equal(dilate_ball(mask, step, radius), distance <= 1.001 * radius)
+
+
 def test_a_ball_of_many_voxels_is_the_same_by_a_distance_transform():
     mask = np.zeros((27, 25, 23), bool)
     mask[13, 12, 11] = mask[2, 2, 2] = True

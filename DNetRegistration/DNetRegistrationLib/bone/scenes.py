@@ -145,22 +145,23 @@ def _is_finer(factors: np.ndarray, than: np.ndarray) -> bool:
 
 def _background(smooth: np.ndarray, noise: float) -> float:
     """The grey value above which anything may be an object, however far metal is brighter."""
-    values = smooth[np.isfinite(smooth)]
-    split = background = otsu(values)
-    bright = np.median(values[values > split]) if (values > split).any() else split
+    lower = ordered(smooth)
+    split = background = otsu(lower)
+    lower, upper = parted(lower, split)
+    bright = quantile(upper, 0.5) if upper.size else split
     # The first splits below metal may part its blurred rim.
     for _ in range(MOST_SPLITS):
-        lower = values[values <= split]
         split = otsu(lower)
-        dark, middle = lower[lower <= split], lower[lower > split]
-        if min(dark.size, middle.size) < LEAST_BONE_VOXELS:
+        lower, middle = parted(lower, split)
+        if min(lower.size, middle.size) < LEAST_BONE_VOXELS:
             break
-        step = np.median(middle) - np.median(dark)
+        dark = quantile(lower, 0.5)
+        step = quantile(middle, 0.5) - dark
         if step < noise:
             break
-        if bright - np.median(dark) > FAR_BRIGHTER * step:
+        if bright - dark > FAR_BRIGHTER * step:
             background = split
-    return float(background)
+    return background
 
 
 def size_of(scene: Scene, pieces: np.ndarray) -> float:
@@ -195,16 +196,36 @@ def _smoothed(image: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     return np.where(inside, mean, np.nan)
 
 
+def ordered(image: np.ndarray) -> np.ndarray:
+    """The values of an image inside the field of view, ascending: quantiles and histograms of parts are look-ups."""
+    return np.sort(image[np.isfinite(image)])
+
+
+def parted(values: np.ndarray, split: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending values up to `split`, and those above it."""
+    at = values.searchsorted(split, "right")
+    return values[:at], values[at:]
+
+
+def quantile(values: np.ndarray, share: float) -> float:
+    """The value below which a share, 0 to 1, of ascending values lie, interpolated linearly."""
+    at = share * (values.size - 1)
+    around = values[[int(at), min(int(at) + 1, values.size - 1)]].astype(float)
+    return float(around[0] + (at - int(at)) * (around[1] - around[0]))
+
+
 def otsu(values: np.ndarray) -> float:
+    """The split of ascending values into two classes (Otsu); infinite for none."""
     if values.size == 0:
         return np.inf
-    # In float64: between large float32 values, there are no 256 bins.
-    low, high = np.percentile(values, (0.05, 99.95)).astype(float)
+    low, high = quantile(values, 0.0005), quantile(values, 0.9995)
     if not high > low:
-        return float(high)
-    counts, edges = np.histogram(values, HISTOGRAM_BINS, (low, high))
+        return high
+    # In float64: between large float32 values, there are no 256 bins.
+    edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
+    counts = np.diff(values.searchsorted(np.append(edges[:-1], np.nextafter(high, np.inf))))
     if not counts.any():  # floats so close that the edges lie between none
-        return float(high)
+        return high
     centers = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1] / counts.sum()
     moment = np.cumsum(counts * centers)[:-1] / counts.sum()

@@ -22,7 +22,9 @@ from .scenes import (
     close_scene,
     otsu,
     part_of,
+    parted,
     preview,
+    quantile,
     scene_of_objects,
     size_of,
 )
@@ -152,12 +154,12 @@ def without_metal(volume: Volume, scale: BoneScale, mask: np.ndarray | None) -> 
 
 def _without_far_brighter(bone: np.ndarray, threshold: float) -> np.ndarray:
     """Values above a threshold, without a brighter class (Otsu's) that is far above it."""
+    bone = np.sort(bone)
     while bone.size:
-        split = otsu(bone)
-        lower, upper = bone[bone <= split], bone[bone > split]
+        lower, upper = parted(bone, otsu(bone))
         if min(lower.size, upper.size) == 0 or lower.size < LEAST_BONE_VOXELS:
             break
-        dense, other = np.percentile(lower, 75) - threshold, np.percentile(upper, 75) - threshold
+        dense, other = quantile(lower, 0.75) - threshold, quantile(upper, 0.75) - threshold
         if other < FAR_BRIGHTER * dense:
             break
         bone = lower
