@@ -79,6 +79,23 @@ class Depths:
 
 
 @dataclass(frozen=True)
+class Cover:
+    """What lies on a bone at points, in mm.
+
+    Attributes:
+        outer: depth below the bone's outer surface; negative where something may lie on it.
+        thickness: of the cartilage there.
+        healthy: the same before wear.
+        share: of a layer of this thickness that is there, 0 to 1; above 0 on the articular surface only.
+    """
+
+    outer: np.ndarray
+    thickness: np.ndarray
+    healthy: np.ndarray
+    share: np.ndarray
+
+
+@dataclass(frozen=True)
 class Tissue:
     """Volume fractions of a small cube around each point.
 

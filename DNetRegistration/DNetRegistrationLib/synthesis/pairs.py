@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..core.errors import OptionError, Setting
 from ..geometry.transforms import affine_matrix, mean_point_error, rotation_error_deg
 from ..imaging.volume import Volume
+from .agent import AGENTS, vary_agent
+from .cartilage import Cartilage, true_cartilage
 from .grid import Grid
 from .random_bones import Variant, draw_animal
 from .scanner import Scan, scan
@@ -21,6 +24,8 @@ from .tibia import CENTER, Animal
 SHARED = 0.4
 # Cuts are drawn so many times at most until the scans share as much.
 _MOST_DRAWS = 50
+# The middle of the tibial plateau in the animal's frame, mm.
+JOINT = (0.0, -0.1, 0.0)
 IMPOSTORS = ("animal", "relative", "mirror")
 ROTATIONS = ("uniform", "axis-angle")
 # How frequent scanners of each scale are, in the order of `SCALES`.
@@ -51,6 +56,9 @@ class PairOptions:
         circle: reconstruct only within a cylinder of this radius over half the grid's width; outside is NaN (float
             scans) or the lowest value.
         clean: bone and cartilage alone in air, without noise or artefacts (cartilage in air looks like water).
+        agent: "even" in cartilage and soft tissue, or "varied" in every way that `agent.vary_agent` knows, on tibiae
+            whose joint surface varies as `joint_surface` says.
+        focus: ``(3,)`` point of the animal's frame that the grids' middles look at, mm; `JOINT` is the tibial plateau.
     """
 
     size: int | Sequence[int] = 64
@@ -72,10 +80,13 @@ class PairOptions:
     background: str | None = None
     circle: float | None = None
     clean: bool = False
+    agent: str = "even"
+    focus: Sequence[float] = tuple(CENTER)
 
     def __post_init__(self) -> None:
         for name, known in (("impostor", IMPOSTORS), ("scale", SCALES), ("background", BACKGROUNDS)):
             _require_known(name, getattr(self, name), (None, *known))
+        _require_known("agent", self.agent, AGENTS)
         _require_known("rotations", self.rotations, ROTATIONS)
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep is {self.keep}", "give a fraction above 0 and at most 1", Setting("keep"))
@@ -116,6 +127,11 @@ class SyntheticPair:
     moving_animal: Animal | Variant
     drawn: dict
 
+    @cached_property
+    def cartilage(self) -> Cartilage:
+        """The true cartilage of the fixed scan's bone, in the fixed scan's world, LPS mm; in or out of view."""
+        return true_cartilage(self.fixed_animal).moved(self.fixed_pose)
+
 
 def make_pair(seed: int, **options) -> SyntheticPair:
     """Draws a tibia and scans it twice, turned any way; the same for the same arguments.
@@ -149,6 +165,7 @@ def make_pair(seed: int, **options) -> SyntheticPair:
         "scale": scale,
         "backgrounds": [session.background for session in sessions],
         "contrast": bool(wanted.contrast),
+        "agent": wanted.agent,
         "uptake_hu": sessions[1].uptake,
         "noise_hu": [session.noise for session in sessions],
         "fragments": [len(session.fragments) for session in sessions],
@@ -231,13 +248,14 @@ def _require_known(name: str, value, known: Sequence) -> None:
 
 def _draw_animals(wanted: PairOptions, fixed_seed: int, moving_seed: int) -> list[Animal | Variant]:
     """The bones of the fixed and the moving scan; one object unless they are impostors."""
-    fixed = wanted.fixed_animal or draw_animal(wanted.kind, fixed_seed)
+    varied = wanted.agent == "varied"
+    fixed = wanted.fixed_animal or draw_animal(wanted.kind, fixed_seed, varied)
     if wanted.moving_animal is not None:
         return [fixed, wanted.moving_animal]
     if wanted.impostor is None:
         return [fixed, fixed]
     if wanted.impostor == "animal":
-        return [fixed, draw_animal(wanted.kind, moving_seed)]
+        return [fixed, draw_animal(wanted.kind, moving_seed, varied)]
     if wanted.impostor == "mirror":
         return [fixed, fixed.mirrored()]
     if isinstance(fixed, Variant):
@@ -251,7 +269,7 @@ def _draw_poses(wanted: PairOptions, generator, grids: Sequence[Grid]) -> tuple[
     turn, relative = random_rotation(generator), random_rotation(generator, wanted.rotations, wanted.max_angle)
     jitter = generator.uniform(-1, 1, 3) * min(0.25, wanted.max_translation)
     shift = generator.uniform(-1, 1, 3) * wanted.max_translation
-    pose = affine_matrix(turn, grids[0].center + jitter - turn @ CENTER)
+    pose = affine_matrix(turn, grids[0].center + jitter - turn @ np.asarray(wanted.focus, float))
     matrix = wanted.matrix
     if matrix is None:
         matrix = affine_matrix(relative, grids[1].center + shift - relative @ grids[0].center)
@@ -261,10 +279,14 @@ def _draw_poses(wanted: PairOptions, generator, grids: Sequence[Grid]) -> tuple[
 
 def _draw_sessions(wanted: PairOptions, scale: str, animals, seeds: Sequence[int]) -> list[Session]:
     given = {"scale": scale, "background": wanted.background, "circle": wanted.circle, "clean": wanted.clean}
-    return [
+    contrasts = (False, wanted.contrast)
+    sessions = [
         Session.draw(seed, animal, contrast=contrast, **given)
-        for seed, animal, contrast in zip(seeds, animals, (False, wanted.contrast), strict=True)
+        for seed, animal, contrast in zip(seeds, animals, contrasts, strict=True)
     ]
+    if wanted.agent == "even" or wanted.clean:
+        return sessions
+    return [vary_agent(*one) for one in zip(sessions, animals, contrasts, strict=True)]
 
 
 def cut_volume(scanned: Scan, grid: Grid, cut: tuple[slice, ...], name: str) -> Volume:

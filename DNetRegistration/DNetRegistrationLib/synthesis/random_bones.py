@@ -13,7 +13,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.errors import OptionError, Setting
-from .fields import Depths, Field, Tissue, Waves, draw_axes, draw_direction, intersect, share_inside, single, unite
+from .fields import (
+    Cover,
+    Depths,
+    Field,
+    Tissue,
+    Waves,
+    draw_axes,
+    draw_direction,
+    intersect,
+    share_inside,
+    single,
+    unite,
+)
 from .tibia import CENTER, Animal
 
 # Coordinates x, y and z of points, ``(n,)`` each.
@@ -65,13 +77,13 @@ class Variant:
         return VariantModel(self)
 
 
-def draw_animal(kind: str, seed: int) -> Animal | Variant:
-    """Draws a bone of a kind: "tibia", or one of `KINDS`; the same for the same seed.
+def draw_animal(kind: str, seed: int, varied: bool = False) -> Animal | Variant:
+    """Draws a bone of a kind: "tibia", `varied` or not, or one of `KINDS`; the same for the same seed.
 
     Raises:
         OptionError: there is no such kind.
     """
-    return Animal.draw(seed) if kind == "tibia" else Variant.draw(kind, seed)
+    return Animal.draw(seed, varied) if kind == "tibia" else Variant.draw(kind, seed)
 
 
 class VariantModel:
@@ -123,10 +135,19 @@ class VariantModel:
             solid = intersect(thickness - sheet, pierced, 0.02)
             spongy[here] = share_inside(solid, width) * share_inside(inner[here], width)
         bone = shell + spongy * filled
-        along = _dot(points, self._facing)
-        covered = np.clip((along - self._patch) * 5.0, 0, 1)
-        cartilage = (share_inside(outer + self._cartilage, width) - filled) * covered
+        cartilage = (share_inside(outer + self._cartilage, width) - filled) * self._covered(points)
         return Tissue(filled, bone, shell + 0.88 * spongy * filled, cartilage)
+
+    def cover(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Cover:
+        """What lies on the bone: all of it is healthy."""
+        points = self._own(x, y, z)
+        outer = self._depth(points)
+        thickness = np.full_like(outer, self._cartilage)
+        return Cover(outer, thickness, thickness, self._covered(points))
+
+    def _covered(self, points: Points) -> np.ndarray:
+        """The share of cartilage that is there."""
+        return np.clip((_dot(points, self._facing) - self._patch) * 5.0, 0, 1)
 
     def _own(self, x, y, z) -> Points:
         """Points of the animal's frame in the bone's own, about its middle."""

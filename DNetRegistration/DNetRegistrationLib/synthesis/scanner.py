@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .fields import single
+from .fields import Tissue, single
 from .grid import Grid, Lattice
+from .hardening import Hardening
 from .random_bones import Variant
 from .session import SCALES, Session
 from .surroundings import Surroundings
@@ -61,6 +62,7 @@ class _Scanner:
         self.padding = int(np.ceil(3 * session.blur)) if session.blur else 0
         self.lattice = Lattice(grid, pose, self.padding)
         self.surroundings = Surroundings(session, self.lattice)
+        self.hardening = Hardening(session, self.bone, self.lattice) if session.hardening else None
         self.counts = np.ceil(self.spacing / _SAMPLE - 1e-6).astype(int)
         self.counts[self.spacing > _SINGLE] = np.maximum(self.counts[self.spacing > _SINGLE], 2)
         seed = np.random.default_rng([session.seed, 6]).integers(1 << 62)
@@ -79,6 +81,8 @@ class _Scanner:
         for low in range(0, nz, thickness):
             high = min(low + thickness, nz)
             slab, mineral, share = self._slab(low - padding, high + padding, near)
+            if self.hardening:
+                self.hardening.add(slab, low - padding)
             if session.noise:
                 slab += self._noise(slab.shape)
             slab = self._blurred(slab)
@@ -109,7 +113,7 @@ class _Scanner:
         return single(np.broadcast_to(x, (ny, nx))), single(np.broadcast_to(y[:, None], (ny, nx)))
 
     def _near_bone(self):
-        """Tells for each block of voxels of the padded grid whether bone or cartilage may lie in it."""
+        """Tells for each block of voxels of the padded grid whether bone, or what covers it, may lie in it."""
         self.block = np.maximum(1, np.floor(0.1 / self.spacing + 1e-6)).astype(int)
         blocks = -(-self.lattice.size // self.block)
         shift = (self.block - 1) / 2 - self.padding
@@ -119,6 +123,8 @@ class _Scanner:
         )
         near = np.zeros(tuple(blocks[::-1]), bool)
         margin = 0.5 * float(np.linalg.norm(self.block * self.spacing)) * 1.25 + 0.02
+        if self.session.film:
+            margin += self.session.film.thickness
         origin = [float(c) for c in self.lattice.affine[:3, 3]]
         rows = max(1, _CHUNK // int(blocks[0] * blocks[1]))
         for low in range(0, int(blocks[2]), rows):
@@ -133,12 +139,16 @@ class _Scanner:
     def _slab(self, low, high, near):
         """HU, mineral fraction and cartilage fraction of slices low to high of the padded grid."""
         nx, ny = (int(n) for n in self.lattice.size[:2])
+        film = self.session.film
         slab, texture, mineral, share = (np.zeros((high - low, ny, nx), np.float32) for _ in range(4))
+        patches = np.zeros_like(slab) if film else None
         sheet = max(1, _SHEET // (nx * ny))
         for first in range(low, high, sheet):
             last = min(first + sheet, high)
             part = slice(first - low, last - low)
             self.surroundings.fill(slab[part], texture[part], first, last)
+            if film:
+                patches[part] = self.lattice.field(film.waves, first, last)
         for fragment in self.session.fragments:
             # A fragment may be smaller than a voxel.
             self.surroundings.add_fragment(fragment, slab, low, high, 2 if self.spacing.max() > _SINGLE else 1)
@@ -146,11 +156,11 @@ class _Scanner:
             np.arange(first, last) // self.block[axis]
             for axis, (first, last) in enumerate(((0, nx), (0, ny), (low + self.padding, high + self.padding)))
         ]
-        self._add_bone(np.flatnonzero(near[np.ix_(*rows[::-1])]), low, slab, texture, mineral, share)
+        self._add_bone(np.flatnonzero(near[np.ix_(*rows[::-1])]), low, slab, texture, patches, mineral, share)
         return slab, mineral, share
 
-    def _add_bone(self, voxels, low, slab, texture, mineral, share) -> None:
-        """Adds bone and cartilage to voxels of a slab that begins with slice `low`, given by their flat indices."""
+    def _add_bone(self, voxels, low, slab, texture, patches, mineral, share) -> None:
+        """Adds bone and its cover to voxels of a slab that begins with slice `low`, given by their flat indices."""
         session, affine = self.session, self.lattice.affine
         ny, nx = slab.shape[1:]
         offsets = self._samples()
@@ -160,6 +170,7 @@ class _Scanner:
         linear = single(affine[:3, :3])
         origin = affine[:3, :3] @ np.array([-self.padding, -self.padding, low]) + affine[:3, 3]
         values, minerals, shares, texture = (array.reshape(-1) for array in (slab, mineral, share, texture))
+        patches = None if patches is None else patches.reshape(-1)
         for start in range(0, len(voxels), step):
             here = voxels[start : start + step]
             index = [i.astype(np.float32) for i in (here % nx, (here // nx) % ny, here // (nx * ny))]
@@ -174,9 +185,36 @@ class _Scanner:
                 for value in (tissue.filled, tissue.bone, tissue.density, tissue.cartilage)
             )
             inside = density * session.bone + (filled - bone) * session.marrow
-            soaked = session.cartilage + session.uptake * (1 + 0.15 * texture[here])
-            values[here] = inside + cartilage * soaked + (1 - filled - cartilage) * values[here]
+            uptake = session.uptake * (1 + 0.15 * texture[here])
+            if session.film and session.profile:
+                film, lining, agent = self._lining(points, tissue, width, patches[here])
+                lining += cartilage * session.cartilage + agent * uptake
+                values[here] = inside + lining + (1 - filled - cartilage - film) * values[here]
+            else:
+                soaked = session.cartilage + uptake
+                values[here] = inside + cartilage * soaked + (1 - filled - cartilage) * values[here]
             minerals[here], shares[here] = bone, cartilage
+
+    def _lining(self, points, tissue: Tissue, width: float, field: np.ndarray):
+        """The film on the bone: its share of voxels, and that times its HU; and the agent in cartilage, 1 in all.
+
+        Args:
+            points: x, y and z of all samples, voxel by voxel.
+            tissue, width: of the samples.
+            field: of the film, for each voxel.
+        """
+        share, brightness, agent = np.zeros((3, len(field)), np.float32)
+        samples = len(points[0]) // len(field)
+        # Inside the bone there is nothing to look up.
+        skin = np.flatnonzero(tissue.filled.reshape(-1, samples).min(1) < 1)
+        at = (skin[:, None] * samples + np.arange(samples)).reshape(-1)
+        cover = self.bone.cover(*(c[at] for c in points))
+        filled, cartilage = tissue.filled[at], tissue.cartilage[at]
+        layer, values = self.session.film.layer(np.repeat(field[skin], samples), filled + cartilage, cover, width)
+        factor = cartilage * self.session.profile.factor(cover)
+        for whole, parts in ((share, layer), (brightness, layer * values), (agent, factor)):
+            whole[skin] = parts.reshape(-1, samples).mean(1)
+        return share, brightness, agent
 
     def _samples(self):
         """``(3, n)`` offsets, in the animal's frame, of the samples in a voxel."""

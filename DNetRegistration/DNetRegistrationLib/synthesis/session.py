@@ -11,6 +11,7 @@ import numpy as np
 
 from .fields import Waves, draw_axes, draw_direction
 from .random_bones import Variant, VariantModel
+from .soaking import Film, Uptake
 from .tibia import Animal, TibiaModel
 
 # How scanners store Hounsfield units: gain, offset, dtype. "raw" puts water at 1000, so that dense solutions and muscle
@@ -85,6 +86,10 @@ class Session:
         noise: in HU, in voxels of 0.025 mm.
         rings, cupping: how strong these artefacts are.
         circle: radius of the reconstructed cylinder over half the grid's width. Outside is NaN or the lowest value.
+        profile, film: how uptake changes with depth, and soaked soft tissue on the bone's surface; None for even uptake
+            in cartilage alone.
+        hardening, spread: how much bright things darken what is near them in a slice, as a share of their mean HU
+            about it, and the standard deviation of that mean in mm.
     """
 
     seed: int
@@ -111,6 +116,10 @@ class Session:
     rings: float
     cupping: float
     circle: float | None
+    profile: Uptake | None = None
+    film: Film | None = None
+    hardening: float = 0.0
+    spread: float = 0.3
 
     @classmethod
     def draw(

@@ -19,6 +19,7 @@ GENES = 160
 Z_LOW, Z_HIGH, Z_STEP = -12.0, 0.8, 0.05
 ANGLES = 240
 XY_HALF, XY_STEP = 2.6, 0.04
+HEIGHTS, TURN = np.arange(Z_LOW, Z_HIGH + Z_STEP / 2, Z_STEP), np.linspace(-np.pi, np.pi, ANGLES + 1)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Plateau:
         plate: subchondral thickness.
         growth: height of the growth plate.
         cartilage: its thickness.
+        healthy: the same without wear.
+        rim: mm over which cartilage thins out towards the sides of the bone; 0 ends it there at full thickness.
     """
 
     top: np.ndarray
@@ -68,6 +71,8 @@ class Plateau:
     plate: np.ndarray
     growth: np.ndarray
     cartilage: np.ndarray
+    healthy: np.ndarray
+    rim: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,17 @@ def grow(genes: np.ndarray, structure: int) -> Shape:
     return Shape(mantle, growth.fibula(mantle), growth.plateau(), growth.spongiosa(), growth.osteoarthritis)
 
 
+def mantle_tilt(radius: np.ndarray) -> np.ndarray:
+    """`Mantle.tilt` of a table of radii."""
+    around = np.gradient(np.pad(radius[:, :-1], ((0, 0), (1, 2)), "wrap"), TURN[1] - TURN[0], axis=1)[:, 1:-1]
+    return 1 / np.sqrt(1 + (around / radius) ** 2 + np.gradient(radius, Z_STEP, axis=0) ** 2)
+
+
+def plateau_slope(top: np.ndarray) -> np.ndarray:
+    """`Plateau.slope` of a table of heights."""
+    return 1 / np.sqrt(1 + sum(g**2 for g in np.gradient(top, XY_STEP)))
+
+
 class _Growth:
     """Reads genes one after the other: the order of calls is part of what a gene means."""
 
@@ -117,9 +133,9 @@ class _Growth:
         self.generator = np.random.default_rng([structure, 3])
         self.osteoarthritis = max(self._uniform(-0.5, 1.0), 0.0)
         self.size = self._gene(1.0, 0.035)
-        self.z = np.arange(Z_LOW, Z_HIGH + Z_STEP / 2, Z_STEP)
+        self.z = HEIGHTS
         self.level = self.z / self.size
-        self.angle = np.linspace(-np.pi, np.pi, ANGLES + 1)
+        self.angle = TURN
         self.rough = Waves.draw(self.generator, 24, 0.45, 0.5)
 
     def _gene(self, mean: float, spread: float) -> float:
@@ -181,8 +197,7 @@ class _Growth:
         radius += self.rough.values(ring) * (0.008 + 0.014 * self.osteoarthritis * head[:, None])
         radius = self.size * np.maximum(radius, 0.25)
         radius[:, -1] = radius[:, 0]
-        around = np.gradient(np.pad(radius[:, :-1], ((0, 0), (1, 2)), "wrap"), angle[1] - angle[0], axis=1)[:, 1:-1]
-        tilt = 1 / np.sqrt(1 + (around / radius) ** 2 + np.gradient(radius, Z_STEP, axis=0) ** 2)
+        tilt = mantle_tilt(radius)
 
         cortex = profile(
             (0.4, 0.11), (-0.5, 0.10), (-1.0, 0.11), (-1.6, 0.12), (-2.4, 0.16), (-3.4, 0.20), (-6.0, 0.22)
@@ -247,7 +262,7 @@ class _Growth:
             lesion += generator.uniform(0.3, 1.0) * hill(*center, *generator.uniform(0.12, 0.35, 2))
         lesion = np.clip(lesion, 0, 1) * disease
         top = size * (top - 0.10 * lesion) + self.rough.values(flat) * (0.004 + 0.008 * disease)
-        slope = 1 / np.sqrt(1 + sum(g**2 for g in np.gradient(top, XY_STEP)))
+        slope = plateau_slope(top)
         loaded = hill(*medial, 0.6, 0.7) + hill(*lateral, 0.6, 0.7)
         plate = size * gene(0.09, 0.012) * (1 + 0.5 * loaded) * (1 + 0.9 * disease * hill(*medial, 0.6, 0.6))
 
@@ -263,7 +278,9 @@ class _Growth:
             for (cx, cy), mean in ((medial, 0.062), (lateral, 0.068))
         )
         wavy = 1 + 0.15 * Waves.draw(generator, 16, 1.0, 0.3).values(flat)
-        return Plateau(top, slope, plate, growth, np.clip(cover * wavy * (1 - 0.85 * lesion), 0, 0.1))
+        healthy = cover * wavy
+        worn = np.clip(healthy * (1 - 0.85 * lesion), 0, 0.1)
+        return Plateau(top, slope, plate, growth, worn, np.clip(healthy, 0, 0.1))
 
     def spongiosa(self) -> Spongiosa:
         gene = self._gene

@@ -8,13 +8,14 @@ wherever a scan has a voxel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from .fields import Depths, Field, Tissue, intersect, share_inside, single, unite
+from .fields import Cover, Depths, Field, Tissue, intersect, share_inside, single, unite
+from .joint_surface import vary_joint
 from .shape import ANGLES, GENES, XY_HALF, XY_STEP, Z_LOW, Z_STEP, Shape, grow
 
 # The middle of what a scan shows of the bone, in the animal's frame. It lies near the middle of a scan's grid.
@@ -29,17 +30,22 @@ class Animal:
         genes: ``(GENES,)`` shape coordinates, standard normal over the population.
         structure: seed of what no two animals share: trabeculae, osteophytes, roughness.
         left: a left leg, the mirror image of a right one with the same genes.
+        varied: its joint surface and cartilage vary as `joint_surface` says.
+        cartilage: factor on the thickness of its cartilage, to make groups of animals that differ in it alone.
     """
 
     genes: np.ndarray
     structure: int
     left: bool = False
+    varied: bool = field(default=False, kw_only=True)
+    cartilage: float = field(default=1.0, kw_only=True)
 
     @classmethod
-    def draw(cls, seed: int) -> Animal:
+    def draw(cls, seed: int, varied: bool = False) -> Animal:
         """Draws an animal from the population; the same for the same seed."""
         generator = np.random.default_rng([seed, 1])
-        return cls(generator.standard_normal(GENES), int(generator.integers(1 << 62)), bool(generator.integers(2)))
+        genes, structure = generator.standard_normal(GENES), int(generator.integers(1 << 62))
+        return cls(genes, structure, bool(generator.integers(2)), varied=varied)
 
     def relative(self, seed: int, amount: float = 0.3) -> Animal:
         """Draws a littermate: the same side, and genes that correlate sqrt(1 - `amount`^2) with this one's."""
@@ -54,7 +60,8 @@ class Animal:
     @cached_property
     def shape(self) -> Shape:
         """The measures of the bone."""
-        return grow(self.genes, self.structure)
+        shape = grow(self.genes, self.structure)
+        return vary_joint(shape, self.structure) if self.varied else shape
 
     @property
     def osteoarthritis(self) -> float:
@@ -124,6 +131,9 @@ class TibiaModel:
             single(table.ravel())
             for table in (plateau.top, plateau.slope, plateau.plate, plateau.growth, plateau.cartilage)
         )
+        # Thinner cartilage of another animal ends where it did.
+        self._cartilage *= np.float32(animal.cartilage)
+        self._healthy = single(plateau.healthy.ravel())
         self._lines = [single(line) for line in (*mantle.axis, *shape.fibula.line)]
         self._epiphysis, self._metaphysis = (
             (Field(sheets), Field(holes)) for sheets, holes in (shape.spongiosa.epiphysis, shape.spongiosa.metaphysis)
@@ -175,10 +185,24 @@ class TibiaModel:
         # The shaft is the most mineralised, the young bone about the growth plate the least.
         density = (shell * (1 - 0.1 * np.clip((z + 3.0) * 0.5, 0, 1)) + 0.86 * spongy) * open_plate
 
-        thickness = depths.plateau_at.look_up(self._cartilage)
-        covered = np.clip(depths.side * 10.0 + 0.5, 0, 1)
+        thickness, covered = self._layer(depths, self._cartilage)
         cartilage = (share_inside(depths.outer + thickness, width) - filled) * covered
         return Tissue(filled, bone, density, cartilage)
+
+    def cover(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Cover:
+        """What lies on the bone."""
+        depths = self.depths(x, y, z)
+        (thickness, share), (healthy, _) = (self._layer(depths, table) for table in (self._cartilage, self._healthy))
+        return Cover(depths.outer, thickness, healthy, share)
+
+    def _layer(self, depths: TibiaDepths, table: np.ndarray):
+        """Thickness of a layer of cartilage, and the share of it that is there."""
+        thickness = depths.plateau_at.look_up(table)
+        rim = self.shape.plateau.rim
+        if not rim:
+            return thickness, np.clip(depths.side * 10.0 + 0.5, 0, 1)
+        inward = np.clip((depths.side - 0.05) * (1 / rim), 0, 1)
+        return thickness * (inward * (2 - inward)), np.ones_like(thickness)
 
     def _gap(self, points, above_growth, width):
         """The share of growth plate, which bridges of bone cross here and there."""
