@@ -226,6 +226,34 @@ def test_slopes_of_slices(tmp_path):
     np.testing.assert_allclose(read_volume(folder).voxels, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("header, least_is_brightest", [
+    ({}, True), ({"RescaleSlope": None, "RescaleIntercept": None}, True), ({"RescaleType": "US"}, True),
+    ({"RescaleType": "HU"}, False), ({"RescaleIntercept": "-1024"}, False),
+])  # fmt: skip
+@pytest.mark.parametrize("kind, bits", [("int16", 16), ("int16", 12), ("uint16", 16), ("uint16", 12), ("uint8", 8)])
+def test_negatives_become_positives(tmp_path, header, least_is_brightest, kind, bits):
+    """MONOCHROME1 without a unit: the complement within the stored bits. Hounsfield units stay what they are."""
+    low, high = (0, 2**bits - 1) if kind[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    stored = np.random.default_rng(bits).integers(low, high + 1, VOXELS.shape).astype(kind)
+    stored[0, 0, :2] = low, high
+    header = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": bits, "HighBit": bits - 1, **header}
+    read = read_volume(write_series(tmp_path / "scan", stored, ORIGIN, **header)).voxels
+    shift = float(header.get("RescaleIntercept") or 0)
+    expected = [[[low + high - int(v) if least_is_brightest else int(v) + shift for v in row] for row in plane]
+                for plane in stored]  # fmt: skip
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_negatives_among_other_slices_and_in_frames(tmp_path):
+    negative = {"PhotometricInterpretation": "MONOCHROME1"}
+    folder = write_series(tmp_path / "scan", VOXELS[:5], ORIGIN)
+    write_series(folder, VOXELS[5:], (5, -6, 7.25), start=5, **negative)
+    assert np.array_equal(read_volume(folder).voxels, np.concatenate((VOXELS[:5], ~VOXELS[5:])))
+    order = [11 - k for k in range(12)]
+    path = write_enhanced(tmp_path / "scan.dcm", VOXELS[order], positions(order), **negative)
+    holds(read_volume(path), grid(), ~VOXELS)
+
+
 def test_signed_and_unsigned_slices(tmp_path):
     folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
     write_series(folder, VOXELS[:1].astype(np.uint16) + 40000, ORIGIN)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.errors import ScanError
 from .dicom_grid import EXPORT_AGAIN, grid_of, in_order
-from .dicom_header import Header, copy_without
+from .dicom_header import NEGATIVE, PHOTOMETRIC, Header, copy_without
 from .dicom_planes import Plane, doubled, places_of, read_planes
 from .itk_reader import FoundImage, read_file, read_series, stack_slices
 from .series import Series, choose
@@ -128,14 +128,16 @@ def _by_number(text: str) -> tuple[float, str]:
 
 
 def _voxels(path: Path, planes: list[Plane]) -> np.ndarray:
-    headers = {plane.file: plane.header for plane in planes}
-    files = list(headers)
+    firsts: dict[Path, Plane] = {}
+    for plane in planes:
+        firsts.setdefault(plane.file, plane)
+    files = list(firsts)
     if len(files) == len(planes):
         kinds = {(plane.slope, *_stored(plane.header)) for plane in planes}
-        if len(kinds) == 1 and not any(_misleads(header) for header in headers.values()):
+        if len(kinds) == 1 and not any(_misleads(plane.header) for plane in planes):
             return read_series(files, path)
-        return stack_slices(files, path, lambda file: _decoded(file, headers[file])[0])
-    whole = {file: _decoded(file, header) for file, header in headers.items()}
+        return stack_slices(files, path, lambda file: _decoded(firsts[file])[0])
+    whole = {file: _decoded(plane) for file, plane in firsts.items()}
     for file, voxels in whole.items():
         if len(voxels) <= max(plane.frame for plane in planes if plane.file == file):
             raise ScanError(f"{file}: holds fewer frames than its header says", EXPORT_AGAIN)
@@ -162,21 +164,32 @@ def _voxels(path: Path, planes: list[Plane]) -> np.ndarray:
     return stacked
 
 
-def _decoded(file: Path, header: Header) -> np.ndarray:
-    """The voxels of one file, decoded by GDCM within SimpleITK."""
+def _decoded(plane: Plane) -> np.ndarray:
+    """The voxels of a plane's file, decoded by GDCM within SimpleITK."""
+    file, header = plane.file, plane.header
     if not _misleads(header):
         return read_file(file, file)
     with TemporaryDirectory(prefix="dnet-") as folder:
         copy = Path(folder) / "copy.dcm"
         copy_without(file, copy, _SIZES)
-        return read_file(copy, file)
+        voxels = read_file(copy, file)
+    if not plane.negative:
+        return voxels
+    if voxels.dtype.kind != "u":
+        return -1 - voxels
+    return min(2 ** header.whole("BitsStored") - 1, np.iinfo(voxels.dtype).max) - voxels
 
 
 def _misleads(header: Header) -> bool:
-    """Tells whether a header states sizes that make no sense, for which ITK would refuse the file."""
+    """Tells whether ITK would take a file for something else, or refuse it.
+
+    It refuses sizes that make no sense. It inverts the stored values of MONOCHROME1, and then applies the slope to
+    them; of 12 bits it inverts only some.
+    """
     between, pixel = _SIZES
     no_distance = header.text(between) and not header.number(between)
-    return bool(no_distance or (header.states(pixel) and header.numbers(pixel, 2) is None))
+    no_size = header.states(pixel) and header.numbers(pixel, 2) is None
+    return bool(no_distance or no_size or header.text(PHOTOMETRIC) == NEGATIVE)
 
 
 def _stored(header: Header) -> tuple[int, int, int]:

@@ -19,6 +19,8 @@ _NUMBERS = {"US": 2, "UL": 4}
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 #: Length of packed pixels, and bytes of the start of their element.
 _UNDEFINED, _ELEMENT = 0xFFFFFFFF, 12
+#: Whether the greatest value or the least one is to be shown brightest. The latter is PS3.3 C.7.6.3.1.2's MONOCHROME1.
+PHOTOMETRIC, NEGATIVE = "PhotometricInterpretation", "MONOCHROME1"
 #: Elements that are kept of a file, beside those in sequences.
 _KEPT = (
     "ImageType", "AcquisitionDateTime", "AcquisitionTime", "SeriesDescription",
@@ -26,7 +28,8 @@ _KEPT = (
     "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber", "InstanceNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "TemporalPositionIdentifier", "StackID", "TemporalPositionIndex",
     "FrameAcquisitionNumber", "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsStored",
-    "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "GridFrameOffsetVector",
+    "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "RescaleType", "PhotometricInterpretation",
+    "GridFrameOffsetVector",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
@@ -171,7 +174,7 @@ def _check_fragments(whole: mmap.mmap) -> None:
 
 
 def copy_without(path: Path, copy: Path, keywords: Sequence[str]) -> None:
-    """Copies a DICOM file without some elements.
+    """Copies a DICOM file without some elements. Its stored values go for those of MONOCHROME2.
 
     Raises:
         OSError: the file cannot be read, or the copy not be written.
@@ -185,6 +188,8 @@ def copy_without(path: Path, copy: Path, keywords: Sequence[str]) -> None:
             dataset = pydicom.dcmread(path, force=True)
             for tag in [_tag(keyword) for keyword in keywords if _tag(keyword) in dataset]:
                 del dataset[tag]
+            if Header(dataset).text(PHOTOMETRIC) == NEGATIVE:
+                dataset.PhotometricInterpretation = "MONOCHROME2"
             dataset.save_as(copy)
     except (OSError, MemoryError):
         raise

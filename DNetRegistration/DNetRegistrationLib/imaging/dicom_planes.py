@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import ScanError
 from ..core.packages import needed
 from ..core.quiet import quietly
-from .dicom_header import Header, damaged, is_dicom, read_header
+from .dicom_header import NEGATIVE, PHOTOMETRIC, Header, damaged, is_dicom, read_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,15 @@ class Plane:
 
     def text(self, keyword: str) -> str:
         return next((text for part in self.parts if (text := part.text(keyword))), "")
+
+    @property
+    def negative(self) -> bool:
+        """Whether its least value is the brightest one.
+
+        Values in units, as Hounsfield's, are those of the object, however they are to be shown.
+        """
+        unitless = self.slope == (1.0, 0.0) and self.text("RescaleType") in ("", "US")
+        return unitless and self.header.text(PHOTOMETRIC) == NEGATIVE
 
 
 def read_planes(path: Path, files: Iterable[Path]) -> list[Plane]:
