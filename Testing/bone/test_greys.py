@@ -11,6 +11,7 @@ from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.volume import read_volume
 from DNetRegistrationLib.synthesis.pairs import make_pair
+from scipy import ndimage
 
 
 def fault(volume, mask=None) -> str | None:
@@ -75,6 +76,48 @@ def test_an_ordinary_scan_has_none_also_where_it_is_cut_or_masked(scan):
 
 def test_a_scan_of_real_bone_has_none(trabecular_cube):
     assert fault(read_volume(trabecular_cube)) is None
+
+
+def test_real_ankles_have_none(ankles):
+    assert fault(read_volume(ankles)) is None
+
+
+@pytest.mark.parametrize("grow", [0, 1, 2, 4])
+def test_a_mask_close_around_bone_is_no_fault(scan, grow):
+    """Marrow lies away from the border of the mask, and bone along it and fills it."""
+    bone = scan.voxels > find_bone_scale(scan).threshold
+    mask = ndimage.binary_closing(bone, iterations=3) | bone
+    mask = ndimage.binary_dilation(mask, iterations=grow) if grow else mask
+    assert fault(scan, mask) is None
+    cut = replace(scan, voxels=scan.voxels[14:, :, 14:])
+    assert fault(cut, mask[14:, :, 14:]) is None
+    assert fault(inverted(scan), mask) == "inverted"
+
+
+@pytest.mark.parametrize("amount", [1.0, 2.0, 4.0])
+def test_a_sharp_kernel_is_not_taken_for_wrapped_values(scan, amount):
+    """Bright rims beside dark ones, cut off at both ends of the type."""
+    low, high = np.percentile(scan.voxels, (0.5, 99.5))
+    window = ((scan.voxels - low) / (high - low) * 255).clip(0, 255).round().astype(np.uint8)
+    values = window.astype(float) + amount * (window - ndimage.gaussian_filter(window.astype(float), 0.8))
+    assert fault(replace(scan, voxels=values.round().clip(0, 255).astype(np.uint8))) != "wrapped"
+
+
+def magnetic_resonance(scan, muscle: float):
+    """The same bone as it looks in MR: dark, with bright marrow, in muscle."""
+    threshold, voxels = find_bone_scale(scan).threshold, scan.voxels
+    filled = np.array([ndimage.binary_fill_holes(ndimage.binary_closing(s > threshold, iterations=4)) for s in voxels])
+    bone = ndimage.gaussian_filter((voxels > threshold).astype(float), 0.5)
+    values = np.where(ndimage.binary_dilation(filled, iterations=10), muscle, 15.0)
+    values[filled & ~(voxels > threshold)] = 850
+    noise = np.random.default_rng(5).normal(0, 15, voxels.shape)
+    values = ndimage.gaussian_filter(values * (1 - 0.95 * bone), 0.6) + noise
+    return replace(scan, voxels=values.round().astype(np.int16))
+
+
+@pytest.mark.parametrize("muscle", [250, 350, 450])
+def test_the_dark_rim_of_bone_in_mr_is_told_of(scan, muscle):
+    assert fault(magnetic_resonance(scan, muscle)) == "not CT"
 
 
 def test_bright_soft_tissue_is_told_of(scan):

@@ -238,6 +238,21 @@ def test_a_refusal_for_its_grey_values_says_so(small_pair):
     assert alignment.verdict.startswith("Not accepted: bone is darker than what is around it in the moving scan")
 
 
+def test_where_no_bone_is_found_its_grey_values_are_named(small_pair):
+    """A mask of the background alone: the inverted scan is told of, the ordinary one is not."""
+    moving = small_pair.moving
+    inverted = replace(moving, voxels=moving.voxels.max() - moving.voxels.astype(np.float32), name="knee.nrrd")
+    mask = np.zeros(moving.voxels.shape, bool)
+    mask[:5, :5, :5] = True
+    with pytest.raises(
+        ScanError, match=r"^knee\.nrrd: .*: bone is darker than .* in knee\.nrrd.*; invert its grey values$"
+    ):
+        align(small_pair.fixed, inverted, moving_mask=mask)
+    with pytest.raises(ScanError) as caught:
+        align(small_pair.fixed, moving, moving_mask=mask)
+    assert "darker" not in str(caught.value) and caught.value.setting is not None
+
+
 def test_what_fits_in_many_poses_is_refused_at_once():
     """A ball: the first pose tells, and neither the search nor the mirror image could tell more."""
     z, y, x = np.mgrid[:48, :48, :48] - 23.5

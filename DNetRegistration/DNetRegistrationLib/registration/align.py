@@ -19,7 +19,7 @@ from ..bone.cube import CanonicalCube
 from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
-from ..bone.threshold import BrightPiece, find_bone_scale, without_metal
+from ..bone.threshold import BoneScale, BrightPiece, find_bone_scale, without_metal
 from ..core.errors import ScanError, Setting
 from ..geometry.transforms import require_rigid
 from ..imaging.padding import with_data
@@ -35,6 +35,7 @@ from .refinement import refine as refine_pose
 from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
+from .standstill import find_moved_rest
 from .template import edge_template
 from .verdict import Verdict
 from .verification import verify
@@ -217,6 +218,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
         watch.tell(0.9, "Looking for what speaks against it")
         verdict = examine(verdict, pair.fixed, pair.moving, answer.refined.pose, watch.check)
+        if verdict.accepted and inputs.thresholds == (None, None) and _stood_still(pair, inputs, answer, device, watch):
+            verdict = replace(verdict, confidence=0.0).because("standstill")
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
@@ -319,7 +322,7 @@ def _scans(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> tupl
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
         masks = [with_data(volume, mask) for volume, mask in zip(volumes, inputs.masks, strict=True)]
-        scales = _of_both(find_bone_scale, volumes, inputs.thresholds, masks, ("fixed", "moving"))
+        scales = _of_both(_bone_scale, volumes, inputs.thresholds, masks, ("fixed", "moving"))
         watch.warnings += [_brightness(v, s.bright) for v, s in zip(volumes, scales, strict=True) if s.bright]
         masks = [without_metal(v, s, mask) for v, s, mask in zip(volumes, scales, masks, strict=True)]
         watch.check()
@@ -330,6 +333,24 @@ def _scans(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> tupl
         for scan, volume in zip((fixed, moving), volumes, strict=True):
             _check_edges(scan, volume)
     return fixed, moving
+
+
+def _bone_scale(volume: Volume, threshold: float | None, mask: np.ndarray | None, role: str) -> BoneScale:
+    """What `find_bone_scale` finds. Where it finds none because of the scan's grey values, the error says so."""
+    try:
+        return find_bone_scale(volume, threshold, mask, role)
+    except ScanError as error:
+        if threshold is not None:
+            raise
+        raise _likely_cause(error, volume, None, mask) from error
+
+
+def _likely_cause(error: ScanError, volume: Volume, threshold: float | None, mask: np.ndarray | None) -> ScanError:
+    """The error, or one about the grey values of the scan if these are at fault."""
+    fault = grey_fault(volume, threshold, mask)
+    if fault is None or fault.kind not in ("wrapped", "inverted"):
+        return error
+    return ScanError(f"{error.problem}: {fault.problem}", fault.remedy)
 
 
 def _looked_at(scan: PreparedScan) -> np.ndarray | None:
@@ -477,6 +498,23 @@ def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool
     )
 
 
+def _stood_still(pair: _Pair, inputs: AlignmentInputs, answer: _Answer, device: torch.device, watch: _Watch) -> bool:
+    """Whether a pose is that of something in the scanner, and a bone that is less bright moved."""
+    rest = find_moved_rest(pair.fixed, pair.moving, (inputs.fixed, inputs.moving), answer.refined.pose)
+    if rest is None:
+        return False
+    masks, thresholds = (rest[0].mask, rest[1].mask), (rest[0].threshold, rest[1].threshold)
+    beside = replace(inputs, masks=masks, thresholds=thresholds, initial=None, refine="working")
+    if inputs.network is not None:  # to be sure that nothing there is a bone would take the search too long
+        beside = replace(beside, hypotheses="dnet")
+    try:
+        found = _align(beside, device, watch.part(0.9, 1.0))
+    except ScanError:
+        return False
+    moved = distance(torch.from_numpy(found.matrix), answer.refined.pose, pair.fixed.place)
+    return found.accepted and moved > pair.fixed.cube.spacing
+
+
 def _grey_fault(pair: _Pair, inputs: AlignmentInputs) -> GreyFault | None:
     """What is wrong with the grey values of a scan, of the fixed one first."""
     for role, volume, scan in (("fixed", inputs.fixed, pair.fixed), ("moving", inputs.moving, pair.moving)):
@@ -491,8 +529,9 @@ def _check_edges(scan: PreparedScan, volume: Volume) -> None:
     for image in (scan.levels[-1], pool_image(cube_image(scan.cube), 2)):
         if len(edge_template(image, LEAST_EDGES).values) < LEAST_EDGES:
             spacing = f"the working spacing of {scan.cube.spacing:g} mm"
-            raise ScanError(
+            error = ScanError(
                 f"{volume.name}: shows too little of the surface of a bone at {spacing}",
                 "check the bone threshold, the mask and the voxel spacing, or give another working spacing",
                 Setting("working_spacing"),
             )
+            raise _likely_cause(error, volume, scan.native.scale.threshold, _looked_at(scan))

@@ -24,6 +24,8 @@ REASONS = {
     "equally. Check that the fields of view hold what tells one side of the bone from another.",
     "strain": "the two scans show the bone in shapes that differ by some percent. Check the voxel sizes and the slice "
     "distance of both scans, and look for motion during a scan.",
+    "standstill": "what is brightest lies in both scans where it was, and a less bright piece moved. Mask what is "
+    "brightest if it is metal or another part of the scanner; if it is the bone, give the bone thresholds.",
     "cortices": "where the scans agree most, the cortices of the bones do not lie on each other. Look for what is as "
     "bright as bone in both scans (metal, a holder, a phantom), and mask it or raise the bone thresholds.",
     "little in common": "the scans seem to show little of the same bone. Check that both fields of view hold the same "
@@ -33,7 +35,11 @@ REASONS = {
 }
 
 #: What to set to mend it, by the kind of doubt.
-SETTINGS = {"mirrored": Setting("flip", value="z"), "not CT": Setting("threshold")}
+SETTINGS = {
+    "mirrored": Setting("flip", value="z"),
+    "not CT": Setting("threshold"),
+    "standstill": Setting("threshold"),
+}
 
 
 @dataclass(frozen=True)
