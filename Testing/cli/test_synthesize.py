@@ -15,3 +15,11 @@ def test_synthesize(tmp_path, capsys):
     pair = make_pair(6, size=24, spacing=0.2, contrast=False)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(folder / names[3]))), pair.fixed.voxels)
     assert "2 pairs" in capsys.readouterr().out
+
+
+def test_varied_agent(tmp_path):
+    arguments = ["--count", "1", "--size", "20", "--spacing", "0.24", "--seed", "5", "--agent", "varied"]
+    assert main(["synthesize", str(tmp_path), *arguments]) == 0
+    pair = make_pair(5, size=20, spacing=0.24, agent="varied")
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "0001_moving.nrrd")))
+    np.testing.assert_array_equal(written, pair.moving.voxels)

@@ -17,6 +17,7 @@ from DNetRegistrationLib.synthesis.pairs import JOINT, make_pair
 from DNetRegistrationLib.synthesis.scanner import scan
 from DNetRegistrationLib.synthesis.session import SCALES, Session
 from DNetRegistrationLib.synthesis.soaking import Film, Uptake
+from DNetRegistrationLib.synthesis.surroundings import covered
 from DNetRegistrationLib.synthesis.tibia import Animal
 from poses import pose_at, rotation
 
@@ -129,6 +130,25 @@ def test_film_lies_around_the_whole_bone_and_spares_the_joint():
     # Front, back, both sides.
     assert all((part > 0.3).any() and (part < -0.3).any() for part in local.T[:2])
     assert np.array_equal(bare.cartilage, soaked.cartilage) and np.array_equal(bare.bone, soaked.bone)
+
+
+def test_what_is_covered_is_what_a_scan_shows():
+    """Points in air beside the bone against voxels: of muscle, film, ligaments and debris, all above -500 HU."""
+    animal, session = varied(810_204)
+    rest = {"medium": -1000.0, "surface": None, "tube": None, "blur": 0.0, "noise": 0.0, "rings": 0.0, "cupping": 0.0}
+    session = replace(session, hardening=0.0, gain=1.0, scale="hu", **rest)
+    pose, grid = pose_at(6, (1.0, 2.0, 3.0), JOINT), Grid.centered(70, 0.03, rotation(3), (1, 2, 3))
+    seen = scan(animal, session, grid, pose).voxels
+    index = np.random.default_rng(0).integers(0, 70, (20_000, 3))
+    points = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    points = (points - pose[:3, 3]) @ pose[:3, :3]
+    cover = animal.model().cover(*points.T.astype(np.float32))
+    outside = cover.outer + cover.thickness < -0.03
+    told = covered(session, points[outside], Cover(*(part[outside] for part in vars(cover).values())))
+    shown = seen[tuple(index[outside, ::-1].T)] > -500
+    assert 0.05 < shown.mean() < 0.95
+    # They differ within half a voxel of surfaces only.
+    assert (told == shown).mean() > 0.97
 
 
 @pytest.mark.parametrize("axis, reach", [(0, 0.4), (1, 0.4), (2, 0.12)])

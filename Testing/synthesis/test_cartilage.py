@@ -38,7 +38,7 @@ def test_inclined_plane_under_an_even_layer():
     plateau = replace(shape.plateau, top=0.3 * x, slope=slope, cartilage=layer, healthy=layer, rim=0.1)
     bone = SimpleNamespace(shape=replace(shape, plateau=plateau), left=False, cartilage=1.0)
     bone.model = lambda: TibiaModel(bone)
-    found = true_cartilage(bone, 0.05)
+    found = true_cartilage(bone, 0.04)
     inner = np.hypot(*found.points[:, :2].T) < 0.5
     np.testing.assert_allclose(found.points[inner, 2], 0.3 * found.points[inner, 0], atol=2e-5)
     np.testing.assert_allclose(found.thickness_mm[inner], 0.05, atol=2e-5)
@@ -46,7 +46,8 @@ def test_inclined_plane_under_an_even_layer():
     np.testing.assert_allclose(found.normals[inner], np.tile(normal, (inner.sum(), 1)), atol=1e-3)
     assert found.areas_mm2[inner].sum() == pytest.approx(np.pi * 0.5**2 * np.sqrt(1.09), rel=0.01)
     assert np.array_equal(found.medial, found.points[:, 0] > 0)
-    np.testing.assert_allclose(found.volumes_mm3, np.pi * 0.6**2 / 2 * np.sqrt(1.09) * 0.05, rtol=0.01)
+    # The middle column of the table is shared by both halves.
+    np.testing.assert_allclose(found.volumes_mm3, layer.sum() / 2 * XY_STEP**2 * np.sqrt(1.09), rtol=0.01)
 
 
 def _table(table, row, column):
@@ -147,3 +148,15 @@ def test_pair_knows_its_cartilage_in_the_world_of_the_fixed_scan():
         seen = seen[np.all((seen >= 0) & (seen < world.size), axis=1)][:, ::-1]
         assert len(seen) > 200
         assert np.median(fraction[tuple(seen.T)]) > 200 and bone[tuple(seen.T)].mean() < 0.02
+
+
+def test_touched_cartilage_lies_under_something_in_the_moving_scan():
+    """Told by a film that covers all of the joint, and by none."""
+    pair = make_pair(810_103, agent="varied", size=16, spacing=0.3)
+    film = replace(pair.moving_session.film, thickness=0.1, level=9.0)
+    bare = replace(pair.moving_session, muscle=-9.0, strands=(), fragments=())
+    for joint, touched in ((1.0, True), (0.0, False)):
+        session = replace(bare, film=replace(film, joint=joint))
+        found = true_cartilage(pair.fixed_animal, 0.06, session)
+        thick = found.healthy_mm > 0.02
+        assert np.mean(found.touched[thick] == touched) > 0.99

@@ -49,6 +49,12 @@ def add_parser(commands) -> Parser:
         help="largest turn (%(default)s, all rotations)",
     )
     parser.add_argument("--no-contrast", action="store_true", help="both scans without contrast agent")
+    parser.add_argument(
+        "--agent",
+        choices=("even", "varied"),
+        default="even",
+        help="how contrast agent, soft tissue and joint surfaces vary: little, or as widely as they may (%(default)s)",
+    )
     parser.add_argument("--clean", action="store_true", help="bone only: no noise, no artefacts, nothing else")
     parser.add_argument("--impostor", choices=("animal", "relative", "mirror"), help="scan another bone")
     parser.add_argument("--format", choices=(".nrrd", ".nii.gz", ".mha"), default=".nrrd", help="of the scans")
@@ -73,6 +79,7 @@ def run(options) -> int:
             max_translation=options.max_translation,
             max_angle=math.radians(options.max_angle),
             contrast=not options.no_contrast,
+            agent=options.agent,
             clean=options.clean,
             impostor=options.impostor,
         )

@@ -8,6 +8,8 @@ import numpy as np
 
 from .fields import Cover, single
 from .random_bones import Variant
+from .session import Session
+from .surroundings import covered
 from .tibia import CENTER, Animal
 
 # Half edge of the box about `tibia.CENTER` in which cartilage is looked for, and edge of the blocks it is parted into,
@@ -15,6 +17,8 @@ from .tibia import CENTER, Animal
 _HALF, _BLOCK = 3.2, 0.16
 # Step of the differences that give normals, mm: well above the rounding of float32, well below any bump.
 _DIFFERENCE = 0.004
+# What lies as close to cartilage touches it, mm.
+_NEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Cartilage:
         thickness_mm: ``(n,)`` of the cartilage along the normal; 0 where bone is bare.
         healthy_mm: ``(n,)`` the same before wear.
         medial: ``(n,)`` bool, on the medial side.
+        touched: ``(n,)`` bool, soft tissue or a fragment lies on it in the moving scan, or within 10 um.
         volumes_mm3: ``(2,)`` of the medial and of the lateral cartilage. Area times thickness misses a few per cent of
             it where the surface is curved.
     """
@@ -38,6 +43,7 @@ class Cartilage:
     thickness_mm: np.ndarray
     healthy_mm: np.ndarray
     medial: np.ndarray
+    touched: np.ndarray
     volumes_mm3: np.ndarray
 
     def moved(self, matrix: np.ndarray) -> Cartilage:
@@ -50,7 +56,7 @@ class Cartilage:
         return 1000 * float(np.average(self.thickness_mm[chosen], weights=self.areas_mm2[chosen]))
 
 
-def true_cartilage(animal: Animal | Variant, step: float = 0.03) -> Cartilage:
+def true_cartilage(animal: Animal | Variant, step: float = 0.03, session: Session | None = None) -> Cartilage:
     """Finds the cartilage of a bone, in the animal's frame.
 
     Points are those of a lattice near the surface, put onto it along its gradient. Each stands for an area by the
@@ -59,6 +65,7 @@ def true_cartilage(animal: Animal | Variant, step: float = 0.03) -> Cartilage:
     Args:
         animal: whose bone.
         step: of the lattice in mm; there are about ``4 / step^2`` points a square mm.
+        session: of the moving scan, which tells what is touched; without one nothing is.
     """
     model = animal.model()
     cells = _lattice(model, step)
@@ -81,7 +88,9 @@ def true_cartilage(animal: Animal | Variant, step: float = 0.03) -> Cartilage:
     thickness = _along(model, points, normals, cover.thickness.astype(float))
     healthy = (cover.healthy * cover.share).astype(float)
     on = (healthy > 0) & (np.abs(cover.outer) < 1e-4)
-    found = (points, normals, areas, thickness, healthy, _medial(animal, points))
+    above = points + (thickness + _NEAR)[:, None] * normals
+    touched = covered(session, above, model.cover(*single(above.T))) if session else np.zeros_like(on)
+    found = (points, normals, areas, thickness, healthy, _medial(animal, points), touched)
     return Cartilage(*(values[on] for values in found), volumes)
 
 

@@ -17,7 +17,8 @@ from .shape import HEIGHTS, TURN, XY_HALF, XY_STEP, Mantle, Plateau, Shape, mant
 
 # Middles of the medial and the lateral facet, x and y in mm, and their half widths.
 _FACETS, _WIDTHS = ((0.82, -0.12), (-0.80, -0.20)), (0.70, 0.85)
-THINNEST, THICKEST = 0.02, 0.12
+# A layer is as thick as that in its middle, mm; facets are drawn between, and vary by a sixth.
+THINNEST, THICKEST = 0.025, 0.12
 
 
 def vary_joint(shape: Shape, structure: int) -> Shape:

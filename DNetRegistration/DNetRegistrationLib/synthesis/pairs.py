@@ -110,6 +110,7 @@ class SyntheticPair:
         fixed_cartilage, moving_cartilage: ``(z, y, x)`` uint8 volume fraction of articular cartilage, 255 for all.
         fixed_pose, moving_pose: ``(4, 4)`` float64, the animal's frame to the world.
         fixed_animal, moving_animal: the same object unless this is an impostor.
+        fixed_session, moving_session: what lay around them in the scanner.
         drawn: what was drawn, in plain numbers and words that JSON can hold.
     """
 
@@ -125,12 +126,14 @@ class SyntheticPair:
     moving_pose: np.ndarray
     fixed_animal: Animal | Variant
     moving_animal: Animal | Variant
+    fixed_session: Session
+    moving_session: Session
     drawn: dict
 
     @cached_property
     def cartilage(self) -> Cartilage:
         """The true cartilage of the fixed scan's bone, in the fixed scan's world, LPS mm; in or out of view."""
-        return true_cartilage(self.fixed_animal).moved(self.fixed_pose)
+        return true_cartilage(self.fixed_animal, session=self.moving_session).moved(self.fixed_pose)
 
 
 def make_pair(seed: int, **options) -> SyntheticPair:
@@ -190,6 +193,8 @@ def make_pair(seed: int, **options) -> SyntheticPair:
         moving_pose=poses[1],
         fixed_animal=animals[0],
         moving_animal=animals[1],
+        fixed_session=sessions[0],
+        moving_session=sessions[1],
         drawn=drawn,
     )
 

@@ -205,12 +205,14 @@ class _Scanner:
         """
         share, brightness, agent = np.zeros((3, len(field)), np.float32)
         samples = len(points[0]) // len(field)
-        # Inside the bone there is nothing to look up.
-        skin = np.flatnonzero(tissue.filled.reshape(-1, samples).min(1) < 1)
+        # Inside the bone there is nothing to look up, nor where the film has ended.
+        filled, cartilage = (part.reshape(-1, samples) for part in (tissue.filled, tissue.cartilage))
+        film = self.session.film
+        skin = np.flatnonzero((filled.min(1) < 1) & ((field > -film.level) | (cartilage.max(1) > 0)))
         at = (skin[:, None] * samples + np.arange(samples)).reshape(-1)
         cover = self.bone.cover(*(c[at] for c in points))
         filled, cartilage = tissue.filled[at], tissue.cartilage[at]
-        layer, values = self.session.film.layer(np.repeat(field[skin], samples), filled + cartilage, cover, width)
+        layer, values = film.layer(np.repeat(field[skin], samples), filled + cartilage, cover, width)
         factor = cartilage * self.session.profile.factor(cover)
         for whole, parts in ((share, layer), (brightness, layer * values), (agent, factor)):
             whole[skin] = parts.reshape(-1, samples).mean(1)

@@ -6,13 +6,52 @@ from typing import Any
 
 import numpy as np
 
-from .fields import share_inside, single
+from .fields import Cover, share_inside, single
 from .grid import Lattice
 from .session import Fragment, Session, Strand, Tube
 from .tibia import CENTER
 
 AIR = -1000.0
 _PLASTIC = 120.0
+
+
+def covered(session: Session, points: np.ndarray, cover: Cover) -> np.ndarray:
+    """Whether film, muscle, ligaments or fragments lie at points, beside liquid, air and the holder.
+
+    Args:
+        session: what lies around the bone.
+        points: ``(n, 3)`` of the animal's frame, outside the bone, mm.
+        cover: of the bone at the points.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    level = session.muscle_waves.values(points) + session.muscle + 0.09 * session.fibre_waves.values(points)
+    found = (level > _thinning(*points.T)) & (session.muscle > -5)
+    if session.film:
+        share, _ = session.film.layer(session.film.waves.values(points), np.zeros(len(points)), cover, 1e-3)
+        found |= share > 0.5
+    for strand in session.strands:
+        along = strand.end - strand.start
+        t = np.clip((points - strand.start) @ along / (along @ along), 0, 1)
+        found |= np.linalg.norm(points - strand.start - t[:, None] * along, axis=1) < strand.radius
+    for fragment in session.fragments:
+        found |= _fragment_depth(fragment, points) > 0
+    return found
+
+
+def _thinning(x, y, z):
+    """How remnants of muscle thin out with the distance from the shaft's axis, and beyond the joint."""
+    reach = np.sqrt(x * x + y * y) - 1.3
+    return 1.3 * np.maximum(reach, (z + 0.1) * 1.6)
+
+
+def _fragment_depth(fragment: Fragment, points: np.ndarray) -> np.ndarray:
+    """How deep points ``(n, 3)`` lie in a fragment, mm."""
+    halves = 1 / np.linalg.norm(fragment.axes, axis=1)
+    local = (points - fragment.center) @ fragment.axes.T
+    depth = (1 - np.linalg.norm(local, axis=1)) * halves.mean() + 0.025 * fragment.lumps.values(points)
+    return np.minimum(depth, (fragment.face - local[:, 0]) * halves[0])
 
 
 class _Sheet:
@@ -64,10 +103,7 @@ class Surroundings:
         level += session.muscle
         fibres = self.lattice.field(session.fibre_waves, low, high)
         level += 0.09 * fibres
-        # Remnants thin out with the distance from the shaft's axis, and beyond the joint.
-        x, y, z = (sheet.coordinate(c) for c in range(3))
-        reach = np.sqrt(x * x + y * y) - 1.3
-        level -= 1.3 * np.maximum(reach, (z + 0.1) * 1.6)
+        level -= _thinning(*(sheet.coordinate(c) for c in range(3)))
         cover = np.clip(level * (0.3 / self._edge) + 0.5, 0, 1)
         fibres += 1.5 * texture
         tissue = session.soft + 14 * fibres + session.soaked * np.clip(0.5 + 0.16 * fibres, 0.05, 1.5)
@@ -110,10 +146,7 @@ class Surroundings:
         axes = [(np.arange(first[a], last[a])[:, None] + parts).ravel() for a in range(3)]
         index = np.stack(np.meshgrid(*axes[::-1], indexing="ij")[::-1], -1).reshape(-1, 3)
         points = index @ lattice.affine[:3, :3].T + lattice.affine[:3, 3]
-        local = (points - fragment.center) @ fragment.axes.T
-        depth = (1 - np.linalg.norm(local, axis=1)) * halves.mean() + 0.025 * fragment.lumps.values(points)
-        depth = np.minimum(depth, (fragment.face - local[:, 0]) * halves[0])
-        cover = np.clip(depth / (lattice.spacing.mean() / fine) + 0.5, 0, 1)
+        cover = np.clip(_fragment_depth(fragment, points) / (lattice.spacing.mean() / fine) + 0.5, 0, 1)
         shape = [n for a in (2, 1, 0) for n in (last[a] - first[a], fine)]
         cover = single(cover.reshape(shape).mean((1, 3, 5)))
         slab[cells] += cover * (fragment.brightness * self.session.bone - slab[cells])
