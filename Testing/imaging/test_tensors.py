@@ -57,6 +57,31 @@ def test_values_and_shares_are_those_of_a_loop(shape, holes, shares):
     np.testing.assert_allclose(values[sure], expected[sure, 0], atol=2e-4)
 
 
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_points_are_interpolated_as_scipy_does_on_any_number_of_threads(threads, dtype, shares):
+    generator = np.random.default_rng(8)
+    image = generator.integers(-900, 900, (6, 7, 5)).astype(dtype)
+    inside = generator.random(image.shape) < 0.8 if shares else None
+    at = generator.uniform(-1, (5, 7, 6), (12001, 3)).astype(np.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        mask = None if inside is None else torch.from_numpy(inside)
+        values, share = sample_linear(torch.from_numpy(image), torch.from_numpy(at), mask, finite=True)
+    finally:
+        torch.set_num_threads(before)
+    weight = np.ones(image.shape) if inside is None else inside.astype(float)
+    coordinates = at.T[::-1].astype(float)
+    total, seen = (ndimage.map_coordinates(w, coordinates, order=1, mode="nearest") for w in (weight * image, weight))
+    seen *= ((at >= -0.5) & (at <= np.array((4.5, 6.5, 5.5)))).all(1)
+    np.testing.assert_allclose(share, seen, atol=2e-6)
+    sure = seen > 1e-2
+    np.testing.assert_allclose(values[sure], (total / seen.clip(1e-9))[sure], atol=0.5)
+    assert not values[seen == 0].any()
+
+
 def test_inside_it_agrees_with_scipy_and_simpleitk():
     generator = np.random.default_rng(1)
     image = generator.normal(size=(9, 7, 8)).astype(np.float32)

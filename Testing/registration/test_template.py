@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,8 +63,25 @@ def test_slabs_change_nothing(monkeypatch):
     fixed, _, _ = two_scans("plain")
     whole = edge_template(fixed, 500)
     monkeypatch.setattr("DNetRegistrationLib.registration.template.SLAB_VOXELS", 48 * 48 * 5)
-    slabs = edge_template(fixed, 500)
+    # A copy, since an image keeps its edges.
+    slabs = edge_template(replace(fixed), 500)
     assert torch.equal(whole.index, slabs.index) and torch.equal(whole.gradient, slabs.gradient)
+
+
+@pytest.mark.parametrize("count", [27, 500, 3000])
+def test_a_template_does_not_depend_on_those_made_before(count):
+    fixed, _, _ = two_scans("plain")
+    edge_template(fixed, 20000)
+    again, fresh = edge_template(fixed, count), edge_template(replace(fixed), count)
+    assert len(fresh.values) == count
+    assert torch.equal(again.index, fresh.index) and torch.equal(again.gradient, fresh.gradient)
+
+
+def test_no_more_edges_than_the_most_are_kept_and_those_are_the_steepest(monkeypatch):
+    fixed, _, _ = two_scans("plain")
+    expected = edge_template(replace(fixed), 300)
+    monkeypatch.setattr("DNetRegistrationLib.registration.template.MOST_EDGES", 300)
+    assert torch.equal(edge_template(replace(fixed), 5000).index, expected.index)
 
 
 def test_native_points_have_their_own_values_and_gradients():

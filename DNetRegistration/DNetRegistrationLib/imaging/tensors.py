@@ -13,6 +13,8 @@ from torch import Tensor
 SLAB_VOXELS = 1 << 19
 # Along axes up to this length, a product with a banded matrix is faster than a filter.
 SHORT_AXIS = 160
+# Fewer points are not worth a thread.
+LEAST_PART = 4000
 
 
 def gaussian(image: Tensor, sigma: float) -> Tensor:
@@ -75,13 +77,14 @@ def sample_linear(
         float32, the interpolated share inside, 0 off the grid.
     """
     depth, height, width = image.shape
-    flat, flat_inside = image.reshape(-1), None if inside is None else inside.reshape(-1)
     limit = index.new_tensor((width - 1, height - 1, depth - 1))
     # The field of view reaches half a voxel beyond the outermost centres.
-    on_grid = ((index >= -0.5) & (index <= limit + 0.5)).all(-1)
-    # With shares inside, that path takes a pass through the whole image first.
-    if finite and image.dtype == torch.float32 and (inside is None or 8 * len(index) > image.numel()):
-        return _sample_float(image, index, inside, on_grid)
+    on_grid = ((index - limit / 2).abs_() - limit / 2).amax(-1) <= 0.5
+    # With shares inside, or of integers, that path takes a pass through the whole image first.
+    ready = image.dtype == torch.float32 and inside is None
+    if finite and (ready or 8 * len(index) > image.numel()):
+        return _sample_float(convert(image), index, inside, on_grid)
+    flat, flat_inside = image.reshape(-1), None if inside is None else inside.reshape(-1)
     clamped = index.clamp(min=0).minimum(limit)
     low = clamped.floor().minimum((limit - 1).clamp(min=0))
     weight_high = clamped - low
@@ -122,9 +125,18 @@ def _band(size: int, sigma: float) -> Tensor:
 
 def _sample_float(image: Tensor, index: Tensor, inside: Tensor | None, on_grid: Tensor) -> tuple[Tensor, Tensor]:
     """`sample_linear` of a finite float32 image, by torch's `grid_sample`."""
-    channels = image[None] if inside is None else torch.stack((image * inside, inside))
+    channels = image[None] if inside is None else torch.stack((image * inside, inside.to(image.dtype)))
     at = (index + 0.5) * (2 / index.new_tensor(image.shape[::-1])) - 1
-    found = F.grid_sample(channels[None], at[None, None, None], padding_mode="border", align_corners=False)[0, :, 0, 0]
+    # The processor's threads share the points of different batches only.
+    parts = min(torch.get_num_threads(), len(index) // LEAST_PART) if image.device.type == "cpu" else 1
+    if parts > 1:
+        at = F.pad(at, (0, 0, 0, -len(index) % parts)).view(parts, 1, 1, -1, 3)
+        batch = channels.expand(parts, *channels.shape)
+        found = F.grid_sample(batch, at, padding_mode="border", align_corners=False)
+        found = found[:, :, 0, 0].transpose(0, 1).flatten(1)[:, : len(index)]
+    else:
+        found = F.grid_sample(channels[None], at[None, None, None], padding_mode="border", align_corners=False)
+        found = found[0, :, 0, 0]
     if inside is None:
         return found[0] * on_grid, on_grid.float()
     return found[0] / found[1].clamp(min=1e-6) * on_grid, found[1] * on_grid

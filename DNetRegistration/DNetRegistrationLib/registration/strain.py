@@ -225,7 +225,9 @@ class _Problem:
         gradient, local = template.gradient, template.local() / template.radius
         steep = gradient.norm(dim=-1)
         linear = (gradient[:, :, None] * local[:, None]).flatten(1)
-        self.columns = torch.cat((linear, gradient, torch.stack((steep, steep * beside), -1)), dim=-1)
+        unknowns = torch.cat((linear, gradient, torch.stack((steep, steep * beside), -1)), dim=-1)
+        # Columns of the least squares problem: the unknowns, the image's values, which each step puts in, the target.
+        self.columns = torch.cat((unknowns, torch.zeros_like(template.values)[:, None], template.values[:, None]), -1)
 
     def solve(self, pose: Tensor, iterations: int, keep: Tensor | None = None) -> tuple[Tensor, Fit]:
         target = self.template.values
@@ -239,20 +241,22 @@ class _Problem:
             prior = base * (inside > 0.999)
             if iteration == 0:
                 gain = (prior * values * target).sum() / (prior * values.square()).sum().clamp(min=1e-6)
-            residual = gain * values - target - self.columns[:, 12:] @ nuisance
+            residual = gain * values - target - self.columns[:, 12:14] @ nuisance
             weight = prior * tukey(residual[None], prior[None])[0]
             if iteration == iterations or still:
                 break
-            columns = torch.cat((-self.columns, values[:, None]), dim=-1)
-            normal, right = _product(columns, weight, columns), _product(columns, weight, target[:, None])[:, 0]
+            self.columns[:, 14] = values
+            product = _product(self.columns, weight, self.columns)
+            normal, right = product[:15, :15], product[:15, 15]
             held = self._held(normal)
             # A step strains the template, and the map by its inverse.
             strained = self.rigid[:3, :3].T @ pose[:3, :3] - torch.eye(3, dtype=torch.float64)
-            right[:9] += held[:9, :9] @ strained.flatten() * self.template.radius
+            right[:9] -= held[:9, :9] @ strained.flatten() * self.template.radius
             solution = torch.linalg.solve(normal + held, right)
-            nuisance, gain = solution[12:14].to(values), solution[14].to(values)
-            pose = pose @ torch.linalg.inv(self._motion(solution[:12]))
-            still = float(solution[:12].abs().max()) < tolerance
+            # The unknowns move the target, not the image.
+            step, nuisance, gain = -solution[:12], -solution[12:14].to(values), solution[14].to(values)
+            pose = pose @ torch.linalg.inv(self._motion(step))
+            still = float(step.abs().max()) < tolerance
         return pose, Fit(pose[None], gain[None], residual[None], prior[None])
 
     @staticmethod
@@ -278,9 +282,10 @@ class _Problem:
         """
         residual, prior = fit.residual[0], fit.seen[0]
         weight = prior * tukey(residual[None], prior[None])[0]
-        steep, local = self.columns[:, 12], self.template.local() / self.template.radius
-        scores = SYSTEMATIC * voxel * _sums(local.round().long(), self.columns * (weight * steep)[:, None])
-        normal = _product(self.columns, weight, self.columns)
+        unknowns, local = self.columns[:, :14], self.template.local() / self.template.radius
+        steep = unknowns[:, 12]
+        scores = SYSTEMATIC * voxel * _sums(local.round().long(), unknowns * (weight * steep)[:, None])
+        normal = _product(unknowns, weight, unknowns)
         bread = torch.linalg.inv(normal + self._held(normal))
         return ((bread @ scores.T @ scores @ bread)[:9, :9] / self.template.radius**2).numpy()
 

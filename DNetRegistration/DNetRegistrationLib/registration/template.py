@@ -12,6 +12,9 @@ from torch import Tensor
 from ..bone.images import BoneImage, NativeScan
 from ..imaging.tensors import SLAB_VOXELS, dilate
 
+# No template has more voxels of an image at the working spacing.
+MOST_EDGES = 1 << 17
+
 
 @dataclass(frozen=True)
 class Template:
@@ -46,10 +49,35 @@ class Template:
 
 
 def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lambda: None) -> Template:
-    """The template of the `count` voxels of steepest bone value, away from the border of the field of view.
+    """The template of the `count` voxels (`MOST_EDGES` at most) of steepest bone value, away from the border of the
+    field of view.
 
     `check` is called between slabs; an exception from it ends the work.
     """
+    at, strength = _edges(image, check)
+    check()
+    chosen = at[strength.topk(min(count, len(at)), sorted=False).indices].sort().values
+    values = image.values
+    _, height, width = values.shape
+    to_world = torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=values.device)
+    flat = values.reshape(-1)
+    strides = (1, width, width * height)
+    gradient = torch.stack([(flat[chosen + s] - flat[chosen - s]) / 2 for s in strides], dim=-1) @ to_world
+    return make_template(index_of(chosen, values.shape).float(), image.affine, flat[chosen], gradient)
+
+
+def _edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
+    """The steepest voxels ``(n,)``, counted in memory order, and how steep they are: `MOST_EDGES` or fewer.
+
+    They are kept with the image, since each of its templates is made of some of them.
+    """
+    kept: tuple[Tensor, Tensor] | None = vars(image).get("edges")
+    if kept is None:
+        kept = vars(image)["edges"] = _found_edges(image, check)
+    return kept
+
+
+def _found_edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
     values = image.values
     depth, height, width = values.shape
     to_world = torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=values.device)
@@ -65,13 +93,9 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
         strength[start:stop, 1:-1, 1:-1] = inner
     flat = strength.view(-1)
     steep = (flat > 0.05 * flat.max()).nonzero()[:, 0]
-    check()
-    chosen = steep[flat[steep].topk(min(count, len(steep)), sorted=False).indices].sort().values
-    index = index_of(chosen, values.shape)
-    flat = values.reshape(-1)
-    strides = (1, width, width * height)
-    gradient = torch.stack([(flat[chosen + s] - flat[chosen - s]) / 2 for s in strides], dim=-1) @ to_world
-    return make_template(index.float(), image.affine, flat[chosen], gradient)
+    if len(steep) > MOST_EDGES:
+        steep = steep[flat[steep].topk(MOST_EDGES, sorted=False).indices].sort().values
+    return steep, flat[steep]
 
 
 def index_of(at: Tensor, shape: torch.Size) -> Tensor:
