@@ -135,7 +135,7 @@ SMALLER = {
     "align": "",
     "demo": "--size 48 --spacing 0.1",
     "benchmark": "--pairs 1 --accuracy-pairs 1 --fine-pairs 1 --only success --jobs 1",
-    "compare": "--pairs 1 --methods full --growth none --near 0 --size 32 --threads 1",
+    "compare": "--pairs 1 --methods full --growth none --size 32 --threads 1",
     "evaluate": "--methods unmoved,full --strategies S1 --tests real --animals 4 --size 32 --spacing 0.16 --jobs 1",
     "synthesize": "--count 1 --size 16 --spacing 0.3",
     "train": "--iterations 2 --batch 2 --micro-batch 1 --validation-pairs 1 --validate-every 2 --jobs 1",

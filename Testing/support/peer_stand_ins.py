@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from DNetRegistrationLib.experiments.peers.methods.answer import Answer
+from DNetRegistrationLib.experiments.methods.answer import Answer
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class StandIn:
     version: str = "1"
     near: bool = False
 
+    def missing(self):
+        return "it is not there" if self.does == "is missing" else None
+
     def load(self):
         if self.does == "does not load":
             raise ImportError("no such library")
@@ -31,6 +34,14 @@ class StandIn:
         return Answer(np.eye(4), True)
 
     def starts(self, fixed, moving, threads, start):
+        return Answer(start)
+
+    def shears_start(self, fixed, moving, threads, start):
+        return self.shears(fixed, moving, threads)
+
+    def counts_nan(self, fixed, moving, threads, start):
+        if np.isnan(fixed.voxels).any() and np.isnan(moving.voxels).any():
+            raise RuntimeError("outside of the field of view")
         return Answer(start)
 
     def shears(self, fixed, moving, threads):
@@ -44,7 +55,7 @@ class StandIn:
     def dies(self, fixed, moving, threads):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def sleeps(self, fixed, moving, threads):
+    def sleeps(self, fixed, moving, threads, start=None):
         time.sleep(60)
 
     def sleeps_at_32(self, fixed, moving, threads):

@@ -17,27 +17,47 @@ when all of it holds.
 With --output each pair's figures are kept: Ctrl-C loses nothing, the same
 command carries on, and more --pairs add to what is there.
 
+Refinement is measured only when asked for: how close this project ends from
+starts near the truth, beside elastix, ANTs, SimpleITK and neuroreg, as far as
+they are installed, and beside the least error that noise allows.
+
 examples:
   {PROGRAM} benchmark --pairs 20
   {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
   {PROGRAM} benchmark --only adversarial --pairs 3000 --output hard
+  {PROGRAM} benchmark --only refinement --kinds "80 um contrast" --output close
 """
+
+
+#: The part that is measured beside other tools, and only when asked for.
+REFINEMENT = "refinement"
 
 
 def _sections(text: str) -> tuple[str, ...]:
     from ..experiments.benchmark.parts import SECTIONS
 
-    if "refinement" in text.split(","):
-        command = f"{PROGRAM} compare --methods refine,refine-correlation,refine-information"
-        raise argparse.ArgumentTypeError(f"refinement is measured beside that of others: {command}")
-    return several(SECTIONS)(text)
+    return several((*SECTIONS, REFINEMENT))(text)
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from ..experiments.refinement.kinds import KINDS
+
+    return several(KINDS)(text)
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    from ..experiments.refinement.results import CONTESTANTS
+
+    return several(CONTESTANTS)(text)
 
 
 def add_parser(commands) -> Parser:
     """Adds the command."""
     parser = commands.add_parser("benchmark", help="measure success, accuracy and speed", description=_BENCHMARK)
     parser.set_defaults(run=run)
-    parser.add_argument("--pairs", type=COUNT, default=100, help="pairs, and as many impostors (%(default)s)")
+    parser.add_argument(
+        "--pairs", type=COUNT, help="pairs, and as many impostors (100); of each kind for refinement (12)"
+    )
     parser.add_argument("--accuracy-pairs", type=COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
     parser.add_argument("--fine-pairs", type=COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
     parser.add_argument("--large", action="store_true", help="also time and memory at 512^3 voxels of 0.01 mm")
@@ -46,8 +66,15 @@ def add_parser(commands) -> Parser:
         metavar="PART[,PART]",
         type=_sections,
         help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed, coverage (of the "
-        "true error by the expected one), adversarial (pairs that invite a wrong answer)",
+        "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement, which is "
+        "measured only when named",
     )
+    parser.add_argument("--kinds", metavar="KIND[,KIND]", type=_kinds, help='of pairs for refinement, as "25 um plain"')
+    parser.add_argument("--methods", metavar="M[,M]", type=_methods, help='for refinement, as "refine,oracle" (all)')
+    parser.add_argument(
+        "--limit", type=number(float, 0.1, 1e6), default=300.0, metavar="S",
+        help="seconds that a tool may take to refine a pair (%(default)g)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=number(int, 0, 10**6), default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument("--jobs", type=JOBS, default=os.cpu_count(), help="processes, one thread each (%(default)s)")
     parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
@@ -58,18 +85,23 @@ def run(options: argparse.Namespace) -> int:
     """Runs the benchmark; returns 0 when everything measured holds, 1 when something does not."""
     from ..core.progress import Progress
     from ..experiments.benchmark.run import benchmark
+    from ..experiments.refinement.run import contest
 
+    sections = None if options.only is None else tuple(name for name in options.only if name != REFINEMENT)
+    count = {} if options.pairs is None else {"pairs": options.pairs}
+    holds = []
     with Progress(options.verbose) as progress:
-        found = benchmark(
-            pairs=options.pairs,
-            accuracy_pairs=options.accuracy_pairs,
-            fine_pairs=options.fine_pairs,
-            only=options.only,
-            large=options.large,
-            seed=options.seed,
-            jobs=options.jobs,
-            output=options.output,
-            progress=progress,
-            tell=progress.tell,
-        )
-    return 0 if found.holds else 1
+        shared = {"seed": options.seed, "output": options.output, "progress": progress, "tell": progress.tell, **count}
+        if sections is None or sections:
+            found = benchmark(
+                accuracy_pairs=options.accuracy_pairs,
+                fine_pairs=options.fine_pairs,
+                only=sections,
+                large=options.large,
+                jobs=options.jobs,
+                **shared,
+            )
+            holds.append(found.holds)
+        if options.only is not None and REFINEMENT in options.only:
+            holds.append(contest(kinds=options.kinds, methods=options.methods, limit=options.limit, **shared).holds)
+    return 0 if all(holds) else 1

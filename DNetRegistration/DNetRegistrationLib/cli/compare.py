@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ..experiments.peers.methods import METHODS
+from ..experiments.methods import METHODS
 from ..version import PROGRAM
 from .arguments import COUNT, JOBS, SIZE, Parser, number, several, spell
 
@@ -26,9 +26,6 @@ methods:
   simpleitk    from the moments of both images, by mutual information
   elastix      rigid, from the centre of gravity; pip install itk-elastix
   ants         a search over the full circle, then Rigid; pip install antspyx
-  refine       this project's refinement alone, from a start near the truth
-  refine-correlation, refine-information
-               SimpleITK from that start, by correlation or mutual information
 Each is set as its documentation advises and may use as many threads. What is
 not installed is left out, and the table tells so.
 
@@ -91,9 +88,6 @@ def add_parser(commands) -> Parser:
     )
     pairs.add_argument("--no-contrast", action="store_true", help="both scans without contrast agent")
     pairs.add_argument("--seed", type=COUNT, default=0, help="number of the first pair (%(default)s)")
-    pairs.add_argument(
-        "--near", type=COUNT, default=20, metavar="N", help="pairs that begin near the truth, for refine (%(default)s)"
-    )
     cost = parser.add_argument_group("cost")
     cost.add_argument(
         "--growth",
@@ -130,7 +124,6 @@ def run(options: argparse.Namespace) -> int:
         contrast=not options.no_contrast,
         seed=options.seed,
         growth=options.growth,
-        near=options.near,
         limit=options.limit,
         threads=options.threads,
     )
@@ -151,7 +144,6 @@ def _command(options: argparse.Namespace) -> str:
         methods=tuple(options.methods),
         at_most=[f"{key}={count}" for key, count in dict(options.at_most).items()],
         growth=tuple(options.growth) or "none",
-        near=options.near,
         limit=f"{options.limit:g}",
         threads=options.threads,
         output=Path(options.output).name,

@@ -27,15 +27,18 @@ class PairFiles:
 
     def write(self, pair: SyntheticPair) -> None:
         """Writes a pair into the folder, which must exist."""
-        for role in _ROLES:
-            scan = getattr(pair, role)
-            np.save(self.folder / f"{role}.npy", scan.voxels)
-            np.save(self.folder / f"{role}_affine.npy", scan.affine)
+        self.write_scans(pair.fixed, pair.moving)
         flat = np.flatnonzero(pair.fixed_bone)
         flat = flat[:: max(1, flat.size // _MOST_POINTS)]
         index = np.stack(np.unravel_index(flat, pair.fixed_bone.shape)[::-1], -1)
         np.save(self.folder / "points.npy", pair.fixed.to_world(index))
         np.save(self.folder / "matrix.npy", pair.matrix)
+
+    def write_scans(self, fixed: Volume, moving: Volume) -> None:
+        """Writes two scans alone into the folder, which must exist."""
+        for role, scan in zip(_ROLES, (fixed, moving), strict=True):
+            np.save(self.folder / f"{role}.npy", scan.voxels)
+            np.save(self.folder / f"{role}_affine.npy", scan.affine)
 
     def scans(self) -> tuple[Volume, Volume]:
         """The fixed and the moving scan."""

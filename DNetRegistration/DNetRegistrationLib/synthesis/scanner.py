@@ -53,13 +53,36 @@ def scan(animal: Animal | Variant, session: Session, grid: Grid, pose: np.ndarra
     return _Scanner(animal, session, grid, pose).scan()
 
 
+def white_noise(session: Session, spacing: np.ndarray) -> float:
+    """Standard deviation, HU, of the noise of each voxel before the scanner's blur, which spreads and weakens it.
+
+    Args:
+        session: whose `noise` is that of the blurred image, in voxels of 0.025 mm.
+        spacing: ``(3,)`` voxel size in mm. Finer voxels have more noise.
+    """
+    strength = session.noise * (0.025 / float(np.prod(spacing)) ** (1 / 3)) ** 0.5
+    if session.blur:
+        strength /= float((_point_spread(session.blur) ** 2).sum()) ** 1.5
+    return strength
+
+
+def _padding(blur: float) -> int:
+    return int(np.ceil(3 * blur))
+
+
+def _point_spread(blur: float) -> np.ndarray:
+    reach = _padding(blur)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / blur) ** 2)
+    return taps / taps.sum()
+
+
 class _Scanner:
     def __init__(self, animal: Animal | Variant, session: Session, grid: Grid, pose: np.ndarray) -> None:
         self.session, self.grid = session, grid
         self.bone = animal.model()
         self.spacing = grid.spacing
         # Padded, so that the blur sees no edge.
-        self.padding = int(np.ceil(3 * session.blur)) if session.blur else 0
+        self.padding = _padding(session.blur)
         self.lattice = Lattice(grid, pose, self.padding)
         self.surroundings = Surroundings(session, self.lattice)
         self.hardening = Hardening(session, self.bone, self.lattice) if session.hardening else None
@@ -224,24 +247,17 @@ class _Scanner:
         index = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
         return single(self.lattice.affine[:3, :3] @ index.T)
 
-    def _point_spread(self) -> np.ndarray:
-        taps = np.exp(-0.5 * (np.arange(-self.padding, self.padding + 1) / self.session.blur) ** 2)
-        return taps / taps.sum()
-
     def _noise(self, shape):
-        """White noise that has the session's strength once it is blurred; it is stronger in finer voxels."""
-        strength = self.session.noise * (0.025 / float(np.prod(self.spacing)) ** (1 / 3)) ** 0.5
-        if self.padding:
-            strength /= float((self._point_spread() ** 2).sum()) ** 1.5
+        """White noise that has the session's strength once it is blurred."""
         noise = self.generator.standard_normal(shape, dtype=np.float32)
-        noise *= strength
+        noise *= white_noise(self.session, self.spacing)
         return noise
 
     def _blurred(self, slab):
         """A slab without its padding, blurred by the scanner's point spread, axis by axis."""
         if not self.padding:
             return slab
-        taps = [float(t) for t in self._point_spread()]
+        taps = [float(t) for t in _point_spread(self.session.blur)]
         for axis in range(3):
             count = slab.shape[axis] - 2 * self.padding
             total = 0

@@ -44,11 +44,6 @@ def test_what_cannot_be_measured_is_refused():
     assert raised.value.setting.quantity == "seed"
 
 
-def test_who_asks_for_refinement_is_sent_to_compare(capsys):
-    assert main(["benchmark", "--only", "refinement"]) == 2
-    assert "compare --methods refine,refine-correlation" in capsys.readouterr().err
-
-
 def test_an_interrupted_benchmark_keeps_and_shows_what_there_is(tmp_path, monkeypatch):
     def measured(function, calls, jobs):
         yield [Outcome("success", 0, 0, "same", error_um=5.0)]

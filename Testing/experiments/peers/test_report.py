@@ -48,17 +48,6 @@ def test_each_method_beside_this_project():
     assert same["time (s)"] == "1.00 against 1.00"
 
 
-def test_refinement_from_a_common_start():
-    near = [
-        result(method, number, contrast=number % 2 == 1, error_um=error, seconds=2.0)
-        for method, errors in (("refine", (1.0, 2.0, 3.0)), ("refine-correlation", (4.0, 60.0, 5.0)))
-        for number, error in enumerate(errors)
-    ]
-    lines = [" ".join(line.split()) for line in report(PeerResults(near=near), []).splitlines()]
-    assert "| its refinement alone | 3 | 2.00 | 2.00 | 2.00 |" in lines
-    assert "| SimpleITK, correlation | 3 | 4.50 | 60.00 | 2.00 |" in lines
-
-
 def test_the_text_tells_it_all(tmp_path):
     text = report(four_methods(), ["measured by hand"])
     lines = [" ".join(line.split()) for line in text.splitlines()]

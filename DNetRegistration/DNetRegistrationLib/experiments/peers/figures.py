@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.pictures import new_figure
+from ..methods import FULL, METHODS
 from ..metrics import SUCCESS_UM
 from ..statistics import median
-from .methods import FULL, METHODS
 from .pairs import BIN_NAMES
 from .report import numbers
 from .results import PeerResults

@@ -19,14 +19,12 @@ from ..pair_files import PairFiles
 
 #: Neither those of the benchmark nor those that the confidence was calibrated on.
 FIRST_SEED = 500_000
-#: Pairs whose volume grows, and pairs that begin near the truth, have numbers from here on.
-GROWING, NEAR = 100_000, 200_000
+#: Pairs whose volume grows have numbers from here on.
+GROWING = 100_000
 #: Edges, in degrees, of the bins of rotation angle.
 BINS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
 #: Such as "30-60".
 BIN_NAMES = tuple(f"{low:g}-{high:g}" for low, high in pairwise(BINS))
-#: How far starts near the truth are off: the reach of a coarse search. In degrees, and in mm along each axis.
-START_DEG, START_MM = 3.0, 0.08
 
 
 @dataclass(frozen=True)
@@ -64,17 +62,6 @@ class ComparedPair:
         rotation = _about(generator.standard_normal(3), angle)
         return affine_matrix(rotation, generator.uniform(-0.64, 0.64, 3))
 
-    def start(self, center: np.ndarray) -> np.ndarray:
-        """A ``(4, 4)`` start near the truth: turned by `START_DEG` about the bone's centre, and up to `START_MM` off.
-
-        Args:
-            center: ``(3,)`` centroid of the fixed scan's bone, LPS mm.
-        """
-        generator = np.random.default_rng([FIRST_SEED + self.number, 77])
-        rotation = _about(generator.standard_normal(3), START_DEG)
-        shift = center - rotation @ center + generator.uniform(-START_MM, START_MM, 3)
-        return self.matrix @ affine_matrix(rotation, shift)
-
 
 def _about(axis: np.ndarray, degrees: float) -> np.ndarray:
     return Rotation.from_rotvec(degrees * axis / np.linalg.norm(axis), degrees=True).as_matrix()
@@ -91,12 +78,6 @@ def turned_pairs(count: int, size: int, keep: float, contrast: bool, first: int 
 def growing_pairs(sizes: Iterable[int], keep: float, contrast: bool, first: int = 0) -> list[ComparedPair]:
     """One pair of each size: the same animal, rotation (60 to 90 degrees) and field of view, of ever smaller voxels."""
     return [ComparedPair(first + GROWING, size, 2, float(keep), bool(contrast)) for size in sorted(set(sizes))]
-
-
-def near_pairs(count: int, size: int, first: int = 0) -> list[ComparedPair]:
-    """Pairs for methods that refine a start near the truth: whole views, every other one with contrast agent."""
-    numbers = range(first + NEAR, first + NEAR + count)
-    return [ComparedPair(number, size, number % (len(BINS) - 1), contrast=number % 2 == 1) for number in numbers]
 
 
 def make_files(pair: ComparedPair, files: PairFiles) -> None:

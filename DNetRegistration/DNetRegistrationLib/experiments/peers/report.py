@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas
 
+from ..methods import FULL, METHODS, PEERS
 from ..metrics import SUCCESS_UM
 from ..statistics import largest, median, rate
 from ..tables import Finding, findings_table, markdown, number, text_table
-from .methods import FULL, METHODS, PEERS
-from .pairs import BIN_NAMES, START_DEG, START_MM
+from .pairs import BIN_NAMES
 from .results import MethodResult, PeerResults
 
 #: How many times as fast as ANTs' search the full pipeline has to be.
@@ -20,15 +20,14 @@ TIMES_FASTER = 20.0
 
 
 def numbers(found: PeerResults) -> pandas.DataFrame:
-    """A row for each method and each bin of angles ("all" is all of them), growing volume, and kind of near pair."""
+    """A row for each method and each bin of angles ("all" is all of them) and growing volume."""
     rows = []
     for key in METHODS:
         of = found.table[found.table.method == key]
-        angle, size, near = (of[of.group == group] for group in ("angle", "size", "near"))
+        angle, size = (of[of.group == group] for group in ("angle", "size"))
         parts = [("angle", "all", angle)]
         parts += [("angle", name, angle[angle.angle_bin == k]) for k, name in enumerate(BIN_NAMES)]
         parts += [("size", str(volume), size[size["size"] == volume]) for volume in size["size"]]
-        parts += [("near", name, near[near.contrast == c]) for name, c in (("plain", False), ("contrast", True))]
         rows += [_summary(key, group, value, o) for group, value, o in parts if len(o)]
     return pandas.DataFrame.from_records(rows)
 
@@ -155,9 +154,6 @@ def report(found: PeerResults, about: Iterable[str]) -> str:
         parts += ["## Each method against this project", "", markdown(against_full(found)), "", note, ""]
     if found.growing:
         parts += ["## Cost as the volume grows", "", markdown(_growth_table(found)), ""]
-    if found.near:
-        title = f"## Refinement alone, from {START_DEG:g} degrees and up to {1000 * START_MM:g} um along each axis off"
-        parts += [title, "", markdown(_near_table(table)), ""]
     parts += ["## What is asked of this project", "", markdown(findings_table(requirements(found)))]
     failed = found.table[found.table.failure != ""]
     if len(failed):
@@ -225,15 +221,6 @@ def _growth_cell(result: MethodResult) -> str:
         return "failed"
     error = f"{_digits(result.error_um)} um" if result.success else "not aligned"
     return f"{result.seconds:.1f} s, {number(result.peak_gb, '.2f')} GB, {error}"
-
-
-def _near_table(table: pandas.DataFrame) -> pandas.DataFrame:
-    rows = []
-    for title, o in table[table.group == "near"].groupby("title", sort=False):
-        errors = dict(zip(o.value, o.median_error_um, strict=True))
-        cells = [_digits(errors[kind]) if kind in errors else "-" for kind in ("plain", "contrast")]
-        rows.append((title, str(o.pairs.sum()), *cells, number(median(o.median_seconds), ".2f")))
-    return text_table(("method", "pairs", "error (um)", "error with contrast (um)", "time (s)"), rows)
 
 
 def _failure_table(failed: pandas.DataFrame) -> pandas.DataFrame:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...geometry.transforms import require_rigid, rotation_error_deg
+from ..method_process import MethodRun
+from ..methods import METHODS, ComparedMethod
 from ..metrics import SUCCESS_UM
 from ..pair_files import PairFiles
 from ..store import measuring_code
 from ..tables import frame
-from .methods import METHODS, ComparedMethod
 from .pairs import ComparedPair
-from .process import MethodRun
 
 if TYPE_CHECKING:
     import pandas
 
 CODE = measuring_code(
-    "experiments/pair_files.py", *(f"experiments/peers/{name}" for name in ("methods", "pairs.py", "process.py"))
+    "experiments/pair_files.py", "experiments/methods", "experiments/method_process.py", "experiments/peers/pairs.py"
 )
 
 
@@ -133,21 +133,19 @@ class PeerResults:
     Attributes:
         turned: of pairs over all angles.
         growing: of pairs of ever larger volumes.
-        near: of pairs that begin near the truth.
         skipped: why a method was not run, by its key.
     """
 
     turned: Sequence[MethodResult] = ()
     growing: Sequence[MethodResult] = ()
-    near: Sequence[MethodResult] = ()
     skipped: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def table(self) -> pandas.DataFrame:
-        """A row for each result; `group` is "angle", "size" or "near"."""
-        results = [*self.turned, *self.growing, *self.near]
+        """A row for each result; `group` is "angle" or "size"."""
+        results = [*self.turned, *self.growing]
         table = frame(MethodResult, results, "success", "unnoticed")
-        groups = (("angle", self.turned), ("size", self.growing), ("near", self.near))
+        groups = (("angle", self.turned), ("size", self.growing))
         return table.assign(group=[name for name, some in groups for _ in some])
 
     def of(self, group: str) -> pandas.DataFrame:

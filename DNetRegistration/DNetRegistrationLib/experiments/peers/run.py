@@ -13,11 +13,11 @@ from ...core.files import atomic_write, make_folder
 from ...core.pictures import has_matplotlib
 from ...core.progress import ProgressFunction, no_progress
 from ...core.provenance import machine
+from ..method_process import MethodProcess
+from ..methods import METHODS, ComparedMethod
 from ..store import ResultStore
 from ..tables import write_csv
-from .methods import METHODS, ComparedMethod
-from .pairs import ComparedPair, PairFolders, growing_pairs, near_pairs, turned_pairs
-from .process import MethodProcess
+from .pairs import ComparedPair, PairFolders, growing_pairs, turned_pairs
 from .report import numbers, report
 from .results import Conditions, MethodResult, PeerResults, measured
 
@@ -38,7 +38,6 @@ class ComparisonOptions:
         contrast: the moving scan is with contrast agent.
         seed: number of the first pair.
         growth: sizes of volumes that show how cost grows.
-        near: how many pairs begin near the truth, for methods that only refine.
         limit: seconds for an alignment. A method over it is ended, and is not tried on larger volumes.
         threads: how many each method may use; one a processor by default.
     """
@@ -51,7 +50,6 @@ class ComparisonOptions:
     contrast: bool = True
     seed: int = 0
     growth: Sequence[int] = (64, 128, 256, 512)
-    near: int = 20
     limit: float = 600.0
     threads: int = os.cpu_count() or 1
 
@@ -96,24 +94,21 @@ def compare(
     conditions = Conditions(options.threads, options.limit, machine())
     drawn = options.keep, options.contrast, options.seed
     turned, growing = turned_pairs(options.pairs, options.size, *drawn), growing_pairs(options.growth, *drawn)
-    near = near_pairs(options.near, options.size, options.seed)
-    search, refine = ([method for method in methods if method.near is only] for only in (False, True))
     work = (
-        [(method, turned[: options.at_most.get(method.key)]) for method in search],
-        [(method, growing) for method in search],
-        [(method, near) for method in refine],
+        [(method, turned[: options.at_most.get(method.key)]) for method in methods],
+        [(method, growing) for method in methods],
     )
     try:
         with PairFolders(folder) as folders:
             align_all([one for part in work for one in part], folders, store, conditions, progress)
     finally:
         # An interrupted comparison shows what there is.
-        turned_results, growing_results, near_results = (
+        turned_results, growing_results = (
             [store.results[key] for method, pairs in part for pair in pairs
              if (key := conditions.key(method, pair)) in store.results]
             for part in work
         )  # fmt: skip
-        found = PeerResults(turned_results, growing_results, near_results, skipped)
+        found = PeerResults(turned_results, growing_results, skipped)
         if len(found.table):
             show(found, [*about(options, methods, conditions), *notes], folder, tell)
     return found
@@ -154,8 +149,7 @@ def align_all(
                 done += 1
                 if not _is_too_large(method, pair, store, conditions):
                     files = folders.files(pair)
-                    start = pair.start(files.points.mean(0)) if method.near else None
-                    run = process.align(files, conditions.limit, start)
+                    run = process.align(files, conditions.limit)
                     store.add(measured(method, pair, files, run, conditions))
 
 

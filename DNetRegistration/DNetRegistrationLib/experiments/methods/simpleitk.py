@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from ....bone.threshold import find_bone_scale
-from ....imaging.volume import Volume
+from ...imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
+from .near import NearScans
 
 # The share of voxels that the notebooks take of scans of 512 x 512 pixels, and the fewest voxels of a small scan.
 SHARE, LEAST_POINTS = 0.01, 32**3
@@ -50,34 +50,39 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     return Answer(matrix_of(start))
 
 
-def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray, metric: str) -> Answer:
-    """Rigid registration of the bone images T (Eq. 5), near bone, from a ``(4, 4)`` start.
+def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray, metric: str, where: str) -> Answer:
+    """Rigid registration from a ``(4, 4)`` start, within a mask (one of `near.MASKS`).
 
-    The metric is "correlation" or mutual "information".
+    The metric is "correlation", Mattes' mutual "information" of 50 bins, or ANTS' "neighbourhood" correlation.
 
-    Two levels, linear interpolation, every voxel within two of the fixed scan's bone. Gradient descent with scales from
-    physical shift, until the metric's slope is below 1e-7 or 300 steps are done: settings as the documentation advises.
+    Two levels, linear interpolation, every voxel of the mask. Gradient descent with scales from physical shift, until
+    the metric's slope is below 1e-8, the step below `LAST_STEP` or 300 steps are done.
+
+    Source: as for `align`.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    images = [_bone_image(scan) for scan in (fixed, moving)]
-    near = sitk.BinaryDilate(sitk.Cast(images[0] > 0.05, sitk.sitkUInt8), [2, 2, 2])
-    center = fixed.to_world(np.argwhere(sitk.GetArrayViewFromImage(images[0]) > 0.05)[:, ::-1].mean(0))
-    transform = rigid_transform(start, center)
+    near = NearScans.of(fixed, moving, start, where)
+    transform = rigid_transform(np.eye(4), np.zeros(3))
     method = sitk.ImageRegistrationMethod()
     if metric == "information":
         method.SetMetricAsMattesMutualInformation(50)
+    elif metric == "neighbourhood":
+        method.SetMetricAsANTSNeighborhoodCorrelation(2)
     else:
         method.SetMetricAsCorrelation()
-    method.SetMetricFixedMask(near)
+    mask = near.mask(near.fixed)
+    if mask is not None:
+        method.SetMetricFixedMask(Volume(mask.astype(np.uint8), near.fixed.affine).to_sitk())
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(0.05, 1e-5, 300, gradientMagnitudeTolerance=1e-7)
+    voxel = float(fixed.spacing.max())
+    method.SetOptimizerAsRegularStepGradientDescent(voxel / 2, LAST_STEP * voxel, 300, gradientMagnitudeTolerance=1e-8)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([2, 1])
     method.SetSmoothingSigmasPerLevel([1, 0])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(*images)
-    return Answer(matrix_of(transform))
+    method.Execute(float_image(near.fixed), float_image(near.moving))
+    return Answer(near.answer(matrix_of(transform)))
 
 
 def rigid_transform(matrix: np.ndarray, center: np.ndarray) -> sitk.VersorRigid3DTransform:
@@ -97,9 +102,3 @@ def matrix_of(transform: sitk.Euler3DTransform | sitk.VersorRigid3DTransform) ->
 def float_image(scan: Volume) -> sitk.Image:
     """The scan as a SimpleITK image of float32; outside the field of view it is as dark as its darkest voxel."""
     return Volume(float_voxels(scan), scan.affine).to_sitk()
-
-
-def _bone_image(scan: Volume) -> sitk.Image:
-    scale = find_bone_scale(scan)
-    voxels = np.nan_to_num(np.asarray(scan.voxels, np.float32), nan=scale.threshold)
-    return Volume(scale(voxels), scan.affine).to_sitk()

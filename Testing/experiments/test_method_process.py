@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.experiments.peers.process import MethodProcess
+from DNetRegistrationLib.experiments.method_process import MethodProcess
 from peer_stand_ins import StandIn
 
 

@@ -1,4 +1,4 @@
-"""ANTs with the settings that its makers advise for large rotations: a search over the full circle, then Rigid."""
+"""ANTs as its makers advise: for large rotations a search over the full circle, then Rigid; or from a near start."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 import ants
 import numpy as np
 
-from ....geometry.transforms import affine_matrix
-from ....imaging.volume import Volume
+from ...geometry.transforms import affine_matrix
+from ...imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
+from .near import NearScans
 
 # Degrees from one start to the next (the default), and the share of the circle that is searched.
 STEP, ARC = 20, 1.0
 # The search runs on coarse images, as its makers run it, of at most this many voxels along an axis.
 COARSE = 64
+# Of Mattes' mutual information the bins, of the local correlation the radius in voxels.
+METRICS = {"information": ("mattes", 32), "correlation": ("CC", 4)}
 
 
 def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
@@ -47,17 +50,52 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
         found = ants.registration(
             first, second, "Rigid", initial_transform=[str(start)], outprefix=str(Path(folder, "rigid"))
         )
-        matrix = np.eye(4)
-        for path in found["fwdtransforms"]:
-            matrix = matrix_of(ants.read_transform(path)) @ matrix
-    return Answer(matrix)
+        return Answer(_composed(found["fwdtransforms"]))
+
+
+def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray, metric: str, where: str) -> Answer:
+    """``registration`` from a ``(4, 4)`` start, by one of `METRICS`, within a mask (one of `near.MASKS`).
+
+    Mutual information runs as the type "DenseRigid", which looks at four voxels in five. The local correlation has no
+    type of its own, and takes the place of the metric in "Rigid". Levels and steps are ANTsPy's. Computed in doubles.
+
+    Source: the documentation of ``ants.registration``.
+    """
+    near = NearScans.of(fixed, moving, start, where)
+    name, sampling = METRICS[metric]
+    mask = near.mask(near.fixed)
+    region = None if mask is None else _with_geometry(mask.T.astype(np.float32), near.fixed)
+    with tempfile.TemporaryDirectory(prefix="dnet-comparison-") as folder:
+        found = ants.registration(
+            ants_image(near.fixed),
+            ants_image(near.moving),
+            "DenseRigid" if metric == "information" else "Rigid",
+            initial_transform="Identity",
+            outprefix=str(Path(folder, "rigid")),
+            mask=region,
+            mask_all_stages=True,
+            aff_metric=name,
+            aff_sampling=sampling,
+            singleprecision=False,
+        )
+        return Answer(near.answer(_composed(found["fwdtransforms"])))
+
+
+def _composed(paths) -> np.ndarray:
+    """``(4, 4)``, fixed to moving points, of transform files that are applied one after the other."""
+    matrix = np.eye(4)
+    for path in paths:
+        matrix = matrix_of(ants.read_transform(path)) @ matrix
+    return matrix
 
 
 def ants_image(scan: Volume):
     """The scan as an ANTs image of float32, whose arrays are indexed ``[x, y, z]``."""
-    return ants.from_numpy(
-        np.ascontiguousarray(float_voxels(scan).T), scan.origin.tolist(), scan.spacing.tolist(), scan.direction
-    )
+    return _with_geometry(float_voxels(scan).T, scan)
+
+
+def _with_geometry(voxels: np.ndarray, scan: Volume):
+    return ants.from_numpy(np.ascontiguousarray(voxels), scan.origin.tolist(), scan.spacing.tolist(), scan.direction)
 
 
 def coarse(image):

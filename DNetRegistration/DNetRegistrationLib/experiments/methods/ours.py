@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ....bone.images import native_scan
-from ....bone.prepare import prepare
-from ....bone.threshold import find_bone_scale
-from ....imaging.volume import Volume
-from ....registration import align as alignment
-from ....registration.refinement import refine
+from ...bone.images import native_scan
+from ...bone.prepare import prepare
+from ...bone.threshold import find_bone_scale
+from ...imaging.volume import Volume
+from ...registration import align as alignment
+from ...registration.refinement import refine
 from .answer import Answer
 
 

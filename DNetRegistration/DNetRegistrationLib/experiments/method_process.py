@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import one_line
-from ..pair_files import PairFiles
+from ..core.errors import one_line
 from .methods import ComparedMethod
+from .pair_files import PairFiles
 
 # What tells each numerical library how many threads to use, when it is loaded.
 _THREADS = (
@@ -175,7 +175,7 @@ def _serve(connection, method: ComparedMethod, threads: int) -> None:
 
 
 def _run(align, files: PairFiles, given: tuple, connection) -> MethodRun:
-    from ...core.processes import forget_peak_memory, peak_memory
+    from ..core.processes import forget_peak_memory, peak_memory
 
     fixed, moving = files.scans()
     forget_peak_memory()

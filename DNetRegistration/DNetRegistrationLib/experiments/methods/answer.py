@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....geometry.transforms import affine_matrix
-from ....imaging.volume import Volume
+from ...geometry.transforms import affine_matrix
+from ...imaging.volume import Volume
 
 
 @dataclass(frozen=True)

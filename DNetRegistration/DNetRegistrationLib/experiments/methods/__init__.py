@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from ....networks.weights import DEFAULT_WEIGHTS, FOLDER, SHIPPED, available_weights
+from ...networks.weights import DEFAULT_WEIGHTS, FOLDER, SHIPPED, available_weights
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -90,12 +90,50 @@ METHODS = {
         ComparedMethod("simpleitk", "SimpleITK", "simpleitk", (), "SimpleITK"),
         ComparedMethod("elastix", "elastix", "elastix", (), "itk-elastix", optional=True),
         ComparedMethod("ants", "ANTs", "ants", (), "antspyx", optional=True),
-        ComparedMethod("refine", "its refinement alone", "ours", near=True),
-        *(
-            ComparedMethod(f"refine-{metric}", f"SimpleITK, {title}", "simpleitk", (metric,), "SimpleITK", near=True)
-            for metric, title in (("correlation", "correlation"), ("information", "mutual information"))
-        ),
     )
 }
 #: The methods of others that search.
 PEERS = ("axes", "simpleitk", "elastix", "ants")
+
+
+def _refiners(
+    key: str, title: str, package: str, metrics: dict[str, str], masks: tuple[str, ...]
+) -> list[ComparedMethod]:
+    """A tool's ways to refine a start, by its metrics (with their titles) and each of the masks."""
+    optional = package != "SimpleITK"
+    about = {"all": "", "dilated": ", mask dilated", "eroded": ", mask eroded"}
+    return [
+        ComparedMethod(
+            "-".join(filter(None, (key, metric, mask))),
+            f"{title}{', ' * bool(words)}{words}{about[mask]}",
+            key,
+            tuple(filter(None, (metric, mask))),
+            package,
+            optional,
+            near=True,
+        )
+        for metric, words in metrics.items()
+        for mask in masks
+    ]
+
+
+#: This project's refinement alone, from a start near the truth.
+REFINE = "refine"
+_INFORMATION = {"information": "mutual information"}
+_GLOBAL = {"correlation": "correlation", **_INFORMATION}
+
+#: What refines a start near the truth: this project, and its peers by their metrics and masks.
+REFINERS = {
+    method.key: method
+    for method in (
+        ComparedMethod(REFINE, "this project", "ours", near=True),
+        *_refiners("elastix", "elastix", "itk-elastix", _GLOBAL, ("all", "dilated", "eroded")),
+        *_refiners("simpleitk", "SimpleITK", "SimpleITK", _GLOBAL, ("dilated", "eroded")),
+        *_refiners(
+            "simpleitk", "SimpleITK", "SimpleITK", {"neighbourhood": "neighbourhood correlation"}, ("dilated", "eroded")
+        ),
+        *_refiners("ants", "ANTs", "antspyx", _INFORMATION, ("all", "dilated", "eroded")),
+        *_refiners("ants", "ANTs", "antspyx", {"correlation": "local correlation"}, ("dilated", "eroded")),
+        *_refiners("neuroreg", "neuroreg", "neuroreg", {"": ""}, ("all", "dilated", "eroded")),
+    )
+}

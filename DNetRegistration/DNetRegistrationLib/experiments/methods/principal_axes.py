@@ -13,10 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ....bone.threshold import find_bone_scale
-from ....geometry.transforms import affine_matrix
-from ....imaging.morphology import dilate_ball, large_components
-from ....imaging.volume import Volume
+from ...bone.threshold import find_bone_scale
+from ...geometry.transforms import affine_matrix
+from ...imaging.morphology import dilate_ball, large_components
+from ...imaging.volume import Volume
 from .answer import Answer
 from .simpleitk import matrix_of, rigid_transform
 
