@@ -9,11 +9,11 @@ from scipy import special
 def samples(count=4000):
     generator = np.random.default_rng(0)
     weights = np.array((0.5, 1.5, 1.0, 2.0, -0.4, 0.3, 0.2, -0.7, 0.5))
-    errors = np.array((-2.5, -0.5, 0.0, -0.1, 0.2, 0.0, -0.2, 0.4, 0.1, 0.2, 0.5, 0.6))
+    errors = np.array((-2.5, -0.5, 0.0, -0.1, 0.2, 0.0, -0.2, 0.4, 0.1, 0.2, 0.5, 0.6, 0.3))
     out = []
     for seed in range(count):
         features = np.append(1.0, generator.normal(size=8))
-        told = np.append(features, generator.uniform(-2, 0, 3))
+        told = np.append(features, generator.uniform(-2, 0, 4))
         right = generator.random() < special.expit(features @ weights)
         error = 0.08 * np.exp(told @ errors + generator.normal(0, 0.5)) if right else 0.08 * 20
         if error < 0.08 or not right:

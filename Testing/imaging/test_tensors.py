@@ -140,6 +140,15 @@ def test_smoothing_is_that_of_scipy(shape, dtype, sigma, atol):
     torch.testing.assert_close(gaussian(image[None], sigma)[0], gaussian(image, sigma))
 
 
+@pytest.mark.parametrize("shape", [(20, 22, 24), (170, 12, 9)])
+def test_each_axis_may_be_smoothed_by_a_deviation_of_its_own(shape):
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    sigmas = (1.2, 0.4, 0.8)
+    expected = ndimage.gaussian_filter(image.numpy(), sigmas, mode="constant", radius=(4, 1, 2))
+    for found in (gaussian(image, sigmas), gaussian(image[None], sigmas)[0]):
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("reach", [1, 2])
 def test_dilation_is_that_of_scipy(reach):
     image = torch.randn(7, 9, 8, generator=torch.Generator().manual_seed(2))

@@ -17,6 +17,7 @@ from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 
 GOOD = Verdict(0.98, 0.003, Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08))
 SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
+PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN)
 
 
 def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=()):
@@ -27,7 +28,8 @@ def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, 
     monkeypatch.setattr(examination, "find_rival", lambda *arguments: rival)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
-    return examination.examine(verdict, SCAN, SCAN, torch.eye(4).double())
+    monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
+    return examination.examine(verdict, PAIR, torch.eye(4).double())
 
 
 def test_nothing_found_changes_nothing(monkeypatch):

@@ -39,7 +39,7 @@ def bone_of(one: BoneImage, whole=None) -> CorticalBone:
 
 
 def similarity(fixed: BoneImage, moving: BoneImage, pose: torch.Tensor) -> Similarity:
-    return similarity_with(fixed, moving, pose, (bone_of(fixed), bone_of(moving)))
+    return similarity_with(fixed, moving, pose, (bone_of(fixed), bone_of(moving)), (fixed, moving))
 
 
 def test_trabeculae_are_compared_well_below_the_surface():
@@ -59,7 +59,7 @@ def test_trabeculae_are_compared_well_below_the_surface():
     expected = np.corrcoef(blurred[0][deep], blurred[1][deep])[0, 1]
     one, other = image(first), image(second)
     bones = bone_of(one, whole), bone_of(other, whole)
-    found = similarity_with(one, other, torch.eye(4, dtype=torch.float64), bones)
+    found = similarity_with(one, other, torch.eye(4, dtype=torch.float64), bones, (one, other))
     assert found.trabecular_correlation == pytest.approx(expected, abs=1e-4)
     assert found.trabecular_correlation > 0.99 > found.edge_correlation
 
@@ -67,8 +67,23 @@ def test_trabeculae_are_compared_well_below_the_surface():
 def test_without_marrow_nothing_is_said_of_trabeculae():
     one = image(blobs())
     nothing = bone_of(one, np.zeros(one.shape, bool))
-    found = similarity_with(one, one, torch.eye(4, dtype=torch.float64), (nothing, nothing))
+    found = similarity_with(one, one, torch.eye(4, dtype=torch.float64), (nothing, nothing), (one, one))
     assert found.edge_correlation > 0.99 and np.isnan(found.trabecular_correlation)
+
+
+def test_trabeculae_are_compared_below_the_bone_threshold_too():
+    """Of one scan, which is blurred, they hardly reach it."""
+    grey = blobs() - 0.6
+    faint = grey - 1.2
+    assert (faint > 0).mean() < 0.1
+    first, second = (image(np.maximum(one, 0)) for one in (grey, faint))
+    bones = bone_of(first), bone_of(second)
+    still = torch.eye(4, dtype=torch.float64)
+    found = similarity_with(first, second, still, bones, (image(grey), image(faint)))
+    above = similarity_with(first, second, still, bones, (first, second))
+    assert found.trabecular_correlation == pytest.approx(1, abs=1e-4)
+    assert not above.trabecular_correlation > 0.9
+    assert found.edge_correlation == above.edge_correlation
 
 
 def test_trabeculae_agree_through_thick_slices():
@@ -83,7 +98,7 @@ def test_trabeculae_agree_through_thick_slices():
     ]
     images = [BoneImage(torch.tensor(v, dtype=torch.float32), a) for v, a in zip(thick, affines, strict=True)]
     bone = bone_of(image(fine, spacing=1.0))
-    found = similarity_with(*images, torch.eye(4, dtype=torch.float64), (bone, bone))
+    found = similarity_with(*images, torch.eye(4, dtype=torch.float64), (bone, bone), images)
     values = [np.repeat(thick[0], 4, 2), np.repeat(thick[1], 4, 1)]
     as_they_are = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
     assert found.trabecular_correlation > 0.9 > 0.7 > as_they_are

@@ -15,7 +15,7 @@ from DNetRegistrationLib.registration.uncertainty import Uncertainty
 from DNetRegistrationLib.registration.verdict import ACCEPT, REASONS, Doubt, Verdict
 from DNetRegistrationLib.registration.verification import DETERMINED, judge, judged
 
-GOOD = Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08)
+GOOD = Evidence(Similarity(0.95, 0.9, 0.93, 0.9), 0.02, 0.08)
 
 
 def with_similarity(**changes) -> Evidence:
@@ -52,20 +52,21 @@ def test_extreme_evidence_gives_finite_numbers():
 def test_judged_by_hand(monkeypatch):
     model = {
         "confidence": np.array((-1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, 0.0)),
-        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)),
+        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.5)),
         "wrong_error_voxels": 10.0,
     }
     monkeypatch.setattr(verification, "calibration", lambda: model)
-    evidence = Evidence(Similarity(np.tanh(1.5), 0.3, 0.4, 0.7), 0.1, 0.02)
-    # -1 + 2 * 1.5 - 0.5 log 0.1; a right pose is off by 0.1 * (0.02 / 0.08) working voxels, a wrong one by 10.
+    evidence = Evidence(Similarity(np.tanh(1.5), 0.3, 0.4, 0.7), 0.1, 0.02, blurs=(0.0, 0.16 * np.log(2)))
+    # -1 + 2 * 1.5 - 0.5 log 0.1; a right pose is off by 0.1 * (0.02 / 0.08) working voxels, and twice as much where one
+    # scan is so much more blurred, a wrong one by 10.
     expected = 1 / (1 + np.exp(-(2 - 0.5 * np.log(0.1))))
     confidence, error = judge(evidence, 0.08)
     assert confidence == pytest.approx(expected)
     # Accepted: the error of a right pose. With 4 less it is not, and the error is that of a mixture.
-    assert error == pytest.approx(0.1 * 0.25 * 0.08)
+    assert error == pytest.approx(0.2 * 0.25 * 0.08)
     model["confidence"][0] -= 4
     low = 1 / (1 + np.exp(-(-2 - 0.5 * np.log(0.1))))
-    assert judge(evidence, 0.08) == pytest.approx((low, low * 0.1 * 0.25 * 0.08 + (1 - low) * 0.8))
+    assert judge(evidence, 0.08) == pytest.approx((low, low * 0.2 * 0.25 * 0.08 + (1 - low) * 0.8))
 
 
 def test_lengths_scale_with_the_working_spacing():

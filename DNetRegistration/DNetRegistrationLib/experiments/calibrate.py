@@ -55,7 +55,7 @@ COVERED = 0.96
 # nor means a smaller error.
 _ANY, _MORE, _LESS = (None, None), (0, None), (None, 0)
 BOUNDS = (_ANY, _MORE, _MORE, _MORE, _ANY, _MORE, _MORE, _LESS, _ANY)
-ERROR_BOUNDS = (_ANY, _LESS, _LESS, _LESS, _ANY, _LESS, _LESS, *[_MORE] * 5)
+ERROR_BOUNDS = (_ANY, _LESS, _LESS, _LESS, _ANY, _LESS, _LESS, *[_MORE] * 6)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -17,25 +17,29 @@ SHORT_AXIS = 160
 LEAST_PART = 4000
 
 
-def gaussian(image: Tensor, sigma: float) -> Tensor:
-    """Smooths ``(..., z, y, x)`` by a Gaussian of `sigma` voxels; the image is 0 beyond its border."""
+def gaussian(image: Tensor, sigma: float | Sequence[float]) -> Tensor:
+    """Smooths ``(..., z, y, x)`` by a Gaussian of `sigma` voxels; the image is 0 beyond its border.
+
+    One deviation is for all axes, or each of z, y and x has its own.
+    """
+    sigmas = (sigma,) * 3 if isinstance(sigma, float) else tuple(sigma)
     if max(image.shape[-3:]) <= SHORT_AXIS:
-        z, y, x = (_band(size, sigma).to(image) for size in image.shape[-3:])
+        z, y, x = (_band(size, one).to(image) for size, one in zip(image.shape[-3:], sigmas, strict=True))
         image = y @ (image @ x)
         return (z @ image.flatten(-2)).view(image.shape)
     if image.ndim > 3:
-        return torch.stack([gaussian(one, sigma) for one in image])
-    kernel = _kernel(sigma).tolist()
-    radius = len(kernel) // 2
+        return torch.stack([gaussian(one, sigmas) for one in image])
+    kernels = [_kernel(one).tolist() for one in sigmas]
+    radius, *wide = (len(kernel) // 2 for kernel in kernels)
     padded, out = F.pad(image, (0, 0, 0, 0, radius, radius)), torch.empty_like(image)
     step = max(1, SLAB_VOXELS // image[0].numel())
     for start in range(0, len(image), step):
         slab = padded[start : start + step + 2 * radius]
         # For so short a kernel, a sum of shifted copies is faster on a processor than a convolution.
-        for axis, padding in ((0, ()), (1, (0, 0, radius, radius)), (2, (radius, radius))):
+        for axis, padding in ((0, ()), (1, (0, 0, wide[0], wide[0])), (2, (wide[1], wide[1]))):
             slab = F.pad(slab, padding) if padding else slab
-            size = slab.shape[axis] - 2 * radius
-            slab = sum(weight * slab.narrow(axis, k, size) for k, weight in enumerate(kernel))
+            size = slab.shape[axis] - len(kernels[axis]) + 1
+            slab = sum(weight * slab.narrow(axis, k, size) for k, weight in enumerate(kernels[axis]))
         out[start : start + step] = slab
     return out
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.cortex import cortical_bone
 from ..bone.cube import CanonicalCube
 from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
@@ -36,6 +36,7 @@ from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
 from .standstill import find_moved_rest
+from .still import ScanPair
 from .template import edge_template
 from .verdict import Verdict
 from .verification import verify
@@ -168,14 +169,7 @@ class _Watch:
             self.seconds[name] += time.perf_counter() - start
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two scans to align, with their cortical bone."""
-
-    fixed: PreparedScan
-    moving: PreparedScan
-    bones: tuple[CorticalBone, CorticalBone]
-
+class _Pair(ScanPair):
     @property
     def has_outline(self) -> bool:
         return self.fixed.has_outline and self.moving.has_outline
@@ -183,9 +177,6 @@ class _Pair:
     @property
     def has_metal(self) -> bool:
         return any(scan.native.scale.bright is not None for scan in (self.fixed, self.moving))
-
-    def verify(self, refined: Refined) -> Verdict:
-        return verify(self.fixed, self.moving, refined, self.bones)
 
     def mirrored(self) -> _Pair:
         """The fixed scan, and the mirror image of the moving one."""
@@ -217,7 +208,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             fault = _grey_fault(pair, inputs)
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
         watch.tell(0.9, "Looking for what speaks against it")
-        verdict = examine(verdict, pair.fixed, pair.moving, answer.refined.pose, watch.check)
+        verdict = examine(verdict, pair, answer.refined.pose, watch.check)
         if verdict.accepted and inputs.thresholds == (None, None) and _stood_still(pair, inputs, answer, device, watch):
             verdict = replace(verdict, confidence=0.0).because("standstill")
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
@@ -394,7 +385,7 @@ def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer
             with watch.stage("refine"):
                 refined = _refined(pair, pose, inputs.refine, watch.check)
             with watch.stage("verify"):
-                answer = _Answer(hypothesis, refined, pair.verify(refined))
+                answer = _Answer(hypothesis, refined, verify(pair, refined))
             seen.append(refined.pose)
             if best is None or answer.verdict.confidence > best.verdict.confidence:
                 best = answer
@@ -476,7 +467,7 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
                 "look for noise or artefacts in the scans."
             )
         return answer
-    return _Answer(answer.hypothesis, refined, pair.verify(refined))
+    return _Answer(answer.hypothesis, refined, verify(pair, refined))
 
 
 def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool:
@@ -492,7 +483,7 @@ def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool
     if len(poses) == 0:
         return False
     return any(
-        mirrored.verify(_refined(mirrored, pose, "working", watch.check)).accepted
+        verify(mirrored, _refined(mirrored, pose, "working", watch.check)).accepted
         for pose, correlation in _ranked(mirrored, poses, "working", watch.check)
         if correlation >= HOPELESS
     )

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from ..bone.cortex import CorticalBone, dice
+from ..bone.images import BoneImage, extended
 from ..bone.prepare import PreparedScan
+from ..bone.threshold import HIGHEST
+from .blur import blurred, match_blur
 from .determination import determination
 from .refinement import Refined
 from .similarity import Similarity, similarity
@@ -32,6 +36,7 @@ class Evidence:
             it takes back least. It is near 0 for a ball, which can be turned, and for a straight shaft.
         uncertainty: how far the pose may be off, by its residuals and by the shape of the bone.
         dice_before, dice: overlap of the cortices as the scans lie in the world, and in the pose.
+        blurs: deviations in mm of the Gaussians that make the blur of both images alike.
     """
 
     similarity: Similarity
@@ -41,6 +46,7 @@ class Evidence:
     uncertainty: Uncertainty = field(default_factory=lambda: Uncertainty(0.003, 0.25))
     dice_before: float = 0.0
     dice: float = 1.0
+    blurs: tuple[float, float] = (0.0, 0.0)
 
     @property
     def least_dice(self) -> float:
@@ -72,9 +78,9 @@ class Evidence:
         )
 
     def error_features(self, working: float) -> np.ndarray:
-        """``(12,)`` numbers for a log-linear model of the error, in working spacings of `working` mm."""
+        """``(13,)`` numbers for a log-linear model of the error, in working spacings of `working` mm."""
         found = (self.spacing / working, self.uncertainty.random / working, self.uncertainty.dilution)
-        return np.append(self.features(working), np.log(np.clip(found, 1e-4, 1e2)))
+        return np.r_[self.features(working), np.log(np.clip(found, 1e-4, 1e2)), sum(self.blurs) / working]
 
 
 def find_evidence(
@@ -83,12 +89,29 @@ def find_evidence(
     """Measures the evidence for a refined pose, with the cortical bone of both scans."""
     first, second = fixed.levels[-1], moving.levels[-1]
     working = fixed.cube.spacing
+    blurs = match_blur(first, second, refined.pose)
+    greys = grey_image(fixed, bones[0]), grey_image(moving, bones[1])
+    (first_alike, first_grey), (second_alike, second_grey) = (
+        [blurred(image, blur) for image in of_one]
+        for of_one, blur in zip(((first, greys[0]), (second, greys[1])), blurs, strict=True)
+    )
     return Evidence(
-        similarity=similarity(first, second, refined.pose, bones),
+        similarity=similarity(first_alike, second_alike, refined.pose, bones, (first_grey, second_grey)),
         disagreement=refined.disagreement / working,
         spacing=refined.spacing,
         determination=determination(first, second, refined.pose, working),
         uncertainty=uncertainty(first, second, refined.pose),
         dice_before=dice(*bones, np.eye(4)),
         dice=dice(*bones, refined.pose.numpy()),
+        blurs=blurs,
     )
+
+
+def grey_image(scan: PreparedScan, bone: CorticalBone) -> BoneImage:
+    """A scan's image at the working spacing that goes on below the bone threshold, to less than 0, as far as above."""
+    scale = scan.native.scale
+    inside = np.isfinite(bone.grey)
+    values = (bone.grey - scale.threshold) / (scale.maximum - scale.threshold)
+    values = np.where(inside, values, 0).clip(-HIGHEST, HIGHEST)
+    grey, seen = (torch.from_numpy(one.astype(np.float32)).to(scan.native.raw.device) for one in (values, inside))
+    return extended([BoneImage(grey, bone.affine, seen)], scan.cube.spacing)[-1]

@@ -13,8 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from ..bone.prepare import PreparedScan
+from .blur import blurred
 from .pieces import check_pieces, holds_for_all, told
 from .rivals import find_rival
+from .still import ScanPair
 from .strain import find_strain
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
@@ -26,8 +28,7 @@ LEAST_COMMON = 0.4
 
 def examine(
     verdict: Verdict,
-    fixed: PreparedScan,
-    moving: PreparedScan,
+    pair: ScanPair,
     pose: Tensor,
     check: Callable[[], None] = lambda: None,
 ) -> Verdict:
@@ -35,17 +36,26 @@ def examine(
 
     Args:
         verdict: on the pose; of one that is not accepted nothing is examined.
-        fixed, moving: the scans.
+        pair: the scans.
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
         check: called between steps; an exception from it ends the work.
     """
     if not verdict.accepted:
         return verdict
+    still = 0.0
+    pieces = check_pieces(pair.fixed, pair.moving, pose)
+    if not holds_for_all(pieces) and (found := pair.without_still(pose)) is not None:
+        pair, still = found
+        pieces = check_pieces(pair.fixed, pair.moving, pose)
+    fixed, moving = pair.fixed, pair.moving
+    check()
     rival = find_rival(fixed, moving, pose, check)
     if rival is not None and rival.fits_equally:
         return replace(verdict, confidence=0.0).because("symmetry")
     doubts = []
-    strain = find_strain(fixed, moving, pose, check)
+    # A blur that differs displaces edges.
+    of_fixed, of_moving = verdict.evidence.blurs
+    strain = find_strain(_blurred(fixed, of_fixed), _blurred(moving, of_moving), pose, check)
     # A strain that is too small to tell, or not told for certain, may be there: half of what it means is expected.
     strained = strain.error if strain.significant else strain.likely_error / 2
     error = float(np.hypot(verdict.expected_error, strained))
@@ -54,7 +64,14 @@ def examine(
         doubts.append(Doubt("strain", strain.sentence))
     elif confidence < ACCEPT:
         doubts.append(Doubt("strain", REASONS["strain"]))
-    pieces = check_pieces(fixed, moving, pose)
+    if still:
+        doubts.append(
+            Doubt(
+                "other bone",
+                f"{100 * still:.0f} % of what is as bright as bone lies still in both scans, as a holder does, and "
+                "was left out.",
+            )
+        )
     if not holds_for_all(pieces):
         doubts.append(Doubt("other bone", told(pieces)))
     share = verdict.evidence.similarity.share
@@ -67,3 +84,8 @@ def examine(
             )
         )
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts))
+
+
+def _blurred(scan: PreparedScan, deviation: float) -> PreparedScan:
+    """The scan, with its image at the working spacing blurred by a Gaussian of a deviation in mm."""
+    return replace(scan, levels=[*scan.levels[:-1], blurred(scan.levels[-1], deviation)])

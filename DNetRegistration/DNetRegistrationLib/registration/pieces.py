@@ -122,6 +122,7 @@ class Neighbourhoods:
             shifts of up to about a working voxel, that is where the images agree at all.
         mass: ``(2, z, y, x)`` bone of either image at each point.
         unexplained: ``(2, z, y, x)`` what of it exceeds the other image's.
+        seen: how much of each neighbourhood both fields of view show, 0 to 1. Where that is nothing, the images agree.
     """
 
     affine: np.ndarray
@@ -129,6 +130,7 @@ class Neighbourhoods:
     shift: Tensor
     mass: Tensor
     unexplained: Tensor
+    seen: Tensor
 
 
 def centroid(affine: np.ndarray, mass: Tensor) -> np.ndarray:
@@ -173,9 +175,15 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     damping = 0.05 * motions[:3].sum(0) + 0.1 * LEAST_VARIANCE
     normal = normal + damping[..., None, None] * torch.eye(3, device=weight.device)
     steps = torch.linalg.solve(normal, motions[6:].movedim(0, -1)[..., None])[..., 0]
+    affine = cube.affine @ neighbourhood_grid()
+    return Neighbourhoods(affine, concordance, steps.norm(dim=-1) * cube.spacing, coarse[1:3], coarse[15:], weight)
+
+
+def neighbourhood_grid() -> np.ndarray:
+    """``(4, 4)`` index (x, y, z) of a neighbourhood to that of a cube."""
     grid = np.diag((FACTOR, FACTOR, FACTOR, 1.0))
     grid[:3, 3] = (FACTOR - 1) / 2
-    return Neighbourhoods(cube.affine @ grid, concordance, steps.norm(dim=-1) * cube.spacing, coarse[1:3], coarse[15:])
+    return grid
 
 
 def _gradient(values: Tensor) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,8 @@ from .template import Template, index_of, make_template, sample_through
 POINTS = 20000
 # Of the marrow space, each of them sampled eight times.
 TRABECULAR_POINTS = 6000
-# With fewer marrow voxels, or less variation of bone value (dense bone is 1) among them, trabeculae tell nothing.
-LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.02
+# With fewer marrow voxels, or less variation of grey value (dense bone is 1) among them, trabeculae tell nothing.
+LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.08
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,19 @@ class Similarity:
 
 
 def similarity(
-    fixed: BoneImage, moving: BoneImage, pose: Tensor, bones: tuple[CorticalBone, CorticalBone]
+    fixed: BoneImage,
+    moving: BoneImage,
+    pose: Tensor,
+    bones: Sequence[CorticalBone],
+    greys: Sequence[BoneImage],
 ) -> Similarity:
-    """The similarity of two images of about one resolution in one pose.
+    """The similarity of two images of about one resolution and blur in one pose.
 
     Args:
         fixed, moving: bone images.
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
         bones: the cortical bone of both scans, for their marrow space.
+        greys: what both scans show there, also below the bone threshold, where thin trabeculae are that are blurred.
     """
     forward, backward = pose[None], torch.linalg.inv(pose)[None]
     values = list(_both_ways(fixed, moving, forward, backward))
@@ -57,7 +62,7 @@ def similarity(
     edge_correlation = float(sum(correlation for correlation, _ in edges) / 2)
     found = (
         _trabecular(one, other, way, bone)
-        for one, other, way, bone in ((fixed, moving, forward, bones[0]), (moving, fixed, backward, bones[1]))
+        for one, other, way, bone in ((greys[0], greys[1], forward, bones[0]), (greys[1], greys[0], backward, bones[1]))
     )
     within = [correlation for correlation in found if correlation is not None]
     return Similarity(
@@ -73,7 +78,9 @@ def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalB
 
     Each image is blurred by the voxels of the other, so that thick slices, and one scan that is sharper, hide less.
     """
-    depth = 2 * float(image.spacing.mean())
+    # So close to the cortex, thick slices blur it into the marrow. They do so alike in both scans, and deeper within a
+    # slender bone there is nothing.
+    depth = 2 * float(image.spacing.min())
     index = torch.as_tensor(bone.marrow(depth), dtype=torch.float32, device=image.values.device)
     index = index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
     if len(index) < LEAST_MARROW:
@@ -102,6 +109,11 @@ def _mean_around(points: Template, image: BoneImage, way: Tensor, offsets: Tenso
     ways[:, :3, 3] += offsets
     values, inside = sample_through(points, image, ways)
     return values.mean(0), inside.min(0).values
+
+
+def agreement(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
+    """The correlation of two images over the overlap in a pose ``(4, 4)``, on and beside the bone of either."""
+    return float(overlap_scores(fixed, moving, pose[None])[1])
 
 
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Uncertaint
     weight = (prior * tukey(fit.residual, prior))[0].cpu().double()[:, None]
     information = (weight * jacobian).T @ jacobian
     cells = torch.unique(template.index.cpu().long() // CELL, dim=0, return_inverse=True)[1]
-    ridge = 1e-6 * information.trace() * torch.eye(6).double()
+    # Where the other image shows no edge, nothing is known.
+    ridge = (1e-6 * information.trace() + 1e-12) * torch.eye(6).double()
     # What a step does to a point p is the cross product of its rotation and p, plus its translation.
     local = (template.local() / template.radius).cpu().double()
     turned = torch.linalg.cross(torch.eye(3).double().expand(len(local), 3, 3), local[:, None].expand(-1, 3, 3))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bone.cortex import CorticalBone
-from ..bone.prepare import PreparedScan
 from .evidence import Evidence, find_evidence
 from .refinement import Refined
+from .still import ScanPair
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
 # A pose is determined if refinement takes back at least this share of a motion by a working voxel: 0.9 and more for
@@ -24,11 +23,15 @@ MOST_LOGIT = 6.9
 CALIBRATION = Path(__file__).with_name("calibration.json")
 
 
-def verify(
-    fixed: PreparedScan, moving: PreparedScan, refined: Refined, bones: tuple[CorticalBone, CorticalBone]
-) -> Verdict:
-    """Judges a refined pose, with the cortical bone of both scans."""
-    return judged(find_evidence(fixed, moving, refined, bones), fixed.cube.spacing)
+def verify(pair: ScanPair, refined: Refined) -> Verdict:
+    """Judges a refined pose; if it is not accepted, without what lies still in both scans, such as a holder."""
+    verdict = _judged(pair, refined)
+    found = None if verdict.accepted else pair.without_still(refined.pose)
+    return verdict if found is None else max(verdict, _judged(found[0], refined), key=lambda one: one.confidence)
+
+
+def _judged(pair: ScanPair, refined: Refined) -> Verdict:
+    return judged(find_evidence(pair.fixed, pair.moving, refined, pair.bones), pair.fixed.cube.spacing)
 
 
 def judged(evidence: Evidence, working: float) -> Verdict:

@@ -1,0 +1,115 @@
+"""What lies still in both scans while the bone moved: the tube, the holder, the table that a bone is scanned in.
+
+Where it is as bright as bone it counts as bone, and speaks against every pose of the bone but the one before it moved.
+It is known by two signs: there the scans agree as they lie in the world, and do not agree in the pose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.cube import CanonicalCube, canonical_cube
+from ..bone.images import BoneImage
+from ..bone.prepare import PreparedScan
+from ..geometry.rigid import inverse
+from ..imaging.tensors import dilate, sample_linear
+from ..imaging.volume import Volume
+from .evidence import grey_image
+from .pieces import AGREES, FACTOR, LEAST_PIECE, compare, neighbourhood_grid
+
+
+@dataclass(frozen=True)
+class ScanPair:
+    """Two scans that are ready to be aligned, with their cortical bone."""
+
+    fixed: PreparedScan
+    moving: PreparedScan
+    bones: tuple[CorticalBone, CorticalBone]
+
+    def without_still(self, pose: Tensor) -> tuple[ScanPair, float] | None:
+        """The pair with what lies still in both scans outside their fields of view.
+
+        Args:
+            pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm: of the bone.
+
+        Returns:
+            The pair, and the share, 0 to 1, of what is as bright as bone that lies still, in the scan in which that is
+            more. None where it is little, or where it is the bone.
+        """
+        if self._most(self._agreed) < LEAST_PIECE:
+            return None
+        fits = self._fits(pose)
+        still = [agreed & ~fit for agreed, fit in zip(self._agreed, fits, strict=True)]
+        share = self._most(still)
+        both = list(zip(self._bone, fits, self._agreed, strict=True))
+        moved = min(_share(bone, fit & ~agreed) for bone, fit, agreed in both)
+        # Where more of what fits lay still than moved, the bone itself did, and the pose fits by chance.
+        if share < LEAST_PIECE or moved < max(LEAST_PIECE, *(_share(bone, fit & agreed) for bone, fit, agreed in both)):
+            return None
+        (fixed, first), (moving, second) = (
+            _without(scan, bone, dilate((where & (there > 0)).float()))
+            for scan, bone, where, there in zip((self.fixed, self.moving), self.bones, still, self._bone, strict=True)
+        )
+        return ScanPair(fixed, moving, (first, second)), share
+
+    def _most(self, where: list[Tensor]) -> float:
+        """The share of the bone that is there, in the scan in which that is more."""
+        return max(_share(*of_one) for of_one in zip(self._bone, where, strict=True))
+
+    @cached_property
+    def _greys(self) -> list[BoneImage]:
+        """The scans below the bone threshold too: what is about as bright as it may be bone in one of them only."""
+        return [grey_image(*view) for view in zip((self.fixed, self.moving), self.bones, strict=True)]
+
+    @cached_property
+    def _cubes(self) -> list[CanonicalCube]:
+        scans = zip((self.fixed, self.moving), self._greys, strict=True)
+        return [canonical_cube([grey], scan.place, scan.cube.spacing) for scan, grey in scans]
+
+    @cached_property
+    def _bone(self) -> list[Tensor]:
+        """How much of each neighbourhood is as bright as bone, dense or not."""
+        cubes = (scan.cube for scan in (self.fixed, self.moving))
+        return [F.avg_pool3d(((cube.image > 0) * cube.inside)[None], FACTOR)[0] for cube in cubes]
+
+    @cached_property
+    def _agreed(self) -> list[Tensor]:
+        """Which neighbourhoods agree as the scans lie in the world."""
+        return self._fits(torch.eye(4, dtype=torch.float64))
+
+    def _fits(self, pose: Tensor) -> list[Tensor]:
+        """Which neighbourhoods of either scan agree with what the other one shows there in a pose."""
+        views = zip(self._cubes, reversed(self._greys), (pose, inverse(pose)), strict=True)
+        return [(found.concordance >= AGREES) & (found.seen > 0.5) for found in (compare(*view) for view in views)]
+
+
+def _share(bone: Tensor, where: Tensor) -> float:
+    return float((bone * where).sum() / bone.sum().clamp(min=1e-6))
+
+
+def _without(scan: PreparedScan, bone: CorticalBone, still: Tensor) -> tuple[PreparedScan, CorticalBone]:
+    """A scan, and its cortical bone, with some neighbourhoods of its cube outside the field of view."""
+    affine = scan.cube.affine @ neighbourhood_grid()
+
+    def kept(shape: tuple[int, ...], grid: np.ndarray) -> Tensor:
+        """``(z, y, x)`` 1 where a voxel of a grid stays, else 0."""
+        to_index = torch.from_numpy(np.linalg.inv(affine) @ grid)
+        index = torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in shape]).flip(-1)
+        index = (index @ to_index[:3, :3].T + to_index[:3, 3]).float().to(still.device)
+        return (sample_linear(still, index, finite=True)[0] < 0.5).float().view(shape)
+
+    level = scan.levels[-1]
+    inside = torch.ones_like(level.values) if level.inside is None else level.inside
+    level = replace(level, inside=inside * kept(level.shape, level.affine))
+    cube = replace(scan.cube, inside=scan.cube.inside * kept(scan.cube.image.shape, scan.cube.affine))
+    seen = kept(bone.grey.shape, bone.affine).cpu().numpy() > 0
+    grey = Volume(np.where(seen, bone.grey, np.float32(np.nan)), bone.affine)
+    bone = cortical_bone(grey, scan.native.scale.threshold, scan.cube.spacing)
+    return replace(scan, levels=[*scan.levels[:-1], level], cube=cube), bone

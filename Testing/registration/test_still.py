@@ -1,0 +1,97 @@
+"""What lies still in both scans is left out, whatever the grids, and the bone is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.refinement import refine
+from DNetRegistrationLib.registration.still import ScanPair
+from DNetRegistrationLib.registration.verification import verify
+from DNetRegistrationLib.synthesis.adversarial import make_adversarial
+from edge_phantom import TURNS, pose_at
+from two_bodies import AWAY, OBLIQUE, prepared, two_bodies
+
+# Another grid about the same place in the world: mirrored, and not isotropic.
+BESIDE = TURNS[3] @ np.diag((1.0, -1, 1)), (0.08, 0.1, 0.12), (74, 60, 50), OBLIQUE[3]
+
+
+def scans(bone_moves, holder_moves=None, grids=(OBLIQUE, BESIDE)) -> tuple[ScanPair, np.ndarray, list[np.ndarray]]:
+    """Two bodies beside each other, a bone and a holder; the bone's pose, and where the holder's middle is.
+
+    Each moves about its own middle by a ``(4, 4)`` pose, or lies still.
+    """
+    bone, holder = (pose_at(TURNS[1], OBLIQUE[3]) @ pose_at(np.eye(3), way * AWAY / 2) for way in (-1, 1))
+    moved = [one if by is None else one @ by for one, by in ((bone, bone_moves), (holder, holder_moves))]
+    volumes = two_bodies(grids[0], bone, holder), two_bodies(grids[1], *moved)
+    pair = prepared(*volumes)
+    cortices = tuple(cortical_bone(volume, 0.4, 0.1) for volume in volumes)
+    return ScanPair(*pair, cortices), moved[0] @ np.linalg.inv(bone), [holder[:3, 3], moved[1][:3, 3]]
+
+
+TURNED = pose_at(TURNS[2], (0.1, -0.2, 0.1))
+
+
+def test_a_holder_is_left_out_of_all_that_is_compared():
+    pair, pose, places = scans(TURNED)
+    found, share = pair.without_still(torch.as_tensor(pose))
+    assert 0.35 < share < 0.65  # both bodies are of one size
+    for before, after, place, bones in zip(
+        (pair.fixed, pair.moving),
+        (found.fixed, found.moving),
+        places,
+        zip(pair.bones, found.bones, strict=True),
+        strict=True,
+    ):
+        for one, other in ((before.levels[-1], after.levels[-1]), (before.cube, after.cube)):
+            values = (one.values if one is before.levels[-1] else one.image).numpy()
+            index = np.argwhere(values > 0)
+            points = index[:, ::-1] @ one.affine[:3, :3].T + one.affine[:3, 3]
+            kept = other.inside.numpy()[tuple(index.T)] > 0.5
+            of_holder = np.linalg.norm(points - place, axis=1) < AWAY[0] / 2
+            assert (
+                kept[of_holder].mean() < 0.05 and kept[~of_holder].mean() > 0.8
+            )  # what touches the holder goes with it
+        cortex = [np.count_nonzero(bone.cortex) for bone in bones]
+        assert 0.3 < cortex[1] / cortex[0] < 0.7 and np.isnan(bones[1].grey).any()
+
+
+def test_nothing_is_left_out_where_all_moved_along():
+    pair, pose, _ = scans(TURNED, TURNED)
+    assert pair.without_still(torch.as_tensor(pose)) is None
+
+
+def test_a_bone_that_lay_still_is_not_left_out_for_a_pose_that_is_wrong():
+    pair, _, _ = scans(None)
+    middle = pose_at(TURNS[1], OBLIQUE[3]) @ pose_at(np.eye(3), -AWAY / 2)
+    wrong = middle @ TURNED @ np.linalg.inv(middle)
+    assert pair.without_still(torch.as_tensor(wrong)) is None
+
+
+def test_a_pose_is_judged_without_the_holder():
+    pair, pose, _ = scans(TURNED)
+    refined = refine(pair.fixed, pair.moving, torch.as_tensor(pose), native=False)
+    alone, _ = pair.without_still(refined.pose)
+    verdict = verify(pair, refined)
+    assert verdict.confidence == pytest.approx(verify(alone, refined).confidence)
+    assert verdict.evidence.similarity.correlation > 0.95
+
+
+@pytest.mark.parametrize(
+    ("seed", "told"),
+    [
+        # A tube in air, five times as large as the bone.
+        (900_003, True),
+        # A tube about as bright as the threshold: bone in one scan, and not in the other.
+        pytest.param(900_012, False, marks=pytest.mark.slow),
+        # A platform brighter than bone.
+        pytest.param(900_018, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_bone_in_a_holder_is_accepted_and_the_holder_told(seed, told):
+    case = make_adversarial(seed, "holder")
+    result = align(case.fixed, case.moving)
+    assert result.accepted and case.error_mm(result.matrix) < 0.01
+    assert ("lies still in both scans" in result.verdict) == told
