@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from command import run
 from DNetRegistrationLib.core.errors import FileError
-from DNetRegistrationLib.geometry.transform_files import read_transform, write_transform
+from DNetRegistrationLib.geometry.transform_files import _READ_HDF5, read_transform, write_transform
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from scipy.spatial.transform import Rotation
 
@@ -233,7 +234,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from DNetRegistrationLib.core.errors import FileError
-from DNetRegistrationLib.geometry.transform_files import read_transform
+from DNetRegistrationLib.geometry.transform_files import _READ_HDF5, read_transform
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 random = np.random.default_rng(0)
 sources = [(path.suffix, path.read_bytes()) for path in sorted(folder.iterdir())]
@@ -263,6 +264,18 @@ def test_damage_is_refused_in_words_and_ends_no_process(tmp_path):
     done = run(tmp_path, "900", code=_DAMAGE)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no processor's time")
+def test_a_reader_of_hdf5_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    module = "DNetRegistrationLib.geometry.transform_files"
+    monkeypatch.setattr(f"{module}._READ_HDF5", _READ_HDF5.replace("import SimpleITK as sitk", "while True: pass"))
+    monkeypatch.setattr(f"{module}._LONGEST", 1)
+    # The processor's time ends it, although the clock would allow an hour.
+    monkeypatch.setattr(f"{module}._LONGEST_BY_CLOCK", 3600)
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(FileError, match=r"a\.h5: is no transform file \(the HDF5 file is damaged"):
+        read_transform(tmp_path / "a.h5")
 
 
 @pytest.mark.slow

@@ -429,3 +429,43 @@ def test_a_damaged_length_of_packed_pixels_asks_for_no_memory(tmp_path, monkeypa
     monkeypatch.setattr("DNetRegistrationLib.imaging.itk_reader.read_itk", lambda *_arguments, **_options: 1 / 0)
     with pytest.raises(ScanError, match=r"IM0003\.dcm: cannot be read \(its DICOM header is damaged\)"):
         read_volume(folder)
+
+
+def trailing(number: int, kind: bytes, length: int, value: bytes = b"") -> bytes:
+    return struct.pack("<HH2sHI", number >> 16, number & 0xFFFF, kind, 0, length) + value
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        *(np.random.default_rng(seed).bytes(2000) for seed in range(4)),
+        struct.pack("<HHI", 0x7FE1, 0x1010, 0x7FFFFFF0) + b"x" * 50,
+        trailing(0x7FE11010, b"OB", 0x3FFFFFF0, b"x" * 50),
+        trailing(0xFFFCFFFC, b"OB", 8, bytes(8)) + np.random.default_rng(9).bytes(500),
+    ],
+    ids=lambda garbage: garbage[:4].hex(),
+)
+def test_garbage_after_the_pixels_asks_for_no_memory(tmp_path, monkeypatch, garbage):
+    """Of 2000 random bytes ITK asked for up to 4 GB, and refused the file then."""
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    with (folder / "IM0003.dcm").open("ab") as file:
+        file.write(garbage)
+    monkeypatch.setattr("DNetRegistrationLib.imaging.itk_reader.read_itk", lambda *_arguments, **_options: 1 / 0)
+    with pytest.raises(ScanError, match=r"IM0003\.dcm: cannot be read \(its DICOM header is damaged\)"):
+        read_volume(folder)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        trailing(0xFFFCFFFC, b"OB", 8, bytes(8)),
+        b"ab",
+        trailing(0x7FE11010, b"UN", 4, b"abcd") + struct.pack("<HH2sH", 0x7FE1, 0x1011, b"LO", 2) + b"x ",
+    ],
+    ids=["padding", "two bytes", "private"],
+)
+def test_what_may_follow_the_pixels_is_no_damage(tmp_path, rest):
+    folder = write_series(tmp_path / "scan", VOXELS, ORIGIN)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes() + rest)
+    holds(read_volume(folder), grid())

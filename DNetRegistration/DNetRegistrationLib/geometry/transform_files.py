@@ -28,6 +28,8 @@ _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 m
 #: Files of rigid transforms are small; those of deformations are not.
 _LARGEST = 1 << 22
 _DEEPEST = 16
+#: Seconds of the processor's time that reading HDF5 may take; where they cannot be limited, the clock's. It takes one.
+_LONGEST, _LONGEST_BY_CLOCK = 10, 60
 
 #: Numbers of parameters and of fixed parameters, by ITK's name of the kind of transform.
 _COUNTS = {
@@ -174,6 +176,7 @@ import json, sys
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), int(sys.argv[2])))
 except (ImportError, ValueError, OSError):
     pass
 import SimpleITK as sitk
@@ -188,9 +191,9 @@ print(json.dumps([transform.GetName(), transform.GetDimension(), linear, columns
 
 def _in_another_process(path: Path) -> np.ndarray:
     """The matrix of an HDF5 file. A damaged one may end the process that reads it."""
-    command = [sys.executable, "-c", _READ_HDF5, os.fspath(path.resolve())]
+    command = [sys.executable, "-c", _READ_HDF5, os.fspath(path.resolve()), str(_LONGEST)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, errors="replace")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_BY_CLOCK, errors="replace")
     except subprocess.TimeoutExpired:
         raise _Damaged("the HDF5 file is damaged") from None
     if done.returncode:

@@ -19,6 +19,8 @@ _NUMBERS = {"US": 2, "UL": 4}
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 #: Length of packed pixels, and bytes of the start of their element.
 _UNDEFINED, _ELEMENT = 0xFFFFFFFF, 12
+#: Value representations whose length takes four bytes, after two that are empty.
+_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 #: Whether the greatest value or the least one is to be shown brightest. The latter is PS3.3 C.7.6.3.1.2's MONOCHROME1.
 PHOTOMETRIC, NEGATIVE = "PhotometricInterpretation", "MONOCHROME1"
 #: Elements that are kept of a file, beside those in sequences.
@@ -152,25 +154,63 @@ def read_header(path: Path) -> Header:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
         kept: list[Any] = [_tag(keyword) for keyword in _KEPT]
         header = Header(read_partial(cast(BinaryIO, whole), at_pixels, force=True, specific_tags=kept), bool(pixels))
-        if pixels and pixels[0] == _UNDEFINED:
-            _check_fragments(whole)
+        if pixels:
+            syntax = getattr(getattr(header.dataset, "file_meta", None), "TransferSyntaxUID", None)
+            implicit, little = getattr(syntax, "is_implicit_VR", True), getattr(syntax, "is_little_endian", True)
+            at = whole.tell()
+            if pixels[0] == _UNDEFINED:
+                at = _end_of_fragments(whole, at)
+            else:
+                at += pixels[0] + (8 if implicit else _ELEMENT)
+            _check_elements(whole, at, implicit, "<" if little else ">")
         return header
 
 
-def _check_fragments(whole: mmap.mmap) -> None:
-    """Checks the lengths of the pieces of packed pixels. ITK asks for whatever memory a damaged one claims.
+def _end_of_fragments(whole: mmap.mmap, at: int) -> int:
+    """Where packed pixels that start at a place end. ITK asks for whatever memory the length of a piece claims.
 
     Raises:
         struct.error, ValueError: one ends beyond the file, or is no piece.
     """
-    at = whole.tell() + _ELEMENT
+    at += _ELEMENT
     while at < len(whole):  # some writers leave out the mark of the end
         group, element, length = struct.unpack_from("<HHI", whole, at)
         if (group, element) == (0xFFFE, 0xE0DD):
-            return
+            return at + 8
         at += 8 + length
         if (group, element) != (0xFFFE, 0xE000) or at > len(whole):
             raise ValueError("packed pixels are damaged")
+    return at
+
+
+def _check_elements(whole: mmap.mmap, at: int, implicit: bool, order: str) -> None:
+    """Checks the lengths of what follows the pixels. ITK asks for whatever memory they claim: of garbage, gigabytes.
+
+    What lies within sequences of unknown length is not looked at.
+
+    Args:
+        whole: the file.
+        at: where the pixels end.
+        implicit: the file states no value representations. Where another file does not, ITK takes it for one that does
+            not.
+        order: "<" or ">", of the bytes of numbers.
+
+    Raises:
+        ValueError: an element ends beyond the file.
+    """
+    while at + _ELEMENT <= len(whole):
+        kind = whole[at + 4 : at + 6]
+        if implicit or not (kind.isalpha() and kind.isupper()):
+            length, start = struct.unpack_from(order + "I", whole, at + 4)[0], 8
+        elif kind in _LONG:
+            length, start = struct.unpack_from(order + "I", whole, at + 8)[0], _ELEMENT
+        else:
+            length, start = struct.unpack_from(order + "H", whole, at + 6)[0], 8
+        if length == _UNDEFINED:
+            return
+        at += start + length
+        if at > len(whole):
+            raise ValueError("what follows the pixels is damaged")
 
 
 def copy_without(path: Path, copy: Path, keywords: Sequence[str]) -> None:
