@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..imaging.tensors import SLAB_VOXELS, sample_linear
+from ..imaging.tensors import SLAB_VOXELS, is_worth_a_pass, sample_channels, sample_linear, weighted
 from .threshold import HIGHEST
 
 if TYPE_CHECKING:
@@ -55,7 +56,14 @@ class BoneImage:
 
     def sample(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Bone values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), and the share of each that lies inside."""
+        if self.inside is not None and is_worth_a_pass(self.values, index):
+            return sample_channels(self._weighted, index)
         return sample_linear(self.values, index, self.inside, finite=True)
+
+    @cached_property
+    def _weighted(self) -> Tensor:
+        assert self.inside is not None
+        return weighted(self.values, self.inside)
 
 
 @dataclass(frozen=True)

@@ -81,13 +81,12 @@ def sample_linear(
         float32, the interpolated share inside, 0 off the grid.
     """
     depth, height, width = image.shape
-    limit = index.new_tensor((width - 1, height - 1, depth - 1))
-    # The field of view reaches half a voxel beyond the outermost centres.
-    on_grid = ((index - limit / 2).abs_() - limit / 2).amax(-1) <= 0.5
     # With shares inside, or of integers, that path takes a pass through the whole image first.
     ready = image.dtype == torch.float32 and inside is None
-    if finite and (ready or 8 * len(index) > image.numel()):
-        return _sample_float(convert(image), index, inside, on_grid)
+    if finite and (ready or is_worth_a_pass(image, index)):
+        values = convert(image)
+        return sample_channels(values[None] if inside is None else weighted(values, inside), index)
+    on_grid, limit = _on_grid(image, index), index.new_tensor((width - 1, height - 1, depth - 1))
     flat, flat_inside = image.reshape(-1), None if inside is None else inside.reshape(-1)
     clamped = index.clamp(min=0).minimum(limit)
     low = clamped.floor().minimum((limit - 1).clamp(min=0))
@@ -127,12 +126,31 @@ def _band(size: int, sigma: float) -> Tensor:
     return (kernel[offset.clamp(0, len(kernel) - 1)] * within).float()
 
 
-def _sample_float(image: Tensor, index: Tensor, inside: Tensor | None, on_grid: Tensor) -> tuple[Tensor, Tensor]:
-    """`sample_linear` of a finite float32 image, by torch's `grid_sample`."""
-    channels = image[None] if inside is None else torch.stack((image * inside, inside.to(image.dtype)))
-    at = (index + 0.5) * (2 / index.new_tensor(image.shape[::-1])) - 1
+def is_worth_a_pass(image: Tensor, index: Tensor) -> bool:
+    """Whether points ``(n, 3)`` are so many that a pass through the whole image saves time."""
+    return 8 * len(index) > image.numel()
+
+
+def weighted(image: Tensor, inside: Tensor) -> Tensor:
+    """The channels ``(2, z, y, x)`` of `sample_channels`: an image times its share in the field of view, and that."""
+    return torch.stack((image * inside, inside.to(image.dtype)))
+
+
+def _on_grid(image: Tensor, index: Tensor) -> Tensor:
+    """``(n,)`` which points lie on the grid: it reaches half a voxel beyond the outermost centres."""
+    middle = (index.new_tensor(image.shape[:-4:-1]) - 1) / 2
+    return ((index - middle).abs_() - middle).amax(-1) <= 0.5
+
+
+def sample_channels(channels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """`sample_linear` by torch's `grid_sample`: of a float32 image ``(1, z, y, x)``, all inside, or of `weighted` ones.
+
+    Nothing in them is NaN.
+    """
+    on_grid = _on_grid(channels, index)
+    at = (index + 0.5) * (2 / index.new_tensor(channels.shape[:0:-1])) - 1
     # The processor's threads share the points of different batches only.
-    parts = min(torch.get_num_threads(), len(index) // LEAST_PART) if image.device.type == "cpu" else 1
+    parts = min(torch.get_num_threads(), len(index) // LEAST_PART) if channels.device.type == "cpu" else 1
     if parts > 1:
         at = F.pad(at, (0, 0, 0, -len(index) % parts)).view(parts, 1, 1, -1, 3)
         batch = channels.expand(parts, *channels.shape)
@@ -141,7 +159,7 @@ def _sample_float(image: Tensor, index: Tensor, inside: Tensor | None, on_grid: 
     else:
         found = F.grid_sample(channels[None], at[None, None, None], padding_mode="border", align_corners=False)
         found = found[0, :, 0, 0]
-    if inside is None:
+    if len(channels) == 1:
         return found[0] * on_grid, on_grid.float()
     return found[0] / found[1].clamp(min=1e-6) * on_grid, found[1] * on_grid
 
