@@ -39,10 +39,8 @@ class StandIn:
     def shears_start(self, fixed, moving, threads, start):
         return self.shears(fixed, moving, threads)
 
-    def counts_nan(self, fixed, moving, threads, start):
-        if np.isnan(fixed.voxels).any() and np.isnan(moving.voxels).any():
-            raise RuntimeError("outside of the field of view")
-        return Answer(start)
+    def tells_brightness(self, fixed, moving, threads, start):
+        raise RuntimeError(f"mean {moving.voxels.mean()}")
 
     def shears(self, fixed, moving, threads):
         matrix = np.eye(4)

@@ -22,10 +22,11 @@ def tiny(monkeypatch):
     """Two small kinds of pairs without bounds and proposals, and methods that do one thing each."""
     methods = {
         "refine": StandIn("refine", "starts", near=True),
+        "bright": StandIn("bright", "tells_brightness", near=True),
         "lost": StandIn("lost", "is missing", near=True),
         "slow": StandIn("slow", "sleeps", near=True),
         "sheared": StandIn("sheared", "shears_start", near=True),
-        ORACLE: StandIn(ORACLE, "counts_nan", near=True),
+        ORACLE: StandIn(ORACLE, "tells_brightness", near=True),
     }
     for one in (module, table):
         monkeypatch.setattr(one, "KINDS", KINDS)
@@ -38,7 +39,9 @@ def tiny(monkeypatch):
 @pytest.mark.slow
 def test_a_contest(tiny, tmp_path):
     told = []
-    arguments = dict(pairs=2, methods=("refine", "lost", "sheared", ORACLE), output=tmp_path / "out", tell=told.append)
+    arguments = dict(
+        pairs=2, methods=("refine", "bright", "lost", "sheared", ORACLE), output=tmp_path / "out", tell=told.append
+    )
     found = contest(**arguments)
     by = {(result.kind, result.seed, result.method): result for result in found.results}
     # A method that answers the start ends where it began.
@@ -48,8 +51,9 @@ def test_a_contest(tiny, tmp_path):
     assert by["tiny", 1, START].error_um == pytest.approx(refined.error_um) != by["tiny", 0, START].error_um
     assert by["larger", 0, BOUND].error_um == 0.5
     assert "not a rigid" in by["tiny", 0, "sheared"].failure and np.isinf(by["tiny", 0, "sheared"].error_um)
-    # The oracle alone sees scans without what agent changed, and only where there is agent.
-    assert by["tiny", 0, ORACLE].failure == "RuntimeError: outside of the field of view"
+    # The oracle alone sees the moving scan without agent, and takes part only where there is agent.
+    seen, unseen = (float(by["tiny", 0, key].failure.split()[-1]) for key in ("bright", ORACLE))
+    assert unseen < make(KINDS["tiny"], 0).moving.voxels.mean() == pytest.approx(seen)
     assert ("larger", 0, ORACLE) not in by
     assert found.skipped == {"lost": "it is not there"}
     assert not found.holds and "## tiny" in told[0] and "it is not there" in told[0]
@@ -62,7 +66,7 @@ def test_a_contest(tiny, tmp_path):
     assert (tmp_path / "out" / "refinement.csv").read_bytes() == before
     contest(**{**arguments, "pairs": 3, "kinds": ["tiny"]})
     after = (tmp_path / "out" / "refinement.csv").read_bytes()
-    assert after.startswith(before) and after.count(b"\n") == before.count(b"\n") + 2 + 3
+    assert after.startswith(before) and after.count(b"\n") == before.count(b"\n") + 2 + 4
 
 
 def test_a_slow_method_is_spared_what_is_as_large(tiny):

@@ -39,7 +39,7 @@ def test_a_row_for_each_method():
     assert rows["this project"].endswith("| -0.50 | 7.0 | | 2.50 | +0.25 | 2.0 |")
     # All six are worse: p is 2 / 2^6.
     assert " | +1.00 | 9.5 | 0.031 | - | | 2.0 |" in rows["elastix, correlation, mask eroded"]
-    assert "| 2 | no result |" in rows["this project, agent left out by truth"]
+    assert "| 2 | no result |" in rows["this project, had there been no agent"]
     assert "| 3 | 0.500 [" in rows["Cramer-Rao bound"]
     assert "| neuroreg | neuroreg is not installed |" in lines(found)
 

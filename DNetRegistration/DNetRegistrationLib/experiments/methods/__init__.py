@@ -101,7 +101,12 @@ def _refiners(
 ) -> list[ComparedMethod]:
     """A tool's ways to refine a start, by its metrics (with their titles) and each of the masks."""
     optional = package != "SimpleITK"
-    about = {"all": "", "dilated": ", mask dilated", "eroded": ", mask eroded"}
+    about = {
+        "all": "",
+        "dilated": ", mask dilated",
+        "eroded": ", mask eroded",
+        "shrunk": ", mask dilated and then shrunk",
+    }
     return [
         ComparedMethod(
             "-".join(filter(None, (key, metric, mask))),
@@ -127,7 +132,7 @@ REFINERS = {
     method.key: method
     for method in (
         ComparedMethod(REFINE, "this project", "ours", near=True),
-        *_refiners("elastix", "elastix", "itk-elastix", _GLOBAL, ("all", "dilated", "eroded")),
+        *_refiners("elastix", "elastix", "itk-elastix", _GLOBAL, ("all", "dilated", "eroded", "shrunk")),
         *_refiners("simpleitk", "SimpleITK", "SimpleITK", _GLOBAL, ("dilated", "eroded")),
         *_refiners(
             "simpleitk", "SimpleITK", "SimpleITK", {"neighbourhood": "neighbourhood correlation"}, ("dilated", "eroded")

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from ...geometry.transforms import affine_matrix
 from ...imaging.volume import Volume
+from ...synthesis.agent import vary_agent
 from ...synthesis.grid import Grid
 from ...synthesis.pairs import SHARED, cut_volume, draw_cut, random_rotation, shared_bone
 from ...synthesis.scanner import Scan, scan, white_noise
@@ -19,8 +20,8 @@ from .bound import efficient_error, fisher_information, relative_covariance
 
 #: Neither those of the benchmark, of comparisons, nor those that the confidence was calibrated on.
 FIRST_SEED = 700_000
-#: The middle of crops of the joint, in the animal's frame: the plateau and the growth plate are in view.
-JOINT = np.array([0.0, 0.0, -0.8])
+#: The middle of crops, in the animal's frame: the plateau and the growth plate are in view.
+MIDDLE = np.array([0.0, 0.0, -0.8])
 #: How far a start near the truth is off: so many degrees about the bone's middle, and one voxel.
 START_DEG = 2.0
 #: Contrast agent changed a voxel whose value it moved by more than this share of bone's.
@@ -43,6 +44,7 @@ class Kind:
         keep: each scan is cut on a side, so that a share U(keep, 1) of its bone remains.
         noise: times that of a usual session.
         uptake: HU that the agent adds to cartilage; drawn when None.
+        agent: "even", or "varied" as `synthesis.agent` knows: films on the bone, uptake that grades, halos.
     """
 
     size: int
@@ -52,6 +54,7 @@ class Kind:
     keep: float = 1.0
     noise: float = 1.0
     uptake: float | None = None
+    agent: str = "even"
 
 
 KINDS = {
@@ -60,11 +63,13 @@ KINDS = {
     "80 um faint": Kind(64, 0.08, uptake=300.0),
     # Bone has 2500 to 3700 HU.
     "80 um bright": Kind(64, 0.08, uptake=4500.0),
+    "80 um varied": Kind(64, 0.08, agent="varied"),
     "80 um cut": Kind(64, 0.08, keep=0.5),
     "80 um noisy": Kind(64, 0.08, noise=4.0),
     "40 um contrast": Kind(96, 0.04, crop=True),
     "25 um plain": Kind(128, 0.025, contrast=False, crop=True),
     "25 um contrast": Kind(128, 0.025, crop=True),
+    "25 um varied": Kind(128, 0.025, crop=True, agent="varied"),
     "10 um plain": Kind(256, 0.01, contrast=False, crop=True),
     "10 um contrast": Kind(256, 0.01, crop=True),
 }
@@ -125,19 +130,18 @@ class ContestPair:
     def changed(self) -> tuple[np.ndarray, np.ndarray]:
         """``(z, y, x)`` bool of both scans: where contrast agent changes the moving one, and the same tissue before."""
         session = _quiet(self.sessions[1])
-        without = replace(session, uptake=0.0, soaked=0.0)
+        without = _without_agent(session)
         return tuple(
             np.abs(self._rendered(volume, pose, session) - self._rendered(volume, pose, without))
             > CHANGED * session.bone
             for volume, pose in zip((self.fixed, self.moving), self.poses, strict=True)
         )
 
-    def without_agent(self) -> tuple[Volume, Volume]:
-        """Both scans without what agent changed: as outside the field of view, NaN."""
-        return tuple(
-            Volume(np.where(changed, np.float32(np.nan), one.voxels.astype(np.float32)), one.affine, one.name)
-            for one, changed in zip((self.fixed, self.moving), self.changed, strict=True)
-        )
+    def agent_removed(self) -> Volume:
+        """The moving scan as it would be without contrast agent."""
+        grid = Grid(tuple(int(n) for n in self.moving.size), self.moving.affine)
+        voxels = scan(self.animal, _without_agent(self.sessions[1]), grid, self.poses[1]).voxels
+        return Volume(voxels, self.moving.affine, self.moving.name)
 
     def informations(self) -> tuple[np.ndarray, np.ndarray]:
         """``(6, 6)`` Fisher information of both scans about the bone's pose, see `bound.fisher_information`.
@@ -185,18 +189,17 @@ def make(kind: Kind, seed: int) -> ContestPair:
     """Makes a pair; the same for the same kind and seed. Pairs of one seed show the same animal at the same poses."""
     generator = np.random.default_rng([FIRST_SEED + seed, 30])
     seeds = [int(s) for s in generator.integers(1 << 62, size=3)]
-    animal = Animal.draw(seeds[0])
+    animal = Animal.draw(seeds[0], kind.agent == "varied")
     grid = Grid.centered(kind.size, kind.spacing)
     turn, relative = random_rotation(generator), random_rotation(generator)
     # Crops stay on the joint.
     reach = 0.1 if kind.crop else 0.25
     jitter, shift = generator.uniform(-1, 1, (2, 3)) * reach
     matrix = affine_matrix(relative, shift)
-    pose = affine_matrix(turn, jitter - turn @ (JOINT if kind.crop else CENTER))
+    pose = affine_matrix(turn, jitter - turn @ (MIDDLE if kind.crop else CENTER))
     poses = pose, matrix @ pose
     sessions = tuple(
-        _changed(Session.draw(s, animal, contrast=contrast), kind)
-        for s, contrast in zip(seeds[1:], (False, kind.contrast), strict=True)
+        _session(s, animal, contrast, kind) for s, contrast in zip(seeds[1:], (False, kind.contrast), strict=True)
     )
     scans = [scan(animal, session, grid, at) for session, at in zip(sessions, poses, strict=True)]
     cuts = _cuts(generator, scans, grid, matrix, kind.keep)
@@ -207,9 +210,12 @@ def make(kind: Kind, seed: int) -> ContestPair:
     return ContestPair(FIRST_SEED + seed, fixed, moving, matrix, scans[0].bone[cuts[0]], animal, sessions, poses)
 
 
-def _changed(session: Session, kind: Kind) -> Session:
+def _session(seed: int, animal: Animal, contrast: bool, kind: Kind) -> Session:
+    session = Session.draw(seed, animal, contrast=contrast)
+    if kind.agent == "varied":
+        session = vary_agent(session, animal, contrast)
     session = replace(session, noise=session.noise * kind.noise)
-    return replace(session, uptake=kind.uptake) if kind.uptake is not None and session.uptake > 0 else session
+    return replace(session, uptake=kind.uptake) if kind.uptake is not None and contrast else session
 
 
 def _cuts(generator, scans: list[Scan], grid: Grid, matrix: np.ndarray, keep: float):
@@ -225,6 +231,8 @@ def _cuts(generator, scans: list[Scan], grid: Grid, matrix: np.ndarray, keep: fl
     return max(drawn, key=lambda one: one[0])[1]
 
 
+# A ligament without agent is brighter than soft tissue by this at most, HU.
+_STRAND = 200.0
 # Attenuation, which is not rounded, is 0.45 / cm for water.
 _WATER, _PER_HU = 0.45, 0.45e-3
 
@@ -238,9 +246,16 @@ def _quiet(session: Session) -> Session:
     return replace(session, scale="attenuation", gain=1.0, noise=0.0, rings=0.0, cupping=0.0, circle=None)
 
 
+def _without_agent(session: Session) -> Session:
+    """The session before agent came: tissue is as it was, but what the bath has taken up stays."""
+    film = None if session.film is None else replace(session.film, agent=0.0)
+    strands = tuple(replace(s, brightness=min(s.brightness, session.soft + _STRAND)) for s in session.strands)
+    return replace(session, uptake=0.0, soaked=0.0, film=film, strands=strands)
+
+
 def _bone_alone(session: Session) -> Session:
     """Bone and its marrow alone in the session's medium, as before the blur."""
     return replace(
         _quiet(session), blur=0.0, soft=session.medium, cartilage=session.medium, uptake=0.0, soaked=0.0, muscle=-9.0,
-        fragments=(), strands=(), surface=None, tube=None,
+        fragments=(), strands=(), surface=None, tube=None, film=None, hardening=0.0,
     )  # fmt: skip

@@ -20,13 +20,13 @@ STARTS = ("near", "proposal")
 PROPOSALS = 4
 #: Rows of a pair that no tool measured: the Cramer-Rao bound, and the error of the start itself.
 BOUND, START = "bound", "start"
-#: This project's refinement of scans without the voxels that contrast agent changed, which the truth tells.
+#: This project's refinement of the same scans without contrast agent: what would be left if nothing of it were seen.
 ORACLE = "oracle"
 
 #: What refines, by key; the oracle comes last.
 CONTESTANTS: dict[str, ComparedMethod] = {
     **REFINERS,
-    ORACLE: replace(REFINERS[REFINE], key=ORACLE, title="this project, agent left out by truth"),
+    ORACLE: replace(REFINERS[REFINE], key=ORACLE, title="this project, had there been no agent"),
 }
 
 

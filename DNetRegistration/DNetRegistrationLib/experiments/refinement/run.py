@@ -106,13 +106,12 @@ class _Pairs:
         return self.last[1]
 
     def files(self, place: tuple[str, int], oracle: bool) -> PairFiles:
-        """The files of a pair; for the oracle without what contrast agent changed."""
+        """The files of a pair; for the oracle without contrast agent."""
         files = PairFiles(self.home / f"{place[0]} {place[1]}{' oracle' * oracle}")
         if not files.folder.exists():
             files.folder.mkdir()
             pair = self.pair(place)
-            scans = pair.without_agent() if oracle else (pair.fixed, pair.moving)
-            files.write_scans(*scans)
+            files.write_scans(pair.fixed, pair.agent_removed() if oracle else pair.moving)
         return files
 
 
