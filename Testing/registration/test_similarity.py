@@ -137,6 +137,7 @@ def test_share_is_the_bone_in_the_others_field_of_view(steps):
     kept = values[:, :, : values.shape[2] - steps].sum() / values.sum()
     other = values[:, :, steps:].sum() / values.sum()
     assert found.share == pytest.approx(min(kept, other), abs=2e-3)
+    assert found.larger_share == pytest.approx(max(kept, other), abs=2e-3)
 
 
 def test_half_a_field_of_view_costs_share_but_not_correlation():

@@ -113,9 +113,13 @@ def test_accepted_from_the_limit_on():
 
 
 def test_a_sliver_of_common_bone_is_not_believed():
-    sliver = with_similarity(share=0.1)
-    assert judge(sliver, 0.08)[0] <= 0.25
+    sliver = with_similarity(share=0.1, larger_share=0.15)
+    assert judge(sliver, 0.08)[0] == pytest.approx(0.25 * judge(with_similarity(share=0.1), 0.08)[0])
     assert reasons(sliver) == ["little in common"]
+
+
+def test_a_piece_of_what_the_other_scan_shows_is_believed():
+    assert judged(with_similarity(share=0.1, larger_share=0.6), 0.08).accepted
 
 
 @pytest.mark.parametrize(

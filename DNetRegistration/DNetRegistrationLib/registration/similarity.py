@@ -32,12 +32,14 @@ class Similarity:
         trabecular_correlation: normalised correlation of bone values within the marrow space, of trabeculae and growth
             plate, which even littermates do not share. NaN where the scans show hardly any of these.
         share: the share of a scan's bone in the other's field of view, 0 to 1; the smaller one of the two scans.
+        larger_share: the larger one. It is large where one scan shows a piece of what the other one shows.
     """
 
     correlation: float
     edge_correlation: float
     trabecular_correlation: float
     share: float
+    larger_share: float = 1.0
 
 
 def similarity(
@@ -70,6 +72,7 @@ def similarity(
         edge_correlation=edge_correlation,
         trabecular_correlation=sum(within) / len(within) if within else math.nan,
         share=float(min(share for _, share in values)),
+        larger_share=float(max(share for _, share in values)),
     )
 
 

@@ -16,8 +16,8 @@ from .verdict import ACCEPT, REASONS, Doubt, Verdict
 # A pose is determined if refinement takes back at least this share of a motion by a working voxel: 0.9 and more for
 # bones, slender ones among them. What can be turned or shifted reaches it only by chance, and then it has rivals.
 DETERMINED = 0.7
-# A smaller share of the bone in common is not enough to tell.
-LEAST_SHARE = 0.2
+# A smaller share of the bone in common, of that scan in which it is more, is not enough to tell.
+LEAST_SHARE = 0.3
 # Confidence is capped: the calibration set, some hundred known pairs, is too small to resolve more.
 MOST_LOGIT = 6.9
 CALIBRATION = Path(__file__).with_name("calibration.json")
@@ -47,7 +47,7 @@ def _reason(evidence: Evidence) -> Doubt:
         kind = "undetermined"
     elif evidence.dice < evidence.least_dice and similarity.correlation > 0.8:
         kind = "cortices"
-    elif similarity.share < 0.3:
+    elif similarity.larger_share < LEAST_SHARE:
         kind = "little in common"
     else:
         kind = "no agreement"
@@ -64,7 +64,7 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     confidence = float(1 / (1 + np.exp(-np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))))
     confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
     # Slivers of two strangers may agree, and the known pairs hold too few of them to learn it.
-    confidence *= float(np.clip(evidence.similarity.share / LEAST_SHARE, 0, 1)) ** 2
+    confidence *= float(np.clip(evidence.similarity.larger_share / LEAST_SHARE, 0, 1)) ** 2
     confidence *= float(np.clip(evidence.dice / evidence.least_dice, 0, 1)) ** 2
     right = float(np.exp(evidence.error_features(working) @ model["log_error"]) * working)
     if confidence >= ACCEPT:
