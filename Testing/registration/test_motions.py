@@ -36,8 +36,19 @@ def test_two_motions_are_found_with_the_places_of_each(grids):
     # The frame of the second body lies beside that of the first, in which `pose` acts.
     fixed_second = pose_at(TURNS[1], grids[0][3]) @ pose_at(np.eye(3), -AWAY / 2) @ pose_at(TURNS[3], AWAY)
     second = pose @ fixed_second @ TURNED @ np.linalg.inv(fixed_second)
-    motions = find_motions(*prepared(fixed, moving), proposes(pose, second))
+    rounds = []
+
+    def prepare(masks, thresholds, spacing):
+        rounds.append(masks)
+        assert spacing is None or masks is None or spacing == pytest.approx(0.1)
+        return prepared(fixed, moving, masks)
+
+    motions = find_motions(prepare, proposes(pose, second))
     assert len(motions) == 2
+    # What the first pose holds for is taken away, and the rest is prepared by itself.
+    assert rounds[0] is None
+    parts = [inside(fixed, rounds[1][0], middle) for middle in middles(grids[0], TURNS[1])]
+    assert min(parts) < 0.05 and max(parts) > 0.95
     assert sum(motion.share for motion in motions) == pytest.approx(1, abs=0.05)
     assert motions[0].share >= motions[1].share > 0.4
     seen = set()
@@ -68,12 +79,14 @@ def inside(volume, mask, middle):
 def test_wrong_poses_are_no_motions():
     fixed, moving, pose = pair_of_bodies(*GRIDS["oblique"], TURNED)
     wrong = proposes(pose)(None, None)[:3]
-    assert find_motions(*prepared(fixed, moving), lambda first, second: wrong) == []
+    assert find_motions(lambda masks, *_: prepared(fixed, moving, masks), lambda first, second: wrong) == []
 
 
 def test_no_proposal_is_no_motion():
     fixed, moving, _ = pair_of_bodies(*GRIDS["oblique"], TURNED)
-    assert find_motions(*prepared(fixed, moving), lambda first, second: torch.empty(0, 4, 4)) == []
+    assert (
+        find_motions(lambda masks, *_: prepared(fixed, moving, masks), lambda first, second: torch.empty(0, 4, 4)) == []
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +111,22 @@ def test_each_bone_of_a_knee_is_aligned(knee):
     largest = align(knee.fixed, knee.moving, bone="largest", refine="working")
     assert largest.bone.number == 1 and largest.bone.count == len(found)
     assert min(knee.error(bone, largest.matrix) for bone in (0, 1)) < 0.04
+
+
+# A femur that rolled in its place, by 0.3 mm only; a thin-walled tibia, more than half of it below the threshold that a
+# dense femur gives both; a tibia of a seventh of all bone; a field of view that cuts a femur to half.
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", (700_002, 700_008, 700_015, 700_020))
+def test_bones_of_unlike_density_and_size_are_found(seed):
+    knee = make_knee(seed, size=64)
+    found = align(knee.fixed, knee.moving, bone="each")
+    errors = np.array([[knee.error(bone, alignment.matrix) for alignment in found] for bone in (0, 1)])
+    assert errors.min(1).max() < 0.04
+    assert all(found[number].accepted for number in errors.argmin(1))
+    # The masks part the bones where they touch.
+    for bone, number in enumerate(errors.argmin(1)):
+        own, other = (found[number].bone.masks[0][knee.fixed_bones == one + 1].mean() for one in (bone, 1 - bone))
+        assert own > 0.85 and other < 0.1
 
 
 def test_one_bone_is_the_only_one(small_pair):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.imaging.volume import Volume
-from DNetRegistrationLib.registration.pieces import Piece, check_pieces, holds_for_all, told
+from DNetRegistrationLib.registration.pieces import Piece, check_pieces, compare, holds_for_all, told
 from DNetRegistrationLib.synthesis.knees import make_knee
 from DNetRegistrationLib.synthesis.pairs import random_rotation
 from edge_phantom import TURNS, pose_at
@@ -45,6 +47,18 @@ def test_a_body_that_turned_is_found(grids):
     assert np.linalg.norm(other.center - middle) < 0.5
     assert not holds_for_all([held, other])
     assert "moved on its own" in told([held, other])
+
+
+@pytest.mark.parametrize("factor", (1.0, 0.7))
+def test_a_body_that_turned_does_not_change_the_gain_of_the_other(factor):
+    """The factor between both scans is that of the body which lies right."""
+    fixed, moving, pose = pair_of_bodies(
+        OBLIQUE, OBLIQUE, pose_at(random_rotation(np.random.default_rng(8)), (0, 0, 0))
+    )
+    first, second = prepared(fixed, moving)
+    image = replace(second.levels[-1], values=factor * second.levels[-1].values)
+    view = compare(first.cube, image, torch.as_tensor(pose))
+    assert view.gain == pytest.approx(1 / factor, rel=0.03)
 
 
 def test_a_body_that_moved_by_a_voxel_is_found_with_how_far():

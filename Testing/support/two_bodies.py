@@ -33,9 +33,10 @@ def two_bodies(grid, first, second) -> Volume:
     return Volume(np.max(values, 0).reshape(size[::-1]).astype(np.float32), affine)
 
 
-def prepared(fixed: Volume, moving: Volume) -> tuple[PreparedScan, PreparedScan]:
-    scale = BoneScale(0.4, 1.0)
-    first, second = (native_scan(volume, scale, None, torch.device("cpu")) for volume in (fixed, moving))
+def prepared(fixed: Volume, moving: Volume, masks=(None, None)) -> tuple[PreparedScan, PreparedScan]:
+    scale, device = BoneScale(0.4, 1.0), torch.device("cpu")
+    scans = zip((fixed, moving), masks or (None, None), strict=True)
+    first, second = (native_scan(volume, scale, mask, device) for volume, mask in scans)
     return prepare(first, second, spacing=0.1)
 
 

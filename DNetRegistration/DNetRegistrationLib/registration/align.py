@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -241,7 +241,13 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
 def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alignment | list[Alignment]:
     """Parts the scans into bones that moved on their own, and aligns the largest one, or a list of each."""
     start = time.perf_counter()
-    fixed, moving = _scans(inputs, device, watch)
+
+    def scans(
+        masks: Sequence[np.ndarray] | None, thresholds: tuple[float, float] | None, spacing: float | None
+    ) -> tuple[PreparedScan, PreparedScan]:
+        own = inputs if masks is None else _only(inputs, masks)
+        own = replace(own, thresholds=thresholds or inputs.thresholds, spacing=spacing or inputs.spacing)
+        return _scans(own, device, watch)
 
     def propose(first: CanonicalCube, second: CanonicalCube) -> Tensor:
         watch.tell(0.1, "Looking for bones that moved on their own")
@@ -255,18 +261,10 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         return torch.cat(poses)
 
     with watch.stage("search"):
-        motions = find_motions(fixed, moving, propose)
+        motions = find_motions(scans, propose)
     parting, aligned = time.perf_counter() - start, []
     for number, motion in enumerate(motions):
-        masks = [
-            place if mask is None else place & mask for place, mask in zip(motion.masks, inputs.masks, strict=True)
-        ]
-        one = replace(
-            inputs,
-            masks=(masks[0], masks[1]),
-            thresholds=(fixed.native.scale.threshold, moving.native.scale.threshold),
-            initial=motion.pose,
-        )
+        one = replace(_only(inputs, motion.masks), initial=motion.pose)
         part = watch.part(0.3 + 0.7 * number / len(motions), 0.3 + 0.7 * (number + 1) / len(motions))
         try:
             aligned.append((_align(one, device, part), motion))
@@ -285,11 +283,17 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         if alignment.hypothesis == "initial":
             alignment = replace(alignment, hypothesis="dnet" if inputs.hypotheses == "dnet" else "search")
         found.append(alignment)
-    # What all share counts once.
-    found[0].warnings[:0] = watch.warnings
+    # What all share counts once, also where several rounds of the search told it.
+    found[0].warnings[:0] = dict.fromkeys(watch.warnings)
     for stage, seconds in (*watch.seconds.items(), ("total", parting)):
         found[0].seconds[stage] = found[0].seconds.get(stage, 0.0) + seconds
     return found if inputs.bone == "each" else found[0]
+
+
+def _only(inputs: AlignmentInputs, masks: Sequence[np.ndarray]) -> AlignmentInputs:
+    """The inputs with masks ``(z, y, x)`` within which bone is looked for, beside those that were given."""
+    first, second = (place if mask is None else place & mask for place, mask in zip(masks, inputs.masks, strict=True))
+    return replace(inputs, masks=(first, second))
 
 
 def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _Pair:

@@ -1,42 +1,51 @@
 """The bones of two scans that moved on their own: consensus sets, found one after the other.
 
 A pose is proposed, and the neighbourhoods for which it holds are taken away from both scans; what is left proposes the
-next pose. So two motions are found without any segmentation, although bones touch in a joint. At the end every place
-goes to that motion which holds best around it.
+next pose. What is left gets bone thresholds of its own: those of a dense bone would leave little of a thin-walled one.
+So two motions are found without any segmentation, although bones touch in a joint. At the end every place goes to that
+motion which explains best what lies around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.cube import BonePlace, CanonicalCube, canonical_cube, place_of_bone
+from ..bone.cube import CanonicalCube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
+from ..core.errors import ScanError
 from ..geometry.rigid import inverse
-from ..imaging.tensors import gaussian
+from ..imaging.tensors import gaussian, sample_linear
 from .pieces import FACTOR, Neighbourhoods, centroid, compare
-from .refinement import gauss_newton
+from .refinement import distance, gauss_newton
 from .result import MOST_BONES
 from .search import cube_image
 from .template import edge_template
 
-# Neighbourhoods of this concordance and above belong to the bone of a pose. Where a pose is right, a hundredth of the
-# bone is below 0.85.
-HOLDS = 0.75
+# Neighbourhoods of this concordance and above belong to the bone of a pose, unless it is below their median by the
+# second number. Where a pose is right, a hundredth of the bone is below 0.85. Of a condyle that rolled in its place by
+# four voxels half is above 0.81.
+HOLDS, SPREAD = 0.75, 0.1
 # What is less of the bone in either scan is no bone of its own.
 LEAST_BONE = 0.05
-# A pose that holds for less of the bone is a wrong one. Wrong poses hold for less than a thousandth.
-LEAST_AGREED = 0.02
-# Places go to the motion that holds best in a Gaussian of so many points of the grid of neighbourhoods about them, and
-# to none where the mean concordance is below this: around a right pose it is above 0.9, around a wrong one below 0.2.
-REACH, LEAST_CONCORDANCE = 2.5, 0.35
+# A pose that holds for less of all bone is taken for a wrong one. Of what is left of bones that were found, wrong poses
+# held for up to 0.048 of all bone; right ones of femora and tibiae for 0.089 and more, those of patellae for 0.04.
+LEAST_AGREED = 0.06
+# Poses within so many working voxels are one motion. Motions are looked for so many times.
+SAME, MOST_ROUNDS = 2.0, 6
+# What tells of a place lies within Gaussians of these reaches about it, in working voxels. What is outside the other
+# field of view, or belongs to no bone that was found, counts as unexplained by this share of its square.
+REACHES, UNKNOWN = (1.0, 2.0, 4.0, 8.0), 0.5
 # A pose is refined so many times, each on the neighbourhoods for which it holds by then, at so many points.
 ROUNDS, POINTS = 4, 6000
+
+Masks = Sequence[np.ndarray]
+Prepare = Callable[[Masks | None, tuple[float, float] | None, float | None], tuple[PreparedScan, PreparedScan]]
 
 
 @dataclass(frozen=True)
@@ -56,35 +65,75 @@ class Motion:
     center: np.ndarray
 
 
-def find_motions(
-    fixed: PreparedScan,
-    moving: PreparedScan,
-    propose: Callable[[CanonicalCube, CanonicalCube], Tensor],
-) -> list[Motion]:
+def find_motions(prepare: Prepare, propose: Callable[[CanonicalCube, CanonicalCube], Tensor]) -> list[Motion]:
     """The bones that moved on their own, the largest first; none where no pose holds for enough of the bone.
 
     Args:
-        fixed, moving: the scans.
+        prepare: both scans, of which only what lies in masks ``(z, y, x)`` counts, at a working spacing; None is all,
+            and a spacing by the size of the bone. Their thresholds are found there, or given.
         propose: poses ``(h, 4, 4)`` for two cubes, fixed to moving, LPS mm.
+
+    Raises:
+        ScanError: `prepare` raises it for the whole scans. For what is left of them it says that nothing is.
     """
-    images = fixed.levels[-1], moving.levels[-1]
-    spacing, totals = fixed.cube.spacing, [_mass(image) for image in images]
+    whole = scans = prepare(None, None, None)
+    images = _images(whole)
+    spacing, totals = whole[0].cube.spacing, [_mass(image) for image in images]
+    left = [torch.ones_like(image.values) for image in images]
     poses: list[Tensor] = []
-    left: tuple[BoneImage, BoneImage] = images
-    while len(poses) < MOST_BONES and all(_mass(i) > LEAST_BONE * t for i, t in zip(left, totals, strict=True)):
-        first, second = (canonical_cube([image], place_of_bone(image), spacing) for image in left)
-        found = [(_agreed(pose, first, second, left, totals), pose) for pose in propose(first, second)]
-        if not found:
+    thresholds = _thresholds(whole)
+    for _ in range(MOST_ROUNDS):
+        pose = _best(scans, propose, totals)
+        if pose is None:
             break
-        pose = _settled(first, left[1], max(found, key=lambda one: one[0])[1])
-        if _agreed(pose, first, second, left, totals) < LEAST_AGREED:
+        # What is left of a bone that was found, since it changed or is noisy, proposes its motion once more.
+        known = any(distance(pose, other, whole[0].place) < SAME * spacing for other in poses)
+        if not known:
+            poses.append(pose)
+            thresholds = np.minimum(thresholds, _thresholds(scans))
+        for number, view in enumerate(_views(pose, scans)):
+            holds = _holds(view) if known else _held(view)
+            left[number] *= 1 - _nearest(holds.float(), view.affine, images[number], 0.0)
+        masses = [_mass(_within(image, mask)) for image, mask in zip(images, left, strict=True)]
+        if len(poses) == MOST_BONES or any(m < LEAST_BONE * t for m, t in zip(masses, totals, strict=True)):
             break
-        poses.append(pose)
-        left = (
-            _without(left[0], compare(first, left[1], pose)),
-            _without(left[1], compare(second, left[0], inverse(pose))),
-        )
-    return _motions(fixed, moving, poses) if poses else []
+        try:
+            scans = prepare([_on_voxels(mask > 0, scan) for mask, scan in zip(left, whole, strict=True)], None, spacing)
+        except ScanError:
+            break
+    # A place is given away by what both scans show there, so that all motions are judged by the lowest thresholds.
+    if len(poses) > 1 and (thresholds < _thresholds(whole)).any():
+        whole = prepare(None, tuple(thresholds), spacing)
+    return _motions(whole, poses) if poses else []
+
+
+def _images(scans: Sequence[PreparedScan]) -> list[BoneImage]:
+    return [scan.levels[-1] for scan in scans]
+
+
+def _thresholds(scans: Sequence[PreparedScan]) -> np.ndarray:
+    """``(2,)`` bone thresholds of both scans."""
+    return np.array([scan.native.scale.threshold for scan in scans])
+
+
+def _within(image: BoneImage, mask: Tensor) -> BoneImage:
+    return BoneImage(image.values * mask, image.affine, image.inside)
+
+
+def _views(pose: Tensor, scans: Sequence[PreparedScan]) -> tuple[Neighbourhoods, Neighbourhoods]:
+    """The scans compared in a pose, each on its cube with the other's image."""
+    first, second = scans
+    return compare(first.cube, second.levels[-1], pose), compare(second.cube, first.levels[-1], inverse(pose))
+
+
+def _best(scans: tuple[PreparedScan, PreparedScan], propose, totals: list[float]) -> Tensor | None:
+    """The pose that holds for most of the bone, refined; None where it holds for little of all bone."""
+    proposed = list(propose(scans[0].cube, scans[1].cube))
+    if not proposed:
+        return None
+    best = max(proposed, key=lambda pose: _agreed(pose, scans, totals))
+    pose = _settled(scans[0].cube, scans[1].levels[-1], best)
+    return pose if _agreed(pose, scans, totals) >= LEAST_AGREED else None
 
 
 def _mass(image: BoneImage) -> float:
@@ -93,19 +142,12 @@ def _mass(image: BoneImage) -> float:
     return float(values.sum()) * abs(float(np.linalg.det(image.affine[:3, :3])))
 
 
-def _agreed(
-    pose: Tensor,
-    first: CanonicalCube,
-    second: CanonicalCube,
-    images: tuple[BoneImage, BoneImage],
-    totals: list[float],
-) -> float:
+def _agreed(pose: Tensor, scans: Sequence[PreparedScan], totals: list[float]) -> float:
     """The share of all bone for which a pose holds, in the scan in which it is smaller."""
-    views = compare(first, images[1], pose), compare(second, images[0], inverse(pose))
-    cell = (FACTOR * first.spacing) ** 3
+    cell = (FACTOR * scans[0].cube.spacing) ** 3
     return min(
-        float((view.mass[0] * (view.concordance >= HOLDS)).sum()) * cell / max(total, 1e-9)
-        for view, total in zip(views, totals, strict=True)
+        float((view.mass[0] * _held(view)).sum()) * cell / max(total, 1e-9)
+        for view, total in zip(_views(pose, scans), totals, strict=True)
     )
 
 
@@ -114,72 +156,88 @@ def _settled(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Tensor:
     template = edge_template(cube_image(cube), POINTS)
     at = template.index.long() // FACTOR
     for _ in range(ROUNDS):
-        holds = compare(cube, image, pose).concordance >= HOLDS
+        holds = _held(compare(cube, image, pose))
         keep = holds[at[:, 2], at[:, 1], at[:, 0]].float()
         pose = gauss_newton(template, image, pose[None], 6, keep, 0.02 * cube.spacing).transforms[0]
     return pose
 
 
-def _without(image: BoneImage, view: Neighbourhoods) -> BoneImage:
-    """An image with those neighbourhoods outside the field of view for which a pose holds."""
-    holds = (view.concordance >= HOLDS) & (view.mass.sum(0) > 0)
-    keep = 1 - _nearest(holds.float(), view.affine, image, 0.0)
-    inside = torch.ones_like(image.values) if image.inside is None else image.inside
-    return BoneImage(image.values * keep, image.affine, inside * keep)
-
-
-def _motions(fixed: PreparedScan, moving: PreparedScan, poses: list[Tensor]) -> list[Motion]:
-    """Gives every place to the motion that holds best around it."""
-    images = fixed.levels[-1], moving.levels[-1]
-    scores: tuple[list[Tensor], list[Tensor]] = [], []
+def _motions(whole: tuple[PreparedScan, PreparedScan], poses: list[Tensor]) -> list[Motion]:
+    """Gives every place to the motion that explains best what lies around it."""
+    images = _images(whole)
+    costs: tuple[list[Tensor], list[Tensor]] = [], []
     for pose in poses:
-        first, second = fixed.cube, moving.cube
-        # Placed on what the pose holds for, the cubes show the whole bone.
-        for _ in range(2):
-            views = compare(first, images[1], pose), compare(second, images[0], inverse(pose))
-            first, second = (
-                canonical_cube([image], BonePlace(centroid(view.affine, _held(view)), 0.0), first.spacing)
-                for view, image in zip(views, images, strict=True)
-            )
-        views = compare(first, images[1], pose), compare(second, images[0], inverse(pose))
-        for one, view, image in zip(scores, views, images, strict=True):
-            mass = view.mass.sum(0)
-            weight = gaussian(mass, REACH)
-            score = gaussian(mass * view.concordance, REACH) / weight.clamp(min=1e-6)
-            one.append(_nearest(score.where(weight > 1e-6, -1.0), view.affine, image, -1.0))
+        for k, (view, way) in enumerate(zip(_views(pose, whole), (pose, inverse(pose)), strict=True)):
+            costs[k].append(_cost(images[k], images[1 - k], way, view.gain))
     labels = []
-    for one in scores:
-        best, label = torch.stack(one).max(0)
-        labels.append(label.where(best >= LEAST_CONCORDANCE, -1))
+    for image, each in zip(images, costs, strict=True):
+        least, label = torch.stack(each).min(0)
+        labels.append(label.where(least < _around(UNKNOWN * image.values.square()), -1))
     image, total, motions = images[0], _mass(images[0]), []
     for number, pose in enumerate(poses):
         mine = labels[0] == number
-        part = BoneImage(image.values * mine, image.affine, image.inside)
+        part = _within(image, mine)
         share = _mass(part) / max(total, 1e-9)
         if share >= LEAST_BONE:
-            masks = _on_voxels(mine, fixed), _on_voxels(labels[1] == number, moving)
+            masks = _on_voxels(mine, whole[0]), _on_voxels(labels[1] == number, whole[1])
             motions.append(Motion(pose, masks, share, centroid(image.affine, part.values)))
     return sorted(motions, key=lambda motion: -motion.share)
 
 
+def _holds(view: Neighbourhoods) -> Tensor:
+    """Where a pose holds, be it by chance."""
+    return (view.concordance >= HOLDS) & (view.mass.sum(0) > 0)
+
+
 def _held(view: Neighbourhoods) -> Tensor:
-    """The bone for which a pose holds, at each point of the grid."""
-    mass = view.mass.sum(0)
-    held = mass * (view.concordance >= HOLDS)
-    return held if bool(held.any()) else mass + 1e-9
+    """Where a pose holds about as well as for most of the bone for which it does."""
+    mass, holds = view.mass.sum(0), _holds(view)
+    if not bool(holds.any()):
+        return holds
+    values, order = view.concordance[holds].sort()
+    weights = mass[holds][order].cumsum(0)
+    usual = values[torch.searchsorted(weights, weights[-1:] / 2)]
+    return holds & (view.concordance >= usual - SPREAD)
+
+
+def _cost(image: BoneImage, other: BoneImage, pose: Tensor, gain: float) -> Tensor:
+    """``(z, y, x)`` what a pose leaves unexplained around each voxel of an image: squared differences of bone value.
+
+    What lies outside the other field of view speaks neither for the pose nor against it.
+    """
+    to_other = torch.from_numpy(np.linalg.inv(other.affine) @ pose.numpy() @ image.affine)
+    index = _grid_index(image.values.shape, to_other).to(image.values)
+    values, seen = sample_linear(other.values, index.view(-1, 3), other.inside, finite=True)
+    values, seen = values.view_as(image.values), seen.view_as(image.values) > 0.999
+    return _around((gain * values - image.values).square().where(seen, UNKNOWN * image.values.square()))
+
+
+def _around(values: Tensor) -> Tensor:
+    """Means of what lies around each voxel. What is near counts most, and far things where nothing near tells."""
+    return torch.stack([gaussian(values, reach) for reach in REACHES]).sum(0)
 
 
 def _nearest(values: Tensor, affine: np.ndarray, image: BoneImage, outside: float) -> Tensor:
     """Values ``(z, y, x)`` of a grid with an `affine`, index to world, at the nearest voxels of an image."""
-    depth, height, width = image.shape
-    to_grid = torch.from_numpy(np.linalg.inv(affine) @ image.affine)
-    axes = [torch.arange(n, dtype=torch.float64)[:, None] for n in (width, height, depth)]
-    x, y, z = (axis * to_grid[:3, column] for column, axis in enumerate(axes))
-    index = ((z + to_grid[:3, 3])[:, None, None] + y[:, None] + x).round().long().to(values.device)
+    index = _grid_index(image.shape, torch.from_numpy(np.linalg.inv(affine) @ image.affine)).round().long()
+    index = index.to(values.device)
     last = torch.tensor(values.shape[::-1], device=values.device) - 1
     within = ((index >= 0) & (index <= last)).all(-1)
     i, j, k = torch.minimum(index.clamp(min=0), last).unbind(-1)
     return values[k, j, i].where(within, outside)
+
+
+def _grid_index(shape: Sequence[int], to_index: Tensor) -> Tensor:
+    """``(z, y, x, 3)`` where the voxels of a grid of a `shape` (z, y, x) lie, as indices (x, y, z) of another.
+
+    Args:
+        shape: of the grid.
+        to_index: ``(4, 4)`` float64, index of the one to that of the other.
+    """
+    depth, height, width = shape
+    axes = [torch.arange(n, dtype=torch.float64)[:, None] for n in (width, height, depth)]
+    x, y, z = (axis * to_index[:3, column] for column, axis in enumerate(axes))
+    return (z + to_index[:3, 3])[:, None, None] + y[:, None] + x
 
 
 def _on_voxels(mask: Tensor, scan: PreparedScan) -> np.ndarray:

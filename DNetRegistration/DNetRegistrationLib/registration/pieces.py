@@ -123,6 +123,7 @@ class Neighbourhoods:
         mass: ``(2, z, y, x)`` bone of either image at each point.
         unexplained: ``(2, z, y, x)`` what of it exceeds the other image's.
         seen: how much of each neighbourhood both fields of view show, 0 to 1. Where that is nothing, the images agree.
+        gain: the factor that the second image's values were brought to those of the first with.
     """
 
     affine: np.ndarray
@@ -131,6 +132,7 @@ class Neighbourhoods:
     mass: Tensor
     unexplained: Tensor
     seen: Tensor
+    gain: float
 
 
 def centroid(affine: np.ndarray, mass: Tensor) -> np.ndarray:
@@ -145,38 +147,37 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     first = cube.image
     second, inside = sample_on_cube(image, np.linalg.inv(image.affine) @ pose.numpy() @ cube.affine)
     seen = ((inside > 0.999) & (cube.inside > 0.999)).float()
-    shared = (seen * first * second).sum()
-    second = second * (shared / (seen * second.square()).sum().clamp(min=1e-6)).clamp(0.5, 2.0)
+    own, other = seen * first, seen * second
+    moments = F.avg_pool3d(torch.stack([seen, own, other, own * first, other * second, own * second])[None], FACTOR)[0]
+    gain = _gain(moments)
+    second, other = gain * second, gain * other
+    moments *= gain ** torch.tensor((0.0, 0, 1, 0, 2, 1), device=gain.device)[:, None, None, None]
     difference, slopes = second - first, _gradient((first + second) / 2)
     # Differences reach one voxel to either side.
     inner = seen * (F.avg_pool3d(seen[None], 3, 1, 1, count_include_pad=False)[0] > 0.999)
     inner_slopes = [inner * slope for slope in slopes]
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
-    own, other = seen * first, seen * second
     fine = [
-        *(seen, own, other, own * first, other * second, own * second),
         *(inner_slopes[a] * slopes[b] for a, b in pairs),
         *(slope * difference for slope in inner_slopes),
         *(seen * difference.clamp(max=0).neg(), seen * difference.clamp(min=0)),
     ]
     coarse = F.avg_pool3d(torch.stack(fine)[None], FACTOR)[0]
-    values, motions = gaussian(coarse[:6], AGREEMENT_REACH), gaussian(coarse[6:15], SHIFT_REACH)
-    weight, mean_first, mean_second, *products = values
-    mean_first, mean_second = mean_first / weight.clamp(min=1e-3), mean_second / weight.clamp(min=1e-3)
-    first_square, second_square, product = (p / weight.clamp(min=1e-3) for p in products)
-    covariance = product - mean_first * mean_second
-    variances = first_square - mean_first.square() + second_square - mean_second.square()
-    concordance = 2 * (covariance + LEAST_VARIANCE) / (variances + 2 * LEAST_VARIANCE)
+    around = gaussian(moments, AGREEMENT_REACH)
+    covariance, variances = _covariances(around)
+    concordance = 2 * (covariance + LEAST_VARIANCE) / (variances.sum(0) + 2 * LEAST_VARIANCE)
 
-    normal = torch.empty(*weight.shape, 3, 3, device=weight.device)
+    motions = gaussian(coarse[:9], SHIFT_REACH)
+    normal = torch.empty(*concordance.shape, 3, 3, device=gain.device)
     for value, (a, b) in zip(motions, pairs, strict=False):
         normal[..., a, b] = normal[..., b, a] = value
     # Damped: along a surface nothing tells of a shift.
     damping = 0.05 * motions[:3].sum(0) + 0.1 * LEAST_VARIANCE
-    normal = normal + damping[..., None, None] * torch.eye(3, device=weight.device)
+    normal = normal + damping[..., None, None] * torch.eye(3, device=gain.device)
     steps = torch.linalg.solve(normal, motions[6:].movedim(0, -1)[..., None])[..., 0]
+    shift = steps.norm(dim=-1) * cube.spacing
     affine = cube.affine @ neighbourhood_grid()
-    return Neighbourhoods(affine, concordance, steps.norm(dim=-1) * cube.spacing, coarse[1:3], coarse[15:], weight)
+    return Neighbourhoods(affine, concordance, shift, moments[1:3], coarse[9:], around[0], float(gain))
 
 
 def neighbourhood_grid() -> np.ndarray:
@@ -184,6 +185,34 @@ def neighbourhood_grid() -> np.ndarray:
     grid = np.diag((FACTOR, FACTOR, FACTOR, 1.0))
     grid[:3, 3] = (FACTOR - 1) / 2
     return grid
+
+
+def _covariances(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Covariance of two images in each neighbourhood, and the variance ``(2, ...)`` of either, from mean moments.
+
+    Args:
+        moments: ``(6, ...)`` of what both show: its share, the first, the second, their squares, and their product.
+    """
+    means, squares = (part / moments[0].clamp(min=1e-3) for part in (moments[1:3], moments[3:5]))
+    product = moments[5] / moments[0].clamp(min=1e-3)
+    return product - means[0] * means[1], squares - means.square()
+
+
+def _gain(moments: Tensor) -> Tensor:
+    """The factor that brings the second image's values to those of the first, where the two correlate.
+
+    A bone that moved on its own overlaps with anything: with it, half the values were taken for bone that lies right.
+
+    Args:
+        moments: as those of `_covariances`, not yet averaged over neighbourhoods.
+    """
+    covariance, variances = _covariances(gaussian(moments, AGREEMENT_REACH))
+    correlation = (covariance + LEAST_VARIANCE) / (variances.clamp(min=0) + LEAST_VARIANCE).prod(0).sqrt()
+    alike = (correlation >= AGREES).float()
+    product, square = moments[5], moments[4]
+    if float((alike * product).sum()) < LEAST_PIECE * float(product.sum()):
+        alike = torch.ones_like(alike)
+    return ((alike * product).sum() / (alike * square).sum().clamp(min=1e-6)).clamp(0.5, 2.0)
 
 
 def _gradient(values: Tensor) -> list[Tensor]:
