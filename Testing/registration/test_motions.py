@@ -123,10 +123,10 @@ def test_bones_of_unlike_density_and_size_are_found(seed):
     errors = np.array([[knee.error(bone, alignment.matrix) for alignment in found] for bone in (0, 1)])
     assert errors.min(1).max() < 0.04
     assert all(found[number].accepted for number in errors.argmin(1))
-    # The masks part the bones where they touch.
+    # The masks part the bones where they touch. Of the cut femur, what only one scan shows belongs to none.
     for bone, number in enumerate(errors.argmin(1)):
         own, other = (found[number].bone.masks[0][knee.fixed_bones == one + 1].mean() for one in (bone, 1 - bone))
-        assert own > 0.85 and other < 0.1
+        assert own > 0.7 and other < 0.1
 
 
 def test_one_bone_is_the_only_one(small_pair):
