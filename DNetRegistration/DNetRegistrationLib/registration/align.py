@@ -209,7 +209,9 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
         watch.tell(0.9, "Looking for what speaks against it")
         verdict = examine(verdict, pair, answer.refined.pose, watch.check)
-        if verdict.accepted and inputs.thresholds == (None, None) and _stood_still(pair, inputs, answer, device, watch):
+        # Of bones that are aligned one by one, one may stand still.
+        alone = inputs.bone is None and inputs.thresholds == (None, None)
+        if verdict.accepted and alone and _stood_still(pair, inputs, answer, device, watch):
             verdict = replace(verdict, confidence=0.0).because("standstill")
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     network = inputs.network if watch.network_ran else None
@@ -274,7 +276,7 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         if inputs.bone == "largest":
             break
     if not aligned:
-        whole = _align(inputs, device, watch)
+        whole = _align(replace(inputs, bone=None), device, watch)
         return [whole] if inputs.bone == "each" else whole
     count = len(motions) if inputs.bone == "largest" else len(aligned)
     found = []
