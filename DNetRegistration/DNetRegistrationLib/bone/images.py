@@ -76,6 +76,7 @@ class NativeScan:
         scale: T of this scan.
         affine: ``(4, 4)`` float64, index (x, y, z) to world LPS mm.
         mask: ``(z, y, x)`` bool tensor of where to look, or None.
+        bounds: of bone values. They end at the threshold, unless what lies below it counts too.
     """
 
     raw: Tensor
@@ -83,6 +84,7 @@ class NativeScan:
     scale: BoneScale
     affine: np.ndarray
     mask: Tensor | None = None
+    bounds: tuple[float, float] = (0.0, HIGHEST)
 
     @property
     def spacing(self) -> np.ndarray:
@@ -95,7 +97,7 @@ class NativeScan:
         values = raw.to(torch.float32, copy=True)
         # In place: memory bandwidth limits a pass through a scan.
         values.sub_(self.scale.threshold).mul_(1 / (self.scale.maximum - self.scale.threshold))
-        return values.clamp_(0, HIGHEST)
+        return values.clamp_(*self.bounds)
 
     @property
     def shape(self) -> torch.Size:

@@ -28,7 +28,8 @@ from ..core.processes import completed_calls
 from ..core.progress import ProgressFunction, no_progress
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle
 from ..registration.evidence import find_evidence
-from ..registration.refinement import Refined, distance, refine
+from ..registration.interior import refine_fully
+from ..registration.refinement import Refined, distance
 from ..registration.search import FAST, search
 from ..synthesis.adversarial import make_adversarial
 from ..synthesis.cases import thick_grid
@@ -120,16 +121,16 @@ def samples_of(seed: int) -> list[Sample]:
         numbers = tuple(evidence.features(working)), tuple(evidence.error_features(working))
         out.append(Sample(seed, kind, pose, *numbers, working, error_mm(refined.pose.numpy())))
 
-    best = refine(fixed, moving, poses[0], native=True)
+    best = refine_fully(fixed, moving, poses[0], True, bones)
     add("best", best)
     for pose in poses[1:]:
-        other = refine(fixed, moving, pose, native=False)
+        other = refine_fully(fixed, moving, pose, False, bones)
         if distance(other.pose, best.pose, fixed.place) > fixed.cube.spacing:
             add("second", other)
             break
     if np.isfinite(error_mm(best.pose.numpy())):
         off = _put_off(best.pose, fixed, generator)
-        led = refine(fixed, moving, off, native=False)
+        led = refine_fully(fixed, moving, off, False, bones)
         add("off", Refined(off, led.disagreement + distance(off, led.pose, fixed.place), led.spacing))
     return out
 

@@ -28,10 +28,10 @@ from ..networks.weights import LoadedWeights
 from .devices import choose_device, device_fault
 from .examination import examine
 from .inputs import AlignmentInputs, checked_inputs
+from .interior import refine_fully
 from .motions import find_motions
 from .proposal import propose as propose_poses
 from .refinement import Refined, distance, gauss_newton, resolutions
-from .refinement import refine as refine_pose
 from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
@@ -453,7 +453,7 @@ def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) 
 
 def _refined(pair: _Pair, pose: Tensor, refine: str, check: Callable[[], None]) -> Refined:
     """A pose refined at the working spacing; with "none" the pose itself, judged by where refinement would lead."""
-    led = refine_pose(pair.fixed, pair.moving, pose, native=False, check=lambda fraction: check())
+    led = refine_fully(pair.fixed, pair.moving, pose, False, pair.bones, lambda fraction: check())
     if refine == "none":
         return Refined(pose, led.disagreement + distance(pose, led.pose, pair.fixed.place), led.spacing)
     return led
@@ -465,7 +465,7 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
     if len(resolutions(fixed, moving)) == 1:
         return answer
     report = watch.within(0.65, 0.9, "Refining to native resolution")
-    refined = refine_pose(fixed, moving, pose, native=True, check=report)
+    refined = refine_fully(fixed, moving, pose, True, pair.bones, report)
     if distance(pose, refined.pose, fixed.place) > fixed.cube.spacing:
         if answer.verdict.accepted:
             watch.warnings.append(

@@ -28,6 +28,8 @@ TUKEY = 4.685
 LEAST_DEVIATION = 0.03
 # Neighbourhoods whose mean residual is below this are never one-sided.
 LEAST_ONE_SIDED = 0.05
+# Steps end when none moves a point at the template's radius by more than this share of a voxel.
+STILL = 1e-2
 # Points at the working spacing, and at each finer one.
 WORKING_POINTS, FINER_POINTS = 16000, 64000
 
@@ -245,7 +247,7 @@ def _one_way(
     check: Callable[[], None],
 ) -> Tensor:
     """Refines one ``(4, 4)`` pose on an image of the other scan, with all points and then without one-sided ones."""
-    tolerance = 1e-3 * float(image.spacing.mean())
+    tolerance = STILL * float(image.spacing.mean())
     fit = gauss_newton(template, image, pose[None], iterations[0], None, tolerance, check)
     keep = one_sided(template, fit, working)
     return gauss_newton(template, image, fit.transforms, iterations[1], keep, tolerance, check).transforms[0]

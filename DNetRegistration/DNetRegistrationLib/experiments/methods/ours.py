@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ...bone.cortex import cortical_bone
 from ...bone.images import native_scan
 from ...bone.prepare import prepare
 from ...bone.threshold import find_bone_scale
 from ...imaging.volume import Volume
 from ...registration import align as alignment
-from ...registration.refinement import refine
+from ...registration.interior import refine_fully
 from .answer import Answer
 
 
@@ -24,4 +25,9 @@ def align(fixed: Volume, moving: Volume, threads: int, hypotheses: str, weights:
 def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray) -> Answer:
     """Refines a ``(4, 4)`` start to native resolution, without verification."""
     natives = [native_scan(scan, find_bone_scale(scan), None, torch.device("cpu")) for scan in (fixed, moving)]
-    return Answer(refine(*prepare(*natives), torch.from_numpy(start), native=True).pose.numpy())
+    first, second = prepare(*natives)
+    bones = [
+        cortical_bone(scan, native.scale.threshold, first.cube.spacing)
+        for scan, native in zip((fixed, moving), natives, strict=True)
+    ]
+    return Answer(refine_fully(first, second, torch.from_numpy(start), True, bones).pose.numpy())

@@ -1,0 +1,246 @@
+"""The last stage of refinement: what lies inside the bone, out of the reach of contrast agent.
+
+Contrast agent and liquid lie against the outer surface of the bone, and blur mixes them into its voxels: edges there
+are displaced, all to one side. Trabeculae, the endosteum and the growth plate are not. They are faint and as thin as a
+voxel, so that every voxel inside the bone counts, with grey values that no threshold has cut, and between voxels by
+cubic splines. Both scans are templates at once, and a gain and an offset are fitted for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bone.cortex import CorticalBone
+from ..bone.images import BoneImage, NativeScan, bone_pyramid
+from ..bone.prepare import PreparedScan
+from ..geometry.rigid import apply, inverse
+from ..imaging.splines import sample_spline, spline_coefficients, spline_gradient
+from ..imaging.tensors import sample_linear
+from .refinement import Refined, distance, motion, motion_jacobian, refine, resolutions, tukey
+from .template import Template, edge_template
+
+# Greys count between these; the bone threshold is 0, dense bone 1, and marrow lies near -1.
+GREYS = (-3.0, 3.0)
+# Voxels count that lie so many voxels below the outer surface of the bone, in both scans.
+MARGIN = 1.0
+# The points of either scan at the working spacing and at finer ones, and edges of the whole bone.
+WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
+# An edge of the whole bone counts by this share of a point inside, since errors of edges go together. Where nothing is
+# seen inside the bone, edges decide alone.
+EDGES = 0.2
+# Steps end when none moves a point at the template's radius by more than this share of a voxel.
+STILL = 3e-3
+# The first steps take one of so many points.
+THINNED = 4
+# Voxels about the bone that splines are fitted to.
+RIM = 4
+# A spline through more voxels takes too long; they are so fine then that it would gain little.
+MOST_SPLINE_VOXELS = 1 << 23
+# With fewer points nothing is told.
+LEAST_POINTS = 200
+
+
+@dataclass(frozen=True)
+class _Greys:
+    """The greys of a scan about its bone, as a cubic spline or, where there are too many voxels for one, trilinear."""
+
+    image: BoneImage | NativeScan
+    spline: Tensor | None
+
+    def sample(self, index: Tensor) -> Tensor:
+        """Greys ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z)."""
+        return self.image.sample(index)[0] if self.spline is None else sample_spline(self.spline, index)
+
+    def at(self, index: Tensor) -> Tensor:
+        """Greys ``(n,)`` of voxels ``(n, 3)``."""
+        _, height, width = self.image.shape
+        return self.image.read(index @ torch.tensor((1, width, width * height), device=index.device))[0]
+
+    def slope(self, index: Tensor) -> Tensor:
+        """Their gradient ``(n, 3)`` per voxel at voxels ``(n, 3)`` that do not lie on the border."""
+        _, height, width = self.image.shape
+        strides = (1, width, width * height)
+        at = index @ torch.tensor(strides, device=index.device)
+        if self.spline is not None:
+            return spline_gradient(self.spline, at)
+        return torch.stack([(self.image.read(at + s)[0] - self.image.read(at - s)[0]) / 2 for s in strides], -1)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Points of one scan, sought in the other one.
+
+    Attributes:
+        points: ``(n, 3)`` world.
+        values: ``(n,)`` greys of the first scan.
+        jacobian: ``(n, 6)`` their change with a step of the fixed scan's points.
+        image: the other scan.
+        forward: whether the points are the fixed scan's.
+    """
+
+    points: Tensor
+    values: Tensor
+    jacobian: Tensor
+    image: _Greys
+    forward: bool
+
+    def thinned(self, every: int) -> _Side:
+        """One of `every` points."""
+        return replace(self, points=self.points[::every], values=self.values[::every], jacobian=self.jacobian[::every])
+
+
+def refine_fully(
+    fixed: PreparedScan,
+    moving: PreparedScan,
+    pose: Tensor,
+    native: bool,
+    bones: Sequence[CorticalBone],
+    check: Callable[[float], None] = lambda fraction: None,
+) -> Refined:
+    """Refines one ``(4, 4)`` pose as `refine` does and, where that ends at the finest voxels, then inside the bone."""
+    refined = refine(fixed, moving, pose, native, lambda fraction: check(0.8 * fraction))
+    if not native and len(resolutions(fixed, moving)) > 1:
+        return refined
+    return refine_inside(fixed, moving, refined, bones, lambda: check(0.8))
+
+
+def refine_inside(
+    fixed: PreparedScan,
+    moving: PreparedScan,
+    refined: Refined,
+    bones: Sequence[CorticalBone],
+    check: Callable[[], None] = lambda: None,
+) -> Refined:
+    """Refines a pose on what lies inside the bone; one that moves by more than half a voxel stays as it was.
+
+    It minimises, over the pose T and for each direction a gain a and an offset b, the sum of robust squares of
+    a I_m(T p) + b - I_f(p) and of a' I_f(T^-1 q) + b' - I_m(q), where p and q are voxels inside the bone. The pose that
+    edges of the whole bone told is the prior, with a share of their information.
+
+    Args:
+        fixed, moving: the scans.
+        refined: the pose that edges told.
+        bones: of the fixed and the moving scan; their depths tell what lies inside.
+        check: called before each step; an exception from it ends the work.
+    """
+    start = refined.pose
+    poses = start, inverse(start)
+    check()
+    images = [_greys(scan, bone, refined.spacing) for scan, bone in zip((fixed, moving), bones, strict=True)]
+    count = WORKING_POINTS if len(resolutions(fixed, moving)) == 1 else FINER_POINTS
+    found = [_inside(images[i], bones[i], bones[1 - i], poses[i], count) for i in range(2)]
+    if min(len(index) for index in found) < LEAST_POINTS:
+        return refined
+    edges = edge_template(fixed.levels[-1], EDGE_POINTS)
+    sides = [_side(images[i], images[1 - i], found[i], poses[1] if i else None, edges) for i in range(2)]
+    jacobian = motion_jacobian(edges).cpu().double()
+    prior = EDGES * count / WORKING_POINTS * jacobian.T @ jacobian
+    levels: list[Tensor | None] = [None, None]
+    step, pose = torch.zeros(6, dtype=torch.float64), start
+    # A part of the points leads close to where all of them lead.
+    for every in (THINNED,) * 3 + (1,) * 3:
+        check()
+        normal, right = prior / every, -prior / every @ step
+        for i, side in enumerate(sides):
+            part, part_right, levels[i] = _normal_equations(side.thinned(every), pose, levels[i])
+            normal += part
+            right += part_right
+        change = torch.linalg.solve(normal + 1e-9 * normal.trace() * torch.eye(6).double(), right)
+        step = step + change
+        pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
+        if every == 1 and float(change.abs().max()) < STILL * refined.spacing:
+            break
+    if distance(pose, start, fixed.place) > refined.spacing / 2:
+        return refined
+    return replace(refined, pose=pose)
+
+
+def _greys(scan: PreparedScan, bone: CorticalBone, spacing: float) -> _Greys:
+    """The greys of a scan near a voxel size, about its bone."""
+    native = replace(scan.native, bounds=GREYS)
+    # One scan may be finer than the other one.
+    fine = native.spacing.mean() * 1.4 < spacing
+    image: NativeScan | BoneImage = bone_pyramid(native, spacing)[-1] if fine else native
+    index = np.argwhere(bone.depth > 0)[:, ::-1]
+    corners = np.array([index.min(0), index.max(0)]) if len(index) else np.zeros((2, 3))
+    # Grids of like axes, so that two corners are enough.
+    to_index = np.linalg.inv(image.affine) @ bone.affine
+    low, high = corners @ to_index[:3, :3].T + to_index[:3, 3]
+    size = np.array(image.shape[::-1])
+    start = np.clip(np.floor(low) - RIM, 0, size - 1).astype(int)
+    stop = np.clip(np.ceil(high) + RIM + 1, start + 1, size).astype(int)
+    if np.prod(stop - start) > MOST_SPLINE_VOXELS:
+        return _Greys(image, None)
+    box = tuple(slice(a, b) for a, b in zip(start[::-1], stop[::-1], strict=True))
+    values = image.values[box] if isinstance(image, BoneImage) else image.bone(image.raw[box])
+    affine = image.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    values = values.nan_to_num(0.0)
+    return _Greys(BoneImage(values, affine), spline_coefficients(values))
+
+
+def _inside(image: _Greys, bone: CorticalBone, other: CorticalBone, pose: Tensor, most: int) -> Tensor:
+    """Indices ``(n, 3)`` (x, y, z) of voxels that lie inside the bone in both scans, `most` of them or a few more."""
+    spacing = image.image.spacing
+    margin = MARGIN * float(max(spacing.mean(), bone.spacing.mean(), other.spacing.mean()))
+    index = torch.from_numpy(np.argwhere(bone.depth > margin)[:, ::-1].copy())
+    to_other = torch.from_numpy(np.linalg.inv(other.affine)) @ pose @ torch.from_numpy(bone.affine)
+    depth = sample_linear(torch.from_numpy(other.depth), apply(to_other, index.double()).float())[0]
+    index = index[depth > margin]
+    # The bone's voxels are as large as the image's, or whole blocks of them.
+    factors = np.maximum(1, np.rint(bone.spacing / spacing)).astype(int)
+    to_image = torch.from_numpy(np.linalg.inv(image.image.affine) @ bone.affine)
+    corner = (apply(to_image, index.double()) - torch.from_numpy((factors - 1) / 2)).round().long()
+    children = torch.cartesian_prod(*(torch.arange(int(f)) for f in factors))
+    # An odd step takes every child in turn, since the number of children is mostly even.
+    count = len(corner) * len(children)
+    each = torch.arange(0, count, max(1, round(count / most)) | 1)
+    index = corner[each // len(children)] + children[each % len(children)]
+    if (bone.spacing < 0.7 * spacing).any():
+        index = torch.unique(index, dim=0)
+    limit = torch.tensor(image.image.shape[::-1]) - 1
+    return index[((index > 0) & (index < limit)).all(-1)]
+
+
+def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edges: Template) -> _Side:
+    """The points of one scan; `pose` takes those of the moving scan to the fixed one."""
+    affine, device = image.image.affine, edges.values.device
+    slope = image.slope(index.to(device))
+    points = apply(torch.from_numpy(affine), index.double())
+    to_fixed = torch.eye(4).double() if pose is None else pose
+    # Gradients turn with the points into the fixed scan's frame, where steps are taken.
+    turn = torch.from_numpy(np.linalg.inv(affine[:3, :3])) @ to_fixed[:3, :3].T
+    gradient = slope @ turn.to(slope)
+    local = ((apply(to_fixed, points) - torch.from_numpy(edges.center)) / edges.radius).to(slope)
+    jacobian = torch.cat((torch.linalg.cross(local, gradient), gradient), -1)
+    values = image.at(index.to(device))
+    return _Side(points, values, jacobian if pose is None else -jacobian, other, pose is None)
+
+
+def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Normal equations of a step, ``(6, 6)`` and ``(6,)``, without the gain and the offset, and those two.
+
+    Args:
+        side: points of one scan.
+        pose: fixed to moving.
+        levels: gain and offset that residuals are weighted by, or None for those of all points alike.
+    """
+    to_index = torch.from_numpy(np.linalg.inv(side.image.image.affine)) @ (pose if side.forward else inverse(pose))
+    values = side.image.sample(apply(to_index, side.points).to(side.values))
+    columns = torch.stack((values, torch.ones_like(values)), -1)
+    if levels is None:
+        levels = torch.linalg.lstsq(columns.cpu().double(), side.values.cpu().double()[:, None]).solution[:, 0]
+    residual = columns @ levels.to(columns) - side.values
+    weight = tukey(residual[None], torch.ones_like(residual)[None])[0]
+    both = torch.cat((-side.jacobian, columns), -1)
+    weighted = both * weight[:, None]
+    normal, right = (weighted.T @ both).cpu().double(), (weighted.T @ side.values).cpu().double()
+    # Gain and offset are eliminated (Schur complement).
+    solved = torch.linalg.solve(normal[6:, 6:], torch.cat((normal[6:, :6], right[6:, None]), -1))
+    part = normal[:6, :6] - normal[:6, 6:] @ solved[:, :6]
+    return part, right[:6] - normal[:6, 6:] @ solved[:, 6], solved[:, 6]

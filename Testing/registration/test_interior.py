@@ -1,0 +1,145 @@
+"""Refinement inside the bone: true to the voxel's hundredth on grids of every kind, whatever lies about the bone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.bone.images import native_scan
+from DNetRegistrationLib.bone.prepare import prepare
+from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
+from DNetRegistrationLib.geometry.rigid import inverse
+from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.registration.interior import refine_fully, refine_inside
+from DNetRegistrationLib.registration.refinement import Refined, distance, refine
+from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
+from edge_phantom import GRIDS, TURNS, pose_at
+
+SHEARED = np.array(((1.0, 0.08, 0.0), (0.0, 1.0, -0.05), (0.0, 0.0, 1.0)))
+MORE_GRIDS = {
+    **GRIDS,
+    "one finer": (
+        (TURNS[1], (0.1, 0.1, 0.1), (48, 48, 48), (3, 0, 0)),
+        (TURNS[2], (0.05, 0.05, 0.05), (96, 94, 98), (0, 9, 0)),
+    ),
+    "sheared": (
+        (TURNS[0] @ SHEARED, (0.1, 0.1, 0.1), (50, 50, 50), (0, 4, 0)),
+        (np.eye(3), (0.09, 0.1, 0.1), (54, 50, 50), (0, 0, 0)),
+    ),
+}
+QUICK = ("oblique, unequal", "sheared")
+BLOBS = np.random.default_rng(6).uniform(-0.85, 0.85, (24, 3))
+
+
+def step(depth: np.ndarray) -> np.ndarray:
+    """From 0 to 1 across a surface, as blur shows it."""
+    return 1 / (1 + np.exp(-depth / 0.04))
+
+
+def greys(points: np.ndarray, agent: float, solid: bool) -> np.ndarray:
+    """A shell about marrow with struts, in liquid; agent lies on the upper half of its outer surface."""
+    depth = 1.4 - np.linalg.norm(points / (1.0, 0.9, 1.1), axis=-1)
+    layer = step(depth + 0.2) * step(-depth) * step(points[:, 2])
+    inside = step(0.25 - depth)
+    deep = np.flatnonzero(depth > 0)
+    struts = step(0.16 - np.linalg.norm(points[deep, None] - BLOBS, axis=-1).min(1))
+    inside[deep] = 1.0 if solid else np.maximum(inside[deep], struts)
+    return -0.7 + 1.7 * inside * step(depth) + 0.3 * step(-depth) + agent * layer
+
+
+def scan_of(grid, pose, agent=0.0, solid=False, name="scan") -> Volume:
+    direction, spacing, size, middle = grid
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.array(spacing)
+    affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
+    index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
+    to_phantom = np.linalg.inv(pose) @ affine
+    values = greys(index @ to_phantom[:3, :3].T + to_phantom[:3, 3], agent, solid)
+    return Volume(values.reshape(size[::-1]).astype(np.float32), affine, name)
+
+
+def prepared(volumes, scales, working=None):
+    fixed, moving = prepare(
+        *[native_scan(v, s, None, torch.device("cpu")) for v, s in zip(volumes, scales, strict=True)], working
+    )
+    bones = [cortical_bone(v, s.threshold, fixed.cube.spacing) for v, s in zip(volumes, scales, strict=True)]
+    return fixed, moving, bones
+
+
+def phantoms(name, agent=0.0, solid=False):
+    first, second = MORE_GRIDS[name]
+    poses = pose_at(TURNS[1], first[3]), pose_at(TURNS[2], np.array(second[3]) + np.array((0.1, -0.05, 0.2)))
+    volumes = scan_of(first, poses[0], solid=solid), scan_of(second, poses[1], agent, solid)
+    truth = torch.tensor(poses[1] @ np.linalg.inv(poses[0]))
+    return *prepared(volumes, [BoneScale(0.0, 1.0)] * 2, 0.1), truth
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MORE_GRIDS])
+def test_agent_on_the_surface_does_not_pull(name):
+    fixed, moving, bones, truth = phantoms(name, agent=1.2)
+    edges = refine(fixed, moving, truth, native=True)
+    inside = refine_inside(fixed, moving, edges, bones)
+    assert distance(inside.pose, truth, fixed.place) < 0.003
+    assert distance(edges.pose, truth, fixed.place) > 0.02
+
+
+def test_a_gain_and_an_offset_between_the_scans_do_not_matter():
+    fixed, moving, bones, truth = phantoms("plain")
+    brighter = replace(moving, native=replace(moving.native, raw=0.8 * moving.native.raw + 0.3))
+    start = Refined(truth, 0.0, 0.1)
+    plain, other = (refine_inside(fixed, one, start, bones).pose for one in (moving, brighter))
+    assert distance(plain, other, fixed.place) < 1e-4
+    assert distance(other, truth, fixed.place) < 0.003
+
+
+def test_it_is_the_same_there_and_back():
+    fixed, moving, bones, truth = phantoms("oblique, unequal", agent=1.2)
+    off = truth.clone()
+    off[:3, 3] += 0.02
+    there = refine_inside(fixed, moving, Refined(off, 0.0, 0.1), bones)
+    back = refine_inside(moving, fixed, Refined(inverse(off), 0.0, 0.1), bones[::-1])
+    assert distance(there.pose, inverse(back.pose), fixed.place) < 1e-3
+    assert distance(there.pose, truth, fixed.place) < 0.003
+
+
+def test_without_anything_inside_the_edges_decide():
+    fixed, moving, bones, truth = phantoms("plain", solid=True)
+    start = Refined(truth, 0.0, 0.1)
+    assert distance(refine_inside(fixed, moving, start, bones).pose, truth, fixed.place) < 0.003
+    # No voxel lies so deep in a thin bone, and the pose stays as it was.
+    thin = [replace(bone, whole=np.zeros_like(bone.whole)) for bone in bones]
+    assert refine_inside(fixed, moving, start, thin) is start
+
+
+def test_a_pose_that_would_move_far_stays():
+    fixed, moving, bones, truth = phantoms("plain")
+    off = truth.clone()
+    off[:3, 3] += torch.tensor((0.0, 0.0, 0.07))
+    start = Refined(off, 0.0, 0.1)
+    assert refine_inside(fixed, moving, start, bones) is start
+
+
+def test_it_ends_where_it_is_told_to():
+    fixed, moving, bones, truth = phantoms("plain")
+    told = []
+    refine_fully(fixed, moving, truth, True, bones, told.append)
+    assert told == sorted(told) and told[-1] < 1
+
+    def check():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refine_inside(fixed, moving, Refined(truth, 0.0, 0.1), bones, check)
+
+
+def test_contrast_agent_hardly_moves_a_tibia():
+    pair = make_pair(500001, size=64, spacing=0.08, contrast=True)
+    volumes = pair.fixed, pair.moving
+    fixed, moving, bones = prepared(volumes, [find_bone_scale(volume) for volume in volumes])
+    edges = refine(fixed, moving, torch.tensor(pair.matrix), native=True)
+    inside = refine_inside(fixed, moving, edges, bones)
+    assert target_registration_error(pair, inside.pose.numpy()) < 0.0025
+    assert torch.equal(refine_inside(fixed, moving, edges, bones).pose, inside.pose)
