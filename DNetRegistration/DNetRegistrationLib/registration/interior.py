@@ -27,12 +27,16 @@ from .template import Template, edge_template
 # Greys count between these; the bone threshold is 0, dense bone 1, and marrow lies near -1.
 GREYS = (-3.0, 3.0)
 # Voxels count that lie so many voxels below the outer surface of the bone, in both scans.
-MARGIN = 1.0
+MARGIN = 1.25
 # The points of either scan at the working spacing and at finer ones, and edges of the whole bone.
 WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
 # An edge of the whole bone counts by this share of a point inside, since errors of edges go together. Where nothing is
 # seen inside the bone, edges decide alone.
 EDGES = 0.2
+# It counts so many times as much where what lies inside does not contradict the edges: where their pose is off by no more
+# than chance, by its chi square per degree of freedom. Blurred noise of neighbours goes together, so that chance is wider
+# by a factor.
+TRUSTED, CHANCE = 8.0, 3.0
 # Steps end when none moves a point at the template's radius by more than this share of a voxel.
 STILL = 3e-3
 # The first steps take one of so many points.
@@ -145,16 +149,22 @@ def refine_inside(
     # A part of the points leads close to where all of them lead.
     for every in (THINNED,) * 3 + (1,) * 3:
         check()
-        normal, right = prior / every, -prior / every @ step
+        inside, right, variance = torch.zeros(6, 6).double(), torch.zeros(6).double(), 0.0
         for i, side in enumerate(sides):
-            part, part_right, levels[i] = _normal_equations(side.thinned(every), pose, levels[i])
-            normal += part
-            right += part_right
-        change = torch.linalg.solve(normal + 1e-9 * normal.trace() * torch.eye(6).double(), right)
+            part, part_right, levels[i], square = _normal_equations(side.thinned(every), pose, levels[i])
+            inside, right, variance = inside + part, right + part_right, variance + square / 2
+        normal = inside + prior / every + 1e-9 * prior.trace() / every * torch.eye(6).double()
+        change = torch.linalg.solve(normal, right - prior / every @ step)
         step = step + change
         pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
         if every == 1 and float(change.abs().max()) < STILL * refined.spacing:
             break
+    # Where the inside alone would lead, told by its normal equations about the last step.
+    alone = step + torch.linalg.lstsq(inside + 1e-2 * prior, prior @ step).solution
+    by_chance = CHANCE * variance / float(alone @ inside @ alone / 6)
+    weight = min(max(TRUSTED * by_chance, 1.0), TRUSTED)
+    step = torch.linalg.solve(inside + weight * prior, (inside + prior) @ step)
+    pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
     if distance(pose, start, fixed.place) > refined.spacing / 2:
         return refined
     return replace(refined, pose=pose)
@@ -222,8 +232,8 @@ def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edge
     return _Side(points, values, jacobian if pose is None else -jacobian, other, pose is None)
 
 
-def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Normal equations of a step, ``(6, 6)`` and ``(6,)``, without the gain and the offset, and those two.
+def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Normal equations of a step, ``(6, 6)`` and ``(6,)``, without the gain and the offset; those two; the variance.
 
     Args:
         side: points of one scan.
@@ -243,4 +253,5 @@ def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> tuple
     # Gain and offset are eliminated (Schur complement).
     solved = torch.linalg.solve(normal[6:, 6:], torch.cat((normal[6:, :6], right[6:, None]), -1))
     part = normal[:6, :6] - normal[:6, 6:] @ solved[:, :6]
-    return part, right[:6] - normal[:6, 6:] @ solved[:, 6], solved[:, 6]
+    variance = float((weight * residual.square()).sum() / weight.sum().clamp(min=1.0))
+    return part, right[:6] - normal[:6, 6:] @ solved[:, 6], solved[:, 6], variance
