@@ -33,9 +33,9 @@ WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
 # An edge of the whole bone counts by this share of a point inside, since errors of edges go together. Where nothing is
 # seen inside the bone, edges decide alone.
 EDGES = 0.2
-# It counts so many times as much where what lies inside does not contradict the edges: where their pose is off by no more
-# than chance, by its chi square per degree of freedom. Blurred noise of neighbours goes together, so that chance is wider
-# by a factor.
+# It counts so many times as much where what lies inside does not contradict the edges: where their pose is off by no
+# more than chance, by its chi square per degree of freedom. Blurred noise of neighbours goes together, so that chance
+# is wider by a factor.
 TRUSTED, CHANCE = 8.0, 3.0
 # Steps end when none moves a point at the template's radius by more than this share of a voxel.
 STILL = 3e-3
