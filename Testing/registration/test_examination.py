@@ -76,6 +76,21 @@ def test_an_ordinary_pair_stands_the_examination(alignment):
     assert alignment.accepted and alignment.doubts == [] and alignment.verdict.startswith("Accepted: ")
 
 
+def test_what_lies_still_is_told_and_left_out(monkeypatch):
+    moved_on_its_own = SimpleNamespace(holds=False, one_sided=False)
+    monkeypatch.setattr(examination, "find_rival", lambda fixed, *others: SimpleNamespace(fits_equally=fixed is SCAN))
+    strain = SimpleNamespace(significant=False, sentence=None, likely_error=0.0)
+    monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
+    monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
+    monkeypatch.setattr(examination, "check_pieces", lambda fixed, *others: [moved_on_its_own] if fixed is SCAN else [])
+    alone = SimpleNamespace(cube=SCAN.cube)
+    left = SimpleNamespace(fixed=alone, moving=alone)
+    pair = SimpleNamespace(fixed=SCAN, moving=SCAN, without_still=lambda pose: (left, 0.42))
+    verdict = examination.examine(GOOD, pair, torch.eye(4).double())
+    assert verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["other bone"]
+    assert "42 % of what is as bright as bone lies still in both scans" in verdict.sentence
+
+
 def test_a_wrong_slice_distance_is_named(pair):
     affine = pair.moving.affine @ np.diag((1, 1, 1.06, 1))
     result = align(pair.fixed, replace(pair.moving, affine=affine))

@@ -68,8 +68,8 @@ def examine(
         doubts.append(
             Doubt(
                 "other bone",
-                f"{100 * still:.0f} % of what is as bright as bone lies still in both scans, as a holder does, and "
-                "was left out.",
+                f"{100 * still:.0f} % of what is as bright as bone lies still in both scans, as a holder does. It was "
+                "left out, and the answer does not hold for it.",
             )
         )
     if not holds_for_all(pieces):
