@@ -120,7 +120,7 @@ def refine_inside(
     bones: Sequence[CorticalBone],
     check: Callable[[], None] = lambda: None,
 ) -> Refined:
-    """Refines a pose on what lies inside the bone; one that moves by more than half a voxel stays as it was.
+    """Refines a pose on what lies inside the bone; one that moves by more than a voxel stays as it was.
 
     It minimises, over the pose T and for each direction a gain a and an offset b, the sum of robust squares of
     a I_m(T p) + b - I_f(p) and of a' I_f(T^-1 q) + b' - I_m(q), where p and q are voxels inside the bone. The pose that
@@ -165,7 +165,7 @@ def refine_inside(
     weight = min(max(TRUSTED * by_chance, 1.0), TRUSTED)
     step = torch.linalg.solve(inside + weight * prior, (inside + prior) @ step)
     pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
-    if distance(pose, start, fixed.place) > refined.spacing / 2:
+    if distance(pose, start, fixed.place) > refined.spacing:
         return refined
     return replace(refined, pose=pose)
 
