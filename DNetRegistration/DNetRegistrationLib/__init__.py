@@ -18,6 +18,7 @@ from .version import __version__ as __version__
 _HOME = {
     "Alignment": "registration.result",
     "AlignmentCancelled": "registration.result",
+    "CartilageMeasurement": "cartilage.result",
     "DNetError": "core.errors",
     "ScanError": "core.errors",
     "SyntheticPair": "synthesis.pairs",
@@ -28,6 +29,7 @@ _HOME = {
     "find_bone_scale": "bone.threshold",
     "load_weights": "networks.weights",
     "make_pair": "synthesis.pairs",
+    "measure_cartilage": "cartilage.measure",
     "read_mask": "imaging.masks",
     "read_report": "outputs.report",
     "read_transform": "geometry.transform_files",

@@ -1,6 +1,8 @@
 """What `DNetRegistrationLib` exports, for type checkers and editors; `__init__.py` loads it when it is used."""
 
 from .bone.threshold import find_bone_scale as find_bone_scale
+from .cartilage.measure import measure_cartilage as measure_cartilage
+from .cartilage.result import CartilageMeasurement as CartilageMeasurement
 from .core.errors import DNetError as DNetError
 from .core.errors import ScanError as ScanError
 from .geometry.transform_files import read_transform as read_transform

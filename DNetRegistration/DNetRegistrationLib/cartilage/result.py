@@ -160,7 +160,9 @@ class CartilageMeasurement:
         return jsonable(values)
 
 
-def summarise(name: str, chosen: np.ndarray, found: ThicknessMap, systematic_um: float) -> Compartment:
+def summarise(
+    name: str, chosen: np.ndarray, found: ThicknessMap, systematic_um: float, together: float = 1.0
+) -> Compartment:
     """The row of a table.
 
     Args:
@@ -168,20 +170,21 @@ def summarise(name: str, chosen: np.ndarray, found: ThicknessMap, systematic_um:
         chosen: ``(n,)`` bool, its points.
         found: the map.
         systematic_um: standard error that all points share.
+        together: how many neighbouring points share one error.
     """
     areas = found.areas_mm2[chosen]
     here = chosen & found.measured
     weight, thickness = found.areas_mm2[here], found.thickness_um[here]
     area, measured = float(areas.sum()), float(weight.sum())
     if not measured > 0:
-        nothing = dict.fromkeys([one.name for one in fields(Compartment)], math.nan)
+        nothing: dict[str, Any] = dict.fromkeys([one.name for one in fields(Compartment)], math.nan)
         return Compartment(**{**nothing, "name": name, "area_mm2": area, "measured_share": 0.0})
     mean = float(np.average(thickness, weights=weight))
     # The volume over a curved surface: that of a layer on a sphere differs from area times thickness, but a plateau is
     # flat to some per cent of its thickness.
     fifth, median, ninetyfifth = _quantiles(thickness, weight, (0.05, 0.5, 0.95))
     covered = thickness > 0
-    random = np.sqrt((weight**2 * found.standard_error_um[here] ** 2).sum()) / measured
+    random = np.sqrt((weight**2 * found.standard_error_um[here] ** 2).sum() * together) / measured
     return Compartment(
         name=name,
         area_mm2=area,

@@ -1,0 +1,132 @@
+"""Where cartilage can be: the articular surface of a long bone, found from the bone alone. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..bone.cortex import CorticalBone
+from ..imaging.morphology import dilate
+from ..imaging.resample import averaged, interpolate
+from ..imaging.volume import Volume
+from .mesh import Mesh, level_surface
+
+# Lengths in mm, of a mouse's knee. The triangles' edges; the scan's own voxels where these are larger.
+EDGE = 0.02
+# The joint's end of the bone, from its outermost point along the axis.
+_DEEP = 1.2
+# The articular surface faces the joint: its normals lie within 65 degrees of the axis.
+_FACING = 0.42
+# Bone farther below the periosteal surface is a trabecula.
+_BELOW = 0.09
+
+
+@dataclass(frozen=True)
+class JointEnd:
+    """The end of a bone that bears a joint.
+
+    Attributes:
+        axis: ``(3,)`` unit vector, out of the bone through the joint.
+        top: ``(3,)`` the outermost point along the axis, LPS mm.
+        middle: ``(3,)`` in the middle of the end, as high as the top.
+    """
+
+    axis: np.ndarray
+    top: np.ndarray
+    middle: np.ndarray
+
+
+def joint_end(bone: CorticalBone) -> JointEnd | None:
+    """Finds the end of a long bone whose shaft the field of view cuts: the joint is on the other side.
+
+    Returns:
+        None where the field of view cuts no bone.
+    """
+    whole = bone.whole
+    known = np.pad(np.isfinite(bone.grey), 1)
+    border = dilate(~known, 1)[1:-1, 1:-1, 1:-1]
+    cut = np.argwhere(whole & border)[:, ::-1]
+    if not len(cut):
+        return None
+    index = np.argwhere(whole)[:, ::-1]
+    linear = bone.affine[:3, :3]
+    axis = linear @ (index.mean(0) - cut.mean(0))
+    axis /= np.linalg.norm(axis)
+    points = index @ linear.T + bone.affine[:3, 3]
+    # The plateau is wide, and its normals tell the axis better than centroids do: the normals of all that can be seen
+    # from the joint, weighted towards the end.
+    for _ in range(3):
+        height = points @ axis
+        top = np.percentile(height, 99.9)
+        near = height > top - _DEEP
+        axis = _facing(bone, axis, index[near])
+    height = points @ axis
+    top = points[height.argmax()]
+    center = points[height > height.max() - _DEEP].mean(0)
+    return JointEnd(axis, top, center + ((top - center) @ axis) * axis)
+
+
+def _facing(bone: CorticalBone, axis: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Mean normal of the surface at the joint's end, of what faces the joint."""
+    low, high = np.maximum(index.min(0) - 3, 0), index.max(0) + 4
+    box = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
+    soft = ndimage.gaussian_filter(bone.whole[box].astype(np.float32), 1.5)
+    slopes = np.stack(np.gradient(soft)[::-1], -1)[bone.whole[box] & (soft < 0.9)]
+    # Gradients are covectors: by the inverse transpose into the world.
+    normals = -slopes @ np.linalg.inv(bone.affine[:3, :3])
+    length = np.linalg.norm(normals, axis=1)
+    facing = normals @ axis > 0.7 * length
+    found = normals[facing].sum(0)
+    size = np.linalg.norm(found)
+    return found / size if size > 0 else axis
+
+
+def articular_surface(plain: Volume, bone: CorticalBone, end: JointEnd, threshold: float) -> Mesh:
+    """The outer surface of a bone that faces the joint.
+
+    Args:
+        plain: the scan without contrast agent.
+        bone: its segmentation.
+        end: of the bone.
+        threshold: bone is above.
+
+    Returns:
+        Mesh: its largest connected piece, LPS mm; without points where there is none.
+    """
+    mesh = level_surface(*_cropped(plain, bone, end), threshold)
+    facing = mesh.normals @ end.axis > _FACING
+    height = (end.top - mesh.points) @ end.axis
+    depth = interpolate(bone.depth, bone.affine, mesh.points)
+    mesh, _ = mesh.part(facing & (height < _DEEP) & (depth < _BELOW))
+    if not len(mesh.points):
+        return mesh
+    pieces = mesh.pieces()
+    largest = np.bincount(pieces, mesh.areas).argmax()
+    return mesh.part(pieces == largest)[0]
+
+
+def outer_surface(plain: Volume, bone: CorticalBone, threshold: float) -> Mesh:
+    """All of the outer surface of a bone, for where no joint's end is found."""
+    mesh = level_surface(*averaged(plain, EDGE), threshold)
+    depth = interpolate(bone.depth, bone.affine, mesh.points)
+    # Trabeculae lie deeper, and the inner side of thin bone looks inwards.
+    above = interpolate(bone.depth, bone.affine, mesh.points + 2 * EDGE * mesh.normals)
+    return mesh.part((depth < _BELOW) & (np.nan_to_num(above) <= depth))[0]
+
+
+def _cropped(plain: Volume, bone: CorticalBone, end: JointEnd) -> tuple[np.ndarray, np.ndarray]:
+    """The scan about the joint's end, averaged to the triangles' size, and its affine."""
+    index = np.argwhere(bone.whole)[:, ::-1]
+    points = index @ bone.affine[:3, :3].T + bone.affine[:3, 3]
+    points = points[(end.top - points) @ end.axis < _DEEP]
+    # By the corners of a box in the scan's own index coordinates.
+    own = plain.to_index(points)
+    margin = 3 * max(EDGE, float(bone.spacing.max())) / plain.spacing + 2
+    low = np.maximum(np.floor(own.min(0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(own.max(0) + margin) + 1, plain.size).astype(int)
+    affine = plain.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ low
+    part = Volume(plain.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]], affine)
+    return averaged(part, EDGE)

@@ -1,0 +1,263 @@
+"""Thickness of a layer, from profiles seen through the scanner's blur. Needs no torch.
+
+A layer thinner than the point spread still tells its thickness where its level is known, and neighbours share their
+level. So is cortical bone measured below the resolution (Treece et al., Med Image Anal 14:276, 2010). Here the bone's
+edge is known besides, from the scan without agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy import sparse
+from scipy.special import ndtr
+
+# Thicknesses that are tried, mm.
+THICKEST, _STEP = 0.16, 0.003
+# How far the level of a layer may differ from that of its neighbours, as a share of it.
+_LEVEL_SPREAD = 0.12
+# A thickness may differ from its neighbours' by about this, mm, and this share of it; then chi-squared grows to this.
+_JUMP, _JUMP_SHARE, _JUMP_COST = 0.01, 0.25, 30.0
+# Fits with the neighbours' help.
+_ROUNDS = 3
+# As many profiles tell how agent grades through the layer; another shape must be better by this share of chi-squared.
+_SHAPE_SAMPLE, _SHAPE_GAIN = 1200, 0.01
+# How far beyond the neighbours' thickness a profile is looked at: in widths of the blur, and at least to here, mm.
+_BEYOND, _LEAST_WINDOW = 2.5, 0.03
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the level of a layer changes with depth, relative to its mean level.
+
+    Attributes:
+        gradient: it rises linearly from 1 - this at the bone to 1 + this at the outer face.
+        washed, reach: the share that is lost at the outer face, and the depth where 1/e of that is, mm.
+    """
+
+    gradient: float = 0.0
+    washed: float = 0.0
+    reach: float = 0.01
+
+
+SHAPES = [
+    Shape(gradient, *lost)
+    for gradient, lost in product(
+        (-0.6, -0.3, 0.0, 0.3, 0.6), ((0.0, 0.01), (0.4, 0.01), (0.4, 0.03), (0.75, 0.01), (0.75, 0.03))
+    )
+]
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Grey values along normals, the bone's edge at height 0.
+
+    Attributes:
+        values: ``(n, k)``, NaN where not seen.
+        noise: ``(n,)`` standard deviation of a value.
+        edge: standard deviation of what may be left of the bone's edge in them, in grey values.
+        bone: bone itself is not in them, only what is left of its edge.
+        blur: standard deviation of the point spread, mm.
+    """
+
+    values: np.ndarray
+    noise: np.ndarray
+    edge: float
+    bone: bool
+    blur: float
+
+    def part(self, chosen: np.ndarray) -> Profiles:
+        """Of some points."""
+        return Profiles(self.values[chosen], self.noise[chosen], self.edge, self.bone, self.blur)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What was found at ``n`` points.
+
+    Attributes:
+        thickness_mm: the likeliest one.
+        error_mm: standard error of the thickness.
+        level: of the layer in the difference, in grey values over bone.
+        beyond: level of what lies on the layer there.
+        evidence: by how much chi-squared is less with a layer than without.
+        closed: by how much chi-squared is less with an end of the layer than without one.
+        misfit: mean square of what the fit leaves, in units of the noise.
+    """
+
+    thickness_mm: np.ndarray
+    error_mm: np.ndarray
+    level: np.ndarray
+    beyond: np.ndarray
+    evidence: np.ndarray
+    closed: np.ndarray
+    misfit: np.ndarray
+
+
+def responses(heights: np.ndarray, thicknesses: np.ndarray, blur: float, shape: Shape | None = None) -> np.ndarray:
+    """``(m, k)`` profiles of layers of mean level 1 on the bone's edge at 0, through a Gaussian.
+
+    Args:
+        heights: ``(k,)`` mm.
+        thicknesses: ``(m,)`` mm.
+        blur: standard deviation, mm.
+        shape: how the level changes with depth; even without one.
+    """
+    if shape is None or not (shape.gradient or shape.washed):
+        return ndtr(heights[None] / blur) - ndtr((heights[None] - thicknesses[:, None]) / blur)
+    # Slabs of even level.
+    faces = np.linspace(0, 1, 25)
+    steps = ndtr((heights[None, None] - thicknesses[:, None, None] * faces[None, :, None]) / blur)
+    middle = (faces[1:] + faces[:-1]) / 2
+    level = 1 + shape.gradient * (2 * middle[None] - 1) * np.ones((len(thicknesses), 1))
+    level = level * (1 - shape.washed * np.exp((middle[None] - 1) * thicknesses[:, None] / shape.reach))
+    return ((steps[:, :-1] - steps[:, 1:]) * level[..., None]).sum(1)
+
+
+def fit_layers(
+    difference: Profiles, plain: Profiles, heights: np.ndarray, smooth: sparse.csr_matrix, step: float
+) -> tuple[Layers, Shape]:
+    """Fits a layer to each profile: its thickness, its level, and that of what lies on it.
+
+    Args:
+        difference: of the scan with agent over that without.
+        plain: of the scan without agent, which may show the layer's outer face too.
+        heights: ``(k,)`` mm, evenly spaced.
+        smooth: ``(n, n)`` weights of the neighbours that share a level.
+        step: the distance of values that are independent of each other, mm.
+    """
+    spacing = heights[1] - heights[0]
+    thicker = max(step / spacing, 1.0)
+    window = np.ones((len(difference.values), len(heights)), np.float32)
+    layers = _fit(difference, plain, heights, window, thicker, Shape(), None, None)
+    shape = Shape()
+    for turn in range(_ROUNDS):
+        blur = difference.blur
+        typical = layers.level[layers.evidence > 30]
+        least = 0.3 * np.median(typical) if typical.size else 0.0
+        trusted = np.clip(layers.evidence, 0, 100) * (layers.level > least)
+        level = _shared(layers.level, trusted, smooth)
+        near = _shared(layers.thickness_mm, trusted, smooth)
+        reach = np.maximum(near * (1 + _JUMP_SHARE) + _BEYOND * blur + 2 * spacing, _LEAST_WINDOW)
+        window = (heights[None] <= reach[:, None]).astype(np.float32)
+        if turn == 0:
+            shape = _shape(difference, plain, heights, window, thicker, trusted)
+            layers = _fit(difference, plain, heights, window, thicker, shape, None, near)
+        else:
+            layers = _fit(difference, plain, heights, window, thicker, shape, level, near)
+    return layers, shape
+
+
+def _shape(
+    difference: Profiles, plain: Profiles, heights: np.ndarray, window: np.ndarray, thicker: float, trusted: np.ndarray
+) -> Shape:
+    """The shape that fits the clearest profiles best; even unless another one is clearly better."""
+    sure = np.flatnonzero(trusted >= np.quantile(trusted, 0.5))
+    sure = sure[:: max(1, len(sure) // _SHAPE_SAMPLE)]
+    parts = difference.part(sure), plain.part(sure)
+    total = [_fit(*parts, heights, window[sure], thicker, shape, None, None).misfit.sum() for shape in SHAPES]
+    best = int(np.argmin(total))
+    even = total[SHAPES.index(Shape())]
+    return SHAPES[best] if total[best] < (1 - _SHAPE_GAIN) * even else Shape()
+
+
+def _shared(values: np.ndarray, weight: np.ndarray, smooth: sparse.csr_matrix) -> np.ndarray:
+    """Means over neighbours, weighted; of all where no neighbour tells."""
+    overall = np.average(values, weights=weight) if weight.sum() > 0 else 0.0
+    little = 1e-3 * max(float(weight.mean()), 1e-9)
+    return (smooth @ (weight * values) + little * overall) / (smooth @ weight + little)
+
+
+def _fit(
+    difference: Profiles,
+    plain: Profiles,
+    heights: np.ndarray,
+    window: np.ndarray,
+    thicker: float,
+    shape: Shape,
+    level: np.ndarray | None,
+    near: np.ndarray | None,
+) -> Layers:
+    """One fit at all thicknesses. Levels are least squares; `level` and `near` (or None) are what neighbours say."""
+    thicknesses = np.arange(_STEP, THICKEST, _STEP)
+    known = np.isfinite(difference.values) & np.isfinite(plain.values)
+    first = _Channel(difference, heights, window * known, thicker)
+    # Below its edge, bone is not even.
+    second = _Channel(plain, heights, window * known * (heights > -0.5 * plain.blur), thicker)
+    layers = responses(heights, thicknesses, difference.blur, shape)
+    even = responses(heights, thicknesses, plain.blur)
+    prior = None
+    if level is not None:
+        scale = float(np.median(first.deviation))
+        prior = level, np.maximum(_LEVEL_SPREAD * np.abs(level), 0.3 * scale)
+    chi = np.empty((len(thicknesses), len(window)), np.float32)
+    levels = np.empty((len(thicknesses), len(window), 2), np.float32)
+    for row, thickness in enumerate(thicknesses):
+        outside = ndtr((heights - thickness) / difference.blur)
+        chi[row], solution = first.residual((layers[row], outside), prior)
+        levels[row] = solution[:, -2:]
+        chi[row] += second.residual((even[row], ndtr((heights - thickness) / plain.blur)), None)[0]
+    bare, _ = first.residual((ndtr(heights / difference.blur),), None)
+    endless, _ = first.residual((ndtr(heights / difference.blur),), prior)
+    rest, _ = second.residual((ndtr(heights / plain.blur),), None)
+    if near is not None:
+        apart = ((thicknesses[:, None] - near) / (_JUMP + _JUMP_SHARE * near)) ** 2
+        cost = (_JUMP_COST * apart / (1 + apart)).astype(np.float32)
+    else:
+        cost = np.zeros_like(chi)
+    total = chi + cost
+    at = total.argmin(0)
+    points = np.arange(len(window))
+    middle = np.clip(at, 1, len(thicknesses) - 2)
+    left, here, right = (total[middle + shift, points].astype(float) for shift in (-1, 0, 1))
+    bend = np.maximum(left - 2 * here + right, 1e-6)
+    thickness = thicknesses[middle] + _STEP * np.clip((left - right) / (2 * bend), -1, 1)
+    best = chi[at, points]
+    used = np.maximum((first.window + second.window).sum(1) / thicker, 1)
+    return Layers(
+        thickness_mm=np.clip(thickness, 0, None),
+        error_mm=_STEP * np.sqrt(2 / bend),
+        level=levels[at, points, 0].astype(float),
+        beyond=levels[at, points, 1].astype(float),
+        evidence=bare + rest - best,
+        closed=endless + rest - best,
+        misfit=best / used,
+    )
+
+
+class _Channel:
+    """Least squares for the levels in one kind of profiles, at a given thickness."""
+
+    def __init__(self, profiles: Profiles, heights: np.ndarray, window: np.ndarray, thicker: float) -> None:
+        self.window = window.astype(np.float32)
+        self.deviation = profiles.noise * np.sqrt(thicker)
+        self._values = self.window * np.nan_to_num(profiles.values)
+        self._inverse = 1 / self.deviation**2
+        self._squares = (self._values**2).sum(1) * self._inverse
+        scaled = heights / profiles.blur
+        bell = np.exp(-(scaled**2) / 2)
+        # The level of bone, a shift and a widening of its edge.
+        self._fixed = np.stack((ndtr(-scaled), bell, scaled * bell))
+        self._prior = np.array([1 / profiles.edge**2 if profiles.bone else 0.0, *[1 / profiles.edge**2] * 2])
+
+    def residual(self, more: tuple[np.ndarray, ...], prior: tuple | None) -> tuple[np.ndarray, np.ndarray]:
+        """Chi-squared ``(n,)`` and the coefficients ``(n, 3 + len(more))``; `prior` is of the first of `more`."""
+        basis = np.vstack((self._fixed, *more))
+        size = len(basis)
+        pairs = (basis[:, None] * basis[None]).reshape(size * size, -1).astype(np.float32)
+        matrix = (self.window @ pairs.T).astype(np.float64) * self._inverse[:, None]
+        matrix = matrix.reshape(-1, size, size)
+        right = (self._values @ basis.T.astype(np.float32)).astype(np.float64) * self._inverse[:, None]
+        matrix[:, range(3), range(3)] += self._prior
+        # A little keeps levels that no value tells at 0.
+        matrix[:, range(size), range(size)] += 1e-6 * self._inverse[:, None]
+        squares = self._squares
+        if prior is not None:
+            mean, spread = prior
+            matrix[:, 3, 3] += 1 / spread**2
+            right[:, 3] += mean / spread**2
+            squares = squares + (mean / spread) ** 2
+        solution = np.linalg.solve(matrix, right[..., None])[..., 0]
+        return squares - (right * solution).sum(1), solution

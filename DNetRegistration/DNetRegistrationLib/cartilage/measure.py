@@ -1,0 +1,352 @@
+"""Measures cartilage: from an alignment and two scans to thickness, volume and uptake. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.threshold import find_bone_scale
+from ..core.errors import OptionError, ScanError, Setting
+from ..imaging.masks import mask_on
+from ..imaging.resample import interpolate
+from ..imaging.volume import Volume
+from ..registration.result import Alignment
+from .articular import JointEnd, articular_surface, joint_end, outer_surface
+from .compartments import across, articular_cover, lateral_by_fibula, parting
+from .layer import THICKEST, Layers, Profiles, fit_layers
+from .matching import Match, match_bone
+from .mesh import Mesh
+from .profiles import Sampler, along, edge_blur, half_height
+from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
+
+# Bone that the scans are matched on: from so many voxels below the surface on, which the blur of the layer does not
+# reach, to this depth in mm. So many lines of it are enough.
+_CLEAR, _DEEP, _LINES = 3.0, 0.4, 3000
+# The match on bone leaves about this much, mm; with noise, more.
+_MISMATCH = 0.0003
+# A layer is one where chi-squared says so, and its level is at least this share of the typical one.
+_EVIDENCE, _LEAST_LEVEL = 16.0, 0.35
+# Noise and small mismatches look like a layer on at most this share of a surface without agent.
+_NO_AGENT = 0.05
+# A fit that leaves so many times more than others do is of something else.
+_MISFIT = 8.0
+# Thickness is uncertain from here on: standard error over the blur.
+_UNCERTAIN = 1.0
+
+
+def measure_cartilage(
+    alignment: Alignment,
+    plain: Volume,
+    contrast: Volume,
+    *,
+    agent_in: str = "moving",
+    region: Any = None,
+    medial: Sequence[float] | None = None,
+    anyway: bool = False,
+    progress: Callable[[float, str], None] | None = None,
+) -> CartilageMeasurement:
+    """Measures the cartilage of a bone finer than a voxel.
+
+    The bone's surface is where it reaches half its height in the scan without agent. Along its normals both scans are
+    interpolated, once each. The difference is fitted with a layer seen through the scanner's blur. Before that, place,
+    grey values and blur of the scans are matched on the bone just below the cartilage.
+
+    Args:
+        alignment: of the two scans, as `align` gives it.
+        plain: the scan without contrast agent.
+        contrast: the scan with it.
+        agent_in: which scan of the alignment has the agent, "moving" or "fixed".
+        region: where the articular surface is, as a mask on the scan without agent; found by itself when None.
+        medial: ``(3,)`` a point on the medial side, in the world of the scan without agent, LPS mm. When None the
+            fibula tells.
+        anyway: measure although the alignment was not accepted.
+        progress: called with a fraction and a message.
+
+    Raises:
+        OptionError: the alignment was not accepted, or an option has a value that it cannot have.
+        ScanError: no bone surface is in view of both scans, or the agent is in the other scan.
+
+    Example:
+        >>> found = measure_cartilage(alignment, plain, contrast)  # doctest: +SKIP
+        >>> found.compartment("medial").mean_thickness_um  # doctest: +SKIP
+        41.3
+    """
+    tell = progress or (lambda fraction, message: None)
+    if agent_in not in ("moving", "fixed"):
+        raise OptionError(f"agent_in {agent_in!r} is unknown", "give moving or fixed", Setting("agent_in"))
+    if not alignment.accepted and not anyway:
+        problem = f"the alignment was not accepted, so cartilage is not measured: {alignment.verdict}"
+        raise OptionError(problem, "look at it, and measure anyway if it is right", Setting("anyway"))
+    matrix: np.ndarray = np.asarray(alignment.matrix, np.float64)
+    threshold = alignment.fixed_threshold
+    if agent_in == "fixed":
+        matrix, threshold = np.linalg.inv(matrix), alignment.moving_threshold
+    if not np.isfinite(threshold):
+        threshold = find_bone_scale(plain).threshold
+    tell(0.0, "outlining bone")
+    mask = None if region is None else mask_on(region, plain)
+    bone = cortical_bone(plain, threshold, alignment.working_spacing)
+    end = joint_end(bone)
+    mesh, end = _surface(plain, bone, end, threshold, mask)
+    tell(0.2, "matching the bone under the cartilage")
+    sight = _Sight(plain, contrast, mesh, matrix)
+    tell(0.4, "fitting layers")
+    return _measured(alignment, sight, bone, end, threshold, medial, mask is not None)
+
+
+def _surface(
+    plain: Volume, bone: CorticalBone, end: JointEnd | None, threshold: float, mask: np.ndarray | None
+) -> tuple[Mesh, JointEnd]:
+    """The surface that may bear cartilage."""
+    if mask is not None or end is None:
+        mesh = outer_surface(plain, bone, threshold)
+        if mask is not None and len(mesh.points):
+            inside = interpolate(mask.astype(np.float32), plain.affine, mesh.points)
+            mesh, _ = mesh.part(np.nan_to_num(inside) > 0.5)
+    else:
+        mesh = articular_surface(plain, bone, end, threshold)
+    if len(mesh.points) < 50:
+        where = "in the region" if mask is not None else "in it"
+        raise ScanError(
+            f"{plain.name}: found no bone surface {where} that cartilage could lie on",
+            "check that this is the scan without contrast agent, and its bone threshold",
+            Setting("threshold"),
+        )
+    if end is None or mask is not None:
+        mean = (mesh.normals * mesh.areas[:, None]).sum(0)
+        axis = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        top = mesh.points[(mesh.points @ axis).argmax()]
+        center = np.average(mesh.points, axis=0, weights=mesh.areas)
+        end = JointEnd(axis, top, center + ((top - center) @ axis) * axis)
+    return mesh, end
+
+
+class _Sight:
+    """The surface, placed finer than a voxel, and what both scans show along its normals."""
+
+    def __init__(self, plain: Volume, contrast: Volume, mesh: Mesh, matrix: np.ndarray) -> None:
+        self.step = step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
+        normals = mesh.smoothing(3) @ mesh.normals
+        self.normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        mean = self.normals.mean(0)
+        self.match = self._matched(plain, contrast, mesh, matrix, mean / max(float(np.linalg.norm(mean)), 1e-12))
+        self.heights = heights = np.arange(-max(0.06, 4 * step), THICKEST + 0.06, step / 2)
+        self.near = mesh.smoothing(1)
+        sampler = Sampler(plain, np.eye(4), mesh.points, 0.3)
+        rough = _over(self.near @ self.near, sampler(along(mesh.points, self.normals, heights)))
+        shift = half_height(rough, heights, 2 * step + 0.01, 0.06, 1.5 * step)
+        # Where the edge is not seen, as it is elsewhere near by; noise of single points is taken away.
+        known = np.isfinite(shift).astype(float)
+        shift = (self.near @ np.nan_to_num(shift)) / np.maximum(self.near @ known, 1e-9)
+        self.mesh = Mesh(mesh.points + shift[:, None] * self.normals, mesh.triangles)
+        points = along(self.mesh.points, self.normals, heights)
+        self.plain = sampler(points)
+        agent = Sampler(contrast, self.match.matrix, mesh.points, 0.3)(points)
+        self.seen = np.isfinite(self.plain) & np.isfinite(agent)
+        smoothed = _over(self.near, self.plain)
+        self.blur = edge_blur(smoothed, heights, step)
+        bend = np.gradient(np.gradient(_over(self.near, smoothed), heights, axis=1), heights, axis=1)
+        match = self.match
+        difference = agent - match.slope * (self.plain + match.blur_mm2 / 2 * bend) - match.offset
+        self.difference, self.smoothed = _over(self.near, difference), smoothed
+        # The height of bone over what lies on it, in units of the scan with agent.
+        known = np.isfinite(smoothed)
+        inner = np.where(known, smoothed, -np.inf)[:, heights <= 0].max(1)
+        height = inner - smoothed[:, np.abs(heights - 2 * step).argmin()]
+        self.contrast = match.slope * float(np.median(height[np.isfinite(height)]))
+
+    @staticmethod
+    def _matched(plain: Volume, contrast: Volume, mesh: Mesh, matrix: np.ndarray, normal: np.ndarray) -> Match:
+        step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
+        pick = np.random.default_rng(0).permutation(len(mesh.points))[:_LINES]
+        depths = np.arange(-_DEEP, -_CLEAR * step, step)
+        points = along(mesh.points[pick], mesh.normals[pick], depths).reshape(-1, 3)
+        first, second = (
+            Sampler(scan, m, mesh.points, _DEEP + 0.05, 1.0) for scan, m in ((plain, np.eye(4)), (contrast, matrix))
+        )
+        return match_bone(first, second, points, matrix, step, normal)
+
+    @property
+    def agent_blur(self) -> float:
+        """Standard deviation of the point spread of the scan with agent, mm."""
+        return float(np.sqrt(max(self.blur**2 + self.match.blur_mm2, (self.step / 4) ** 2)))
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the difference in bone, which holds what structure there does not match."""
+        deep = self.difference[:, self.heights < -2 * self.step]
+        rows = deep[np.isfinite(deep).all(1)]
+        return max(float(np.median(rows.std(1))) if len(rows) else 0.0, 1e-4 * self.contrast)
+
+    def fit(self, sign: float = 1.0) -> Layers:
+        """Layers in the difference; with -1 in the scan that should be without agent."""
+        heights = self.heights
+        noise = self.noise
+        every = np.full(len(self.difference), noise)
+        edge = self.contrast * _MISMATCH / (self.agent_blur * np.sqrt(2 * np.pi))
+        slope = max(self.match.slope, 1e-9)
+        known = np.where(self.seen, 0, np.nan)
+        difference = Profiles(sign * self.difference + known, every, edge, True, self.agent_blur)
+        plain = Profiles(self.smoothed + known, every / slope / 1.4, edge / slope, False, self.blur)
+        return fit_layers(difference, plain, heights, self.mesh.smoothing(6), self.step)[0]
+
+
+def _over(smooth: Any, profiles: np.ndarray) -> np.ndarray:
+    """Means over neighbours of what is known; NaN where nothing is."""
+    known = np.isfinite(profiles)
+    if known.all():
+        return np.asarray(smooth @ profiles)
+    weight = smooth @ known.astype(np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(weight > 0, smooth @ np.where(known, profiles, 0) / weight, np.nan)
+
+
+def _measured(
+    alignment: Alignment,
+    sight: _Sight,
+    bone: CorticalBone,
+    end: JointEnd,
+    threshold: float,
+    medial: Sequence[float] | None,
+    marked: bool,
+) -> CartilageMeasurement:
+    """The map and its table."""
+    mesh = sight.mesh
+    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.verdict}"]
+    layers = sight.fit()
+    covered, level = _covered(layers, sight)
+    agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum()
+    if not agent:
+        other = sight.fit(-1.0)
+        reverse, _ = _covered(other, sight)
+        if mesh.areas[reverse].sum() > 4 * _NO_AGENT * mesh.areas.sum():
+            raise ScanError(
+                "a bright layer lies on the bone in the scan that should be without contrast agent",
+                "swap the scans, or say which one has the agent",
+                Setting("agent_in"),
+            )
+        warnings.append("no contrast agent was found on the bone, so no cartilage is measured")
+        covered[:] = False
+    reason = _reasons(layers, sight, covered)
+    thickness = np.where(covered, 1000 * layers.thickness_mm, 0.0)
+    articular = articular_cover(mesh, covered) if agent and not marked else np.ones(len(covered), bool)
+    # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
+    thin = articular & ~covered & (layers.level > 0) & agent
+    thickness = np.where(thin, np.minimum(1000 * layers.thickness_mm, 1000 * sight.agent_blur), thickness)
+    error = 1000 * layers.error_mm * np.sqrt(np.maximum(layers.misfit, 1))
+    error = np.where(thickness > 0, error, _bare_error(sight, level))
+    reason[(reason == Reason.MEASURED) & (error > 1000 * _UNCERTAIN * max(sight.agent_blur, sight.step))] = (
+        Reason.UNCERTAIN
+    )
+    measured = reason == Reason.MEASURED
+    kept, left = mesh.part(articular)
+    found = ThicknessMap(
+        points=kept.points,
+        normals=sight.normals[left],
+        triangles=kept.triangles,
+        areas_mm2=kept.areas,
+        compartment=np.zeros(len(left), int),
+        thickness_um=np.where(measured, thickness, np.nan)[left],
+        standard_error_um=np.where(measured, error, np.nan)[left],
+        uptake=np.where(covered & measured, layers.level, np.nan)[left],
+        reason=reason[left],
+    )
+    compartments, sides_known = _compartments(found, sight, bone, end, threshold, medial, level)
+    if len(compartments) > 2 and not sides_known:
+        warnings.append(
+            "medial and lateral may be swapped: the fibula is not seen apart; give a point on the medial side"
+        )
+    least = 3 * _bare_error(sight, level) if agent else np.nan
+    if agent and least > 1000 * sight.step:
+        warnings.append(f"layers below {least:.0f} um cannot be told from none at this voxel size and noise")
+    match = sight.match
+    return CartilageMeasurement(
+        map=found,
+        compartments=compartments,
+        least_thickness_um=float(least),
+        blur_um=1000 * sight.agent_blur,
+        shift_um=1000 * match.shift,
+        slope=match.slope,
+        offset=match.offset,
+        agent=bool(agent),
+        accepted=bool(alignment.accepted),
+        sides_known=sides_known,
+        warnings=warnings,
+    )
+
+
+def _covered(layers: Layers, sight: _Sight) -> tuple[np.ndarray, float]:
+    """``(n,)`` bool, where a layer is seen, and the typical level of layers."""
+    clear = (layers.evidence > 2 * _EVIDENCE) & (layers.level > 0) & (layers.thickness_mm < THICKEST - 0.01)
+    weight = sight.mesh.areas * clear
+    if not weight.sum() > 0:
+        return np.zeros(len(clear), bool), np.nan
+    order = np.argsort(layers.level)
+    typical = float(layers.level[order][np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)])
+    covered = (layers.evidence > _EVIDENCE) & (layers.level > _LEAST_LEVEL * typical)
+    # What fades less than the match of bone is sure of is no layer.
+    return covered & (layers.level * layers.thickness_mm > 4 * _MISMATCH * sight.contrast), typical
+
+
+def _reasons(layers: Layers, sight: _Sight, covered: np.ndarray) -> np.ndarray:
+    """``(n,)`` values of `Reason`."""
+    heights = sight.heights
+    reason = np.full(len(covered), int(Reason.MEASURED))
+    typical = float(np.median(layers.misfit[covered])) if covered.any() else 1.0
+    endless = (layers.thickness_mm > THICKEST - 0.01) | (layers.closed < _EVIDENCE)
+    reason[covered & (endless | (layers.misfit > _MISFIT * max(typical, 1.0)))] = Reason.SOFT_TISSUE
+    above = heights[None] > 3 * sight.blur
+    within = heights[None] < layers.thickness_mm[:, None] + 0.03
+    inner = np.where(np.isfinite(sight.smoothed), sight.smoothed, -np.inf)[:, heights <= 0].max(1)
+    dense = float(np.median(inner[np.isfinite(inner)]))
+    low = dense - sight.contrast / max(sight.match.slope, 1e-9)
+    with np.errstate(invalid="ignore"):
+        bright = sight.smoothed > low + 0.6 * (dense - low)
+    reason[(bright & above & within).any(1)] = Reason.FRAGMENT
+    needed = (heights[None] > -2 * sight.step) & (heights[None] < layers.thickness_mm[:, None] + 2 * sight.step)
+    reason[(~sight.seen & needed).any(1)] = Reason.EDGE_OF_VIEW
+    return reason
+
+
+def _bare_error(sight: _Sight, level: float) -> float:
+    """Standard error in um of the thickness of a thin layer of a known level."""
+    if not level > 0:
+        return float("inf")
+    # The area under a thin layer's profile is level times thickness; it is spread like the blur.
+    random = sight.noise * np.sqrt(2 * np.sqrt(np.pi) * sight.agent_blur * sight.step) / level
+    return 1000 * float(np.hypot(random, _MISMATCH * sight.contrast / level))
+
+
+def _compartments(
+    found: ThicknessMap,
+    sight: _Sight,
+    bone: CorticalBone,
+    end: JointEnd,
+    threshold: float,
+    medial: Sequence[float] | None,
+    level: float,
+) -> tuple[tuple[Compartment, ...], bool]:
+    """Rows of the table; numbers each point of the map."""
+    # Neighbours share what they were averaged over. What all share: the match on bone, in thickness.
+    together = 1 / float(np.mean(sight.near.multiply(sight.near).sum(1)))
+    match = max(sight.match.error_mm, _MISMATCH / 2) if np.isfinite(sight.match.error_mm) else sight.step / 4
+    systematic = 1000 * match * min(sight.contrast / level, 5.0) if level > 0 else 0.0
+    every = np.ones(len(found.points), bool)
+    total = summarise("all", every, found, systematic, together)
+    direction = across(found.points, found.areas_mm2, end.axis)
+    lateral = lateral_by_fibula(bone, threshold, end, direction)
+    if medial is not None:
+        middle = np.average(found.points, axis=0, weights=found.areas_mm2)
+        lateral = -float(np.sign((np.asarray(medial, float) - middle) @ direction))
+    known = lateral != 0
+    direction = direction if lateral <= 0 else -direction
+    # Now the direction points to the medial side.
+    found.compartment[:] = found.points @ direction < parting(found.points, found.areas_mm2, direction)
+    rows = [
+        summarise(name, found.compartment == number, found, systematic, together)
+        for number, name in enumerate(("medial", "lateral"))
+    ]
+    return (*rows, total), known

@@ -1,0 +1,165 @@
+"""Cartilage of synthetic bones, against the thickness of their surfaces."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from DNetRegistrationLib import Alignment, align, make_pair, measure_cartilage
+from DNetRegistrationLib.bone.threshold import find_bone_scale
+from DNetRegistrationLib.cartilage.result import Reason
+from DNetRegistrationLib.core.errors import OptionError, ScanError
+from DNetRegistrationLib.synthesis.pairs import JOINT
+from scipy.spatial import cKDTree
+
+
+@cache
+def _pair(seed, size=72, spacing=0.035, contrast=True):
+    return make_pair(
+        seed, size=size, spacing=spacing, contrast=contrast, focus=JOINT, max_translation=0.1, scale="hu",
+        background="water",
+    )  # fmt: skip
+
+
+def _alignment(pair, matrix=None, accepted=True):
+    """As if `align` had found the truth."""
+    return Alignment(
+        accepted=accepted, verdict="bones differ", confidence=0.99, expected_error_um=1.0, dice_before=0.1, dice=0.9,
+        translation_mm=np.zeros(3), matrix=pair.matrix if matrix is None else matrix, hypothesis="search",
+        working_spacing=0.08, fixed_threshold=find_bone_scale(pair.fixed).threshold,
+        moving_threshold=find_bone_scale(pair.moving).threshold, device="cpu",
+    )  # fmt: skip
+
+
+@cache
+def _found():
+    return measure_cartilage(_alignment(_pair(3)), _pair(3).fixed, _pair(3).moving)
+
+
+def _truth(pair, points):
+    """True thickness in um of the points of a map, what touches it left out."""
+    truth = pair.cartilage
+    apart, nearest = cKDTree(truth.points).query(points)
+    usable = (apart < 0.04) & ~truth.touched[nearest]
+    return 1000 * truth.thickness_mm[nearest], usable, truth.medial[nearest]
+
+
+def _errors(pair, found):
+    thickness, usable, _ = _truth(pair, found.map.points)
+    usable &= found.map.measured
+    errors, areas = (found.map.thickness_um - thickness)[usable], found.map.areas_mm2[usable]
+    return errors, float(np.average(errors, weights=areas))
+
+
+def test_coarse_voxels_of_35_um_tell_the_mean_to_some_um():
+    pair, found = _pair(3), _found()
+    errors, mean = _errors(pair, found)
+    assert found.agent and found.accepted and len(errors) > 2000
+    assert abs(mean) < 5
+    assert np.median(np.abs(errors)) < 6
+    row = found.compartment("all")
+    parts = [found.compartment(name) for name in ("medial", "lateral")]
+    assert row.area_mm2 == pytest.approx(sum(part.area_mm2 for part in parts))
+    assert row.volume_mm3 == pytest.approx(sum(part.volume_mm3 for part in parts))
+    assert row.volume_mm3 == pytest.approx(row.mean_thickness_um * row.area_mm2 * row.measured_share / 1000)
+    assert np.isfinite(found.map.thickness_um[found.map.measured]).all()
+    assert np.isnan(found.map.thickness_um[~found.map.measured]).all()
+
+
+@pytest.mark.slow
+def test_an_alignment_some_um_off_is_matched_on_the_bone_below():
+    pair = _pair(3)
+    off = np.eye(4)
+    off[:3, 3] = 0.006 * pair.moving_pose[:3, 2]  # along the shaft, as agent draws it
+    found = measure_cartilage(_alignment(pair, off @ pair.matrix), pair.fixed, pair.moving)
+    _, mean = _errors(pair, found)
+    assert abs(mean) < 5
+    assert np.linalg.norm(found.shift_um) == pytest.approx(6, abs=2)
+
+
+@pytest.mark.slow
+def test_agent_in_the_fixed_scan_is_measured_the_same():
+    pair = _pair(3)
+    swapped = replace(
+        _alignment(pair, np.linalg.inv(pair.matrix)),
+        fixed_threshold=find_bone_scale(pair.moving).threshold,
+        moving_threshold=find_bone_scale(pair.fixed).threshold,
+    )
+    first = _found()
+    second = measure_cartilage(swapped, pair.fixed, pair.moving, agent_in="fixed")
+    for name in ("medial", "lateral", "all"):
+        expected = first.compartment(name).mean_thickness_um
+        assert second.compartment(name).mean_thickness_um == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_point_on_the_medial_side_names_the_compartments():
+    pair = _pair(3)
+    medial = pair.cartilage.points[pair.cartilage.medial & (pair.cartilage.thickness_mm > 0.02)].mean(0)
+    for point, right in ((medial, True), (2 * pair.cartilage.points.mean(0) - medial, False)):
+        found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving, medial=point)
+        _, _, truly = _truth(pair, found.map.points)
+        assert found.sides_known
+        assert ((found.map.compartment == 0) == truly).mean() == pytest.approx(float(right), abs=0.1)
+
+
+def test_without_agent_there_is_no_cartilage_and_a_warning():
+    pair = _pair(3, contrast=False)
+    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
+    assert not found.agent
+    thick = np.nan_to_num(found.map.thickness_um) > 0
+    assert found.map.areas_mm2[thick].sum() <= 0.01 * found.map.areas_mm2.sum()
+    assert any("no contrast agent" in warning for warning in found.warnings)
+
+
+def test_agent_in_the_other_scan_is_said_so():
+    pair = _pair(3)
+    swapped = replace(_alignment(pair, np.linalg.inv(pair.matrix)), fixed_threshold=_alignment(pair).moving_threshold)
+    with pytest.raises(ScanError, match="bright layer lies on the bone in the scan that should be without"):
+        measure_cartilage(swapped, pair.moving, pair.fixed)
+
+
+def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
+    pair = _pair(3)
+    refused = _alignment(pair, accepted=False)
+    with pytest.raises(OptionError, match="not accepted") as caught:
+        measure_cartilage(refused, pair.fixed, pair.moving)
+    assert caught.value.setting.quantity == "anyway"
+    found = measure_cartilage(refused, pair.fixed, pair.moving, anyway=True)
+    assert not found.accepted and "not accepted" in found.warnings[0]
+
+
+def test_a_region_is_measured_alone():
+    pair = _pair(3)
+    whole = _found()
+    middle = whole.map.points[whole.map.compartment == 0].mean(0)
+    z, y, x = np.indices(pair.fixed.voxels.shape)
+    away = np.linalg.norm(pair.fixed.to_world(np.stack((x, y, z), -1).reshape(-1, 3)) - middle, axis=1)
+    region = (away < 0.4).reshape(pair.fixed.voxels.shape)
+    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving, region=region)
+    assert (np.linalg.norm(found.map.points - middle, axis=1) < 0.46).all()
+    assert found.compartment("all").area_mm2 == pytest.approx(np.pi * 0.4**2, rel=0.25)
+    _, mean = _errors(pair, found)
+    assert abs(mean) < 6
+
+
+def test_where_a_scan_ends_nothing_is_measured_and_the_reason_is_told():
+    pair = _pair(3)
+    voxels = np.array(pair.moving.voxels, np.float32)
+    middle = pair.matrix @ np.append(pair.cartilage.points.mean(0), 1)
+    z, y, x = np.indices(voxels.shape)
+    points = pair.moving.to_world(np.stack((x, y, z), -1).reshape(-1, 3)) - middle[:3]
+    voxels[((points @ pair.moving_pose[:3, 0]) > 0.5).reshape(voxels.shape)] = np.nan
+    found = measure_cartilage(_alignment(pair), pair.fixed, replace(pair.moving, voxels=voxels))
+    there = (found.map.points - pair.cartilage.points.mean(0)) @ pair.fixed_pose[:3, 0]
+    assert not found.map.measured[there > 0.53].any()
+    assert (found.map.reason[there > 0.6] == Reason.EDGE_OF_VIEW).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_voxels_of_20_um_aligned_by_the_product(seed):
+    pair = make_pair(seed, size=128, spacing=0.02, focus=JOINT, max_translation=0.1)
+    found = measure_cartilage(align(pair.fixed, pair.moving), pair.fixed, pair.moving, anyway=True)
+    errors, mean = _errors(pair, found)
+    assert abs(mean) < 4 and np.median(np.abs(errors)) < 4
