@@ -43,8 +43,10 @@ class Hardening:
         starts = (low, -self._padding, -self._padding)
         # Index axes of an array run z, y, x.
         z, y, x = (self._weights(2 - axis, starts[axis] + np.arange(slab.shape[axis])) for axis in range(3))
-        rows = np.tensordot(z, self._darkening, 1)
-        slab += (y @ rows) @ x.T
+        columns = np.ascontiguousarray(x.T)
+        # Slice by slice, each of which fits a processor's cache.
+        for part, blocks in zip(slab, np.tensordot(z, self._darkening, 1), strict=True):
+            part += y @ blocks @ columns
 
     def _weights(self, axis: int, index: np.ndarray) -> np.ndarray:
         """``(n, blocks)`` of the linear interpolation between the middles of blocks."""
