@@ -7,8 +7,10 @@ import pytest
 import torch
 from DNetRegistrationLib.core.errors import OptionError
 from DNetRegistrationLib.geometry.transforms import mean_point_error
-from DNetRegistrationLib.registration.align import align
-from DNetRegistrationLib.registration.motions import find_motions
+from DNetRegistrationLib.registration.align import _Answer, align
+from DNetRegistrationLib.registration.interior import refine_fully
+from DNetRegistrationLib.registration.motions import Motion, find_motions
+from DNetRegistrationLib.registration.verification import verify
 from DNetRegistrationLib.synthesis.knees import make_knee
 from DNetRegistrationLib.synthesis.pairs import random_rotation, target_registration_error
 from edge_phantom import TURNS, pose_at
@@ -114,9 +116,10 @@ def test_each_bone_of_a_knee_is_aligned(knee):
 
 
 # A femur that rolled in its place, by 0.3 mm only; a thin-walled tibia, more than half of it below the threshold that a
-# dense femur gives both; a tibia of a seventh of all bone; a field of view that cuts a femur to half.
+# dense femur gives both; a tibia of a seventh of all bone; a field of view that cuts a femur to half; a tibia of which
+# the scans have little in common.
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", (700_002, 700_008, 700_015, 700_020))
+@pytest.mark.parametrize("seed", (700_002, 700_008, 700_015, 700_020, 710_008))
 def test_bones_of_unlike_density_and_size_are_found(seed):
     knee = make_knee(seed, size=64)
     found = align(knee.fixed, knee.moving, bone="each")
@@ -126,7 +129,7 @@ def test_bones_of_unlike_density_and_size_are_found(seed):
     # The masks part the bones where they touch. Of the cut femur, what only one scan shows belongs to none.
     for bone, number in enumerate(errors.argmin(1)):
         own, other = (found[number].bone.masks[0][knee.fixed_bones == one + 1].mean() for one in (bone, 1 - bone))
-        assert own > 0.7 and other < 0.1
+        assert own > (0.4 if seed == 710_008 else 0.7) and other < 0.1
 
 
 def test_one_bone_is_the_only_one(small_pair, monkeypatch):
@@ -136,6 +139,29 @@ def test_one_bone_is_the_only_one(small_pair, monkeypatch):
     assert alignment.accepted and alignment.hypothesis == "search"
     assert (alignment.bone.number, alignment.bone.count) == (1, 1) and alignment.bone.share > 0.9
     assert 1000 * target_registration_error(small_pair, alignment.matrix) < 80
+
+
+def test_a_motion_that_may_be_chance_has_to_be_accepted_and_the_rest_is_told(small_pair, monkeypatch):
+    upper, true = np.arange(len(small_pair.fixed.voxels))[:, None, None] > 30, torch.from_numpy(small_pair.matrix)
+    wrong = true @ torch.as_tensor(pose_at(TURNS[2], (0.5, 0, 0)))
+
+    def masks(where):
+        return np.broadcast_to(where, small_pair.fixed.voxels.shape), np.ones(small_pair.moving.voxels.shape, bool)
+
+    # The whole bone stands for 0.6 of it here, and a pose that fits nowhere for the rest.
+    right = Motion(true, True, masks(upper | True), 0.6, np.zeros(3))
+    chance = Motion(wrong, False, masks(~upper), 0.4, np.zeros(3))
+    monkeypatch.setattr("DNetRegistrationLib.registration.align.find_motions", lambda *_: [right, chance])
+    monkeypatch.setattr("DNetRegistrationLib.registration.align._best_answer", answered_by_start)
+    (alignment,) = align(small_pair.fixed, small_pair.moving, bone="each", refine="working")
+    assert (alignment.bone.number, alignment.bone.count) == (1, 1) and alignment.accepted
+    assert any("40 % of the bone in the fixed scan belongs to no bone" in warning for warning in alignment.warnings)
+
+
+def answered_by_start(pair, inputs, watch):
+    """The start pose alone is refined and judged: no search mends it."""
+    refined = refine_fully(pair.fixed, pair.moving, inputs.initial, False, pair.bones)
+    return _Answer("initial", refined, verify(pair, refined))
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ VERIFIED = 4
 # A pose that correlates less than this over its overlap, roughly refined, does not come to be accepted. Right ones of
 # cut scans correlate by 0.81 or more there.
 HOPELESS = 0.7
+# Of bones aligned one by one, more than this share of the bone in none of them is told.
+UNEXPLAINED = 0.3
 
 
 def align(
@@ -269,10 +271,13 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         one = replace(_only(inputs, motion.masks), initial=motion.pose)
         part = watch.part(0.3 + 0.7 * number / len(motions), 0.3 + 0.7 * (number + 1) / len(motions))
         try:
-            aligned.append((_align(one, device, part), motion))
+            alignment = _align(one, device, part)
         except ScanError:
             # A piece that shows too little of its surface is none to align.
             continue
+        if not (motion.sure or alignment.accepted):
+            continue
+        aligned.append((alignment, motion))
         if inputs.bone == "largest":
             break
     if not aligned:
@@ -285,6 +290,12 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         if alignment.hypothesis == "initial":
             alignment = replace(alignment, hypothesis="dnet" if inputs.hypotheses == "dnet" else "search")
         found.append(alignment)
+    rest = 1 - sum(motion.share for motion in (motions if inputs.bone == "largest" else [one for _, one in aligned]))
+    if rest > UNEXPLAINED:
+        watch.warnings.append(
+            f"{100 * rest:.0f} % of the bone in the fixed scan belongs to no bone that was found: another one may have "
+            "moved on its own there, or changed, or lie outside the moving scan."
+        )
     # What all share counts once, also where several rounds of the search told it.
     found[0].warnings[:0] = dict.fromkeys(watch.warnings)
     for stage, seconds in (*watch.seconds.items(), ("total", parting)):

@@ -33,9 +33,10 @@ from .template import edge_template
 HOLDS, SPREAD = 0.75, 0.1
 # What is less of the bone in either scan is no bone of its own.
 LEAST_BONE = 0.05
-# A pose that holds for less of all bone is taken for a wrong one. Of what is left of bones that were found, wrong poses
-# held for up to 0.048 of all bone; right ones of femora and tibiae for 0.089 and more, those of patellae for 0.04.
-LEAST_AGREED = 0.06
+# A pose that holds for less of all bone than the first number is taken for a wrong one; for less than the second, it
+# has to be accepted when it is aligned. Of what was left of bones that were found, wrong poses held for up to 0.048;
+# right ones of tibiae for 0.045 and more, those of patellae for 0.04.
+LEAST_AGREED, SURE = 0.03, 0.06
 # Poses within so many working voxels are one motion. Motions are looked for so many times.
 SAME, MOST_ROUNDS = 2.0, 6
 # What tells of a place lies within Gaussians of these reaches about it, in working voxels. What is outside the other
@@ -47,6 +48,8 @@ ROUNDS, POINTS = 4, 6000
 Masks = Sequence[np.ndarray]
 Prepare = Callable[[Masks | None, tuple[float, float] | None, float | None], tuple[PreparedScan, PreparedScan]]
 
+Propose = Callable[[CanonicalCube, CanonicalCube], Tensor]
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -54,18 +57,20 @@ class Motion:
 
     Attributes:
         pose: ``(4, 4)`` float64, fixed to moving points, LPS mm, roughly.
+        sure: whether it holds for so much of the bone that it is no chance.
         masks: ``(z, y, x)`` bool, the places of the bone on the voxels of the fixed and of the moving scan.
         share: of the bone in the fixed scan, 0 to 1.
         center: ``(3,)`` centroid of the bone in the fixed scan's world, mm.
     """
 
     pose: Tensor
+    sure: bool
     masks: tuple[np.ndarray, np.ndarray]
     share: float
     center: np.ndarray
 
 
-def find_motions(prepare: Prepare, propose: Callable[[CanonicalCube, CanonicalCube], Tensor]) -> list[Motion]:
+def find_motions(prepare: Prepare, propose: Propose) -> list[Motion]:
     """The bones that moved on their own, the largest first; none where no pose holds for enough of the bone.
 
     Args:
@@ -81,15 +86,17 @@ def find_motions(prepare: Prepare, propose: Callable[[CanonicalCube, CanonicalCu
     spacing, totals = whole[0].cube.spacing, [_mass(image) for image in images]
     left = [torch.ones_like(image.values) for image in images]
     poses: list[Tensor] = []
+    sure: list[bool] = []
     thresholds = _thresholds(whole)
     for _ in range(MOST_ROUNDS):
-        pose = _best(scans, propose, totals)
-        if pose is None:
+        pose, agreed = _best(scans, propose, totals)
+        if agreed < LEAST_AGREED:
             break
         # What is left of a bone that was found, since it changed or is noisy, proposes its motion once more.
         known = any(distance(pose, other, whole[0].place) < SAME * spacing for other in poses)
         if not known:
             poses.append(pose)
+            sure.append(agreed >= SURE)
             thresholds = np.minimum(thresholds, _thresholds(scans))
         for number, view in enumerate(_views(pose, scans)):
             holds = _holds(view) if known else _held(view)
@@ -104,7 +111,7 @@ def find_motions(prepare: Prepare, propose: Callable[[CanonicalCube, CanonicalCu
     # A place is given away by what both scans show there, so that all motions are judged by the lowest thresholds.
     if len(poses) > 1 and (thresholds < _thresholds(whole)).any():
         whole = prepare(None, tuple(thresholds), spacing)
-    return _motions(whole, poses) if poses else []
+    return _motions(whole, poses, sure) if poses else []
 
 
 def _images(scans: Sequence[PreparedScan]) -> list[BoneImage]:
@@ -126,14 +133,14 @@ def _views(pose: Tensor, scans: Sequence[PreparedScan]) -> tuple[Neighbourhoods,
     return compare(first.cube, second.levels[-1], pose), compare(second.cube, first.levels[-1], inverse(pose))
 
 
-def _best(scans: tuple[PreparedScan, PreparedScan], propose, totals: list[float]) -> Tensor | None:
-    """The pose that holds for most of the bone, refined; None where it holds for little of all bone."""
+def _best(scans: tuple[PreparedScan, PreparedScan], propose: Propose, totals: list[float]) -> tuple[Tensor, float]:
+    """The pose that holds for most of the bone, refined, and the share of all bone for which it holds, 0 for none."""
     proposed = list(propose(scans[0].cube, scans[1].cube))
     if not proposed:
-        return None
+        return torch.eye(4, dtype=torch.float64), 0.0
     best = max(proposed, key=lambda pose: _agreed(pose, scans, totals))
     pose = _settled(scans[0].cube, scans[1].levels[-1], best)
-    return pose if _agreed(pose, scans, totals) >= LEAST_AGREED else None
+    return pose, _agreed(pose, scans, totals)
 
 
 def _mass(image: BoneImage) -> float:
@@ -162,7 +169,7 @@ def _settled(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Tensor:
     return pose
 
 
-def _motions(whole: tuple[PreparedScan, PreparedScan], poses: list[Tensor]) -> list[Motion]:
+def _motions(whole: tuple[PreparedScan, PreparedScan], poses: list[Tensor], sure: list[bool]) -> list[Motion]:
     """Gives every place to the motion that explains best what lies around it."""
     images = _images(whole)
     costs: tuple[list[Tensor], list[Tensor]] = [], []
@@ -180,7 +187,7 @@ def _motions(whole: tuple[PreparedScan, PreparedScan], poses: list[Tensor]) -> l
         share = _mass(part) / max(total, 1e-9)
         if share >= LEAST_BONE:
             masks = _on_voxels(mine, whole[0]), _on_voxels(labels[1] == number, whole[1])
-            motions.append(Motion(pose, masks, share, centroid(image.affine, part.values)))
+            motions.append(Motion(pose, sure[number], masks, share, centroid(image.affine, part.values)))
     return sorted(motions, key=lambda motion: -motion.share)
 
 
