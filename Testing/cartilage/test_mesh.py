@@ -63,3 +63,17 @@ def test_a_part_keeps_whole_triangles_and_smoothing_keeps_the_mean_of_constants(
     # Points 1 and 2 are neighbours of all of the first four.
     once = np.array([1 / 3, 1 / 4, 1 / 4, 0, 0])
     assert mesh.smoothing(1) @ np.array([1.0, 0, 0, 0, 0]) == pytest.approx(once, abs=1e-6)
+
+
+def test_the_border_of_a_square_is_its_edge_and_a_ball_has_none():
+    side = np.arange(5) * 0.1
+    points = np.array([(x, y, 0) for y in side for x in side])
+    first = np.array([5 * y + x for y in range(4) for x in range(4)])
+    squares = np.concatenate(
+        (np.stack((first, first + 1, first + 5), 1), np.stack((first + 1, first + 6, first + 5), 1))
+    )
+    mesh = Mesh(points, squares)
+    assert sorted(mesh.border()) == [i for i in range(25) if i % 5 in (0, 4) or i // 5 in (0, 4)]
+    assert mesh.border_distance().reshape(5, 5)[2] == pytest.approx([0, 0.1, 0.2, 0.1, 0])
+    affine = _affine()
+    assert np.isinf(level_surface(_ball(affine), affine, 0.0).border_distance()).all()

@@ -16,8 +16,9 @@ _LEAST_PIECE = 0.1
 _LARGEST_HOLE = 0.25
 # The valley between two compartments is looked for in this middle part of the surface.
 _MIDDLE = 0.35, 0.65
-# The fibula is looked for so far below the joint, in slices so far apart, each so wide and in such pixels, mm.
-_FIBULA, _SLICE, _WIDE, _GRID = (1.2, 3.6), 0.1, 2.2, 0.04
+# The fibula is looked for so far below the joint, where the plateau does not overhang, in slices so far apart, each so
+# wide and in such pixels, mm.
+_FIBULA, _SLICE, _WIDE, _GRID = (1.8, 3.6), 0.1, 2.2, 0.04
 # It is at least so large, mm^2, and so far from the middle of the tibia, mm; so many slices more have it on one side.
 _SMALLEST, _ASIDE, _AGREED = 0.008, 0.5, 5
 
@@ -41,7 +42,7 @@ def articular_cover(mesh: Mesh, covered: np.ndarray) -> np.ndarray:
     bare, holes = _pieces(mesh, ~cover)
     if len(holes):
         border = np.zeros(len(holes) + 1, bool)
-        border[bare[_border(mesh)]] = True
+        border[bare[mesh.border()]] = True
         enclosed = ~border[:-1] & (holes <= _LARGEST_HOLE * mesh.areas[cover].sum())
         cover |= np.append(enclosed, False)[bare] & ~cover
     return cover
@@ -56,13 +57,6 @@ def _pieces(mesh: Mesh, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     _, labels = sparse.csgraph.connected_components(mesh.neighbours[here][:, here], directed=False)
     out[here] = labels
     return out, np.bincount(labels, mesh.areas[here])
-
-
-def _border(mesh: Mesh) -> np.ndarray:
-    """Indices of points on edges that belong to one triangle."""
-    edges = np.sort(np.concatenate([mesh.triangles[:, (a, b)] for a, b in ((0, 1), (1, 2), (2, 0))]), axis=1)
-    unique, count = np.unique(edges, axis=0, return_counts=True)
-    return np.unique(unique[count == 1])
 
 
 def across(points: np.ndarray, areas: np.ndarray, axis: np.ndarray) -> np.ndarray:

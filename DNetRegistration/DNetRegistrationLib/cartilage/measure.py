@@ -27,10 +27,15 @@ from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, sum
 _CLEAR, _DEEP, _LINES = 3.0, 0.4, 3000
 # The match on bone leaves about this much, mm; with noise, more.
 _MISMATCH = 0.0003
-# A layer is one where chi-squared says so, and its level is at least this share of the typical one.
-_EVIDENCE, _LEAST_LEVEL = 16.0, 0.35
+# A layer is one where chi-squared says so, and its level is at least this share of the typical one; brighter than this
+# share is soft tissue.
+_EVIDENCE, _LEAST_LEVEL, _MOST_LEVEL = 16.0, 0.35, 1.8
 # Noise and small mismatches look like a layer on at most this share of a surface without agent.
 _NO_AGENT = 0.05
+# The rim is about so wide, mm.
+_RIM = 0.4
+# Cartilage covers most of what faces the joint, but leaves free its rim and its middle.
+_HARDLY, _EVERYWHERE = 0.5, 0.85
 # A fit that leaves so many times more than others do is of something else.
 _MISFIT = 8.0
 # Thickness is uncertain from here on: standard error over the blur.
@@ -230,9 +235,18 @@ def _measured(
             )
         warnings.append("no contrast agent was found on the bone, so no cartilage is measured")
         covered[:] = False
-    reason = _reasons(layers, sight, covered)
+    reason = _reasons(layers, sight, covered, level)
     thickness = np.where(covered, 1000 * layers.thickness_mm, 0.0)
-    articular = articular_cover(mesh, covered) if agent and not marked else np.ones(len(covered), bool)
+    articular = np.ones(len(covered), bool)
+    if agent and not marked:
+        # Soft tissue beside the cartilage would draw the border outwards.
+        articular = articular_cover(mesh, covered & (reason != Reason.SOFT_TISSUE))
+        share = mesh.areas[articular].sum() / mesh.areas.sum()
+        if share > _EVERYWHERE:
+            warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
+        elif share < _HARDLY:
+            told = f"a layer lies on only {100 * share:.0f} % of the bone that faces the joint"
+            warnings.append(f"{told}: it may be soft tissue, or most cartilage may be hidden")
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, np.minimum(1000 * layers.thickness_mm, 1000 * sight.agent_blur), thickness)
@@ -281,7 +295,8 @@ def _measured(
 def _covered(layers: Layers, sight: _Sight) -> tuple[np.ndarray, float]:
     """``(n,)`` bool, where a layer is seen, and the typical level of layers."""
     clear = (layers.evidence > 2 * _EVIDENCE) & (layers.level > 0) & (layers.thickness_mm < THICKEST - 0.01)
-    weight = sight.mesh.areas * clear
+    # Soft tissue hangs on the rim: the middle of the surface says what cartilage looks like.
+    weight = sight.mesh.areas * clear * np.minimum(sight.mesh.border_distance() / _RIM, 1) ** 2
     if not weight.sum() > 0:
         return np.zeros(len(clear), bool), np.nan
     order = np.argsort(layers.level)
@@ -291,21 +306,22 @@ def _covered(layers: Layers, sight: _Sight) -> tuple[np.ndarray, float]:
     return covered & (layers.level * layers.thickness_mm > 4 * _MISMATCH * sight.contrast), typical
 
 
-def _reasons(layers: Layers, sight: _Sight, covered: np.ndarray) -> np.ndarray:
+def _reasons(layers: Layers, sight: _Sight, covered: np.ndarray, level: float) -> np.ndarray:
     """``(n,)`` values of `Reason`."""
     heights = sight.heights
     reason = np.full(len(covered), int(Reason.MEASURED))
     typical = float(np.median(layers.misfit[covered])) if covered.any() else 1.0
     endless = (layers.thickness_mm > THICKEST - 0.01) | (layers.closed < _EVIDENCE)
-    reason[covered & (endless | (layers.misfit > _MISFIT * max(typical, 1.0)))] = Reason.SOFT_TISSUE
+    bright = layers.level > _MOST_LEVEL * level
+    reason[covered & (endless | bright | (layers.misfit > _MISFIT * max(typical, 1.0)))] = Reason.SOFT_TISSUE
     above = heights[None] > 3 * sight.blur
     within = heights[None] < layers.thickness_mm[:, None] + 0.03
     inner = np.where(np.isfinite(sight.smoothed), sight.smoothed, -np.inf)[:, heights <= 0].max(1)
     dense = float(np.median(inner[np.isfinite(inner)]))
     low = dense - sight.contrast / max(sight.match.slope, 1e-9)
     with np.errstate(invalid="ignore"):
-        bright = sight.smoothed > low + 0.6 * (dense - low)
-    reason[(bright & above & within).any(1)] = Reason.FRAGMENT
+        hard = sight.smoothed > low + 0.6 * (dense - low)
+    reason[(hard & above & within).any(1)] = Reason.FRAGMENT
     needed = (heights[None] > -2 * sight.step) & (heights[None] < layers.thickness_mm[:, None] + 2 * sight.step)
     reason[(~sight.seen & needed).any(1)] = Reason.EDGE_OF_VIEW
     return reason

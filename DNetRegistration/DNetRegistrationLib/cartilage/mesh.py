@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, spatial
 
 _CORNERS = [(z, y, x) for z in (0, 1) for y in (0, 1) for x in (0, 1)]
 
@@ -72,6 +72,19 @@ class Mesh:
         for _ in range(rounds):
             out = (once @ out).tocsr()
         return out
+
+    def border(self) -> np.ndarray:
+        """Indices of points on edges that belong to one triangle."""
+        edges = np.sort(np.concatenate([self.triangles[:, (a, b)] for a, b in ((0, 1), (1, 2), (2, 0))]), axis=1)
+        unique, count = np.unique(edges, axis=0, return_counts=True)
+        return np.unique(unique[count == 1])
+
+    def border_distance(self) -> np.ndarray:
+        """``(n,)`` straight distance of each point to the border, mm; infinite where there is none."""
+        border = self.border()
+        if not len(border):
+            return np.full(len(self.points), np.inf)
+        return spatial.cKDTree(self.points[border]).query(self.points)[0]
 
     def pieces(self) -> np.ndarray:
         """``(n,)`` int, which connected piece each point belongs to."""

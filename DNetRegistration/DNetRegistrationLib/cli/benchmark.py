@@ -19,7 +19,8 @@ command carries on, and more --pairs add to what is there.
 
 Refinement is measured only when asked for: how close this project ends from
 starts near the truth, beside elastix, ANTs, SimpleITK and neuroreg, as far as
-they are installed, and beside the least error that noise allows.
+they are installed, and beside the least error that noise allows. So is
+cartilage: its thickness beside that of the bones' surfaces.
 
 examples:
   {PROGRAM} benchmark --pairs 20
@@ -29,14 +30,14 @@ examples:
 """
 
 
-#: The part that is measured beside other tools, and only when asked for.
-REFINEMENT = "refinement"
+#: Parts that are measured only when asked for.
+REFINEMENT, CARTILAGE = "refinement", "cartilage"
 
 
 def _sections(text: str) -> tuple[str, ...]:
     from ..experiments.benchmark.parts import SECTIONS
 
-    return several((*SECTIONS, REFINEMENT))(text)
+    return several((*SECTIONS, REFINEMENT, CARTILAGE))(text)
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -56,7 +57,9 @@ def add_parser(commands) -> Parser:
     parser = commands.add_parser("benchmark", help="measure success, accuracy and speed", description=_BENCHMARK)
     parser.set_defaults(run=run)
     parser.add_argument(
-        "--pairs", type=COUNT, help="pairs, and as many impostors (100); of each kind for refinement (12)"
+        "--pairs",
+        type=COUNT,
+        help="pairs, and as many impostors (100); of each kind for refinement (12) and cartilage (20)",
     )
     parser.add_argument("--accuracy-pairs", type=COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
     parser.add_argument("--fine-pairs", type=COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
@@ -66,8 +69,8 @@ def add_parser(commands) -> Parser:
         metavar="PART[,PART]",
         type=_sections,
         help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed, coverage (of the "
-        "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement, which is "
-        "measured only when named",
+        "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement and "
+        "cartilage, which are measured only when named",
     )
     parser.add_argument("--kinds", metavar="KIND[,KIND]", type=_kinds, help='of pairs for refinement, as "25 um plain"')
     parser.add_argument("--methods", metavar="M[,M]", type=_methods, help='for refinement, as "refine,oracle" (all)')
@@ -84,10 +87,12 @@ def add_parser(commands) -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Runs the benchmark; returns 0 when everything measured holds, 1 when something does not."""
     from ..core.progress import Progress
+    from ..experiments.benchmark.cartilage import benchmark_cartilage
     from ..experiments.benchmark.run import benchmark
     from ..experiments.refinement.run import contest
 
-    sections = None if options.only is None else tuple(name for name in options.only if name != REFINEMENT)
+    named = () if options.only is None else options.only
+    sections = None if not named else tuple(name for name in named if name not in (REFINEMENT, CARTILAGE))
     count = {} if options.pairs is None else {"pairs": options.pairs}
     holds = []
     with Progress(options.verbose) as progress:
@@ -102,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
                 **shared,
             )
             holds.append(found.holds)
-        if options.only is not None and REFINEMENT in options.only:
+        if REFINEMENT in named:
             holds.append(contest(kinds=options.kinds, methods=options.methods, limit=options.limit, **shared).holds)
+        if CARTILAGE in named:
+            holds.append(benchmark_cartilage(jobs=options.jobs, **shared).holds)
     return 0 if all(holds) else 1
