@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from DNetRegistrationLib.bone.materials import _without_air
 from DNetRegistrationLib.bone.scenes import preview
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale, without_metal
 from DNetRegistrationLib.core.errors import ScanError, Setting
@@ -223,6 +224,38 @@ def test_padding_moves_the_threshold_of_a_real_scan_little(ankles, fill, widths)
     assert (
         moved(scan, Volume(np.pad(scan.voxels.astype(np.float32), widths, constant_values=value), scan.affine)) < 0.05
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crop_of_a_real_scan_moves_its_threshold_little(ankles, seed):
+    scan = read_volume(ankles)
+    start, end = np.random.default_rng(seed).integers(0, 12, (2, 3))
+    box = tuple(slice(a, size - b) for a, b, size in zip(start, end, scan.voxels.shape, strict=True))
+    assert moved(scan, Volume(scan.voxels[box], scan.affine)) < 0.05
+
+
+def test_other_voxel_sizes_move_the_threshold_of_a_real_scan_little(ankles):
+    scan = read_volume(ankles)
+    for factor in (0.8, 1.5):
+        other = ndimage.zoom(scan.voxels.astype(np.float32), factor, order=1)
+        assert moved(scan, Volume(other, scan.affine @ np.diag((*[1 / factor] * 3, 1)))) < 0.05, factor
+
+
+@pytest.mark.parametrize(
+    "air, soft, kept",
+    [
+        (50, 0, 22),  # of 72 voxels left, three in ten are air
+        (30, 0, 30),
+        (70, 0, 70),  # so little is left that it may be anything
+        (50, -850, 50),  # a step of 150 is no step from air, where bone is 1250 above
+    ],
+)
+def test_air_around_thin_tissue_counts_little(air, soft, kept):
+    smooth = np.r_[np.full(air, -1000.0), np.full(100 - air, soft), np.full(50, 400.0)].reshape(1, 15, 10)
+    smooth[smooth == -1000] += np.linspace(0, 1, air)
+    left = _without_air(smooth, smooth < 400, 400.0)
+    assert np.count_nonzero(left & (smooth < -999 + 1e-9)) == pytest.approx(kept, abs=1)
+    assert np.count_nonzero(left & (smooth == soft)) == 100 - air
 
 
 def test_metal_and_its_rim_are_left_out():

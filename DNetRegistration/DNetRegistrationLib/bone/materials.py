@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..imaging.morphology import dilate, dilate_ball, large_components
-from .scenes import FAR_BRIGHTER, LEAST_BONE_VOXELS, Scene, ordered, otsu, parted, voxel_noise
+from .scenes import FAR_BRIGHTER, LEAST_BONE_VOXELS, Scene, ordered, otsu, parted, quantile, voxel_noise
 
 # Otsu's method is applied again to the brighter class while that holds more than this share of the window.
 BRIGHTEST_SHARE = 0.05
 # Below this ratio of bone contrast to noise in the preview, bone cannot be told from noise.
 LEAST_CONTRAST_TO_NOISE = 4.0
+# Around thin soft tissue there is air: it counts as at most this share of what is around an object. It is known by a
+# step up to what is left that is more than the second number of the step from there to the object, which noise cannot
+# make; and what is left has to be more than the third.
+MOST_AIR, AIR_STEP, LEAST_MATTER = 0.3, 0.5, 0.4
 # Pieces of less than this share of the largest one are fragments or noise.
 SMALLEST_PIECE = 0.1
 # No metal is this much brighter: that is the rim of a scan without noise.
@@ -113,8 +117,10 @@ def _material(scene: Scene, threshold: float) -> Material | None:
             around = ~pieces & seen
         if not around.any():
             return None
+        inside = np.percentile(smooth[pieces], 75)
+        around = _without_air(smooth, around, inside)
         # The outer percentile is high, so that it is of soft tissue rather than of the air beside it.
-        inside, outside = np.percentile(smooth[pieces], 75), np.percentile(smooth[around], 80)
+        outside = np.percentile(smooth[around], 80)
         if _is_noisier(image[around], outside, (inside - outside) / (LEAST_CONTRAST_TO_NOISE * scene.left)):
             return None
         moved = (inside + outside) / 2
@@ -123,6 +129,29 @@ def _material(scene: Scene, threshold: float) -> Material | None:
             break
         threshold = moved
     return Material(float(threshold), float(inside), float(outside), pieces, around)
+
+
+def _without_air(smooth: np.ndarray, around: np.ndarray, inside: float) -> np.ndarray:
+    """What is around an object, without the darkest of it that is more air than `MOST_AIR`.
+
+    Otherwise the step from air to soft tissue would count as noise, and the outer percentile would be of air.
+
+    Args:
+        smooth: ``(z, y, x)`` grey values.
+        around: ``(z, y, x)`` bool.
+        inside: the object's grey value.
+    """
+    values = ordered(smooth[around])
+    split = otsu(values)
+    air, matter = parted(values, split)
+    if not MOST_AIR * values.size < air.size < (1 - LEAST_MATTER) * values.size:
+        return around
+    soft = quantile(matter, 0.5)
+    if soft - quantile(air, 0.5) < AIR_STEP * (inside - soft):
+        return around
+    # So many of the air's voxels that they are the allowed share.
+    kept = round(matter.size * MOST_AIR / (1 - MOST_AIR))
+    return around & (smooth > air[-kept - 1])
 
 
 def _is_noisier(values: np.ndarray, middle: float, limit: float) -> bool:
