@@ -59,6 +59,13 @@ def add_parser(commands) -> Parser:
     out.add_argument("--resampled", metavar="OUT", help=".nrrd, .nii, .nii.gz, .mha: MOVING on the grid of FIXED")
     out.add_argument("--segmentation", metavar="OUT", help=".seg.nrrd: both cortices, for 3D Slicer")
     out.add_argument("--subtraction", metavar="OUT", help=".nrrd, ...: scan with contrast agent minus the one without")
+    out.add_argument("--cartilage", metavar="OUT", help=".csv or .json: cartilage of each compartment: um, mm3, mm2")
+    out.add_argument("--thickness", metavar="OUT", help=".vtp or .ply: bone surface with cartilage thickness at points")
+    out.add_argument("--thickness-volume", metavar="OUT", help=".nrrd, ...: cartilage thickness in um on FIXED's grid")
+    out.add_argument("--cartilage-picture", metavar="OUT", help=".png, .pdf or .svg: thickness seen from above, slices")
+    out.add_argument(
+        "--anyway", action="store_true", help="measure cartilage although the alignment is not accepted, and mark it"
+    )
     out.add_argument(
         "--contrast", choices=("moving", "fixed"), default="moving", help="the scan with contrast agent (%(default)s)"
     )
@@ -140,6 +147,7 @@ def run(options) -> int:
         moving,
         OutputPaths(**{name: values[name] for name in ENDINGS}),
         contrast=options.contrast,
+        anyway=options.anyway,
         initial=options.initial,
         weights=options.weights,
         verbose=options.verbose,
@@ -210,6 +218,7 @@ def align_files(
     outputs: OutputPaths,
     *,
     contrast: str = "moving",
+    anyway: bool = False,
     initial: str | None = None,
     weights: str | None = None,
     verbose: bool = False,
@@ -222,6 +231,7 @@ def align_files(
         fixed, moving: the scans.
         outputs: the files to write.
         contrast: which scan has the contrast agent.
+        anyway: measure cartilage although the alignment was not accepted; else its outputs are left out then.
         initial: file of a transform to start from.
         weights: the name of weights that ship, or a file; None for the default.
         verbose: a line for each stage, also without a terminal.
@@ -237,12 +247,15 @@ def align_files(
     keep_threads_from_spinning()
     from ..core.progress import Progress, part, say
     from ..geometry.transform_files import read_transform
+    from ..outputs.cartilage_table import cartilage_summary
     from ..outputs.summary import summary
     from ..outputs.write import write_outputs
     from ..registration.result import MOST_BONES
 
     given = (fixed.path, moving.path, fixed.mask, moving.mask, initial, weights)
     inputs = [path for one in given if one is not None for path in _members(one)]
+    if bone == "each" and outputs.of_cartilage:
+        raise OptionError("cartilage is measured on one bone", "align the largest", Setting("bone", value="largest"))
     several = [outputs.numbered(number + 1) for number in range(MOST_BONES)] if bone == "each" else [outputs]
     for paths in several:
         check_outputs(paths, contrast=contrast, inputs=inputs)
@@ -270,6 +283,17 @@ def align_files(
             progress=part(progress, 0.1, 0.8),
             **options,
         )
+        cartilage = None
+        asked = bool(outputs.of_cartilage)
+        if asked and (found.accepted or anyway):
+            from ..cartilage.measure import measure_cartilage
+
+            scans = (fixed_scan, moving_scan) if contrast == "moving" else (moving_scan, fixed_scan)
+            measuring = part(progress, 0.8, 0.9)
+            cartilage = measure_cartilage(found, *scans, agent_in=contrast, anyway=anyway, progress=measuring)
+        elif asked:
+            outputs = outputs.without_cartilage()
+            several = [outputs]
         write_outputs(
             found,
             fixed_scan,
@@ -277,12 +301,17 @@ def align_files(
             outputs,
             contrast=contrast,
             masks=masks,
-            progress=part(progress, 0.8, 1.0),
+            measurement=cartilage,
+            progress=part(progress, 0.9 if asked else 0.8, 1.0),
         )
     alignments = found if bone == "each" else [found]
     for alignment, paths in zip(alignments, several, strict=False):
         say(summary(alignment, paths.wanted().values()))
-    if not outputs.wanted():
+    if cartilage is not None:
+        say(cartilage_summary(cartilage))
+    elif asked:
+        say(f"{'cartilage':<17} not measured, since the alignment is not accepted; where it is right, give --anyway")
+    elif not outputs.wanted():
         say(f"Nothing was saved: give --transform, --overlay or others (see {PROGRAM} align --help).")
     return alignments
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,10 @@ class OutputPaths:
         resampled: a scan file: the moving scan on the fixed scan's grid, in its own dtype; see `imaging.resample`.
         segmentation: ``.seg.nrrd``: both cortices on the fixed scan's grid; see `segmentation.write_segmentation`.
         subtraction: a scan file: contrast minus plain on the fixed scan's grid; see `subtraction.subtract`.
+        cartilage: ``.csv`` or ``.json``: a row for each compartment; see `cartilage_table.write_table`.
+        thickness: ``.vtp`` or ``.ply``: the bone's surface with scalars; see `thickness_surface.write_surface`.
+        thickness_volume: a scan file: thickness in um on the fixed scan's grid; see `thickness_volume`.
+        cartilage_picture: ``.png``, ``.pdf`` or ``.svg``; see `thickness_picture.draw_thickness`.
     """
 
     transform: str | os.PathLike | None = field(default=None, metadata={"endings": (".tfm", ".h5", ".mat")})
@@ -40,6 +44,10 @@ class OutputPaths:
     resampled: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
     segmentation: str | os.PathLike | None = field(default=None, metadata={"endings": (".seg.nrrd",)})
     subtraction: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+    cartilage: str | os.PathLike | None = field(default=None, metadata={"endings": (".csv", ".json")})
+    thickness: str | os.PathLike | None = field(default=None, metadata={"endings": (".vtp", ".ply")})
+    thickness_volume: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+    cartilage_picture: str | os.PathLike | None = field(default=None, metadata={"endings": (".png", ".pdf", ".svg")})
 
     def numbered(self, number: int) -> OutputPaths:
         """The paths of one bone of several: its number stands before the ending, as in ``report_2.json``."""
@@ -49,9 +57,20 @@ class OutputPaths:
         """The paths of the outputs that are wanted, by name."""
         return {name: Path(getattr(self, name)) for name in ENDINGS if getattr(self, name) is not None}
 
+    @property
+    def of_cartilage(self) -> list[str]:
+        """The names of the wanted outputs that cartilage must be measured for."""
+        return [name for name in CARTILAGE if getattr(self, name) is not None]
+
+    def without_cartilage(self) -> OutputPaths:
+        """The other outputs."""
+        return replace(self, **dict.fromkeys(CARTILAGE, None))
+
 
 #: What the name of each output may end in, by the output's name.
 ENDINGS: dict[str, tuple[str, ...]] = {one.name: one.metadata["endings"] for one in fields(OutputPaths)}
+#: The outputs that cartilage must be measured for.
+CARTILAGE = ("cartilage", "thickness", "thickness_volume", "cartilage_picture")
 
 
 def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Iterable[str | os.PathLike] = ()) -> None:
@@ -74,16 +93,17 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
         raise OptionError(f"contrast {contrast!r} is unknown", remedy, Setting("contrast"))
     taken = {_identity(path): "one of the scans" for path in inputs}
     for name, path in wanted.items():
-        ending = path.name.lower()
+        ending, called = path.name.lower(), f"the {name.replace('_', ' ')}"
         if not ending.endswith(ENDINGS[name]) or (name != "segmentation" and ending.endswith(".seg.nrrd")):
-            problem = f"{path}: the {name} cannot be written to this kind of file"
+            problem = f"{path}: {called} cannot be written to this kind of file"
             raise FileError(problem, f"use {' or '.join(ENDINGS[name])}", Setting(name))
         if not is_unicode(path):
             raise FileError(f"{path}: its name is not UTF-8", "give it another name", Setting(name))
-        if (other := taken.setdefault(_identity(path), f"the {name}")) != f"the {name}":
-            raise FileError(f"{path}: the {name} would replace {other}", "give it a name of its own", Setting(name))
-    if "overlay" in wanted:
-        require_matplotlib(f"{wanted['overlay']}: a picture")
+        if (other := taken.setdefault(_identity(path), called)) != called:
+            raise FileError(f"{path}: {called} would replace {other}", "give it a name of its own", Setting(name))
+    for name in ("overlay", "cartilage_picture"):
+        if name in wanted:
+            require_matplotlib(f"{wanted[name]}: a picture")
     with atomic_write() as staging:
         for path in wanted.values():
             staging.path(path)

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..cartilage.result import CartilageMeasurement
 from ..core.jsonable import jsonable
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
@@ -27,7 +28,9 @@ def read_report(path: str | Path) -> Alignment:
     return Alignment.from_dict(values | thresholds)
 
 
-def report(alignment: Alignment, fixed: Volume, moving: Volume) -> dict[str, Any]:
+def report(
+    alignment: Alignment, fixed: Volume, moving: Volume, cartilage: CartilageMeasurement | None = None
+) -> dict[str, Any]:
     """What a report says, as plain Python numbers, words, lists and dicts; what is not a number is None.
 
     Lengths are in mm, `expected_error_um` in um, `rotation_deg` in degrees. `matrix` maps fixed to moving points in
@@ -36,6 +39,7 @@ def report(alignment: Alignment, fixed: Volume, moving: Volume) -> dict[str, Any
     Args:
         alignment: the alignment.
         fixed, moving: the scans it aligns.
+        cartilage: what was measured; it stands under ``cartilage``.
     """
     values = alignment.to_dict()
     del values["mirrored"]  # the verdict says it
@@ -49,15 +53,22 @@ def report(alignment: Alignment, fixed: Volume, moving: Volume) -> dict[str, Any
         }
         for role, volume in (("fixed", fixed), ("moving", moving))
     }
-    return {**values, **scans, "version": __version__}
+    measured = {} if cartilage is None else {"cartilage": cartilage.to_dict()}
+    return {**values, **scans, **measured, "version": __version__}
 
 
-def write_report(alignment: Alignment, fixed: Volume, moving: Volume, path: str | Path) -> None:
+def write_report(
+    alignment: Alignment,
+    fixed: Volume,
+    moving: Volume,
+    path: str | Path,
+    cartilage: CartilageMeasurement | None = None,
+) -> None:
     """Writes `report` as JSON, UTF-8.
 
     Raises:
         OSError: it could not be written.
     """
-    text = json.dumps(report(alignment, fixed, moving), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(report(alignment, fixed, moving, cartilage), indent=2, allow_nan=False, ensure_ascii=False)
     # File names need not be UTF-8; what is not is written as escapes rather than lost.
     Path(path).write_bytes((text + "\n").encode("utf-8", "backslashreplace"))

@@ -25,6 +25,8 @@ SEGMENTS = (
     ("FixedCorticalBone", "Fixed cortical bone", (1.0, 1.0, 1.0)),
     ("MovingCorticalBone", "Moving cortical bone", (1.0, 0.0, 0.0)),
 )
+#: The segment that follows them where cartilage was measured.
+CARTILAGE_SEGMENT = ("Cartilage", "Cartilage", (0.2, 0.7, 1.0))
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def read_segmentation(path: str | Path, working_spacing: float) -> Cortices:
     except RuntimeError as error:
         raise FileError(f"{path}: the segmentation cannot be read ({one_line(error)})", "align again") from error
     layers = sitk.GetArrayViewFromImage(image)
-    if layers.ndim != 4 or layers.shape[-1] != 2:
-        raise FileError(f"{path}: the segmentation does not have two layers", "align again")
+    if layers.ndim != 4 or layers.shape[-1] not in (2, 3):
+        raise FileError(f"{path}: the segmentation does not have two layers, or three with cartilage", "align again")
     geometry = image.GetSpacing(), image.GetDirection(), image.GetOrigin()
     masks = []
     for layer in range(2):
@@ -105,9 +107,13 @@ def read_segmentation(path: str | Path, working_spacing: float) -> Cortices:
 
 
 def write_segmentation(
-    path: str | Path, fixed: Volume, bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray
+    path: str | Path,
+    fixed: Volume,
+    bones: tuple[CorticalBone, CorticalBone],
+    matrix: np.ndarray,
+    cartilage: np.ndarray | None = None,
 ) -> None:
-    """Writes a ``.seg.nrrd`` on the fixed scan's grid, with the fixed cortex and the aligned moving one.
+    """Writes a ``.seg.nrrd`` on the fixed scan's grid, with the fixed cortex, the aligned moving one, and cartilage.
 
     Each segment has a layer of its own, a component of the image: one layer for both would lose their overlap.
 
@@ -116,6 +122,7 @@ def write_segmentation(
         fixed: the fixed scan, for its grid.
         bones: segmentations of the fixed and the moving scan.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+        cartilage: ``(z, y, x)`` bool on the fixed scan's grid; None where it was not measured.
 
     Raises:
         OSError: it could not be written.
@@ -125,7 +132,10 @@ def write_segmentation(
         resample_mask(bone.cortex, bone.affine, fixed.affine, shape, placed)
         for bone, placed in zip(bones, (np.eye(4), matrix), strict=True)
     ]
-    write_nrrd(path, _slices(layers), (*shape, 2), np.uint8, fixed.affine, _keys(shape), compress=True)
+    if cartilage is not None:
+        layers.append(cartilage)
+    keys = _keys(shape, len(layers))
+    write_nrrd(path, _slices(layers), (*shape, len(layers)), np.uint8, fixed.affine, keys, compress=True)
 
 
 def _slices(layers: list[np.ndarray]) -> Iterator[np.ndarray]:
@@ -133,7 +143,7 @@ def _slices(layers: list[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.stack(planes, axis=-1).astype(np.uint8)
 
 
-def _keys(shape: tuple[int, int, int]) -> dict[str, str]:
+def _keys(shape: tuple[int, int, int], count: int) -> dict[str, str]:
     """The header fields of vtkMRMLSegmentationStorageNode. A segment without an extent would be read as empty."""
     extent = " ".join(f"0 {n - 1}" for n in shape[::-1])
     keys = {
@@ -141,7 +151,7 @@ def _keys(shape: tuple[int, int, int]) -> dict[str, str]:
         "Segmentation_MasterRepresentation": "Binary labelmap",
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    for index, (identifier, name, color) in enumerate(SEGMENTS):
+    for index, (identifier, name, color) in enumerate((*SEGMENTS, CARTILAGE_SEGMENT)[:count]):
         keys |= {
             f"Segment{index}_ID": identifier,
             f"Segment{index}_Name": name,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..cartilage.result import CartilageMeasurement
+from ..core.errors import OptionError, Setting
 from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
 from ..geometry.transform_files import write_transform
@@ -17,11 +19,15 @@ from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image
 from ..registration.result import Alignment
+from .cartilage_table import write_table
 from .overlay import write_overlay
 from .paths import OutputPaths, check_grid, check_outputs
 from .report import write_report
 from .segmentation import segment, write_segmentation
 from .subtraction import match_grey_values, subtract
+from .thickness_picture import write_picture
+from .thickness_surface import write_surface
+from .thickness_volume import thickness_volume
 
 
 def write_outputs(
@@ -32,6 +38,7 @@ def write_outputs(
     *,
     contrast: str = "moving",
     masks: tuple[Any, Any] = (None, None),
+    measurement: CartilageMeasurement | None = None,
     progress: Callable[[float, str], None] | None = None,
     **outputs: str | os.PathLike | None,
 ) -> None:
@@ -43,15 +50,19 @@ def write_outputs(
         fixed, moving: the scans it aligns.
         paths: where the outputs go; or None, and
         outputs: the fields of `OutputPaths` as keywords. transform: ``.tfm``, ``.h5`` or ``.mat``; report: ``.json``;
-            overlay: ``.png``, ``.pdf`` or ``.svg``; segmentation: ``.seg.nrrd``; resampled and subtraction: scan files.
+            overlay: ``.png``, ``.pdf`` or ``.svg``; segmentation: ``.seg.nrrd``; resampled and subtraction: scan files;
+            cartilage: ``.csv`` or ``.json``; thickness: ``.vtp`` or ``.ply``; thickness_volume: a scan file;
+            cartilage_picture: ``.png``, ``.pdf`` or ``.svg``.
         contrast: which scan has the contrast agent, "fixed" or "moving".
         masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
+        measurement: what `measure_cartilage` found for this alignment. The report and the segmentation hold it too.
         progress: called with a fraction and a message.
 
     Raises:
         FileError: an output cannot be written; the error names the file.
         ScanError: a mask cannot be used.
-        OptionError, PackageError: see `check_outputs`.
+        OptionError: an output of cartilage is wanted, and it was not measured; or see `check_outputs`.
+        PackageError: see `check_outputs`.
 
     Example:
         >>> write_outputs(alignment, fixed, moving, overlay="overlay.png", report="report.json")  # doctest: +SKIP
@@ -62,6 +73,11 @@ def write_outputs(
         every = [(alignment, paths)]
     else:
         every = [(one, paths.numbered(number)) for number, one in enumerate(alignment, 1)]
+    if measurement is None and (missing := paths.of_cartilage):
+        problem = f"the {missing[0].replace('_', ' ')} cannot be written, cartilage was not measured"
+        raise OptionError(problem, "measure it first", Setting(missing[0]))
+    if measurement is not None and len(every) > 1:
+        raise OptionError("cartilage was measured on one bone of several", "align the largest alone", Setting("bone"))
     for _, one_paths in every:
         check_outputs(one_paths, contrast=contrast)
         check_grid(one_paths, fixed)
@@ -71,7 +87,7 @@ def write_outputs(
     with atomic_write() as staging:
         for number, (one, one_paths) in enumerate(every):
             report_part = part(tell, number / len(every), (number + 1) / len(every))
-            _stage(staging, one, fixed, moving, one_paths.wanted(), contrast, (first, second), report_part)
+            _stage(staging, one, fixed, moving, one_paths.wanted(), contrast, (first, second), measurement, report_part)
     tell(1.0, "outputs written")
 
 
@@ -83,6 +99,7 @@ def _stage(
     wanted: dict[str, Path],
     contrast: str,
     masks: tuple[np.ndarray | None, np.ndarray | None],
+    measurement: CartilageMeasurement | None,
     tell: Callable[[float, str], None],
 ) -> None:
     """Writes the outputs of one alignment where they are staged."""
@@ -93,7 +110,7 @@ def _stage(
             write_transform(matrix, staged["transform"])
     if "report" in wanted:
         with writing(wanted["report"]):
-            write_report(alignment, fixed, moving, staged["report"])
+            write_report(alignment, fixed, moving, staged["report"], measurement)
     if {"overlay", "segmentation", "subtraction"} & wanted.keys():
         tell(0.0, "outlining bone")
         bones = segment(fixed, moving, alignment, masks)
@@ -101,10 +118,21 @@ def _stage(
         tell(0.2, "drawing the picture")
         with writing(wanted["overlay"]):
             write_overlay(staged["overlay"], alignment, fixed, moving, bones)
+    layer = None
+    if measurement is not None and {"segmentation", "thickness_volume"} & wanted.keys():
+        # The map lies in the world of the scan without agent.
+        placed = np.eye(4) if contrast == "moving" else np.linalg.inv(matrix)
+        layer = thickness_volume(measurement.map, fixed, placed)
     if "segmentation" in wanted:
         tell(0.3, "writing the segmentation")
         with writing(wanted["segmentation"]):
-            write_segmentation(staged["segmentation"], fixed, bones, matrix)
+            mask = None if layer is None else layer.voxels > 0
+            write_segmentation(staged["segmentation"], fixed, bones, matrix, mask)
+    if measurement is not None:
+        tell(0.35, "writing the cartilage")
+        _stage_cartilage(staged, wanted, measurement, (fixed, moving), matrix, contrast)
+    if layer is not None and "thickness_volume" in wanted:
+        _write_scan(layer, staged["thickness_volume"], wanted["thickness_volume"])
     if {"resampled", "subtraction"} & wanted.keys():
         tell(0.4, "resampling the moving scan")
         carried = resample(moving, fixed, matrix)
@@ -115,6 +143,27 @@ def _stage(
         tell(0.9, "writing the subtraction")
         fit = match_grey_values(*bones, matrix, contrast)
         _write_scan(subtract(carried, fixed, fit, contrast), staged["subtraction"], wanted["subtraction"])
+
+
+def _stage_cartilage(
+    staged: dict[str, Path],
+    wanted: dict[str, Path],
+    measurement: CartilageMeasurement,
+    scans: tuple[Volume, Volume],
+    matrix: np.ndarray,
+    contrast: str,
+) -> None:
+    """Writes table, surface and picture where they are staged."""
+    if "cartilage" in wanted:
+        with writing(wanted["cartilage"]):
+            write_table(measurement, staged["cartilage"])
+    if "thickness" in wanted:
+        with writing(wanted["thickness"]):
+            write_surface(measurement, staged["thickness"])
+    if "cartilage_picture" in wanted:
+        agent, placed = (scans[1], matrix) if contrast == "moving" else (scans[0], np.linalg.inv(matrix))
+        with writing(wanted["cartilage_picture"]):
+            write_picture(staged["cartilage_picture"], measurement, agent, placed)
 
 
 def _write_scan(volume: Volume, temporary: Path, target: Path) -> None:
