@@ -20,7 +20,7 @@ SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
 PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN)
 
 
-def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=()):
+def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=(), pair=PAIR):
     """A verdict examined with findings that are given: the strain by the mean error in mm that it means."""
     significant = strained > 0 and certain
     told = "It is longer." if significant else None
@@ -29,7 +29,7 @@ def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, 
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
     monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
-    return examination.examine(verdict, PAIR, torch.eye(4).double())
+    return examination.examine(verdict, pair, torch.eye(4).double())[0]
 
 
 def test_nothing_found_changes_nothing(monkeypatch):
@@ -43,6 +43,22 @@ def test_a_pose_with_a_rival_is_refused(monkeypatch):
     verdict = examined(monkeypatch, rival=SimpleNamespace(fits_equally=True))
     assert not verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["symmetry"]
     assert "one of several poses that fit equally" in verdict.sentence
+
+
+def test_an_answer_that_fits_what_stood_still_is_refused(monkeypatch):
+    pair = SimpleNamespace(fixed=SCAN, moving=SCAN, fits_as_it_lay=lambda pose: True)
+    lay = replace(GOOD, evidence=replace(GOOD.evidence, dice_before=0.7))
+    verdict = examined(monkeypatch, lay, pair=pair)
+    assert not verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["standstill"]
+    # Where the cortices did not lie together, nothing stood still.
+    assert examined(monkeypatch, replace(GOOD, evidence=replace(GOOD.evidence, dice_before=0.1)), pair=pair).accepted
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.45, True), (0.55, False)])
+def test_an_answer_for_less_than_half_of_the_bone_says_so(monkeypatch, share, told):
+    evidence = replace(GOOD.evidence, similarity=replace(GOOD.evidence.similarity, share=share))
+    verdict = examined(monkeypatch, replace(GOOD, evidence=evidence))
+    assert verdict.accepted and ([doubt.kind for doubt in verdict.doubts] == ["part"]) == told
 
 
 @pytest.mark.parametrize(("strained", "accepted"), [(0.02, True), (0.05, True), (0.09, False), (0.5, False)])
@@ -86,7 +102,8 @@ def test_what_lies_still_is_told_and_left_out(monkeypatch):
     alone = SimpleNamespace(cube=SCAN.cube)
     left = SimpleNamespace(fixed=alone, moving=alone)
     pair = SimpleNamespace(fixed=SCAN, moving=SCAN, without_still=lambda pose: (left, 0.42))
-    verdict = examination.examine(GOOD, pair, torch.eye(4).double())
+    verdict, without = examination.examine(GOOD, pair, torch.eye(4).double())
+    assert without is left
     assert verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["other bone"]
     assert "42 % of what is as bright as bone lies still in both scans" in verdict.sentence
 

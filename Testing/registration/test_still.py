@@ -70,6 +70,24 @@ def test_a_bone_that_lay_still_is_not_left_out_for_a_pose_that_is_wrong():
     assert pair.without_still(torch.as_tensor(wrong)) is None
 
 
+def test_a_pose_that_fits_what_lies_together_without_it_is_told():
+    bone, holder = (pose_at(TURNS[1], OBLIQUE[3]) @ pose_at(np.eye(3), way * AWAY / 2) for way in (-1, 1))
+    # Nothing moved; the two bodies are alike, so that one fits in the place of the other.
+    still, _, _ = scans(None)
+    assert still.fits_as_it_lay(torch.as_tensor(holder @ np.linalg.inv(bone)))
+    # A true pose fits nothing that fitted before, and one that leaves all where it was is no other pose.
+    moved, pose, _ = scans(TURNED, TURNED)
+    assert not moved.fits_as_it_lay(torch.as_tensor(pose))
+    assert not still.fits_as_it_lay(torch.as_tensor(pose_at(np.eye(3), (0.1, 0.2, 0))))
+
+
+@pytest.mark.slow
+def test_a_platform_that_looks_the_same_after_half_a_turn_is_not_the_bone():
+    case = make_adversarial(750_002, "holder")
+    found = align(case.fixed, case.moving, hypotheses="search", refine="working")
+    assert not found.accepted and "stood still" in found.verdict
+
+
 def test_a_pose_is_judged_without_the_holder():
     pair, pose, _ = scans(TURNED)
     refined = refine(pair.fixed, pair.moving, torch.as_tensor(pose), native=False)

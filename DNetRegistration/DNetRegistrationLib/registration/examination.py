@@ -23,7 +23,14 @@ from .verdict import ACCEPT, REASONS, Doubt, Verdict
 # An error estimated at a working voxel is as likely above it as below; this power says how sharply that changes.
 SHARPNESS = 8
 # With less of the bone than this in common, a bone that moved on its own may lie outside the other field of view.
-LEAST_COMMON = 0.4
+LEAST_COMMON = 0.5
+# With a smaller Dice of the cortices as the scans lie in the world, nothing large stood still.
+LAY_TOGETHER = 0.3
+#: Of an answer that fits something that stood still.
+STOOD_STILL = (
+    "most of what this pose brings together lies together without it, as a holder does that stood still and looks the "
+    "same after a turn. Mask it in both scans, or raise the bone thresholds."
+)
 
 
 def examine(
@@ -31,8 +38,10 @@ def examine(
     pair: ScanPair,
     pose: Tensor,
     check: Callable[[], None] = lambda: None,
-) -> Verdict:
-    """The verdict after the examination. It is never more confident than before.
+) -> tuple[Verdict, ScanPair]:
+    """The verdict after the examination, and the scans without what is none of the bone.
+
+    The verdict is never more confident than before.
 
     Args:
         verdict: on the pose; of one that is not accepted nothing is examined.
@@ -41,7 +50,9 @@ def examine(
         check: called between steps; an exception from it ends the work.
     """
     if not verdict.accepted:
-        return verdict
+        return verdict, pair
+    if verdict.evidence.dice_before > LAY_TOGETHER and pair.fits_as_it_lay(pose):
+        return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
     still = 0.0
     pieces = check_pieces(pair.fixed, pair.moving, pose)
     if not holds_for_all(pieces) and (found := pair.without_still(pose)) is not None:
@@ -51,7 +62,7 @@ def examine(
     check()
     rival = find_rival(fixed, moving, pose, check)
     if rival is not None and rival.fits_equally:
-        return replace(verdict, confidence=0.0).because("symmetry")
+        return replace(verdict, confidence=0.0).because("symmetry"), pair
     doubts = []
     # A blur that differs displaces edges.
     of_fixed, of_moving = verdict.evidence.blurs
@@ -83,7 +94,7 @@ def examine(
                 "nothing tells whether it moved along.",
             )
         )
-    return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts))
+    return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts)), pair
 
 
 def _blurred(scan: PreparedScan, deviation: float) -> PreparedScan:

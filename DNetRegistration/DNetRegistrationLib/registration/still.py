@@ -18,11 +18,16 @@ from ..bone.cortex import CorticalBone, cortical_bone
 from ..bone.cube import CanonicalCube, canonical_cube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
-from ..geometry.rigid import inverse
+from ..geometry.rigid import apply, inverse
 from ..imaging.tensors import dilate, sample_linear
 from ..imaging.volume import Volume
 from .evidence import grey_image
 from .pieces import AGREES, FACTOR, LEAST_PIECE, compare, neighbourhood_grid
+
+
+# What lies as well together as a pose brings it, to within so much concordance, is told from it by nothing. What moves
+# by less than so many working voxels lies nearly where it was.
+SLACK, FAR = 0.02, 4.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,25 @@ class ScanPair:
             for scan, bone, where, there in zip((self.fixed, self.moving), self.bones, still, self._bone, strict=True)
         )
         return ScanPair(fixed, moving, (first, second)), share
+
+    def fits_as_it_lay(self, pose: Tensor) -> bool:
+        """Whether most of what a pose brings together lies together as well where the scans lie in the world.
+
+        A holder that looks the same after half a turn fits in two poses; the one in which it stood still is its true
+        one, and no pose of it is that of the bone.
+
+        Args:
+            pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
+        """
+        still = torch.eye(4, dtype=torch.float64)
+        led, lay = (compare(self.fixed.cube, self.moving.levels[-1], each) for each in (pose, still))
+        shape = led.concordance.shape
+        index = torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in shape]).flip(-1)
+        points = apply(torch.from_numpy(led.affine), index)
+        away = (apply(pose, points) - points).norm(dim=-1).view(shape) > FAR * self.fixed.cube.spacing
+        mass, fits = led.mass.sum(0), (led.concordance >= AGREES) & (led.seen > 0.5) & away.to(led.seen.device)
+        same = fits & (lay.concordance >= led.concordance - SLACK) & (lay.seen > 0.5)
+        return float((mass * same).sum()) > 0.5 * float((mass * fits).sum())
 
     def _most(self, where: list[Tensor]) -> float:
         """The share of the bone that is there, in the scan in which that is more."""
