@@ -19,7 +19,7 @@ def _map(thickness, areas, reason=None, uptake=1000.0, error=2.0):
         compartment=np.zeros(count, int),
         thickness_um=thickness,
         standard_error_um=np.where(np.isnan(thickness), np.nan, error),
-        uptake=np.where(thickness > 0, uptake, np.nan),
+        uptake=np.where(thickness > 8, uptake, np.nan),
         reason=np.asarray(reason),
     )
 
@@ -68,3 +68,8 @@ def test_reasons_share_the_area_in_the_report():
     assert measurement.compartment("all") is row
     with pytest.raises(KeyError):
         measurement.compartment("medial")
+
+
+def test_a_layer_too_thin_to_show_its_uptake_counts_for_the_thickness_alone():
+    row = summarise("all", np.ones(2, bool), _map(np.array([5.0, 45.0]), np.ones(2)), 0.0)
+    assert row.mean_thickness_um == pytest.approx(25) and row.uptake == pytest.approx(1000)

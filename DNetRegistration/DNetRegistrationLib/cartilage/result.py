@@ -183,7 +183,9 @@ def summarise(
     # The volume over a curved surface: that of a layer on a sphere differs from area times thickness, but a plateau is
     # flat to some per cent of its thickness.
     fifth, median, ninetyfifth = _quantiles(thickness, weight, (0.05, 0.5, 0.95))
-    covered = thickness > 0
+    covered, level = thickness > 0, found.uptake[here]
+    # What is too thin to be told from none at one point counts for the thickness, but has no uptake.
+    told = np.isfinite(level)
     random = np.sqrt((weight**2 * found.standard_error_um[here] ** 2).sum() * together) / measured
     return Compartment(
         name=name,
@@ -197,7 +199,7 @@ def summarise(
         p5_thickness_um=fifth,
         p95_thickness_um=ninetyfifth,
         standard_error_um=float(np.hypot(random, systematic_um)),
-        uptake=float(np.average(found.uptake[here][covered], weights=weight[covered])) if covered.any() else math.nan,
+        uptake=float(np.average(level[told], weights=weight[told])) if told.any() else math.nan,
     )
 
 

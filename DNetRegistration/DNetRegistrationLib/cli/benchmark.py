@@ -26,7 +26,7 @@ examples:
   {PROGRAM} benchmark --pairs 20
   {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
   {PROGRAM} benchmark --only adversarial --pairs 3000 --output hard
-  {PROGRAM} benchmark --only refinement --kinds "80 um contrast" --output close
+  {PROGRAM} benchmark --only refinement --kinds "80 um contrast"
 """
 
 

@@ -24,7 +24,6 @@ from ..imaging.volume import Volume
 from .evidence import grey_image
 from .pieces import AGREES, FACTOR, LEAST_PIECE, compare, neighbourhood_grid
 
-
 # What lies as well together as a pose brings it, to within so much concordance, is told from it by nothing. What moves
 # by less than so many working voxels lies nearly where it was.
 SLACK, FAR = 0.02, 4.0
