@@ -121,6 +121,8 @@ def test_a_wrong_slice_distance_is_named(pair):
     [
         (7_401_000, "symmetric"),
         (7_401_001, "ball"),
+        # Noise and interpolation tell a pose of this ball a little better than another.
+        pytest.param(740_447, "ball", marks=pytest.mark.slow),
         pytest.param(7_401_002, "symmetric", marks=pytest.mark.slow),
         pytest.param(7_401_003, "shaft", marks=pytest.mark.slow),
         pytest.param(7_401_004, "capped", marks=pytest.mark.slow),
