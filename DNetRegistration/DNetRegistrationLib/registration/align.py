@@ -210,12 +210,12 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             fault = _grey_fault(pair, inputs)
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
         watch.tell(0.9, "Looking for what speaks against it")
-        verdict, alone = examine(verdict, pair, answer.refined.pose, watch.check)
+        verdict, kept = examine(verdict, pair, answer.refined.pose, watch.check)
         # A holder that stood still has pulled at the pose.
-        if alone is not pair and inputs.refine != "none":
+        if kept is not pair and inputs.refine != "none":
             report = watch.within(0.9, 1.0, "Refining again without what stood still")
             led = refine_fully(
-                alone.fixed, alone.moving, answer.refined.pose, inputs.refine == "native", alone.bones, report
+                kept.fixed, kept.moving, answer.refined.pose, inputs.refine == "native", kept.bones, report
             )
             answer = replace(answer, refined=led)
         # Of bones that are aligned one by one, one may stand still.

@@ -199,7 +199,7 @@ def _inside(image: _Greys, bone: CorticalBone, other: CorticalBone, pose: Tensor
     spacing = image.image.spacing
     margin = MARGIN * float(max(spacing.mean(), bone.spacing.mean(), other.spacing.mean()))
     index = torch.from_numpy(np.argwhere(bone.depth > margin)[:, ::-1].copy())
-    to_other = torch.from_numpy(np.linalg.inv(other.affine)) @ pose @ torch.from_numpy(bone.affine)
+    to_other = torch.from_numpy(np.linalg.inv(other.affine)) @ pose @ torch.tensor(bone.affine)
     depth = sample_linear(torch.from_numpy(other.depth), apply(to_other, index.double()).float())[0]
     index = index[depth > margin]
     # The bone's voxels are as large as the image's, or whole blocks of them.
@@ -221,7 +221,7 @@ def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edge
     """The points of one scan; `pose` takes those of the moving scan to the fixed one."""
     affine, device = image.image.affine, edges.values.device
     slope = image.slope(index.to(device))
-    points = apply(torch.from_numpy(affine), index.double())
+    points = apply(torch.tensor(affine), index.double())
     to_fixed = torch.eye(4).double() if pose is None else pose
     # Gradients turn with the points into the fixed scan's frame, where steps are taken.
     turn = torch.from_numpy(np.linalg.inv(affine[:3, :3])) @ to_fixed[:3, :3].T

@@ -32,10 +32,10 @@ ALIKE = 1.25
 TURNS, PLAN = 24, SearchPlan(rotations=576, factor=4, grid=24, candidates=8, finalists=3)
 # Far is, in working voxels, the root mean square distance over the bone.
 FAR = 2.0
-# What a rival leaves unexplained, in multiples of what the found pose does: 0.9 to 1.1 by symmetric solids, up to 1.33
+# What a rival leaves unexplained, in multiples of what the found pose does: 0.9 to 1.1 by symmetric solids, up to 1.35
 # by what can be turned or shifted, 2.5 and more by most bones, 1.39 by one that had changed. At half the resolution a
 # rival beyond the second limit is given up.
-DISTINCT, HOPELESS = 1.35, 3.0
+DISTINCT, HOPELESS = 1.4, 3.0
 # Interpolation and noise alone leave as much unexplained: a ball left 0.009 in the pose that was found and 0.014 in
 # another.
 LEAST_UNEXPLAINED = 0.015

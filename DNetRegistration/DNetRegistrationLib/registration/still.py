@@ -76,7 +76,7 @@ class ScanPair:
         led, lay = (compare(self.fixed.cube, self.moving.levels[-1], each) for each in (pose, still))
         shape = led.concordance.shape
         index = torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in shape]).flip(-1)
-        points = apply(torch.from_numpy(led.affine), index)
+        points = apply(torch.tensor(led.affine), index)
         away = (apply(pose, points) - points).norm(dim=-1).view(shape) > FAR * self.fixed.cube.spacing
         mass, fits = led.mass.sum(0), (led.concordance >= AGREES) & (led.seen > 0.5) & away.to(led.seen.device)
         same = fits & (lay.concordance >= led.concordance - SLACK) & (lay.seen > 0.5)
