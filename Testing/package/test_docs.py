@@ -220,7 +220,7 @@ SMALLER_PYTHON = {
     'scans="my-scans",': 'scans="my-scans", validation_pairs=1, validate_every=2,',
     "pairs=20,": "pairs=1, jobs=1,",
     "quick=True": 'quick=True, methods=("unmoved", "full"), tests=("real",), size=32, spacing=0.16, jobs=1',
-    "pairs=24,": 'pairs=1, methods=("full",), growth=(), near=0, size=32, threads=1,',
+    "pairs=24,": 'pairs=1, methods=("full",), growth=(), size=32, threads=1,',
 }
 
 

@@ -81,7 +81,7 @@ def measure_cartilage(
     """
     tell = progress or (lambda fraction, message: None)
     if agent_in not in ("moving", "fixed"):
-        raise OptionError(f"agent_in {agent_in!r} is unknown", "give moving or fixed", Setting("agent_in"))
+        raise OptionError(f"agent_in {agent_in!r} is unknown", "give moving or fixed", Setting("contrast"))
     if not alignment.accepted and not anyway:
         problem = f"the alignment was not accepted, so cartilage is not measured: {alignment.verdict}"
         raise OptionError(problem, "look at it, and measure anyway if it is right", Setting("anyway"))
@@ -231,7 +231,7 @@ def _measured(
             raise ScanError(
                 "a bright layer lies on the bone in the scan that should be without contrast agent",
                 "swap the scans, or say which one has the agent",
-                Setting("agent_in"),
+                Setting("contrast"),
             )
         warnings.append("no contrast agent was found on the bone, so no cartilage is measured")
         covered[:] = False

@@ -51,8 +51,6 @@ def examine(
     """
     if not verdict.accepted:
         return verdict, pair
-    if verdict.evidence.dice_before > LAY_TOGETHER and pair.fits_as_it_lay(pose):
-        return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
     still = 0.0
     pieces = check_pieces(pair.fixed, pair.moving, pose)
     if not holds_for_all(pieces) and (found := pair.without_still(pose)) is not None:
@@ -63,6 +61,8 @@ def examine(
     rival = find_rival(fixed, moving, pose, check)
     if rival is not None and rival.fits_equally:
         return replace(verdict, confidence=0.0).because("symmetry"), pair
+    if verdict.evidence.dice_before > LAY_TOGETHER and pair.fits_as_it_lay(pose):
+        return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
     doubts = []
     # A blur that differs displaces edges.
     of_fixed, of_moving = verdict.evidence.blurs

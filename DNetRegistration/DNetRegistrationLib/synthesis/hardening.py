@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from .fields import single
 from .grid import Lattice
@@ -23,6 +22,9 @@ class Hardening:
     """
 
     def __init__(self, session: Session, bone, lattice: Lattice) -> None:
+        # Imported here: training, which needs torch and NumPy alone, draws no hardening.
+        from scipy import ndimage
+
         self._block = np.maximum(1, np.round(_BLOCK / lattice.spacing)).astype(int)
         self._blocks = -(-lattice.size // self._block)
         self._padding = lattice.padding
