@@ -16,7 +16,7 @@ from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration.interior import refine_fully, refine_inside
 from DNetRegistrationLib.registration.refinement import Refined, distance, refine
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
-from edge_phantom import GRIDS, TURNS, pose_at
+from edge_phantom import GRIDS, TURNS, grid_points, pose_at
 
 SHEARED = np.array(((1.0, 0.08, 0.0), (0.0, 1.0, -0.05), (0.0, 0.0, 1.0)))
 MORE_GRIDS = {
@@ -51,14 +51,8 @@ def greys(points: np.ndarray, agent: float, solid: bool) -> np.ndarray:
 
 
 def scan_of(grid, pose, agent=0.0, solid=False, name="scan") -> Volume:
-    direction, spacing, size, middle = grid
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(spacing)
-    affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
-    index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
-    to_phantom = np.linalg.inv(pose) @ affine
-    values = greys(index @ to_phantom[:3, :3].T + to_phantom[:3, 3], agent, solid)
-    return Volume(values.reshape(size[::-1]).astype(np.float32), affine, name)
+    affine, points = grid_points(grid, pose)
+    return Volume(greys(points, agent, solid).reshape(grid[2][::-1]).astype(np.float32), affine, name)
 
 
 def prepared(volumes, scales, working=None):

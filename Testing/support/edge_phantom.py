@@ -33,17 +33,22 @@ def phantom(points: np.ndarray) -> np.ndarray:
     return (1 / (1 + np.exp((distance - np.linspace(0.35, 0.6, 14)) / 0.08))).max(1)
 
 
-def scanned(grid, pose) -> BoneImage:
-    """The phantom, moved by `pose` (its frame to the world), at the voxel centres of a grid."""
+def grid_points(grid, pose) -> tuple[np.ndarray, np.ndarray]:
+    """The affine of a grid, and its voxel centres ``(n, 3)`` in the frame that `pose` takes to the world."""
     direction, spacing, size, middle = grid
     affine = np.eye(4)
     affine[:3, :3] = direction * np.array(spacing)
     affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
     index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
     # In index coordinates, so that a far origin loses no digits.
-    to_phantom = np.linalg.inv(pose) @ affine
-    values = phantom(index @ to_phantom[:3, :3].T + to_phantom[:3, 3])
-    return BoneImage(torch.tensor(values.reshape(size[::-1]), dtype=torch.float32), affine)
+    to_frame = np.linalg.inv(pose) @ affine
+    return affine, index @ to_frame[:3, :3].T + to_frame[:3, 3]
+
+
+def scanned(grid, pose) -> BoneImage:
+    """The phantom, moved by `pose` (its frame to the world), at the voxel centres of a grid."""
+    affine, points = grid_points(grid, pose)
+    return BoneImage(torch.tensor(phantom(points).reshape(grid[2][::-1]), dtype=torch.float32), affine)
 
 
 def pose_at(turn, point) -> np.ndarray:

@@ -8,7 +8,7 @@ from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.prepare import PreparedScan, prepare
 from DNetRegistrationLib.bone.threshold import BoneScale
 from DNetRegistrationLib.imaging.volume import Volume
-from edge_phantom import TURNS, phantom, pose_at
+from edge_phantom import TURNS, grid_points, phantom, pose_at
 
 AWAY = np.array((3.3, 0.0, 0.0))
 # Direction, spacing, size and middle of a grid that holds both bodies.
@@ -18,19 +18,13 @@ ANISOTROPIC = TURNS[3] @ np.diag((1.0, -1, 1)), (0.08, 0.1, 0.12), (74, 60, 50),
 
 def two_bodies(grid, first, second) -> Volume:
     """Two bodies of blobs, alike but for a turn, each placed by a pose of its own."""
-    direction, spacing, size, middle = grid
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(spacing)
-    affine[:3, 3] = np.array(middle) - affine[:3, :3] @ ((np.array(size) - 1) / 2)
-    index = np.stack(np.unravel_index(np.arange(np.prod(size)), size[::-1])[::-1], -1)
     values = []
     for pose in (first, second):
-        to_body = np.linalg.inv(pose) @ affine
-        points = index @ to_body[:3, :3].T + to_body[:3, 3]
+        affine, points = grid_points(grid, pose)
         near = np.linalg.norm(points, axis=1) < 3
         values.append(np.zeros(len(points)))
         values[-1][near] = phantom(points[near])
-    return Volume(np.max(values, 0).reshape(size[::-1]).astype(np.float32), affine)
+    return Volume(np.max(values, 0).reshape(grid[2][::-1]).astype(np.float32), affine)
 
 
 def prepared(fixed: Volume, moving: Volume, masks=(None, None)) -> tuple[PreparedScan, PreparedScan]:

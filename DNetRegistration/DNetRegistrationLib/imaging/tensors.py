@@ -170,3 +170,16 @@ def _between(corners: Tensor, weight_high: Tensor) -> Tensor:
         low, high = corners.chunk(2)
         corners = torch.lerp(low, high, weight_high[:, axis])
     return corners[0]
+
+
+def grid_index(shape: Sequence[int], to_index: Tensor) -> Tensor:
+    """``(z, y, x, 3)`` where the voxels of a grid of a `shape` (z, y, x) lie, as indices (x, y, z) of another.
+
+    Args:
+        shape: of the grid.
+        to_index: ``(4, 4)`` float64, index of the one to that of the other; or to the world.
+    """
+    depth, height, width = shape
+    axes = [torch.arange(n, dtype=torch.float64)[:, None] for n in (width, height, depth)]
+    x, y, z = (axis * to_index[:3, column] for column, axis in enumerate(axes))
+    return (z + to_index[:3, 3])[:, None, None] + y[:, None] + x

@@ -20,7 +20,7 @@ from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
 from ..core.errors import ScanError
 from ..geometry.rigid import inverse
-from ..imaging.tensors import gaussian, sample_linear
+from ..imaging.tensors import gaussian, grid_index, sample_linear
 from .pieces import FACTOR, Neighbourhoods, centroid, compare
 from .refinement import distance, gauss_newton
 from .result import MOST_BONES
@@ -213,7 +213,7 @@ def _cost(image: BoneImage, other: BoneImage, pose: Tensor, gain: float) -> Tens
     What lies outside the other field of view speaks neither for the pose nor against it.
     """
     to_other = torch.from_numpy(np.linalg.inv(other.affine) @ pose.numpy() @ image.affine)
-    index = _grid_index(image.values.shape, to_other).to(image.values)
+    index = grid_index(image.values.shape, to_other).to(image.values)
     values, seen = sample_linear(other.values, index.view(-1, 3), other.inside, finite=True)
     values, seen = values.view_as(image.values), seen.view_as(image.values) > 0.999
     return _around((gain * values - image.values).square().where(seen, UNKNOWN * image.values.square()))
@@ -226,25 +226,12 @@ def _around(values: Tensor) -> Tensor:
 
 def _nearest(values: Tensor, affine: np.ndarray, image: BoneImage, outside: float) -> Tensor:
     """Values ``(z, y, x)`` of a grid with an `affine`, index to world, at the nearest voxels of an image."""
-    index = _grid_index(image.shape, torch.from_numpy(np.linalg.inv(affine) @ image.affine)).round().long()
+    index = grid_index(image.shape, torch.from_numpy(np.linalg.inv(affine) @ image.affine)).round().long()
     index = index.to(values.device)
     last = torch.tensor(values.shape[::-1], device=values.device) - 1
     within = ((index >= 0) & (index <= last)).all(-1)
     i, j, k = torch.minimum(index.clamp(min=0), last).unbind(-1)
     return values[k, j, i].where(within, outside)
-
-
-def _grid_index(shape: Sequence[int], to_index: Tensor) -> Tensor:
-    """``(z, y, x, 3)`` where the voxels of a grid of a `shape` (z, y, x) lie, as indices (x, y, z) of another.
-
-    Args:
-        shape: of the grid.
-        to_index: ``(4, 4)`` float64, index of the one to that of the other.
-    """
-    depth, height, width = shape
-    axes = [torch.arange(n, dtype=torch.float64)[:, None] for n in (width, height, depth)]
-    x, y, z = (axis * to_index[:3, column] for column, axis in enumerate(axes))
-    return (z + to_index[:3, 3])[:, None, None] + y[:, None] + x
 
 
 def _on_voxels(mask: Tensor, scan: PreparedScan) -> np.ndarray:

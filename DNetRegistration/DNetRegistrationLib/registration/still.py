@@ -19,7 +19,7 @@ from ..bone.cube import CanonicalCube, canonical_cube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse
-from ..imaging.tensors import dilate, sample_linear
+from ..imaging.tensors import dilate, grid_index, sample_linear
 from ..imaging.volume import Volume
 from .evidence import grey_image
 from .pieces import AGREES, FACTOR, LEAST_PIECE, compare, neighbourhood_grid
@@ -75,9 +75,8 @@ class ScanPair:
         still = torch.eye(4, dtype=torch.float64)
         led, lay = (compare(self.fixed.cube, self.moving.levels[-1], each) for each in (pose, still))
         shape = led.concordance.shape
-        index = torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in shape]).flip(-1)
-        points = apply(torch.tensor(led.affine), index)
-        away = (apply(pose, points) - points).norm(dim=-1).view(shape) > FAR * self.fixed.cube.spacing
+        points = grid_index(shape, torch.tensor(led.affine))
+        away = (apply(pose, points) - points).norm(dim=-1) > FAR * self.fixed.cube.spacing
         mass, fits = led.mass.sum(0), (led.concordance >= AGREES) & (led.seen > 0.5) & away.to(led.seen.device)
         same = fits & (lay.concordance >= led.concordance - SLACK) & (lay.seen > 0.5)
         return float((mass * same).sum()) > 0.5 * float((mass * fits).sum())
@@ -123,10 +122,8 @@ def _without(scan: PreparedScan, bone: CorticalBone, still: Tensor) -> tuple[Pre
 
     def kept(shape: tuple[int, ...], grid: np.ndarray) -> Tensor:
         """``(z, y, x)`` 1 where a voxel of a grid stays, else 0."""
-        to_index = torch.from_numpy(np.linalg.inv(affine) @ grid)
-        index = torch.cartesian_prod(*[torch.arange(n, dtype=torch.float64) for n in shape]).flip(-1)
-        index = (index @ to_index[:3, :3].T + to_index[:3, 3]).float().to(still.device)
-        return (sample_linear(still, index, finite=True)[0] < 0.5).float().view(shape)
+        index = grid_index(shape, torch.from_numpy(np.linalg.inv(affine) @ grid)).to(still)
+        return (sample_linear(still, index.view(-1, 3), finite=True)[0] < 0.5).float().view(shape)
 
     level = scan.levels[-1]
     inside = torch.ones_like(level.values) if level.inside is None else level.inside
