@@ -8,7 +8,8 @@ from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.imaging.volume import Volume
-from DNetRegistrationLib.outputs.overlay import VIEWS, _length, _round_length, draw_overlay, write_overlay
+from DNetRegistrationLib.outputs.overlay import draw_overlay, write_overlay
+from DNetRegistrationLib.outputs.slices import VIEWS, length_text, round_length
 from DNetRegistrationLib.registration.result import Bone
 
 pytest.importorskip("matplotlib")
@@ -130,8 +131,14 @@ def test_no_bone_is_still_a_picture():
 
 
 def test_numbers_are_round_and_have_units():
-    assert [_round_length(x) for x in (1.3, 0.7, 0.2, 49.0, 1.0)] == [1.0, 0.5, 0.2, 20.0, 1.0]
-    assert [_length(x) for x in (0.0034, 0.05, 0.5, 1.0, 12.345)] == ["3.4 µm", "50 µm", "500 µm", "1 mm", "12.3 mm"]
+    assert [round_length(x) for x in (1.3, 0.7, 0.2, 49.0, 1.0)] == [1.0, 0.5, 0.2, 20.0, 1.0]
+    assert [length_text(x) for x in (0.0034, 0.05, 0.5, 1.0, 12.345)] == [
+        "3.4 µm",
+        "50 µm",
+        "500 µm",
+        "1 mm",
+        "12.3 mm",
+    ]
 
 
 def test_pyplot_is_left_alone_and_files_are_written(tmp_path):

@@ -56,6 +56,10 @@ def add_parser(commands) -> Parser:
     out.add_argument("--transform", metavar="OUT", help=".tfm, .h5 or .mat: fixed to moving points, LPS, as in ITK")
     out.add_argument("--report", metavar="OUT", help=".json: matrix, verdict, confidence, Dice, times, ...")
     out.add_argument("--overlay", metavar="OUT", help=".png, .pdf or .svg: slices before and after, cortices outlined")
+    out.add_argument(
+        "--before", metavar="OUT", help=".webp, .png: slices of MOVING as it lies, FIXED outlined, and ..."
+    )
+    out.add_argument("--after", metavar="OUT", help="... the same slices aligned, to flicker between")
     out.add_argument("--resampled", metavar="OUT", help=".nrrd, .nii, .nii.gz, .mha: MOVING on the grid of FIXED")
     out.add_argument("--segmentation", metavar="OUT", help=".seg.nrrd: both cortices, for 3D Slicer")
     out.add_argument("--subtraction", metavar="OUT", help=".nrrd, ...: scan with contrast agent minus the one without")

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from .errors import PackageError
+from .packages import needed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,15 @@ def require_matplotlib(what: str) -> None:
     if not has_matplotlib():
         raise PackageError(f"{what} needs matplotlib", _REMEDY)
     _figure_class(what)
+
+
+def require_pillow(what: str) -> None:
+    """Checks that small pictures can be drawn, and those of others read.
+
+    Raises:
+        PackageError: `what` needs Pillow, which is missing or does not load.
+    """
+    needed("PIL.Image", what, "pillow", _REMEDY)
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:

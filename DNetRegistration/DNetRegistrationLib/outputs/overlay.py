@@ -8,86 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from ..bone.cortex import CorticalBone
 from ..core.pictures import new_figure
-from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
+from .slices import BRIGHTEST, FIXED_COLOR, MOVING_COLOR, VIEWS, Layer, View, length_text, round_length, visible, window
 from .summary import found_by, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Sky blue and orange of Okabe and Ito: apart for every kind of colour vision, and both off the grey axis.
-FIXED_COLOR, MOVING_COLOR = "#56B4E9", "#FF9E1B"
 GOOD_COLOR, BAD_COLOR = "#1B7F5C", "#B3261E"
 INK, FAINT = "#1A1A1A", "#5F6368"
 PIXELS = 420  # along the edge of a panel
-
-
-@dataclass(frozen=True)
-class View:
-    """One of the planes of a patient-oriented viewer.
-
-    Attributes:
-        name: of the plane.
-        right, down, through: LPS axes (0, 1, 2 for x, y, z) to the right, down and through the plane.
-        down_sign: of the axis that points down.
-        ends: names of the left, right, upper and lower edge.
-    """
-
-    name: str
-    right: int
-    down: int
-    down_sign: int
-    through: int
-    ends: tuple[str, str, str, str]
-
-
-VIEWS = (
-    View("axial", 0, 1, +1, 2, ("R", "L", "A", "P")),
-    View("coronal", 0, 2, -1, 1, ("R", "L", "S", "I")),
-    View("sagittal", 1, 2, -1, 0, ("A", "P", "S", "I")),
-)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One scan as it is drawn.
-
-    Attributes:
-        volume: the scan.
-        low, high: its grey values of background and of dense bone, which put two scans on one scale.
-        soft: ``(z, y, x)`` float32 share of cortex, smoothed so that its surface at 0.5 has no stairs.
-        affine: ``(4, 4)``, index (x, y, z) of `soft` to world LPS mm.
-    """
-
-    volume: Volume
-    low: float
-    high: float
-    soft: np.ndarray
-    affine: np.ndarray
-
-    @classmethod
-    def of(cls, volume: Volume, bone: CorticalBone) -> Layer:
-        grey = bone.grey[np.isfinite(bone.grey)][::7]
-        dense = bone.grey[bone.cortex] if bone.cortex.any() else grey
-        # A Gaussian of this width leaves a sheet of one voxel above 0.5.
-        soft = ndimage.gaussian_filter(bone.cortex.astype(np.float32), 0.6, mode="nearest")
-        return cls(volume, float(np.percentile(grey, 5)), float(np.percentile(dense, 90)), soft, bone.affine)
-
-    def grey(self, points: np.ndarray) -> np.ndarray:
-        """0 (background) to 1 (dense bone) at world positions ``(..., 3)`` in mm; NaN outside the field of view."""
-        values = interpolate(self.volume.voxels, self.volume.affine, points)
-        return np.clip((values - self.low) / max(self.high - self.low, 1e-6), 0, 1)
-
-    def cortex(self, points: np.ndarray) -> np.ndarray:
-        """Share of cortical bone at world positions ``(..., 3)`` in mm."""
-        return interpolate(self.soft, self.affine, points)
 
 
 @dataclass(frozen=True)
@@ -132,7 +68,7 @@ def draw_overlay(
     """
     figure = new_figure(10, 8.4, layout=None)
     matrix = np.asarray(alignment.matrix, np.float64)
-    center, width = _window(bones, matrix)
+    center, width = window(bones, matrix)
     layers = [Layer.of(volume, bone) for volume, bone in zip((fixed, moving), bones, strict=True)]
     middle = bones[0].center
     rows = (("Before", np.eye(4), alignment.dice_before), ("After", matrix, alignment.dice))
@@ -146,51 +82,19 @@ def draw_overlay(
             _draw_panel(axes, _panel(layers, placed, view, center, width, middle[view.through]), view)
             if column == 0:
                 _scale_bar(axes, width)
-    if not _visible(bones[1], center, width):
+    if not visible(bones[1], center, width):
         away = np.linalg.norm(bones[1].center - bones[0].center)
-        figure.text(0.37, 0.442, f"the moving bone lies {_length(float(away))} away", size=9, color=INK, va="center")
+        figure.text(
+            0.37, 0.442, f"the moving bone lies {length_text(float(away))} away", size=9, color=INK, va="center"
+        )
     _header(figure, alignment, fixed, moving)
     return figure
-
-
-def _window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre (3,) and width in mm of the cube that is shown: the fixed bone, and the part of the moving one near it."""
-    corners = [_corners(bones[0])]
-    extent = np.ptp(corners[0], axis=0).max()
-    for placed in (matrix, np.eye(4)):
-        corners.append(
-            np.clip(_corners(bones[1], placed), corners[0].min(0) - 0.15 * extent, corners[0].max(0) + 0.15 * extent)
-        )
-    both = np.concatenate(corners)
-    middle = (both.min(0) + both.max(0)) / 2
-    return middle, float(np.ptp(both, axis=0).max() * 1.06)
-
-
-def _corners(bone: CorticalBone, placed: np.ndarray | None = None) -> np.ndarray:
-    """World positions (n, 3) of the cortex's extreme voxels in 13 directions, carried back by the rigid `placed`."""
-    mask = bone.cortex if bone.cortex.any() else np.isfinite(bone.grey)
-    index = np.argwhere(mask)[:, ::-1]
-    # Of the 26 neighbours of a voxel, one of each opposite pair.
-    directions = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)[14:]
-    extremes = np.concatenate([index[[np.argmin(index @ d), np.argmax(index @ d)]] for d in directions])
-    corners = extremes @ bone.affine[:3, :3].T + bone.affine[:3, 3]
-    return corners if placed is None else (corners - placed[:3, 3]) @ placed[:3, :3]
-
-
-def _visible(bone: CorticalBone, center: np.ndarray, width: float) -> bool:
-    """Whether any of a bone may be seen in the cube that is shown, as it lies in the world."""
-    corners = _corners(bone)
-    return bool((corners.min(0) < center + width / 2).all() and (corners.max(0) > center - width / 2).all())
 
 
 def _panel(
     layers: list[Layer], placed: np.ndarray, view: View, center: np.ndarray, width: float, through: float
 ) -> Panel:
-    ticks = (np.arange(PIXELS) + 0.5) / PIXELS * width - width / 2
-    points = np.empty((PIXELS, PIXELS, 3))
-    points[..., view.right] = center[view.right] + ticks
-    points[..., view.down] = (center[view.down] + view.down_sign * ticks)[:, None]
-    points[..., view.through] = through
+    points = view.points(center, width, through, PIXELS)
     both = (points, points @ placed[:3, :3].T + placed[:3, 3])
     greys = np.stack([layer.grey(at) for layer, at in zip(layers, both, strict=True)])
     seen = np.isfinite(greys)
@@ -204,9 +108,8 @@ def _panel(
 def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
     axes.set_facecolor("#2B2E33")
     edge = (0, PIXELS, PIXELS, 0)
-    # Bone stays below white, so that the outlines stand out.
     axes.imshow(
-        np.ma.masked_invalid(0.78 * panel.grey), cmap="gray", vmin=0, vmax=1, extent=edge, interpolation="bilinear"
+        np.ma.masked_invalid(BRIGHTEST * panel.grey), cmap="gray", vmin=0, vmax=1, extent=edge, interpolation="bilinear"
     )
     grid = np.arange(PIXELS) + 0.5
     for share, color, thickness in ((panel.fixed, FIXED_COLOR, 2.0), (panel.moving, MOVING_COLOR, 0.9)):
@@ -228,12 +131,12 @@ def _draw_panel(axes: Axes, panel: Panel, view: View) -> None:
 def _scale_bar(axes: Axes, width: float) -> None:
     from matplotlib.patches import Rectangle
 
-    length = _round_length(width / 4)
+    length = round_length(width / 4)
     pixels = length / width * PIXELS
     left, top = 0.035 * PIXELS, 0.945 * PIXELS
     bar = Rectangle((left, top), pixels, 0.012 * PIXELS, facecolor="white", edgecolor="black", linewidth=0.6, zorder=5)
     axes.add_patch(bar)
-    axes.text(left + pixels / 2, top - 3, _length(length), ha="center", va="bottom", **_shadowed())
+    axes.text(left + pixels / 2, top - 3, length_text(length), ha="center", va="bottom", **_shadowed())
 
 
 def _shadowed() -> dict[str, Any]:
@@ -242,20 +145,6 @@ def _shadowed() -> dict[str, Any]:
 
     shadow = patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)
     return {"color": "white", "size": 9, "path_effects": [shadow]}
-
-
-def _round_length(length: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above `length`."""
-    power = 10.0 ** np.floor(np.log10(length))
-    return float(power * max(step for step in (1, 2, 5) if step <= length / power * (1 + 1e-9)))
-
-
-def _length(mm: float) -> str:
-    if not np.isfinite(mm):
-        return "unknown"
-    if mm >= 0.9995:
-        return f"{mm:.3g} mm"
-    return f"{mm * 1000:.0f} µm" if mm >= 0.00995 else f"{mm * 1000:.2g} µm"
 
 
 def _write_fitted(figure: Figure, x: float, y: float, start: str, text: str, right: float, **style: Any) -> None:
@@ -302,10 +191,10 @@ def _write_numbers(figure: Figure, alignment: Alignment) -> None:
     by_network = alignment.hypothesis == "dnet"
     numbers = (
         ("confidence", f"{number(100 * alignment.confidence, '.3g')} %"),
-        ("expected error", _length(alignment.expected_error_um / 1000)),
+        ("expected error", length_text(alignment.expected_error_um / 1000)),
         ("Dice", f"{number(alignment.dice_before, '.2f')} → {number(alignment.dice, '.2f')}"),
         ("rotation", f"{number(alignment.rotation_deg, '.2f')}°"),
-        ("translation", _length(float(np.linalg.norm(alignment.translation_mm)))),
+        ("translation", length_text(float(np.linalg.norm(alignment.translation_mm)))),
         # There is room for one word only.
         ("found by network", str(alignment.network)) if by_network else ("found by", found_by(alignment)),
     )

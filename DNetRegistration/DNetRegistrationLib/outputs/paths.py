@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write, is_unicode
-from ..core.pictures import require_matplotlib
+from ..core.pictures import require_matplotlib, require_pillow
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -29,6 +29,7 @@ class OutputPaths:
         transform: ``.tfm``, ``.h5`` or ``.mat``: fixed to moving points, LPS mm, as ITK wants it for resampling.
         report: ``.json``; see `report.report`.
         overlay: ``.png``, ``.pdf`` or ``.svg``; see `overlay.draw_overlay`.
+        before, after: ``.webp`` or ``.png``: slices of the moving scan as it lies and aligned; see `before_after`.
         resampled: a scan file: the moving scan on the fixed scan's grid, in its own dtype; see `imaging.resample`.
         segmentation: ``.seg.nrrd``: both cortices on the fixed scan's grid; see `segmentation.write_segmentation`.
         subtraction: a scan file: contrast minus plain on the fixed scan's grid; see `subtraction.subtract`.
@@ -41,6 +42,8 @@ class OutputPaths:
     transform: str | os.PathLike | None = field(default=None, metadata={"endings": (".tfm", ".h5", ".mat")})
     report: str | os.PathLike | None = field(default=None, metadata={"endings": (".json",)})
     overlay: str | os.PathLike | None = field(default=None, metadata={"endings": (".png", ".pdf", ".svg")})
+    before: str | os.PathLike | None = field(default=None, metadata={"endings": (".webp", ".png")})
+    after: str | os.PathLike | None = field(default=None, metadata={"endings": (".webp", ".png")})
     resampled: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
     segmentation: str | os.PathLike | None = field(default=None, metadata={"endings": (".seg.nrrd",)})
     subtraction: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
@@ -85,7 +88,7 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
         FileError: an ending is not known, two outputs go to one file, an output would replace a scan, or a folder is
             missing or not writable.
         OptionError: `contrast` is something else.
-        PackageError: a picture is wanted, and matplotlib is missing.
+        PackageError: a picture is wanted, and matplotlib or Pillow is missing.
     """
     wanted = paths.wanted()
     if contrast not in ("fixed", "moving"):
@@ -104,6 +107,9 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
     for name in ("overlay", "cartilage_picture"):
         if name in wanted:
             require_matplotlib(f"{wanted[name]}: a picture")
+    for name in ("before", "after"):
+        if name in wanted:
+            require_pillow(f"{wanted[name]}: a picture")
     with atomic_write() as staging:
         for path in wanted.values():
             staging.path(path)

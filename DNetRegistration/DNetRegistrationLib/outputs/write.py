@@ -19,11 +19,13 @@ from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume, write_image
 from ..registration.result import Alignment
+from .before_after import before_and_after, write_slices
 from .cartilage_table import write_table
 from .overlay import write_overlay
 from .paths import OutputPaths, check_grid, check_outputs
 from .report import write_report
 from .segmentation import segment, write_segmentation
+from .slices import window
 from .subtraction import match_grey_values, subtract
 from .thickness_picture import write_picture
 from .thickness_surface import write_surface
@@ -50,9 +52,9 @@ def write_outputs(
         fixed, moving: the scans it aligns.
         paths: where the outputs go; or None, and
         outputs: the fields of `OutputPaths` as keywords. transform: ``.tfm``, ``.h5`` or ``.mat``; report: ``.json``;
-            overlay: ``.png``, ``.pdf`` or ``.svg``; segmentation: ``.seg.nrrd``; resampled and subtraction: scan files;
-            cartilage: ``.csv`` or ``.json``; thickness: ``.vtp`` or ``.ply``; thickness_volume: a scan file;
-            cartilage_picture: ``.png``, ``.pdf`` or ``.svg``.
+            overlay: ``.png``, ``.pdf`` or ``.svg``; before and after: ``.webp`` or ``.png``; segmentation:
+            ``.seg.nrrd``; resampled and subtraction: scan files; cartilage: ``.csv`` or ``.json``; thickness: ``.vtp``
+            or ``.ply``; thickness_volume: a scan file; cartilage_picture: ``.png``, ``.pdf`` or ``.svg``.
         contrast: which scan has the contrast agent, "fixed" or "moving".
         masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
         measurement: what `measure_cartilage` found for this alignment. The report and the segmentation hold it too.
@@ -111,13 +113,20 @@ def _stage(
     if "report" in wanted:
         with writing(wanted["report"]):
             write_report(alignment, fixed, moving, staged["report"], measurement)
-    if {"overlay", "segmentation", "subtraction"} & wanted.keys():
+    flickered = {"before", "after"} & wanted.keys()
+    if flickered or {"overlay", "segmentation", "subtraction"} & wanted.keys():
         tell(0.0, "outlining bone")
         bones = segment(fixed, moving, alignment, masks)
     if "overlay" in wanted:
         tell(0.2, "drawing the picture")
         with writing(wanted["overlay"]):
             write_overlay(staged["overlay"], alignment, fixed, moving, bones)
+    if flickered:
+        width = window(bones, matrix)[1]
+        for name, pixels in zip(("before", "after"), before_and_after(fixed, moving, bones, matrix), strict=True):
+            if name in wanted:
+                with writing(wanted[name]):
+                    write_slices(staged[name], pixels, width)
     layer = None
     if measurement is not None and {"segmentation", "thickness_volume"} & wanted.keys():
         # The map lies in the world of the scan without agent.
