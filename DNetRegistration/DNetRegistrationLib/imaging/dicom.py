@@ -19,7 +19,7 @@ from ..core.errors import ScanError
 from .dicom_grid import EXPORT_AGAIN, grid_of, in_order
 from .dicom_header import NEGATIVE, PHOTOMETRIC, Header, copy_without
 from .dicom_planes import Plane, doubled, places_of, read_planes
-from .itk_reader import FoundImage, read_file, read_series, stack_slices
+from .itk_reader import FoundImage, blank, read_file, read_series, stack_slices
 from .series import Series, choose
 
 #: Sizes that ITK reads, and that the planes state otherwise.
@@ -42,7 +42,9 @@ _APART = (
 )
 
 
-def read_dicom(path: Path, files: Iterable[Path], series: str | int | None, role: str | None) -> FoundImage:
+def read_dicom(
+    path: Path, files: Iterable[Path], series: str | int | None, role: str | None, header_only: bool = False
+) -> FoundImage:
     """Reads one scan of some DICOM files.
 
     Args:
@@ -50,6 +52,7 @@ def read_dicom(path: Path, files: Iterable[Path], series: str | int | None, role
         files: its DICOM files; other files among them are passed over.
         series: which scan, where there are several: its number, UID or description.
         role: "fixed" or "moving" where the scan is one of a pair.
+        header_only: give `blank` voxels.
 
     Raises:
         OSError: a file cannot be opened.
@@ -67,6 +70,9 @@ def read_dicom(path: Path, files: Iterable[Path], series: str | int | None, role
         remedy = "give a 3D scan, or the folder of all its slices"
         raise ScanError(f"{path}: is a single 2D image ({columns} x {rows})", remedy)
     affine, lacks = grid_of(path, planes)
+    if header_only:
+        bits = planes[0].header.whole("BitsStored")
+        return FoundImage(blank((len(planes), *planes[0].shape), "u1" if bits <= 8 else "f4"), affine, lacks)
     return FoundImage(_voxels(path, planes), affine, lacks)
 
 

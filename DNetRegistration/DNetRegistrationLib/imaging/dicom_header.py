@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from ..core.errors import ScanError
 from ..core.quiet import quietly
+from .truncation import ends_early
 
 #: Bytes of a number that is not written as text, by value representation.
 _NUMBERS = {"US": 2, "UL": 4}
@@ -139,6 +140,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         OSError: the file cannot be opened.
+        ScanError: it ends within its pixels.
         Exception: it is damaged. What that raises in pydicom is not described, and some of it only when a sequence is
             looked into.
     """
@@ -162,6 +164,9 @@ def read_header(path: Path) -> Header:
                 at = _end_of_fragments(whole, at)
             else:
                 at += pixels[0] + (8 if implicit else _ELEMENT)
+                # Some writers leave out the byte that makes a length even. Deflated elements are not counted in the file.
+                if at > len(whole) + 1 and not getattr(syntax, "is_deflated", False):
+                    raise ends_early(path)
             _check_elements(whole, at, implicit, "<" if little else ">")
         return header
 

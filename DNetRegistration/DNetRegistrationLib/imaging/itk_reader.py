@@ -20,6 +20,7 @@ from .truncation import ends_early, is_truncated
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+    from numpy.typing import DTypeLike
 
 DICOM_READER, _JPEG = "GDCMImageIO", "JPEGImageIO"
 #: The library of JPEG says what is wrong on the terminal alone.
@@ -41,7 +42,7 @@ class FoundImage:
     """An image read from a path.
 
     Attributes:
-        voxels: ``(z, y, x)`` real numbers.
+        voxels: ``(z, y, x)`` real numbers; those of `blank` where the headers alone were read.
         affine: ``(4, 4)`` index (x, y, z) to world LPS mm.
         lacks: what the file does not say of the voxel size, for a person; "" where it says all of it.
     """
@@ -49,6 +50,11 @@ class FoundImage:
     voxels: np.ndarray
     affine: np.ndarray
     lacks: str = ""
+
+
+def blank(shape: Sequence[int], kind: DTypeLike) -> np.ndarray:
+    """Zeros of a shape ``(z, y, x)`` and a type that take no memory, for an image of which the header is read alone."""
+    return np.broadcast_to(np.zeros((), kind), tuple(shape))
 
 
 def reader_of(path: Path) -> str | None:
@@ -229,14 +235,7 @@ def read_itk(files: list[Path], path: Path, reader: str) -> sitk.Image:
     import SimpleITK as sitk
 
     for file in files:
-        require_unicode(file)
-        check_text_header(file)
-        try:
-            truncated = is_truncated(file)
-        except ValueError as error:
-            raise ScanError(f"{file}: cannot be read ({error})", "copy or export the scan again") from error
-        if truncated:
-            raise ends_early(file)
+        _check_file(file)
     try:
         with quietly(output=reader == _JPEG) as noise:
             names = [str(file) for file in files]
@@ -247,6 +246,47 @@ def read_itk(files: list[Path], path: Path, reader: str) -> sitk.Image:
     if reader == _JPEG and (damage := _JPEG_DAMAGE.search(noise.text)):
         raise ScanError(f"{path}: is damaged ({damage[0].strip()})", "copy or export it again")
     return image
+
+
+def read_itk_header(file: Path, reader: str) -> FoundImage:
+    """The header of one file that holds a whole image, as `read_itk` would read it.
+
+    Raises:
+        ScanError: it cannot be read, ends early, or holds no one real number a voxel.
+    """
+    import SimpleITK as sitk
+
+    _check_file(file, header=True)
+    found = sitk.ImageFileReader()
+    found.SetFileName(str(file))
+    found.SetImageIO(reader)
+    try:
+        with quietly():
+            found.ReadImageInformation()
+    except RuntimeError as error:
+        raise _explained(file, error) from error
+    size, channels = found.GetSize(), found.GetNumberOfComponents()
+    while len(size) > 2 and size[-1] == 1:
+        size = size[:-1]
+    kind = sitk.GetPixelIDValueAsString(found.GetPixelID())
+    require_scalar_3d(file, size, channels if channels > 1 or "vector" in kind else None, "complex" in kind)
+    # Of an image with a fourth axis of length one, the first three count.
+    axes = np.reshape(found.GetDirection(), (found.GetDimension(),) * 2)[:3, :3]
+    affine = affine_matrix(axes * np.array(found.GetSpacing()[:3]), found.GetOrigin()[:3])
+    bits = {"8": "u1", "16": "u2", "32": "f4", "64": "f8"}
+    width = re.search(r"\d+", kind)
+    return FoundImage(blank(size[::-1], bits[width[0]] if width else "f4"), affine)
+
+
+def _check_file(file: Path, header: bool = False) -> None:
+    require_unicode(file)
+    check_text_header(file, header)
+    try:
+        truncated = is_truncated(file)
+    except ValueError as error:
+        raise ScanError(f"{file}: cannot be read ({error})", "copy or export the scan again") from error
+    if truncated:
+        raise ends_early(file)
 
 
 def require_unicode(path: Path) -> None:

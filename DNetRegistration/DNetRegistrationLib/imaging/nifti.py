@@ -12,9 +12,9 @@ import numpy as np
 
 from ..core.errors import ScanError, one_line
 from ..core.packages import needed
-from .itk_reader import FoundImage, require_scalar_3d
+from .itk_reader import FoundImage, blank, require_scalar_3d
 from .text_headers import CORRECT_SPACING
-from .truncation import damaged_packing, ends_early, unpacked_length
+from .truncation import damaged_packing, ends_early, gzip_seems_whole, unpacked_length
 
 #: mm for a unit of NIfTI; 0 is unknown, and read as mm.
 _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
@@ -28,11 +28,15 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz", ".hdr", ".img"))
 
 
-def read_nifti(path: Path) -> FoundImage:
+def read_nifti(path: Path, header_only: bool = False) -> FoundImage:
     """Reads NIfTI of version 1 or 2, in one file or in two, or Analyze, its ancestor.
 
     The grid is that of the sform as it stands, else that of the qform. Where the header has neither, axes and origin
     are those of the world.
+
+    Args:
+        path: the file.
+        header_only: give `blank` voxels; of packed ones the length is tested, and no checksum.
 
     Raises:
         OSError: a file cannot be opened.
@@ -43,7 +47,7 @@ def read_nifti(path: Path) -> FoundImage:
     try:
         header = _header(nibabel, path)
         affine = _affine(path, header)
-        voxels = _voxels(nibabel, path, header)
+        voxels = _voxels(nibabel, path, header, header_only)
     except EOFError as error:
         raise ends_early(path) from error
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -84,7 +88,7 @@ def _affine(path: Path, header: Any) -> np.ndarray:
     return affine
 
 
-def _voxels(nibabel: Any, path: Path, header: Any) -> np.ndarray:
+def _voxels(nibabel: Any, path: Path, header: Any, header_only: bool) -> np.ndarray:
     pair, packed = path.suffix.lower() in (".hdr", ".img"), path.suffix.lower() == ".gz"
     file = path.with_suffix(".img") if pair else path
     shape, kind, start = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
@@ -98,12 +102,17 @@ def _voxels(nibabel: Any, path: Path, header: Any) -> np.ndarray:
     # Sizes and the checksum come first: nibabel asks for all the memory at once, and reads no further than it must.
     end = start + math.prod(shape) * kind.itemsize
     most = 2 * end + _LONGEST_REST
-    length = unpacked_length(file, 0, most) if packed else file.stat().st_size
+    if header_only and packed and gzip_seems_whole(file, end, _LONGEST_REST):
+        length = end
+    else:
+        length = unpacked_length(file, 0, most) if packed else file.stat().st_size
     if length < end:
         raise EOFError
     # A damaged stream may give more than was packed; its checksum, at its end, would not be reached.
     if packed and length >= most:
         raise ScanError(f"{path}: holds more voxels than its header says", "copy or export it again")
+    if header_only:
+        return blank(shape[::-1], kind)
     stored = nibabel.arrayproxy.ArrayProxy(str(file), header, mmap=False)
     scaled = (stored.slope, stored.inter) != (1, 0)
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged slope makes infinities, which are no values

@@ -13,6 +13,7 @@ from .itk_reader import (
     FoundImage,
     image_affine,
     read_itk,
+    read_itk_header,
     reader_of,
     require_unicode,
     scalar_3d,
@@ -32,7 +33,9 @@ _DISC_INDEX = "DICOMDIR"
 _LEVELS = 4
 
 
-def read_image(path: str | os.PathLike, series: str | int | None = None, role: str | None = None) -> FoundImage:
+def read_image(
+    path: str | os.PathLike, series: str | int | None = None, role: str | None = None, header_only: bool = False
+) -> FoundImage:
     """Reads the image at `path`: a file, a folder of numbered slices, or a DICOM folder.
 
     Args:
@@ -40,6 +43,8 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
         series: which scan of a path that holds several: its number in the list of the error message (from 1), its UID
             (for slices: their name pattern), or its description.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
+        header_only: leave the voxels where they are, and give zeros of their shape that take no memory. What headers
+            and lengths of files tell to be wrong is an error all the same.
 
     Raises:
         ScanError: there is no such scan, or no single three-dimensional one with one value a voxel.
@@ -48,7 +53,7 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
     require_unicode(path)
     try:
         if path.is_dir():
-            return _read_folder(path, series, role)
+            return _read_folder(path, series, role, header_only)
         if not path.exists():
             raise ScanError(f"{path}: there is no such file or folder", "check the path")
         if not path.is_file():
@@ -56,32 +61,35 @@ def read_image(path: str | os.PathLike, series: str | int | None = None, role: s
         if path.stat().st_size == 0:
             raise ScanError(f"{path}: the file is empty", "export or copy the scan again")
         if path.suffix.lower() not in SLICE_SUFFIXES and is_dicom(path):
-            return read_dicom(path, [path], series, role)
-        return _read_file(path, series, role)
+            return read_dicom(path, [path], series, role, header_only)
+        return _read_file(path, series, role, header_only)
     except OSError as error:
         raise ScanError(f"{path}: cannot be read ({one_line(error)})", "check the file and its permissions") from error
 
 
-def _read_file(path: Path, series: str | int | None, role: str | None) -> FoundImage:
+def _read_file(path: Path, series: str | int | None, role: str | None, header_only: bool) -> FoundImage:
     if path.suffix.lower() in (".tif", ".tiff"):
-        return read_tiff(path, series, role)
+        return read_tiff(path, series, role, header_only)
     if is_nifti(path):
-        return read_nifti(path)
+        return read_nifti(path, header_only)
     if is_scanco(path):
-        return read_scanco(path)
+        return read_scanco(path, header_only)
     reader = reader_of(path)
     if reader is None:
         raise unknown_kind(path)
+    picture = path.suffix.lower() in SLICE_SUFFIXES
+    if header_only and not picture:
+        found = read_itk_header(path, reader)
+        return FoundImage(found.voxels, *in_millimetres(path, found.affine))
     image = read_itk([path], path, reader)
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
-    picture = path.suffix.lower() in SLICE_SUFFIXES
     image = scalar_3d(image, path, grey_as_colours=picture)
     affine, lacks = in_millimetres(path, image_affine(image))
     return FoundImage(shared_voxels(image), affine, lacks)
 
 
-def _read_folder(folder: Path, series: str | int | None, role: str | None) -> FoundImage:
+def _read_folder(folder: Path, series: str | int | None, role: str | None, header_only: bool) -> FoundImage:
     if folder.suffix.lower() == ".zarr":
         raise unknown_kind(folder)
     files = sorted((f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")), key=natural)
@@ -93,9 +101,9 @@ def _read_folder(folder: Path, series: str | int | None, role: str | None) -> Fo
         below = (f for level in range(1, _LEVELS + 1) for f in folder.glob("*/" * level + "*"))
         dicom = sorted(f for f in below if f.is_file() and is_dicom(f))
     if dicom:
-        return read_dicom(folder, dicom, series, role)
+        return read_dicom(folder, dicom, series, role, header_only)
     if slices:
-        return read_stack(folder, slices, series, role)
+        return read_stack(folder, slices, series, role, header_only)
     single = [f.name for f in others if f.name.lower().endswith(VOLUME_SUFFIXES)]
     hint = f"give the file itself ({single[0]})" if single else "give a folder of numbered slices or of DICOM files"
     raise ScanError(f"{folder}: the folder holds no images to stack", hint)

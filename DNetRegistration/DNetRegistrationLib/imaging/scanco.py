@@ -17,7 +17,7 @@ import numpy as np
 
 from ..core.errors import ScanError, one_line
 from ..core.packages import needed
-from .itk_reader import FoundImage
+from .itk_reader import FoundImage, blank
 from .text_headers import CORRECT_SPACING
 from .truncation import ends_early
 
@@ -35,8 +35,12 @@ def is_scanco(path: Path) -> bool:
     return _ending(path) in (".isq", ".aim")
 
 
-def read_scanco(path: Path) -> FoundImage:
+def read_scanco(path: Path, header_only: bool = False) -> FoundImage:
     """Reads a scan. Grey values are Hounsfield units where the header has what they take, else density, else as stored.
+
+    Args:
+        path: the file.
+        header_only: give `blank` voxels.
 
     Raises:
         OSError: the file cannot be opened.
@@ -48,7 +52,7 @@ def read_scanco(path: Path) -> FoundImage:
     remedy = f'install it: pip install "dnet-registration[scanco]"{way_out}'
     aimio = needed("py_aimio", f"{path}: {'ISQ' if isq else 'AIM'} of a Scanco scanner", "aimio-py", remedy)
     try:
-        return _read_isq(aimio, path) if isq else _read_aim(aimio, path)
+        return _read_isq(aimio, path, header_only) if isq else _read_aim(aimio, path, header_only)
     except (OSError, ScanError):
         raise
     except Exception as error:  # the package does not describe its errors
@@ -59,7 +63,7 @@ def _ending(path: Path) -> str:
     return Path(re.sub(r";\d+$", "", path.name)).suffix.lower()
 
 
-def _read_isq(aimio: Any, path: Path) -> FoundImage:
+def _read_isq(aimio: Any, path: Path, header_only: bool) -> FoundImage:
     with open(path, "rb") as file:
         start = file.read(_BLOCK)
     if start[:16] != b"CTDATA-HEADER_V1" or len(start) < _BLOCK:
@@ -67,23 +71,24 @@ def _read_isq(aimio: Any, path: Path) -> FoundImage:
     _require_end(path, _BLOCK * (1 + struct.unpack_from("<i", start, 508)[0]))
     header = aimio.isq_info(str(path))
     size = [int(n) for n in header["dimensions"]]
-    voxels = _stored(path, size, int(header["data_offset"]), np.dtype("<i2"))
+    voxels = _stored(path, size, int(header["data_offset"]), np.dtype("<i2"), header_only)
     # The slice distance that the header has beside the lengths is an estimate.
     spacing = np.array(header["dimensions_um"], float) / size / 1000
     equations = aimio.get_isq_hu_equation, aimio.get_isq_density_equation
-    return FoundImage(_scaled(voxels, equations, header), _grid(path, spacing, header["origin"]))
+    affine = _grid(path, spacing, header["origin"])
+    return FoundImage(voxels if header_only else _scaled(voxels, equations, header), affine)
 
 
-def _read_aim(aimio: Any, path: Path) -> FoundImage:
+def _read_aim(aimio: Any, path: Path, header_only: bool) -> FoundImage:
     kind = _AIM_KINDS.get(_aim_kind(path))
     if kind is None:
         problem = f"{path}: holds packed or real voxels, as segmentations do"
         raise ScanError(problem, "give the grey values, as AIM of 16 bits, or export DICOM")
     header = aimio.aim_info(str(path))
-    voxels = _stored(path, [int(n) for n in header["dimensions"]], int(header["byte_offset"]), kind)
+    voxels = _stored(path, [int(n) for n in header["dimensions"]], int(header["byte_offset"]), kind, header_only)
     affine = _grid(path, np.array(header["spacing"]), header["origin"])
     equations = aimio.get_aim_hu_equation, aimio.get_aim_density_equation
-    return FoundImage(_scaled(voxels, equations, header["processing_log"]), affine)
+    return FoundImage(voxels if header_only else _scaled(voxels, equations, header["processing_log"]), affine)
 
 
 def _aim_kind(path: Path) -> int:
@@ -125,12 +130,14 @@ def _grid(path: Path, spacing: np.ndarray, origin: Sequence[float]) -> np.ndarra
     return affine
 
 
-def _stored(path: Path, size: list[int], start: int, kind: np.dtype) -> np.ndarray:
+def _stored(path: Path, size: list[int], start: int, kind: np.dtype, header_only: bool) -> np.ndarray:
     """The voxels as they are stored, ``(z, y, x)``, from a place in the file on."""
     if min(size) < 1:
         raise _damaged(path)
     count = math.prod(size)
     _require_end(path, start + count * kind.itemsize)
+    if header_only:  # what is scaled is of single precision
+        return blank(size[::-1], np.float32)
     return np.fromfile(path, kind, count, offset=start).reshape(size[::-1])
 
 

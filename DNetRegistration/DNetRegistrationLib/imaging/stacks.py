@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ScanError
-from .itk_reader import READERS, FoundImage, read_file, stack_slices
+from .itk_reader import READERS, FoundImage, blank, read_file, stack_slices
 from .series import Series, choose
 from .skyscan import SkyScanLog, read_log
 from .tiff import read_tiff_slice, stated_pixel
@@ -25,7 +25,9 @@ def natural(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", path.name.lower())]
 
 
-def read_stack(folder: Path, files: list[Path], series: str | int | None, role: str | None) -> FoundImage:
+def read_stack(
+    folder: Path, files: list[Path], series: str | int | None, role: str | None, header_only: bool = False
+) -> FoundImage:
     """Reads one stack of the slices of a folder.
 
     Args:
@@ -33,6 +35,7 @@ def read_stack(folder: Path, files: list[Path], series: str | int | None, role: 
         files: its slices, in their natural order.
         series: which stack, where there are several: its number or its name pattern.
         role: "fixed" or "moving" where the scan is one of a pair.
+        header_only: read the first slice alone, and give `blank` voxels of its kind.
 
     Raises:
         ScanError: there is one slice only, one is missing, or they do not go together.
@@ -51,7 +54,11 @@ def read_stack(folder: Path, files: list[Path], series: str | int | None, role: 
         remedy = f"put all slices there, or give {members[0]} if it is 3D"
         raise ScanError(f"{folder}: the folder holds one image", remedy)
     step = _even_step(folder, numbers)
-    voxels = stack_slices(members, folder, _read_slice)
+    if header_only:
+        first = _read_slice(members[0])
+        voxels = blank((len(members), *first.shape[-2:]), first.dtype)
+    else:
+        voxels = stack_slices(members, folder, _read_slice)
     spacing, lacks = _voxel_size(members, voxels.shape, log, step)
     return FoundImage(voxels, np.diag((*spacing, 1.0)), lacks)
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import DNetError, ScanError, one_line
 from ..core.packages import needed
 from ..core.quiet import quietly
-from .itk_reader import FoundImage, colours_are_equal, too_many_values
+from .itk_reader import FoundImage, blank, colours_are_equal, too_many_values
 from .series import Series, choose
 from .truncation import damaged_packing, ends_early
 from .units import millimetres
@@ -35,13 +35,14 @@ _MOST_SHRUNK = 1400
 _PALETTE = 3
 
 
-def read_tiff(path: Path, series: str | int | None, role: str | None) -> FoundImage:
+def read_tiff(path: Path, series: str | int | None, role: str | None, header_only: bool = False) -> FoundImage:
     """Reads a TIFF file of several pages.
 
     Args:
         path: the file.
         series: which channel or time point, where there are several: its number or its name.
         role: "fixed" or "moving" where the scan is one of a pair.
+        header_only: give `blank` voxels.
 
     Raises:
         OSError: the file cannot be opened.
@@ -56,8 +57,12 @@ def read_tiff(path: Path, series: str | int | None, role: str | None) -> FoundIm
             remedy = "give a 3D scan, or the folder of all its slices"
             raise ScanError(f"{path}: is a single 2D image ({_size(pages[0])})", remedy)
         spacing, lacks = _voxel_size(file)
+        affine = np.diag((*spacing, 1.0))
         if len(pages) == 1:
-            return FoundImage(_read_contiguous(path, file, pages[0], members), np.diag((*spacing, 1.0)), lacks)
+            if header_only:
+                shape = (len(members), pages[0].imagelength, pages[0].imagewidth)
+                return FoundImage(blank(shape, _voxel_type(path, pages[0])), affine, lacks)
+            return FoundImage(_read_contiguous(path, file, pages[0], members), affine, lacks)
         chosen = [pages[index] for index in members]
         for page in chosen:
             if _size(page) != _size(chosen[0]):
@@ -65,10 +70,13 @@ def read_tiff(path: Path, series: str | int | None, role: str | None) -> FoundIm
                 raise ScanError(problem, "save the scan without previews")
             _require_whole(path, file, page)
         shape = (len(chosen), chosen[0].imagelength, chosen[0].imagewidth)
-        voxels = np.empty(shape, np.result_type(*(_voxel_type(path, page) for page in chosen)))
+        kind = np.result_type(*(_voxel_type(path, page) for page in chosen))
+        if header_only:
+            return FoundImage(blank(shape, kind), affine, lacks)
+        voxels = np.empty(shape, kind)
         for index, page in enumerate(chosen):
             voxels[index] = _decoded(path, page)
-    return FoundImage(voxels, np.diag((*spacing, 1.0)), lacks)
+    return FoundImage(voxels, affine, lacks)
 
 
 def read_tiff_slice(path: Path) -> np.ndarray:

@@ -74,6 +74,24 @@ def unpacked_length(file: Path, start: int, most: int) -> int:
     return length
 
 
+def gzip_seems_whole(file: Path, length: int, rest: int = 0) -> bool:
+    """Tells whether the last bytes of a gzip file say that it unpacks to `length` bytes, and up to `rest` more.
+
+    Its last member states its length there, modulo 2^32. What a broken copy ends with is no such number. A file of
+    several members may fail although it is whole: ask `unpacked_length` then.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with open(file, "rb") as opened:
+        opened.seek(0, os.SEEK_END)
+        if opened.tell() < 18:  # header and trailer
+            return False
+        opened.seek(-4, os.SEEK_END)
+        stated = int.from_bytes(opened.read(4), "little")
+    return (stated - length) % 2**32 <= rest
+
+
 def _bmp_is_truncated(path: Path) -> bool:
     with open(path, "rb") as file:
         header = file.read(54)

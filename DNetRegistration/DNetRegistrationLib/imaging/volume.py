@@ -219,16 +219,52 @@ def read_volume(
     Example:
         >>> scan = read_volume("slices/", spacing=0.01)  # doctest: +SKIP
     """
-    from .reading import read_image
-
     path = Path(path)
-    if name is None:
-        name = path.name or str(path)
-    if spacing is not None:
-        spacing = _checked_spacing(spacing, str(path), role)
     if flip is not None:
         _checked_axis(flip, str(path), role)
-    found = read_image(path, series, role)
+    volume = _read(path, spacing, series, role, header_only=False)
+    volume = replace(check_volume(volume), name=(path.name or str(path)) if name is None else name)
+    return volume if flip is None else volume.flipped(flip)
+
+
+def read_header(
+    path: str | os.PathLike,
+    spacing: float | Sequence[float] | np.ndarray | None = None,
+    series: str | int | None = None,
+    name: str | None = None,
+    role: str | None = None,
+) -> Volume:
+    """Reads what headers say of a scan: its size, its geometry, and what is wrong with it that they show.
+
+    This takes milliseconds, but for DICOM, where each slice has a header.
+
+    Args:
+        path, spacing, series, name, role: as `read_volume` takes them.
+
+    Returns:
+        Volume: its voxels are zeros that take no memory, of a type that is as wide as theirs, or wider.
+
+    Raises:
+        ScanError, OptionError: what `read_volume` raises, as far as headers and lengths of files tell.
+    """
+    path = Path(path)
+    volume = _read(path, spacing, series, role, header_only=True)
+    check_shape(volume)
+    return replace(volume, name=(path.name or str(path)) if name is None else name)
+
+
+def _read(
+    path: Path,
+    spacing: float | Sequence[float] | np.ndarray | None,
+    series: str | int | None,
+    role: str | None,
+    header_only: bool,
+) -> Volume:
+    from .reading import read_image
+
+    if spacing is not None:
+        spacing = _checked_spacing(spacing, str(path), role)
+    found = read_image(path, series, role, header_only)
     volume = Volume(found.voxels, found.affine, str(path))
     check_affine(volume.affine, str(path))
     if spacing is not None:
@@ -239,8 +275,7 @@ def read_volume(
         raise ScanError(f"{path}: {found.lacks}", "give the true voxel size in mm", Setting("spacing", role))
     elif doubt := spacing_doubt(volume):
         raise ScanError(f"{path}: {doubt}", "correct or confirm the voxel size in mm", Setting("spacing", role))
-    volume = replace(check_volume(volume), name=name)
-    return volume if flip is None else volume.flipped(flip)
+    return volume
 
 
 def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False) -> None:
@@ -316,6 +351,16 @@ def check_volume(volume: Volume) -> Volume:
         ScanError: not three-dimensional, not real numbers, too few voxels, a geometry that is singular or not finite,
             a lost slice spacing, or no contrast at all (all NaN or constant).
     """
+    check_shape(volume)
+    return replace(volume, voxels=_checked_values(volume.voxels, volume.name))
+
+
+def check_shape(volume: Volume) -> None:
+    """The part of `check_volume` that needs no grey values.
+
+    Raises:
+        ScanError: see there.
+    """
     name, voxels, affine = volume.name, volume.voxels, volume.affine
     if voxels.ndim != 3:
         raise ScanError(f"{name}: has {voxels.ndim} dimensions {voxels.shape}", "give one 3D scan of grey values")
@@ -330,7 +375,6 @@ def check_volume(volume: Volume) -> Volume:
     check_affine(affine, name)
     if not volume.spacing_given and _lost_slice_spacing(volume.spacing):
         raise ScanError(f"{name}: {spacing_doubt(volume)}", "correct the voxel size", Setting("spacing"))
-    return replace(volume, voxels=_checked_values(voxels, name))
 
 
 def spacing_doubt(volume: Volume) -> str | None:
