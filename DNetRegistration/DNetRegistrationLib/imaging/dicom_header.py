@@ -164,7 +164,7 @@ def read_header(path: Path) -> Header:
                 at = _end_of_fragments(whole, at)
             else:
                 at += pixels[0] + (8 if implicit else _ELEMENT)
-                # Some writers leave out the byte that makes a length even. Deflated elements are not counted in the file.
+                # Some writers leave out the byte that makes a length even. Places in a deflated file are others.
                 if at > len(whole) + 1 and not getattr(syntax, "is_deflated", False):
                     raise ends_early(path)
             _check_elements(whole, at, implicit, "<" if little else ">")
