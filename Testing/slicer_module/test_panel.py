@@ -256,7 +256,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):
 
     ui.undoButton.click()
     np.testing.assert_array_equal(positions(moving), was)
-    assert ui.verdictLabel.text == "Undone: Post is back where it was." and not ui.undoButton.enabled
+    assert ui.verdictLabel.text == "Undone: Post is no longer moved by the alignment." and not ui.undoButton.enabled
     assert not parameters.segmentation.GetDisplayNode().GetVisibility()
     assert [slicer.util.arrayFromVolume(node).tobytes() for node in (fixed, moving)] == before
 
@@ -296,7 +296,7 @@ def test_not_accepted_is_said(host, panel, pair):
     assert panel.ui.undoButton.enabled
 
 
-def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):
+def test_what_was_moved_is_not_accepted_any_more(host, panel, pair):
     """What verification said was of the pose it saw; a move of both together changes nothing."""
     import slicer
 
@@ -308,7 +308,9 @@ def test_moved_by_hand_is_not_accepted_any_more(host, panel, pair):
     assert "#d7f0dd" in ui.verdictLabel.styleSheet
 
     def check(moved: bool):
-        assert ui.verdictLabel.text.startswith("Moved by hand") == moved and ui.detailsLabel.visible != moved
+        assert (
+            ui.verdictLabel.text.startswith("Moved since it was aligned") == moved and ui.detailsLabel.visible != moved
+        )
         assert moved or ui.verdictLabel.text == verdict
         assert ("#ffeec2" in ui.verdictLabel.styleSheet) == moved
 

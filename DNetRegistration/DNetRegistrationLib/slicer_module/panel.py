@@ -16,7 +16,9 @@ from .panel_result import ResultView
 from .panel_run import AlignmentRun
 from .panel_thresholds import ThresholdControls
 from .parameters import FILE, OUTPUTS
-from .scene import alignment_of, find_transform
+from .bond import forget_check_sums
+from .scene import alignment_of, find_transforms
+from .standing import current_alignment
 from .wording import explain
 
 
@@ -78,6 +80,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """The user comes to the module."""
+        forget_check_sums()
         self.initializeParameterNode()
 
     def exit(self) -> None:
@@ -127,14 +130,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._observe()
         if parameterNode:
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+            # The wrapper would never be let go by the mixin, which holds on to what it has once observed.
+            self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
     def _disconnectParameterNode(self) -> None:
         if self._parameterNodeGuiTag is not None:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self._parameterNodeGuiTag = None
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
 
     # What the user does
 
@@ -157,7 +161,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Puts the moving volume back where it was."""
         moving = self._parameterNode.movingVolume
         if self.logic.undo(moving):
-            self._tell("plain", _("Undone: {name} is back where it was.").format(name=moving.GetName()))
+            text = _("Undone: {name} is no longer moved by the alignment.")
+            self._tell("plain", text.format(name=moving.GetName()))
 
     def onAutomaticThresholdClicked(self, automatic: bool) -> None:
         """By hand, thresholds begin where they would be found."""
@@ -205,16 +210,17 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         parameters = self._parameterNode
         volumes = parameters.fixedVolume, parameters.movingVolume
+        self._observe(*(volume for volume in volumes if volume))
         pair = tuple(volume.GetID() if volume else None for volume in volumes)
         if pair == self._pair:
             return
         if all(volumes) and self._pair != (None, None):  # what is said of a volume that is gone stays
             self._result.forget()
         self._pair = pair
-        self._observe(*(volume for volume in volumes if volume))
         # Outputs of another pair would be written over.
-        known = find_transform(*volumes) if all(volumes) else None
         selected = parameters.transform
+        found = current_alignment(*volumes, selected) if all(volumes) else None
+        known = found[0] if found else None
         if known is not None and selected is not known:
             outputs = outputs_of(known)
         elif known is None:
@@ -229,15 +235,23 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 setattr(parameters, name, outputs.get(name))
 
     def _observe(self, *volumes) -> None:
-        """Follows what volumes stand under, for Undo and for what can be said of the result."""
+        """Follows volumes, what they stand under, their voxels, and the transforms of their alignments."""
+        nodes = [*volumes, *(find_transforms(*volumes) if len(volumes) == 2 else ())]
+        if nodes == [node for node, _tags in self._observed]:
+            return
         # Not by the mixin: it holds on to what it has once observed, and with it to the voxels.
-        event = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
-        for volume, tag in self._observed:
-            volume.RemoveObserver(tag)
-        self._observed = [(volume, volume.AddObserver(event, self.onTransformed)) for volume in volumes]
+        for node, tags in self._observed:
+            for tag in tags:
+                node.RemoveObserver(tag)
+        events = (
+            vtk.vtkCommand.ModifiedEvent,
+            slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+            slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
+        )
+        self._observed = [(node, [node.AddObserver(e, self.onVolumeChanged) for e in events]) for node in nodes]
 
-    def onTransformed(self, caller, event) -> None:
-        """What was said of where the volumes stand holds no longer."""
+    def onVolumeChanged(self, caller, event) -> None:
+        """What was said of the volumes may hold no longer."""
         self._result.forget()
         self._update()
 

@@ -4,7 +4,8 @@ import math
 
 from slicer.i18n import tr as _
 
-from .scene import FIXED_ROLE, MOVING_ROLE, alignment_of, lies_as_aligned, transform_above
+from .scene import alignment_of, transform_above
+from .standing import Standing, current_alignment
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
 _STYLES = {
@@ -51,19 +52,29 @@ class ResultView:
     def _ofScene(self, parameters, running: bool) -> tuple[str, str, str]:
         if running:
             return "plain", _("Aligning…"), ""
-        transform = parameters.transform if parameters else None
-        alignment = alignment_of(transform)
-        if alignment is None or any(
-            volume is None or transform.GetNodeReferenceID(role) != volume.GetID()
-            for role, volume in ((FIXED_ROLE, parameters.fixedVolume), (MOVING_ROLE, parameters.movingVolume))
-        ):
+        fixed, moving = (parameters.fixedVolume, parameters.movingVolume) if parameters else (None, None)
+        found = current_alignment(fixed, moving, parameters.transform) if fixed and moving else None
+        alignment = alignment_of(found[0]) if found else None
+        if alignment is None:
             return "plain", _("Not aligned yet."), ""
-        if transform_above(parameters.movingVolume) is not transform:
+        transform, standing = found
+        name = transform.GetName()
+        if standing is Standing.LAID or standing is Standing.HARDENED:
+            details = figures(alignment)
+            if standing is Standing.HARDENED:
+                note = _("{moving} lies so without {name}, as after hardening: Undo cannot take it back.")
+                details += "\n" + note.format(moving=moving.GetName(), name=name)
+            return "good" if alignment.accepted else "doubt", alignment.verdict, details
+        if standing is Standing.APART:
             text = _("Aligned, but not applied: click Align, or put the moving volume under {name}.")
-            return "plain", text.format(name=transform.GetName()), ""
-        if not lies_as_aligned(transform):
-            return "doubt", _("Moved by hand since it was aligned: nothing vouches for this. Undo, or align again."), ""
-        return "good" if alignment.accepted else "doubt", alignment.verdict, figures(alignment)
+            return "plain", text.format(name=name), ""
+        cause = {
+            Standing.MOVED: _("Moved since it was aligned"),
+            Standing.EDITED: _("Voxels were changed since it was aligned"),
+            Standing.UNKNOWN: _("Aligned by an earlier version, which did not record where the volumes lay"),
+        }[standing]
+        remedy = _("Undo, or align again.") if transform_above(moving) is transform else _("Align again.")
+        return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
 
 
 def figures(alignment) -> str:

@@ -27,16 +27,15 @@ from ..core.errors import OptionError, ScanError
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
+from .bond import Bond
 
 ATTRIBUTE = "DNetRegistration."
 FIXED_ROLE = slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()
 MOVING_ROLE = slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole()
 OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in ("segmentation", "table", "resampled", "subtraction")}
 
-#: The attribute with the 4x4 matrix from the moving volume's own coordinates (RAS) to the fixed one's, as aligned.
-_LAID = f"{ATTRIBUTE}moving_to_fixed"
-#: Tolerance of that matrix, in mm and in the entries of a rotation: saving and loading a scene rounds.
-_UNMOVED = 1e-5
+#: The attribute with the `Bond` of the alignment.
+BOND = f"{ATTRIBUTE}bond"
 
 #: RAS to LPS, and LPS to RAS.
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -52,6 +51,7 @@ class Placed:
         parent: the transform node it stands under, or None.
         to_world: ``(4, 4)`` rigid, the parent's RAS to the world's RAS.
         ijk_to_ras: ``(4, 4)``, the node's own geometry.
+        changed: when VTK last saw its voxels change; times of VTK count up.
     """
 
     node: slicer.vtkMRMLScalarVolumeNode
@@ -59,17 +59,23 @@ class Placed:
     parent: slicer.vtkMRMLTransformNode | None
     to_world: np.ndarray
     ijk_to_ras: np.ndarray
+    changed: int
 
     @property
     def name(self) -> str:
         """The node's name."""
         return self.node.GetName() or "unnamed volume"
 
+    @property
+    def affine(self) -> np.ndarray:
+        """``(4, 4)``, index (x, y, z) to world, LPS mm."""
+        return FLIP @ self.to_world @ self.ijk_to_ras
+
     def volume(self) -> Volume:
         """The scan in world coordinates, LPS mm. Its voxels are a read-only view of the node's."""
         voxels = arrayFromVolume(self.node).view()
         voxels.flags.writeable = False
-        return Volume(voxels, FLIP @ self.to_world @ self.ijk_to_ras, self.name)
+        return Volume(voxels, self.affine, self.name)
 
     def to_local(self, affine: np.ndarray) -> np.ndarray:
         """Converts an index-to-world affine (LPS) to this volume's own RAS, for nodes under the same parent."""
@@ -107,7 +113,7 @@ def place(node, role: str) -> Placed:
     if own is not None:
         parent = own.GetParentTransformNode()
     to_world = _rigid_to_world(parent, name)
-    return Placed(node, role, parent, to_world, _matrix(node.GetIJKToRASMatrix))
+    return Placed(node, role, parent, to_world, _matrix(node.GetIJKToRASMatrix), image.GetMTime())
 
 
 def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
@@ -116,15 +122,12 @@ def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
     return parent if parent is not None and _is_of(parent, MOVING_ROLE, moving) else None
 
 
-def find_transform(fixed, moving) -> slicer.vtkMRMLLinearTransformNode | None:
-    """The transform node of an earlier alignment of two volumes, applied or undone; None where there is none."""
+def find_transforms(fixed, moving) -> list[slicer.vtkMRMLLinearTransformNode]:
+    """The transform nodes of all alignments of two volumes, applied or not; the one above the moving volume first."""
     above = transform_above(moving)
-    candidates = [above] if above is not None else []
-    candidates += slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", moving.GetScene())
-    for node in candidates:
-        if _is_of(node, MOVING_ROLE, moving) and _is_of(node, FIXED_ROLE, fixed):
-            return node
-    return None
+    nodes = slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", moving.GetScene())
+    found = [node for node in nodes if _is_of(node, MOVING_ROLE, moving) and _is_of(node, FIXED_ROLE, fixed)]
+    return sorted(found, key=lambda node: node is not above)
 
 
 def check_transform(transform, fixed: Placed, moving: Placed) -> None:
@@ -169,7 +172,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         The transform node.
 
     Raises:
-        ScanError: a volume was removed from the scene, or its geometry has changed.
+        ScanError: a volume was removed from the scene, or its geometry or its voxels have changed.
         OptionError: see `check_transform`.
     """
     now = [_as_before(placed) for placed in (fixed, moving)]
@@ -181,6 +184,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
     moving_to_fixed = np.linalg.solve(fixed.to_world, np.linalg.solve(FLIP @ alignment.matrix @ FLIP, moving.to_world))
     to_parent = np.linalg.solve(now[1].to_world, now[0].to_world @ moving_to_fixed)
     to_parent[3] = 0, 0, 0, 1
+    bond = Bond.of((fixed.node, moving.node), (fixed.affine, moving.affine), alignment.matrix)
     scene = moving.node.GetScene()
     if transform is None:
         name = scene.GenerateUniqueName(f"{moving.name} to {fixed.name}")
@@ -192,7 +196,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         transform.SetNodeReferenceID(MOVING_ROLE, moving.node.GetID())
         for name, value in alignment.to_dict().items():
             transform.SetAttribute(ATTRIBUTE + name, json.dumps(value))
-        transform.SetAttribute(_LAID, json.dumps(moving_to_fixed.ravel().tolist()))
+        transform.SetAttribute(BOND, bond.to_json())
         transform.SetAttribute(f"{ATTRIBUTE}version", json.dumps(__version__))
     moving.node.SetAndObserveTransformNodeID(transform.GetID())
     return transform
@@ -227,25 +231,6 @@ def alignment_of(transform) -> Alignment | None:
         return None
 
 
-def lies_as_aligned(transform) -> bool:
-    """Whether both volumes still lie on each other as the alignment laid them.
-
-    Args:
-        transform: the alignment's transform node, above its moving volume.
-    """
-    fixed, moving = (transform.GetNodeReference(role) for role in (FIXED_ROLE, MOVING_ROLE))
-    if fixed is None or moving is None:
-        return False
-    laid = transform.GetAttribute(_LAID)
-    if laid is None:  # of an earlier version
-        return True
-    now = vtk.vtkMatrix4x4()
-    above = (node.GetParentTransformNode() for node in (moving, fixed))
-    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*above, now):
-        return False  # a transform above them is not linear
-    return np.allclose(arrayFromVTKMatrix(now).ravel(), json.loads(laid), rtol=0, atol=_UNMOVED)
-
-
 def _rigid_to_world(transform, name: str) -> np.ndarray:
     """``(4, 4)`` from the RAS of a transform node, or None, to the world's; `name` is of the volume under it."""
     if transform is None:
@@ -271,6 +256,8 @@ def _as_before(placed: Placed) -> Placed:
     now = place(placed.node, placed.role)
     if not np.allclose(now.ijk_to_ras, placed.ijk_to_ras, rtol=1e-12, atol=0):
         raise ScanError(f"{placed.name}: its geometry was changed while it was being aligned", "align again")
+    if now.changed != placed.changed:
+        raise ScanError(f"{placed.name}: its voxels were changed while it was being aligned", "align again")
     return now
 
 

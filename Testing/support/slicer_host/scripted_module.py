@@ -187,8 +187,7 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self._entered = False
         self._call("exit")
 
-    def isEntered(self) -> bool:
-        return self._entered
+    isEntered = QtCore.Property(bool, lambda self: self._entered)
 
 
 class qSlicerScriptedLoadableModule(QtObject, QtCore.QObject):

@@ -1,0 +1,59 @@
+"""How two volumes lie now, beside how an alignment laid them: whether its verdict still holds."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import slicer
+
+from .bond import Bond
+from .scene import BOND, find_transforms, transform_above
+
+
+class Standing(Enum):
+    """How two volumes lie now, beside how an alignment laid them."""
+
+    LAID = "as aligned, by the transform"
+    HARDENED = "as aligned, without the transform"
+    APART = "not so; the moving volume would, under the transform"
+    MOVED = "neither so"
+    EDITED = "their voxels are others"
+    UNKNOWN = "what was aligned is not on record"
+
+
+def standing(transform, fixed, moving) -> Standing:
+    """How two volumes lie now. The verdict of the alignment holds where they are laid or hardened, and nowhere else.
+
+    Args:
+        transform: the transform node of an alignment of the two.
+        fixed, moving: the volume nodes.
+    """
+    bond = Bond.from_json(transform.GetAttribute(BOND))
+    if bond is None:
+        return Standing.UNKNOWN
+    ways = bond.same_voxels(fixed, moving)
+    if not ways:
+        return Standing.EDITED
+    if any(bond.holds(fixed, moving, way) for way in ways):
+        return Standing.LAID if _is_under(moving, transform) else Standing.HARDENED
+    return Standing.APART if any(bond.holds(fixed, moving, way, transform) for way in ways) else Standing.MOVED
+
+
+def current_alignment(fixed, moving, preferred=None) -> tuple[slicer.vtkMRMLLinearTransformNode, Standing] | None:
+    """What the scene says of two volumes: the transform node of their alignment, and how they lie; None where of none.
+
+    Of several alignments it is one by which they lie, else the one above the moving volume, else `preferred`.
+    """
+    nodes = find_transforms(fixed, moving)
+    nodes.sort(key=lambda node: (node is not transform_above(moving), node is not preferred))
+    found = [(node, standing(node, fixed, moving)) for node in nodes]
+    laid = [one for one in found if one[1] in (Standing.LAID, Standing.HARDENED)]
+    return next(iter(laid + found), None)
+
+
+def _is_under(volume, transform) -> bool:
+    """Whether a transform node is above a volume, somewhere."""
+    above = volume.GetParentTransformNode()
+    while above is not None and above is not transform:
+        above = above.GetParentTransformNode()
+    return above is not None
