@@ -1,4 +1,4 @@
-"""What the panel says of two volumes, whatever was done to the scene, against points of the bone followed one by one."""
+"""What the panel says of two volumes after anything was done to the scene, against points of the bone followed singly."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Play:
 
     def shift_an_origin(self):
         node = self.either()
-        node.SetOrigin(*(np.array(node.GetOrigin()) + (0.5, 0.0, 0.0)))
+        node.SetOrigin(*np.add(node.GetOrigin(), (0.5, 0.0, 0.0)))
 
     def double_a_spacing(self):
         node = self.either()
@@ -268,32 +268,24 @@ DEEDS = [name for name in DEEDS if name not in ("node", "fixed", "moving", "tran
 
 def check(play):
     """What the panel says is so."""
+    import slicer
+
     ui = play.panel.ui
     text, good = ui.verdictLabel.text, GOOD in ui.verdictLabel.styleSheet
     holding = [record for record in play.records.values() if record.holds()]
-    known = [play.panel.logic.isAligned(play.moving)]
     assert good == bool(holding) == text.startswith("Accepted"), text
-    assert ui.undoButton.enabled == known[0]
-    if good:
-        import slicer
-
-        assert "as after hardening" not in ui.detailsLabel.text or all(
-            play.moving.GetParentTransformNode() is not slicer.mrmlScene.GetNodeByID(record.transform)
-            for record in holding
-        )
-    if "Undo, or" in text:
-        assert ui.undoButton.enabled
-    if text.startswith("Aligned, but not applied"):
-        name = text.partition("moving volume under ")[2][:-1]
-        parent = play.moving.GetTransformNodeID()
-        import slicer
-
-        named = [one for one in play.records.values() if slicer.mrmlScene.GetNodeByID(one.transform) is not None]
-        named = [one for one in named if slicer.mrmlScene.GetNodeByID(one.transform).GetName() == name]
+    assert ui.undoButton.enabled == play.panel.logic.isAligned(play.moving)
+    assert ui.undoButton.enabled or "Undo, or" not in text
+    if good and "as after hardening" in ui.detailsLabel.text:
+        assert play.moving.GetTransformNodeID() not in [record.transform for record in holding]
+    if text.startswith("Aligned, but not applied"):  # doing what it says lays the bones on each other
+        name, parent = text.partition("moving volume under ")[2][:-1], play.moving.GetTransformNodeID()
         outcomes = []
-        for record in named:
-            play.moving.SetAndObserveTransformNodeID(record.transform)
-            outcomes.append(record.holds())
+        for record in play.records.values():
+            node = slicer.mrmlScene.GetNodeByID(record.transform)
+            if node is not None and node.GetName() == name:
+                play.moving.SetAndObserveTransformNodeID(node.GetID())
+                outcomes.append(record.holds())
         play.moving.SetAndObserveTransformNodeID(parent)
         assert any(outcomes)
 
@@ -353,7 +345,7 @@ def test_a_volume_that_was_changed_loses_the_verdict(laid, who, deed):
 
     panel, node = laid[0], laid[who]
     if deed == "origin":
-        node.SetOrigin(*(np.array(node.GetOrigin()) + (0.0, 0.5, 0.0)))
+        node.SetOrigin(*np.add(node.GetOrigin(), (0.0, 0.5, 0.0)))
     elif deed == "spacing":
         node.SetSpacing(*(2 * np.array(node.GetSpacing())))
     else:

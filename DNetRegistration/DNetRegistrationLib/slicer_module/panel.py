@@ -10,13 +10,13 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
 from ..core.errors import DNetError
+from .bond import forget_check_sums
 from .logic import DNetRegistrationLogic
 from .panel_choices import Choices
 from .panel_result import ResultView
 from .panel_run import AlignmentRun
 from .panel_thresholds import ThresholdControls
 from .parameters import FILE, OUTPUTS
-from .bond import forget_check_sums
 from .scene import alignment_of, find_transforms
 from .standing import current_alignment
 from .wording import explain
