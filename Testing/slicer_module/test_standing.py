@@ -1,4 +1,4 @@
-"""What the panel says of two volumes after anything was done to the scene, against points of the bone followed singly."""
+"""What the panel says of two volumes after anything was done to the scene, against points of the bone."""
 
 from __future__ import annotations
 
