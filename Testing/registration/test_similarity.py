@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from DNetRegistrationLib.bone.cortex import CorticalBone
 from DNetRegistrationLib.bone.images import BoneImage
-from DNetRegistrationLib.registration.similarity import Similarity, band_passed, overlap_correlation
+from DNetRegistrationLib.registration.similarity import Similarity, _trabecular, band_passed, overlap_correlation
 from DNetRegistrationLib.registration.similarity import similarity as similarity_with
 from scipy import ndimage
 
@@ -69,6 +71,36 @@ def test_without_marrow_nothing_is_said_of_trabeculae():
     nothing = bone_of(one, np.zeros(one.shape, bool))
     found = similarity_with(one, one, torch.eye(4, dtype=torch.float64), (nothing, nothing), (one, one))
     assert found.edge_correlation > 0.99 and np.isnan(found.trabecular_correlation)
+
+
+def test_a_callus_does_not_speak_against_the_trabeculae_beside_it():
+    """A block of the marrow is solid in one scan, and cortex there. Elsewhere the scans are the same."""
+    first, second = blobs(), blobs()
+    block = (slice(4, 12), slice(6, 16), slice(8, 18))
+    second[block] = 3
+    one, other = image(first), image(second)
+    plain, grown = bone_of(one), bone_of(other)
+    grown.cortex[block] = True
+    still = torch.eye(4, dtype=torch.float64)
+    for fixed, moving, bones in ((one, other, (plain, grown)), (other, one, (grown, plain))):
+        found = similarity_with(fixed, moving, still, bones, (fixed, moving)).trabecular_correlation
+        assert found > 0.9 > 0.7 > similarity(fixed, moving, still).trabecular_correlation
+
+
+def test_marrow_beside_two_cortices_that_misfit_by_a_voxel_is_compared():
+    """In the moving scan the cortex is a voxel thicker all around, and stranger values are there."""
+    first, second = blobs(), blobs()
+    block = (slice(4, 12), slice(6, 16), slice(8, 18))
+    own = np.zeros(first.shape, bool)
+    own[block] = True
+    thicker = ndimage.binary_dilation(own)
+    second[thicker & ~own] = blobs(1)[thicker & ~own] + 2
+    one, other = image(first), image(second)
+    bones = [replace(bone_of(view), cortex=cortex) for view, cortex in ((one, own), (other, thicker))]
+    alike = [bones[0], replace(bones[1], cortex=own)]
+    still = torch.eye(4, dtype=torch.float64)
+    found, expected = (_trabecular((one, other), still, of_both) for of_both in (bones, alike))
+    assert found == expected < 0.9
 
 
 def test_trabeculae_are_compared_below_the_bone_threshold_too():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage
+from ..imaging import morphology
 from ..imaging.tensors import dilate, gaussian
 from .template import Template, index_of, make_template, sample_through
 
@@ -57,49 +60,62 @@ def similarity(
         bones: the cortical bone of both scans, for their marrow space.
         greys: what both scans show there, also below the bone threshold, where thin trabeculae are that are blurred.
     """
-    forward, backward = pose[None], torch.linalg.inv(pose)[None]
-    values = list(_both_ways(fixed, moving, forward, backward))
-    # Band-passed values at the same points, on and beside bone.
-    edges = list(_both_ways(fixed, moving, forward, backward, band_passed))
-    edge_correlation = float(sum(correlation for correlation, _ in edges) / 2)
-    found = (
-        _trabecular(one, other, way, bone)
-        for one, other, way, bone in ((greys[0], greys[1], forward, bones[0]), (greys[1], greys[0], backward, bones[1]))
-    )
+    ways = list(_both_ways(fixed, moving, pose[None], (_as_it_is, band_passed)))
+    correlation, edge_correlation = (float(sum(way.correlations[k] for way in ways) / 2) for k in range(2))
+    found = _trabecular(greys, pose, bones), _trabecular(greys[::-1], torch.linalg.inv(pose), bones[::-1])
     within = [correlation for correlation in found if correlation is not None]
     return Similarity(
-        correlation=float(sum(correlation for correlation, _ in values) / 2),
+        correlation=correlation,
         edge_correlation=edge_correlation,
         trabecular_correlation=sum(within) / len(within) if within else math.nan,
-        share=float(min(share for _, share in values)),
-        larger_share=float(max(share for _, share in values)),
+        share=float(min(way.share for way in ways)),
+        larger_share=float(max(way.share for way in ways)),
     )
 
 
-def _trabecular(image: BoneImage, other: BoneImage, way: Tensor, bone: CorticalBone) -> float | None:
-    """Correlation within the marrow space of one scan; None where that is too small, or empty.
+def _trabecular(images: Sequence[BoneImage], pose: Tensor, bones: Sequence[CorticalBone]) -> float | None:
+    """Correlation within the marrow space of the first of two scans; None where that is too small, or empty.
 
     Each image is blurred by the voxels of the other, so that thick slices, and one scan that is sharper, hide less.
+    What the other scan shows as solid there has changed, as where a callus grew, and tells nothing of trabeculae.
     """
+    image, other = images
     # So close to the cortex, thick slices blur it into the marrow. They do so alike in both scans, and deeper within a
     # slender bone there is nothing.
     depth = 2 * float(image.spacing.min())
-    index = torch.as_tensor(bone.marrow(depth), dtype=torch.float32, device=image.values.device)
+    marrow = bones[0].marrow(depth)
+    marrow = marrow[~_turned_solid(marrow, bones, pose)]
+    index = torch.as_tensor(marrow, dtype=torch.float32, device=image.values.device)
     index = index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
     if len(index) < LEAST_MARROW:
         return None
-    points = make_template(index, bone.affine, index.new_zeros(len(index)), index.new_zeros(len(index), 3))
+    points = make_template(index, bones[0].affine, index.new_zeros(len(index)), index.new_zeros(len(index), 3))
     # The eight points of a voxel at which a mean has its variance.
     corners = torch.cartesian_prod(*[torch.tensor((-1.0, 1.0), dtype=torch.float64) / 12**0.5] * 3)
     own, theirs = (corners @ torch.tensor(one.affine[:3, :3]).T for one in (image, other))
-    still, turn = torch.eye(4, dtype=torch.float64), way[0, :3, :3]
+    still, turn = torch.eye(4, dtype=torch.float64), pose[:3, :3]
     first, _ = _mean_around(points, image, still, theirs @ torch.linalg.inv(turn).T)
-    second, inside = _mean_around(points, other, way[0], own @ turn.T)
+    second, inside = _mean_around(points, other, pose, own @ turn.T)
     shared = inside > 0.999
     first, second = first[shared], second[shared]
     if len(first) < LEAST_MARROW or min(float(first.std()), float(second.std())) < LEAST_TRABECULAR_DEVIATION:
         return None
     return float(torch.corrcoef(torch.stack((first, second)))[0, 1])
+
+
+def _turned_solid(index: np.ndarray, bones: Sequence[CorticalBone], pose: Tensor) -> np.ndarray:
+    """``(n,)`` bool, which voxels ``(n, 3)`` of one bone are cortex in the other one and do not touch cortex here.
+
+    Where two cortices meet, a small misfit makes the marrow beside the one lie in the other.
+    """
+    own, other = bones
+    to_other = np.linalg.inv(other.affine) @ pose.numpy() @ own.affine
+    there = np.rint(index @ to_other[:3, :3].T + to_other[:3, 3]).astype(int)
+    inside = ((there >= 0) & (there < np.array(other.cortex.shape[::-1]))).all(1)
+    solid = np.zeros(len(index), bool)
+    solid[inside] = other.cortex[tuple(there[inside, ::-1].T)]
+    solid[solid] = ~morphology.dilate(own.cortex, 1)[tuple(index[solid, ::-1].T)]
+    return solid
 
 
 def _mean_around(points: Template, image: BoneImage, way: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +135,12 @@ def agreement(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
     return float(overlap_scores(fixed, moving, pose[None])[1])
 
 
+def edge_agreement(fixed: BoneImage, moving: BoneImage, maps: Tensor) -> Tensor:
+    """``(h,)`` float64 correlations of band-passed values over the overlap, in affine maps ``(h, 4, 4)``."""
+    ways = _both_ways(fixed, moving, maps, (band_passed,))
+    return (sum(way.correlations[0] for way in ways) / 2).cpu().double()
+
+
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:
     """``(h,)`` scores of ``(h, 4, 4)`` poses: the correlation over the overlap, shrunk where the overlap is small.
 
@@ -132,39 +154,53 @@ def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> T
 def overlap_scores(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> tuple[Tensor, Tensor]:
     """``(h,)`` scores as those of `overlap_correlation`, and the correlations ``(h,)`` over the overlap themselves."""
     score = plain = torch.zeros(len(poses), device=fixed.values.device)
-    for correlation, share in _both_ways(fixed, moving, poses, torch.linalg.inv(poses)):
-        score = score + correlation * (2 * share).clamp(max=1).sqrt() / 2
-        plain = plain + correlation / 2
+    for way in _both_ways(fixed, moving, poses):
+        score = score + way.correlations[0] * (2 * way.share).clamp(max=1).sqrt() / 2
+        plain = plain + way.correlations[0] / 2
     return score.cpu().double(), plain.cpu().double()
+
+
+def _as_it_is(image: BoneImage) -> BoneImage:
+    return image
+
+
+class _Way(NamedTuple):
+    """Of one direction: correlations ``(h,)`` of the images under each filter, and the share ``(h,)`` of the bone."""
+
+    correlations: list[Tensor]
+    share: Tensor
 
 
 def _both_ways(
     fixed: BoneImage,
     moving: BoneImage,
-    forward: Tensor,
-    backward: Tensor,
-    filtered: Callable[[BoneImage], BoneImage] = lambda image: image,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    yield _one_way(bone_template(fixed, filtered(fixed)), filtered(moving), forward)
-    yield _one_way(bone_template(moving, filtered(moving)), filtered(fixed), backward)
+    poses: Tensor,
+    filters: Sequence[Callable[[BoneImage], BoneImage]] = (_as_it_is,),
+) -> Iterator[_Way]:
+    """Compares two images at points on and beside the bone of the one, then of the other."""
+    first, second = ([one(image) for one in filters] for image in (fixed, moving))
+    yield _one_way(bone_templates(fixed, first), second, poses)
+    yield _one_way(bone_templates(moving, second), first, torch.linalg.inv(poses))
 
 
-def _one_way(template: Template, image: BoneImage, poses: Tensor) -> tuple[Tensor, Tensor]:
-    """``(h,)`` correlations over the template's points inside the image, and the share of its bone there."""
-    values, inside = sample_through(template, image, poses)
-    total = inside.sum(-1, keepdim=True).clamp(min=1)
-    first = template.values - (inside * template.values).sum(-1, keepdim=True) / total
-    second = values - (inside * values).sum(-1, keepdim=True) / total
-    variance = (inside * first * first).sum(-1) * (inside * second * second).sum(-1)
-    correlation = (inside * first * second).sum(-1) / variance.clamp(min=1e-12).sqrt()
-    bone = template.values.clamp(min=0)
-    return correlation, (inside * bone).sum(-1) / bone.sum().clamp(min=1e-6)
+def _one_way(templates: Sequence[Template], images: Sequence[BoneImage], poses: Tensor) -> _Way:
+    """The share is of the first template's bone."""
+    correlations = []
+    for template, image in zip(templates, images, strict=True):
+        values, inside = sample_through(template, image, poses)
+        total = inside.sum(-1, keepdim=True).clamp(min=1)
+        first = template.values - (inside * template.values).sum(-1, keepdim=True) / total
+        second = values - (inside * values).sum(-1, keepdim=True) / total
+        variance = (inside * first * first).sum(-1) * (inside * second * second).sum(-1)
+        correlations.append((inside * first * second).sum(-1) / variance.clamp(min=1e-12).sqrt())
+    bone = templates[0].values.clamp(min=0)
+    return _Way(correlations, (inside * bone).sum(-1) / bone.sum().clamp(min=1e-6))
 
 
-def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
-    """The template of voxels on or beside the bone of `image`, thinned evenly to about `POINTS`.
+def bone_templates(image: BoneImage, filtered: Sequence[BoneImage]) -> list[Template]:
+    """Templates of the voxels on or beside the bone of `image`, thinned evenly to about `POINTS`.
 
-    Its values are those of `filtered`, its gradients are zero.
+    Each has the values of one of the images `filtered` on the same grid. Their gradients are zero.
     """
     near = dilate((image.values > 0.05).float()) > 0
     if image.inside is not None:
@@ -172,8 +208,9 @@ def bone_template(image: BoneImage, filtered: BoneImage) -> Template:
     chosen = near.view(-1).nonzero()[:, 0]
     chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
     index = index_of(chosen, image.values.shape).float()
-    values = filtered.values.reshape(-1)[chosen]
-    return make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
+    values = [one.values.reshape(-1)[chosen] for one in filtered]
+    template = make_template(index, image.affine, values[0], values[0].new_zeros(len(chosen), 3))
+    return [replace(template, values=one) for one in values]
 
 
 def band_passed(image: BoneImage) -> BoneImage:
