@@ -387,7 +387,8 @@ def test_sample_data_is_made_by_the_panels_button_alone(host, tiny):
 
     host.click_sample_data("Cube")
     assert slicer.util.arrayFromVolume(slicer.util.getNode("Cube")).shape == (4, 4, 4)
-    with pytest.raises(AssertionError, match="Slicer would download"):
+    # Scripts go by the addresses, of which it has none.
+    with pytest.raises(IndexError):
         SampleData.downloadSample("Cube")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,14 +196,74 @@ def test_sample_data(host, logic, monkeypatch):
     assert [node.GetName() for node in sample_data.loadSampleData()] == [f"{name}_1" for name in source.nodeNames]
 
 
-def test_self_test(host, logic, monkeypatch):
-    """What Reload and Test runs."""
+def test_scripts_get_the_sample_data_as_others(host, logic, monkeypatch):
+    """By its name, as in Slicer's own examples; the button in the module Sample Data bears words."""
+    import SampleData
     import slicer
+    from DNetRegistrationLib.slicer_module import sample_data
+
+    monkeypatch.setattr(sample_data, "PAIR", SMALL)
+    slicer.app.startupCompleted()
+    slicer.app.startupCompleted()  # registered twice, it is there once
+    (source,) = SampleData.SampleDataLogic.sampleDataSourcesByCategory("D-net registration")
+    assert source.sampleDescription == "Mouse tibia, two scans"
+    fixed, moving, truth = SampleData.downloadSamples("DNetRegistrationMouseTibia")
+    assert [fixed.GetName(), moving.GetName()] == ["PreContrast", "PostContrast"]
+    assert truth.GetName().startswith("TrueTransform")
+    pair = make_pair(SMALL["seed"], size=SMALL["size"], spacing=SMALL["spacing"])
+    assert np.array_equal(slicer.util.arrayFromVolume(moving), pair.moving.voxels)
+    assert truth.IsA("vtkMRMLLinearTransformNode")
+    assert SampleData.downloadSample("DNetRegistrationMouseTibia").IsA("vtkMRMLScalarVolumeNode")
+
+
+@pytest.fixture
+def small_sample(monkeypatch):
     from DNetRegistrationLib.slicer_module import sample_data
 
     monkeypatch.setattr(sample_data, "NAME", "SmallSample")
     monkeypatch.setattr(sample_data, "PAIR", {"seed": 1, "size": 64, "spacing": 0.08})
+
+
+def test_self_test(host, logic, small_sample):
+    """What Reload and Test runs."""
+    import slicer
+
     slicer.selfTests["DNetRegistration"]()
+
+
+def test_self_test_without_torch(host, logic, small_sample, monkeypatch, caplog):
+    """What needs no torch is tested, the rest is named; Slicer would show an exception as a failure."""
+    import slicer
+    from DNetRegistrationLib.slicer_module import torch_setup
+
+    tested = []
+    cases = sys.modules["DNetRegistration"].DNetRegistrationTest
+    sample = cases.test_sampleData
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: None)
+    monkeypatch.setattr(cases, "test_sampleData", lambda case: sample(case) or tested.append("sample data"))
+    monkeypatch.setattr(cases, "test_alignment", lambda case: tested.append("alignment"))
+    told = []
+    monkeypatch.setattr(cases, "delayDisplay", lambda case, text: told.append(text))
+    slicer.selfTests["DNetRegistration"]()
+    assert tested == ["sample data"] and "was not tested: PyTorch is not installed" in told[-1]
+
+
+def test_scripts_leave_cores_to_others(logic, monkeypatch):
+    """Threads that spin while they wait made an alignment take 68 s in place of 12 on a busy machine."""
+    import os
+
+    from DNetRegistrationLib.registration import align as module
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    seen = []
+
+    def align(*scans, **options):
+        seen.append(os.environ.get("OMP_WAIT_POLICY"))
+        return aligned(rigid(1))
+
+    monkeypatch.setattr(module, "align", align)
+    logic.align(add_volume("a", "plain"), add_volume("b", "oblique"))
+    assert seen == ["PASSIVE"]
 
 
 def test_the_script_says_what_it_leaves_out(host, logic, tmp_path, capsys):

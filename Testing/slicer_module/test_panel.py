@@ -224,7 +224,7 @@ def test_a_click_aligns(host, panel, parents, tmp_path):
     assert len(stages) >= 2 and ui.alignButton.text == "Align" and not ui.progressBar.visible
     transform = parameters.transform
     alignment = alignment_of(transform)
-    assert alignment.accepted and ui.verdictLabel.text == alignment.verdict, ui.verdictLabel.text
+    assert alignment.accepted and ui.verdictLabel.text == alignment.verdict.replace("um", "µm"), ui.verdictLabel.text
     assert "#d7f0dd" in ui.verdictLabel.styleSheet
     for words in (
         "Dice of the cortices:",
@@ -858,3 +858,81 @@ def test_volumes_are_let_go(host, panel):
     host.close_scene()
     gc.collect()
     assert alive() is None
+
+
+def test_wrappers_of_the_parameter_node_are_let_go(host, panel, pair):
+    """One is made each time that the module is entered, with observers of its own."""
+    import gc
+
+    from DNetRegistrationLib.slicer_module.parameters import DNetRegistrationParameterNode
+
+    def alive():
+        gc.collect()
+        return sum(type(one) is DNetRegistrationParameterNode for one in gc.get_objects())
+
+    before = alive()
+    for _ in range(5):
+        panel.exit()
+        panel.enter()
+    assert alive() == before
+
+
+def test_both_volumes_are_seen_when_they_are_chosen(host, panel):
+    """Slicer shows what was loaded last: the outline of a threshold would lie on the other scan."""
+    import slicer
+
+    def layers():
+        nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in nodes}
+
+    fixed, moving = add_volume("a", "plain"), add_volume("b", "oblique")
+    slicer.util.setSliceViewerLayers(background=moving, foreground=None)
+    panel.ui.fixedSelector.setCurrentNode(fixed)
+    assert layers() == {(moving.GetID(), None)}
+    panel.ui.movingSelector.setCurrentNode(moving)
+    assert layers() == {(fixed.GetID(), moving.GetID())}
+    # Coming back to the module leaves the views alone; thresholds by hand need both scans.
+    slicer.util.setSliceViewerLayers(background=moving, foreground=None)
+    panel.exit()
+    panel.enter()
+    assert layers() == {(moving.GetID(), None)}
+    panel.ui.automaticThresholdCheckBox.click()
+    assert layers() == {(fixed.GetID(), moving.GetID())}
+
+
+def test_two_panels_do_not_align_one_volume(host, panel, pair):
+    import slicer
+
+    second = slicer.modules.dnetregistration.createNewWidgetRepresentation().self()
+    second.enter()
+    launchers = [Launcher(rigid(1), held=True), Launcher(rigid(2), held=True)]
+    panel.logic.launch, second.logic.launch = launchers
+    try:
+        panel.ui.alignButton.click()
+        second.ui.alignButton.click()
+        assert panel.running and not second.running
+        assert "PostContrast: is being aligned already; wait until that has ended" in second.ui.verdictLabel.text
+        launchers[0].answer()
+        host.wait_until(lambda: not panel.running)
+        second.ui.alignButton.click()
+        assert second.running
+        launchers[1].answer()
+        host.wait_until(lambda: not second.running)
+    finally:
+        second.cleanup()
+    np.testing.assert_allclose(
+        slicer.util.arrayFromTransformMatrix(pair[1].GetParentTransformNode()),
+        np.linalg.inv(FLIP @ rigid(2) @ FLIP),
+        atol=1e-9,
+    )
+
+
+def test_the_panel_has_one_unit(host, panel, pair):
+    verdict = "Accepted: the bones lie on each other, to within about 2.0 um."
+    warnings = ["no answer: this lies 300 um off"]
+    click(host, panel, Launcher(rigid(1), verdict=verdict, warnings=warnings))
+    cells = panel._parameterNode.table.GetTable()
+    rows = [cells.GetValue(i, j).ToString() for i in range(cells.GetNumberOfRows()) for j in range(3)]
+    shown = "\n".join([panel.ui.verdictLabel.text, panel.ui.detailsLabel.text, *rows])
+    assert "to within about 2.0 µm." in shown and "300 µm off" in shown
+    assert " um" not in shown and "um" not in rows

@@ -165,9 +165,14 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._tell("plain", text.format(name=moving.GetName()))
 
     def onAutomaticThresholdClicked(self, automatic: bool) -> None:
-        """By hand, thresholds begin where they would be found."""
+        """By hand, thresholds begin where they would be found, and their outlines lie on what they are of."""
+        from .scene_outputs import show_layers
+
         if not automatic:
             self._thresholds.reset(self._parameterNode)
+            volumes = self._parameterNode.fixedVolume, self._parameterNode.movingVolume
+            if all(volumes):
+                show_layers(*volumes)
         self._update()
 
     def onChosen(self, name: str, value) -> None:
@@ -206,7 +211,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _matchPair(self) -> None:
         """Selects what belongs to the pair of volumes, when that has changed."""
-        from .scene_outputs import is_filled, outputs_of
+        from .scene_outputs import is_filled, outputs_of, show_layers
 
         parameters = self._parameterNode
         volumes = parameters.fixedVolume, parameters.movingVolume
@@ -214,8 +219,9 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pair = tuple(volume.GetID() if volume else None for volume in volumes)
         if pair == self._pair:
             return
-        if all(volumes) and self._pair != (None, None):  # what is said of a volume that is gone stays
-            self._result.forget()
+        if all(volumes) and self._pair != (None, None):  # chosen now; a scene that was loaded has its own views
+            self._result.forget()  # what is said of a volume that is gone stays
+            show_layers(*volumes)
         self._pair = pair
         # Outputs of another pair would be written over.
         selected = parameters.transform

@@ -6,6 +6,7 @@ from slicer.i18n import tr as _
 
 from .scene import alignment_of, transform_above
 from .standing import Standing, current_alignment
+from .wording import micrometres
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
 _STYLES = {
@@ -64,7 +65,7 @@ class ResultView:
             if standing is Standing.HARDENED:
                 note = _("{moving} lies so without {name}, as after hardening: Undo cannot take it back.")
                 details += "\n" + note.format(moving=moving.GetName(), name=name)
-            return "good" if alignment.accepted else "doubt", alignment.verdict, details
+            return "good" if alignment.accepted else "doubt", micrometres(alignment.verdict), details
         if standing is Standing.APART:
             text = _("Aligned, but not applied: click Align, or put the moving volume under {name}.")
             return "plain", text.format(name=name), ""
@@ -105,6 +106,6 @@ def figures(alignment) -> str:
             device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
             seconds=number(alignment.seconds.get("total", math.nan), ".1f"),
         ),
-        *(_("Note: {warning}").format(warning=warning) for warning in alignment.warnings),
+        *(_("Note: {warning}").format(warning=micrometres(warning)) for warning in alignment.warnings),
     ]
     return "\n".join(lines)

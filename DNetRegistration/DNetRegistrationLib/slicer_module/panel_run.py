@@ -1,19 +1,25 @@
 """The alignment that the panel runs: first in another process, then into the scene, a step at a time."""
 
+from __future__ import annotations
+
 import logging
+import weakref
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..core.errors import DNetError
+from ..core.errors import DNetError, OptionError
 from .job import JobOutcome, JobResult
 from .parameters import OUTPUTS
 from .wording import explain
 
+#: Of all panels of the module: Slicer can show several.
+_runs: weakref.WeakSet[AlignmentRun] = weakref.WeakSet()
+
 
 class AlignmentRun:
-    """At most one alignment at a time.
+    """At most one alignment at a time, and none of a volume that another panel is aligning.
 
     Args:
         logic: the module's logic.
@@ -35,6 +41,7 @@ class AlignmentRun:
         self._placed, self._outputs = (), {}  # the volumes, and the nodes to write to
         self._steps = None  # what is left to write of the result
         self._cancelMessage = None
+        _runs.add(self)
 
     @property
     def running(self) -> bool:
@@ -93,7 +100,14 @@ class AlignmentRun:
         self._placed, self._outputs = (), {}  # or the volumes stay in memory
 
     def _check(self, parameters):
-        return self._logic.check(parameters.fixedVolume, parameters.movingVolume, parameters.transform)
+        placed = self._logic.check(parameters.fixedVolume, parameters.movingVolume, parameters.transform)
+        for run in _runs:
+            if run is not self and run.running and run._placed:
+                ours, theirs = ([one.node for one in pair] for pair in (placed, run._placed))
+                if ours[1] in theirs or theirs[1] in ours:  # one would move what the other measures
+                    name = ours[1].GetName()
+                    raise OptionError(f"{name}: is being aligned already", "wait until that has ended, or cancel it")
+        return placed
 
     def _confirmSpacing(self, placed) -> bool:
         doubt = self._logic.spacingDoubt(placed)

@@ -21,6 +21,7 @@ from ..core.errors import FileError, one_line
 from ..outputs.segmentation import SEGMENTS
 from ..outputs.summary import found_by, number
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
+from .wording import micrometres
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -210,10 +211,10 @@ def write_table(node, alignment) -> None:
     """
     x, y, z = alignment.translation_mm
     rows = [
-        ("Verdict", alignment.verdict, ""),
+        ("Verdict", micrometres(alignment.verdict), ""),
         ("Accepted", "yes" if alignment.accepted else "no", ""),
         ("Confidence", number(alignment.confidence, ".3f"), ""),
-        ("Expected error", number(alignment.expected_error_um, ".2f"), "um"),
+        ("Expected error", number(alignment.expected_error_um, ".2f"), "µm"),
         ("Dice of the cortices before", number(alignment.dice_before, ".3f"), ""),
         ("Dice of the cortices aligned", number(alignment.dice, ".3f"), ""),
         ("Rotation", number(alignment.rotation_deg, ".3f"), "degrees"),
@@ -226,7 +227,7 @@ def write_table(node, alignment) -> None:
         ("Bone threshold, moving", number(alignment.moving_threshold, ".1f"), "grey values"),
         ("Working spacing", number(alignment.working_spacing, ".4f"), "mm"),
         ("Time", number(alignment.seconds.get("total", math.nan), ".2f"), "s"),
-        *(("Warning", text, "") for text in alignment.warnings),
+        *(("Warning", micrometres(text), "") for text in alignment.warnings),
     ]
     with slicer.util.NodeModify(node):
         node.RemoveAllColumns()
@@ -272,11 +273,16 @@ def show_difference(node) -> None:
     display.SetWindowLevel(2 * reach or 1.0, 0.0)
 
 
-def show_pair(fixed, moving) -> None:
-    """Shows the moving volume half transparent over the fixed one in the slice views, and resets the 3D views."""
+def show_layers(fixed, moving) -> None:
+    """Shows the moving volume half transparent over the fixed one in the slice views."""
     slicer.util.setSliceViewerLayers(
         background=fixed.GetID(), foreground=moving.GetID(), foregroundOpacity=0.5, fit=True
     )
+
+
+def show_pair(fixed, moving) -> None:
+    """Shows both volumes in the slice views, as `show_layers` does, and resets the 3D views."""
+    show_layers(fixed, moving)
     if slicer.app.layoutManager() is not None:
         slicer.util.resetThreeDViews()
 

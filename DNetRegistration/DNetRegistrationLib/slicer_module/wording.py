@@ -1,4 +1,6 @@
-"""The panel's words for an error: the problem, the remedy, and the control where it is set."""
+"""The panel's words: for an error the problem, the remedy and the control where it is set; and for units."""
+
+import re
 
 from slicer.i18n import tr as _
 
@@ -9,7 +11,18 @@ from .parameters import Hypotheses, Refine
 def explain(error: DNetError) -> str:
     """An error in one line, with the control that mends it."""
     control = None if error.setting is None else controlOf(error.setting)
-    return str(error) if control is None else _("{error} ({control})").format(error=error, control=control)
+    text = micrometres(str(error))
+    return text if control is None else _("{error} ({control})").format(error=text, control=control)
+
+
+def micrometres(text: str) -> str:
+    """A text of the library with the unit as Slicer writes it. The library's own goes to terminals that lack the sign.
+
+    Example:
+        >>> micrometres("to within about 2.0 um")
+        'to within about 2.0 µm'
+    """
+    return re.sub(r"(?<=\d) um\b", " µm", text)
 
 
 def controlOf(setting: Setting) -> str | None:
