@@ -28,6 +28,13 @@ OUTPUTS = {
 }
 
 
+def test_threads_are_handed_on_and_none_by_default(two, aligned_with):
+    main(["align", *two, "--threads", "2"])
+    main(["align", *two])
+    assert [call["threads"] for call in aligned_with] == [2, None]
+    assert main(["align", *two, "--threads", "0"]) == 2
+
+
 def test_align_writes_everything_and_says_the_verdict_first(pair, two, tmp_path):
     files = {name: tmp_path / file for name, file in OUTPUTS.items()}
     result = run("align", *two, *(word for name, path in files.items() for word in (f"--{name}", str(path))))

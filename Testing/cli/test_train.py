@@ -48,8 +48,8 @@ def test_options_are_those_of_the_function():
     assert parsed("train --network me --output x --jobs 3") == TrainingOptions("me", "x", jobs=3)
     values = {
         "network": "dnet", "output": "out", "recipe": "paper", "start": "w.pt", "seed": 3, "scans": "mice",
-        "scan_spacing": (0.01, 0.01, 0.02), "dataset": "bones.pt", "device": "cpu", "jobs": 2, "minutes": 1.5,
-        "log_every": 7, "validate_every": 8, "validation_pairs": 9, "checkpoint_minutes": 2.5,
+        "scan_spacing": (0.01, 0.01, 0.02), "dataset": "bones.pt", "device": "cpu", "jobs": 2, "threads": 3,
+        "minutes": 1.5, "log_every": 7, "validate_every": 8, "validation_pairs": 9, "checkpoint_minutes": 2.5,
     }  # fmt: skip
     assert {*values, "changes", "half", "plot"} == {one.name for one in fields(TrainingOptions)}
     text = {**values, "scan_spacing": "0.01,0.01,0.02"}

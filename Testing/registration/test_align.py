@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from dataclasses import replace
 
 import numpy as np
+import places
 import pytest
 import SimpleITK as sitk
 import torch
+from command import run
 from DNetRegistrationLib.core.errors import DNetError, ScanError, Setting
 from DNetRegistrationLib.geometry.transforms import affine_matrix
 from DNetRegistrationLib.imaging.volume import Volume
@@ -364,6 +367,42 @@ def test_hopeless_scans_are_refused_with_one_line(pair, voxels, options):
     with pytest.raises(ScanError) as caught:
         align(scan, pair.moving, **options)
     assert "\n" not in str(caught.value) and ("odd.nrrd" in str(caught.value) or not isinstance(voxels, np.ndarray))
+
+
+def test_threads_change_nothing_and_stay_within(small_pair):
+    before = torch.get_num_threads()
+    seen = []
+    one, three = (
+        align(
+            small_pair.fixed,
+            small_pair.moving,
+            threads=count,
+            progress=lambda *told: seen.append(torch.get_num_threads()),
+        )
+        for count in (1, 3)
+    )
+    assert set(seen) == {1, 3} and torch.get_num_threads() == before
+    np.testing.assert_allclose(three.matrix, one.matrix, atol=1e-6)
+    assert three.confidence == pytest.approx(one.confidence, abs=1e-4) and three.accepted == one.accepted
+
+
+FORK = """
+import multiprocessing
+from DNetRegistrationLib import align, make_pair
+pair = make_pair(5, size=32, spacing=0.16)
+def matrix(threads):
+    return align(pair.fixed, pair.moving, threads=threads).matrix.tolist()
+here = matrix(2)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.map_async(matrix, [None, 2]).get(100) == [here, here])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="about forks")
+def test_a_process_that_is_forked_after_an_alignment_aligns_too():
+    done = run(code=FORK, env=places.environment(OMP_NUM_THREADS="2"))
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_the_network_alone_needs_weights(pair, monkeypatch):

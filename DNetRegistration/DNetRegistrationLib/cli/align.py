@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import OptionError, Setting
-from ..core.processes import keep_threads_from_spinning
 from ..outputs.paths import ENDINGS, OutputPaths, check_grid, check_outputs
 from ..version import PROGRAM
-from .arguments import STATUSES, Parser, triple
+from .arguments import STATUSES, Parser, add_threads, triple
 from .wording import option_of
 
 if TYPE_CHECKING:
@@ -114,6 +113,7 @@ def add_parser(commands) -> Parser:
         "(OUT_1, OUT_2, ...: the largest first)",
     )
     how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    add_threads(how)
     how.add_argument(
         "--weights",
         metavar="W",
@@ -160,6 +160,7 @@ def run(options) -> int:
         hypotheses=options.hypotheses,
         refine=options.refine,
         bone=options.bone,
+        threads=options.threads,
     )
     from ..core.progress import say
     from ..registration.verdict import SETTINGS
@@ -248,7 +249,6 @@ def align_files(
     Raises:
         DNetError: an input or an output cannot be used; nothing is written then.
     """
-    keep_threads_from_spinning()
     from ..core.progress import Progress, part, say
     from ..geometry.transform_files import read_transform
     from ..outputs.cartilage_table import cartilage_summary

@@ -59,6 +59,11 @@ def several(known):
     return convert
 
 
+def add_threads(group) -> None:
+    """Adds the option for how many threads of the CPU to use."""
+    group.add_argument("--threads", metavar="N", type=JOBS, help="threads of the CPU (as many as there are processors)")
+
+
 def option_name(quantity: str) -> str:
     """How the command line calls what Python calls `quantity`."""
     return "--" + quantity.replace("_", "-")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
+from ..core.threads import available_processors
 from ..version import PROGRAM
 from .arguments import COUNT, JOBS, Parser, number, several
 
@@ -79,7 +79,9 @@ def add_parser(commands) -> Parser:
         help="seconds that a tool may take to refine a pair (%(default)g)",
     )  # fmt: skip
     parser.add_argument("--seed", type=number(int, 0, 10**6), default=0, help="shift of all seeds (%(default)s)")
-    parser.add_argument("--jobs", type=JOBS, default=os.cpu_count(), help="processes, one thread each (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=JOBS, default=available_processors(), help="processes, one thread each (%(default)s)"
+    )
     parser.add_argument("--output", metavar="FOLDER", help="keep each pair's figures, the table and a reliability plot")
     return parser
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from ..core.threads import available_processors
 from ..experiments.methods import METHODS
 from ..version import PROGRAM
 from .arguments import COUNT, JOBS, SIZE, Parser, number, several, spell
@@ -103,7 +103,7 @@ def add_parser(commands) -> Parser:
         metavar="S",
         help="seconds for an alignment; over it a method is ended, and spared larger volumes (%(default)g)",
     )
-    cost.add_argument("--threads", type=JOBS, default=os.cpu_count(), help="for every method (%(default)s)")
+    cost.add_argument("--threads", type=JOBS, default=available_processors(), help="for every method (%(default)s)")
     return parser
 
 

@@ -7,12 +7,11 @@ import time
 
 from ..core.files import atomic_write, make_folder
 from ..core.pictures import has_matplotlib
-from ..core.processes import keep_threads_from_spinning
 from ..core.progress import say
 from ..outputs.paths import OutputPaths
 from ..version import PROGRAM
 from .align import ScanFile, align_files
-from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser
+from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser, add_threads
 
 _DEMO = f"""\
 Makes two scans of a synthetic mouse tibia, the second turned and with contrast
@@ -42,12 +41,12 @@ def add_parser(commands) -> Parser:
     parser.add_argument("--seed", type=COUNT, default=0, help="another seed is another animal (%(default)s)")
     parser.add_argument("--size", type=SIZE, default=128, help="voxels along each axis (%(default)s)")
     parser.add_argument("--spacing", type=SPACING, default=0.04, metavar="MM", help="voxel size (%(default)s)")
+    add_threads(parser)
     return parser
 
 
 def run(options) -> int:
     """Aligns a synthetic pair: 0 where the alignment is accepted, else 1."""
-    keep_threads_from_spinning()
     from ..geometry.transform_files import write_transform
     from ..geometry.transforms import rotation_error_deg
     from ..imaging.volume import write_volume
@@ -70,7 +69,10 @@ def run(options) -> int:
     fixed, moving = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
     words = ["align", fixed, moving, *(word for name, file in files.items() for word in (f"--{name}", file))]
     say(f"  {PROGRAM} {shlex.join(words)}\n")
-    (alignment,) = align_files(ScanFile(fixed), ScanFile(moving), OutputPaths(**files), verbose=options.verbose)
+    outputs = OutputPaths(**files)
+    (alignment,) = align_files(
+        ScanFile(fixed), ScanFile(moving), outputs, verbose=options.verbose, threads=options.threads
+    )
 
     error = 1000 * target_registration_error(pair, alignment.matrix)
     angle = rotation_error_deg(pair.matrix, alignment.matrix)

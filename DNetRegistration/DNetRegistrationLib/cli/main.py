@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from ..core.interrupts import raised_once
+from ..core.threads import let_threads_sleep
 from ..version import PROGRAM, __version__
 from .arguments import STATUSES, Parser
 from .wording import explain
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         # File names need not be encodable.
         sys.stdout.reconfigure(errors="backslashreplace")
+    let_threads_sleep()
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     options = None
     try:

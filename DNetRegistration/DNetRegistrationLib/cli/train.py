@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import fields
 
 from ..core.progress import Progress, say
+from ..core.threads import available_processors
 from ..training.recipes import DATA, NETWORKS, RECIPES, Option, recipe_options
 from ..version import PROGRAM
-from .arguments import COUNT, ITERATIONS, JOBS, MANY, SHARE, Parser, number, option_name, several, spell, triple
+from .arguments import (
+    COUNT,
+    ITERATIONS,
+    JOBS,
+    MANY,
+    SHARE,
+    Parser,
+    add_threads,
+    number,
+    option_name,
+    several,
+    spell,
+    triple,
+)
 
 _TRAIN = f"""\
 Trains a network on pairs of scans that are made as it goes, of synthetic bones
@@ -78,7 +91,8 @@ def add_parser(commands) -> Parser:
         _add_option(data if option.about == DATA else how, name, option)
     when = parser.add_argument_group("when and where")
     when.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1 (%(default)s)")
-    when.add_argument("--jobs", type=JOBS, default=os.cpu_count(), help="processes to make bones (%(default)s)")
+    when.add_argument("--jobs", type=JOBS, default=available_processors(), help="processes to make bones (%(default)s)")
+    add_threads(when)
     when.add_argument("--minutes", type=number(float, 0, 1e6), metavar="X", help="stop then; the same command goes on")
     when.add_argument("--log-every", type=ITERATIONS, default=20, metavar="N", help="iterations a line (%(default)s)")
     when.add_argument("--validate-every", type=ITERATIONS, metavar="N", help="iterations (40 times in all)")

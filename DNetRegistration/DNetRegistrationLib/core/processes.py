@@ -74,15 +74,6 @@ def _begin(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def keep_threads_from_spinning() -> None:
-    """Makes the threads of torch, which must not be loaded yet, sleep while they wait.
-
-    Those that spin keep the very core that the one they wait for needs: beside other work on two cores an alignment
-    took 40 s instead of 6. On idle cores this costs 0.1 s.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def end_tree(pid: int) -> None:
     """Ends a process and all that it started, at once. Processes that have already ended are no error.
 

@@ -5,12 +5,12 @@ Needs no torch.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import ndimage
 
+from ..core.threads import available_processors
 from ..geometry.transforms import to_sitk
 from .volume import Volume
 
@@ -105,7 +105,7 @@ def resample(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Volume:
             seen &= share < 1e-6
         target[0][~seen] = np.nan
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_processors()) as pool:
         # Going through the results raises here what was raised in a thread.
         list(pool.map(fill, range(out.shape[0])))
     return Volume(out, fixed.affine, moving.name)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..core.errors import PackageError, Setting, one_line
-from ..core.processes import keep_threads_from_spinning
+from ..core.threads import let_threads_sleep
 from ..outputs.write import write_outputs
 from .events import ERROR, PROGRESS, RESULT, WARNING, error_values, to_line
 from .request import output_paths, read_request
@@ -69,7 +69,7 @@ def align_request(folder: Path, tell: Callable[..., None]):
 
 
 def _load_torch() -> None:
-    keep_threads_from_spinning()
+    let_threads_sleep()
     try:
         import torch  # noqa: F401
     except Exception as error:  # an installation that is broken fails in many ways

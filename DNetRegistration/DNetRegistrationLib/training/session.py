@@ -21,6 +21,7 @@ from ..core.errors import FileError, OptionError, RunError, Setting
 from ..core.files import atomic_write, make_folder
 from ..core.pictures import require_matplotlib
 from ..core.progress import ProgressFunction, no_progress
+from ..core.threads import available_processors, torch_threads
 from ..networks.contract import Network
 from ..networks.registry import build
 from ..networks.weights import load_weights
@@ -61,7 +62,8 @@ class TrainingOptions(Pace):
         scan_spacing: their voxel size in mm where files lack it, a tuple of one number or three.
         dataset: a file that keeps the synthetic bones; it is made where it is missing.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        jobs: processes that make synthetic bones; None for all cores.
+        jobs: processes that make synthetic bones; None for all processors.
+        threads: of the CPU to train with; None for as many as there are processors, or as torch is set to.
         half: write weights in half precision, half the size.
         plot: draw the curves too; needs matplotlib.
         log_every, validate_every, validation_pairs, checkpoint_minutes, minutes: see `run.Pace`.
@@ -78,6 +80,7 @@ class TrainingOptions(Pace):
     dataset: str | os.PathLike | None = None
     device: str = "auto"
     jobs: int | None = None
+    threads: int | None = None
     half: bool = False
     plot: bool = False
 
@@ -168,7 +171,7 @@ def train(
         require_matplotlib("a plot of the curves")
     if recipe.optimizer == "muon":
         require_muon()
-    with launched(options.device) as processes:
+    with launched(options.device) as processes, torch_threads(options.threads):
         report = report if processes.first else (lambda line: None)
         progress = progress if processes.first and progress is not None else no_progress
         run = _prepared(options, recipe, processes, progress, report, spell)
@@ -331,7 +334,7 @@ def _bones(
     """The bones to train on and to validate on."""
     if options.scans is not None:
         return dataset_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
-    jobs = options.jobs or os.cpu_count() or 1
+    jobs = options.jobs or available_processors()
     made = partial(
         synthetic_dataset,
         recipe.bones,

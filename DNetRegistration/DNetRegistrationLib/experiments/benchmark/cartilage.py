@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from ...core.files import atomic_write, make_folder
 from ...core.processes import completed_calls
 from ...core.progress import ProgressFunction, no_progress
+from ...core.threads import available_processors
 from ..store import ResultStore, measuring_code
 from ..tables import Finding, findings_table, markdown
 from .limits import at_most
@@ -137,7 +138,7 @@ def benchmark_cartilage(
     wanted = [(kind, first + seed + number) for kind, (_, first, _) in KINDS.items() for number in range(pairs)]
     missing = [key for key in wanted if key not in store.results]
     try:
-        with closing(completed_calls(measure_pair, missing, jobs or os.cpu_count() or 1)) as measured:
+        with closing(completed_calls(measure_pair, missing, jobs or available_processors())) as measured:
             for done, result in enumerate(measured, 1):
                 store.add(result)
                 progress(done / len(missing), f"{result.kind}, {done} of {len(missing)} pairs")

@@ -13,6 +13,7 @@ from ...core.files import atomic_write, make_folder
 from ...core.pictures import has_matplotlib
 from ...core.processes import completed_calls
 from ...core.progress import ProgressFunction, no_progress
+from ...core.threads import available_processors
 from ...networks.weights import DEFAULT_WEIGHTS, available_weights
 from ..store import ResultStore
 from ..tables import findings_table, markdown
@@ -74,7 +75,7 @@ def benchmark(
     trials = plan(pairs, accuracy_pairs, fine_pairs, only, seed)
     large_pair = None
     try:
-        _measure_missing(trials, store, jobs or os.cpu_count() or 1, progress)
+        _measure_missing(trials, store, jobs or available_processors(), progress)
         if large:
             progress(0.99, "timing a pair of 512^3 voxels")
             large_pair = measure_large(seed + len(PARTS) * SEEDS_PER_PART)

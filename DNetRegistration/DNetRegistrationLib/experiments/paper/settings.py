@@ -15,6 +15,7 @@ from typing import Any
 from ...core.errors import FileError, OptionError, Setting, one_line
 from ...core.files import atomic_write, writing
 from ...core.provenance import machine
+from ...core.threads import available_processors
 from ...version import __version__
 from .plan import METHODS, STEPS, STRATEGIES, TESTS, ScannedBone
 
@@ -83,7 +84,7 @@ class EvaluationOptions:
     precision: str = "auto"
     weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
     device: str = "auto"
-    jobs: int = os.cpu_count() or 1
+    jobs: int = available_processors()
 
     def __post_init__(self) -> None:
         if isinstance(self.scans, str | os.PathLike):

@@ -13,6 +13,7 @@ from ...core.files import atomic_write, make_folder
 from ...core.pictures import has_matplotlib
 from ...core.progress import ProgressFunction, no_progress
 from ...core.provenance import machine
+from ...core.threads import available_processors
 from ..method_process import MethodProcess
 from ..methods import METHODS, ComparedMethod
 from ..store import ResultStore
@@ -51,7 +52,7 @@ class ComparisonOptions:
     seed: int = 0
     growth: Sequence[int] = (64, 128, 256, 512)
     limit: float = 600.0
-    threads: int = os.cpu_count() or 1
+    threads: int = available_processors()
 
 
 def compare(

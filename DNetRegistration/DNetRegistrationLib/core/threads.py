@@ -1,0 +1,169 @@
+"""How many threads there are to use, and that those of torch sleep while they wait.
+
+torch shares its work among the threads of OpenMP, which by default spin while they wait for each other. Beside another
+busy process they then hold the very processor that the one they wait for needs: on two such processors an alignment of
+64^3 voxels took 7 to 11 s of processor time instead of 0.8. OpenMP reads the environment when torch is loaded and never
+again, so that there is one way before (`OMP_WAIT_POLICY`), and another after.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import OptionError, Setting
+
+_lock = threading.Lock()
+_parked = 0  # threads that sleep in `_park`
+_forked = False  # this process is the fork of one that may have used torch
+
+
+def available_processors(proc: Path = Path("/proc/self"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The processors that this process may use: of the machine, by its affinity, and by the quota of its cgroups.
+
+    Args:
+        proc, groups: where Linux tells of cgroups.
+    """
+    try:
+        count = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not on macOS and Windows
+        count = os.cpu_count() or 1
+    return max(1, min([count, *_quotas(proc, groups)]))
+
+
+def _quotas(proc: Path, groups: Path) -> Iterator[int]:
+    """Processors, rounded up, that each cgroup of a process and each group above it may use at once."""
+    try:
+        lines = (proc / "cgroup").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            top, names = groups, ("cpu.max",)
+        elif "cpu" in controllers.split(","):  # version 1
+            top, names = groups / controllers, ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            top = top if top.is_dir() else groups / "cpu"
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            try:
+                quota, period = " ".join((group / name).read_text() for name in names).split()
+                if float(quota) > 0:
+                    yield math.ceil(float(quota) / float(period))
+            except (OSError, ValueError):  # no such file, or "max"
+                pass
+            if group == top:
+                break
+
+
+def checked_threads(threads: int | None) -> int | None:
+    """A number of threads that was asked for.
+
+    Raises:
+        OptionError: it is none.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise OptionError(f"{threads!r} is no number of threads", "give 1 or more", Setting("threads"))
+    return threads
+
+
+@contextmanager
+def torch_threads(threads: int | None = None) -> Iterator[None]:
+    """Inside the block torch uses so many threads, which sleep while they wait; after it as many as before.
+
+    Args:
+        threads: 1 or more, whatever the processors; or None for what torch is set to, but no more than there are
+            processors. In a process that was forked it is always one: OpenMP's threads are lost in a fork, and torch
+            would wait for them for ever.
+
+    Raises:
+        OptionError: see `checked_threads`.
+    """
+    import torch
+
+    checked_threads(threads)
+    before = torch.get_num_threads()
+    count = 1 if _forked else threads or min(before, available_processors())
+    let_threads_sleep(count)
+    if count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count != before:
+            torch.set_num_threads(before)
+
+
+def let_threads_sleep(threads: int | None = None) -> None:
+    """Makes the threads of OpenMP sleep while they wait, soon at least; whether torch is loaded or not.
+
+    What the environment says of it (`OMP_WAIT_POLICY`, `GOMP_SPINCOUNT`, `KMP_BLOCKTIME`) is left as it is.
+
+    Args:
+        threads: that this thread has of OpenMP; None for as many as OpenMP itself would take.
+    """
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys() or threads == 1:
+        return
+    if "torch" not in sys.modules:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        return
+    library = _openmp()
+    if hasattr(library, "kmp_set_blocktime"):  # that of Intel and LLVM
+        library.kmp_set_blocktime(0)
+    elif hasattr(library, "GOMP_parallel") and (threads or library.omp_get_max_threads()) > 1:
+        _park(library, threads or library.omp_get_max_threads())
+
+
+def _openmp() -> Any:
+    """The OpenMP that torch has loaded, or None."""
+    try:
+        return ctypes.CDLL("libiomp5md.dll" if os.name == "nt" else None)
+    except OSError:
+        return None
+
+
+def _park(library: Any, threads: int) -> None:
+    """Makes the threads of GNU OpenMP spin 100 times instead of 300,000.
+
+    They do so while there are more of them than processors (manual of libgomp, `GOMP_SPINCOUNT`). So a thread of this
+    process gets as many of them as are missing, and sleeps with them from then on. A hundred spins take microseconds.
+    """
+    global _parked
+    with _lock:
+        missing = max(library.omp_get_num_procs(), os.cpu_count() or 1) + 1 - threads - _parked
+        if missing < 1:
+            return
+        begun = threading.Event()
+
+        def hold() -> None:
+            # A team of threads lasts as long as the thread that it belongs to. Some function must be called in each.
+            function = ctypes.cast(library.getpid, ctypes.c_void_p)
+            library.GOMP_parallel(function, None, ctypes.c_uint(missing + 1), ctypes.c_uint(0))
+            begun.set()
+            threading.Event().wait()
+
+        threading.Thread(target=hold, name="parked-openmp", daemon=True).start()
+        begun.wait()
+        _parked += missing
+
+
+def _after_fork() -> None:
+    global _forked, _lock
+    _lock = threading.Lock()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        _forked = True
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,131 @@
+"""How many threads are used, that they sleep while they wait, and that a forked process does not hang."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import places
+import pytest
+import torch
+from command import run
+from DNetRegistrationLib.core.errors import OptionError, Setting
+from DNetRegistrationLib.core.threads import available_processors, let_threads_sleep, torch_threads
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
+
+
+def without_threads(**more: str) -> dict[str, str]:
+    """An environment that says nothing of threads."""
+    silent = (name for name in os.environ if "OMP_" in name or "KMP_" in name)
+    kept = places.environment().items() - {(name, os.environ[name]) for name in silent}
+    return dict(kept) | more
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("line", "files", "wanted"),
+    [
+        ("0::/job/step", {"job/step/cpu.max": "max 100000", "job/cpu.max": "150000 100000"}, 2),
+        ("0::/job", {"job/cpu.max": "20000 100000"}, 1),
+        ("0::/", {"cpu.max": "300000 100000"}, 3),
+        ("0::/host/path", {"cpu.max": "300000 100000"}, 3),
+        ("3:cpu,cpuacct:/job", {"cpu,cpuacct/job/cpu.cfs_quota_us": "250000",
+                                "cpu,cpuacct/job/cpu.cfs_period_us": "100000"}, 3),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("5:memory:/job", {"memory/job/cpu.max": "100000 100000"}, 8),
+        ("0::/job", {"job/cpu.max": "400 words"}, 8),
+    ],
+)  # fmt: skip
+def test_processors_are_those_of_the_affinity_and_the_cgroup(line, files, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    (tmp_path / "cgroup").write_text(f"12:devices:/\n{line}\n")
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    assert available_processors(tmp_path, tmp_path) == wanted
+
+
+def test_processors_where_nothing_is_told(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_processors(Path("/none"), Path("/none")) == 1
+
+
+def test_torch_has_the_threads_of_the_block_and_then_those_of_before():
+    before = torch.get_num_threads()
+    with torch_threads(3):
+        assert torch.get_num_threads() == 3
+        with torch_threads():
+            assert torch.get_num_threads() == min(3, available_processors())
+    with pytest.raises(KeyError), torch_threads(before + 1):
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2.0, "2", True])
+def test_no_number_of_threads(threads):
+    with pytest.raises(OptionError, match="no number of threads") as caught, torch_threads(threads):
+        pass
+    assert caught.value.setting == Setting("threads")
+
+
+# Two threads on one processor: where the one that waits spins, the one that works must wait for it.
+SPINNING = """
+import os, sys, time
+import torch
+torch.set_num_threads(2)
+values = torch.ones(1 << 17)
+def cost(times):
+    began = time.process_time()
+    for _ in range(times):
+        values.mul_(1.0)
+    return (time.process_time() - began) / times
+cost(1)
+one = {min(os.sched_getaffinity(0))}
+for task in os.listdir("/proc/self/task"):
+    os.sched_setaffinity(int(task), one)
+spinning = cost(30)
+from DNetRegistrationLib.core.threads import let_threads_sleep
+let_threads_sleep()
+print(spinning, cost(300))
+"""
+
+
+@LINUX
+def test_threads_sleep_although_torch_is_loaded():
+    done = run(code=SPINNING, env=without_threads(OMP_NUM_THREADS="2"))
+    assert done.returncode == 0, done.stderr
+    spinning, sleeping = (float(word) for word in done.stdout.split())
+    assert sleeping < spinning / 5
+
+
+def test_what_the_environment_says_is_kept(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delitem(sys.modules, "torch")
+    let_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+# What both do first takes all threads of torch, in the first and in the forked process.
+FORK = """
+import multiprocessing
+import torch
+from DNetRegistrationLib.core.threads import torch_threads
+def work(threads):
+    with torch_threads(threads):
+        values = torch.ones(1 << 18).mul_(2.0)
+        return torch.get_num_threads(), float(values.sum() + (torch.ones(300, 300) @ torch.ones(300, 300)).sum())
+print(work(2))
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map_async(work, [None, 2]).get(60))
+print(work(2))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="about forks")
+def test_torch_works_in_a_forked_process():
+    done = run(code=FORK, env=without_threads(OMP_NUM_THREADS="2"))
+    total = float(2 * (1 << 18) + 300**3)
+    assert done.stdout.splitlines() == [str((2, total)), str([(1, total)] * 2), str((2, total))], done.stderr
