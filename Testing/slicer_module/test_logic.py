@@ -255,6 +255,8 @@ def test_scripts_leave_cores_to_others(logic, monkeypatch):
     from DNetRegistrationLib.registration import align as module
 
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    # What is told before torch is loaded; afterwards `align` itself sees to it.
+    monkeypatch.delitem(sys.modules, "torch")
     seen = []
 
     def align(*scans, **options):

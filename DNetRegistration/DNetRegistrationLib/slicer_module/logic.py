@@ -9,7 +9,7 @@ import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from ..core.errors import OptionError
-from ..core.processes import keep_threads_from_spinning
+from ..core.threads import let_threads_sleep
 from .job import ENVIRONMENT, Job, JobResult
 from .parameters import FILE, OUTPUTS, DNetRegistrationParameterNode
 from .request import JobOptions
@@ -65,7 +65,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         """
         fixed, moving = self.check(fixedNode, movingNode, transformNode)
         require_torch()
-        keep_threads_from_spinning()
+        let_threads_sleep()
         from ..registration.align import align
         from .scene_outputs import Contents, write_steps
 
