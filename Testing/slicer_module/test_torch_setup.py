@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 
 import places
 import pytest
 from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.slicer_module import torch_setup
-from DNetRegistrationLib.slicer_module.torch_setup import ensure_torch, installed_version, require_torch
+from DNetRegistrationLib.slicer_module.torch_setup import ensure_torch, installed_version, require_torch, requirement
 
 
 class Extension:
@@ -55,6 +56,54 @@ def test_it_is_installed_after_asking(monkeypatch):
     monkeypatch.setattr(torch_setup, "installed_version", lambda: extension.version)
     ensure_torch(extension)
     assert extension.asked == (True, ">=2.3")
+
+
+def windows_folder(length: int) -> str:
+    """A folder of packages with a path of so many characters."""
+    ending = "\\lib\\Python\\Lib\\site-packages"
+    return "C:\\" + "x" * (length - 3 - len(ending)) + ending
+
+
+# The longest path of torch 2.13 with a local version, and of 2.14.
+DEEP = (
+    "torch-2.13.0+cu126.dist-info/licenses/third_party/kineto/libkineto/third_party/dynolog/third_party/prometheus-cpp/"
+    "3rdparty/civetweb/src/third_party/duktape-1.8.0/LICENSE.txt"
+)
+FLAT = (
+    "torch-2.14.1+cu126.dist-info/licenses/third_party/flash-attention/third_party/aiter/3rdparty/composable_kernel/docs/"
+    "license.rst"
+)
+
+
+def test_a_torch_whose_paths_windows_takes():
+    """A path may have 259 characters. In Slicer's default folder 2.13 does not fit; PythonSlicer knows no long ones."""
+    default = r"C:\Users\administrator\AppData\Local\slicer.org\3D Slicer 5.12.3\lib\Python\Lib\site-packages"
+    assert len(f"{default}\\{DEEP}") > 259 > len(f"{default}\\{FLAT}")
+    assert requirement(default, windows=True) == ">=2.3,!=2.13.*,<2.15"
+    for longest, fits, else_ in ((DEEP, ">=2.3", ">=2.3,!=2.13.*,<2.15"), (FLAT, ">=2.3,!=2.13.*,<2.15", None)):
+        folder = windows_folder(259 - 1 - len(longest))
+        assert len(f"{folder}\\{longest}") == 259 and requirement(folder, windows=True) == fits
+        if else_ is not None:
+            assert requirement(windows_folder(len(folder) + 1), windows=True) == else_
+        else:
+            with pytest.raises(PackageError, match=r"longer paths than Windows takes; .* such as C:.Slicer, and"):
+                requirement(windows_folder(len(folder) + 1), windows=True)
+        assert requirement(folder * 3, windows=False) == ">=2.3"
+
+
+def test_nothing_is_downloaded_that_would_not_fit(monkeypatch):
+    extension = Extension(installs("2.12.1"))
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: extension.version)
+    monkeypatch.setattr(torch_setup, "os", types.SimpleNamespace(name="nt"))
+    for length, asked in ((200, None), (110, (True, ">=2.3,!=2.13.*,<2.15"))):
+        folder = windows_folder(length)
+        monkeypatch.setattr(torch_setup.sysconfig, "get_paths", lambda folder=folder: {"purelib": folder})
+        if asked is None:
+            with pytest.raises(PackageError, match="longer paths"):
+                ensure_torch(extension)
+        else:
+            ensure_torch(extension)
+        assert extension.asked == asked
 
 
 def missing():

@@ -8,13 +8,22 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import math
+import os
 import re
+import sysconfig
 from collections.abc import Callable
 
 from ..core.errors import PackageError, one_line
 
 REQUIRED = (2, 3)
 REQUIREMENT = ">=" + ".".join(str(part) for part in REQUIRED)
+
+# Windows' own limit on a path. Slicer's Python does not lift it, whatever the system's setting for long paths.
+_WINDOWS_PATH = 259
+# The longest path in torch's wheels for Windows (2.12.1, 2.13.0, 2.14.0 and 2.14.1, of Python 3.12: 119, 167, 121 and
+# 121 characters; 2.13 brings licences deep in folders), and 6 for what a version may end in, such as +cu126.
+_LONGEST, _LONGEST_BUT_2_13 = 173, 127
 
 _ANEW = "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, and click Align again"
 _OFFLINE = re.compile(
@@ -39,6 +48,31 @@ def installed_version() -> str | None:
     return version if version and spec is not None and spec.origin is not None else ""
 
 
+def requirement(folder: str, windows: bool) -> str:
+    """The versions of torch to ask for, as pip is told them.
+
+    Args:
+        folder: that packages are installed to.
+        windows: whether paths are limited as on Windows.
+
+    Raises:
+        PackageError: no version is known whose paths are short enough.
+
+    Example:
+        >>> requirement("C:/Slicer/lib/Python/Lib/site-packages", windows=True)
+        '>=2.3'
+    """
+    room = _WINDOWS_PATH - len(folder) - 1 if windows else math.inf
+    if room >= _LONGEST:
+        return REQUIREMENT
+    if room >= _LONGEST_BUT_2_13:
+        return f"{REQUIREMENT},!=2.13.*,<2.15"  # of later ones the paths are not known
+    raise PackageError(
+        f"PyTorch cannot be installed in {folder}: its files would have longer paths than Windows takes",
+        r"install Slicer in a folder with a short name, such as C:\Slicer, and click Align again",
+    )
+
+
 def ensure_torch(installer: Callable[[], object]) -> None:
     """Asks the PyTorch extension to install torch where it is not installed.
 
@@ -46,8 +80,8 @@ def ensure_torch(installer: Callable[[], object]) -> None:
         installer: makes a ``PyTorchUtils.PyTorchUtilsLogic``; raises ImportError where the extension is missing.
 
     Raises:
-        PackageError: the extension is missing, the user refused, torch could not be downloaded, is installed only in
-            part, is too old, or needs a restart.
+        PackageError: the extension is missing, paths would be too long, the user refused, torch could not be
+            downloaded, is installed only in part, is too old, or needs a restart.
     """
     found = installed_version()
     if found is not None:
@@ -61,8 +95,9 @@ def ensure_torch(installer: Callable[[], object]) -> None:
             "install the extension PyTorch with the Extension Manager (View, Extensions Manager), restart Slicer, and "
             "click Align again",
         ) from error
+    wanted = _requirement_here()
     try:
-        torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=REQUIREMENT)
+        torch = logic.installTorch(askConfirmation=True, torchVersionRequirement=wanted)
     except Exception as error:  # pip, light-the-torch and torch itself raise many kinds
         if installed_version():
             raise PackageError(
@@ -95,9 +130,13 @@ def require_torch() -> None:
         raise PackageError(
             "PyTorch is not installed",
             "click Align once in the module D-net Registration, which installs it, or run "
-            f'PythonSlicer -m pip install "torch{REQUIREMENT}"',
+            f'PythonSlicer -m pip install "torch{_requirement_here()}"',
         )
     _check(found)
+
+
+def _requirement_here() -> str:
+    return requirement(sysconfig.get_paths()["purelib"], os.name == "nt")
 
 
 def _check(version: str) -> None:
