@@ -10,16 +10,17 @@ import sys
 import tempfile
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from DNetRegistrationLib import Volume, target_registration_error
 from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, RunError, ScanError, Setting
 from DNetRegistrationLib.core.processes import end_tree
 from DNetRegistrationLib.registration import align as align_module
-from DNetRegistrationLib.slicer_module import events, job, request, worker
+from DNetRegistrationLib.slicer_module import events, job, raw_files, request, worker
+from DNetRegistrationLib.slicer_module.contents import Contents
 from DNetRegistrationLib.slicer_module.job import Job, JobOutcome
 from DNetRegistrationLib.slicer_module.request import JobOptions, read_request
 
@@ -67,15 +68,13 @@ class Listener:
     """Notes what a job tells."""
 
     def __init__(self) -> None:
-        self.progress, self.ended, self.files = [], [], {}
+        self.progress, self.poses, self.ended = [], [], []
 
     def on_progress(self, fraction: float, message: str) -> None:
         self.progress.append((fraction, message))
 
     def on_finished(self, ended) -> None:
         self.ended.append(ended)
-        if ended.folder is not None and ended.folder.is_dir():
-            self.files = {path.name: path.stat().st_size for path in ended.folder.iterdir()}
 
 
 @pytest.fixture
@@ -88,17 +87,26 @@ def scans():
 
 def start(scans, tmp_path, program=None, options=None, launch=None, python=sys.executable):
     launcher, listener = Launcher(program), Listener()
-    running = Job(
+    running = Job(python=python, launch=launch or launcher, temporary=tmp_path)
+    running.start()
+    hand_over(running, scans, listener, options)
+    return running, launcher, listener
+
+
+def hand_over(running, scans, listener, options=None):
+    for _ in running.align(
         *scans,
         options or JobOptions(),
-        python=python,
-        launch=launch or launcher,
         progress=listener.on_progress,
+        posed=listener.poses.append,
         finished=listener.on_finished,
-        temporary=tmp_path,
-    )
-    running.start()
-    return running, launcher, listener
+    ):
+        pass
+
+
+def written(folder, *scans):
+    for _ in request.write_request(folder, *scans):
+        pass
 
 
 @pytest.mark.slow
@@ -112,10 +120,122 @@ def test_a_real_alignment(small_pair, tmp_path):
     assert ended.outcome is JobOutcome.ACCEPTED, f"{ended.error} {ended.log}"
     assert ended.alignment.accepted and ended.error is None
     assert target_registration_error(small_pair, ended.alignment.matrix) < 0.08
-    assert {request.SEGMENTATION, request.RESAMPLED, request.SUBTRACTION} < set(listener.files)
+    np.testing.assert_allclose(listener.poses[-1], ended.alignment.matrix, atol=1e-9)
+    contents = Contents.read(ended.folder)
+    assert contents.cortices.fixed.any() and contents.cortices.moving.any() and contents.reach > 0
+    assert contents.resampled.shape == contents.subtraction.shape == fixed.voxels.shape
     fractions = [fraction for fraction, _ in listener.progress]
     assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1.0
-    assert not running.folder.exists() and not list(tmp_path.iterdir())
+    running.close()
+    assert running.folder is None and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_process_that_waited(small_pair, tmp_path):
+    """It tells when it is ready, aligns then, and its memory is given back with it."""
+    launcher, listener = Launcher(), Listener()
+    running = Job(python=sys.executable, launch=launcher, temporary=tmp_path)
+    running.start()
+    launcher.wait_for(b'"ready"')
+    assert running.alive and not running.over
+    hand_over(running, (small_pair.fixed, small_pair.moving), listener)
+    launcher.to_the_end()
+    assert listener.ended[0].outcome is JobOutcome.ACCEPTED, listener.ended[0]
+    assert not running.alive and "loading PyTorch" not in dict(listener.progress).values()
+    running.close()
+
+
+def test_a_process_that_ended_before_it_was_asked(scans, tmp_path):
+    """What it told of its end is told then."""
+    program = f"print({error_line(PackageError('a', 'do b'))!r}); raise SystemExit(2)"
+    launcher, listener = Launcher(program), Listener()
+    running = Job(python=sys.executable, launch=launcher, temporary=tmp_path)
+    running.start()
+    launcher.to_the_end()
+    assert not running.alive and not running.over and not list(tmp_path.iterdir())
+    hand_over(running, scans, listener)
+    (ended,) = listener.ended
+    assert ended.outcome is JobOutcome.CRASHED and isinstance(ended.error, PackageError) and running.over
+
+
+def test_cancel_of_what_waits(tmp_path):
+    launcher = Launcher("import time; time.sleep(60)")
+    running = Job(python=sys.executable, launch=launcher, temporary=tmp_path)
+    running.start()
+    assert running.alive
+    running.cancel()
+    assert running.over and not running.alive and ended_or_zombie(launcher.pid) and not list(tmp_path.iterdir())
+
+
+def test_cancel_while_scans_are_handed_over(scans, tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_files, "PART", 1)
+    launcher, listener = Launcher("import time; time.sleep(60)"), Listener()
+    running = Job(python=sys.executable, launch=launcher, temporary=tmp_path)
+    running.start()
+    steps = running.align(
+        *scans, JobOptions(), progress=listener.on_progress, posed=print, finished=listener.on_finished
+    )
+    next(steps)
+    assert not request.is_requested(running.folder)
+    running.cancel()
+    assert list(steps) == [] and not list(tmp_path.iterdir())
+    assert [ended.outcome for ended in listener.ended] == [JobOutcome.CANCELLED]
+
+
+def test_it_ends_with_an_application_that_dies(small_pair, tmp_path):
+    """Killed, it can tell nobody; the process notices, ends in the midst of its work, and clears the scans."""
+    program = """
+        import subprocess, sys
+        from DNetRegistrationLib import make_pair
+        from DNetRegistrationLib.slicer_module.job import Job
+        from DNetRegistrationLib.slicer_module.request import JobOptions
+        class Process:
+            def __init__(self, command, environment, *callbacks):
+                code = (
+                    "import sys, time; from DNetRegistrationLib.slicer_module import worker; "
+                    "worker._load_torch = lambda: time.sleep(60); worker._NOW_AND_THEN = 0.1; worker.main(sys.argv[3])"
+                )
+                command = [command[0], "-c", code, *command[1:]]
+                self.pid = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).pid
+        job = Job(python=sys.executable, launch=Process, temporary=sys.argv[1])
+        job.start()
+        pair = make_pair(0, size=24, spacing=0.2)
+        nothing = lambda *arguments: None
+        list(job.align(pair.fixed, pair.moving, JobOptions(), progress=nothing, posed=nothing, finished=nothing))
+        print(job._process.pid, flush=True)
+        sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    application = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    pid = int(application.stdout.readline())
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "fixed.raw").stat().st_size and not ended_or_zombie(pid, 5)
+    application.kill()
+    application.wait()
+    assert ended_or_zombie(pid, 500)
+    assert not folder.exists()
+
+
+def test_scans_of_an_application_that_died_are_cleared(scans, tmp_path):
+    """With the process, as when the machine is switched off: when the next job starts."""
+    program = (
+        "import os, sys; from DNetRegistrationLib.slicer_module import job; from DNetRegistrationLib.core import "
+        "private_folder; print(private_folder.PrivateFolder(job._PREFIX, sys.argv[1]).path); "
+        "sys.stdout.flush(); os.kill(os.getpid(), 9)"
+    )
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    left = Path(died.stdout.strip())
+    assert left.is_dir()
+    os.utime(left, (time.time() - 100,) * 2)
+    running = start(scans, tmp_path, "import time; time.sleep(60)")[0]
+    try:
+        assert list(tmp_path.iterdir()) == [running.folder]
+        os.utime(running.folder, (time.time() - 100,) * 2)
+        other = start(scans, tmp_path, "import time; time.sleep(60)")[0]
+        assert running.folder.is_dir()  # whose application lives
+        other.cancel()
+    finally:
+        running.cancel()
 
 
 def test_a_request_is_read_as_it_was_written(tmp_path):
@@ -124,8 +244,9 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
     spacing = 0.01, 0.02, 0.037
     scans = [
         Volume.from_geometry(rng.normal(size=(9, 10, 11)).astype(dtype), spacing, direction, origin, name)
-        for dtype, origin, name in ((np.float32, (1e3, -2e3, 3.3), "µCT"), (np.uint8, (0.1, 0, 0), "day 7 & \udcff"))
+        for dtype, origin, name in ((">f4", (1e3, -2e3, 3.3), "µCT"), (np.uint8, (0.1, 0, 0), "day 7 & \udcff"))
     ]
+    scans[1] = Volume(scans[1].voxels[:, ::2, ::-1], scans[1].affine, scans[1].name)  # not contiguous
     options = JobOptions(
         fixed_threshold=-12.5, moving_threshold=1e3, working_spacing=0.1, device="cuda:1", weights="w.pt",
         hypotheses="search", refine="none", contrast="fixed", resampled=True,
@@ -134,44 +255,67 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
     try:
         assert launcher.commands[0][1:] == ["-m", "DNetRegistrationLib.slicer_module.worker", str(running.folder)]
         *read, options_read = read_request(running.folder)
-        for scan, again, role in zip(scans, read, ("fixed", "moving"), strict=True):
+        for scan, again in zip(scans, read, strict=True):
             assert np.array_equal(again.voxels, scan.voxels) and again.voxels.dtype == scan.voxels.dtype
             assert np.array_equal(again.affine, scan.affine) and again.name == scan.name and again.spacing_given
-            assert sitk.ReadImage(str(running.folder / f"{role}.nrrd")).GetSize() == (11, 10, 9)
-        assert options_read == options
-        assert set(request.output_paths(running.folder, options).wanted()) == {"segmentation", "resampled"}
+        assert options_read == options and options.wanted == {"segmentation", "resampled"}
         assert oct(Path(running.folder).stat().st_mode)[-3:] == "700"
     finally:
         running.cancel()
 
 
-def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch):
+@pytest.mark.parametrize("segmented", (True, False))
+def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
     options = JobOptions(1.5, 2.5, 0.1, "cuda:1", "w.pt", "search", "none", "fixed", resampled=True, subtraction=True)
-    request.write_request(tmp_path, *scans, options)
-    asked, written, told = {}, {}, []
+    written(tmp_path, *scans, options)
+    asked, computed, told = {}, {}, []
 
-    def align(fixed, moving, *, progress, **given):
+    def align(fixed, moving, *, progress, posed, **given):
         asked.update(given, names=(fixed.name, moving.name))
         progress(0.5, "half of the alignment")
+        if segmented:
+            posed(np.eye(4), "the bones of an attempt")
+            posed(np.eye(4), "the bones")
         return "the alignment"
 
-    def write(alignment, fixed, moving, paths, *, progress, **given):
-        written.update(given, alignment=alignment, names=(fixed.name, moving.name), paths=paths)
+    def compute(fixed, moving, alignment, bones, wanted, contrast, progress):
+        computed.update(names=(fixed.name, moving.name), bones=bones, wanted=wanted, contrast=contrast)
         progress(0.5, "half of the outputs")
+        return types.SimpleNamespace(write=lambda folder: computed.update(alignment=alignment, folder=folder))
 
     monkeypatch.setattr(align_module, "align", align)
-    monkeypatch.setattr(worker, "write_outputs", write)
-    worker.align_request(
-        tmp_path, lambda event, **values: told.append((round(values["fraction"], 9), values["message"]))
-    )
+    monkeypatch.setattr(worker.Contents, "computed", compute)
+    worker.align_request(tmp_path, lambda event, **values: told.append((event, values)))
     names = tuple(scan.name for scan in scans)
     assert asked == {
         "names": names, "threshold": (1.5, 2.5), "spacing": 0.1, "device": "cuda:1", "weights": "w.pt",
         "hypotheses": "search", "refine": "none",
     }  # fmt: skip
-    paths = request.output_paths(tmp_path, options)
-    assert written == {"names": names, "alignment": "the alignment", "paths": paths, "contrast": "fixed"}
-    assert told[2:] == [(0.45, "half of the alignment"), (0.9, "half of the outputs")]
+    assert computed == {
+        "names": names, "alignment": "the alignment", "bones": "the bones" if segmented else None,
+        "wanted": {"segmentation", "resampled", "subtraction"}, "contrast": "fixed", "folder": tmp_path,
+    }  # fmt: skip
+    fractions = [(round(values["fraction"], 9), values["message"]) for name, values in told if name == "progress"]
+    assert fractions[1:3] == [(0.425, "half of the alignment"), (0.9, "half of the outputs")]
+    assert sum(name == "pose" for name, _ in told) == 2 * segmented
+
+
+def test_the_process_warms_up_on_a_pair_that_aligns(monkeypatch):
+    """All stages run on the tiny pair; a request that comes meanwhile ends it."""
+    asked, align = [], align_module.align
+
+    def watched(*scans, **options):
+        asked.append(align(*scans, **options))
+        return asked[-1]
+
+    monkeypatch.setattr(align_module, "align", watched)
+    worker.warm_up(lambda: False)
+    assert (
+        asked[0].accepted and asked[0].hypothesis == "dnet" and all(asked[0].seconds[s] for s in ("refine", "verify"))
+    )
+    questions = iter([False, False, True])
+    worker.warm_up(lambda: next(questions))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,6 +339,8 @@ def test_what_is_no_event_is_told_apart():
         '"progress"}',
         '"progress", "fraction": "1", "message": "a"}',
         '"warning"}',
+        '"pose", "matrix": [1, 2]}',
+        '"pose", "matrix": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, "1"]]}',
         '"error"}',
         "[1]}",
         '"a"}',
@@ -275,6 +421,7 @@ def test_what_is_printed_on_the_way_is_no_event(scans, tmp_path):
     code = """
         import os, sys, warnings
         from DNetRegistrationLib.slicer_module import worker
+        worker._load_torch = worker.warm_up = lambda *arguments: None
         def align(folder, tell):
             tell("progress", fraction=0.5, message="half")
             print("said by Python", flush=True)
@@ -287,7 +434,7 @@ def test_what_is_printed_on_the_way_is_no_event(scans, tmp_path):
     _, launcher, listener = start(scans, tmp_path, code)
     launcher.to_the_end()
     (ended,) = listener.ended
-    assert listener.progress == [(0.5, "half")] and "(KeyError: 7)" in str(ended.error)
+    assert listener.progress[-1] == (0.5, "half") and "(KeyError: 7)" in str(ended.error)
     for words in ("said by Python", "said by a library", "mind this", "Traceback"):
         assert words in ended.log
 
@@ -329,13 +476,9 @@ def test_a_file_of_the_user_that_is_called_like_a_module(scans, tmp_path, monkey
     (tmp_path / "work").mkdir()
     launcher = Launcher()
 
-    def launch(command, *rest):
-        (Path(command[-1]) / "request.json").unlink()  # so that it ends soon
-        return launcher(command, *rest)
-
-    _, _, listener = start(scans, tmp_path / "work", launch=launch)
+    _, _, listener = start(scans, tmp_path / "work", launch=launcher)
     launcher.to_the_end()
-    assert "FileNotFoundError: No such file or directory" in str(listener.ended[0].error), listener.ended[0].log
+    assert "too little of the surface of a bone" in str(listener.ended[0].error), listener.ended[0].log
 
 
 def test_cancel_ends_the_whole_tree(scans, tmp_path):
@@ -361,8 +504,8 @@ def test_cancel_ends_the_whole_tree(scans, tmp_path):
     assert len(listener.ended) == 1
 
 
-def ended_or_zombie(pid: int) -> bool:
-    for _ in range(100):
+def ended_or_zombie(pid: int, looks: int = 100) -> bool:
+    for _ in range(looks):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except OSError:
@@ -410,7 +553,7 @@ def test_a_disk_that_fills_while_scans_are_written(scans, tmp_path, monkeypatch)
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(request, "write_nrrd", full)
+    monkeypatch.setattr(request.RawFile, "write", full)
     with pytest.raises(FileError, match=r"No space left on device.*make room"):
         start(scans, tmp_path)
     assert not list(tmp_path.iterdir())

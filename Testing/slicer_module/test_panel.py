@@ -14,8 +14,10 @@ import pytest
 from DNetRegistrationLib import make_pair, target_registration_error
 from DNetRegistrationLib.core.errors import FileError, PackageError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.outputs.segmentation import Cortices
 from DNetRegistrationLib.slicer_module import events
-from DNetRegistrationLib.slicer_module.request import output_paths, read_request
+from DNetRegistrationLib.slicer_module.contents import Contents
+from DNetRegistrationLib.slicer_module.request import read_request
 from scene_nodes import MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
 from scipy.spatial.transform import Rotation
 
@@ -25,8 +27,12 @@ FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
 @pytest.fixture
-def panel(host):
+def panel(host, monkeypatch):
+    """The panel, for which no process is started ahead: see the last section."""
     host.load(MODULE)
+    from DNetRegistrationLib.slicer_module.logic import DNetRegistrationLogic
+
+    monkeypatch.setattr(DNetRegistrationLogic, "prepare", lambda self: None)
     opened = host.open("DNetRegistration")
     opened.parent.show()  # what is not shown is not visible
     return opened
@@ -54,18 +60,18 @@ class Launcher:
         told: events that it tells first.
         said: what it writes beside them.
         held: it waits for `answer`.
+        pose: the matrix that it tells of before it is checked.
         changes: to what the alignment says.
     """
 
-    def __init__(self, matrix=None, status=0, told=(), said=b"", held=False, **changes):
+    def __init__(self, matrix=None, status=0, told=(), said=b"", held=False, pose=None, **changes):
         self.matrix, self.status, self.told, self.said, self.held = matrix, status, told, said, held
-        self.changes, self.killed, self.pid = changes, False, 0
+        self.pose, self.changes, self.killed, self.pid = pose, changes, False, 0
 
     def __call__(self, command, environment, output, errors, end):
         import qt
 
         self.folder = Path(command[-1])
-        self.fixed, self.moving, self.options = read_request(self.folder)
         self.output, self.errors, self.end = output, errors, end
         if not self.held:
             qt.QTimer.singleShot(0, self.answer)
@@ -79,23 +85,23 @@ class Launcher:
         for one in self.told:
             self.tell(**one)
         self.errors(self.said)
+        if self.pose is not None:
+            self.tell(events.POSE, matrix=self.pose.tolist())
         if self.matrix is not None:
             self.write_outputs()
             self.tell(events.RESULT, alignment=aligned(self.matrix, **self.changes).to_dict())
         self.end(self.status)
 
     def write_outputs(self):
-        from DNetRegistrationLib import write_volume
-        from DNetRegistrationLib.bone.cortex import CorticalBone
-        from DNetRegistrationLib.outputs.segmentation import write_segmentation
-
-        files = output_paths(self.folder, self.options).wanted()
-        mask = np.zeros(self.fixed.voxels.shape, bool)
+        fixed, _, options = read_request(self.folder)
+        mask = np.zeros(fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
-        bone = CorticalBone(mask, mask, mask.astype(np.float32), self.fixed.affine)
-        write_segmentation(files.pop("segmentation"), self.fixed, (bone, bone), np.eye(4))
-        for number, path in enumerate(files.values(), 1):
-            write_volume(Volume(np.full(mask.shape, number, np.float32), self.fixed.affine), path)
+        full = {
+            name: np.full(mask.shape, number, np.float32)
+            for number, name in enumerate(("resampled", "subtraction"), 1)
+            if getattr(options, name)
+        }
+        Contents(Cortices(mask, mask, fixed.affine), **full).write(self.folder)
 
     def kill(self):
         self.killed = True
@@ -438,7 +444,7 @@ def test_a_voxel_size_that_looks_lost(host, panel):
     assert "a: its voxels are 1 mm and the scan 250 mm long" in host.dialogs.texts[0]
     host.dialogs.will_answer("OK", "OK")
     panel.ui.alignButton.click()
-    assert panel.job is not None and panel.logic.launch.fixed.spacing.tolist() == [1.0, 1.0, 1.0]
+    assert panel.job is not None and read_request(panel.logic.launch.folder)[0].spacing.tolist() == [1.0, 1.0, 1.0]
     panel.ui.alignButton.click()
 
 
@@ -749,7 +755,7 @@ def library():
     sys.modules.update(before)
 
 
-def test_reload_reads_the_library_anew(library, host, panel, pair):
+def test_reload_reads_the_library_anew(library, host, panel, pair, monkeypatch):
     import slicer
 
     held = Launcher(held=True)
@@ -757,7 +763,11 @@ def test_reload_reads_the_library_anew(library, host, panel, pair):
     panel.ui.alignButton.click()
     panel.onReload()
     new = slicer.util.getModuleWidget("DNetRegistration")
-    assert held.killed and not leftovers()
+    # The one process that is there is that of the new panel, which waits; another one takes its place here.
+    assert held.killed and len(leftovers()) == 1
+    monkeypatch.setattr(type(new.logic), "prepare", lambda self: None)
+    new.logic.dismiss()
+    assert not leftovers()
     for name in ("core.errors", "slicer_module.job", "slicer_module.panel", "slicer_module.scene"):
         assert sys.modules[f"DNetRegistrationLib.{name}"] is not library[f"DNetRegistrationLib.{name}"]
     assert type(new) is sys.modules["DNetRegistrationLib.slicer_module.panel"].DNetRegistrationWidget
@@ -936,3 +946,229 @@ def test_the_panel_has_one_unit(host, panel, pair):
     shown = "\n".join([panel.ui.verdictLabel.text, panel.ui.detailsLabel.text, *rows])
     assert "to within about 2.0 µm." in shown and "300 µm off" in shown
     assert " um" not in shown and "um" not in rows
+
+
+# --- a pose that is shown before it is checked --------------------------------------------------------------------
+
+
+def test_a_pose_is_shown_before_it_is_checked(host, panel, pair):
+    """It lies where the process said, nothing is green, and what follows is the checked one."""
+    import slicer
+
+    launcher = panel.logic.launch = Launcher(rigid(2), held=True)
+    was = positions(pair[1])
+    panel.ui.alignButton.click()
+    launcher.tell(events.POSE, matrix=rigid(1).tolist())
+
+    def lies(matrix):
+        for now, before in zip(positions(pair[1]), was, strict=True):
+            np.testing.assert_allclose((matrix @ (*now, 1))[:3], before, atol=1e-9)
+
+    lies(rigid(1))
+    assert "checking" in panel.ui.verdictLabel.text and "#d7f0dd" not in panel.ui.verdictLabel.styleSheet
+    assert panel.ui.alignButton.text == "Cancel" and not panel.ui.undoButton.enabled
+    composite = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")[0]
+    assert composite.GetForegroundVolumeID() == pair[1].GetID()
+    launcher.tell(events.POSE, matrix=rigid(3).tolist())  # the work is done anew, on another device
+    lies(rigid(3))
+    composite.SetForegroundOpacity(0.2)  # the user looks
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    lies(rigid(2))
+    assert panel.ui.verdictLabel.text.startswith("Accepted") and panel.ui.undoButton.enabled
+    assert composite.GetForegroundOpacity() == 0.2
+    panel.ui.undoButton.click()
+    np.testing.assert_array_equal(positions(pair[1]), was)
+
+
+ENDS = {
+    "cancelled": lambda launcher, panel, pair: panel.ui.alignButton.click(),
+    "crashed": lambda launcher, panel, pair: launcher.end(-11),
+    "failed": lambda launcher, panel, pair: (launcher.tell(**told(ScanError("a", "b"))["told"][0]), launcher.end(2)),
+    "geometry": lambda launcher, panel, pair: (pair[0].SetSpacing(1, 1, 1), launcher.answer()),
+    "no result": lambda launcher, panel, pair: (
+        launcher.tell(events.RESULT, alignment=aligned(rigid(2)).to_dict()),
+        launcher.end(0),
+    ),
+}
+
+
+@pytest.mark.parametrize("again", (False, True))
+@pytest.mark.parametrize("end", ENDS)
+def test_a_pose_that_nothing_comes_of_is_taken_back(host, panel, pair, end, again):
+    """Also where it had taken the place of an earlier alignment, whose verdict is back with it."""
+    if again:
+        click(host, panel, Launcher(rigid(4)))
+    before, verdict = snapshot(), panel.ui.verdictLabel.text
+    launcher = panel.logic.launch = Launcher(rigid(2), held=True)
+    panel.ui.alignButton.click()
+    launcher.tell(events.POSE, matrix=rigid(1).tolist())
+    assert snapshot()[1] != before[1]
+    ENDS[end](launcher, panel, pair)
+    assert not panel.running and not leftovers()
+    if end == "geometry":
+        pair[0].SetSpacing(0.07, 0.06, 0.065)
+    nodes, lie = snapshot()
+    assert nodes == before[0]
+    for now, then in zip(lie, before[1], strict=True):
+        np.testing.assert_allclose(now, then, atol=1e-9)
+    panel.enter()
+    panel._result.forget()
+    panel._update()
+    assert panel.ui.verdictLabel.text == verdict
+
+
+def test_a_volume_that_is_deleted_while_its_pose_is_checked(host, panel, pair):
+    import slicer
+
+    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode")
+    launcher = panel.logic.launch = Launcher(rigid(2), held=True)
+    panel.ui.alignButton.click()
+    launcher.tell(events.POSE, matrix=rigid(1).tolist())
+    slicer.mrmlScene.RemoveNode(pair[0])
+    assert launcher.killed and pair[1].GetParentTransformNode() is None
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == count
+
+
+def test_scans_are_handed_over_in_parts(host, panel, pair, monkeypatch):
+    """The window lives in between; what is cancelled meanwhile leaves nothing behind."""
+    from DNetRegistrationLib.slicer_module import raw_files
+
+    monkeypatch.setattr(raw_files, "PART", 1)
+    launcher = panel.logic.launch = Launcher(rigid(2), held=True)
+    panel.ui.alignButton.click()
+    assert leftovers() and not (launcher.folder / "request.json").exists() and panel.ui.alignButton.text == "Cancel"
+    panel.ui.alignButton.click()
+    host.process_events(0.05)
+    assert launcher.killed and not leftovers()
+    panel.ui.alignButton.click()
+    host.wait_until((launcher.folder / "request.json").exists)
+    fixed, moving, _ = read_request(launcher.folder)
+    import slicer
+
+    for node, scan in zip(pair, (fixed, moving), strict=True):
+        assert np.array_equal(slicer.util.arrayFromVolume(node), scan.voxels)
+    launcher.answer()
+    host.wait_until(lambda: not panel.running)
+    assert panel.ui.verdictLabel.text.startswith("Accepted") and not leftovers()
+
+
+def test_a_disk_that_fills_while_scans_are_handed_over(host, panel, pair, monkeypatch):
+    from DNetRegistrationLib.slicer_module import raw_files, request
+
+    monkeypatch.setattr(raw_files, "PART", 1)
+    launcher = panel.logic.launch = Launcher(rigid(2), held=True)
+    before = snapshot()
+    panel.ui.alignButton.click()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(request.os, "replace", full)
+    host.wait_until(lambda: not panel.running)
+    assert "No space left on device); make room" in panel.ui.verdictLabel.text
+    assert launcher.killed and snapshot() == before and not leftovers()
+
+
+# --- a process that is started ahead -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(host, monkeypatch):
+    """The panel, and what it starts ahead: launchers that answer when they are asked to."""
+    host.load(MODULE)
+    from DNetRegistrationLib.slicer_module import logic as module
+
+    started = []
+
+    def launch(self, *arguments):
+        started.append(Launcher(rigid(1), held=True))
+        return started[-1](*arguments)
+
+    monkeypatch.setattr(module.DNetRegistrationLogic, "_launch", launch)
+    opened = host.open("DNetRegistration")
+    opened.parent.show()
+    opened.started = started
+    yield opened
+    opened.logic.dismiss()
+
+
+def alive(panel) -> list:
+    return [launcher for launcher in panel.started if not launcher.killed]
+
+
+def test_a_process_waits_when_both_volumes_are_chosen(host, waiting):
+    panel, (fixed, moving) = waiting, (add_volume("a", "plain"), add_volume("b", "oblique"))
+    panel.ui.fixedSelector.setCurrentNode(fixed)
+    assert not panel.started
+    panel.ui.movingSelector.setCurrentNode(moving)
+    assert len(panel.started) == 1
+    panel.ui.movingSelector.setCurrentNode(add_volume("c", "left"))
+    panel.ui.refineSelector.currentIndex = 1
+    assert len(panel.started) == 1  # never two
+    panel.ui.alignButton.click()
+    assert len(panel.started) == 1 and read_request(panel.started[0].folder)[1].name == "c"
+    panel.started[0].answer()
+    host.wait_until(lambda: not panel.running)
+    assert panel.ui.verdictLabel.text.startswith("Accepted")
+    # It gave its memory back; another one waits for the next click.
+    assert len(panel.started) == 2 and len(leftovers()) == 1
+
+
+def test_what_waits_ends_with_what_it_waits_for(host, waiting, monkeypatch):
+    from DNetRegistrationLib.slicer_module import panel_run
+
+    panel = waiting
+    panel._run._away.setInterval(20)
+    assert panel_run.AWAY == 180_000
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    panel.exit()
+    panel.enter()  # in time
+    host.process_events(0.06)
+    assert len(alive(panel)) == 1 == len(panel.started)
+    panel.exit()
+    host.wait_until(lambda: not alive(panel), 5)
+    assert not leftovers()
+    panel.enter()
+    assert len(alive(panel)) == 1
+    host.close_scene()
+    assert not alive(panel) and not leftovers()
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    assert len(alive(panel)) == 1
+    panel.cleanup()
+    assert not alive(panel) and not leftovers()
+
+
+def test_what_waits_and_dies_is_not_missed(host, waiting):
+    """A click starts another one, which tells why where it dies too; nothing is started again and again."""
+    panel = waiting
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    panel.started[0].end(-9)
+    panel.started[0].killed = True
+    panel.ui.refineSelector.currentIndex = 1
+    host.process_events(0.02)
+    assert len(panel.started) == 1 and not leftovers()
+    panel.ui.alignButton.click()
+    assert len(panel.started) == 2
+    panel.started[1].tell(**told(PackageError("PyTorch does not load", "install it anew"))["told"][0])
+    panel.started[1].end(2)
+    assert "PyTorch does not load" in panel.ui.verdictLabel.text
+
+
+def test_cancelling_ends_what_had_waited(host, waiting):
+    panel = waiting
+    select(panel, add_volume("a", "plain"), add_volume("b", "oblique"))
+    panel.ui.alignButton.click()
+    panel.ui.alignButton.click()
+    assert panel.started[0].killed and panel.ui.verdictLabel.text == "Cancelled: nothing was changed."
+    assert len(alive(panel)) == 1 and len(leftovers()) == 1
+
+
+def test_nothing_waits_without_torch(host, waiting, monkeypatch):
+    from DNetRegistrationLib.slicer_module import torch_setup
+
+    asked = []
+    monkeypatch.setattr(torch_setup, "installed_version", lambda: asked.append(1))
+    select(waiting, add_volume("a", "plain"), add_volume("b", "oblique"))
+    waiting.ui.refineSelector.currentIndex = 1
+    assert not waiting.started and len(asked) == 1 and not leftovers()

@@ -472,8 +472,9 @@ def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
 def test_outputs_are_updated_not_added():
     import slicer
     from DNetRegistrationLib.outputs.segmentation import SEGMENTS
+    from DNetRegistrationLib.slicer_module.contents import Contents
     from DNetRegistrationLib.slicer_module.scene import place
-    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_steps
+    from DNetRegistrationLib.slicer_module.scene_outputs import outputs_of, write_steps
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left", np.float32)
     shape = slicer.util.arrayFromVolume(fixed).shape
@@ -507,8 +508,9 @@ def test_outputs_are_updated_not_added():
 
 
 def test_metrics_table():
+    from DNetRegistrationLib.slicer_module.contents import Contents
     from DNetRegistrationLib.slicer_module.scene import place
-    from DNetRegistrationLib.slicer_module.scene_outputs import Contents, outputs_of, write_steps
+    from DNetRegistrationLib.slicer_module.scene_outputs import outputs_of, write_steps
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
     *_, transform = write_steps(
@@ -524,10 +526,10 @@ def test_metrics_table():
 
 def test_views():
     import slicer
-    from DNetRegistrationLib.slicer_module.scene_outputs import show_pair
+    from DNetRegistrationLib.slicer_module.scene_outputs import show_layers
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
-    show_pair(fixed, moving)
+    show_layers(fixed, moving)
     composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     assert composites
     for composite in composites:
@@ -536,17 +538,125 @@ def test_views():
         assert composite.GetForegroundOpacity() == 0.5
 
 
-def test_a_subtraction_is_shown_about_zero():
+@pytest.mark.parametrize("dtype", ("uint8", "int16", "uint16", "int32", "float32", "float64"))
+@pytest.mark.parametrize("in_a_file", (False, True))
+def test_a_volume_is_handed_over_in_parts(tmp_path, monkeypatch, dtype, in_a_file):
+    """The node shows what it showed until all is there; then the very voxels, and the window that was given."""
     import slicer
-    from DNetRegistrationLib.slicer_module.scene_outputs import show_difference
+    from DNetRegistrationLib.slicer_module import raw_files
+    from DNetRegistrationLib.slicer_module.scene import place
+    from DNetRegistrationLib.slicer_module.scene_outputs import write_volume_node
 
-    values = np.random.default_rng(0).normal(0, 10, (20, 20, 20)).astype(np.float32)
-    values[:5] = np.nan
-    node = slicer.util.addVolumeFromArray(values)
-    show_difference(node)
-    display = node.GetDisplayNode()
-    assert display.GetLevel() == 0 and 45 < display.GetWindow() < 70
-    assert not display.GetAutoWindowLevel()
+    fixed = add_volume("fixed", "far")
+    put_under(fixed, rigid(1))
+    shape = slicer.util.arrayFromVolume(fixed).shape
+    values = np.random.default_rng(0).integers(0, 250, shape).astype(dtype)
+    if values.dtype.kind == "f":
+        values[:2] = np.nan
+    monkeypatch.setattr(raw_files, "PART", 3 * values[0].nbytes)
+    source = values
+    if in_a_file:
+        source = raw_files.RawFile.of(tmp_path / "v.raw", values)
+        list(source.write(values))
+    node = add_volume("output", "plain", np.uint8)
+    before, steps = slicer.util.arrayFromVolume(node).copy(), 0
+    for _ in write_volume_node(node, source, place(fixed, "fixed"), (60.0, 7.0)):
+        steps += 1
+        if steps <= -(-shape[0] // 3):
+            assert np.array_equal(slicer.util.arrayFromVolume(node), before)
+    assert steps == -(-shape[0] // 3) + 1
+    found, display = slicer.util.arrayFromVolume(node), node.GetDisplayNode()
+    assert found.dtype == dtype and np.array_equal(found, values, equal_nan=values.dtype.kind == "f")
+    np.testing.assert_array_equal(positions(node), positions(fixed))
+    assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (60, 7, False)
+
+
+def test_a_volume_whose_file_is_cut_short(tmp_path):
+    from DNetRegistrationLib.core.errors import FileError
+    from DNetRegistrationLib.slicer_module import raw_files
+    from DNetRegistrationLib.slicer_module.scene import place
+    from DNetRegistrationLib.slicer_module.scene_outputs import write_volume_node
+
+    fixed, node = add_volume("fixed", "oblique"), add_volume("output", "plain")
+    image = node.GetImageData()
+    voxels = np.ones((14, 13, 12), np.float32)
+    file = raw_files.RawFile.of(tmp_path / "v.raw", voxels)
+    list(file.write(voxels))
+    file.path.write_bytes(file.path.read_bytes()[:-1])
+    with pytest.raises(FileError, match=r"v.raw: cannot be read \(it is too short\)"):
+        list(write_volume_node(node, file, place(fixed, "fixed"), None))
+    assert node.GetImageData() is image
+
+
+# A pose that is not checked yet
+
+
+@pytest.mark.parametrize("earlier", (False, True))
+def test_an_unchecked_pose_can_be_taken_back(earlier):
+    """It claims nothing, and leaves behind what was there: the node of an earlier alignment, or none."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import alignment_of, apply_alignment, find_transform, place
+    from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    put_under(moving, rigid(1))
+    untouched = positions(moving)
+    first = None
+    if earlier:
+        first = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(2)))
+        first.SetAttribute("mine", "kept")
+    was, count = positions(moving), slicer.mrmlScene.GetNumberOfNodes()
+    attributes = {name: first.GetAttribute(name) for name in first.GetAttributeNames()} if earlier else None
+    matrix = rigid(3)
+    pose = UncheckedPose(place(fixed, "fixed"), place(moving, "moving"), matrix)
+    assert pose.transform is moving.GetParentTransformNode() and (pose.transform is first) == earlier
+    for now, before in zip(positions(moving), untouched, strict=True):
+        np.testing.assert_allclose((matrix @ (*now, 1))[:3], before, atol=1e-9)
+    said = alignment_of(pose.transform)
+    assert not said.accepted and said.verdict.startswith("Not checked") and np.isnan(said.confidence)
+    pose.take_back()
+    np.testing.assert_allclose(positions(moving), was, atol=1e-12)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count and find_transform(fixed, moving) is first
+    if earlier:
+        assert {name: first.GetAttribute(name) for name in first.GetAttributeNames()} == attributes
+        assert alignment_of(first).accepted
+    pose.take_back()  # nothing is left to take back
+    np.testing.assert_allclose(positions(moving), was, atol=1e-12)
+
+
+def test_an_unchecked_pose_in_a_transform_of_the_user():
+    """It was no alignment before, and is none afterwards."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import alignment_of, place
+    from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    mine, was = add_transform("mine", rigid(5)), positions(moving)
+    pose = UncheckedPose(place(fixed, "fixed"), place(moving, "moving"), rigid(3), mine)
+    assert alignment_of(mine) is not None and moving.GetParentTransformNode() is mine
+    pose.take_back()
+    assert moving.GetParentTransformNode() is None and alignment_of(mine) is None
+    np.testing.assert_array_equal(positions(moving), was)
+    np.testing.assert_array_equal(slicer.util.arrayFromTransformMatrix(mine), rigid(5))
+
+
+@pytest.mark.parametrize("gone", ("moving", "transform", "parent", "taken out"))
+def test_an_unchecked_pose_of_what_is_gone(gone):
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import place
+    from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
+
+    fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
+    parent = put_under(moving, rigid(1))
+    pose = UncheckedPose(place(fixed, "fixed"), place(moving, "moving"), rigid(3))
+    if gone == "taken out":  # by the user: there it stays
+        moving.SetAndObserveTransformNodeID(None)
+    else:
+        slicer.mrmlScene.RemoveNode({"moving": moving, "transform": pose.transform, "parent": parent}[gone])
+    pose.take_back()
+    assert pose.transform.GetScene() is None
+    if gone in ("parent", "taken out"):
+        assert moving.GetParentTransformNode() is None
 
 
 def test_outline_of_a_threshold(host):

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..bone.cortex import CorticalBone, cortical_bone
-from ..core.errors import FileError, one_line
 from ..imaging.nrrd import write_nrrd
-from ..imaging.resample import averaged, resample_mask
+from ..imaging.resample import resample_mask
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 
@@ -76,34 +75,6 @@ def on_fixed_grid(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray)
     """Both cortices on the grid of the fixed one. `matrix` ``(4, 4)`` maps fixed to moving points, LPS mm."""
     carried = resample_mask(moving.cortex, moving.affine, fixed.affine, fixed.cortex.shape, matrix)
     return Cortices(fixed.cortex, carried, fixed.affine)
-
-
-def read_segmentation(path: str | Path, working_spacing: float) -> Cortices:
-    """Reads the cortices of a ``.seg.nrrd`` that `write_segmentation` wrote, in voxels as those of `segment`.
-
-    Args:
-        path: the file.
-        working_spacing: in mm.
-
-    Raises:
-        FileError: it cannot be read, or is another segmentation.
-    """
-    import SimpleITK as sitk
-
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise FileError(f"{path}: the segmentation cannot be read ({one_line(error)})", "align again") from error
-    layers = sitk.GetArrayViewFromImage(image)
-    if layers.ndim != 4 or layers.shape[-1] not in (2, 3):
-        raise FileError(f"{path}: the segmentation does not have two layers, or three with cartilage", "align again")
-    geometry = image.GetSpacing(), image.GetDirection(), image.GetOrigin()
-    masks = []
-    for layer in range(2):
-        scan = Volume.from_geometry(layers[..., layer], *geometry)
-        means, affine = averaged(scan, RESOLUTION * working_spacing)
-        masks.append(means >= 0.5)
-    return Cortices(masks[0], masks[1], affine)
 
 
 def write_segmentation(

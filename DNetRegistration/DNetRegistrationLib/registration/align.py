@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.cortex import cortical_bone
+from ..bone.cortex import CorticalBone, cortical_bone
 from ..bone.cube import CanonicalCube
 from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
@@ -73,6 +73,7 @@ def align(
     threads: int | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    posed: Callable[[np.ndarray, tuple[CorticalBone, CorticalBone]], None] | None = None,
 ) -> Any:
     """Aligns two scans of one bone, turned any way; or of several bones, each of which moved on its own.
 
@@ -96,6 +97,9 @@ def align(
             A forked process always uses one. Results with other numbers differ by rounding, up to 1e-6 mm.
         progress: called with a fraction, 0 to 1, and a message.
         cancelled: called often; when it returns true, `AlignmentCancelled` is raised.
+        posed: called as soon as a pose is refined, before it is examined, with ``(4, 4)`` fixed to moving, LPS mm, and
+            the cortical bone of the fixed and the moving scan. Nothing vouches for the pose yet, and what is examined
+            may lead to another one. Called again where the work is done anew; not called where `bone` is given.
 
     Returns:
         Alignment: of the best pose. Where no pose verified, ``accepted`` is False. For "each", a list of them, the
@@ -121,7 +125,7 @@ def align(
         refine=refine,
         bone=bone,
     )
-    watch, chosen = _Watch(progress, cancelled), choose_device(device)
+    watch, chosen = _Watch(progress, cancelled, posed), choose_device(device)
     run = _align if bone is None else _align_bones
     with torch_threads(threads):
         try:
@@ -143,6 +147,7 @@ class _Watch:
 
     progress: Callable[[float, str], None] | None
     cancelled: Callable[[], bool] | None
+    posed: Callable[[np.ndarray, tuple[CorticalBone, CorticalBone]], None] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     warnings: list[str] = field(default_factory=list)
     fraction: float = 0.0
@@ -207,6 +212,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
     if inputs.refine == "native":
         with watch.stage("refine"):
             answer = _to_native(pair, answer, watch)
+    if watch.posed is not None:
+        watch.posed(require_rigid(answer.refined.pose.numpy()), pair.bones)
     with watch.stage("verify"):
         settled = answer.verdict.accepted or answer.verdict.undetermined
         mirrored = not settled and _mirrored(pair, inputs.network, watch)

@@ -1,6 +1,8 @@
 """The lines of JSON that a worker writes and `job.Job` reads, an event each. How an alignment ended, the job decides.
 
+    {"event": "ready"}
     {"event": "progress", "fraction": 0.4, "message": "searching all rotations"}
+    {"event": "pose", "matrix": [[1.0, 0.0, 0.0, 0.2], ...]}
     {"event": "warning", "message": "..."}
     {"event": "error", "kind": "ScanError", "problem": "...", "remedy": "...", "setting": {"quantity": "spacing", ...}}
     {"event": "result", "alignment": {...}}
@@ -25,11 +27,13 @@ from ..core.errors import (
     one_line,
 )
 
-PROGRESS, WARNING, ERROR, RESULT = "progress", "warning", "error", "result"
+READY, PROGRESS, POSE, WARNING, ERROR, RESULT = "ready", "progress", "pose", "warning", "error", "result"
 
 #: The values that an event must have, and their types; an error's "remedy" and "setting" may be null.
 _VALUES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    READY: {},
     PROGRESS: {"fraction": (int, float), "message": str},
+    POSE: {"matrix": list},
     WARNING: {"message": str},
     ERROR: {"kind": str, "problem": str, "remedy": (str, type(None)), "setting": (dict, type(None))},
     RESULT: {"alignment": dict},
@@ -52,7 +56,17 @@ def from_line(line: bytes) -> dict | None:
     name = event.get("event") if isinstance(event, dict) else None
     values = _VALUES.get(name) if isinstance(name, str) else None
     complete = values is not None and all(isinstance(event.get(key, ...), kind) for key, kind in values.items())
+    if name == POSE and complete:
+        complete = _is_matrix(event["matrix"])
     return event if complete else None
+
+
+def _is_matrix(rows: list) -> bool:
+    """Whether these are four rows of four numbers."""
+    return len(rows) == 4 and all(
+        isinstance(row, list) and len(row) == 4 and all(isinstance(value, (int, float)) for value in row)
+        for row in rows
+    )
 
 
 def error_values(error: BaseException) -> dict:

@@ -1,7 +1,8 @@
 """An alignment in a process of its own: the request goes out as files, events come back as lines.
 
-A process leaves the application free, gives its memory back, survives a fault of the GPU, and can be ended. This file
-knows neither Slicer nor Qt: the function that starts a process is an argument, and makes all callbacks.
+A process leaves the application free, gives its memory back, survives a fault of the GPU, and can be ended. It can be
+started ahead of its alignment, so that PyTorch is loaded by then. This file knows neither Slicer nor Qt: the function
+that starts a process is an argument, and makes all callbacks.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import enum
 import os
 import shutil
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from ..core.errors import DNetError, FileError, PackageError, RunError, Setting, one_line
+from ..core.private_folder import PrivateFolder, remove_abandoned
 from ..core.processes import end_tree
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
@@ -54,14 +57,14 @@ class JobResult:
 
     Attributes:
         outcome: how it ended.
-        folder: where its files lie, until the callback returns: see `request.output_paths`.
+        folder: where its files lie until `Job.close`, where it aligned; see `contents`. Else None.
         alignment: where it aligned, accepted or not.
         error: where it failed or crashed.
         log: the last lines that the process wrote beside its events.
     """
 
     outcome: JobOutcome
-    folder: Path
+    folder: Path | None
     alignment: Alignment | None = None
     error: DNetError | None = None
     log: str = ""
@@ -104,85 +107,128 @@ class Job:
     """One alignment in the background.
 
     Args:
-        fixed, moving: the scans in world coordinates; their voxels are not held after `start`.
-        options: how to align.
         python: the interpreter to run, in Slicer ``PythonSlicer``.
         launch: see `Launch`.
-        progress: called with a fraction, 0 to 1, and a message.
-        finished: called once with a `JobResult`, unless `start` raised; when it returns, the folder is removed.
         temporary: the folder in which the private one is made; None is the system's.
 
     Attributes:
-        over: whether `finished` was called.
-        folder: the private folder; None before `start`.
+        folder: the private folder; None before `start` and after the end.
+        alive: whether the process was started and has not ended.
+        over: whether it was cancelled, or has told how it ended.
     """
 
-    def __init__(
-        self,
-        fixed: Volume,
-        moving: Volume,
-        options: JobOptions,
-        *,
-        python: str,
-        launch: Launch,
-        progress: Callable[[float, str], None],
-        finished: Callable[[JobResult], None],
-        temporary: str | os.PathLike | None = None,
-    ) -> None:
-        self._scans: tuple[Volume, ...] = (fixed, moving)
-        self._options, self._python, self._launch = options, python, launch
-        self._progress, self._finished, self._temporary = progress, finished, temporary
+    def __init__(self, *, python: str, launch: Launch, temporary: str | os.PathLike | None = None) -> None:
+        self._python, self._launch, self._temporary = python, launch, temporary
+        self._progress: Callable[[float, str], None] = lambda fraction, message: None
+        self._posed: Callable[[np.ndarray], None] = lambda matrix: None
+        self._finished: Callable[[JobResult], None] | None = None  # before an alignment is asked for
         self._process: Process | None = None
         self._output, self._errors = _Lines(self._event), _Lines(self._note)
         self._log: deque[str] = deque(maxlen=_LINES_KEPT)
         self._alignment: Alignment | None = None
         self._failure: dict | None = None  # the values of an error event
+        self._status: list[int | None] = []  # of the process, once it has ended
+        self._folder: PrivateFolder | None = None
         self.over = False
-        self.folder: Path | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        return None if self._folder is None else self._folder.path
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and not self._status and not self.over
 
     def start(self) -> None:
-        """Writes the scans and starts the process.
+        """Starts the process, which loads PyTorch and waits.
 
         Raises:
-            FileError: the scans cannot be written; nothing is left behind.
+            FileError: its folder cannot be made; nothing is left behind.
         """
         if self._temporary is not None:
-            _remove_abandoned(self._temporary)
+            remove_abandoned(_PREFIX, self._temporary)
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._temporary))
-            self._check_room()
-            write_request(self.folder, *self._scans, self._options)
-            self._scans = ()
-            command = [self._python, "-m", "DNetRegistrationLib.slicer_module.worker", str(self.folder)]
+            self._folder = PrivateFolder(_PREFIX, self._temporary)
+            command = [self._python, "-m", "DNetRegistrationLib.slicer_module.worker", str(self._folder.path)]
             environment = {**ENVIRONMENT, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
             self._process = self._launch(command, environment, self._output.add, self._errors.add, self._end)
         except OSError as error:
-            self._clean()
-            raise FileError(
-                f"{self._temporary or tempfile.gettempdir()}: the scans cannot be written there for the alignment "
-                f"({one_line(error)})",
-                "make room, or choose another temporary folder",
-                Setting("temporary_folder"),
-            ) from error
+            self.close()
+            raise self._no_room(error) from error
         except BaseException:
-            self._clean()
+            self.close()
+            raise
+
+    def align(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        options: JobOptions,
+        *,
+        progress: Callable[[float, str], None],
+        posed: Callable[[np.ndarray], None],
+        finished: Callable[[JobResult], None],
+    ) -> Iterator[None]:
+        """Hands an alignment to the process that was started; once.
+
+        Args:
+            fixed, moving: the scans in world coordinates.
+            options: how to align.
+            progress: called with a fraction, 0 to 1, and a message.
+            posed: called with a ``(4, 4)`` matrix, fixed to moving, LPS mm, for which nothing vouches yet; perhaps
+                several times, perhaps not at all.
+            finished: called once with a `JobResult`. Where it aligned, `close` must follow.
+
+        Yields:
+            Between the parts of scans that are written: the application can go on. The alignment begins at the end.
+
+        Raises:
+            FileError: the scans cannot be written; the job is over, and nothing is left behind.
+        """
+        self._progress, self._posed, self._finished = progress, posed, finished
+        if self._status:  # it ended before, or could not be started
+            self._end(*self._status)
+            return
+        try:
+            self._check_room(fixed, moving, options)
+            for _ in write_request(self._folder.path, fixed, moving, options):
+                yield
+                if self.over:
+                    return
+        except OSError as error:
+            self._abandon()
+            raise self._no_room(error) from error
+        except BaseException:
+            self._abandon()
             raise
 
     def cancel(self) -> None:
-        """Ends the process and all of its children, and removes the files; the job ends as cancelled."""
+        """Ends the process and all of its children, and removes the files; an alignment ends as cancelled."""
         if not self.over:
-            self.over = True  # before the process ends, which `_end` may be told of at once
-            self._kill()
-            self._clean()
+            self._abandon()
             self._finish(JobOutcome.CANCELLED)
 
-    def _check_room(self) -> None:
-        voxels = self._scans[0].voxels
-        extra = 4 * voxels.size * (2 * self._options.resampled + self._options.subtraction) + voxels.size // 4
-        needed = sum(scan.voxels.nbytes for scan in self._scans) + extra + _ROOM
-        free = shutil.disk_usage(self.folder).free
+    def close(self) -> None:
+        """Removes the files."""
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
+
+    def _check_room(self, fixed: Volume, moving: Volume, options: JobOptions) -> None:
+        size = fixed.voxels.size
+        made = moving.voxels.itemsize * size * options.resampled + 4 * size * options.subtraction
+        needed = fixed.voxels.nbytes + moving.voxels.nbytes + made + _ROOM
+        free = shutil.disk_usage(self._folder.path).free
         if free < needed:
             raise OSError(f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+
+    def _no_room(self, error: OSError) -> FileError:
+        return FileError(
+            f"{self._temporary or tempfile.gettempdir()}: the scans cannot be written there for the alignment "
+            f"({one_line(error)})",
+            "make room, or choose another temporary folder",
+            Setting("temporary_folder"),
+        )
 
     def _event(self, line: bytes) -> None:
         event = events.from_line(line)
@@ -192,6 +238,8 @@ class Job:
             return
         elif event["event"] == events.PROGRESS:
             self._progress(event["fraction"], event["message"])
+        elif event["event"] == events.POSE:
+            self._posed(np.array(event["matrix"], np.float64))
         elif event["event"] == events.WARNING:
             self._log.append(event["message"])
         elif event["event"] == events.ERROR:
@@ -208,6 +256,10 @@ class Job:
             return
         self._output.end()
         self._errors.end()
+        self._status = [status]
+        if self._finished is None:
+            self.close()
+            return
         error = None if self._failure is None else events.error_of(self._failure)
         if status is None:
             error = RunError(f"{self._python}: cannot be started", "install the application again")
@@ -235,30 +287,22 @@ class Job:
 
     def _finish(self, outcome: JobOutcome, error: DNetError | None = None) -> None:
         self.over = True
+        aligned = self._alignment if outcome in (JobOutcome.ACCEPTED, JobOutcome.NOT_ACCEPTED) else None
         try:
-            alignment = self._alignment if error is None else None
-            self._finished(JobResult(outcome, self.folder, alignment, error, "\n".join(self._log)))
+            if self._finished is not None:
+                self._finished(JobResult(outcome, self.folder, aligned, error, "\n".join(self._log)))
+        except BaseException:
+            aligned = None
+            raise
         finally:
-            self._clean()
+            if aligned is None:
+                self.close()
 
-    def _kill(self) -> None:
+    def _abandon(self) -> None:
+        if self.over:
+            return
+        self.over = True  # before the process ends, which `_end` may be told of at once
         if self._process is not None:
             end_tree(self._process.pid)
             self._process.kill()
-
-    def _clean(self) -> None:
-        # Windows frees the files of a process some moments after its end.
-        for _ in range(10):
-            if self.folder is None or not self.folder.exists():
-                return
-            shutil.rmtree(self.folder, ignore_errors=True)
-            if self.folder.exists():
-                time.sleep(0.05)
-
-
-def _remove_abandoned(temporary) -> None:
-    """Removes the folders of jobs whose application crashed a day ago or earlier."""
-    for folder in Path(temporary).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > 86400:
-                shutil.rmtree(folder, ignore_errors=True)
+        self.close()

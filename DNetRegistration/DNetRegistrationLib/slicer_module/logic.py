@@ -8,17 +8,21 @@ from contextlib import suppress
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from ..core.errors import OptionError
+from ..core.errors import DNetError, OptionError
 from ..core.threads import let_threads_sleep
 from .job import ENVIRONMENT, Job, JobResult
 from .parameters import FILE, OUTPUTS, DNetRegistrationParameterNode
 from .request import JobOptions
 from .scene import check_transform, place, transform_above, undo
+from .scene_pose import UncheckedPose
 from .torch_setup import ensure_torch, require_torch
 
 
 class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
     """Aligns volume nodes: at once, for scripts, or in the background, for the panel."""
+
+    _prepared = False  # since the last alignment
+    _waiting: Job | None = None  # of all panels together
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
@@ -67,13 +71,14 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         require_torch()
         let_threads_sleep()
         from ..registration.align import align
-        from .scene_outputs import Contents, write_steps
+        from .contents import Contents
+        from .scene_outputs import write_steps
 
-        scans = fixed.volume(), moving.volume()
-        alignment = align(*scans, **options)
+        scans, bones = (fixed.volume(), moving.volume()), []
+        alignment = align(*scans, **options, posed=lambda matrix, segmented: bones.append(segmented))
         given = transformNode, segmentationNode, tableNode, resampledNode, subtractionNode
         nodes = {name: node for name, node in zip(OUTPUTS, given, strict=True) if node is not None}
-        contents = Contents.computed(*scans, alignment, nodes, contrast)
+        contents = Contents.computed(*scans, alignment, bones[-1] if bones else None, nodes, contrast)
         *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
         return transform, alignment
 
@@ -133,56 +138,89 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
         ensure_torch(installer)
 
-    def start(self, fixed, moving, options, progress, finished) -> Job:
-        """Starts an alignment in the background.
+    def prepare(self) -> None:
+        """Starts a process that loads PyTorch and waits for one alignment, where none does and it can be started.
+
+        There is one at most. One that cannot be started, or ends by itself, is not tried again before an alignment.
+        """
+        kind = type(self)
+        if kind._prepared:
+            return
+        kind._prepared = True
+        with suppress(DNetError):
+            require_torch()
+            job = self._newJob()
+            job.start()
+            kind._waiting = job
+
+    def dismiss(self) -> None:
+        """Ends the process that waits for an alignment."""
+        job = self._take()
+        if job is not None:
+            job.cancel()
+
+    def start(self, fixed, moving, options, progress, posed, finished):
+        """Begins an alignment in the background, in the process that waits for one or in a new one.
 
         Args:
             fixed, moving: from `check`.
             options: from `options`.
-            progress: called with a fraction and the stage.
-            finished: called once with a `job.JobResult`; where it aligned, `write` takes it.
+            progress, posed, finished: see `job.Job.align`; where it aligned, `write` takes the result.
+
+        Returns:
+            The `job.Job`, and an iterator that hands the scans to it, with the application's turn between its steps.
 
         Raises:
-            FileError: the scans cannot be written to the temporary folder.
+            FileError: the temporary folder cannot be used; by the iterator too.
         """
-        job = Job(
-            fixed.volume(),
-            moving.volume(),
-            options,
-            python=self.python(),
-            launch=self._launch,
-            progress=progress,
-            finished=finished,
-            temporary=slicer.app.temporaryPath,
-        )
-        job.start()
-        return job
+        job = self._take()
+        if job is None or not job.alive:
+            job = self._newJob()
+            job.start()
+        scans = fixed.volume(), moving.volume()
+        return job, job.align(*scans, options, progress=progress, posed=posed, finished=finished)
+
+    def showPose(self, fixed, moving, matrix, transformNode=None) -> UncheckedPose:
+        """Lays the moving volume where it will lie if nothing speaks against it; see `scene_pose`.
+
+        Args:
+            fixed, moving: from `check`, before the job started.
+            matrix: ``(4, 4)``, fixed to moving, LPS mm.
+            transformNode: see `align`.
+        """
+        return UncheckedPose(fixed, moving, matrix, transformNode)
 
     def write(self, fixed, moving, result: JobResult, nodes: dict):
         """Writes the result of a job into the scene, in steps between which the application can go on.
 
         Args:
             fixed, moving: from `check`, before the job started.
-            result: of the job.
+            result: of the job, which is closed when all is written.
             nodes: the output nodes by name; transform, segmentation and table are made where they are None.
 
         Returns:
             An iterator that writes, and yields the transform node after each step.
 
         Raises:
-            FileError: a file of the job cannot be read.
+            FileError: a file of the job cannot be read; by the iterator too.
             ScanError, OptionError: from the first step, see `scene.apply_alignment`; the scene is as it was.
         """
-        from .scene_outputs import Contents, write_steps
+        from .contents import Contents
+        from .scene_outputs import write_steps
 
-        # The files are read now: they are removed when the job's `finished` returns.
-        return write_steps(fixed, moving, result.alignment, nodes, Contents.read(result.folder, result.alignment))
+        return write_steps(fixed, moving, result.alignment, nodes, Contents.read(result.folder))
 
-    def show(self, fixed, moving) -> None:
-        """Shows both volumes in the slice views, and everything in the 3D views."""
-        from .scene_outputs import show_pair
+    def showLayers(self, fixed, moving) -> None:
+        """Shows both volumes in the slice views."""
+        from .scene_outputs import show_layers
 
-        show_pair(fixed.node, moving.node)
+        show_layers(fixed.node, moving.node)
+
+    def showSurfaces(self) -> None:
+        """Turns the 3D views to what is there."""
+        from .scene_outputs import show_surfaces
+
+        show_surfaces()
 
     def isAligned(self, movingNode) -> bool:
         """Whether a volume stands under the transform of its alignment."""
@@ -218,6 +256,15 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
     def python(self) -> str:
         """The interpreter of processes: Slicer's Python without the application."""
         return shutil.which("PythonSlicer") or sys.executable
+
+    def _take(self) -> Job | None:
+        """The process that waits, which from now on does not."""
+        kind = type(self)
+        job, kind._waiting, kind._prepared = kind._waiting, None, False
+        return job
+
+    def _newJob(self) -> Job:
+        return Job(python=self.python(), launch=self._launch, temporary=slicer.app.temporaryPath)
 
     def _launch(self, *arguments):
         if self.launch is not None:

@@ -72,7 +72,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Ends what still runs, when the module or the application is closed."""
-        self._run.cancel()
+        self._run.close()
         self._choices.close()
         self.setParameterNode(None)
         self._thresholds.forget()
@@ -88,6 +88,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # First: taking outlines away changes the scene, which would bring the panel up to date and them back.
         self._disconnectParameterNode()
         self._thresholds.hide()
+        self._run.leave()
 
     def onReload(self) -> None:
         """The developer clicks Reload: the library is read anew too, where Slicer would read only the module's file."""
@@ -98,7 +99,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartClose(self, caller, event) -> None:
         """The scene is about to be closed: the alignment of its volumes ends."""
-        self._run.forget()
+        self._run.close()
         self._thresholds.forget()
         self.setParameterNode(None)
 
@@ -267,6 +268,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             _("Preparing PyTorch…") if self._run.preparing else _("Cancel") if running else why or _("Align")
         )
         self.ui.alignButton.enabled = self.job is not None or (not running and not why)
+        if self._parameterNodeGuiTag is not None and not running and not why:
+            self._run.prepare()
         self.ui.statusLabel.visible = self.ui.progressBar.visible = running and not self._run.preparing
         for name in ("inputs", "outputs", "advanced"):
             getattr(self.ui, f"{name}CollapsibleButton").enabled = not running

@@ -1,4 +1,4 @@
-"""The alignment that the panel runs: first in another process, then into the scene, a step at a time."""
+"""The alignment that the panel runs: scans to another process and results into the scene, a step at a time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .wording import explain
 
 #: Of all panels of the module: Slicer can show several.
 _runs: weakref.WeakSet[AlignmentRun] = weakref.WeakSet()
+# After so long outside the module, in ms, the process that waits for an alignment gives its memory back.
+AWAY = 180_000
 
 
 class AlignmentRun:
@@ -39,9 +41,17 @@ class AlignmentRun:
         self.job = None
         self.preparing = False
         self._placed, self._outputs = (), {}  # the volumes, and the nodes to write to
-        self._steps = None  # what is left to write of the result
+        self._scans = None  # what is left to hand over of the scans
+        self._pose = None  # the `UncheckedPose` that is in the scene
+        self._inView = False  # the slice views show the pair
+        self._done = None  # the job whose result is being written
+        self._steps = None  # what is left to write of it
         self._cancelMessage = None
         _runs.add(self)
+        self._away = qt.QTimer()
+        self._away.setSingleShot(True)
+        self._away.setInterval(AWAY)
+        self._away.connect("timeout()", logic.dismiss)
 
     @property
     def running(self) -> bool:
@@ -69,18 +79,40 @@ class AlignmentRun:
         self._placed = self._check(parameters)
         self._outputs = {name: getattr(parameters, name) for name in OUTPUTS}
         self._result.forget()
+        self._inView = False
         with slicer.util.WaitCursor():
-            job = self._logic.start(*self._placed, options, self._progressed, self._finished)
-        if not job.over:  # a program that is missing may be told of at once
-            self.job = job
+            self.job, self._scans = self._logic.start(
+                *self._placed, options, self._progressed, self._posed, self._finished
+            )
             self._progressed(0.0, _("Starting"))
+            try:
+                self._handOver()
+            except BaseException:
+                self.job = None
+                raise
         self._changed()
+
+    def prepare(self) -> None:
+        """An alignment may follow: a process gets ready for it."""
+        self._away.stop()
+        self._logic.prepare()
+
+    def leave(self) -> None:
+        """The user goes to another module, perhaps for long."""
+        self._away.start()
 
     def cancel(self, message: str | None = None) -> None:
         """Ends what runs; `message` is told where a process was ended."""
-        self._cancelMessage, self._steps = message, None
+        self._cancelMessage = message
+        self._endSteps()
         if self.job is not None:
             self.job.cancel()
+
+    def close(self) -> None:
+        """Ends what runs, and what waits."""
+        self.forget()
+        self._away.stop()
+        self._logic.dismiss()
 
     def volumeRemoved(self, node) -> None:
         """A volume is deleted: nothing is left to align where it is one of those."""
@@ -127,10 +159,42 @@ class AlignmentRun:
         self._ui.statusLabel.text = stage[:1].upper() + stage[1:]
         self._ui.progressBar.value = round(100 * fraction)
 
+    def _handOver(self) -> None:
+        """Hands a part of the scans to the process; the next one when the application has had its turn."""
+        if next(self._scans, self._scans) is self._scans or self.job is None:
+            self._scans = None
+        else:
+            qt.QTimer.singleShot(0, self._handOverMore)
+
+    def _handOverMore(self) -> None:
+        if self._scans is None or self.job is None:
+            return
+        try:
+            self._handOver()
+        except Exception as problem:
+            self.job = None
+            self._giveUp(problem)
+
+    def _posed(self, matrix) -> None:
+        """Shows a pose that is being checked."""
+        self._takePoseBack()
+        chosen = self._outputs["transform"]
+        try:
+            self._pose = self._logic.showPose(
+                *self._placed, matrix, chosen if chosen is not None and chosen.GetScene() is not None else None
+            )
+        except DNetError:  # it comes again with the result, and is told then
+            return
+        self._bringIntoView()
+        self._tell("plain", _("Shown as aligned; checking whether it can be trusted…"))
+
     def _finished(self, result: JobResult) -> None:
-        self.job = None
+        job, self.job = self.job, None
         outputs, self._outputs = self._outputs, {}
         if result.alignment is not None:
+            self._done = job
+            if self._pose is not None:
+                outputs["transform"] = self._pose.transform
             try:
                 self._steps = self._logic.write(*self._placed, result, outputs)
             except Exception as problem:
@@ -138,7 +202,9 @@ class AlignmentRun:
             else:
                 self._progressed(1.0, _("Showing the result"))
                 self._nextStep()
-        elif result.outcome is JobOutcome.CANCELLED:
+            return
+        self._takePoseBack()
+        if result.outcome is JobOutcome.CANCELLED:
             self._tell("plain", self._cancelMessage or "")
         else:
             logging.error(f"{result.error}\n{result.log}")
@@ -151,17 +217,39 @@ class AlignmentRun:
         try:
             transform = next(self._steps, None)
             if transform is not None:
+                self._pose = None  # it is checked now
                 self._written(transform, self._placed)
+                self._bringIntoView()
                 qt.QTimer.singleShot(0, self._nextStep)
                 return
-            self._steps = None
-            self._logic.show(*self._placed)
+            self._endSteps()
+            self._result.forget()
+            self._logic.showSurfaces()
         except Exception as problem:
             self._giveUp(problem)
         self._changed()
 
-    def _giveUp(self, problem: Exception) -> None:
+    def _bringIntoView(self) -> None:
+        # Once: the user may have looked closer since.
+        if not self._inView:
+            self._inView = True
+            self._logic.showLayers(*self._placed)
+
+    def _takePoseBack(self) -> None:
+        pose, self._pose = self._pose, None
+        if pose is not None:
+            pose.take_back()
+
+    def _endSteps(self) -> None:
+        """Lets go of a result that is written, or will not be."""
         self._steps = None
+        done, self._done = self._done, None
+        if done is not None:
+            done.close()
+
+    def _giveUp(self, problem: Exception) -> None:
+        self._endSteps()
+        self._takePoseBack()
         if isinstance(problem, DNetError):
             self._tell("bad", explain(problem))
         else:

@@ -6,23 +6,22 @@ Needs neither Slicer nor torch.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..imaging.nrrd import write_nrrd
 from ..imaging.volume import Volume
-from ..outputs.paths import OutputPaths
-
-SEGMENTATION, RESAMPLED, SUBTRACTION = "cortices.seg.nrrd", "resampled.nrrd", "subtraction.nrrd"
+from .raw_files import RawFile
 
 _FILE = "request.json"
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How to align, and what to make of it. Names and meanings are those of `align` and `write_outputs`."""
+    """How to align, and what to make of it. Names and meanings are those of `align` and `Contents.computed`."""
 
     fixed_threshold: float | None = None
     moving_threshold: float | None = None
@@ -35,41 +34,43 @@ class JobOptions:
     resampled: bool = False
     subtraction: bool = False
 
+    @property
+    def wanted(self) -> set[str]:
+        """The outputs that are wanted beside the pose."""
+        return {"segmentation", *(name for name in ("resampled", "subtraction") if getattr(self, name))}
 
-def write_request(folder: Path, fixed: Volume, moving: Volume, options: JobOptions) -> None:
-    """Writes scans and options into a folder.
+
+def write_request(folder: Path, fixed: Volume, moving: Volume, options: JobOptions) -> Iterator[None]:
+    """Writes scans and options into a folder; yields between parts. At the end the request is there, all at once.
 
     Raises:
         OSError: they cannot be written.
     """
     scans = {}
     for role, scan in (("fixed", fixed), ("moving", moving)):
-        write_nrrd(folder / f"{role}.nrrd", scan.voxels, scan.voxels.shape, scan.voxels.dtype, scan.affine)
-        scans[role] = {"name": scan.name, "affine": scan.affine.tolist()}
-    (folder / _FILE).write_text(json.dumps({"scans": scans, "options": asdict(options)}), encoding="ascii")
+        file = RawFile.of(folder / f"{role}.raw", scan.voxels)
+        yield from file.write(scan.voxels)
+        scans[role] = {"name": scan.name, "affine": scan.affine.tolist(), "voxels": file.to_dict()}
+    beginning = folder / f"{_FILE}.part"
+    beginning.write_text(json.dumps({"scans": scans, "options": asdict(options)}), encoding="ascii")
+    os.replace(beginning, folder / _FILE)
+
+
+def is_requested(folder: Path) -> bool:
+    """Whether there is a request in a folder."""
+    return (folder / _FILE).exists()
 
 
 def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions]:
-    """The scans, under their own names, and the options that `write_request` wrote."""
-    import SimpleITK as sitk
-
+    """The scans, under their own names, and the options that `write_request` wrote. The voxels stay in the files."""
     request = json.loads((folder / _FILE).read_text(encoding="ascii"))
     fixed, moving = (
         Volume(
-            sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{role}.nrrd"))),
+            RawFile.from_dict(folder, scan["voxels"]).mapped(),
             np.array(scan["affine"]),
             scan["name"],
             spacing_given=True,  # whoever wrote the request was asked about spacings that look lost
         )
-        for role, scan in request["scans"].items()
+        for scan in (request["scans"][role] for role in ("fixed", "moving"))
     )
     return fixed, moving, JobOptions(**request["options"])
-
-
-def output_paths(folder: Path, options: JobOptions) -> OutputPaths:
-    """The files that the worker leaves in the folder."""
-    return OutputPaths(
-        segmentation=folder / SEGMENTATION,
-        resampled=folder / RESAMPLED if options.resampled else None,
-        subtraction=folder / SUBTRACTION if options.subtraction else None,
-    )

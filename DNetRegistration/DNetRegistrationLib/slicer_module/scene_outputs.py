@@ -6,79 +6,29 @@ All of them stand under the parent transform of the fixed volume, and so move al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
 import vtk
 from slicer.util import vtkMatrixFromArray
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk, vtk_to_numpy
 
-from ..core.errors import FileError, one_line
 from ..outputs.segmentation import SEGMENTS
 from ..outputs.summary import found_by, number
+from .raw_files import RawFile, copy_voxels
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
 from .wording import micrometres
 
 if TYPE_CHECKING:
-    from ..imaging.volume import Volume
     from ..outputs.segmentation import Cortices
+    from .contents import Contents
 
 # White shines through to red, so that both surfaces are seen where they lie on each other.
 FIXED_OPACITY = 0.5
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What is written beside the transform; None where it is not wanted.
-
-    Attributes:
-        cortices: of both scans.
-        resampled: ``(z, y, x)``, the moving scan on the fixed scan's grid.
-        subtraction: ``(z, y, x)`` float32, NaN outside the overlap of the fields of view.
-    """
-
-    cortices: Cortices | None = None
-    resampled: np.ndarray | None = None
-    subtraction: np.ndarray | None = None
-
-    @classmethod
-    def computed(cls, fixed: Volume, moving: Volume, alignment, wanted: Iterable[str], contrast: str) -> Contents:
-        """Computes what is wanted: "segmentation", "resampled", "subtraction"."""
-        from ..imaging.resample import cast_like, resample
-        from ..outputs.segmentation import on_fixed_grid, segment
-        from ..outputs.subtraction import match_grey_values, subtract
-
-        cortices = resampled = difference = None
-        if {"segmentation", "subtraction"} & set(wanted):
-            bones = segment(fixed, moving, alignment)
-        if "segmentation" in wanted:
-            cortices = on_fixed_grid(*bones, alignment.matrix)
-        if {"resampled", "subtraction"} & set(wanted):
-            carried = resample(moving, fixed, alignment.matrix)
-        if "resampled" in wanted:
-            resampled = cast_like(carried, moving).voxels
-        if "subtraction" in wanted:
-            fit = match_grey_values(*bones, alignment.matrix, contrast)
-            difference = subtract(carried, fixed, fit, contrast).voxels
-        return cls(cortices, resampled, difference)
-
-    @classmethod
-    def read(cls, folder: Path, alignment) -> Contents:
-        """Reads the files of a job.
-
-        Raises:
-            FileError: a file cannot be read.
-        """
-        from ..outputs.segmentation import read_segmentation
-        from .request import RESAMPLED, SEGMENTATION, SUBTRACTION
-
-        paths = [folder / name for name in (SEGMENTATION, RESAMPLED, SUBTRACTION)]
-        cortices = read_segmentation(paths[0], alignment.working_spacing) if paths[0].is_file() else None
-        return cls(cortices, *(_read_voxels(path) if path.is_file() else None for path in paths[1:]))
+# Surface nets take half the time of marching cubes, and look as smooth.
+SURFACE_NETS = "Conversion method", "1"
 
 
 def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents) -> Iterator:
@@ -99,6 +49,7 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
 
     Raises:
         ScanError, OptionError: see `scene.apply_alignment`; nothing is written then.
+        FileError: a file with voxels cannot be read.
     """
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
     transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
@@ -114,14 +65,15 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
             yield transform
     if contents.resampled is not None:
         node = make_output("resampled", transform, f"{moving.name} resampled", nodes.get("resampled"))
-        write_volume_node(node, contents.resampled, fixed)
-        show_grey_values(node, moving.node)
-        yield transform
+        source = moving.node.GetDisplayNode()
+        window = None if source is None else (source.GetWindow(), source.GetLevel())
+        for _ in write_volume_node(node, contents.resampled, fixed, window):
+            yield transform
     if contents.subtraction is not None:
         node = make_output("subtraction", transform, f"{moving.name} subtraction", nodes.get("subtraction"))
-        write_volume_node(node, contents.subtraction, fixed)
-        show_difference(node)
-        yield transform
+        # Zero is the middle grey.
+        for _ in write_volume_node(node, contents.subtraction, fixed, (2 * contents.reach or 1.0, 0.0)):
+            yield transform
 
 
 def make_output(kind: str, transform, name: str, node=None):
@@ -172,6 +124,7 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
     node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
     node.RemoveClosedSurfaceRepresentation()
+    segmentation.SetConversionParameter(*SURFACE_NETS)
     for identifier, _name, _color in SEGMENTS:
         if segmentation.GetSegment(identifier) is not None:
             segmentation.RemoveSegment(identifier)
@@ -239,38 +192,37 @@ def write_table(node, alignment) -> None:
             node.AddColumn(column)
 
 
-def write_volume_node(node, voxels: np.ndarray, fixed: Placed) -> None:
-    """Writes voxels on the fixed volume's grid, under its parent transform.
+def write_volume_node(
+    node, voxels: np.ndarray | RawFile, fixed: Placed, window: tuple[float, float] | None
+) -> Iterator[None]:
+    """Writes voxels on the fixed volume's grid, under its parent transform; yields between parts.
+
+    The node gets them all at once, at the end.
 
     Args:
         node: a ``vtkMRMLScalarVolumeNode``; what it held is replaced.
-        voxels: ``(z, y, x)``, of the fixed volume's shape.
+        voxels: ``(z, y, x)``, of the fixed volume's shape, of a type that VTK has.
         fixed: the fixed volume.
+        window: window and level of the display; None lets Slicer find them.
+
+    Raises:
+        FileError: see `copy_voxels`.
     """
+    image = vtk.vtkImageData()
+    image.SetDimensions(*voxels.shape[::-1])
+    image.AllocateScalars(get_vtk_array_type(np.dtype(voxels.dtype)), 1)
+    target = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(voxels.shape)
+    yield from copy_voxels(voxels, target)
+    node.CreateDefaultDisplayNodes()
+    if window is not None:
+        # Before the voxels are there, or Slicer would look through all of them for a window.
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevel(*window)
     with slicer.util.NodeModify(node):
         node.SetIJKToRASMatrix(vtkMatrixFromArray(fixed.ijk_to_ras))
         node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
-        slicer.util.updateVolumeFromArray(node, voxels)
-    node.CreateDefaultDisplayNodes()
-
-
-def show_grey_values(node, like) -> None:
-    """Gives a volume the window and level of another one."""
-    source, display = like.GetDisplayNode(), node.GetDisplayNode()
-    if source is not None:
-        display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(source.GetWindow(), source.GetLevel())
-
-
-def show_difference(node) -> None:
-    """Sets the window of a signed volume so that zero is the middle grey; the most extreme 0.5 % do not count."""
-    values = slicer.util.arrayFromVolume(node)
-    sample = np.abs(values.ravel()[:: max(1, values.size // 1_000_000)])
-    sample = sample[np.isfinite(sample)]
-    reach = float(np.percentile(sample, 99.5)) if sample.size else 0.0
-    display = node.GetDisplayNode()
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevel(2 * reach or 1.0, 0.0)
+        node.SetAndObserveImageData(image)
+    yield
 
 
 def show_layers(fixed, moving) -> None:
@@ -280,9 +232,8 @@ def show_layers(fixed, moving) -> None:
     )
 
 
-def show_pair(fixed, moving) -> None:
-    """Shows both volumes in the slice views, as `show_layers` does, and resets the 3D views."""
-    show_layers(fixed, moving)
+def show_surfaces() -> None:
+    """Turns the 3D views to what is there."""
     if slicer.app.layoutManager() is not None:
         slicer.util.resetThreeDViews()
 
@@ -304,12 +255,3 @@ def _labelmap(mask: np.ndarray, affine: np.ndarray) -> slicer.vtkOrientedImageDa
     image.GetPointData().SetScalars(numpy_to_vtk(box.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR))
     image.SetGeometryFromImageToWorldMatrix(vtkMatrixFromArray(affine @ shift))
     return image
-
-
-def _read_voxels(path: Path) -> np.ndarray:
-    import SimpleITK as sitk
-
-    try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise FileError(f"{path}: cannot be read ({one_line(error)})", "align again") from error

@@ -1,36 +1,50 @@
 """Aligns for the panel, in a process of its own: ``python -m DNetRegistrationLib.slicer_module.worker FOLDER``.
 
-FOLDER is that of a `job.Job`. Events (see `events`) go to the standard output, everything else to the standard error.
+FOLDER is that of a `job.Job`. The process loads PyTorch and aligns a tiny pair, so that all that is slow the first time
+is done, and waits for the one request that is to come. Events (see `events`) go to the standard output, everything else
+to the standard error. It ends with the application, and clears the folder where that has died.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from ..core.errors import PackageError, Setting, one_line
+from ..core.private_folder import is_abandoned
+from ..core.progress import part
 from ..core.threads import let_threads_sleep
-from ..outputs.write import write_outputs
-from .events import ERROR, PROGRESS, RESULT, WARNING, error_values, to_line
-from .request import output_paths, read_request
+from .contents import Contents
+from .events import ERROR, POSE, PROGRESS, READY, RESULT, WARNING, error_values, to_line
+from .request import is_requested, read_request
+
+# Seconds between looks for the request, and for the life of the application. A pipe from it would tell both at once,
+# but Slicer starts its Python through a launcher, which does not hand the standard input on.
+_SOON, _NOW_AND_THEN = 0.02, 1.0
 
 
 def align_request(folder: Path, tell: Callable[..., None]):
-    """Aligns the scans in the folder of a job, and writes there what is wanted.
+    """Aligns the scans in the folder of a job, and leaves there what is wanted.
 
     Args:
-        folder: see `request`.
+        folder: see `request` and `contents`.
         tell: called with an event and its values.
 
     Returns:
         The `Alignment`.
 
     Raises:
-        DNetError: something is wrong with a scan or an option, or torch does not load.
+        DNetError: something is wrong with a scan or an option, or the results cannot be written.
     """
     told = -1.0, ""
 
@@ -40,12 +54,17 @@ def align_request(folder: Path, tell: Callable[..., None]):
             told = fraction, message
             tell(PROGRESS, fraction=fraction, message=message)
 
-    progress(0.0, "reading the scans")
-    fixed, moving, options = read_request(folder)
-    progress(0.05, "loading PyTorch")
-    _load_torch()
+    bones = None
+
+    def posed(matrix: np.ndarray, segmented: tuple) -> None:
+        nonlocal bones
+        bones = segmented
+        tell(POSE, matrix=matrix.tolist())
+
     from ..registration.align import align
 
+    progress(0.0, "reading the scans")
+    fixed, moving, options = read_request(folder)
     alignment = align(
         fixed,
         moving,
@@ -55,17 +74,41 @@ def align_request(folder: Path, tell: Callable[..., None]):
         weights=options.weights,
         hypotheses=options.hypotheses,
         refine=options.refine,
-        progress=lambda fraction, message: progress(0.1 + 0.7 * fraction, message),
+        progress=part(progress, 0.05, 0.8),
+        posed=posed,
     )
-    write_outputs(
-        alignment,
-        fixed,
-        moving,
-        output_paths(folder, options),
-        contrast=options.contrast,
-        progress=lambda fraction, message: progress(0.8 + 0.2 * fraction, message),
-    )
+    wanted, further = options.wanted, part(progress, 0.8, 1.0)
+    Contents.computed(fixed, moving, alignment, bones, wanted, options.contrast, further).write(folder)
+    progress(1.0, "handing over the result")
     return alignment
+
+
+def warm_up(cancelled: Callable[[], bool]) -> None:
+    """Does once, on a tiny pair, what an alignment does: the first time all of it is slow.
+
+    Args:
+        cancelled: called often; when it returns true, it ends.
+    """
+    from scipy import ndimage
+
+    from ..imaging.volume import Volume
+    from ..registration.align import align
+
+    # A lumpy shell of bone with struts, 24 voxels of 0.1 mm, and the same turned by a quarter.
+    size = 24
+    index = (np.indices((size, size, size)) - (size - 1) / 2) / size
+    lumps = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=index.shape[1:]), 1.2)
+    lumps /= lumps.std()
+    radius = np.sqrt((index.T**2 / (0.24**2, 0.3**2, 0.42**2)).sum(-1).T) + 0.1 * lumps
+    bone = (radius < 1) & ((radius > 0.75) | (lumps > 0.8))
+    noise = np.random.default_rng(1).normal(scale=15, size=(2, *bone.shape))
+    fixed, moving = (ndimage.gaussian_filter(1000.0 * bone, 0.7) + noise).astype(np.float32)
+    affine = np.diag((0.1, 0.1, 0.1, 1.0))
+    turned = np.array([[0, -1, 0, 0.2], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]) @ affine
+    # What fails here fails again on the scans, and is told then.
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        align(Volume(fixed, affine), Volume(moving, turned), cancelled=cancelled)
 
 
 def _load_torch() -> None:
@@ -77,17 +120,37 @@ def _load_torch() -> None:
         raise PackageError(f"PyTorch does not load ({cause})", "install it anew", Setting("torch")) from error
 
 
+def _end_with_the_application(folder: Path) -> None:
+    while not is_abandoned(folder):
+        time.sleep(_NOW_AND_THEN)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
 def main(folder: str) -> int:
-    """Answers the request of a folder; returns the exit status: 0 where it aligned, accepted or not, else 2."""
+    """Waits for the request of a folder, and answers it.
+
+    Returns:
+        The exit status: 0 where it aligned, accepted or not, else 2.
+    """
+    place = Path(folder)
     stream = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what libraries print is no event
+    threading.Thread(target=_end_with_the_application, args=(place,), daemon=True).start()
 
     def tell(event: str, **values) -> None:
         print(to_line(event, **values), file=stream, flush=True)
 
-    warnings.showwarning = lambda message, *place: tell(WARNING, message=str(message))
     try:
-        alignment = align_request(Path(folder), tell)
+        tell(PROGRESS, fraction=0.0, message="loading PyTorch")
+        _load_torch()
+        if not is_requested(place):
+            warm_up(lambda: is_requested(place))
+        tell(READY)
+        while not is_requested(place):
+            time.sleep(_SOON)
+        warnings.showwarning = lambda message, *place: tell(WARNING, message=str(message))
+        alignment = align_request(place, tell)
     except Exception as error:
         traceback.print_exc()
         tell(ERROR, **error_values(error))
@@ -97,4 +160,7 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    status = main(sys.argv[1])
+    sys.stderr.flush()
+    # Taking PyTorch down in order takes longer than its memory takes to be given back.
+    os._exit(status)

@@ -1,0 +1,131 @@
+"""What an alignment puts into the scene beside its transform, computed, and handed over in a folder as raw files.
+
+Needs neither Slicer nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..bone.cortex import CorticalBone
+from ..core.errors import FileError, one_line
+from ..core.files import writing
+from ..core.progress import no_progress
+from ..imaging.resample import cast_like, resample
+from ..imaging.volume import Volume
+from ..outputs.segmentation import Cortices, on_fixed_grid, segment
+from ..outputs.subtraction import match_grey_values, subtract
+from ..registration.result import Alignment
+from .raw_files import RawFile
+
+_FILE = "contents.json"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is written beside the transform; None where it is not wanted.
+
+    Attributes:
+        cortices: of both scans.
+        resampled: ``(z, y, x)``, the moving scan on the fixed scan's grid.
+        subtraction: ``(z, y, x)`` float32, NaN outside the overlap of the fields of view.
+        reach: of the subtraction: values up to so far from 0 are to be told apart.
+    """
+
+    cortices: Cortices | None = None
+    resampled: np.ndarray | RawFile | None = None
+    subtraction: np.ndarray | RawFile | None = None
+    reach: float = 0.0
+
+    @classmethod
+    def computed(
+        cls,
+        fixed: Volume,
+        moving: Volume,
+        alignment: Alignment,
+        bones: tuple[CorticalBone, CorticalBone] | None,
+        wanted: Collection[str],
+        contrast: str,
+        progress: Callable[[float, str], None] = no_progress,
+    ) -> Contents:
+        """Computes what is wanted.
+
+        Args:
+            fixed, moving, alignment: the scans, and how they lie.
+            bones: the cortical bone of both, as `align` has segmented it; None segments it here.
+            wanted: of "segmentation", "resampled", "subtraction".
+            contrast: which scan has the contrast agent, "fixed" or "moving".
+            progress: called with a fraction and a message.
+        """
+        cortices = resampled = difference = None
+        reach = 0.0
+        if bones is None and {"segmentation", "subtraction"} & set(wanted):
+            progress(0.0, "outlining bone")
+            bones = segment(fixed, moving, alignment)
+        if bones is not None and "segmentation" in wanted:
+            cortices = on_fixed_grid(*bones, alignment.matrix)
+        if {"resampled", "subtraction"} & set(wanted):
+            progress(0.1, "resampling the moving scan")
+            carried = resample(moving, fixed, alignment.matrix)
+        if "resampled" in wanted:
+            progress(0.8, "rounding the resampled scan")
+            resampled = cast_like(carried, moving).voxels
+        if bones is not None and "subtraction" in wanted:
+            progress(0.9, "subtracting the scans")
+            fit = match_grey_values(*bones, alignment.matrix, contrast)
+            difference = subtract(carried, fixed, fit, contrast).voxels
+            reach = _reach(difference)
+        return cls(cortices, resampled, difference, reach)
+
+    def write(self, folder: Path) -> None:
+        """Writes all of it into a folder.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        names = ("resampled", "subtraction")
+        arrays = {name: array for name in names if isinstance(array := getattr(self, name), np.ndarray)}
+        values: dict = {"reach": self.reach}
+        if self.cortices is not None:
+            values["affine"] = self.cortices.affine.tolist()
+            arrays |= {"fixed cortex": self.cortices.fixed, "moving cortex": self.cortices.moving}
+        with writing(folder):
+            for name, array in arrays.items():
+                file = RawFile.of(folder / f"{name}.raw", array)
+                for _ in file.write(array):
+                    pass
+                values[name] = file.to_dict()
+            (folder / _FILE).write_text(json.dumps(values), encoding="ascii")
+
+    @classmethod
+    def read(cls, folder: Path) -> Contents:
+        """What was written into a folder. The voxels of the volumes stay in their files.
+
+        Raises:
+            FileError: it cannot be read.
+        """
+        try:
+            values = json.loads((folder / _FILE).read_text(encoding="ascii"))
+            files = {key: RawFile.from_dict(folder, one) for key, one in values.items() if isinstance(one, dict)}
+            cortices = None
+            if "affine" in values:
+                fixed, moving = (
+                    np.fromfile(files[key].path, files[key].dtype).reshape(files[key].shape)
+                    for key in ("fixed cortex", "moving cortex")
+                )
+                cortices = Cortices(fixed, moving, np.array(values["affine"]))
+        except (OSError, ValueError) as error:
+            raise FileError(f"{folder}: the result cannot be read ({one_line(error)})", "align again") from error
+        return cls(cortices, files.get("resampled"), files.get("subtraction"), values["reach"])
+
+
+def _reach(values: np.ndarray) -> float:
+    """How far from 0 the values go; the most extreme 0.5 % do not count."""
+    sample = np.abs(values.ravel()[:: max(1, values.size // 1_000_000)])
+    sample = sample[np.isfinite(sample)]
+    return float(np.percentile(sample, 99.5)) if sample.size else 0.0
