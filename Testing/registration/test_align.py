@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from command import run
+from DNetRegistrationLib.bone.cortex import dice
 from DNetRegistrationLib.core.errors import DNetError, ScanError, Setting
 from DNetRegistrationLib.geometry.transforms import affine_matrix
 from DNetRegistrationLib.imaging.volume import Volume
@@ -279,6 +280,22 @@ def test_progress_rises_from_0_to_1(pair):
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
     assert all(isinstance(message, str) and message for _, message in told)
+
+
+def test_the_pose_is_told_before_it_is_examined(pair):
+    """With the very cortices that the Dice is of; nothing is told of a pose that is not refined."""
+    told, order = [], []
+
+    def posed(matrix, bones):
+        told.append((matrix, bones))
+        order.append("pose")
+
+    found = align(pair.fixed, pair.moving, progress=lambda fraction, message: order.append(message), posed=posed)
+    ((matrix, bones),) = told
+    np.testing.assert_allclose(matrix, found.matrix, atol=1e-9)
+    assert matrix.dtype == np.float64 and dice(*bones, matrix) == pytest.approx(found.dice, abs=1e-6)
+    assert "Refining" in order[: order.index("pose")]
+    assert "Looking for what speaks against it" in order[order.index("pose") :]
 
 
 @pytest.mark.parametrize(

@@ -595,7 +595,7 @@ def test_a_volume_whose_file_is_cut_short(tmp_path):
 def test_an_unchecked_pose_can_be_taken_back(earlier):
     """It claims nothing, and leaves behind what was there: the node of an earlier alignment, or none."""
     import slicer
-    from DNetRegistrationLib.slicer_module.scene import alignment_of, apply_alignment, find_transform, place
+    from DNetRegistrationLib.slicer_module.scene import alignment_of, apply_alignment, find_transforms, place
     from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
@@ -616,7 +616,7 @@ def test_an_unchecked_pose_can_be_taken_back(earlier):
     assert not said.accepted and said.verdict.startswith("Not checked") and np.isnan(said.confidence)
     pose.take_back()
     np.testing.assert_allclose(positions(moving), was, atol=1e-12)
-    assert slicer.mrmlScene.GetNumberOfNodes() == count and find_transform(fixed, moving) is first
+    assert slicer.mrmlScene.GetNumberOfNodes() == count and find_transforms(fixed, moving) == [first] * earlier
     if earlier:
         assert {name: first.GetAttribute(name) for name in first.GetAttributeNames()} == attributes
         assert alignment_of(first).accepted
