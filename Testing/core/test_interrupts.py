@@ -7,7 +7,7 @@ import time
 
 import pytest
 from DNetRegistrationLib.core import interrupts
-from DNetRegistrationLib.core.interrupts import deferred, raised_once
+from DNetRegistrationLib.core.interrupts import deferred, held_back, raised_once
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -41,6 +41,19 @@ def test_a_second_signal_after_a_while_is_raised_at_once(number, monkeypatch):
         assert interrupted()
         time.sleep(0.02)
         signal.raise_signal(number)
+
+
+def test_what_is_held_back_comes_after_the_block_to_whom_it_was_for(number):
+    done = []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(number)
+        done.append(True)
+    assert done and signal.getsignal(number) is signal.default_int_handler
+    with deferred() as interrupted:
+        with held_back():
+            signal.raise_signal(number)
+            assert not interrupted()
+        assert interrupted()
 
 
 def test_a_burst_is_raised_once(number):

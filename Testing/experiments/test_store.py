@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+from command import run
 from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.experiments.store import ResultStore, measuring_code
 
@@ -43,6 +45,42 @@ def path(tmp_path):
 
 def test_what_was_added_is_there_again_to_the_last_digit(path):
     assert list(ResultStore(path, Timing).results.values()) == TIMINGS
+
+
+def test_a_result_that_a_full_disk_cut_is_no_part_of_the_next(path):
+    """In a process of its own, whose files may not grow: what a full disk looks like from inside."""
+    pytest.importorskip("resource", reason="limits on file size are not known here")
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        import test_store as here
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        path = Path(sys.argv[1])
+        store = here.ResultStore(path, here.Timing)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, limits[1]))
+        try:
+            store.add(here.Timing("cut", 3, 1.0))
+        except here.FileError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        store.add(here.Timing("next", 4, 1.0))
+    """
+    done = run(str(path), str(Path(__file__).parent), code=code)
+    assert done.returncode == 0 and "File too large" in done.stdout, done.stderr
+    assert list(ResultStore(path, Timing).results.values()) == [*TIMINGS, Timing("next", 4, 1.0)]
+
+
+def test_names_of_files_are_no_formulas(tmp_path):
+    timings = [Timing(name, 0, -1.5) for name in ("=1+1.nrrd", "'=quoted", "-1-1", "-2")]
+    store = ResultStore(tmp_path / "t.csv", Timing)
+    for timing in timings:
+        store.add(timing)
+    assert list(ResultStore(tmp_path / "t.csv", Timing).results.values()) == timings
+    lines = (tmp_path / "t.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["'=1+1.nrrd", "''=quoted", "'-1-1", "-2"]
+    assert all(",-1.5," in line for line in lines)
 
 
 def test_not_a_number_too(tmp_path):

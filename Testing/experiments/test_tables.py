@@ -46,6 +46,11 @@ def test_html_escapes_what_is_in_cells():
     assert "<tr><td>&lt;b&gt;</td><td>x &amp; y</td></tr>" in text
 
 
+def test_names_in_csv_are_no_formulas(tmp_path):
+    tables.write_csv(text_table(("name", "um"), [("=1+1.nrrd", -2.0), ("-", "-1.5")]), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "name,um\n'=1+1.nrrd,-2.0\n-,-1.5\n"
+
+
 def test_findings_say_what_holds():
     table = findings_table([Finding("speed", "2 s", "at most 1 s", False), Finding("size", "3")])
     assert table.values.tolist() == [["speed", "2 s", "at most 1 s", "NO"], ["size", "3", "", ""]]

@@ -1,4 +1,4 @@
-"""Interrupts by Ctrl-C, SIGTERM and SIGHUP: deferred to a safe point, or raised once for a burst of them."""
+"""Interrupts by Ctrl-C, SIGTERM and SIGHUP: deferred to a safe point, held back, or raised once for a burst of them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
     with _handled_by(note):
         yield lambda: first is not None
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Holds interrupts back inside the block, which must be short; after it they come as if they arrived then."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+
+    try:
+        with _handled_by(note):
+            yield
+    finally:
+        for number in dict.fromkeys(came):
+            signal.raise_signal(number)
 
 
 @contextmanager

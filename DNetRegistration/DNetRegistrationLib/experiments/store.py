@@ -28,8 +28,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from ..core.csv_table import no_formula, with_formula
 from ..core.errors import FileError, Setting, one_line
-from ..core.files import atomic_write, writing
+from ..core.files import append, atomic_write
 from ..core.provenance import code_hash
 from ..version import __version__
 
@@ -70,7 +71,7 @@ R = TypeVar("R", bound=Result)
 _READ: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
-    "str": str,
+    "str": with_formula,
     "bool": {"True": True, "False": False}.__getitem__,
     "tuple[float, ...]": lambda text: tuple(float(part) for part in text.split()),
 }
@@ -124,14 +125,12 @@ class ResultStore(Generic[R]):
         Raises:
             DNetError: the file cannot be written.
         """
+        if self.path is not None:
+            cells = [_to_text(getattr(result, name)) for name in self._names]
+            is_new = not self.path.exists() or self.path.stat().st_size == 0
+            head = _line([*self._names, "check"]) if is_new else b""
+            append(self.path, head + _line([*cells, _checksum(cells)]))
         self.results[result.key] = result
-        if self.path is None:
-            return
-        cells = [_to_text(getattr(result, name)) for name in self._names]
-        with writing(self.path), open(self.path, "ab") as stream:
-            if stream.tell() == 0:
-                stream.write(_line([*self._names, "check"]))
-            stream.write(_line([*cells, _checksum(cells)]))
 
     def _parse(self, text: str) -> None:
         rows = csv.reader(io.StringIO(text, newline=""))
@@ -152,7 +151,7 @@ def _to_text(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(repr(float(part)) for part in value)
     # repr keeps every digit of a float. A message is joined into one line.
-    return repr(float(value)) if isinstance(value, float) else " ".join(str(value).split())
+    return repr(float(value)) if isinstance(value, float) else no_formula(" ".join(str(value).split()))
 
 
 def _line(cells: list[str]) -> bytes:

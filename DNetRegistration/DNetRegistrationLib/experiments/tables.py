@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..core.csv_table import no_formula
 from ..core.errors import PackageError
 
 try:
@@ -66,6 +67,8 @@ def html(table: pandas.DataFrame) -> str:
 
 def write_csv(table: pandas.DataFrame, path) -> None:
     """Writes a table to a CSV file: floats with six digits, nothing where a value is missing."""
+    for name in table.select_dtypes(exclude="number"):
+        table = table.assign(**{name: table[name].map(no_formula)})
     table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
 
 

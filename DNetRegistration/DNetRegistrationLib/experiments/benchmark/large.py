@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from ...core.files import temporary_folder
 from ...core.processes import completed_calls, peak_memory
 from ..pair_files import PairFiles
 
@@ -38,8 +37,8 @@ class LargePair:
 
 def measure_large(seed: int) -> LargePair:
     """Makes a pair in one process and aligns it in another, so that the memory is that of aligning alone."""
-    with TemporaryDirectory(prefix="dnet-benchmark-") as folder:
-        files = PairFiles(Path(folder))
+    with temporary_folder() as folder:
+        files = PairFiles(folder)
         list(completed_calls(_make, [(seed, files)], 1))
         (measured,) = completed_calls(_align, [(files,)], 1, threads=None)
     return measured

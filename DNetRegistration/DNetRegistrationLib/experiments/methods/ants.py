@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import ants
 import numpy as np
 
+from ...core.files import temporary_folder
 from ...geometry.transforms import affine_matrix
 from ...imaging.volume import Volume
 from .answer import Answer, centered, float_voxels
@@ -36,7 +36,7 @@ def align(fixed: Volume, moving: Volume, threads: int) -> Answer:
     (a full circle: radian_fraction=1, on coarse images); ANTsX/ANTs issue 1529 (coarse images for speed).
     """
     first, second = (ants_image(scan) for scan in (fixed, moving))
-    with tempfile.TemporaryDirectory(prefix="dnet-comparison-") as folder:
+    with temporary_folder() as folder:
         start = Path(folder, "start.mat")
         ants.affine_initializer(coarse(first), coarse(second), STEP, radian_fraction=ARC, txfn=str(start))
         nearest = nearest_rigid(matrix_of(ants.read_transform(str(start))), fixed.center)
@@ -65,7 +65,7 @@ def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray,
     name, sampling = METRICS[metric]
     mask = near.mask(near.fixed)
     region = None if mask is None else _with_geometry(mask.T.astype(np.float32), near.fixed)
-    with tempfile.TemporaryDirectory(prefix="dnet-comparison-") as folder:
+    with temporary_folder() as folder:
         found = ants.registration(
             ants_image(near.fixed),
             ants_image(near.moving),

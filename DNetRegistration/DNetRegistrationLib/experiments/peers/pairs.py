@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ...core.constants import FIELD_OF_VIEW
+from ...core.files import temporary_folder
 from ...core.processes import completed_calls
 from ...geometry.transforms import affine_matrix
 from ..pair_files import PairFiles
@@ -105,13 +104,14 @@ class PairFolders:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix=".dnet-", dir=folder))
+        self._made = temporary_folder(folder)
 
     def __enter__(self) -> PairFolders:
+        self._home = self._made.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._made.__exit__(*exception)
 
     def files(self, pair: ComparedPair) -> PairFiles:
         """The files of a pair."""

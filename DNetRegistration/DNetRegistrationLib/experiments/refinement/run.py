@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import OptionError, Setting
-from ...core.files import atomic_write, make_folder
+from ...core.files import atomic_write, make_folder, temporary_folder
 from ...core.progress import ProgressFunction, no_progress
 from ...geometry.transforms import require_rigid
 from ..method_process import MethodProcess, MethodRun
@@ -65,11 +63,10 @@ def contest(
     store = ResultStore(None if folder is None else folder / RESULTS, RefinementResult)
     skipped = {key: why for key in wanted if (why := CONTESTANTS[key].missing())}
     there = [CONTESTANTS[key] for key in wanted if key not in skipped]
-    home = Path(tempfile.mkdtemp(prefix=".dnet-", dir=folder))
     try:
-        _measure_missing(places, there, _Pairs(home), store, limit, progress)
+        with temporary_folder(folder) as home:
+            _measure_missing(places, there, _Pairs(home), store, limit, progress)
     finally:
-        shutil.rmtree(home, ignore_errors=True)
         # An interrupted contest shows what there is.
         found = Contest([r for r in store.results.values() if (r.kind, r.seed) in set(places)], skipped)
         if found.results:
