@@ -3,6 +3,9 @@
 from .bone.threshold import find_bone_scale as find_bone_scale
 from .cartilage.measure import measure_cartilage as measure_cartilage
 from .cartilage.result import CartilageMeasurement as CartilageMeasurement
+from .cohort.options import CohortOptions as CohortOptions
+from .cohort.result import CohortResult as CohortResult
+from .cohort.run import align_cohort as align_cohort
 from .core.errors import DNetError as DNetError
 from .core.errors import ScanError as ScanError
 from .geometry.transform_files import read_transform as read_transform

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 
+from ..cohort.scan_file import ScanFile
 from ..core.files import atomic_write, make_folder
 from ..core.pictures import has_matplotlib
 from ..core.progress import say
 from ..outputs.paths import OutputPaths
 from ..version import PROGRAM
-from .align import ScanFile, align_files
+from .align import align_and_tell
 from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser, add_threads
 
 _DEMO = f"""\
@@ -69,9 +70,8 @@ def run(options) -> int:
     fixed, moving = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
     words = ["align", fixed, moving, *(word for name, file in files.items() for word in (f"--{name}", file))]
     say(f"  {PROGRAM} {shlex.join(words)}\n")
-    outputs = OutputPaths(**files)
-    (alignment,) = align_files(
-        ScanFile(fixed), ScanFile(moving), outputs, verbose=options.verbose, threads=options.threads
+    (alignment,) = align_and_tell(
+        ScanFile(fixed), ScanFile(moving), OutputPaths(**files), options.verbose, threads=options.threads
     )
 
     error = 1000 * target_registration_error(pair, alignment.matrix)

@@ -18,6 +18,14 @@ from .errors import RunError, Setting
 
 R = TypeVar("R")
 
+#: What tells each numerical library how many threads to use, when it is loaded.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
 
 @contextmanager
 def fresh_processes(count: int, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
@@ -72,6 +80,21 @@ def _begin(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def threads_of_children(count: int) -> Iterator[None]:
+    """Processes that start in the block let numerical libraries use so many threads."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(count)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def end_tree(pid: int) -> None:

@@ -7,24 +7,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import one_line
+from ..core.processes import threads_of_children
 from .methods import ComparedMethod
 from .pair_files import PairFiles
 
-# What tells each numerical library how many threads to use, when it is loaded.
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
 # Seconds in which a method's libraries must have loaded.
 LOADING_S = 600.0
 
@@ -100,7 +92,7 @@ class MethodProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, self.method, self.threads), daemon=True)
-        with _threads(self.threads):
+        with threads_of_children(self.threads):
             self._process.start()
         other.close()
         try:
@@ -132,21 +124,6 @@ class MethodProcess:
             self._process.kill()
             self._process.join()
         self._process = self._connection = None
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Processes that start in the block let numerical libraries use so many threads."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, str(count)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _serve(connection, method: ComparedMethod, threads: int) -> None:

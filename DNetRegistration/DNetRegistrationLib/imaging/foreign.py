@@ -39,9 +39,14 @@ _FOREIGN = {
 }
 
 
+def foreign_kind(path: Path) -> tuple[str, str] | None:
+    """What a file is by the ending of its name, and the way out; None where it is none of these kinds."""
+    return _FOREIGN.get(path.suffix.lower())
+
+
 def unknown_kind(path: Path) -> ScanError:
     """The error that a file or folder is of no kind that is read. It says what the kind is, where that is known."""
-    known = _FOREIGN.get(path.suffix.lower())
+    known = foreign_kind(path)
     if known is None:
         remedy = "give NRRD, NIfTI, MHA, TIFF, or a folder of slices or DICOM"
         return ScanError(f"{path}: is not an image that can be read", remedy)

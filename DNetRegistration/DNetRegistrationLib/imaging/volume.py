@@ -391,7 +391,7 @@ def spacing_doubt(volume: Volume) -> str | None:
     if untouched and np.array_equal(np.abs(volume.direction), np.eye(3)):
         return f"its voxels are 1 mm and the scan {longest:.0f} mm long, as if the voxel size were lost"
     if not 0.1 <= longest <= 2500:
-        return f"its voxels are {_times(volume)} mm and the scan {longest:.4g} mm long, as if in another unit"
+        return f"its voxels are {times(volume)} mm and the scan {longest:.4g} mm long, as if in another unit"
     return None
 
 
@@ -411,8 +411,8 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     suspects = defaults if len(defaults) == 1 else doubted
     suspect = suspects[0] if len(suspects) == 1 else None
     raise ScanError(
-        f"{fixed.name} and {moving.name}: the fixed scan is {lengths['fixed']:.4g} mm long (voxels of {_times(fixed)} "
-        f"mm), the moving scan {lengths['moving']:.4g} mm (voxels of {_times(moving)} mm), too different for one "
+        f"{fixed.name} and {moving.name}: the fixed scan is {lengths['fixed']:.4g} mm long (voxels of {times(fixed)} "
+        f"mm), the moving scan {lengths['moving']:.4g} mm (voxels of {times(moving)} mm), too different for one "
         "object, as if a voxel size were lost",
         f"give the true voxel size of the {f'{suspect} scan' if suspect else 'wrong one'} in mm",
         Setting("spacing", suspect),
@@ -432,7 +432,8 @@ def _checked_axis(axis: str, name: str, role: str | None = None) -> str:
     return axis
 
 
-def _times(volume: Volume) -> str:
+def times(volume: Volume) -> str:
+    """The voxel size in mm, for a person, as ``0.01 x 0.01 x 0.02``."""
     return " x ".join(f"{s:.4g}" for s in volume.spacing)
 
 

@@ -1,0 +1,118 @@
+"""One pair, from files to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import OptionError, Setting
+from ..core.progress import ProgressFunction, no_progress, part
+from ..outputs.paths import OutputPaths, check_grid, check_outputs
+from .scan_file import ScanFile, members
+
+if TYPE_CHECKING:
+    from ..cartilage.result import CartilageMeasurement
+    from ..registration.result import Alignment
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFiles:
+    """What came of two scan files.
+
+    Attributes:
+        alignments: the alignment; or one of each bone, the largest first.
+        outputs: the files that were written, for each alignment.
+        cartilage: what was measured, or None: nobody asked, or the alignment was not accepted.
+    """
+
+    alignments: list[Alignment]
+    outputs: list[OutputPaths]
+    cartilage: CartilageMeasurement | None = None
+
+
+def align_files(
+    fixed: ScanFile,
+    moving: ScanFile,
+    outputs: OutputPaths,
+    *,
+    contrast: str = "moving",
+    anyway: bool = False,
+    initial: str | None = None,
+    weights: str | None = None,
+    bone: str | None = None,
+    progress: ProgressFunction = no_progress,
+    **options: Any,
+) -> AlignedFiles:
+    """Reads two scans, aligns them, and writes the outputs.
+
+    Args:
+        fixed, moving: the scans.
+        outputs: the files to write.
+        contrast: which scan has the contrast agent.
+        anyway: measure cartilage although the alignment was not accepted; else its outputs are left out then.
+        initial: file of a transform to start from.
+        weights: the name of weights that ship, or a file; None for the default.
+        bone: "largest" or "each" where bones moved on their own; of "each" the outputs are numbered.
+        progress: called with a fraction and a message.
+        options: further ones of `registration.align.align`.
+
+    Raises:
+        DNetError: an input or an output cannot be used; nothing is written then.
+    """
+    from ..geometry.transform_files import read_transform
+    from ..outputs.write import write_outputs
+    from ..registration.result import MOST_BONES
+
+    given = (*fixed.paths, *moving.paths, initial, weights)
+    inputs = [path for one in given if one is not None for path in members(one)]
+    if bone == "each" and outputs.of_cartilage:
+        raise OptionError("cartilage is measured on one bone", "align the largest", Setting("bone", value="largest"))
+    several = [outputs.numbered(number + 1) for number in range(MOST_BONES)] if bone == "each" else [outputs]
+    for paths in several:
+        check_outputs(paths, contrast=contrast, inputs=inputs)
+    progress(0.0, "reading the fixed scan")
+    fixed_scan = fixed.read("fixed")
+    check_grid(outputs, fixed_scan)
+    progress(0.05, "reading the moving scan")
+    moving_scan = moving.read("moving")
+    masks = fixed.read_mask("fixed", fixed_scan), moving.read_mask("moving", moving_scan)
+    start = None if initial is None else read_transform(initial)
+    # Imported last, since it loads torch: what is wrong with a file is told at once.
+    from ..registration.align import align
+
+    thresholds = fixed.threshold, moving.threshold
+    found = align(
+        fixed_scan,
+        moving_scan,
+        threshold=None if thresholds == (None, None) else thresholds,
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+        initial=start,
+        weights=weights,
+        bone=bone,
+        progress=part(progress, 0.1, 0.8),
+        **options,
+    )
+    cartilage = None
+    asked = bool(outputs.of_cartilage)
+    if asked and (found.accepted or anyway):
+        from ..cartilage.measure import measure_cartilage
+
+        scans = (fixed_scan, moving_scan) if contrast == "moving" else (moving_scan, fixed_scan)
+        measuring = part(progress, 0.8, 0.9)
+        cartilage = measure_cartilage(found, *scans, agent_in=contrast, anyway=anyway, progress=measuring)
+    elif asked:
+        outputs = outputs.without_cartilage()
+        several = [outputs]
+    write_outputs(
+        found,
+        fixed_scan,
+        moving_scan,
+        outputs,
+        contrast=contrast,
+        masks=masks,
+        measurement=cartilage,
+        progress=part(progress, 0.9 if asked else 0.8, 1.0),
+    )
+    alignments = found if bone == "each" else [found]
+    return AlignedFiles(alignments, several[: len(alignments)], cartilage)

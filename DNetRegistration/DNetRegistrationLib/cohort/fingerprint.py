@@ -1,0 +1,100 @@
+"""What the result of a pair depends on: its files, its options, and the program's way of aligning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from ..core.jsonable import jsonable
+from ..core.provenance import code_hash
+from ..imaging.text_headers import text_header
+from ..version import __version__
+from .options import CohortOptions
+from .pairs import ROLES, Pair
+from .scan_file import ABOUT_SCAN
+
+#: The rooms that decide what comes of a pair.
+_ALIGNING = ("core", "geometry", "imaging", "bone", "networks", "registration", "cartilage", "outputs")
+_LEVELS = 5
+_BLOCK = 1 << 20
+
+
+def way_of_aligning() -> str:
+    """Identifies the program's way of aligning: its version, and a hash of all code that has a part in it."""
+    return f"{__version__}+{code_hash(*_ALIGNING, 'cohort/align_files.py', 'cohort/task.py')}"
+
+
+def options_of(pair: Pair, options: CohortOptions) -> str:
+    """All that is said about how to align a pair, and what to write, but for the places of its files."""
+    said = {f"{role}_{name}": getattr(getattr(pair, role), name) for role in ROLES for name in ABOUT_SCAN}
+    for role in ROLES:
+        said[f"{role}_mask"] = said[f"{role}_mask"] is not None
+    said |= {one.name: getattr(options, one.name) for one in fields(options) if one.name != "scans"}
+    said |= {"initial": pair.initial is not None, "contrast": pair.contrast or options.contrast}
+    if options.weights_file() is not None:
+        said["weights"] = "a file"
+    return json.dumps(jsonable(said), sort_keys=True)
+
+
+def stamp(pair: Pair, options: CohortOptions) -> str:
+    """Identifies the files of a pair by their names, lengths and times, which takes no reading.
+
+    Raises:
+        OSError: one is missing.
+    """
+    told = hashlib.sha256()
+    for name, file in _files(pair, options):
+        status = file.stat()
+        told.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+    return told.hexdigest()
+
+
+def content_hash(pair: Pair, options: CohortOptions) -> str:
+    """Identifies the files of a pair by their content, wherever they lie and whenever they were written.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    told = hashlib.sha256()
+    for name, file in _files(pair, options):
+        told.update(f"{name}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+        with open(file, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                told.update(block)
+    return told.hexdigest()
+
+
+def _files(pair: Pair, options: CohortOptions) -> Iterator[tuple[str, Path]]:
+    """The files that a pair is read from, each with a name that does not depend on where they lie."""
+    roots = {f"{role} {kind}": getattr(getattr(pair, role), kind) for role in ROLES for kind in ("path", "mask")}
+    roots |= {"initial": pair.initial, "weights": options.weights_file()}
+    for role, root in roots.items():
+        if root is None:
+            continue
+        path = Path(root)
+        if not path.is_dir():
+            yield role, path
+            yield from ((f"{role} data", file) for file in _detached(path))
+            continue
+        for folder, folders, names in os.walk(path):
+            inside = os.path.relpath(folder, path)
+            folders[:] = sorted(one for one in folders if not one.startswith(".") and inside.count(os.sep) < _LEVELS)
+            for name in sorted(names):
+                if not name.startswith("."):
+                    yield f"{role} {inside}/{name}", Path(folder) / name
+
+
+def _detached(path: Path) -> Iterator[Path]:
+    """The files of voxels that lie beside a header."""
+    if path.suffix.lower() in (".hdr", ".img"):
+        yield path.with_suffix(".img" if path.suffix.lower() == ".hdr" else ".hdr")
+    header = text_header(path) if path.is_file() else None
+    if header is not None:
+        fields_of = header.fields
+        named = fields_of.get("data file", fields_of.get("datafile", fields_of.get("elementdatafile", "")))
+        if named and named.lower() != "local" and (path.parent / named).is_file():
+            yield path.parent / named

@@ -1,0 +1,167 @@
+"""Pairs that are found by the names of their files and folders."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..core.errors import FileError, OptionError, Setting
+from ..imaging.foreign import foreign_kind
+from ..imaging.scan_folders import SCAN_SUFFIXES
+from ..imaging.stacks import natural
+from .pairs import FoundPairs, Pair
+from .result import Problem
+from .scan_file import ScanFile
+
+#: The rule where no other is given: NAME_pre and NAME_post.
+PATTERN = "{id}_{scan}"
+#: What `{scan}` stands for: the word of the fixed scan and that of the moving one.
+WORDS = ("pre", "post")
+#: Kinds of file that hold a scan; of DICOM, an enhanced file does.
+_SUFFIXES = (*SCAN_SUFFIXES, ".dcm")
+
+
+def pairs_by_name(
+    folder: str | os.PathLike,
+    pattern: str | None = None,
+    words: tuple[str, str] = WORDS,
+    leave_out: str | os.PathLike | None = None,
+) -> FoundPairs:
+    """Finds the pairs of a folder. Two scans are a pair if their names differ in the word of the scan alone.
+
+    Args:
+        folder: where scans lie: files, folders of slices, or folders of DICOM. What is hidden is passed over.
+        pattern: the names of the scans below the folder, without their endings, with parts in braces. ``{scan}`` stands
+            for one of `words`, in any case of letters, ``{id}`` and others for any text within a name, ``*`` too. It
+            has a slash for each folder, as in ``{group}/{id}_{time}/{scan}``. The parts are columns of the results,
+            and joined they name the pair.
+        words: of the fixed and the moving scan.
+        leave_out: a folder that is not looked into, as that of the results.
+
+    Raises:
+        FileError: there is no such folder, or no scan in it.
+        OptionError: the pattern has no ``{id}`` or ``{scan}``, or one part twice; or the words are not two.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"{folder}: there is no such folder of scans, nor a list of them", "check the path")
+    pattern = PATTERN if pattern is None else pattern
+    rule = _rule(pattern, words)
+    found: dict[tuple[str, ...], dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    odd: list[Path] = []
+    foreign: list[tuple[Path, tuple[str, str]]] = []
+    stems: set[str] = set()
+    for path in _candidates(folder, pattern.count("/"), leave_out):
+        relative = path.relative_to(folder).as_posix()
+        ending = _ending(path)
+        match = rule.fullmatch(relative[: len(relative) - len(ending)]) or rule.fullmatch(relative)
+        if path.is_file() and not ending:
+            kind = foreign_kind(path)
+            if kind is not None and rule.fullmatch(relative[: len(relative) - len(path.suffix)]):
+                foreign.append((path, kind))
+        elif match is None:
+            if path.is_file() or any(path.iterdir()):
+                odd.append(path)
+        else:
+            stems.add(relative[: len(relative) - len(ending)])
+            key = tuple(text for name, text in match.groupdict().items() if name != "scan")
+            role = [word.lower() for word in words].index(match["scan"].lower())
+            found[key][role].append(path)
+    # The voxels of a header beside them are no scan by themselves.
+    foreign = [one for one in foreign if one[0].relative_to(folder).with_suffix("").as_posix() not in stems]
+    if not found and not odd and not foreign:
+        kinds = ", ".join(_SUFFIXES)
+        raise FileError(f"{folder}: holds no scans ({kinds}, or folders of slices)", "check the path")
+    names = [name for name in rule.groupindex if name != "scan"]
+    pairs, hints = [], {_stem(path): path.name for path in odd}
+    for key in sorted(found, key=lambda one: natural(Path("_".join(one)))):
+        columns = dict(zip(names, key, strict=True))
+        pairs.append(_pair("_".join(key), columns, found[key], words, hints))
+    problems = [pair.blocked for pair in pairs if pair.blocked is not None]
+    shown = " or ".join(pattern.replace("{scan}", word) for word in words)
+    remedy = f"call it {shown} as the rule says, give another pattern, or list the pairs"
+    problems += [
+        Problem(kind="name", files=(str(path),), problem=f"{path}: its name fits to no pair", remedy=remedy)
+        for path in odd
+    ]
+    problems += [
+        Problem(kind="unreadable", files=(str(path),), problem=f"{path}: is {what}, which is not read", remedy=way_out)
+        for path, (what, way_out) in foreign
+    ]
+    return FoundPairs(pairs, problems)
+
+
+def _pair(
+    name: str, columns: dict[str, str], scans: dict[int, list[Path]], words: tuple[str, str], hints: dict[str, str]
+) -> Pair:
+    blocked = None
+    for there in (scans[0], scans[1]):
+        if len(there) > 1:
+            problem = f"{there[0]}: {', '.join(path.name for path in there[1:])} has the same name"
+            files = tuple(str(path) for path in there)
+            blocked = Problem(kind="duplicate", pair=name, files=files, problem=problem, remedy="keep one of them")
+    for role, word in enumerate(words):
+        if not scans[role]:
+            (other, *_) = scans[1 - role]
+            wanted = _stem(other)
+            wanted = re.sub(rf"(?i){re.escape(words[1 - role])}(?!.*{re.escape(words[1 - role])})", word, wanted)
+            near = difflib.get_close_matches(wanted, hints, 1, 0.75)
+            remedy = "add it, or take its partner away" + (f"; is it {hints[near[0]]}?" if near else "")
+            problem = f"{other}: its partner is missing (the scan {word!r} of {name})"
+            blocked = Problem(kind="partner", pair=name, files=(str(other),), problem=problem, remedy=remedy)
+    fixed, moving = (ScanFile(str(scans[role][0])) if scans[role] else None for role in (0, 1))
+    return Pair(name=name, fixed=fixed, moving=moving, columns=columns, blocked=blocked)
+
+
+def _rule(pattern: str, words: tuple[str, str]) -> re.Pattern[str]:
+    """The pattern as a regular expression with a named group for each part."""
+    setting = Setting("pattern")
+    parts = re.split(r"(\{[^{}]*\}|\*)", pattern)
+    names = [part[1:-1] for part in parts if part.startswith("{") and part.endswith("}")]
+    if not {"id", "scan"} <= set(names) or len(set(names)) < len(names) or not all(n.isidentifier() for n in names):
+        problem = f"the pattern {pattern!r} does not name the parts of a pair"
+        raise OptionError(problem, "give {id} and {scan} and further parts once each, as {id}_{time}_{scan}", setting)
+    if len(words) != 2 or not all(words) or words[0].lower() == words[1].lower():
+        problem = f"{', '.join(words)}: are not the words for two scans"
+        raise OptionError(problem, "give that of the fixed and that of the moving one", Setting("words"))
+    text = ""
+    for part in parts:
+        if part == "{scan}":
+            # The longer word first, since one may begin with the other.
+            text += f"(?P<scan>(?i:{'|'.join(map(re.escape, sorted(words, key=len, reverse=True)))}))"
+        elif part == "*":
+            text += "[^/]*"
+        else:
+            text += f"(?P<{part[1:-1]}>[^/]+?)" if part[:1] == "{" and part[-1:] == "}" else re.escape(part)
+    return re.compile(text, re.DOTALL)
+
+
+def _candidates(folder: Path, depth: int, leave_out: str | os.PathLike | None) -> Iterator[Path]:
+    """The files and folders so many folders down, in the order of their names."""
+    out = None if leave_out is None else os.path.realpath(leave_out)
+    try:
+        inside = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be looked into ({error.strerror})", "check its permissions") from error
+    for path in inside:
+        if path.name.startswith(".") or (out is not None and os.path.realpath(path) == out):
+            continue
+        if depth == 0:
+            yield path
+        elif path.is_dir():
+            yield from _candidates(path, depth - 1, leave_out)
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(_ending(path))]
+
+
+def _ending(path: Path) -> str:
+    """The ending of a scan file, as it is written; "" of folders and other files."""
+    name = path.name.lower()
+    length = max((len(one) for one in _SUFFIXES if name.endswith(one)), default=0)
+    return path.name[len(path.name) - length :] if length and path.is_file() else ""

@@ -1,0 +1,57 @@
+"""The pairs of a cohort, before anything is read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .result import Problem
+from .scan_file import ABOUT_SCAN, ScanFile
+
+ROLES = ("fixed", "moving")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two scans of one bone.
+
+    Attributes:
+        name: no other pair of the cohort has it.
+        fixed, moving: the scans; None where it is missing.
+        columns: what else names or list say of it; they travel into the results.
+        initial: file of a transform to start from.
+        contrast: which scan has the contrast agent; None for what holds for the whole cohort.
+        blocked: why it cannot be aligned, where that is known beforehand.
+    """
+
+    name: str
+    fixed: ScanFile | None
+    moving: ScanFile | None
+    columns: dict[str, str] = field(default_factory=dict)
+    initial: str | None = None
+    contrast: str | None = None
+    blocked: Problem | None = None
+
+    def with_scans(self, about: Mapping[str, Any]) -> Pair:
+        """The pair with what `about` says of each scan (``fixed_spacing``, ...) where the scan itself says nothing."""
+        completed: dict[str, Any] = {}
+        for role in ROLES:
+            scan = getattr(self, role)
+            if scan is not None:
+                missing = [name for name in ABOUT_SCAN if getattr(scan, name) is None]
+                completed[role] = replace(scan, **{name: about.get(f"{role}_{name}") for name in missing})
+        return replace(self, **completed)
+
+
+@dataclass(frozen=True)
+class FoundPairs:
+    """The pairs of a folder or a list, and what is wrong with their names or rows.
+
+    Attributes:
+        pairs: in the order of their names, or of the list; those that are blocked too.
+        problems: those of pairs that are blocked, and those of files that belong to no pair.
+    """
+
+    pairs: list[Pair]
+    problems: list[Problem]

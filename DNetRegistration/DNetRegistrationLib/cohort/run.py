@@ -1,0 +1,253 @@
+"""Aligns the pairs of a cohort, and tells what came of them in tables and on a page."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..core.errors import DNetError, FileError, OptionError, Setting
+from ..core.memory import available_memory
+from ..core.progress import ProgressFunction, no_progress
+from ..core.provenance import machine
+from ..core.threads import available_processors
+from ..version import __version__
+from .dask import done_by_dask
+from .fingerprint import stamp, way_of_aligning
+from .listing import pairs_of_list
+from .naming import WORDS, pairs_by_name
+from .options import CohortOptions
+from .pairs import FoundPairs, Pair
+from .result import CohortResult, PairResult
+from .store import ResultsFolder, opened_results
+from .survey import Survey, shown, survey
+from .tables import write_results
+from .task import Done, PairTask, failed_pair
+from .workers import done_by_processes
+
+_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
+#: Of the memory that there is, what is left to others.
+_SPARED = 0.15
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is.
+
+    Attributes:
+        result: of the pair that was just done.
+        again: it was done by an earlier run.
+        counts: of the pairs that are done, by their status.
+        total: of all pairs.
+        seconds_left: an estimate; None where nothing is known of it.
+    """
+
+    result: PairResult
+    again: bool
+    counts: Counter[str]
+    total: int
+    seconds_left: float | None
+
+    @property
+    def line(self) -> str:
+        """For a reader."""
+        counts = ", ".join(f"{self.counts[status]} {status}" for status in ("accepted", "refused", "failed"))
+        left = "" if self.seconds_left is None else f"; {duration(self.seconds_left)} left"
+        told = shown(self.result.verdict)
+        first = "as before: " if self.again else ""
+        return f"{self.counts.total()} of {self.total} ({counts}{left})  {shown(self.result.name)}: {first}{told}"
+
+
+def find_pairs(
+    scans: str | os.PathLike,
+    pattern: str | None = None,
+    words: tuple[str, str] = WORDS,
+    leave_out: str | os.PathLike | None = None,
+) -> FoundPairs:
+    """The pairs of a folder, or of a list.
+
+    Args:
+        scans: a folder, see `naming.pairs_by_name`; or a CSV file, see `listing.pairs_of_list`.
+        pattern, words, leave_out: for a folder.
+
+    Raises:
+        FileError: there is none, or no scan in it.
+        OptionError: a pattern cannot be used, or is given for a list.
+    """
+    if not Path(scans).is_file():
+        return pairs_by_name(scans, pattern, words, leave_out)
+    if pattern is not None:
+        problem = f"{scans}: is a list, which names its scans itself"
+        raise OptionError(problem, "give no pattern with it", Setting("pattern"))
+    return pairs_of_list(scans)
+
+
+def align_cohort(
+    scans: str | os.PathLike,
+    output: str | os.PathLike,
+    options: CohortOptions | None = None,
+    *,
+    pattern: str | None = None,
+    words: tuple[str, str] = WORDS,
+    jobs: int | None = None,
+    dask: str | None = None,
+    progress: ProgressFunction = no_progress,
+    tell: Callable[[State], None] | None = None,
+    command: str = "",
+) -> CohortResult:
+    """Aligns the pairs of a folder or a list. Those that an earlier run into the same folder did are not done again.
+
+    A pair is done again when its files, its options or the program's way of aligning changed. Whatever goes wrong with
+    one pair is its result, and does not stop the others.
+
+    Args:
+        scans: a folder or a CSV file; see `find_pairs`.
+        output: the folder of results, which gets ``cohort.csv``, ``cohort.json``, ``cohort.html`` and a folder for each
+            pair.
+        options: how the pairs are aligned, and what is written of each.
+        pattern, words: see `naming.pairs_by_name`.
+        jobs: processes, one thread each; None for as many as there are processors and as memory allows.
+        dask: the address of a Dask scheduler, or ``local``; see `dask.done_by_dask`.
+        progress: called with a fraction and a message.
+        tell: called after each pair.
+        command: as typed, for the record.
+
+    Raises:
+        DNetError: the scans or the folder of results cannot be used.
+
+    Example:
+        >>> from DNetRegistrationLib import align_cohort  # doctest: +SKIP
+        >>> if __name__ == "__main__":  # doctest: +SKIP
+        ...     found = align_cohort("scans", "results")
+        ...     print(found.counts)
+    """
+    options = CohortOptions() if options is None else options
+    if Path(scans).is_dir() and os.path.realpath(scans) == os.path.realpath(output):
+        raise FileError(f"{output}: holds the scans", "write the results to another folder", Setting("output"))
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"{jobs} processes do no work", "give 1 or more", Setting("jobs"))
+    with opened_results(output) as folder:
+        looked = survey(find_pairs(scans, pattern, words, output), options.scans, lambda f, m: progress(0.05 * f, m))
+        results = _all_done(folder, looked, options, jobs, dask, progress, tell)
+        told = CohortResult(
+            scans=str(scans),
+            pairs=results,
+            problems=tuple(looked.problems),
+            options=options.told() | ({} if pattern is None else {"pattern": pattern, "words": list(words)}),
+            versions=_versions(),
+            machine=machine(),
+            date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            command=command,
+        )
+        progress(1.0, "writing the tables")
+        write_results(told, folder.place)
+    return told
+
+
+def processes_for(memory: Sequence[float], jobs: int | None, threads: int = 1) -> int:
+    """How many processes work at once: one a processor, and as many as the largest pair leaves memory for.
+
+    Args:
+        memory: bytes that each pair may take.
+        jobs: what was asked for; None for as many as possible.
+        threads: of each.
+    """
+    if jobs is not None:
+        return jobs
+    room = (1 - _SPARED) * available_memory() / max(memory, default=1.0)
+    return max(1, int(min(len(memory), available_processors() // threads, room)))
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as "40 s", "3 min" or "2 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _all_done(
+    folder: ResultsFolder,
+    looked: Survey,
+    options: CohortOptions,
+    jobs: int | None,
+    dask: str | None,
+    progress: ProgressFunction,
+    tell: Callable[[State], None] | None,
+) -> tuple[PairResult, ...]:
+    """The results of all pairs, in their order."""
+    results: dict[str, PairResult] = {}
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    under_way: dict[int, float] = {}
+    tasks: list[PairTask] = []
+    stamps: list[str] = []
+    finished = 0
+
+    def note(result: PairResult, again: bool = False) -> None:
+        results[result.name] = result
+        counts[result.status] += 1
+        if tell is not None:
+            units = finished + sum(under_way.values())
+            left = (time.monotonic() - began) * (len(tasks) - units) / units if finished else None
+            tell(State(result, again, counts, len(looked.pairs), left))
+
+    def show(number: int, fraction: float, message: str) -> None:
+        under_way[number] = fraction
+        share = (finished + sum(under_way.values())) / len(tasks)
+        progress(0.05 + 0.95 * share, f"{finished} of {len(tasks)} pairs")
+
+    for pair in looked.pairs:
+        if pair.blocked is not None:
+            note(failed_pair(pair, pair.blocked.problem, pair.blocked.remedy))
+        elif (before := folder.done(pair, options)) is not None:
+            note(before, again=True)
+        else:
+            try:
+                stamps.append(_stamp(pair, options))
+                tasks.append(folder.task(pair, options))
+            except DNetError as error:
+                del stamps[len(tasks) :]
+                note(failed_pair(pair, error.problem, error.remedy or ""))
+    # The largest first, so that no processor is left with one at the end.
+    memory = [looked.memory.get(task.pair.name, 0.0) for task in tasks]
+    order = sorted(range(len(tasks)), key=lambda number: -memory[number])
+    tasks, stamps = [tasks[n] for n in order], [stamps[n] for n in order]
+    for number, done in _work(tasks, processes_for(memory, jobs, options.threads), dask, show):
+        under_way.pop(number, None)
+        finished += 1
+        folder.keep(tasks[number], done, stamps[number])
+        note(done.result)
+        show(number, 0.0, "")
+    return tuple(results[pair.name] for pair in looked.pairs)
+
+
+def _work(
+    tasks: list[PairTask], processes: int, dask: str | None, show: Callable[[int, float, str], None]
+) -> Iterator[tuple[int, Done]]:
+    if not tasks:
+        return iter(())
+    return done_by_processes(tasks, processes, show) if dask is None else done_by_dask(tasks, dask, processes)
+
+
+def _stamp(pair: Pair, options: CohortOptions) -> str:
+    try:
+        return stamp(pair, options)
+    except OSError:  # the work itself says what is wrong with them
+        return ""
+
+
+def _versions() -> dict[str, str]:
+    found = {"DNetRegistration": __version__, "Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {**found, "code": way_of_aligning()}

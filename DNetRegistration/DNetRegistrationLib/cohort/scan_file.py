@@ -1,0 +1,80 @@
+"""A scan to align as its owner names it: a path, and what its file does not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import OptionError, Setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan to align, and what its file does not say.
+
+    Attributes:
+        path: the file, or the folder of slices.
+        spacing: voxel size in mm, one number or three (x, y, z), in place of the file's own.
+        series: which scan of a folder or file that holds several.
+        threshold: grey value above which it is bone; None to find it.
+        mask: file of an image or a segmentation; bone is looked for only where it is above 0.
+        segment: the segment or the label of the mask that counts; None for all.
+        flip: index axis, x, y or z, along which the voxels lie in reverse order.
+    """
+
+    path: str
+    spacing: tuple[float, ...] | None = None
+    series: str | None = None
+    threshold: float | None = None
+    mask: str | None = None
+    segment: str | None = None
+    flip: str | None = None
+
+    def read(self, role: str) -> Volume:
+        """The scan, as the "fixed" or the "moving" one."""
+        from ..imaging.volume import read_volume
+
+        return read_volume(self.path, self.spacing, self.series, name=self.path, role=role, flip=self.flip)
+
+    def read_header(self, role: str) -> Volume:
+        """What its headers say, and what they show to be wrong; see `imaging.volume.read_header`."""
+        from ..imaging.volume import read_header
+
+        return read_header(self.path, self.spacing, self.series, name=self.path, role=role)
+
+    def read_mask(self, role: str, scan: Volume) -> np.ndarray | None:
+        """The mask as a boolean array of the scan's shape; None where there is none.
+
+        Raises:
+            ScanError: it cannot be read, or holds nothing of the scan.
+            OptionError: a segment is chosen of no mask.
+        """
+        if self.mask is None:
+            if self.segment is not None:
+                problem = f"{scan.name}: the segment {self.segment} is of no mask"
+                raise OptionError(problem, "give the file of the mask too", Setting("mask", role))
+            return None
+        from ..imaging.masks import mask_on, read_mask
+
+        return mask_on(read_mask(self.mask, scan, self.segment, role), scan, role)
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths that it is read from."""
+        return [path for path in (self.path, self.mask) if path is not None]
+
+
+#: What is said of a scan beside its path.
+ABOUT_SCAN = tuple(one.name for one in fields(ScanFile) if one.name != "path")
+
+
+def members(path: str | Path) -> list[Path]:
+    """The file itself, or the folder and what lies in it."""
+    path = Path(path)
+    return [path, *path.iterdir()] if path.is_dir() else [path]

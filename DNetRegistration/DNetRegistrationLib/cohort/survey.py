@@ -1,0 +1,151 @@
+"""What headers show of the pairs of a cohort, before the work: their sizes, and every problem, in one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import DNetError, FileError, Setting, known_error, one_line
+from ..core.files import is_unicode
+from ..core.progress import ProgressFunction, no_progress
+from .pairs import ROLES, FoundPairs, Pair
+from .result import KINDS, Problem
+
+if TYPE_CHECKING:
+    from ..imaging.volume import Volume
+
+#: Memory in bytes of a process that aligns, before it reads a scan; and for each voxel of both scans beside the voxels
+#: themselves, with all outputs. Measured; see docs/cohort.md.
+_BASE, _PER_VOXEL = 0.6e9, 12
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The pairs of a cohort, and what is wrong with them.
+
+    Attributes:
+        pairs: those that were found.
+        problems: of their names, rows and headers, and of files that belong to no pair.
+        settings: what would mend a problem, where that is known, by the number of the problem.
+        sizes: of each pair whose headers could be read: the sizes of both scans, for a person.
+        memory: of each of them, bytes that its alignment may take.
+    """
+
+    pairs: list[Pair]
+    problems: list[Problem]
+    settings: dict[int, Setting]
+    sizes: dict[str, str]
+    memory: dict[str, float]
+
+
+def survey(
+    found: FoundPairs, about: Mapping[str, Any] | None = None, progress: ProgressFunction = no_progress
+) -> Survey:
+    """Reads the headers of all scans.
+
+    Args:
+        found: the pairs.
+        about: what holds for all of them, as ``fixed_spacing``; see `Pair.with_scans`.
+        progress: called with a fraction and a message.
+    """
+    pairs = [pair.with_scans(about or {}) for pair in found.pairs]
+    problems = list(found.problems)
+    settings: dict[int, Setting] = {}
+    sizes: dict[str, str] = {}
+    memory: dict[str, float] = {}
+    for number, pair in enumerate(pairs):
+        progress(number / len(pairs), f"looking at {shown(pair.name)}")
+        headers: dict[str, Volume] = {}
+        for role in ROLES:
+            try:
+                if getattr(pair, role) is not None:
+                    headers[role] = _header(pair, role)
+            except Exception as error:  # whatever is wrong with one pair, the others are looked at
+                _note(problems, settings, pair, (getattr(pair, role).path,), error)
+        if len(headers) == 2:
+            try:
+                _check_both(pair, headers)
+            except DNetError as error:
+                _note(problems, settings, pair, (pair.fixed.path, pair.moving.path), error)  # type: ignore[union-attr]
+            sizes[pair.name] = ", ".join(dict.fromkeys(_size(scan) for scan in headers.values()))
+            memory[pair.name] = _BASE + sum(
+                scan.voxels.size * (scan.voxels.dtype.itemsize + _PER_VOXEL) for scan in headers.values()
+            )
+    return Survey(pairs, problems, settings, sizes, memory)
+
+
+def _header(pair: Pair, role: str) -> Volume:
+    scan = getattr(pair, role)
+    header = scan.read_header(role)
+    for path in (*scan.paths, *([pair.initial] if pair.initial else [])):
+        if not os.path.exists(path):
+            raise FileError(f"{path}: there is no such file", "check the path")
+    return header
+
+
+def _check_both(pair: Pair, headers: dict[str, Volume]) -> None:
+    from ..imaging.volume import check_pair_spacing
+
+    check_pair_spacing(headers["fixed"], headers["moving"])
+
+
+def _note(
+    problems: list[Problem], settings: dict[int, Setting], pair: Pair, files: tuple[str, ...], error: Exception
+) -> None:
+    known = error if isinstance(error, DNetError) else known_error(error)
+    setting = None if known is None else known.setting
+    if not all(is_unicode(path) for path in files):
+        kind = "name"
+    else:
+        kind = "spacing" if setting is not None and setting.quantity == "spacing" else "unreadable"
+    problem = f"{files[0]}: cannot be read ({one_line(error)})" if known is None else known.problem
+    remedy = "" if known is None else known.remedy or ""
+    if setting is not None:
+        settings[len(problems)] = setting
+    problems.append(Problem(kind=kind, pair=pair.name, files=files, problem=problem, remedy=remedy))
+
+
+def _size(scan: Volume) -> str:
+    from ..imaging.volume import times
+
+    return f"{' x '.join(str(n) for n in scan.size)} of {times(scan)} mm"
+
+
+def table(found: Survey, remedies: Mapping[int, str] | None = None) -> str:
+    """The pairs and all problems as lines of text: pair, scans, sizes, what is wrong, and what to do.
+
+    Args:
+        found: the survey.
+        remedies: words to add to a problem, by its number.
+    """
+    rows = [("pair", "fixed", "moving", "voxels", "problem")]
+
+    def told(number: int) -> str:
+        one = found.problems[number]
+        more = (remedies or {}).get(number, "")
+        remedy = f"; {one.remedy}" if one.remedy else ""
+        return shown(f"{KINDS[one.kind]}: {one.problem}{remedy}{f' ({more})' if more else ''}")
+
+    for pair in found.pairs:
+        own = [number for number, one in enumerate(found.problems) if one.pair == pair.name]
+        scans = ["-" if (scan := getattr(pair, role)) is None else shown(Path(scan.path).name) for role in ROLES]
+        texts = [told(number) for number in own] or ["-"]
+        rows.append((shown(pair.name), scans[0], scans[1], found.sizes.get(pair.name, "-"), texts[0]))
+        rows += [("", "", "", "", text) for text in texts[1:]]
+    others = [number for number, one in enumerate(found.problems) if not one.pair]
+    rows += [("-", "-", "-", "-", told(number)) for number in others]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows
+    ]
+    good = len(found.pairs) - len({one.pair for one in found.problems if one.pair})
+    lines.append(f"{len(found.pairs)} pairs, {good} of them without a problem; {len(found.problems)} problems")
+    return "\n".join(lines)
+
+
+def shown(text: str) -> str:
+    """Text of one line: what cannot be printed, as a line break in a name, stands as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -1,0 +1,135 @@
+"""The work on one pair, as a process of its own does it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import DNetError, OptionError, ScanError, known_error, one_line
+from ..core.progress import ProgressFunction, no_progress
+from ..outputs.paths import OutputPaths
+from .options import CohortOptions
+from .pairs import Pair
+from .result import PairResult, Pictures
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """A pair to align, with what the work on it needs. It can be sent to another process.
+
+    Attributes:
+        pair: the pair; it has both scans.
+        options: what holds for all pairs.
+        work: the folder that its outputs are written to.
+        folder: where they will lie, below the folder of results.
+    """
+
+    pair: Pair
+    options: CohortOptions
+    work: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a task.
+
+    Attributes:
+        result: what came of the pair.
+        lasting: it would be the same another time: it is not the failure of a process, of memory or of a package.
+        content: identifies the files as they were when the work began; see `fingerprint.content_hash`.
+    """
+
+    result: PairResult
+    lasting: bool
+    content: str = ""
+
+
+def do_pair(task: PairTask, progress: ProgressFunction = no_progress) -> Done:
+    """Aligns a pair and writes its outputs. Whatever goes wrong is a result that failed."""
+    from .fingerprint import content_hash
+
+    began = time.perf_counter()
+    lasting, content = True, ""
+    try:
+        progress(0.0, "looking at the files")
+        with suppress(OSError):  # reading the scans says what is wrong with them
+            content = content_hash(task.pair, task.options)
+        result = _aligned(task, progress, began)
+    except Exception as error:
+        known = error if isinstance(error, DNetError) else known_error(error)
+        told = f"unexpected {type(error).__name__}: {one_line(error)}" if known is None else known.problem
+        remedy = "report it, with the scans if you can" if known is None else known.remedy or ""
+        result = failed_pair(task.pair, told, remedy)
+        lasting = isinstance(error, ScanError | OptionError)
+    return Done(result, lasting, content)
+
+
+def failed_pair(pair: Pair, problem: str, remedy: str) -> PairResult:
+    """The result of a pair that could not be aligned."""
+    fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
+    verdict = f"Failed: {problem}."
+    return PairResult(
+        name=pair.name,
+        fixed=fixed,
+        moving=moving,
+        columns=pair.columns,
+        status="failed",
+        verdict=verdict,
+        remedy=remedy,
+    )
+
+
+def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairResult:
+    from .align_files import align_files
+
+    pair, options = task.pair, task.options
+    assert pair.fixed is not None and pair.moving is not None
+    given = options.of_alignment() | {"initial": pair.initial}
+    if pair.contrast is not None:
+        given["contrast"] = pair.contrast
+    done = align_files(pair.fixed, pair.moving, options.paths(Path(task.work)), progress=progress, **given)
+    (alignment,), (paths,) = done.alignments, done.outputs
+    outputs = _below(paths, task.folder)
+    compartments: tuple[dict[str, Any], ...] = ()
+    if done.cartilage is not None:
+        from ..outputs.cartilage_table import rows
+
+        compartments = tuple(rows(done.cartilage))
+    return PairResult(
+        name=pair.name,
+        fixed=pair.fixed.path,
+        moving=pair.moving.path,
+        columns=pair.columns,
+        status="accepted" if alignment.accepted else "refused",
+        verdict=alignment.verdict,
+        doubts=tuple(alignment.doubts),
+        warnings=(*alignment.warnings, *(done.cartilage.warnings if done.cartilage is not None else ())),
+        confidence=alignment.confidence,
+        expected_error_um=alignment.expected_error_um,
+        dice_before=alignment.dice_before,
+        dice=alignment.dice,
+        rotation_deg=alignment.rotation_deg,
+        moved_um=1000 * float((alignment.translation_mm**2).sum() ** 0.5),
+        matrix=tuple(alignment.matrix.ravel().tolist()),
+        hypothesis=alignment.hypothesis,
+        working_spacing_um=1000 * alignment.working_spacing,
+        compartments=compartments,
+        seconds=time.perf_counter() - began,
+        folder=task.folder,
+        outputs=outputs,
+        pictures=Pictures(
+            **{one.name: outputs.get(_PICTURES.get(one.name, one.name)) for one in fields(Pictures)},
+        ),
+    )
+
+
+#: Outputs that `Pictures` calls by another name.
+_PICTURES = {"cartilage": "cartilage_picture"}
+
+
+def _below(paths: OutputPaths, folder: str) -> dict[str, str]:
+    return {name: f"{folder}/{path.name}" for name, path in paths.wanted().items()}

@@ -1,0 +1,146 @@
+"""``dnet-registration cohort``: its dry run, its exit status, and what it prints."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from importlib import import_module
+
+import places
+import pytest
+from command import COMMAND, run
+from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.cohort.result import CohortResult
+from DNetRegistrationLib.imaging.volume import Volume, write_volume
+from grids import noise
+
+
+@pytest.fixture
+def scans(small_pair, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        write_volume(small_pair.fixed, folder / f"{name}_pre.nrrd")
+        write_volume(small_pair.moving, folder / f"{name}_post.nrrd")
+    return folder
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What `align_cohort` was called with, while it does nothing."""
+    calls = []
+
+    def align_cohort(*arguments, **options):
+        calls.append((*arguments, options))
+        return CohortResult(scans="", pairs=())
+
+    monkeypatch.setattr(import_module("DNetRegistrationLib.cohort.run"), "align_cohort", align_cohort)
+    return calls
+
+
+def test_a_dry_run_lists_pairs_and_problems_with_the_options_that_mend_them(scans, capsys):
+    assert main(["cohort", str(scans), "--dry-run"]) == 0
+    assert "3 pairs, 3 of them without a problem" in capsys.readouterr().out
+    (scans / "b_post.nrrd").unlink()
+    write_volume(Volume.from_geometry(noise(9, 9, 9), 1.0), scans / "c_post.nrrd")
+    assert main(["cohort", str(scans), "--dry-run"]) == 1
+    out = capsys.readouterr().out
+    assert "missing partner: " in out and "(--moving-spacing)" in out and "3 pairs, 1 of them" in out
+    assert sorted(path.name for path in scans.parent.iterdir()) == ["scans"], "a dry run writes nothing"
+    assert main(["cohort", str(scans), "--dry-run", "--moving-spacing", "0.16"]) == 1
+    assert "3 pairs, 2 of them" in capsys.readouterr().out
+
+
+def test_options_are_those_of_align_for_all_pairs(called, tmp_path):
+    words = ["--pattern", "{scan}/{id}", "--words", "a, b", "--jobs", "3", "--fixed-spacing", "0.01,0.01,0.02"]
+    words += [
+        "--moving-threshold",
+        "7",
+        "--resampled",
+        "--subtraction",
+        ".nii.gz",
+        "--transform",
+        ".h5",
+        "--contrast",
+        "fixed",
+    ]
+    words += [
+        "--working-spacing",
+        "0.05",
+        "--bone",
+        "largest",
+        "--hypotheses",
+        "search",
+        "--weights",
+        "dnet",
+        "--anyway",
+    ]
+    assert main(["cohort", "in", "--output", str(tmp_path), *words]) == 0
+    ((scans, output, options, given),) = called
+    assert (scans, output) == ("in", str(tmp_path))
+    assert (given["pattern"], given["words"], given["jobs"]) == ("{scan}/{id}", ("a", "b"), 3)
+    assert options.scans == {"fixed_spacing": (0.01, 0.01, 0.02), "moving_threshold": 7.0}
+    assert (
+        options.outputs.items()
+        >= {"resampled": ".nrrd", "subtraction": ".nii.gz", "transform": ".h5", "report": ".json"}.items()
+    )
+    assert (options.contrast, options.spacing, options.bone, options.anyway) == ("fixed", 0.05, "largest", True)
+    assert (options.hypotheses, options.weights) == ("search", "dnet")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["none"], "(--output)"),
+        (["none", "--output", "r"], "no such folder of scans"),
+        (["none", "--output", "r", "--words", "pre"], "not two words"),
+        ([".", "--output", "r", "--pattern", "{id}"], "(--pattern)"),
+        (["none", "--output", "r", "--bone", "each"], "invalid choice"),
+    ],
+)
+def test_bad_usage_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(tmp_path)
+    assert main(["cohort", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_three_pairs_and_what_is_printed(scans, tmp_path):
+    shutil.copy(scans / "a_pre.nrrd", scans / "stray.nrrd")
+    (scans / "c_pre.nrrd").write_bytes(b"NRRD")
+    done = run("cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1")
+    assert done.returncode == 1 and not done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("1 of 3 (1 accepted, 0 refused, 0 failed")
+    assert any("c: Failed: " in line and "c_pre.nrrd" in line for line in lines)
+    assert "3 pairs: 2 accepted, 0 refused, 1 failed" in lines
+    assert any(line.startswith("left out") and "stray.nrrd" in line for line in lines)
+    assert str(tmp_path / "r" / "cohort.csv") in done.stdout
+    (scans / "c_pre.nrrd").unlink()
+    shutil.copy(scans / "a_pre.nrrd", scans / "c_pre.nrrd")
+    again = run("cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1")
+    assert again.returncode == 0 and again.stdout.count("as before: ") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_a_run_that_is_interrupted_says_so_and_goes_on(scans, tmp_path):
+    words = [*COMMAND, "cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1"]
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=places.environment(), text=True
+    )
+    assert process.stdout.readline().startswith("1 of 3")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and error == "dnet-registration: interrupted\n"
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [".lock", "pairs"]
+    again = subprocess.run(words, capture_output=True, text=True, env=places.environment())
+    assert again.returncode == 0 and "a: as before: " in again.stdout
+
+
+def test_a_help_that_names_what_results_are():
+    done = run("cohort", "--help")
+    assert done.returncode == 0 and "cohort.csv" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80

@@ -1,0 +1,154 @@
+"""A pair is done again when its files, its options or the way of aligning change, and only then."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from DNetRegistrationLib.cohort import store
+from DNetRegistrationLib.cohort.fingerprint import content_hash, options_of, stamp
+from DNetRegistrationLib.cohort.options import CohortOptions
+from DNetRegistrationLib.cohort.pairs import Pair
+from DNetRegistrationLib.cohort.result import PairResult
+from DNetRegistrationLib.cohort.scan_file import ScanFile
+from DNetRegistrationLib.cohort.store import opened_results
+from DNetRegistrationLib.cohort.task import Done
+from DNetRegistrationLib.core.errors import FileError
+
+OPTIONS = CohortOptions(outputs={"report": ".json"})
+
+
+@pytest.fixture
+def pair(tmp_path):
+    scans = tmp_path / "scans"
+    (scans / "b" / "deep").mkdir(parents=True)
+    (scans / "a.nrrd").write_bytes(b"one")
+    (scans / "b" / "deep" / "1.dcm").write_bytes(b"two")
+    return Pair(name="m", fixed=ScanFile(str(scans / "a.nrrd")), moving=ScanFile(str(scans / "b")))
+
+
+def work(results, pair, options=OPTIONS, **done):
+    """Does a pair as the work would, and keeps it."""
+    before = stamp(pair, options)
+    task = results.task(pair, options)
+    (Path(task.work) / "report.json").write_text(done.pop("text", "{}"))
+    result = PairResult(
+        name=pair.name, fixed=pair.fixed.path, moving=pair.moving.path, status="accepted", verdict="good", dice=0.5,
+        folder=task.folder, outputs={"report": f"{task.folder}/report.json"},
+    )  # fmt: skip
+    content = content_hash(pair, options)
+    results.keep(task, Done(result, **{"lasting": True, "content": content, **done}), before)
+
+
+def test_nothing_changed(tmp_path, pair):
+    with opened_results(tmp_path / "r") as results:
+        assert results.done(pair, OPTIONS) is None
+        work(results, pair)
+        assert results.done(pair, OPTIONS).dice == 0.5
+    with opened_results(tmp_path / "r") as results:
+        assert results.done(replace(pair, columns={"group": "x"}), OPTIONS).columns == {"group": "x"}
+
+
+def test_files_that_were_copied_or_touched_are_the_same_and_others_are_not(tmp_path, pair):
+    file = Path(pair.moving.path) / "deep" / "1.dcm"
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+        os.utime(file, ns=(1, 1))
+        assert results.done(pair, OPTIONS) is not None
+        # The new time was noted: the content is not read again.
+        before = stamp(pair, OPTIONS)
+        assert before in (tmp_path / "r/pairs/m/pair.json").read_text()
+        file.write_bytes(b"TWO")
+        os.utime(file, ns=(1, 2))
+        assert results.done(pair, OPTIONS) is None
+        file.write_bytes(b"two")
+        assert results.done(pair, OPTIONS) is not None
+        (file.parent / "2.dcm").write_bytes(b"")
+        assert results.done(pair, OPTIONS) is None
+
+
+def test_scans_that_were_moved_are_the_same(tmp_path, pair):
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+        (tmp_path / "scans").rename(tmp_path / "elsewhere")
+        moved = [ScanFile(scan.path.replace("/scans/", "/elsewhere/")) for scan in (pair.fixed, pair.moving)]
+        found = results.done(replace(pair, fixed=moved[0], moving=moved[1]), OPTIONS)
+        assert found.fixed == moved[0].path and found.dice == 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pair, options: (replace(pair, fixed=replace(pair.fixed, threshold=1.0)), options),
+        lambda pair, options: (replace(pair, moving=replace(pair.moving, spacing=(0.1,))), options),
+        lambda pair, options: (replace(pair, contrast="fixed"), options),
+        lambda pair, options: (pair, replace(options, refine="working")),
+        lambda pair, options: (pair, replace(options, outputs={"report": ".json", "transform": ".h5"})),
+    ],
+)
+def test_other_options_are_other_results(tmp_path, pair, change):
+    changed = change(pair, OPTIONS)
+    assert options_of(*changed) != options_of(pair, OPTIONS)
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+        assert results.done(*changed) is None and results.done(pair, OPTIONS) is not None
+
+
+def test_a_detached_data_file_a_mask_and_weights_count(tmp_path, pair):
+    header = tmp_path / "c.mhd"
+    header.write_text("ElementDataFile = c.raw\n")
+    files = [tmp_path / name for name in ("c.raw", "mask.nrrd", "w.pt", "start.tfm")]
+    for file in files:
+        file.write_bytes(b"1")
+    pair = replace(pair, fixed=ScanFile(str(header), mask=str(files[1])), initial=str(files[3]))
+    options = replace(OPTIONS, weights=str(files[2]))
+    before = content_hash(pair, options)
+    for file in files:
+        file.write_bytes(b"2")
+        after = content_hash(pair, options)
+        assert after != before, file
+        before = after
+
+
+def test_another_way_of_aligning_is_another_result(tmp_path, pair, monkeypatch):
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+    monkeypatch.setattr(store, "way_of_aligning", lambda: "another")
+    with opened_results(tmp_path / "r") as results:
+        assert results.done(pair, OPTIONS) is None
+
+
+def test_an_output_that_is_gone_and_a_record_that_is_damaged(tmp_path, pair):
+    folder = tmp_path / "r/pairs/m"
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+        (folder / "report.json").unlink()
+        assert results.done(pair, OPTIONS) is None
+        work(results, pair, text="new")
+        assert (folder / "report.json").read_text() == "new"
+        (folder / "pair.json").write_text("{")
+        assert results.done(pair, OPTIONS) is None
+
+
+def test_a_failure_that_might_not_happen_again_is_tried_again(tmp_path, pair):
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair, lasting=False)
+        assert results.done(pair, OPTIONS) is None
+
+
+def test_a_folder_that_is_not_of_this_program_is_not_replaced(tmp_path, pair):
+    mine = tmp_path / "r/pairs/m/thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with opened_results(tmp_path / "r") as results, pytest.raises(FileError, match="not of this program"):
+        results.task(pair, OPTIONS)
+    assert mine.read_text() == "years of work"
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path, pair):
+    left = tmp_path / "r/.work-old/m"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    with opened_results(tmp_path / "r"):
+        assert not left.parent.exists()
+    assert [path.name for path in (tmp_path / "r").iterdir()] == [".lock"]

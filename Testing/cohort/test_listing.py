@@ -1,0 +1,86 @@
+"""Pairs of a CSV file: its columns, and what is said of rows that cannot be used."""
+
+import pytest
+from DNetRegistrationLib.cohort.listing import pairs_of_list
+from DNetRegistrationLib.core.errors import FileError
+
+
+def write(tmp_path, text: str, encoding="utf-8"):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_row_says_how_a_pair_is_aligned_and_what_travels(tmp_path, delimiter):
+    row = {
+        "ID": "m1", "fixed": "a.nrrd", "moving": "sub/b", "Group": "=sham", "time": "4 w", "contrast": "fixed",
+        "fixed_spacing": "0.01 0.01 0.02", "moving_threshold": "1200.5", "fixed_mask": "m.seg.nrrd", "moving_flip": "z",
+        "initial": "t.tfm", "moving_series": "2",
+    }  # fmt: skip
+    text = "\ufeff" + delimiter.join(row) + "\r\n" + delimiter.join(row.values()) + "\r\n\r\n"
+    found = pairs_of_list(write(tmp_path, text))
+    (pair,) = found.pairs
+    assert not found.problems and pair.blocked is None and pair.name == "m1_4 w"
+    assert pair.columns == {"id": "m1", "Group": "=sham", "time": "4 w"}
+    assert (pair.fixed.path, pair.fixed.spacing) == (str(tmp_path / "a.nrrd"), (0.01, 0.01, 0.02))
+    assert pair.fixed.mask == str(tmp_path / "m.seg.nrrd") and pair.fixed.threshold is None
+    assert (pair.moving.path, pair.moving.threshold) == (str(tmp_path / "sub/b"), 1200.5)
+    assert (pair.moving.flip, pair.moving.series) == ("z", "2")
+    assert (pair.contrast, pair.initial) == ("fixed", str(tmp_path / "t.tfm"))
+
+
+def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path):
+    found = pairs_of_list(
+        write(
+            tmp_path,
+            "id,fixed,moving,fixed_spacing,moving_flip\n"
+            "good,a.nrrd,b.nrrd,,\n"
+            "alone,a.nrrd,,,\n"
+            "same,a.nrrd,./a.nrrd,,\n"
+            "wrong,a.nrrd,b.nrrd,0.01 0.02,q\n"
+            ",a.nrrd,b.nrrd,,\n"
+            "long,a.nrrd,b.nrrd,,,more\n"
+            "twice,a.nrrd,b.nrrd,,\n"
+            "twice,c.nrrd,d.nrrd,,\n",
+        )
+    )
+    problems = {one.pair: (one.kind, one.problem) for one in found.problems}
+    assert [pair.name for pair in found.pairs if pair.blocked is None] == ["good"]
+    assert {name: kind for name, (kind, _) in problems.items()} == {
+        "alone": "partner", "same": "duplicate", "wrong": "list", "line 6": "list", "long": "list",
+        "twice": "duplicate", "twice (2)": "duplicate",
+    }  # fmt: skip
+    assert "line 5" in problems["wrong"][1] and "'q'" in problems["wrong"][1] and "0.01 0.02" in problems["wrong"][1]
+    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 8
+
+
+def test_one_bone_at_several_times(tmp_path):
+    found = pairs_of_list(write(tmp_path, "id,time,fixed,moving\nm,1,a,b\nm,2,a,c\n"))
+    assert [pair.name for pair in found.pairs] == ["m_1", "m_2"] and not found.problems
+
+
+def test_a_column_that_looks_misspelled_is_told(tmp_path):
+    found = pairs_of_list(write(tmp_path, "id,fixed,moving,Fixed spacings,sex\nm,a,b,0.01,f\n"))
+    (problem,) = found.problems
+    assert "'Fixed spacings'" in problem.problem and "fixed_spacing" in problem.remedy and problem.pair == ""
+    assert found.pairs[0].columns == {"id": "m", "Fixed spacings": "0.01", "sex": "f"}
+
+
+def test_a_list_from_an_old_spreadsheet_is_read(tmp_path):
+    found = pairs_of_list(write(tmp_path, "id;fixed;moving\nM\xe4use;a;b\n", "latin-1"))
+    assert found.pairs[0].name == "M\xe4use"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "lists no pairs"),
+        ("id,fixed,moving\n", "lists no pairs"),
+        ("id,fixed\nm,a\n", "no column 'moving'"),
+        ("id,fixed,moving,fixed\nm,a,b,c\n", "two columns of one name"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path, text, told):
+    with pytest.raises(FileError, match=told):
+        pairs_of_list(write(tmp_path, text))

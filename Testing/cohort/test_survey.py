@@ -1,0 +1,87 @@
+"""Headers tell every problem of a cohort, in one table of lines that can be printed."""
+
+import os
+
+import numpy as np
+import pytest
+from DNetRegistrationLib.cohort.naming import pairs_by_name
+from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
+from DNetRegistrationLib.cohort.scan_file import ScanFile
+from DNetRegistrationLib.cohort.survey import shown, survey, table
+from DNetRegistrationLib.imaging.volume import Volume, write_volume
+from grids import noise
+
+
+def scan(path, spacing=0.02, shape=(10, 11, 12), dtype=np.uint16):
+    write_volume(Volume.from_geometry(noise(*shape, dtype=dtype), spacing), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("good", "lost", "long", "cut", "alone"):
+        scan(tmp_path / f"{name}_pre.nrrd")
+        if name != "alone":
+            scan(tmp_path / f"{name}_post.mha", spacing={"lost": 1.0, "long": 0.5}.get(name, 0.02))
+    os.truncate(tmp_path / "cut_pre.nrrd", 1500)
+    return tmp_path
+
+
+def test_each_problem_is_told_of_its_pair(folder):
+    found = survey(pairs_by_name(folder))
+    told = [(one.kind, one.pair) for one in found.problems]
+    assert told == [("partner", "alone"), ("unreadable", "cut"), ("spacing", "long"), ("spacing", "lost")]
+    assert all(one.problem and one.remedy for one in found.problems)
+    assert [found.settings[number].quantity for number in sorted(found.settings)] == ["spacing", "spacing"]
+    assert set(found.sizes) == {"good", "long"}
+
+
+def test_the_table_has_a_row_for_each_pair_and_the_remedies(folder):
+    found = survey(pairs_by_name(folder))
+    lines = table(found, {number: f"SET {number}" for number in found.settings}).splitlines()
+    assert len(lines) == 1 + 5 + 1
+    rows = {line.split()[0]: line for line in lines}
+    assert rows["good"].split() == [
+        "good",
+        "good_pre.nrrd",
+        "good_post.mha",
+        *"12 x 11 x 10 of 0.02 x 0.02 x 0.02 mm -".split(),
+    ]
+    assert "voxel size: " in rows["lost"] and "(SET 3)" in rows["lost"]
+    assert "missing partner: " in rows["alone"]
+    assert lines[-1] == "5 pairs, 1 of them without a problem; 4 problems"
+
+
+def test_what_is_given_for_all_mends_what_no_list_gave(folder):
+    about = {"moving_spacing": (0.02,)}
+    found = survey(pairs_by_name(folder), about)
+    assert [one.pair for one in found.problems] == ["alone", "cut"]
+    assert {pair.moving.spacing for pair in found.pairs if pair.moving} == {(0.02,)}
+    own = Pair(name="p", fixed=None, moving=ScanFile("x", spacing=(0.5,)))
+    assert own.with_scans(about).moving.spacing == (0.5,)
+
+
+def test_a_larger_pair_may_take_more_memory(tmp_path):
+    for name, shape, dtype in (
+        ("a", (10, 10, 10), np.uint16),
+        ("b", (20, 10, 10), np.uint16),
+        ("c", (20, 10, 10), np.float32),
+    ):
+        scan(tmp_path / f"{name}_pre.nrrd", shape=shape, dtype=dtype)
+        scan(tmp_path / f"{name}_post.nrrd", shape=shape, dtype=dtype)
+    memory = survey(pairs_by_name(tmp_path)).memory
+    assert memory["c"] - memory["b"] == 2 * 2000 * 2
+    assert 0 < memory["a"] < memory["b"] < memory["c"]
+
+
+def test_a_mask_that_is_not_there_is_told(tmp_path):
+    paths = [str(scan(tmp_path / name)) for name in ("a.nrrd", "b.nrrd")]
+    pair = Pair(name="p", fixed=ScanFile(paths[0]), moving=ScanFile(paths[1], mask=str(tmp_path / "none.nrrd")))
+    (problem,) = survey(FoundPairs([pair], [])).problems
+    assert "none.nrrd" in problem.problem
+
+
+def test_lines_hold_no_line_breaks_and_can_be_printed():
+    assert shown("two\nlines caf\udce9 ok ä") == "two\\nlines caf\\udce9 ok ä"
+    shown("caf\udce9\x1b[31m").encode("utf-8")
+    assert "\x1b" not in shown("\x1b[31m")

@@ -1,0 +1,125 @@
+"""Tasks in processes: one that dies, is killed or raises does not stop the others, and none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import places
+import pytest
+from DNetRegistrationLib.cohort.options import CohortOptions
+from DNetRegistrationLib.cohort.pairs import Pair
+from DNetRegistrationLib.cohort.scan_file import ScanFile
+from DNetRegistrationLib.cohort.task import PairTask
+from DNetRegistrationLib.cohort.workers import done_by_processes
+
+OPTIONS = CohortOptions(outputs={"report": ".json"})
+
+
+@pytest.fixture
+def tasks(pair_files, tmp_path):
+    """A pair that can be aligned, one whose scan is missing, and the first again."""
+
+    def task(name, **paths):
+        (tmp_path / name).mkdir()
+        fixed, moving = (ScanFile(str(path)) for path in pair_files)
+        return PairTask(Pair(name=name, fixed=fixed, moving=moving), OPTIONS, str(tmp_path / name), f"pairs/{name}")
+
+    good, bad, again = (task(name) for name in ("good", "bad", "again"))
+    return [good, replace(bad, pair=replace(bad.pair, fixed=ScanFile("missing.nrrd"))), again]
+
+
+@pytest.mark.slow
+def test_tasks_are_done_and_one_that_fails_is_a_result(tasks, alignment):
+    told = []
+    done = dict(done_by_processes(tasks, 2, lambda *what: told.append(what)))
+    assert set(done) == {0, 1, 2}
+    good, bad, again = (done[number] for number in range(3))
+    assert good.result.status == "accepted" and good.lasting and len(good.content) == 64
+    assert good.result.outputs == {"report": "pairs/good/report.json"}
+    # The same bits as in this process.
+    assert good.result.matrix == again.result.matrix == tuple(alignment.matrix.ravel())
+    assert bad.result.status == "failed" and "missing.nrrd" in bad.result.verdict and not bad.content
+    assert any(number == 0 and 0 <= fraction <= 1 for number, fraction, _ in told)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_fails_its_pair_alone(tasks):
+    killed = []
+
+    def kill(number, fraction, message):
+        if number == 0 and not killed:
+            # The only child: it works on the first task.
+            killed.extend(children(os.getpid()))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    done = dict(done_by_processes([tasks[0], tasks[2]], 1, kill))
+    assert len(killed) == 1
+    assert done[0].result.status == "failed" and "SIGKILL" in done[0].result.verdict and not done[0].lasting
+    assert done[1].result.status == "accepted"
+
+
+@pytest.mark.slow
+def test_closing_ends_all_processes(tasks):
+    started = time.monotonic()
+    work = done_by_processes([tasks[1], tasks[0], tasks[2]], 2)
+    next(work)
+    assert children(os.getpid())
+    work.close()
+    assert not children(os.getpid()) and time.monotonic() - started < 60
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks into /proc")
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them(tasks, tmp_path):
+    """Also when it is killed, and cannot end them itself."""
+    program = f"""
+        import sys
+        from pathlib import PosixPath
+        from DNetRegistrationLib.cohort.options import CohortOptions
+        from DNetRegistrationLib.cohort.pairs import Pair
+        from DNetRegistrationLib.cohort.result import Problem
+        from DNetRegistrationLib.cohort.scan_file import ScanFile
+        from DNetRegistrationLib.cohort.task import PairTask
+        from DNetRegistrationLib.cohort.workers import done_by_processes
+        if __name__ == "__main__":
+            tell = lambda *told: print("working", flush=True)
+            list(done_by_processes({tasks[:1]!r}, 1, tell))
+    """
+    script = tmp_path / "script.py"
+    script.write_text("\n".join(line[8:] for line in program.splitlines()))
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, env=places.environment())
+    assert process.stdout.readline() == b"working\n"
+    below = children(process.pid)
+    assert below
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in below)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started, but for the one that tracks its resources."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/cmdline") as line:
+                parent, state = int(stat.read().rpartition(")")[2].split()[1]), line.read()
+        except (OSError, ValueError):
+            continue
+        if parent == pid and "spawn_main" in state:
+            found.append(int(entry))
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
