@@ -22,9 +22,9 @@ works on all processors, goes on where it was stopped, and leaves one table, and
 one page on which to check them all.
 
 SCANS is a folder with NAME_pre and NAME_post for each pair: files (NRRD, NIfTI,
-MHA, TIFF, ...), folders of slices or folders of DICOM. NAME_pre stays, NAME_post
-is carried onto it. Other names are told by a pattern. Or SCANS is a list: a CSV
-file with the columns id, fixed, moving; and, if wanted, time, group and others,
+MHA, TIFF, ...), folders of slices, or folders of DICOM. NAME_post is carried
+onto NAME_pre. Other names are told by a pattern. Or SCANS is a list: a CSV file
+with the columns id, fixed, moving; and, if wanted, time, group and others,
 which travel into the results, and fixed_spacing, moving_threshold, ... for one
 pair, called as the options below.
 
