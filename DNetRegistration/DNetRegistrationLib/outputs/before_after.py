@@ -17,7 +17,7 @@ from .slices import BRIGHTEST, FIXED_COLOR, VIEWS, Layer, View, length_text, rou
 PIXELS = 400  # along the edge of a slice
 GAP = 6
 OUTSIDE = "#2B2E33"
-THICKNESS = 1.6  # of the outline, in pixels
+THICKNESS = 2.0  # of the outline, in pixels
 
 
 def before_and_after(
@@ -84,7 +84,7 @@ def write_slices(path: str | Path, pixels: np.ndarray, width: float) -> None:
 def _slices(
     fixed: Layer, moving: Layer, placed: np.ndarray, center: np.ndarray, width: float, middle: np.ndarray
 ) -> np.ndarray:
-    gap = np.full((PIXELS, GAP, 3), 255, np.uint8)
+    gap = np.zeros((PIXELS, GAP, 3), np.uint8)
     drawn = [_slice(fixed, moving, placed, view, center, width, middle[view.through]) for view in VIEWS]
     return np.concatenate([drawn[0], gap, drawn[1], gap, drawn[2]], 1)
 

@@ -1,0 +1,126 @@
+"""A paragraph on methods for a paper: what was done to the scans of a cohort, with the numbers of its run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+from ..registration.verdict import ACCEPT
+from .result import CohortResult, PairResult
+
+#: The paper whose task and networks this program takes up.
+CITATION = (
+    "Zheng J-Q, Lim NH, Papież BW. D-net: Siamese Based Network for Arbitrarily Oriented Volume Alignment. In: Shape "
+    "in Medical Imaging (ShapeMI 2020). Springer; 2020. p. 73–84. doi:10.1007/978-3-030-61056-2_6"
+)
+
+# By the values of `align`'s options "hypotheses" and "refine".
+_HYPOTHESES = {
+    "auto": "A network that is equivariant under rotations, after D-net [1], proposed transforms; where none of them "
+    "was verified, all rotations were searched.",
+    "dnet": "A network that is equivariant under rotations, after D-net [1], proposed transforms.",
+    "search": "Transforms were found by a search over all rotations.",
+}
+_REFINED = {
+    "native": "They were refined down to the scans' own voxels on edges and the inside of bone, robustly against "
+    "contrast agent.",
+    "working": "They were refined at the working voxel size on edges of bone, robustly against contrast agent.",
+    "none": "They were not refined.",
+}
+#: Options that the sentences tell of, or that say only what was written.
+_TOLD = {"hypotheses", "refine", "spacing", "threshold"}
+
+
+def methods_paragraph(result: CohortResult) -> str:
+    """The paragraph, in the past tense, with a reference marked [1]: see `CITATION`."""
+    sentences = [
+        _program(result),
+        _proposed(result),
+        _REFINED.get(str(result.options.get("refine", "native")), ""),
+        _bone(result),
+        f"An alignment was accepted where its calibrated confidence, the probability that the mean error over the bone "
+        f"is below one working voxel, was at least {ACCEPT:g} and no check spoke against it.",
+        _counts(result),
+        _accuracy([pair for pair in result.pairs if pair.status == "accepted"]),
+        _cartilage(result.pairs),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _program(result: CohortResult) -> str:
+    versions = dict(result.versions)
+    ours, code = versions.pop("DNetRegistration", ""), versions.pop("code", "")
+    others = [f"{name} {version}" for name, version in versions.items()]
+    details = "; ".join(one for one in (code and f"code {code}", ", ".join(others)) if one)
+    program = f"DNetRegistration{ours and f' {ours}'}"
+    return f"Two scans of each bone were aligned rigidly with {program}{details and f' ({details})'}."
+
+
+def _proposed(result: CohortResult) -> str:
+    told = _HYPOTHESES.get(str(result.options.get("hypotheses", "auto")), "")
+    weights = result.options.get("weights")
+    if weights is not None and str(weights) != "equivariant":
+        return f"Transforms were proposed by a network with the weights {weights} [1]."
+    return told
+
+
+def _bone(result: CohortResult) -> str:
+    sizes = {round(pair.working_spacing_um, 3) for pair in result.pairs if math.isfinite(pair.working_spacing_um)}
+    given = "threshold" in result.options
+    thresholds = "given for bone" if given else "found automatically unless they were listed"
+    sentence = f"Thresholds of bone were {thresholds}"
+    if sizes:
+        low, high = min(sizes), max(sizes)
+        span = f"{low:.3g} um" if low == high else f"{low:.3g} to {high:.3g} um"
+        sentence += f"; the working voxel size was {span}"
+    rest = [f"{name} = {value}" for name, value in result.options.items() if name not in _TOLD | {"weights"}]
+    return f"{sentence}." + (f" Other options: {', '.join(rest)}." if rest else "")
+
+
+def _counts(result: CohortResult) -> str:
+    total, counts = len(result.pairs), result.counts
+    if not total:
+        return "There were no pairs."
+    reserved = sum(pair.reserved for pair in result.pairs)
+    accepted = f"{counts['accepted']} ({100 * counts['accepted'] / total:.0f} %)"
+    reservations = f", {reserved} of them with reservations" if reserved else ""
+    return (
+        f"Of {_many(total, 'pair')}, {accepted} {_were(counts['accepted'])} accepted{reservations}, "
+        f"{counts['refused']} {_were(counts['refused'])} refused, and {counts['failed']} could not be aligned."
+    )
+
+
+def _accuracy(accepted: Sequence[PairResult]) -> str:
+    errors = _finite(pair.expected_error_um for pair in accepted)
+    dice = _finite(pair.dice for pair in accepted)
+    before = _finite(pair.dice_before for pair in accepted)
+    if not errors or not dice or not before:
+        return ""
+    return (
+        f"In accepted pairs the expected error had a median of {statistics.median(errors):.1f} um (range "
+        f"{min(errors):.1f} to {max(errors):.1f} um); the Dice coefficient of the cortices rose from a median of "
+        f"{statistics.median(before):.2f} to {statistics.median(dice):.2f} (range {min(dice):.2f} to {max(dice):.2f})."
+    )
+
+
+def _cartilage(pairs: Iterable[PairResult]) -> str:
+    measured = sum(bool(pair.compartments) for pair in pairs)
+    if not measured:
+        return ""
+    return (
+        f"Thickness of cartilage was measured along the normals of the articular bone surface in "
+        f"{_many(measured, 'pair')}, from a model of the blurred layer fitted to both scans."
+    )
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

@@ -1,0 +1,52 @@
+"""The paragraph on methods: its numbers are those of the run, and what was not done is not claimed."""
+
+from dataclasses import replace
+
+from cohorts import failed_pair, made_cohort, made_pair, refused_pair
+from DNetRegistrationLib.cohort.methods import methods_paragraph
+
+PAIRS = (
+    made_pair("a", expected_error_um=2.0, dice_before=0.1, dice=0.8),
+    made_pair("b", expected_error_um=3.0, dice_before=0.2, dice=0.9, doubts=("strain",)),
+    made_pair("c", expected_error_um=10.0, dice_before=0.3, dice=0.95),
+    refused_pair("d"),
+    failed_pair("e"),
+)
+
+
+def test_counts_and_numbers_are_those_of_the_pairs():
+    text = methods_paragraph(made_cohort(*PAIRS))
+    assert "Of 5 pairs, 3 (60 %) were accepted, 1 of them with reservations, 1 was refused, and 1 could not be" in text
+    # By hand: medians of 2, 3, 10; of 0.1, 0.2, 0.3; of 0.8, 0.9, 0.95. The refused pair has no part in them.
+    assert "median of 3.0 um (range 2.0 to 10.0 um)" in text
+    assert "from a median of 0.20 to 0.90 (range 0.80 to 0.95)" in text
+    assert "the working voxel size was 80 um" in text
+    assert "DNetRegistration 9.8.7 (code abc123; Python 3.11.7)" in text
+    assert "was at least 0.7" in text
+
+
+def test_options_of_the_run_are_told():
+    assert "by a search over all rotations" in methods_paragraph(made_cohort(*PAIRS))
+    plain = made_cohort(*PAIRS, options={})
+    assert "[1], proposed transforms; where none" in methods_paragraph(plain)
+    assert "Other options" not in methods_paragraph(plain) and "found automatically" in methods_paragraph(plain)
+    other = replace(plain, options={"refine": "none", "threshold": [3, 4], "bone": "largest", "weights": "dnet"})
+    text = methods_paragraph(other)
+    assert "They were not refined." in text and "given for bone" in text and "with the weights dnet [1]" in text
+    assert "Other options: bone = largest." in text
+
+
+def test_working_voxels_of_several_sizes_are_a_range():
+    pairs = made_pair("a", working_spacing_um=80.0), made_pair("b", working_spacing_um=120.0)
+    assert "80 to 120 um" in methods_paragraph(made_cohort(*pairs))
+
+
+def test_what_there_is_none_of_is_not_told():
+    nothing = methods_paragraph(made_cohort())
+    assert "There were no pairs." in nothing and "median" not in nothing and "nan" not in nothing
+    failed = methods_paragraph(made_cohort(failed_pair("e"), versions={}))
+    assert "Of 1 pair, 0 (0 %) were accepted, 0 were refused, and 1 could not" in failed
+    assert "median" not in failed and "nan" not in failed and "()" not in failed
+    assert "cartilage was" not in methods_paragraph(made_cohort(*PAIRS))
+    measured = made_pair("m", compartments=({"name": "all"},))
+    assert "articular bone surface in 1 pair," in methods_paragraph(made_cohort(measured))
