@@ -1,10 +1,13 @@
 """What holds for all commands: help, wrong usage, errors in one line, interrupts."""
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import ExitStack
 from importlib import import_module
+from pathlib import Path
 
 import places
 import pytest
@@ -159,6 +162,84 @@ def test_an_interrupt_leaves_nothing_half_written(code, number, two, tmp_path):
     assert error == "dnet-registration: interrupted\n"
     assert list(tmp_path.iterdir()) == [kept]
     assert kept.read_text() == "what was there before"
+
+
+FULL = Path("/dev/full")
+on_full_disks = pytest.mark.skipif(not FULL.exists(), reason="has no /dev/full")
+
+
+def status(words, code=None, *, out=subprocess.DEVNULL, err=subprocess.DEVNULL):
+    """Of a command, or of `code` and then the command, whose standard streams go to these files."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(open(one, "w")) if isinstance(one, Path) else one for one in (out, err)]
+        start = [sys.executable, *(("-m", "DNetRegistrationLib") if code is None else ("-c", textwrap.dedent(code)))]
+        done = subprocess.run([*start, *words], stdout=streams[0], stderr=streams[1], env=places.environment())
+    return done.returncode
+
+
+@on_full_disks
+def test_what_cannot_be_printed_is_never_taken_for_an_answer_that_is_not_accepted(two):
+    assert status(["align", "none.nrrd", "none.nrrd"], err=FULL) == 2
+    assert status(["align", "none.nrrd", "none.nrrd", "--debug"], err=FULL) == 2
+    assert status(["--help"], out=FULL) == 3
+    assert status(["--version"], out=FULL) == 3
+
+
+#: The command with an alignment that takes no time.
+AT_ONCE = """
+    import sys
+    from alignments import made_alignment
+    from DNetRegistrationLib.registration import align as module
+    def align(fixed, moving, **options):
+        for step in range(10):
+            options["progress"](step / 10, f"step {step}")
+        return made_alignment()
+    module.align = align
+    from DNetRegistrationLib.cli.main import main
+    sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@on_full_disks
+def test_outputs_are_written_where_nothing_can_be_printed(two, tmp_path):
+    report = tmp_path / "r.json"
+    words = ["align", *two, "--report", str(report), "--verbose"]
+    assert status(words, AT_ONCE) == 0
+    assert status(words, AT_ONCE, err=FULL) == 0
+    report.unlink()
+    assert status(words, AT_ONCE, out=FULL) == 3
+    assert report.is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_reader_of_progress_that_leaves_is_no_error(two):
+    end, start = os.pipe()
+    os.close(end)
+    try:
+        assert status(["align", *two, "--verbose"], AT_ONCE, out=start, err=start) == 0
+        assert status(["align", "none.nrrd", "none.nrrd"], err=start) == 2
+    finally:
+        os.close(start)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
+def test_an_interrupt_that_a_package_takes_for_its_own_error_is_one(two):
+    code = """
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from DNetRegistrationLib.outputs import paths
+        def load(what):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+            raise ImportError("multiarray failed to import")
+        paths.require_matplotlib = load
+        from DNetRegistrationLib.cli.main import main
+        sys.exit(main())
+    """
+    assert status(["align", *two, "--overlay", "o.png"], code) == 130
 
 
 def test_a_reader_that_leaves_is_no_error(two):

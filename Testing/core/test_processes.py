@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 
+import places
 import pytest
 from command import run
 from DNetRegistrationLib.core.errors import RunError, Setting
@@ -45,6 +49,65 @@ def test_a_process_that_is_killed_is_said():
     with pytest.raises(RunError, match="a process ended in the midst of its work") as caught:
         list(completed_calls(signal.raise_signal, [(signal.SIGKILL,)], 1, threads=None))
     assert caught.value.setting == Setting("jobs")
+
+
+PARENT = """
+import multiprocessing, time
+from DNetRegistrationLib.core.interrupts import raised_once
+from DNetRegistrationLib.core.processes import fresh_processes
+if __name__ == "__main__":
+    with raised_once(), fresh_processes(2) as pool:
+        pool.submit(abs, -1).result()
+        work = [pool.submit(time.sleep, 60) for _ in range(2)]
+        while not all(one.running() for one in work):
+            time.sleep(0.01)
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        time.sleep(60)
+"""
+
+
+def is_running(pid: int) -> bool:
+    """A process that has ended may stay in the list of them for as long as nobody asks for its status."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return state.strip()[:1] not in ("", "Z")
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="has no ps")
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
+def test_processes_end_with_the_one_that_started_them(tmp_path, number):
+    """Also where that was started in the background of a script, which ignores Ctrl-C."""
+    (tmp_path / "parent.py").write_text(PARENT)
+
+    def ignore():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    start = [sys.executable, str(tmp_path / "parent.py")]
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": places.environment()}
+    with subprocess.Popen(start, preexec_fn=ignore, **given) as parent:
+        try:
+            workers = [int(word) for word in parent.stdout.readline().split()]
+            assert len(workers) == 2 and all(map(is_running, workers))
+            parent.send_signal(getattr(signal, number))
+            parent.wait(20)
+        finally:
+            parent.kill()
+    ends = time.monotonic() + 20
+    while any(map(is_running, workers)):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_an_interrupt_ends_no_process_of_others():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), fresh_processes(1) as pool:
+            pool.submit(pow, 2, 3).result()
+            raise KeyboardInterrupt
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
 
 
 def test_an_interrupt_ends_work_that_is_under_way():

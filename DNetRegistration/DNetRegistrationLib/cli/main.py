@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 from ..core.interrupts import raised_once
+from ..core.progress import all_was_said, say_aside
 from ..core.threads import let_threads_sleep
 from ..version import PROGRAM, __version__
 from .arguments import STATUSES, Parser
@@ -18,7 +19,7 @@ from .wording import explain
 COMMANDS = ("align", "cohort", "demo", "synthesize", "benchmark", "train", "evaluate", "compare")
 
 #: Exit statuses of a command that does not end by itself.
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, UNPRINTED, INTERRUPTED = 2, 3, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,18 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     let_threads_sleep()
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    options = None
+    options, interrupted = None, lambda: False
     try:
-        with raised_once():
+        with raised_once() as interrupted:
             options = build_parser().parse_args(arguments)
-            return options.run(options)
+            status = options.run(options)
+            return status if all_was_said() else UNPRINTED
     except SystemExit as done:  # --help and --version
-        return int(done.code or 0)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
-    except Exception as error:
+        return int(done.code or 0) if all_was_said() else UNPRINTED
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted() or isinstance(error, KeyboardInterrupt):
+            return _fail("interrupted", INTERRUPTED)
         if debug:
-            traceback.print_exc()
+            say_aside(traceback.format_exc())
         return _fail(f"error: {explain(error, vars(options) if options else ())}", BAD_INPUT)
 
 
@@ -72,5 +74,5 @@ def build_parser() -> Parser:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    say_aside(f"{PROGRAM}: {message}")
     return status

@@ -48,10 +48,11 @@ def held_back() -> Iterator[None]:
 
 
 @contextmanager
-def raised_once() -> Iterator[None]:
+def raised_once() -> Iterator[Callable[[], bool]]:
     """Raises `KeyboardInterrupt` inside the block at the first interrupt of a burst, SIGTERM and SIGHUP included.
 
-    A second Ctrl-C right after the first would otherwise interrupt the cleaning up.
+    A second Ctrl-C right after the first would otherwise interrupt the cleaning up. Yields a function that says whether
+    one was raised: a package that is interrupted while it loads may raise another error in its place.
     """
     last = float("-inf")
 
@@ -62,7 +63,7 @@ def raised_once() -> Iterator[None]:
             raise KeyboardInterrupt
 
     with _handled_by(stop):
-        yield
+        yield lambda: last > float("-inf")
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -31,16 +33,19 @@ _THREADS = (
 def fresh_processes(count: int, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
     """Yields a pool of processes that share nothing with this one. An exception in the block, as by Ctrl-C, ends them.
 
+    They also end when this process does, even by SIGKILL.
+
     Args:
         count: of processes.
         threads: of torch in each, or None for its default.
     """
+    others = set(multiprocessing.active_children())
     # Forking a process that has used torch can hang.
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,))
     try:
         yield pool
     except BaseException:
-        for child in multiprocessing.active_children():
+        for child in set(multiprocessing.active_children()) - others:
             child.terminate()
         raise
     finally:
@@ -73,9 +78,23 @@ def completed_calls(
         raise RunError(problem, "use fewer processes", Setting("jobs")) from error
 
 
-def _begin(threads: int | None) -> None:
+def depend_on_parent() -> None:
+    """Leaves interrupts to the process that started this one by `multiprocessing`, and ends this one with it."""
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def end() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, name="parent-watch", daemon=True).start()
+
+
+def _begin(threads: int | None) -> None:
+    depend_on_parent()
     if threads is not None:
         import torch
 

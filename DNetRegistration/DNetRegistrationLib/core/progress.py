@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 #: Called with the fraction done, 0 to 1, and a message.
 ProgressFunction = Callable[[float, str], None]
@@ -56,7 +56,7 @@ class Progress:
             self._bar.n = min(max(fraction, self._bar.n), 1.0)
             self._bar.set_description_str(message)
         elif self._lines and new:
-            print(f"{100 * fraction:3.0f}% {message}", file=sys.stderr, flush=True)
+            say_aside(f"{100 * fraction:3.0f}% {message}")
 
     def tell(self, text: str) -> None:
         """Ends the bar, and prints to the standard output."""
@@ -79,8 +79,32 @@ def part(progress: ProgressFunction, low: float, high: float) -> ProgressFunctio
 
 
 def say(text: str) -> None:
-    """Prints to the standard output. It is no error that the reader has gone, as with ``| head``."""
+    """Prints to the standard output. Where that cannot be, as on a full disk, the work goes on; see `all_was_said`."""
+    _print(text, sys.stdout)
+
+
+def say_aside(text: str) -> None:
+    """Prints to the standard error, or nowhere if that cannot be."""
+    _print(text, sys.stderr)
+
+
+def all_was_said() -> bool:
+    """Whether all that was printed to the standard output is there, or its reader went away, as with ``| head``."""
+    if sys.stdout is not None:
+        _print("", sys.stdout, end="")
+    return not _lost
+
+
+_lost = False
+
+
+def _print(text: str, stream: TextIO | None, end: str = "\n") -> None:
+    global _lost
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(text, file=stream, end=end, flush=True)
+    except OSError as error:
+        _lost |= stream is sys.stdout and not isinstance(error, BrokenPipeError)
+        # What is still in the buffer would fail again when the interpreter ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import one_line
-from ..core.processes import threads_of_children
+from ..core.processes import depend_on_parent, threads_of_children
 from .methods import ComparedMethod
 from .pair_files import PairFiles
 
@@ -128,8 +127,7 @@ class MethodProcess:
 
 def _serve(connection, method: ComparedMethod, threads: int) -> None:
     """Loads a method. Answers each pair with None, when its scans are read, and then with a `MethodRun`."""
-    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    depend_on_parent()
     # What libraries print, some of it from C++, does not belong on the terminal.
     sink = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
