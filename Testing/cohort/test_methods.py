@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cohorts import failed_pair, made_cohort, made_pair, refused_pair
+from cohort_results import failed_pair, made_cohort, made_pair, refused_pair
 from DNetRegistrationLib.cohort.methods import methods_paragraph
 
 PAIRS = (
@@ -30,10 +30,23 @@ def test_options_of_the_run_are_told():
     plain = made_cohort(*PAIRS, options={})
     assert "[1], proposed transforms; where none" in methods_paragraph(plain)
     assert "Other options" not in methods_paragraph(plain) and "found automatically" in methods_paragraph(plain)
-    other = replace(plain, options={"refine": "none", "threshold": [3, 4], "bone": "largest", "weights": "dnet"})
+    other = replace(
+        plain,
+        options={
+            "refine": "none",
+            "scans": {"fixed_threshold": 300.0},
+            "bone": "largest",
+            "weights": "dnet",
+            "outputs": ["report"],
+        },
+    )
     text = methods_paragraph(other)
-    assert "They were not refined." in text and "given for bone" in text and "with the weights dnet [1]" in text
-    assert "Other options: bone = largest." in text
+    assert (
+        "They were not refined." in text
+        and "Thresholds of bone were given;" in text
+        and "with the weights dnet [1]" in text
+    )
+    assert "Other options: bone = largest, fixed_threshold = 300.0." in text
 
 
 def test_working_voxels_of_several_sizes_are_a_range():

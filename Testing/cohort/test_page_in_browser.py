@@ -10,11 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohorts import AFTER, BEFORE, MAP, failed_pair, made_cohort, made_pair, refused_pair, varied_cohort
+from cohort_results import AFTER, BEFORE, MAP, failed_pair, made_cohort, made_pair, refused_pair, varied_cohort
 from DNetRegistrationLib.cohort.page import allowance, picture_address, render, write_page
 from DNetRegistrationLib.cohort.result import Pictures
 
-pytest.importorskip("jinja2")
 Image = pytest.importorskip("PIL.Image")
 
 HOSTILE = "=cmd|' /C calc'!A0 </script><script>hacked = 1</script><img src=x onerror='hacked = 2'>, \"q\"\n\u202e"

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from cohorts import failed_pair, made_pair, refused_pair
+from cohort_results import failed_pair, made_pair, refused_pair
 from DNetRegistrationLib.cohort.plot import HEIGHT, LEFT, WIDTH, panels, size
 
 

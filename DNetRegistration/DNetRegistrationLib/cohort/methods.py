@@ -29,7 +29,7 @@ _REFINED = {
     "none": "They were not refined.",
 }
 #: Options that the sentences tell of, or that say only what was written.
-_TOLD = {"hypotheses", "refine", "spacing", "threshold"}
+_TOLD = {"hypotheses", "refine", "weights", "spacing", "outputs", "threads", "device", "anyway", "pattern", "words"}
 
 
 def methods_paragraph(result: CohortResult) -> str:
@@ -67,14 +67,15 @@ def _proposed(result: CohortResult) -> str:
 
 def _bone(result: CohortResult) -> str:
     sizes = {round(pair.working_spacing_um, 3) for pair in result.pairs if math.isfinite(pair.working_spacing_um)}
-    given = "threshold" in result.options
-    thresholds = "given for bone" if given else "found automatically unless they were listed"
-    sentence = f"Thresholds of bone were {thresholds}"
+    options = dict(result.options)
+    options |= options.pop("scans", {})
+    given = any(name.endswith("_threshold") for name in options)
+    sentence = f"Thresholds of bone were {'given' if given else 'found automatically unless they were listed'}"
     if sizes:
         low, high = min(sizes), max(sizes)
         span = f"{low:.3g} um" if low == high else f"{low:.3g} to {high:.3g} um"
         sentence += f"; the working voxel size was {span}"
-    rest = [f"{name} = {value}" for name, value in result.options.items() if name not in _TOLD | {"weights"}]
+    rest = [f"{name} = {value}" for name, value in options.items() if name not in _TOLD]
     return f"{sentence}." + (f" Other options: {', '.join(rest)}." if rest else "")
 
 

@@ -9,13 +9,15 @@ import json
 import math
 import os
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 from ..core.files import atomic_write, writing
-from ..core.packages import needed
-from ..core.pictures import require_pillow
 from ..outputs.slices import length_text
 from ..outputs.summary import number
 from ..version import __version__
@@ -23,6 +25,8 @@ from . import plot
 from .methods import CITATION, methods_paragraph
 from .result import KINDS, CohortResult, PairResult, needs_look
 
+#: The name of the page in the folder of results.
+PAGE = "cohort.html"
 #: Bytes of all pictures, and the least and the most that each may take; larger ones are made smaller. With their text,
 #: and in base64, 200 pairs of three pictures take less than 40 MB.
 _ALL, _LEAST, _MOST = 27_000_000, 20_000, 150_000
@@ -30,16 +34,6 @@ _WIDEST = 1220  # pixels
 _TYPES = {".webp": "image/webp", ".png": "image/png"}
 _FOUND_BY = {"dnet": "network", "search": "search", "initial": "given start"}
 _HERE = Path(__file__).parent
-
-
-def require_page() -> None:
-    """Checks, before long work, that the page can be made.
-
-    Raises:
-        PackageError: jinja2 or Pillow is missing.
-    """
-    needed("jinja2", "the page of a cohort")
-    require_pillow("the page of a cohort")
 
 
 def write_page(path: str | os.PathLike, result: CohortResult) -> None:
@@ -51,14 +45,12 @@ def write_page(path: str | os.PathLike, result: CohortResult) -> None:
 
     Args:
         path: of the page, in the folder of results, below which the pictures lie. One that is missing or damaged is
-            left out, and the page says so.
+            left out, and the page says so; all are where Pillow is missing.
         result: what the cohort gave.
 
     Raises:
-        PackageError: jinja2 or Pillow is missing.
         FileError: the page cannot be written.
     """
-    require_page()
     path = Path(path)
     text = render(result, path.parent)
     with atomic_write() as staging, writing(path):
@@ -73,9 +65,6 @@ def render(result: CohortResult, folder: Path) -> str:
         result: what the cohort gave.
         folder: of its results.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -124,8 +113,8 @@ def looked_at(pair: PairResult) -> bool:
 
 
 def split_verdict(pair: PairResult) -> tuple[str, str]:
-    """What was found, and what to do about it, "" where nothing is to be done."""
-    if pair.remedy:
+    """What was found, and what to do or to know about it, "" where there is nothing."""
+    if pair.status == "failed":
         return pair.verdict, pair.remedy[:1].upper() + pair.remedy[1:]
     found, _, rest = pair.verdict.partition(". ")
     return (f"{found}.", rest) if rest else (pair.verdict, "")
@@ -199,7 +188,9 @@ def allowance(pairs: int) -> int:
 
 def _pictures(pair: PairResult, folder: Path, largest: int) -> dict[str, str]:
     """The pictures of a pair as addresses that hold them, by their names."""
-    found = {}
+    found: dict[str, str] = {}
+    if find_spec("PIL") is None:
+        return found
     for name in ("before", "after", "cartilage"):
         path = getattr(pair.pictures, name)
         address = None if path is None else picture_address(folder / path, largest)

@@ -23,6 +23,7 @@ from .fingerprint import stamp, way_of_aligning
 from .listing import pairs_of_list
 from .naming import WORDS, pairs_by_name
 from .options import CohortOptions
+from .page import PAGE, write_page
 from .pairs import FoundPairs, Pair
 from .result import CohortResult, PairResult
 from .store import ResultsFolder, opened_results
@@ -145,8 +146,9 @@ def align_cohort(
             date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             command=command,
         )
-        progress(1.0, "writing the tables")
+        progress(1.0, "writing the tables and the page")
         write_results(told, folder.place)
+        write_page(folder.place / PAGE, told)
     return told
 
 
