@@ -19,10 +19,12 @@ from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage, NativeScan, bone_pyramid
 from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse
+from ..imaging.resample import resample_mask
 from ..imaging.splines import sample_spline, spline_coefficients, spline_gradient
 from ..imaging.tensors import sample_linear
-from .refinement import Refined, distance, motion, motion_jacobian, refine, resolutions, tukey
+from .refinement import Refined, distance, gauss_newton, motion, motion_jacobian, refine, resolutions, tukey
 from .template import Template, edge_template
+from .uncertainty import cell_scores
 
 # Greys count between these; the bone threshold is 0, dense bone 1, and marrow lies near -1.
 GREYS = (-3.0, 3.0)
@@ -30,13 +32,14 @@ GREYS = (-3.0, 3.0)
 MARGIN = 1.25
 # The points of either scan at the working spacing and at finer ones, and edges of the whole bone.
 WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
-# An edge of the whole bone counts by this share of a point inside, since errors of edges go together. Where nothing is
-# seen inside the bone, edges decide alone.
-EDGES = 0.2
-# It counts so many times as much where what lies inside does not contradict the edges: where their pose is off by no
-# more than chance, by its chi square per degree of freedom. Blurred noise of neighbours goes together, so that chance
-# is wider by a factor.
-TRUSTED, CHANCE = 8.0, 3.0
+# While steps are taken, an edge of the whole bone counts by this share of a point inside. Where nothing is seen inside
+# the bone, edges decide alone.
+EDGES = 0.05
+# In the end it counts by what its residuals say, but by no less than this share.
+LEAST_TRUST = 0.01
+# Marrow has leaked out of a bone that holds less than this share of what lies so many working spacings below the
+# surface in the other scan. Contrast agent that counts as bone there is no thicker. So many voxels are asked.
+LEAST_HELD, LAYER, SOUGHT = 0.5, 2.5, 5000
 # Steps end when none moves a point at the template's radius by more than this share of a voxel.
 STILL = 3e-3
 # The first steps take one of so many points.
@@ -80,6 +83,7 @@ class _Side:
     """Points of one scan, sought in the other one.
 
     Attributes:
+        index: ``(n, 3)`` voxels (x, y, z).
         points: ``(n, 3)`` world.
         values: ``(n,)`` greys of the first scan.
         jacobian: ``(n, 6)`` their change with a step of the fixed scan's points.
@@ -87,6 +91,7 @@ class _Side:
         forward: whether the points are the fixed scan's.
     """
 
+    index: Tensor
     points: Tensor
     values: Tensor
     jacobian: Tensor
@@ -95,7 +100,25 @@ class _Side:
 
     def thinned(self, every: int) -> _Side:
         """One of `every` points."""
-        return replace(self, points=self.points[::every], values=self.values[::every], jacobian=self.jacobian[::every])
+        some = {name: getattr(self, name)[::every] for name in ("index", "points", "values", "jacobian")}
+        return replace(self, **some)
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """The normal equations of a step, without the gain and the offset.
+
+    Attributes:
+        normal: ``(6, 6)``.
+        right: ``(6,)``.
+        levels: ``(2,)`` the gain and the offset.
+        scores: ``(n, 6)`` what each point's residual adds to the gradient.
+    """
+
+    normal: Tensor
+    right: Tensor
+    levels: Tensor
+    scores: Tensor
 
 
 def refine_fully(
@@ -124,7 +147,9 @@ def refine_inside(
 
     It minimises, over the pose T and for each direction a gain a and an offset b, the sum of robust squares of
     a I_m(T p) + b - I_f(p) and of a' I_f(T^-1 q) + b' - I_m(q), where p and q are voxels inside the bone. The pose that
-    edges of the whole bone told is the prior, with a share of their information.
+    edges of the whole bone told is the prior. Its weight is what the residuals of the edges leave of their information,
+    against those inside: edges that contrast agent displaces do not agree with what lies inside, a neighbourhood at a
+    time, and count for little.
 
     Args:
         fixed, moving: the scans.
@@ -135,6 +160,7 @@ def refine_inside(
     start = refined.pose
     poses = start, inverse(start)
     check()
+    bones = [_sealed(bones[i], bones[1 - i], poses[i], fixed.cube.spacing) for i in range(2)]
     images = [_greys(scan, bone, refined.spacing) for scan, bone in zip((fixed, moving), bones, strict=True)]
     count = WORKING_POINTS if len(resolutions(fixed, moving)) == 1 else FINER_POINTS
     found = [_inside(images[i], bones[i], bones[1 - i], poses[i], count) for i in range(2)]
@@ -149,25 +175,47 @@ def refine_inside(
     # A part of the points leads close to where all of them lead.
     for every in (THINNED,) * 3 + (1,) * 3:
         check()
-        inside, right, variance = torch.zeros(6, 6).double(), torch.zeros(6).double(), 0.0
-        for i, side in enumerate(sides):
-            part, part_right, levels[i], square = _normal_equations(side.thinned(every), pose, levels[i])
-            inside, right, variance = inside + part, right + part_right, variance + square / 2
+        some = [side.thinned(every) for side in sides]
+        parts = [_normal_equations(*one) for one in zip(some, (pose,) * 2, levels, strict=True)]
+        levels = [part.levels for part in parts]
+        inside = parts[0].normal + parts[1].normal
         normal = inside + prior / every + 1e-9 * prior.trace() / every * torch.eye(6).double()
-        change = torch.linalg.solve(normal, right - prior / every @ step)
+        change = torch.linalg.solve(normal, parts[0].right + parts[1].right - prior / every @ step)
         step = step + change
         pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
         if every == 1 and float(change.abs().max()) < STILL * refined.spacing:
             break
-    # Where the inside alone would lead, told by its normal equations about the last step.
-    alone = step + torch.linalg.lstsq(inside + 1e-2 * prior, prior @ step).solution
-    by_chance = CHANCE * variance / float(alone @ inside @ alone / 6)
-    weight = min(max(TRUSTED * by_chance, 1.0), TRUSTED)
-    step = torch.linalg.solve(inside + weight * prior, (inside + prior) @ step)
+    scores = torch.cat([cell_scores(side.index, part.scores) for side, part in zip(some, parts, strict=True)])
+    noise = float((scores @ torch.linalg.inv(inside + 1e-6 * prior) * scores).sum()) / 6
+    other = edge_template(moving.levels[-1], EDGE_POINTS)
+    edge_noise = (_edge_noise(edges, moving, pose) + _edge_noise(other, fixed, inverse(pose))) / 2
+    trusted = max(noise / edge_noise, LEAST_TRUST * count / WORKING_POINTS) * jacobian.T @ jacobian
+    # The residuals of the last step, moved back from the prior that steps were taken with to this one.
+    step = torch.linalg.solve(inside + trusted, (inside + prior) @ step)
     pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
     if distance(pose, start, fixed.place) > refined.spacing:
         return refined
     return replace(refined, pose=pose)
+
+
+def _sealed(bone: CorticalBone, other: CorticalBone, pose: Tensor, working: float) -> CorticalBone:
+    """The bone, with its marrow as the other scan shows it where a hole in the thin cortex of this one lets it out.
+
+    Args:
+        bone, other: of this and of the other scan.
+        pose: this scan to the other one.
+        working: the working spacing in mm.
+    """
+    beyond = LAYER * working
+    inside = other.depth > beyond
+    deep = np.argwhere(inside)[:, ::-1]
+    deep = torch.from_numpy(deep[:: max(1, len(deep) // SOUGHT)].copy())
+    to_bone = torch.from_numpy(np.linalg.inv(bone.affine)) @ inverse(pose) @ torch.tensor(other.affine)
+    depth, seen = sample_linear(torch.from_numpy(bone.depth), apply(to_bone, deep.double()).float())
+    if np.count_nonzero(depth[seen > 0.5] > 0) >= LEAST_HELD * np.count_nonzero(seen > 0.5):
+        return bone
+    carried = resample_mask(inside, other.affine, bone.affine, bone.whole.shape, pose.numpy())
+    return replace(bone, whole=bone.whole | carried)
 
 
 def _greys(scan: PreparedScan, bone: CorticalBone, spacing: float) -> _Greys:
@@ -229,11 +277,23 @@ def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edge
     local = ((apply(to_fixed, points) - torch.from_numpy(edges.center)) / edges.radius).to(slope)
     jacobian = torch.cat((torch.linalg.cross(local, gradient), gradient), -1)
     values = image.at(index.to(device))
-    return _Side(points, values, jacobian if pose is None else -jacobian, other, pose is None)
+    return _Side(index, points, values, jacobian if pose is None else -jacobian, other, pose is None)
 
 
-def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Normal equations of a step, ``(6, 6)`` and ``(6,)``, without the gain and the offset; those two; the variance.
+def _edge_noise(edges: Template, image: PreparedScan, pose: Tensor) -> float:
+    """The variance of edges' residuals at a pose that explains how far they lead astray, in squared bone values."""
+    fit = gauss_newton(edges, image.levels[-1], pose[None], 0)
+    weight = (fit.seen * tukey(fit.residual, fit.seen))[0].cpu().double()[:, None]
+    jacobian = motion_jacobian(edges).cpu().double()
+    information = (weight * jacobian).T @ jacobian
+    information += (1e-6 * information.trace() + 1e-12) * torch.eye(6).double()
+    scores = cell_scores(edges.index, weight * fit.residual[0].cpu().double()[:, None] * jacobian)
+    astray = jacobian @ torch.linalg.solve(information, scores.T)
+    return max(float(astray.square().sum()) / 6, 1e-12)
+
+
+def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> _Equations:
+    """The normal equations of a step.
 
     Args:
         side: points of one scan.
@@ -252,6 +312,7 @@ def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> tuple
     normal, right = (weighted.T @ both).cpu().double(), (weighted.T @ side.values).cpu().double()
     # Gain and offset are eliminated (Schur complement).
     solved = torch.linalg.solve(normal[6:, 6:], torch.cat((normal[6:, :6], right[6:, None]), -1))
+    free = both[:, :6] - columns @ solved[:, :6].to(columns)
     part = normal[:6, :6] - normal[:6, 6:] @ solved[:, :6]
-    variance = float((weight * residual.square()).sum() / weight.sum().clamp(min=1.0))
-    return part, right[:6] - normal[:6, 6:] @ solved[:, 6], solved[:, 6], variance
+    pull = right[:6] - normal[:6, 6:] @ solved[:, 6]
+    return _Equations(part, pull, solved[:, 6], free * (weight * residual)[:, None])

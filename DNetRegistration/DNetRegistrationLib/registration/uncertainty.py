@@ -54,7 +54,6 @@ def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Uncertaint
     prior = fit.seen * (inside.min(0).values > 0.999)
     weight = (prior * tukey(fit.residual, prior))[0].cpu().double()[:, None]
     information = (weight * jacobian).T @ jacobian
-    cells = torch.unique(template.index.cpu().long() // CELL, dim=0, return_inverse=True)[1]
     # Where the other image shows no edge, nothing is known.
     ridge = (1e-6 * information.trace() + 1e-12) * torch.eye(6).double()
     # What a step does to a point p is the cross product of its rotation and p, plus its translation.
@@ -65,9 +64,19 @@ def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Uncertaint
 
     def spread(residual: Tensor) -> float:
         """The deviation of the pose that residuals ``(n,)`` of the points lead to."""
-        scores = torch.zeros(int(cells.max()) + 1, 6).double()
-        scores.index_add_(0, cells, weight * residual.cpu().double()[:, None] * jacobian)
+        scores = cell_scores(template.index, weight * residual.cpu().double()[:, None] * jacobian)
         steps = torch.linalg.solve(information + ridge, scores.T)
         return float((mean_square * (steps @ steps.T)).sum().clamp(min=0).sqrt())
 
     return Uncertainty(spread(fit.residual[0]), spread(template.gradient.norm(dim=-1)))
+
+
+def cell_scores(index: Tensor, scores: Tensor) -> Tensor:
+    """What points ``(n, 6)`` add to the gradient, summed over cells of neighbours: ``(cells, 6)`` float64 on the CPU.
+
+    Args:
+        index: ``(n, 3)`` voxels of the points.
+        scores: ``(n, 6)``.
+    """
+    cells = torch.unique(index.cpu().long() // CELL, dim=0, return_inverse=True)[1]
+    return torch.zeros(int(cells.max()) + 1, 6).double().index_add_(0, cells, scores.cpu().double())
