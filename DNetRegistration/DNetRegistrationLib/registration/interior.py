@@ -38,8 +38,9 @@ EDGES = 0.05
 # In the end it counts by what its residuals say, but by no less than this share.
 LEAST_TRUST = 0.01
 # Marrow has leaked out of a bone that holds less than this share of what lies so many working spacings below the
-# surface in the other scan. Contrast agent that counts as bone there is no thicker. So many voxels are asked.
-LEAST_HELD, LAYER, SOUGHT = 0.5, 2.5, 5000
+# surface in the other scan. Contrast agent that counts as bone there is no thicker. One of so many voxels along each
+# axis is asked.
+LEAST_HELD, LAYER, SOUGHT = 0.5, 2.5, 3
 # Steps end when none moves a point at the template's radius by more than this share of a voxel.
 STILL = 3e-3
 # The first steps take one of so many points.
@@ -208,10 +209,9 @@ def _sealed(bone: CorticalBone, other: CorticalBone, pose: Tensor, working: floa
     """
     beyond = LAYER * working
     inside = other.depth > beyond
-    deep = np.argwhere(inside)[:, ::-1]
-    deep = torch.from_numpy(deep[:: max(1, len(deep) // SOUGHT)].copy())
+    some = np.argwhere(inside[(slice(None, None, SOUGHT),) * 3])[:, ::-1] * SOUGHT
     to_bone = torch.from_numpy(np.linalg.inv(bone.affine)) @ inverse(pose) @ torch.tensor(other.affine)
-    depth, seen = sample_linear(torch.from_numpy(bone.depth), apply(to_bone, deep.double()).float())
+    depth, seen = sample_linear(torch.from_numpy(bone.depth), apply(to_bone, torch.from_numpy(some).double()).float())
     if np.count_nonzero(depth[seen > 0.5] > 0) >= LEAST_HELD * np.count_nonzero(seen > 0.5):
         return bone
     carried = resample_mask(inside, other.affine, bone.affine, bone.whole.shape, pose.numpy())

@@ -78,5 +78,7 @@ def cell_scores(index: Tensor, scores: Tensor) -> Tensor:
         index: ``(n, 3)`` voxels of the points.
         scores: ``(n, 6)``.
     """
-    cells = torch.unique(index.cpu().long() // CELL, dim=0, return_inverse=True)[1]
+    place = index.cpu().long() // CELL
+    width, height = (place[:, :2].max(0).values + 1).tolist()
+    cells = torch.unique((place[:, 2] * height + place[:, 1]) * width + place[:, 0], return_inverse=True)[1]
     return torch.zeros(int(cells.max()) + 1, 6).double().index_add_(0, cells, scores.cpu().double())
