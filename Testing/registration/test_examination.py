@@ -10,18 +10,23 @@ import pytest
 import torch
 from DNetRegistrationLib.registration import examination
 from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.blur import blurred
 from DNetRegistrationLib.registration.evidence import Evidence
+from DNetRegistrationLib.registration.search import cube_image
 from DNetRegistrationLib.registration.similarity import Similarity
 from DNetRegistrationLib.registration.verdict import Verdict
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
+from edge_phantom import TURNS, pose_at
+from two_bodies import OBLIQUE, prepared, two_bodies
 
 GOOD = Verdict(0.98, 0.003, Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08))
 SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
 PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN)
 
 
-def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=(), pair=PAIR):
+def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=(), pair=PAIR, jump=None):
     """A verdict examined with findings that are given: the strain by the mean error in mm that it means."""
+    monkeypatch.setattr(examination, "find_jump", lambda *arguments: jump)
     significant = strained > 0 and certain
     told = "It is longer." if significant else None
     strain = SimpleNamespace(significant=significant, sentence=told, error=strained, likely_error=strained)
@@ -76,6 +81,46 @@ def test_a_strain_that_cannot_be_told_for_certain_counts_too(monkeypatch):
     assert not large.accepted and "voxel sizes" in large.sentence
 
 
+@pytest.mark.parametrize(("error", "accepted"), [(0.04, True), (0.09, False)])
+def test_slices_that_are_missing_are_told_and_count_as_error(monkeypatch, error, accepted):
+    verdict = examined(monkeypatch, jump=SimpleNamespace(error=error, sentence="Slices are missing."))
+    assert verdict.accepted == accepted and "Slices are missing." in verdict.sentence
+    assert [doubt.kind for doubt in verdict.doubts] == ["slices"]
+    assert verdict.expected_error == pytest.approx((error**2 + 0.003**2) ** 0.5)
+
+
+def test_rival_and_strain_are_looked_for_in_images_of_like_blur(monkeypatch):
+    """Each image, and the cube, is the same as blurred by itself."""
+    bone = pose_at(TURNS[1], OBLIQUE[3])
+    scan = prepared(*[two_bodies(OBLIQUE, bone, bone)] * 2)[0]
+    seen = {}
+
+    def note(name):
+        return lambda fixed, moving, *others: seen.update({name: (fixed, moving)})
+
+    monkeypatch.setattr(examination, "check_pieces", lambda *arguments: [])
+    monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
+    monkeypatch.setattr(examination, "find_rival", note("rival"))
+    strain = SimpleNamespace(significant=False, sentence=None, likely_error=0.0)
+    monkeypatch.setattr(examination, "find_strain", lambda *arguments: note("strain")(*arguments) or strain)
+    verdict = replace(GOOD, evidence=replace(GOOD.evidence, blurs=(0.0, 0.1)))
+    examination.examine(verdict, SimpleNamespace(fixed=scan, moving=scan), torch.eye(4).double())
+    for fixed, moving in seen.values():
+        for one, values in ((fixed, scan.cube.image), (moving, blurred(cube_image(scan.cube), 0.1).values)):
+            assert torch.equal(one.cube.image, values)
+        assert torch.equal(fixed.levels[-1].values, scan.levels[-1].values)
+        assert torch.equal(moving.levels[-1].values, blurred(scan.levels[-1], 0.1).values)
+    assert set(seen) == {"rival", "strain"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "seed"), [("thick", 750_055), ("clinical", 740_492)])
+def test_what_thick_slices_leave_unexplained_is_no_symmetry(kind, seed):
+    case = make_adversarial(seed, kind)
+    found = align(case.fixed, case.moving)
+    assert "symmetry" not in found.doubts and case.error_mm(found.matrix) < found.working_spacing
+
+
 def test_an_answer_that_rests_on_little_of_the_bone_says_so(monkeypatch):
     similarity = replace(GOOD.evidence.similarity, share=0.29)
     verdict = examined(monkeypatch, replace(GOOD, evidence=replace(GOOD.evidence, similarity=similarity)))
@@ -98,6 +143,7 @@ def test_what_lies_still_is_told_and_left_out(monkeypatch):
     strain = SimpleNamespace(significant=False, sentence=None, likely_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
+    monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
     monkeypatch.setattr(examination, "check_pieces", lambda fixed, *others: [moved_on_its_own] if fixed is SCAN else [])
     alone = SimpleNamespace(cube=SCAN.cube)
     left = SimpleNamespace(fixed=alone, moving=alone)

@@ -28,16 +28,16 @@ from ..imaging.volume import Volume
 from ..networks.weights import LoadedWeights
 from .devices import choose_device, device_fault
 from .examination import examine
+from .holders import ScanPair
 from .inputs import AlignmentInputs, checked_inputs
 from .interior import refine_fully
 from .motions import find_motions
+from .moved_rest import find_moved_rest
 from .proposal import propose as propose_poses
 from .refinement import Refined, distance, gauss_newton, resolutions
 from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
-from .standstill import find_moved_rest
-from .still import ScanPair
 from .template import edge_template
 from .verdict import Verdict
 from .verification import verify

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ..bone.prepare import PreparedScan
 from .blur import blurred
+from .holders import ScanPair
 from .pieces import check_pieces, holds_for_all, told
 from .rivals import find_rival
-from .still import ScanPair
+from .search import cube_image
+from .slices import find_jump
 from .strain import find_strain
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
@@ -58,22 +60,26 @@ def examine(
         pieces = check_pieces(pair.fixed, pair.moving, pose)
     fixed, moving = pair.fixed, pair.moving
     check()
-    rival = find_rival(fixed, moving, pose, check)
+    # Blur that differs displaces edges, and what it leaves unexplained hides how much better one pose fits.
+    blurs = verdict.evidence.blurs
+    alike = _blurred(fixed, blurs[0]), _blurred(moving, blurs[1])
+    rival = find_rival(*alike, pose, check)
     if rival is not None and rival.fits_equally:
         return replace(verdict, confidence=0.0).because("symmetry"), pair
     if verdict.evidence.dice_before > LAY_TOGETHER and pair.fits_as_it_lay(pose):
         return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
     doubts = []
-    # A blur that differs displaces edges.
-    of_fixed, of_moving = verdict.evidence.blurs
-    strain = find_strain(_blurred(fixed, of_fixed), _blurred(moving, of_moving), pose, check)
+    strain, jump = find_strain(*alike, pose, check), find_jump(fixed, moving, pose)
     # A strain that is too small to tell, or not told for certain, may be there: half of what it means is expected.
     strained = strain.error if strain.significant else strain.likely_error / 2
-    error = float(np.hypot(verdict.expected_error, strained))
+    errors = verdict.expected_error, strained, 0.0 if jump is None else jump.error
+    error = float(np.linalg.norm(errors))
     confidence = verdict.confidence / (1 + (error / fixed.cube.spacing) ** SHARPNESS)
     if strain.sentence is not None:
         doubts.append(Doubt("strain", strain.sentence))
-    elif confidence < ACCEPT:
+    if jump is not None:
+        doubts.append(Doubt("slices", jump.sentence))
+    if confidence < ACCEPT and not doubts:
         doubts.append(Doubt("strain", REASONS["strain"]))
     if still:
         doubts.append(
@@ -98,5 +104,6 @@ def examine(
 
 
 def _blurred(scan: PreparedScan, deviation: float) -> PreparedScan:
-    """The scan, with its image at the working spacing blurred by a Gaussian of a deviation in mm."""
-    return replace(scan, levels=[*scan.levels[:-1], blurred(scan.levels[-1], deviation)])
+    """The scan, with its image at the working spacing and its cube blurred by a Gaussian of a deviation in mm."""
+    cube = replace(scan.cube, image=blurred(cube_image(scan.cube), deviation).values)
+    return replace(scan, levels=[*scan.levels[:-1], blurred(scan.levels[-1], deviation)], cube=cube)

@@ -118,6 +118,7 @@ class Neighbourhoods:
         affine: ``(4, 4)`` float64, index (x, y, z) to world LPS mm.
         concordance: 1 where the images agree, 0 or less where they do not (Lin, Biometrics 45:255, 1989;
             without the means).
+        correlation: the same where the images may differ by a factor: where something lies in a brighter medium.
         shift: how far off the second image lies, mm, by its gradients (Lucas & Kanade, IJCAI 1981). It is true for
             shifts of up to about a working voxel, that is where the images agree at all.
         mass: ``(2, z, y, x)`` bone of either image at each point.
@@ -128,6 +129,7 @@ class Neighbourhoods:
 
     affine: np.ndarray
     concordance: Tensor
+    correlation: Tensor
     shift: Tensor
     mass: Tensor
     unexplained: Tensor
@@ -167,6 +169,8 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     covariance, variances = _covariances(around)
     concordance = 2 * (covariance + LEAST_VARIANCE) / (variances.sum(0) + 2 * LEAST_VARIANCE)
 
+    correlation = _correlation(covariance, variances)
+
     motions = gaussian(coarse[:9], SHIFT_REACH)
     normal = torch.empty(*concordance.shape, 3, 3, device=gain.device)
     for value, (a, b) in zip(motions, pairs, strict=False):
@@ -177,7 +181,7 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     steps = torch.linalg.solve(normal, motions[6:].movedim(0, -1)[..., None])[..., 0]
     shift = steps.norm(dim=-1) * cube.spacing
     affine = cube.affine @ neighbourhood_grid()
-    return Neighbourhoods(affine, concordance, shift, moments[1:3], coarse[9:], around[0], float(gain))
+    return Neighbourhoods(affine, concordance, correlation, shift, moments[1:3], coarse[9:], around[0], float(gain))
 
 
 def neighbourhood_grid() -> np.ndarray:
@@ -198,6 +202,10 @@ def _covariances(moments: Tensor) -> tuple[Tensor, Tensor]:
     return product - means[0] * means[1], squares - means.square()
 
 
+def _correlation(covariance: Tensor, variances: Tensor) -> Tensor:
+    return (covariance + LEAST_VARIANCE) / (variances.clamp(min=0) + LEAST_VARIANCE).prod(0).sqrt()
+
+
 def _gain(moments: Tensor) -> Tensor:
     """The factor that brings the second image's values to those of the first, where the two correlate.
 
@@ -207,8 +215,7 @@ def _gain(moments: Tensor) -> Tensor:
         moments: as those of `_covariances`, not yet averaged over neighbourhoods.
     """
     covariance, variances = _covariances(gaussian(moments, AGREEMENT_REACH))
-    correlation = (covariance + LEAST_VARIANCE) / (variances.clamp(min=0) + LEAST_VARIANCE).prod(0).sqrt()
-    alike = (correlation >= AGREES).float()
+    alike = (_correlation(covariance, variances) >= AGREES).float()
     product, square = moments[5], moments[4]
     if float((alike * product).sum()) < LEAST_PIECE * float(product.sum()):
         alike = torch.ones_like(alike)

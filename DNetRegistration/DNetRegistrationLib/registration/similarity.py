@@ -137,8 +137,8 @@ def agreement(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
 
 def edge_agreement(fixed: BoneImage, moving: BoneImage, maps: Tensor) -> Tensor:
     """``(h,)`` float64 correlations of band-passed values over the overlap, in affine maps ``(h, 4, 4)``."""
-    ways = _both_ways(fixed, moving, maps, (band_passed,))
-    return (sum(way.correlations[0] for way in ways) / 2).cpu().double()
+    there, back = _both_ways(fixed, moving, maps, (band_passed,))
+    return ((there.correlations[0] + back.correlations[0]) / 2).cpu().double()
 
 
 def overlap_correlation(fixed: BoneImage, moving: BoneImage, poses: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from .evidence import Evidence, find_evidence
+from .holders import ScanPair
 from .refinement import Refined
-from .still import ScanPair
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
 # A pose is determined if refinement takes back at least this share of a motion by a working voxel: 0.9 and more for

@@ -19,8 +19,8 @@ NAMING: dict[str, tuple[str, ...]] = {
     "metal": ("metal",),
     "strain": ("strain",),
     "shear": ("strain",),
-    "missing": ("strain", "other bone"),
-    "doubled": ("strain", "other bone"),
+    "missing": ("strain", "slices", "other bone"),
+    "doubled": ("strain", "slices", "other bone"),
     "two bones": ("other bone", "part"),
 }
 #: The true error is to be below so many times the expected one, in so many of the accepted answers that are right.

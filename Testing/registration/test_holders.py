@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.holders import ScanPair
 from DNetRegistrationLib.registration.refinement import refine
-from DNetRegistrationLib.registration.still import ScanPair
 from DNetRegistrationLib.registration.verification import verify
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from edge_phantom import TURNS, pose_at
@@ -79,6 +80,29 @@ def test_a_pose_that_fits_what_lies_together_without_it_is_told():
     moved, pose, _ = scans(TURNED, TURNED)
     assert not moved.fits_as_it_lay(torch.as_tensor(pose))
     assert not still.fits_as_it_lay(torch.as_tensor(pose_at(np.eye(3), (0.1, 0.2, 0))))
+
+
+def test_a_holder_that_lies_in_another_medium_is_left_out_too():
+    """Around it all is brighter in one scan, so that it stands out by half as much."""
+    pair, pose, places = scans(TURNED)
+    volumes = [one.grey for one in pair.bones]
+    index = np.indices(volumes[1].shape)[::-1].reshape(3, -1).T
+    points = index @ pair.bones[1].affine[:3, :3].T + pair.bones[1].affine[:3, 3]
+    of_holder = (np.linalg.norm(points - places[1], axis=1) < AWAY[0] / 2).reshape(volumes[1].shape)
+    brighter = Volume(np.where(of_holder, 0.45 + 0.5 * volumes[1], volumes[1]), pair.bones[1].affine)
+    fixed = Volume(volumes[0], pair.bones[0].affine)
+    changed = ScanPair(*prepared(fixed, brighter), tuple(cortical_bone(one, 0.4, 0.1) for one in (fixed, brighter)))
+    alone = changed.without_still(torch.as_tensor(pose))
+    assert alone is not None and 0.3 < alone[1] < 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [740_147, 740_437])
+def test_a_tube_is_no_cortex_that_the_bone_lacks(seed):
+    """A tube that lies in another medium in each scan; the answers are right to 3 um."""
+    case = make_adversarial(seed, "holder")
+    found = align(case.fixed, case.moving)
+    assert found.accepted and case.error_mm(found.matrix) < 0.01
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ class ScanPair:
     def _fits(self, pose: Tensor) -> list[Tensor]:
         """Which neighbourhoods of either scan agree with what the other one shows there in a pose."""
         views = zip(self._cubes, reversed(self._greys), (pose, inverse(pose)), strict=True)
-        return [(found.concordance >= AGREES) & (found.seen > 0.5) for found in (compare(*view) for view in views)]
+        return [(found.correlation >= AGREES) & (found.seen > 0.5) for found in (compare(*view) for view in views)]
 
 
 def _share(bone: Tensor, where: Tensor) -> float:

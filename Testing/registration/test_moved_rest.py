@@ -12,7 +12,7 @@ from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration.align import align
-from DNetRegistrationLib.registration.standstill import find_moved_rest
+from DNetRegistrationLib.registration.moved_rest import find_moved_rest
 from DNetRegistrationLib.synthesis.pairs import make_pair
 
 SHEARED = np.array([[0.1, 0.01, 0, 3], [0, 0.1, -0.005, 1], [0, 0, 0.12, -7], [0, 0, 0, 1]])
