@@ -122,6 +122,11 @@ def test_what_needs_a_look_comes_first(tmp_path):
     assert CITATION in text and "61.2 ± 1.5" in text and "50 %" in text
 
 
+def test_columns_that_repeat_the_name_are_left_out(tmp_path):
+    text = " ".join(Reader(render(made_cohort(made_pair("a7", columns={"id": "a7", "time": "w4"})), tmp_path)).text)
+    assert "w4" in text and " id " not in text
+
+
 def test_numbers_that_are_not_known_say_so(tmp_path):
     unknown = made_pair("a", confidence=math.nan, expected_error_um=math.nan, dice=math.nan, check_error_um=math.nan)
     row = {"name": "all", "mean_thickness_um": None, "standard_error_um": None, "volume_mm3": None}

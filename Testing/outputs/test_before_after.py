@@ -1,5 +1,7 @@
 """The two pictures to flicker between: the outline stays, the moving scan goes where the transform puts it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from alignments import made_alignment
@@ -7,9 +9,9 @@ from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs import paths
-from DNetRegistrationLib.outputs.before_after import GAP, PIXELS, before_and_after
+from DNetRegistrationLib.outputs.before_after import GAP, PIXELS, before_and_after, write_slices
 from DNetRegistrationLib.outputs.paths import OutputPaths, check_outputs
-from DNetRegistrationLib.outputs.slices import window
+from DNetRegistrationLib.outputs.slices import VIEWS, window
 from DNetRegistrationLib.outputs.write import write_outputs
 from scipy.spatial.transform import Rotation
 
@@ -52,7 +54,9 @@ def scans() -> tuple[Volume, Volume]:
 
 def pictures(fixed, moving, matrix):
     bones = cortical_bone(fixed, 500.0, 0.08), cortical_bone(moving, 500.0, 0.08)
-    return before_and_after(fixed, moving, bones, matrix), window(bones, matrix)
+    slices = before_and_after(fixed, moving, bones, matrix)
+    assert [one.note for one in slices] == ["", ""]
+    return [one.pixels for one in slices], window(bones, matrix)
 
 
 def blue(picture: np.ndarray) -> np.ndarray:
@@ -102,6 +106,35 @@ def test_files_show_it_and_are_small(scans, tmp_path, ending):
     # Only names and the scale bar are white.
     bar = (written["before"][-20:, :PIXELS].min(-1) > 235).sum(1).max()
     assert abs(bar - 0.5 / pictures(fixed, moving, OBLIQUE)[1][1] * PIXELS) < 4
+
+
+def test_a_bone_that_lies_elsewhere_is_said_to(scans, tmp_path):
+    fixed, moving = scans
+    away = np.eye(4)
+    away[:3, 3] = 400, 300, 0
+    moved = Volume(moving.voxels, away @ moving.affine)
+    bones = cortical_bone(fixed, 500.0, 0.08), cortical_bone(moved, 500.0, 0.08)
+    before, after = before_and_after(fixed, moved, bones, away @ OBLIQUE)
+    assert before.note == "the moving bone lies 500 mm away" and after.note == ""
+    for name, slices in (("a.png", before), ("b.png", replace(before, note=""))):
+        write_slices(tmp_path / name, slices)
+    told, untold = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
+    # Words in white in the lower middle, and nowhere else.
+    rows, columns = np.nonzero((told != untold).any(-1))
+    assert rows.min() > 0.9 * PIXELS and abs(columns.mean() - told.shape[1] / 2) < 5
+    assert (told[rows, columns].min(-1) > 200).sum() > 100
+
+
+def test_words_have_letters_that_the_font_has(scans, tmp_path):
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(13)
+    box = font.getmask("\uffff").getbbox(), bytes(font.getmask("\uffff"))
+    for letter in set(
+        "".join(view.name + "".join(view.ends) for view in VIEWS) + "the moving bone lies 0.5 mm um away"
+    ):
+        if letter != " ":
+            assert (font.getmask(letter).getbbox(), bytes(font.getmask(letter))) != box
 
 
 def test_one_of_the_two_is_enough(scans, tmp_path):

@@ -55,7 +55,7 @@ def write_page(path: str | os.PathLike, result: CohortResult) -> None:
     text = render(result, path.parent)
     with atomic_write() as staging, writing(path):
         # Names of files need not be UTF-8.
-        staging.path(path).write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
+        staging.path(path).write_text(text, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
 
 
 def render(result: CohortResult, folder: Path) -> str:
@@ -73,7 +73,7 @@ def render(result: CohortResult, folder: Path) -> str:
         undefined=StrictUndefined,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    environment.filters.update(number=_number, size=_length, link=_link)
+    environment.filters.update(number=_number, size=_length, sentence=_sentence, link=_link)
     style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     order = {pair.name: place for place, pair in enumerate(result.pairs)}
     shown = [(order[pair.name], pair) for pair in needs_look(result.pairs)]
@@ -115,7 +115,7 @@ def looked_at(pair: PairResult) -> bool:
 def split_verdict(pair: PairResult) -> tuple[str, str]:
     """What was found, and what to do or to know about it, "" where there is nothing."""
     if pair.status == "failed":
-        return pair.verdict, pair.remedy[:1].upper() + pair.remedy[1:]
+        return pair.verdict, _sentence(pair.remedy)
     found, _, rest = pair.verdict.partition(". ")
     return (f"{found}.", rest) if rest else (pair.verdict, "")
 
@@ -174,6 +174,10 @@ def _number(value: float | None, style: str) -> str:
 
 def _length(um: float) -> str:
     return length_text(um / 1000)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _link(path: str) -> str:

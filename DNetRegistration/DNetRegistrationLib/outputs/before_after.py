@@ -5,6 +5,7 @@ The outline of the fixed cortex stands still in both: where it lies on the movin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ..bone.cortex import CorticalBone
 from ..core.pictures import require_pillow
 from ..imaging.volume import Volume
-from .slices import BRIGHTEST, FIXED_COLOR, VIEWS, Layer, View, length_text, round_length, window
+from .slices import BRIGHTEST, FIXED_COLOR, VIEWS, Layer, View, length_text, round_length, visible, window
 
 PIXELS = 400  # along the edge of a slice
 GAP = 6
@@ -20,35 +21,49 @@ OUTSIDE = "#2B2E33"
 THICKNESS = 2.0  # of the outline, in pixels
 
 
+@dataclass(frozen=True)
+class Slices:
+    """An axial, a coronal and a sagittal slice side by side.
+
+    Attributes:
+        pixels: ``(PIXELS, 3 * PIXELS + 2 * GAP, 3)`` uint8, red, green and blue.
+        width: of each slice, in mm.
+        note: what else to know of it.
+    """
+
+    pixels: np.ndarray
+    width: float
+    note: str = ""
+
+
 def before_and_after(
     fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Slices, Slices]:
     """The moving scan as it lies in the world, and as it is carried onto the fixed one.
 
-    An axial, a coronal and a sagittal slice stand side by side. They lie along the world's axes through the middle of
-    the fixed cortex, whose outline is drawn.
+    The slices lie along the world's axes through the middle of the fixed cortex, whose outline is drawn.
 
     Args:
         fixed, moving: the scans.
         bones: cortical bone of the fixed and of the moving scan.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
-
-    Returns:
-        Two ``(PIXELS, 3 * PIXELS + 2 * GAP, 3)`` uint8 arrays, red, green and blue.
     """
     center, width = window(bones, matrix)
     layers = Layer.of(fixed, bones[0]), Layer.of(moving, bones[1])
     before, after = (_slices(*layers, placed, center, width, bones[0].center) for placed in (np.eye(4), matrix))
-    return before, after
+    note = ""
+    if not visible(bones[1], center, width):
+        away = float(np.linalg.norm(bones[1].center - bones[0].center))
+        note = f"the moving bone lies {length_text(away)} away"
+    return Slices(before, width, note), Slices(after, width)
 
 
-def write_slices(path: str | Path, pixels: np.ndarray, width: float) -> None:
+def write_slices(path: str | Path, slices: Slices) -> None:
     """Writes one of the two to a ``.webp`` of some tens of kilobytes, or to a ``.png``, with names and a scale bar.
 
     Args:
         path: of the file.
-        pixels: what `before_and_after` gave.
-        width: of a slice, in mm.
+        slices: what `before_and_after` gave.
 
     Raises:
         PackageError: Pillow is missing.
@@ -57,11 +72,12 @@ def write_slices(path: str | Path, pixels: np.ndarray, width: float) -> None:
     require_pillow("a picture")
     from PIL import Image, ImageDraw, ImageFont
 
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(slices.pixels)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
 
     def write(place: tuple[float, float], text: str, anchor: str) -> None:
-        draw.text(place, text, "white", font, anchor, stroke_width=1, stroke_fill="black")
+        # The font that Pillow brings has no micro sign.
+        draw.text(place, text.replace("µ", "u"), "white", font, anchor, stroke_width=1, stroke_fill="black")
 
     middle, near, far = PIXELS / 2, 4, PIXELS - 4
     for number, view in enumerate(VIEWS):
@@ -71,10 +87,11 @@ def write_slices(path: str | Path, pixels: np.ndarray, width: float) -> None:
             view.ends, (near, far, middle, middle), (middle, middle, near, far), ("lm", "rm", "mt", "mb"), strict=True
         ):
             write((left + x, y), name, anchor)
-    length = round_length(width / 4)
-    bar = length / width * PIXELS
+    length = round_length(slices.width / 4)
+    bar = length / slices.width * PIXELS
     draw.rectangle((10, far - 6, 10 + bar, far - 2), "white", "black")
     write((10 + bar / 2, far - 9), length_text(length), "mb")
+    write((image.width / 2, far - 20), slices.note, "mb")
     if Path(path).suffix.lower() == ".webp":
         image.save(path, quality=72, method=4)
     else:

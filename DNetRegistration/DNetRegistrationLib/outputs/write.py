@@ -25,7 +25,6 @@ from .overlay import write_overlay
 from .paths import OutputPaths, check_grid, check_outputs
 from .report import write_report
 from .segmentation import segment, write_segmentation
-from .slices import window
 from .subtraction import match_grey_values, subtract
 from .thickness_picture import write_picture
 from .thickness_surface import write_surface
@@ -122,11 +121,10 @@ def _stage(
         with writing(wanted["overlay"]):
             write_overlay(staged["overlay"], alignment, fixed, moving, bones)
     if flickered:
-        width = window(bones, matrix)[1]
-        for name, pixels in zip(("before", "after"), before_and_after(fixed, moving, bones, matrix), strict=True):
+        for name, slices in zip(("before", "after"), before_and_after(fixed, moving, bones, matrix), strict=True):
             if name in wanted:
                 with writing(wanted[name]):
-                    write_slices(staged[name], pixels, width)
+                    write_slices(staged[name], slices)
     layer = None
     if measurement is not None and {"segmentation", "thickness_volume"} & wanted.keys():
         # The map lies in the world of the scan without agent.
