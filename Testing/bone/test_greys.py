@@ -120,6 +120,13 @@ def test_the_dark_rim_of_bone_in_mr_is_told_of(scan, muscle):
     assert fault(magnetic_resonance(scan, muscle)) == "not CT"
 
 
+def test_agent_as_bright_as_bone_is_named_where_it_looks_like_mr():
+    """A bath of it at 1.2, around bone of 0.8 to 1.6 per cm."""
+    moving = make_pair(903, agent="varied").moving
+    found = grey_fault(moving, find_bone_scale(moving).threshold, None, "the moving scan")
+    assert found is not None and "contrast agent" in found.problem and "contrast agent" in found.remedy
+
+
 def test_bright_soft_tissue_is_told_of(scan):
     """A threshold below muscle and marrow, as one is found in MR."""
     low = float(np.percentile(scan.voxels, 30))
@@ -131,4 +138,4 @@ def test_bright_soft_tissue_is_told_of(scan):
 def test_the_words_name_the_scan_and_the_remedy(scan):
     found = grey_fault(inverted(scan), None, None, "the fixed scan")
     assert found is not None and "in the fixed scan" in found.problem
-    assert found.sentence == f"{found.problem}. Invert its grey values."
+    assert found.sentence.startswith(f"{found.problem}. Invert its grey values if they are inverted; ")

@@ -28,6 +28,8 @@ LEAST_CLIPPED = 0.3
 LEAST_RISE, RIM, BEYOND = 0.1, 5, 9
 # Bone fills at most 21 % of ordinary scans; marrow and muscle, which are bright in MR, fill more.
 MOST_BONE = 0.4
+# A bath of it can hide bone for good, and looks like an inverted image or MR.
+_OF_AGENT = "if it lies in contrast agent, mask the bone, or scan it with less"
 # So many rows of voxels are enough to tell.
 ROWS = 1 << 14
 
@@ -78,8 +80,9 @@ def grey_fault(
     if _inverted(volume, threshold if mask is None else None):
         return GreyFault(
             "inverted",
-            f"bone is darker than what is around it in {name}, as in inverted images and DICOM of MONOCHROME1",
-            "invert its grey values",
+            f"bone is darker than what is around it in {name}, as in inverted images and DICOM of MONOCHROME1, or in "
+            "contrast agent brighter than bone",
+            f"invert its grey values if they are inverted; {_OF_AGENT}",
         )
     if threshold is None:
         return None
@@ -102,8 +105,9 @@ def grey_fault(
     if _rise(volume, threshold, data) > LEAST_RISE:
         return GreyFault(
             "not CT",
-            f"a dark rim lies around what is brightest in {name}, as of bone around marrow in MR, or of a sharp kernel",
-            "align CT with CT, reconstructed with a smooth kernel",
+            f"a dark rim lies around what is brightest in {name}, as of bone around marrow in MR, of a sharp kernel, "
+            "or in contrast agent as bright as bone",
+            f"align CT with CT, reconstructed with a smooth kernel; {_OF_AGENT}",
         )
     return None
 

@@ -84,9 +84,16 @@ class Evidence:
 
 
 def find_evidence(
-    fixed: PreparedScan, moving: PreparedScan, refined: Refined, bones: tuple[CorticalBone, CorticalBone]
+    fixed: PreparedScan,
+    moving: PreparedScan,
+    refined: Refined,
+    bones: tuple[CorticalBone, CorticalBone],
+    dice_before: float | None = None,
 ) -> Evidence:
-    """Measures the evidence for a refined pose, with the cortical bone of both scans."""
+    """Measures the evidence for a refined pose, with the cortical bone of both scans.
+
+    The overlap of the cortices as the scans lie in the world is the same for all poses, and may be given.
+    """
     first, second = fixed.levels[-1], moving.levels[-1]
     working = fixed.cube.spacing
     blurs = match_blur(first, second, refined.pose)
@@ -101,7 +108,7 @@ def find_evidence(
         spacing=refined.spacing,
         determination=determination(first, second, refined.pose, working),
         uncertainty=uncertainty(first, second, refined.pose),
-        dice_before=dice(*bones, np.eye(4)),
+        dice_before=dice(*bones, np.eye(4)) if dice_before is None else dice_before,
         dice=dice(*bones, refined.pose.numpy()),
         blurs=blurs,
     )

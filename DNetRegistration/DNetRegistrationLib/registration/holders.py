@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.cortex import CorticalBone, cortical_bone, dice
 from ..bone.cube import CanonicalCube, canonical_cube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
@@ -36,6 +36,11 @@ class ScanPair:
     fixed: PreparedScan
     moving: PreparedScan
     bones: tuple[CorticalBone, CorticalBone]
+
+    @cached_property
+    def dice_before(self) -> float:
+        """The overlap of the cortices as the scans lie in the world."""
+        return dice(*self.bones, np.eye(4))
 
     def without_still(self, pose: Tensor) -> tuple[ScanPair, float] | None:
         """The pair with what lies still in both scans outside their fields of view.

@@ -31,7 +31,8 @@ def verify(pair: ScanPair, refined: Refined) -> Verdict:
 
 
 def _judged(pair: ScanPair, refined: Refined) -> Verdict:
-    return judged(find_evidence(pair.fixed, pair.moving, refined, pair.bones), pair.fixed.cube.spacing)
+    evidence = find_evidence(pair.fixed, pair.moving, refined, pair.bones, pair.dice_before)
+    return judged(evidence, pair.fixed.cube.spacing)
 
 
 def judged(evidence: Evidence, working: float) -> Verdict:
