@@ -117,7 +117,8 @@ def test_three_pairs_and_what_is_printed(scans, tmp_path):
     assert any("c: Failed: " in line and "c_pre.nrrd" in line for line in lines)
     assert "3 pairs: 2 accepted, 0 refused, 1 failed" in lines
     assert any(line.startswith("left out") and "stray.nrrd" in line for line in lines)
-    assert str(tmp_path / "r" / "cohort.csv") in done.stdout
+    for name in ("cohort.html", "cohort.csv"):
+        assert str(tmp_path / "r" / name) in done.stdout and (tmp_path / "r" / name).is_file()
     (scans / "c_pre.nrrd").unlink()
     shutil.copy(scans / "a_pre.nrrd", scans / "c_pre.nrrd")
     again = run("cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1")

@@ -47,7 +47,8 @@ def write_cohort(folder: Path, count: int, size: int, first_seed: int = 0) -> Wr
     wrong = dict(zip(names[-5:], ("impostor", "impostor", "cut", "alone", "lost"), strict=True))
     for number, name in enumerate(names):
         what = wrong.get(name, "")
-        pair = make_pair(first_seed + number, size=size, spacing=spacing, impostor="animal" if what == "impostor" else None)
+        impostor = "animal" if what == "impostor" else None
+        pair = make_pair(first_seed + number, size=size, spacing=spacing, impostor=impostor)
         write = WRITERS[number % len(WRITERS)] if what in ("", "impostor") else _nrrd
         write(folder / f"{name}_pre", pair.fixed)
         if what == "lost":
@@ -58,7 +59,8 @@ def write_cohort(folder: Path, count: int, size: int, first_seed: int = 0) -> Wr
             file = folder / f"{name}_post.nrrd"
             os.truncate(file, file.stat().st_size // 2)
         status[name] = {"": "accepted", "impostor": "refused"}.get(what, "failed")
-        kinds |= {name: kind for one, kind in KINDS.items() if one == what}
+        if what in KINDS:
+            kinds[name] = KINDS[what]
     return Written(status, kinds)
 
 
@@ -107,7 +109,8 @@ def _stack(path: Path, scan: Volume, ending: str, log: bool) -> None:
     for number, plane in enumerate(_slices(scan, np.uint8 if ending == ".bmp" else np.uint16)):
         sitk.WriteImage(sitk.GetImageFromArray(plane), str(path / f"{path.name}_rec{number:04}{ending}"))
     if log:
-        text = f"[Reconstruction]\nPixel Size (um)={1000 * scan.spacing[0]:.8g}\nFirst Section=0\nLast Section={scan.size[2] - 1}\n"
+        pixel, last = 1000 * scan.spacing[0], scan.size[2] - 1
+        text = f"[Reconstruction]\nPixel Size (um)={pixel:.8g}\nFirst Section=0\nLast Section={last}\n"
         (path / f"{path.name}_rec.log").write_text(text)
 
 

@@ -128,7 +128,8 @@ def run(options) -> int:
         return 1 if found.problems else 0
     if options.output is None:
         raise OptionError("there is no folder for the results", "give one", Setting("output"))
-    from ..cohort.run import State, align_cohort
+    from ..cohort.run import PAGE, State, align_cohort
+    from ..cohort.tables import CARTILAGE, TABLE
 
     with Progress(options.verbose) as progress:
 
@@ -152,9 +153,11 @@ def run(options) -> int:
     for problem in result.problems:
         if not problem.pair:
             say(f"{'left out':<17} {problem.problem}; {problem.remedy}")
-    for name in ("cohort.html", "cohort.csv", "cohort-cartilage.csv"):
+    for name in (PAGE, TABLE, CARTILAGE):
         if (path := Path(options.output) / name).is_file():
             say(f"{'written':<17} {path}")
+    if not (Path(options.output) / PAGE).is_file():
+        say('No page was written, for that install Pillow: pip install "dnet-registration[pictures]"')
     return 0 if result.accepted else 1
 
 
