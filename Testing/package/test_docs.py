@@ -133,6 +133,7 @@ def test_commands_in_running_text_are_commands(document, command):
 #: What makes a command small enough to be run here: given after its own options, these count.
 SMALLER = {
     "align": "",
+    "cohort": "--jobs 1",
     "demo": "--size 48 --spacing 0.1",
     "benchmark": "--pairs 1 --accuracy-pairs 1 --fine-pairs 1 --only success --jobs 1",
     "compare": "--pairs 1 --methods full --growth none --size 32 --threads 1",
@@ -141,9 +142,10 @@ SMALLER = {
     "train": "--iterations 2 --batch 2 --micro-batch 1 --validation-pairs 1 --validate-every 2 --jobs 1",
 }
 #: Blocks that take more than some seconds even so, by a word that is in no other.
-SLOW = ("my-scans", "runs/dnet-1", "--recipe paper", "--quick", "--start dnet ")
-#: Starting Slicer is not possible here: `test_logic` runs the script. The benchmark of an hour is only parsed.
-NOT_RUN = ("Slicer --no-splash", "--pairs 1000")
+SLOW = ("my-scans", "runs/dnet-1", "--recipe paper", "--quick", "--start dnet ", "--output results/")
+#: Starting Slicer is not possible here: `test_logic` runs the script. The benchmark of an hour is only parsed, and what
+#: needs a cluster.
+NOT_RUN = ("Slicer --no-splash", "--pairs 1000", "tcp://")
 
 
 def smaller(arguments: list[str]) -> list[str]:
@@ -173,6 +175,11 @@ def folder(tmp_path, small_pair, monkeypatch) -> Path:
     for number in range(3):
         write_volume(small_pair.fixed, tmp_path / "my-scans" / f"bone{number}_pre.nrrd")
         write_volume(small_pair.moving, tmp_path / "my-scans" / f"bone{number}_post.nrrd")
+    names = ("scans/m1_{}.nrrd pre post", "study/sham/m1_4w_{}.nrrd plain contrast", "study/{}/m1.nrrd dicom bmp")
+    for name, *words in map(str.split, names):
+        for word, scan in zip(words, (small_pair.fixed, small_pair.moving), strict=True):
+            (tmp_path / name.format(word)).parent.mkdir(parents=True, exist_ok=True)
+            write_volume(scan, tmp_path / name.format(word))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -192,15 +199,29 @@ def test_commands_run(block, folder, capsys):
 @pytest.mark.parametrize("block", [block for block in SHELL if can_run(block) and "$" in block.text], ids=str)
 def test_scripts_run(block, folder):
     """Loops and conditions, by bash, with the program where the document has it."""
-    program = folder / ".venv" / "bin" / "dnet-registration"
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m DNetRegistrationLib "$@"\n')
-    program.chmod(0o755)
+    if "SLURM" in block.text:
+        assert bash(block, folder, SLURM_ARRAY_TASK_ID="1").returncode == 0
+        assert sorted(path.name for path in (folder / "results" / "m1").iterdir()) == [
+            "overlay.png", "report.json", "transform.tfm"
+        ]  # fmt: skip
+        (folder / "scans" / "m1_post.nrrd").unlink()
+        assert bash(block, folder, SLURM_ARRAY_TASK_ID="1").returncode == 2
+        return
     (folder / "mouse02" / "after.nrrd").unlink()
-    done = subprocess.run(["bash", "-c", block.text], env=environment(), capture_output=True, text=True, timeout=300)
+    done = bash(block, folder)
     assert done.returncode == 0, done.stderr
     assert "look at mouse02" in done.stdout and "look at mouse01" not in done.stdout
     assert (folder / "mouse03" / "report.json").is_file() and not (folder / "mouse02" / "report.json").exists()
+
+
+def bash(block: Block, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a block, with the program where the document has it."""
+    program = folder / ".venv" / "bin" / "dnet-registration"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m DNetRegistrationLib "$@"\n')
+    program.chmod(0o755)
+    env = {**environment(), **variables}
+    return subprocess.run(["bash", "-c", block.text], env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sed -i is GNU's")
@@ -219,6 +240,7 @@ SMALLER_PYTHON = {
     '"iterations": 300,': '"iterations": 2, "batch": 2, "micro_batch": 1,',
     'scans="my-scans",': 'scans="my-scans", validation_pairs=1, validate_every=2,',
     "pairs=20,": "pairs=1, jobs=1,",
+    'align_cohort("scans", "results", options)': 'align_cohort("scans", "results", options, jobs=1)',
     "quick=True": 'quick=True, methods=("unmoved", "full"), tests=("real",), size=32, spacing=0.16, jobs=1',
     "pairs=24,": 'pairs=1, methods=("full",), growth=(), size=32, threads=1,',
 }
