@@ -157,8 +157,8 @@ def run(options) -> int:
     for name in (PAGE, TABLE, CARTILAGE):
         if (path := Path(options.output) / name).is_file():
             say(f"{'written':<17} {path}")
-    if not (Path(options.output) / PAGE).is_file():
-        say('No page was written, for that install Pillow: pip install "dnet-registration[pictures]"')
+    if "before" not in chosen.outputs:
+        say('No pictures were drawn, for that install them: pip install "dnet-registration[pictures]"')
     return 0 if result.accepted else 1
 
 

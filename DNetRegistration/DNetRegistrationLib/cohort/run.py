@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..core.errors import DNetError, FileError, OptionError, PackageError, Setting
+from ..core.errors import DNetError, FileError, OptionError, Setting
 from ..core.memory import available_memory
 from ..core.progress import ProgressFunction, no_progress
 from ..core.provenance import machine
@@ -23,7 +23,7 @@ from .fingerprint import stamp, way_of_aligning
 from .listing import pairs_of_list
 from .naming import WORDS, pairs_by_name
 from .options import CohortOptions
-from .page import PAGE, require_page, write_page
+from .page import PAGE, write_page
 from .pairs import FoundPairs, Pair
 from .result import CohortResult, PairResult
 from .store import ResultsFolder, opened_results
@@ -148,7 +148,7 @@ def align_cohort(
         )
         progress(1.0, "writing the tables and the page")
         write_results(told, folder.place)
-        _write_page(folder.place / PAGE, told)
+        write_page(folder.place / PAGE, told)
     return told
 
 
@@ -243,16 +243,6 @@ def _stamp(pair: Pair, options: CohortOptions) -> str:
         return stamp(pair, options)
     except OSError:  # the work itself says what is wrong with them
         return ""
-
-
-def _write_page(path: Path, result: CohortResult) -> None:
-    """Writes the page where the packages for its pictures are there; else an old one goes."""
-    try:
-        require_page()
-    except PackageError:
-        path.unlink(missing_ok=True)
-    else:
-        write_page(path, result)
 
 
 def _versions() -> dict[str, str]:
