@@ -60,6 +60,11 @@ def test_what_there_is_none_of_is_not_told():
     failed = methods_paragraph(made_cohort(failed_pair("e"), versions={}))
     assert "Of 1 pair, 0 (0 %) were accepted, 0 were refused, and 1 could not" in failed
     assert "median" not in failed and "nan" not in failed and "()" not in failed
-    assert "cartilage was" not in methods_paragraph(made_cohort(*PAIRS))
-    measured = made_pair("m", compartments=({"name": "all"},))
-    assert "articular bone surface in 1 pair," in methods_paragraph(made_cohort(measured))
+    assert "cartilage" not in methods_paragraph(made_cohort(*PAIRS))
+
+
+def test_cartilage_of_pairs_that_are_not_accepted_is_not_passed_off():
+    measured = [make("m", compartments=({"compartment": "all"},)) for make in (made_pair, refused_pair)]
+    assert "cartilage was measured in 1 pair: along" in methods_paragraph(made_cohort(measured[0], failed_pair("f")))
+    text = methods_paragraph(made_cohort(*measured, made_pair("n")))
+    assert "cartilage was measured in 2 pairs (1 of them not accepted): along" in text

@@ -62,7 +62,7 @@ def cohort_of(text: str):
     outside = dict(
         fixed=text, moving=text, columns={text: text}, verdict=text, warnings=(text,), folder=text, remedy=text
     )
-    row = {"name": text, "mean_thickness_um": 60.0, "standard_error_um": None, "volume_mm3": 0.01}
+    row = {"compartment": text, "mean_thickness_um": 60.0, "standard_error_um": None, "volume_mm3": 0.01}
     return made_cohort(
         made_pair(text, **outside, hypothesis=text, compartments=(row,), doubts=(text,)),
         failed_pair(text + "2", **outside),
@@ -122,6 +122,29 @@ def test_what_needs_a_look_comes_first(tmp_path):
     assert CITATION in text and "61.2 ± 1.5" in text and "50 %" in text
 
 
+def test_cartilage_that_is_not_to_be_trusted_says_so(tmp_path):
+    rows = tuple(
+        {
+            "compartment": name,
+            "mean_thickness_um": 60.0,
+            "standard_error_um": 1.0,
+            "volume_mm3": 0.1,
+            "measured_share": 1.0,
+        }
+        for name in ("medial", "all")
+    )
+    doubted = tuple(row | {"sides_known": False, "agent": False} for row in rows)
+    said = ("do not trust these numbers", "No contrast agent", "medial (?)", "sides may be swapped")
+    for pair, expected in (
+        (made_pair("a", compartments=rows), ()),
+        (refused_pair("a", compartments=rows), said[:1]),
+        (made_pair("a", compartments=doubted), said[1:]),
+    ):
+        text = " ".join(Reader(render(made_cohort(pair), tmp_path)).text)
+        assert tuple(words for words in said if words in text) == expected
+        assert "all (?)" not in text
+
+
 def test_columns_that_repeat_the_name_are_left_out(tmp_path):
     text = " ".join(Reader(render(made_cohort(made_pair("a7", columns={"id": "a7", "time": "w4"})), tmp_path)).text)
     assert "w4" in text and " id " not in text
@@ -129,7 +152,7 @@ def test_columns_that_repeat_the_name_are_left_out(tmp_path):
 
 def test_numbers_that_are_not_known_say_so(tmp_path):
     unknown = made_pair("a", confidence=math.nan, expected_error_um=math.nan, dice=math.nan, check_error_um=math.nan)
-    row = {"name": "all", "mean_thickness_um": None, "standard_error_um": None, "volume_mm3": None}
+    row = {"compartment": "all", "mean_thickness_um": None, "standard_error_um": None, "volume_mm3": None}
     text = " ".join(Reader(render(made_cohort(replace(unknown, compartments=(row,))), tmp_path)).text)
     assert text.count("unknown") >= 6 and not re.search(r"\bnan\b|\bNone\b", text)
 

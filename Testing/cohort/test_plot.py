@@ -26,6 +26,14 @@ def test_points_stand_where_their_numbers_are():
     assert confidence.points[1].text == "Confidence 1.000"
 
 
+def test_decades_begin_at_the_smallest_error():
+    pairs = [made_pair(str(error), expected_error_um=error, working_spacing_um=1.0) for error in (0.02, 1.0, 10.0)]
+    _, panel, _ = panels(pairs)
+    assert [tick.text for tick in panel.ticks if not tick.limit] == ["0.01", "0.1", "1", "10"]
+    heights = [math.log10(2) / 3 * HEIGHT, 2 / 3 * HEIGHT, HEIGHT]
+    assert [panel.bottom - point.y for point in panel.points] == pytest.approx(heights, abs=0.1)
+
+
 def test_what_is_not_known_stands_at_the_foot():
     for panel in panels((failed_pair("a"), made_pair("b", dice=math.nan, confidence=math.inf))):
         assert (panel.points[0].known, panel.points[0].y, panel.points[0].start) == (False, panel.bottom, None)

@@ -86,9 +86,16 @@ def test_after_shows_what_the_fixed_scan_shows_and_before_shows_the_world(scans)
 
 
 def test_the_outline_of_the_fixed_cortex_is_the_same_in_both(scans):
-    before, after = pictures(*scans, OBLIQUE)[0]
+    (before, after), (center, width) = pictures(*scans, OBLIQUE)
     line = blue(before)
     assert 500 < line.sum() < 0.06 * line.size
+    # In the axial slice it runs along the tube's wall: half a turn of it, opposite to the bulge.
+    rows, columns = np.nonzero(line[:, :PIXELS])
+    x, y = ((place + 0.5) / PIXELS * width - width / 2 + center[axis] for axis, place in enumerate((columns, rows)))
+    radius = np.hypot(x, y)[x + y < -0.1]
+    for wall in (0.7, 0.4):
+        near = radius[np.abs(radius - wall) < 0.1]
+        assert len(near) > 200 and near.mean() == pytest.approx(wall, abs=0.015)
     # A pixel that it covers by half is blue enough or not by what lies below.
     assert np.count_nonzero(line ^ blue(after)) < 0.01 * line.sum()
 

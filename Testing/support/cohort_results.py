@@ -69,7 +69,7 @@ def made_cohort(*pairs: PairResult, **changes) -> CohortResult:
 
 def varied_cohort(folder: Path) -> CohortResult:
     """Six pairs, of each state one or more, whose pictures lie in `folder`; the order is not that of a look."""
-    cartilage = {"name": "all", "mean_thickness_um": 61.25, "standard_error_um": 1.5, "volume_mm3": 0.0123}
+    cartilage = {"compartment": "all", "mean_thickness_um": 61.25, "standard_error_um": 1.5, "volume_mm3": 0.0123}
     return made_cohort(
         with_pictures(made_pair("m1", columns={"group": "sham"}), folder),
         failed_pair("m2"),

@@ -106,12 +106,14 @@ def _accuracy(accepted: Sequence[PairResult]) -> str:
 
 
 def _cartilage(pairs: Iterable[PairResult]) -> str:
-    measured = sum(bool(pair.compartments) for pair in pairs)
+    measured = [pair.status for pair in pairs if pair.compartments]
     if not measured:
         return ""
+    others = len(measured) - measured.count("accepted")
+    unsure = f" ({others} of them not accepted)" if others else ""
     return (
-        f"Thickness of cartilage was measured along the normals of the articular bone surface in "
-        f"{_many(measured, 'pair')}, from a model of the blurred layer fitted to both scans."
+        f"Thickness of cartilage was measured in {_many(len(measured), 'pair')}{unsure}: along the normals of the bone "
+        f"surface, a layer seen through the scanner's blur was fitted to the difference of both scans."
     )
 
 
