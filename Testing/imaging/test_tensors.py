@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from command import run
 from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.threshold import BoneScale
 from DNetRegistrationLib.imaging.tensors import dilate, gaussian, sample_linear
@@ -80,6 +81,25 @@ def test_many_points_are_interpolated_as_scipy_does_on_any_number_of_threads(thr
     sure = seen > 1e-2
     np.testing.assert_allclose(values[sure], (total / seen.clip(1e-9))[sure], atol=0.5)
     assert not values[seen == 0].any()
+
+
+def test_many_points_take_little_memory_and_keep_their_order():
+    code = """
+        import torch
+        from DNetRegistrationLib.core.processes import forget_peak_memory, peak_memory
+        from DNetRegistrationLib.imaging.tensors import MOST_POINTS, sample_linear
+        image = torch.arange(24.0).view(2, 3, 4)
+        index = torch.tensor([(0.0, 0, 0), (3, 2, 1), (1.5, 1, 0.5), (9, 9, 9)]).repeat(MOST_POINTS, 1)
+        forget_peak_memory()
+        before = peak_memory()
+        values, shares = sample_linear(image, index)
+        assert (values.view(-1, 4) == torch.tensor([0.0, 23, 11.5, 0])).all()
+        assert (shares.view(-1, 4) == torch.tensor([1.0, 1, 1, 0])).all()
+        print((peak_memory() - before) / len(index))
+    """
+    done = run(code=code)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 120  # bytes for each point
 
 
 def test_inside_it_agrees_with_scipy_and_simpleitk():

@@ -422,6 +422,31 @@ def test_a_process_that_is_forked_after_an_alignment_aligns_too():
     assert done.stdout == "True\n", done.stderr
 
 
+REFUSED = """
+import numpy as np
+from scipy import ndimage
+from DNetRegistrationLib import Volume, align
+from DNetRegistrationLib.core.processes import forget_peak_memory, peak_memory
+def sponge(seed):
+    generator = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(generator.normal(size=(160,) * 3).astype(np.float32), 1.2)
+    values = np.where(field > 0, 1000, 100) + 30 * generator.normal(size=field.shape)
+    return Volume(values.astype(np.int16), np.diag([0.032, 0.032, 0.032, 1]))
+scans = sponge(1), sponge(2)
+forget_peak_memory()
+before = peak_memory()
+assert not align(*scans).accepted
+print((peak_memory() - before) / 1e9)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_where_bone_fills_both_scans_and_every_stage_runs():
+    done = run(code=REFUSED, env=places.environment(OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.8
+
+
 def test_the_network_alone_needs_weights(pair, monkeypatch):
 
     monkeypatch.setattr(inputs, "available_weights", lambda: {})

@@ -15,6 +15,8 @@ SLAB_VOXELS = 1 << 19
 SHORT_AXIS = 160
 # Fewer points are not worth a thread.
 LEAST_PART = 4000
+# Points that the eight neighbours are gathered for at a time: for each they take about 300 bytes.
+MOST_POINTS = 1 << 18
 
 
 def gaussian(image: Tensor, sigma: float | Sequence[float]) -> Tensor:
@@ -86,6 +88,10 @@ def sample_linear(
     if finite and (ready or is_worth_a_pass(image, index)):
         values = convert(image)
         return sample_channels(values[None] if inside is None else weighted(values, inside), index)
+    if len(index) > MOST_POINTS:
+        parts = [sample_linear(image, part, inside, convert, finite) for part in index.split(MOST_POINTS)]
+        values, shares = (torch.cat(part) for part in zip(*parts, strict=True))
+        return values, shares
     on_grid, limit = _on_grid(image, index), index.new_tensor((width - 1, height - 1, depth - 1))
     flat, flat_inside = image.reshape(-1), None if inside is None else inside.reshape(-1)
     clamped = index.clamp(min=0).minimum(limit)

@@ -21,7 +21,7 @@ from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse
 from ..imaging.resample import resample_mask
 from ..imaging.splines import sample_spline, spline_coefficients, spline_gradient
-from ..imaging.tensors import sample_linear
+from ..imaging.tensors import MOST_POINTS, sample_linear
 from .refinement import Refined, distance, gauss_newton, motion, motion_jacobian, refine, resolutions, tukey
 from .template import Template, edge_template
 from .uncertainty import cell_scores
@@ -248,17 +248,19 @@ def _inside(image: _Greys, bone: CorticalBone, other: CorticalBone, pose: Tensor
     margin = MARGIN * float(max(spacing.mean(), bone.spacing.mean(), other.spacing.mean()))
     index = torch.from_numpy(np.argwhere(bone.depth > margin)[:, ::-1].copy())
     to_other = torch.from_numpy(np.linalg.inv(other.affine)) @ pose @ torch.tensor(bone.affine)
-    depth = sample_linear(torch.from_numpy(other.depth), apply(to_other, index.double()).float())[0]
-    index = index[depth > margin]
+    depth = torch.from_numpy(other.depth)
+    # The bone may fill the scan: in parts its points take little memory.
+    parts = index.split(MOST_POINTS)
+    index = torch.cat([p[sample_linear(depth, apply(to_other, p.double()).float())[0] > margin] for p in parts])
     # The bone's voxels are as large as the image's, or whole blocks of them.
     factors = np.maximum(1, np.rint(bone.spacing / spacing)).astype(int)
     to_image = torch.from_numpy(np.linalg.inv(image.image.affine) @ bone.affine)
-    corner = (apply(to_image, index.double()) - torch.from_numpy((factors - 1) / 2)).round().long()
     children = torch.cartesian_prod(*(torch.arange(int(f)) for f in factors))
     # An odd step takes every child in turn, since the number of children is mostly even.
-    count = len(corner) * len(children)
+    count = len(index) * len(children)
     each = torch.arange(0, count, max(1, round(count / most)) | 1)
-    index = corner[each // len(children)] + children[each % len(children)]
+    middle = apply(to_image, index[each // len(children)].double())
+    index = (middle - torch.from_numpy((factors - 1) / 2)).round().long() + children[each % len(children)]
     if (bone.spacing < 0.7 * spacing).any():
         index = torch.unique(index, dim=0)
     limit = torch.tensor(image.image.shape[::-1]) - 1

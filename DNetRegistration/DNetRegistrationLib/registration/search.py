@@ -150,8 +150,9 @@ def correlate_rotations(
     # Rotated copies of the moving cube about its centre: voxel x of a copy shows the moving cube at R x.
     fine_source, fine_inside = (_finer(image) for image in (source, moving_inside))
     axis, half_axis = (FINER * _axis(grid // k, k, device) for k in (1, 2))
-    best_scores: list[Tensor] = []
-    best_indices: list[Tensor] = []
+    # Small results among large temporary tensors would keep the holes that these leave from being used again.
+    scores = torch.empty(len(rotations), peaks, device=device)
+    where = torch.empty(len(rotations), peaks, dtype=torch.long, device=device)
     for start in range(0, len(rotations), BATCH):
         check(start / len(rotations))
         chunk = rotations[start : start + BATCH].float().to(device)
@@ -169,10 +170,9 @@ def correlate_rotations(
             # The grid is periodic.
             around = F.max_pool3d(F.pad(score[:, None], (1,) * 6, mode="circular"), 3, 1)[:, 0]
             score = score.where(score == around, -torch.inf)
-        best = score.flatten(1).topk(peaks)
-        best_scores.append(best.values.flatten())
-        best_indices.append(best.indices.flatten())
-    scores, where = torch.cat(best_scores).cpu(), torch.cat(best_indices).cpu()
+        rows = slice(start, start + len(chunk))
+        scores[rows], where[rows] = score.flatten(1).topk(peaks)
+    scores, where = scores.flatten().cpu(), where.flatten().cpu()
     shift = torch.stack((where % grid, where // grid % grid, where // grid**2), dim=-1).double()
     shift = torch.where(shift > grid / 2, shift - grid, shift) * spacing
     poses = _poses_at(rotations.repeat_interleave(peaks, 0), shift, fixed.center, moving.center)
