@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -120,6 +121,22 @@ def test_what_needs_a_look_comes_first(tmp_path):
     assert "3 need a look" in text
     assert "3 accepted 1 accepted with reservations 1 not accepted 1 failed" in text
     assert CITATION in text and "61.2 ± 1.5" in text and "50 %" in text
+
+
+def test_scans_are_called_by_their_place_in_the_folder(tmp_path):
+    fixed = os.path.join("study", "scans", "a", "pre.nrrd")
+    pair = made_pair("a", fixed=fixed, moving=os.path.join("study", "scans2", "post.nrrd"))
+    for scans, expected in (
+        (os.path.join("study", "scans"), (os.path.join("a", "pre.nrrd"), os.path.join("scans2", "post.nrrd"))),
+        (
+            os.path.join("study", "list.csv"),
+            (os.path.join("scans", "a", "pre.nrrd"), os.path.join("scans2", "post.nrrd")),
+        ),
+        ("elsewhere", (pair.fixed, pair.moving)),
+    ):
+        reader = Reader(render(made_cohort(pair, scans=scans), tmp_path))
+        assert " ← ".join(expected) in "".join(reader.text)
+        assert reader.content("data")["pairs"][0]["fixed"] == fixed
 
 
 def test_cartilage_that_is_not_to_be_trusted_says_so(tmp_path):

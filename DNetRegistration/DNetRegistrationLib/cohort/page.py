@@ -96,6 +96,7 @@ def render(result: CohortResult, folder: Path) -> str:
         looked_at=looked_at,
         state=_state,
         split=split_verdict,
+        below=partial(_below, scans=result.scans),
         found_by=_FOUND_BY,
         pictures=partial(_pictures, folder=folder, largest=allowance(len(shown))),
         kinds=KINDS,
@@ -136,6 +137,14 @@ _JOINERS = "\u200c\u200d"
 
 def _state(pair: PairResult) -> str:
     return "reserved" if pair.reserved else pair.status
+
+
+def _below(path: str, scans: str) -> str:
+    """A path from the folder of the scans, or of their list, on; the path itself where it lies elsewhere."""
+    for folder in (scans, os.path.dirname(scans)):
+        if folder and path.startswith(os.path.join(folder, "")):
+            return path[len(os.path.join(folder, "")) :]
+    return path
 
 
 def _row(place: int, pair: PairResult) -> dict[str, Any]:
