@@ -18,7 +18,9 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +56,7 @@ class Timeline:
         from DNetRegistrationLib.slicer_module.qt_process import QtProcess
 
         self.marks: list[tuple[Moment, str]] = []
-        self.ready, self._pid = False, 0
+        self.ready, self.memory, self._pid = False, 0.0, 0
 
         def launch(command, environment, output, errors, end):
             self.ready, process = False, None
@@ -74,7 +76,7 @@ class Timeline:
 
     def begin(self) -> Moment:
         """Forgets what was, and returns the moment."""
-        self.marks = []
+        self.marks, self.memory = [], 0.0
         return self.now()
 
     def now(self) -> Moment:
@@ -98,14 +100,18 @@ class Timeline:
         """Prints where the time goes; what takes less than 0.05 s goes with what follows."""
         print(f"    {'':44}     wall  process   window")
         last = began
-        for moment, what in self.marks:
-            if moment.wall - last.wall >= 0.05 or moment is self.marks[-1][0]:
+        for (moment, what), (_, following) in pairwise([*self.marks, (None, "")]):
+            if what != following and (moment.wall - last.wall >= 0.05 or not following):
                 print(f"    {what:44.44}{moment.since(last)}")
                 last = moment
+        print(f"  the process took {self.memory / 1e9:.2f} GB of memory at most")
 
     def _heard(self, piece: bytes) -> None:
         from DNetRegistrationLib.slicer_module import events
 
+        with suppress(OSError, IndexError):  # it has ended, or this is not Linux
+            peak = Path(f"/proc/{self._pid}/status").read_text().split("VmHWM:")[1].split()[0]
+            self.memory = max(self.memory, 1024.0 * int(peak))
         # A piece is a line or several: the worker writes each at once.
         for event in filter(None, map(events.from_line, piece.splitlines())):
             self.ready = self.ready or event["event"] == events.READY
@@ -121,7 +127,7 @@ class Timeline:
 
     def _steps(self, steps):
         for number, step in enumerate(steps):
-            self.note(f"step {number} into the scene")
+            self.note("the rest into the scene" if number else "transform and table into the scene")
             yield step
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..core.errors import FileError, one_line
 
-#: Bytes of a part: some hundredths of a second.
-PART = 1 << 25
+#: Bytes of a part: about a hundredth of a second.
+PART = 1 << 23
 
 
 @dataclass(frozen=True)
