@@ -2,14 +2,22 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
+import cohort_folders
 import numpy as np
+import places
 import pytest
 from DNetRegistrationLib.cohort.options import CohortOptions
-from DNetRegistrationLib.cohort.result import CohortResult
+from DNetRegistrationLib.cohort.result import CohortResult, needs_look
 from DNetRegistrationLib.cohort.run import State, align_cohort, duration, find_pairs, processes_for
 from DNetRegistrationLib.cohort.store import opened_results
+from DNetRegistrationLib.cohort.survey import survey
+from DNetRegistrationLib.cohort.tables import PAIR_COLUMNS, cell
 from DNetRegistrationLib.core.errors import FileError, OptionError, RunError
 from DNetRegistrationLib.imaging.volume import write_volume
 
@@ -36,13 +44,13 @@ def rows(folder):
 
 @pytest.mark.slow
 def test_a_cohort_is_done_once_and_again_where_something_changed(scans, tmp_path, small_pair):
-    told: list[State] = []
+    states: list[State] = []
     results = tmp_path / "results"
-    found = align_cohort(scans, results, OPTIONS, jobs=1, tell=told.append, command="typed")
+    found = align_cohort(scans, results, OPTIONS, jobs=1, tell=states.append, command="typed")
     assert [(pair.name, pair.status) for pair in found.pairs] == [
         ("a", "accepted"), ("b", "accepted"), ("c", "failed")
     ]  # fmt: skip
-    assert not any(state.again for state in told) and told[-1].counts.total() == told[-1].total == 3
+    assert not any(state.again for state in states) and states[-1].counts.total() == states[-1].total == 3
     there, back = (np.array(pair.matrix).reshape(4, 4) for pair in found.pairs[:2])
     assert np.abs(there @ back - np.eye(4)).max() < 0.02
     assert {name: row["status"] for name, row in rows(results).items()} == {
@@ -54,17 +62,17 @@ def test_a_cohort_is_done_once_and_again_where_something_changed(scans, tmp_path
     # What is done stays as it is, and the partner that came is done.
     before = (results / "pairs/a/pair.json").stat().st_mtime_ns, record.pairs[0].seconds
     write_volume(small_pair.moving, scans / "c_pre.nrrd")
-    told.clear()
-    again = align_cohort(scans, results, OPTIONS, jobs=1, tell=told.append)
-    assert {state.result.name: state.again for state in told} == {"a": True, "b": True, "c": False}
+    states.clear()
+    again = align_cohort(scans, results, OPTIONS, jobs=1, tell=states.append)
+    assert {state.result.name: state.again for state in states} == {"a": True, "b": True, "c": False}
     assert again.accepted and again.pairs[2].matrix == again.pairs[1].matrix
     assert ((results / "pairs/a/pair.json").stat().st_mtime_ns, again.pairs[0].seconds) == before
     # A file that changed is done again, others are not.
     shutil.copy(scans / "b_post.nrrd", scans / "a_pre.nrrd")
     write_volume(small_pair.moving, scans / "b_pre.mha", compress=True)
-    told.clear()
-    align_cohort(scans, results, OPTIONS, jobs=1, tell=told.append)
-    assert {state.result.name: state.again for state in told} == {"a": True, "b": False, "c": True}
+    states.clear()
+    align_cohort(scans, results, OPTIONS, jobs=1, tell=states.append)
+    assert {state.result.name: state.again for state in states} == {"a": True, "b": False, "c": True}
 
 
 def test_two_runs_into_one_folder_refuse_each_other(scans, tmp_path):
@@ -102,3 +110,84 @@ def test_durations():
     assert [duration(s) for s in (0.4, 89, 91, 3600, 5400, 86400)] == [
         "0 s", "89 s", "2 min", "60 min", "1 h 30 min", "24 h 0 min"
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    """Twelve pairs in seven kinds of file; five of them are wrong, each in its way."""
+    folder = tmp_path_factory.mktemp("mixed") / "scans"
+    return folder, cohort_folders.write_cohort(folder, 12, 48, first_seed=9100)
+
+
+@pytest.fixture(scope="session")
+def unbroken(mixed, tmp_path_factory):
+    """The results of the twelve pairs, done in one run."""
+    results = tmp_path_factory.mktemp("unbroken")
+    return results, align_cohort(mixed[0], results, OPTIONS, jobs=2)
+
+
+@pytest.mark.slow
+def test_the_right_verdict_in_each_row_and_what_needs_a_look_first(mixed, unbroken):
+    folder, written = mixed
+    results, found = unbroken
+    assert {pair.name: pair.status for pair in found.pairs} == written.status
+    assert {problem.pair: problem.kind for problem in found.problems} == written.kinds
+    assert not any("unexpected" in pair.verdict for pair in found.pairs)
+    assert {row["pair"]: row["status"] for row in rows(results).values()} == written.status
+    wrong = {name for name, status in written.status.items() if status != "accepted"}
+    assert {pair.name for pair in needs_look(found.pairs)[:5]} == wrong and len(wrong) == 5
+    assert survey(find_pairs(folder)).problems == list(found.problems)
+
+
+@pytest.mark.slow
+def test_a_cohort_on_dask_gives_the_same(mixed, unbroken, tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'dnet-registration[dask]'")
+    found = align_cohort(mixed[0], tmp_path / "dask", OPTIONS, jobs=2, dask="local")
+    assert told(found) == told(unbroken[1])
+
+
+def test_a_dask_scheduler_that_does_not_answer_is_an_error_in_words(scans, tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'dnet-registration[dask]'")
+    with pytest.raises(RunError, match="no Dask scheduler answers there"):
+        align_cohort(scans, tmp_path / "r", OPTIONS, dask="tcp://127.0.0.1:1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(mixed, unbroken, tmp_path):
+    """Whatever is half written is begun anew, and what was done is not."""
+    folder, results = mixed[0], tmp_path / "results"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from DNetRegistrationLib import CohortOptions, align_cohort\n"
+        'if __name__ == "__main__":\n'
+        '    options = CohortOptions(outputs={"transform": ".tfm"})\n'
+        '    tell = lambda state: print("again" if state.again else "done", flush=True)\n'
+        "    align_cohort(sys.argv[1], sys.argv[2], options, jobs=2, tell=tell)\n"
+    )
+    random = np.random.default_rng(7)
+    kept = 0
+    for _ in range(4):
+        words = [sys.executable, script, folder, results]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, env=places.environment(), text=True)
+        lines = [process.stdout.readline() for _ in range(kept + 2)]
+        time.sleep(random.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+        again = lines.count("again\n")
+        assert again >= kept - 1, "what was done is not done again"  # that which failed is tried again
+        kept = len(list((results / "pairs").glob("*/pair.json")))
+    found = align_cohort(folder, results, OPTIONS, jobs=2)
+    assert told(found) == told(unbroken[1])
+    files = {path.relative_to(results) for path in results.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(unbroken[0]) for path in unbroken[0].rglob("*") if path.is_file()}
+    for path in files:
+        if path.suffix == ".tfm":
+            assert (results / path).read_bytes() == (unbroken[0] / path).read_bytes()
+
+
+def told(found: CohortResult):
+    """What a cohort gave, but for times; numbers to six digits, as tables give them."""
+    table = [{name: cell(getattr(pair, name)) for name in PAIR_COLUMNS if name != "seconds"} for pair in found.pairs]
+    return table, [pair.matrix for pair in found.pairs], found.problems

@@ -18,7 +18,7 @@ TABLE, CARTILAGE, DICTIONARY = "cohort.csv", "cohort-cartilage.csv", "cohort-dic
 RECORD = "cohort.json"
 
 #: Columns of a pair: the attribute of `PairResult`, its unit, and what it means.
-_PAIR = {
+PAIR_COLUMNS = {
     "status": ("", "accepted; refused: aligned, but not to be trusted; or failed: not aligned"),
     "confidence": ("", "calibrated probability, 0 to 1, that the mean error is below one voxel of the search"),
     "expected_error_um": ("um", "estimate of the mean error over the bone"),
@@ -82,7 +82,7 @@ def write_results(result: CohortResult, folder: Path) -> None:
         for row in one.compartments
     ]
     with atomic_write() as staging:
-        _write_csv(staging.path(folder / TABLE), ["pair", *extra.values(), *_PAIR, *_VERSION], pairs)
+        _write_csv(staging.path(folder / TABLE), ["pair", *extra.values(), *PAIR_COLUMNS, *_VERSION], pairs)
         names = ["pair", *extra.values(), "status", *_COMPARTMENT, *_VERSION]
         if compartments:
             _write_csv(staging.path(folder / CARTILAGE), names, compartments)
@@ -118,7 +118,7 @@ def _write_csv(path: Path, names: Sequence[str], rows: Iterable[dict[str, Any]])
 
 def _carried(pairs: Sequence[PairResult]) -> dict[str, str]:
     """The columns that list and names bring along, and what they are called in the tables."""
-    taken = {"pair", *_PAIR, *_COMPARTMENT, *_VERSION}
+    taken = {"pair", *PAIR_COLUMNS, *_COMPARTMENT, *_VERSION}
     names = dict.fromkeys(name for pair in pairs for name in pair.columns)
     return {name: f"given_{name}" if name in taken else name for name in names}
 
@@ -128,15 +128,15 @@ def _columns(pair: PairResult, extra: dict[str, str]) -> dict[str, str]:
 
 
 def _row(pair: PairResult) -> dict[str, Any]:
-    values = {name: getattr(pair, name) for name in _PAIR}
+    values = {name: getattr(pair, name) for name in PAIR_COLUMNS}
     return values | {"doubts": "; ".join(pair.doubts), "warnings": " ".join(pair.warnings)}
 
 
 def _dictionary(extra: dict[str, str], cartilage: bool) -> list[dict[str, str]]:
     carried = {called: ("", "as given by the list or the names of the scans") for called in extra.values()}
     pair = {"pair": ("", "the name of the pair")}
-    status = {"status": _PAIR["status"]}
-    tables = {TABLE: pair | carried | _PAIR | _VERSION}
+    status = {"status": PAIR_COLUMNS["status"]}
+    tables = {TABLE: pair | carried | PAIR_COLUMNS | _VERSION}
     if cartilage:
         tables[CARTILAGE] = pair | carried | status | _COMPARTMENT | _VERSION
     return [
