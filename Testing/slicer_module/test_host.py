@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -572,3 +573,27 @@ process.waitForFinished()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stdout) == (0, "x True\n"), ended.stderr
+
+
+def test_slicers_own_python_takes_the_place_of_the_imitation(tmp_path):
+    """From a checkout: its modules are what the module imports; packaging, which installs, stays imitated."""
+    own = tmp_path / "Base" / "Python" / "slicer"
+    (own / "parameterNodeWrapper").mkdir(parents=True)
+    (own / "i18n.py").write_text("def tr(text):\n    return text.upper()\n")
+    (own / "parameterNodeWrapper" / "__init__.py").write_text("from .wrapper import parameterNodeWrapper\n")
+    (own / "parameterNodeWrapper" / "wrapper.py").write_text("import ctk\nparameterNodeWrapper = ctk.ctkRangeWidget\n")
+    (own / "ScriptedLoadableModule.py").write_text("from slicer.i18n import tr\nword = tr('own')\n")
+    program = f"""
+import sys
+sys.path.insert(0, {str(places.SUPPORT)!r})
+import slicer_host
+slicer_host.start()
+import slicer
+from slicer.i18n import tr
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import word
+print(tr("a"), parameterNodeWrapper.__name__, word, slicer.packaging.__doc__.split()[-1])
+"""
+    environment = {**os.environ, "SLICER_SOURCE": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.stdout.split() == ["A", "ctkRangeWidget", "OWN", "nothing."], result.stderr

@@ -873,18 +873,23 @@ def test_volumes_are_let_go(host, panel):
 def test_wrappers_of_the_parameter_node_are_let_go(host, panel, pair):
     """One is made each time that the module is entered, with observers of its own."""
     import gc
+    import weakref
 
-    from DNetRegistrationLib.slicer_module.parameters import DNetRegistrationParameterNode
-
-    def alive():
+    def let_go(wrapper):
         gc.collect()
-        return sum(type(one) is DNetRegistrationParameterNode for one in gc.get_objects())
+        return wrapper() is None
 
-    before = alive()
-    for _ in range(5):
-        panel.exit()
-        panel.enter()
-    assert alive() == before
+    def of_slicer():
+        wrapper = panel.logic.getParameterNode()
+        wrapper.disconnectGui(wrapper.connectGui(panel.ui))
+        return weakref.ref(wrapper)
+
+    if not let_go(of_slicer()):
+        pytest.skip("Slicer 5.10 itself holds on to what was connected")
+    wrapper = weakref.ref(panel._parameterNode)
+    panel.exit()
+    panel.enter()
+    assert let_go(wrapper)
 
 
 def test_both_volumes_are_seen_when_they_are_chosen(host, panel):

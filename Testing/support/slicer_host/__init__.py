@@ -26,8 +26,9 @@ was never asked for.
 
 What is real: the scene, nodes, logics, storage and displayable managers (slicer-core), `slicer.util`, Qt's widgets and
 event loop, processes. What stands in: PythonQt (`pythonqt`), the `ctk` and `qMRML` widgets, the application object, the
-parameter node wrapper, the scripted module's base classes, translation, packaging, Sample Data. A name the host lacks
-raises AttributeError, as a name that Slicer lacks does; look it up in Slicer's source before adding it.
+parameter node wrapper, the scripted module's base classes, translation, packaging, Sample Data. Of these, most of
+what is Python comes from a checkout of Slicer where one is given (`own_python`). A name the host lacks raises
+AttributeError, as a name that Slicer lacks does; look it up in Slicer's source before adding it.
 
 What it cannot show: how Slicer's own style, docking and DPI scaling make a panel look; rulers, corner annotation and
 mouse interaction in the views; Windows and macOS; Slicer's launcher and its environment; the C++ side of extensions.
@@ -111,16 +112,17 @@ class Host:
             for name, value in vars(module).items():
                 if isinstance(value, type) and name.startswith(("qSlicer", "qMRML")):
                     setattr(slicer, name, value)
-        from . import parameter_nodes, scripted_module, ui_loader  # noqa: F401
+        from . import own_python, parameter_nodes, scripted_module, ui_loader  # noqa: F401
 
         slicer.qSlicerScriptedLoadableModule = scripted_module.qSlicerScriptedLoadableModule
         slicer.qSlicerScriptedLoadableModuleWidget = scripted_module.qSlicerScriptedLoadableModuleWidget
-        for name, module in {
+        imitated = {
             "ScriptedLoadableModule": scripted_module.module,
             "parameterNodeWrapper": parameter_nodes.module,
             "i18n": python_modules.i18n,
             "packaging": python_modules.packaging,
-        }.items():
+        }
+        for name, module in (imitated | own_python.modules()).items():
             sys.modules[f"slicer.{name}"] = module
             setattr(slicer, name, module)
         sys.modules["SampleData"] = sample_data.module

@@ -154,7 +154,8 @@ def write_attribute(qobject, name: str, value) -> None:
         found = meta.property(meta.indexOfProperty(name))
         if not found.isWritable():
             raise AttributeError(f"Property '{name}' of {class_name} object is not writable")
-        if not found.write(qobject, value.value if isinstance(value, enum.Enum) else value):
+        plain = value.value if isinstance(value, enum.Enum) else list(value) if isinstance(value, tuple) else value
+        if not found.write(qobject, plain):
             kind = f"{found.typeName()}' does not accept an object of type {type(value).__name__}"
             raise AttributeError(f"Property '{name}' of type '{kind}")
     elif has_dynamic_property(qobject, name):
