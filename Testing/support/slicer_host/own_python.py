@@ -45,10 +45,7 @@ def modules() -> dict[str, types.ModuleType]:
     own = folder()
     if own is None:
         return {}
-    for owner, names in (
-        (sys.modules["ctk"], [f"ctk{name}" for name in _CTK]),
-        (slicer, [f"qMRML{n}" for n in _QMRML]),
-    ):
+    for owner, names in ((sys.modules["ctk"], _CTK), (slicer, _QMRML)):
         for name in names:
             if not hasattr(owner, name):
                 setattr(owner, name, type(name, (), {}))
