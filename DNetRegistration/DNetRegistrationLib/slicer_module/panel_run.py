@@ -107,6 +107,7 @@ class AlignmentRun:
         self._endSteps()
         if self.job is not None:
             self.job.cancel()
+        self._scans = None
 
     def close(self) -> None:
         """Ends what runs, and what waits."""
