@@ -318,7 +318,7 @@ def test_two_hundred_pairs_open_quickly_and_stay_small(open_browser, tmp_path):
     (tmp_path / "noise.webp").write_bytes(content)
     pictures = Pictures(**dict.fromkeys(("before", "after", "cartilage"), "noise.webp"))
     row = {
-        "name": "all",
+        "compartment": "all",
         "mean_thickness_um": 60.0,
         "standard_error_um": 1.0,
         "volume_mm3": 0.01,
