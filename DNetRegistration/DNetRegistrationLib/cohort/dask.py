@@ -10,6 +10,19 @@ from ..core.packages import needed
 from .task import Done, PairTask, do_pair, failed_pair
 
 
+#: Of a cluster on this machine. A task that brought a worker down is not tried on the next one; what a worker is at is
+#: not looked at a hundred times a second; and memory is not given back to the system piece by piece, which by itself
+#: took a third of the time (glibc; where one of the two is set, it does not find the other by itself).
+_LOCAL = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "2s",
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 27,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 25,
+}
+
+
 def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Iterator[tuple[int, Done]]:
     """Does tasks on a Dask cluster; yields the number of each and what came of it, as they come.
 
@@ -29,8 +42,7 @@ def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Ite
     distributed = needed("distributed", what, "dask[distributed]", extra)
     dask = needed("dask", what, "dask[distributed]", extra)
     local = None
-    # A task that brought a worker down is not tried on the next one.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+    with dask.config.set(_LOCAL):
         try:
             if address == "local":
                 local = distributed.LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None)
