@@ -12,6 +12,7 @@ import cohort_folders
 import numpy as np
 import places
 import pytest
+from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.result import CohortResult, needs_look
 from DNetRegistrationLib.cohort.run import State, align_cohort, duration, find_pairs, processes_for
@@ -191,3 +192,31 @@ def told(found: CohortResult):
     """What a cohort gave, but for times; numbers to six digits, as tables give them."""
     table = [{name: cell(getattr(pair, name)) for name in PAIR_COLUMNS if name != "seconds"} for pair in found.pairs]
     return table, [pair.matrix for pair in found.pairs], found.problems
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_with_quotes_line_breaks_formulas_and_bytes_that_are_no_text(scans, tmp_path, capsys):
+    names = ['it\'s "one" <hr>', "two\nlines", "=1+1", os.fsdecode(b"caf\xe9")]
+    for name in names:
+        for word, ending in (("pre", ".nrrd"), ("post", ".nii.gz")):
+            shutil.copy(scans / f"a_{word}{ending}", scans / f"{name}_{word}{ending}")
+    for path in list(scans.glob("[abc]_*")):
+        path.unlink()
+    assert main(["cohort", str(scans), "--dry-run"]) == 1
+    assert "odd name: " in capsys.readouterr().out
+    assert main(["cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "two\\nlines: Accepted" in out and "caf\\udce9: Failed" in out
+    status = {name: row["status"] for name, row in rows(tmp_path / "r").items()}
+    assert status == {
+        'it\'s "one" <hr>': "accepted", "two\nlines": "accepted", "'=1+1": "accepted", "caf\\udce9": "failed"
+    }  # fmt: skip
+    record = CohortResult.from_dict(json.loads((tmp_path / "r/cohort.json").read_text(encoding="utf-8")))
+    assert len(record.pairs) == 4
+    page = (tmp_path / "r/cohort.html").read_text(encoding="utf-8")
+    assert "<hr>" not in page
+    folders = {path.name for path in (tmp_path / "r/pairs").iterdir()}
+    assert len(folders) == 4 and all(name.isascii() for name in folders)
+    assert main(["cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1"]) == 1
+    assert capsys.readouterr().out.count("as before: Accepted") == 3

@@ -9,7 +9,6 @@ from ..core.errors import RunError, Setting, one_line
 from ..core.packages import needed
 from .task import Done, PairTask, do_pair, failed_pair
 
-
 #: Of a cluster on this machine. A task that brought a worker down is not tried on the next one; what a worker is at is
 #: not looked at a hundred times a second; and memory is not given back to the system piece by piece, which by itself
 #: took a third of the time (glibc; where one of the two is set, it does not find the other by itself).

@@ -17,9 +17,9 @@ from .result import KINDS, Problem
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
 
-#: Memory in bytes of a process that aligns, before it reads a scan; and for each voxel of both scans beside the voxels
-#: themselves, with all outputs. Measured; see docs/cohort.md.
-_BASE, _PER_VOXEL = 0.6e9, 12
+#: Bytes that a process takes before it reads a scan; and those for each voxel of both scans beside the voxels
+#: themselves, with all outputs. Peaks measured at 128^3 (0.77 GB) and 256^3 (1.06 GB of single precision).
+_BASE, _PER_VOXEL = 0.8e9, 8
 
 
 @dataclass(frozen=True)
