@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from ..bone.cortex import CorticalBone
 from ..imaging.morphology import dilate
@@ -19,6 +19,8 @@ EDGE = 0.02
 _DEEP = 1.2
 # The articular surface faces the joint: its normals lie within 65 degrees of the axis.
 _FACING = 0.42
+# Beside it bone is looked at within this of it, mm, down to normals at this cosine to the axis.
+_BESIDE, _TURNED = 0.35, -0.2
 # Bone farther below the periosteal surface is a trabecula.
 _BELOW = 0.09
 
@@ -36,6 +38,24 @@ class JointEnd:
     axis: np.ndarray
     top: np.ndarray
     middle: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class JointSurface:
+    """The surface of a bone that may bear cartilage, and what lies beside it.
+
+    Attributes:
+        mesh: LPS mm.
+        facing: ``(n,)`` bool, what faces the joint; the rest bears no cartilage.
+    """
+
+    mesh: Mesh
+    facing: np.ndarray
+
+    @classmethod
+    def whole(cls, mesh: Mesh) -> JointSurface:
+        """All of it may bear cartilage."""
+        return cls(mesh, np.ones(len(mesh.points), bool))
 
 
 def joint_end(bone: CorticalBone) -> JointEnd | None:
@@ -83,8 +103,8 @@ def _facing(bone: CorticalBone, axis: np.ndarray, index: np.ndarray) -> np.ndarr
     return found / size if size > 0 else axis
 
 
-def articular_surface(plain: Volume, bone: CorticalBone, end: JointEnd, threshold: float) -> Mesh:
-    """The outer surface of a bone that faces the joint.
+def articular_surface(plain: Volume, bone: CorticalBone, end: JointEnd, threshold: float) -> JointSurface:
+    """The outer surface of a bone that faces the joint, and of the bone beside that.
 
     Args:
         plain: the scan without contrast agent.
@@ -93,18 +113,32 @@ def articular_surface(plain: Volume, bone: CorticalBone, end: JointEnd, threshol
         threshold: bone is above.
 
     Returns:
-        Mesh: its largest connected piece, LPS mm; without points where there is none.
+        JointSurface: its largest connected piece; without points where there is none.
     """
     mesh = level_surface(*_cropped(plain, bone, end), threshold)
-    facing = mesh.normals @ end.axis > _FACING
     height = (end.top - mesh.points) @ end.axis
     depth = interpolate(bone.depth, bone.affine, mesh.points)
-    mesh, _ = mesh.part(facing & (height < _DEEP) & (depth < _BELOW))
-    if not len(mesh.points):
-        return mesh
-    pieces = mesh.pieces()
-    largest = np.bincount(pieces, mesh.areas).argmax()
-    return mesh.part(pieces == largest)[0]
+    cosine = mesh.normals @ end.axis
+    mesh, left = mesh.part((height < _DEEP) & (depth < _BELOW))
+    cosine = cosine[left]
+    joint, left = _largest(mesh, cosine > _FACING)
+    if not len(joint.points):
+        return JointSurface.whole(joint)
+    facing = np.zeros(len(mesh.points), bool)
+    facing[left] = True
+    apart, _ = spatial.cKDTree(joint.points).query(mesh.points)
+    around, left = _largest(mesh, facing | ((apart < _BESIDE) & (cosine > _TURNED)))
+    return JointSurface(around, facing[left])
+
+
+def _largest(mesh: Mesh, chosen: np.ndarray) -> tuple[Mesh, np.ndarray]:
+    """The largest connected piece of the chosen points; see `Mesh.part`."""
+    part, left = mesh.part(chosen)
+    if not len(left):
+        return part, left
+    pieces = part.pieces()
+    largest, kept = part.part(pieces == np.bincount(pieces, part.areas).argmax())
+    return largest, left[kept]
 
 
 def outer_surface(plain: Volume, bone: CorticalBone, threshold: float) -> Mesh:

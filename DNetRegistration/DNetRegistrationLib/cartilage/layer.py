@@ -7,7 +7,7 @@ edge is known besides, from the scan without agent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 
 import numpy as np
@@ -94,6 +94,10 @@ class Layers:
     evidence: np.ndarray
     closed: np.ndarray
     misfit: np.ndarray
+
+    def part(self, left: np.ndarray) -> Layers:
+        """At some points."""
+        return Layers(**{one.name: getattr(self, one.name)[left] for one in fields(self)})
 
 
 def responses(heights: np.ndarray, thicknesses: np.ndarray, blur: float, shape: Shape | None = None) -> np.ndarray:

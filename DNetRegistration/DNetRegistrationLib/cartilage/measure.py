@@ -14,28 +14,25 @@ from ..imaging.masks import mask_on
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
-from .articular import JointEnd, articular_surface, joint_end, outer_surface
+from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
 from .compartments import across, articular_cover, lateral_by_fibula, parting
-from .layer import THICKEST, Layers, Profiles, fit_layers
-from .matching import Match, match_bone
-from .mesh import Mesh
-from .profiles import Sampler, along, edge_blur, half_height
+from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
+from .sight import MISMATCH, Sight, look
+from .surroundings import look_beside
 
-# Bone that the scans are matched on: from so many voxels below the surface on, which the blur of the layer does not
-# reach, to this depth in mm. So many lines of it are enough.
-_CLEAR, _DEEP, _LINES = 3.0, 0.4, 3000
-# The match on bone leaves about this much, mm; with noise, more.
-_MISMATCH = 0.0003
 # A layer is one where chi-squared says so, and its level is at least this share of the typical one; brighter than this
 # share is soft tissue.
 _EVIDENCE, _LEAST_LEVEL, _MOST_LEVEL = 16.0, 0.35, 1.8
 # Noise and small mismatches look like a layer on at most this share of a surface without agent.
 _NO_AGENT = 0.05
+# Where a layer like the one on the joint lies on this share of the bone beside it, all of it may be soft tissue; where
+# it does so near a point, that point's may be.
+_SPREAD, _NEAR_SPREAD = 0.25, 0.3
 # The rim is about so wide, mm.
 _RIM = 0.4
 # Cartilage covers most of what faces the joint, but leaves free its rim and its middle.
-_HARDLY, _EVERYWHERE = 0.5, 0.85
+_HARDLY, _EVERYWHERE = 0.45, 0.85
 # A fit that leaves so many times more than others do is of something else.
 _MISFIT = 8.0
 # Thickness is uncertain from here on: standard error over the blur.
@@ -95,24 +92,26 @@ def measure_cartilage(
     mask = None if region is None else mask_on(region, plain)
     bone = cortical_bone(plain, threshold, alignment.working_spacing)
     end = joint_end(bone)
-    mesh, end = _surface(plain, bone, end, threshold, mask)
+    surface, end = _surface(plain, bone, end, threshold, mask)
     tell(0.2, "matching the bone under the cartilage")
-    sight = _Sight(plain, contrast, mesh, matrix)
+    sight = look(plain, contrast, surface, matrix)
     tell(0.4, "fitting layers")
-    return _measured(alignment, sight, bone, end, threshold, medial, mask is not None)
+    return _measured(alignment, sight, surface.facing, bone, end, threshold, medial, mask is not None)
 
 
 def _surface(
     plain: Volume, bone: CorticalBone, end: JointEnd | None, threshold: float, mask: np.ndarray | None
-) -> tuple[Mesh, JointEnd]:
+) -> tuple[JointSurface, JointEnd]:
     """The surface that may bear cartilage."""
     if mask is not None or end is None:
         mesh = outer_surface(plain, bone, threshold)
         if mask is not None and len(mesh.points):
             inside = interpolate(mask.astype(np.float32), plain.affine, mesh.points)
             mesh, _ = mesh.part(np.nan_to_num(inside) > 0.5)
+        surface = JointSurface.whole(mesh)
     else:
-        mesh = articular_surface(plain, bone, end, threshold)
+        surface = articular_surface(plain, bone, end, threshold)
+        mesh = surface.mesh
     if len(mesh.points) < 50:
         where = "in the region" if mask is not None else "in it"
         raise ScanError(
@@ -126,92 +125,13 @@ def _surface(
         top = mesh.points[(mesh.points @ axis).argmax()]
         center = np.average(mesh.points, axis=0, weights=mesh.areas)
         end = JointEnd(axis, top, center + ((top - center) @ axis) * axis)
-    return mesh, end
-
-
-class _Sight:
-    """The surface, placed finer than a voxel, and what both scans show along its normals."""
-
-    def __init__(self, plain: Volume, contrast: Volume, mesh: Mesh, matrix: np.ndarray) -> None:
-        self.step = step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
-        normals = mesh.smoothing(3) @ mesh.normals
-        self.normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        mean = self.normals.mean(0)
-        self.match = self._matched(plain, contrast, mesh, matrix, mean / max(float(np.linalg.norm(mean)), 1e-12))
-        self.heights = heights = np.arange(-max(0.06, 4 * step), THICKEST + 0.06, step / 2)
-        self.near = mesh.smoothing(1)
-        sampler = Sampler(plain, np.eye(4), mesh.points, 0.3)
-        rough = _over(self.near @ self.near, sampler(along(mesh.points, self.normals, heights)))
-        shift = half_height(rough, heights, 2 * step + 0.01, 0.06, 1.5 * step)
-        # Where the edge is not seen, as it is elsewhere near by; noise of single points is taken away.
-        known = np.isfinite(shift).astype(float)
-        shift = (self.near @ np.nan_to_num(shift)) / np.maximum(self.near @ known, 1e-9)
-        self.mesh = Mesh(mesh.points + shift[:, None] * self.normals, mesh.triangles)
-        points = along(self.mesh.points, self.normals, heights)
-        self.plain = sampler(points)
-        agent = Sampler(contrast, self.match.matrix, mesh.points, 0.3)(points)
-        self.seen = np.isfinite(self.plain) & np.isfinite(agent)
-        smoothed = _over(self.near, self.plain)
-        self.blur = edge_blur(smoothed, heights, step)
-        bend = np.gradient(np.gradient(_over(self.near, smoothed), heights, axis=1), heights, axis=1)
-        match = self.match
-        difference = agent - match.slope * (self.plain + match.blur_mm2 / 2 * bend) - match.offset
-        self.difference, self.smoothed = _over(self.near, difference), smoothed
-        # The height of bone over what lies on it, in units of the scan with agent.
-        known = np.isfinite(smoothed)
-        inner = np.where(known, smoothed, -np.inf)[:, heights <= 0].max(1)
-        height = inner - smoothed[:, np.abs(heights - 2 * step).argmin()]
-        self.contrast = match.slope * float(np.median(height[np.isfinite(height)]))
-
-    @staticmethod
-    def _matched(plain: Volume, contrast: Volume, mesh: Mesh, matrix: np.ndarray, normal: np.ndarray) -> Match:
-        step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
-        pick = np.random.default_rng(0).permutation(len(mesh.points))[:_LINES]
-        depths = np.arange(-_DEEP, -_CLEAR * step, step)
-        points = along(mesh.points[pick], mesh.normals[pick], depths).reshape(-1, 3)
-        first, second = (
-            Sampler(scan, m, mesh.points, _DEEP + 0.05, 1.0) for scan, m in ((plain, np.eye(4)), (contrast, matrix))
-        )
-        return match_bone(first, second, points, matrix, step, normal)
-
-    @property
-    def agent_blur(self) -> float:
-        """Standard deviation of the point spread of the scan with agent, mm."""
-        return float(np.sqrt(max(self.blur**2 + self.match.blur_mm2, (self.step / 4) ** 2)))
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of the difference in bone, which holds what structure there does not match."""
-        deep = self.difference[:, self.heights < -2 * self.step]
-        rows = deep[np.isfinite(deep).all(1)]
-        return max(float(np.median(rows.std(1))) if len(rows) else 0.0, 1e-4 * self.contrast)
-
-    def fit(self, sign: float = 1.0) -> Layers:
-        """Layers in the difference; with -1 in the scan that should be without agent."""
-        heights = self.heights
-        noise = self.noise
-        every = np.full(len(self.difference), noise)
-        edge = self.contrast * _MISMATCH / (self.agent_blur * np.sqrt(2 * np.pi))
-        slope = max(self.match.slope, 1e-9)
-        known = np.where(self.seen, 0, np.nan)
-        difference = Profiles(sign * self.difference + known, every, edge, True, self.agent_blur)
-        plain = Profiles(self.smoothed + known, every / slope / 1.4, edge / slope, False, self.blur)
-        return fit_layers(difference, plain, heights, self.mesh.smoothing(6), self.step)[0]
-
-
-def _over(smooth: Any, profiles: np.ndarray) -> np.ndarray:
-    """Means over neighbours of what is known; NaN where nothing is."""
-    known = np.isfinite(profiles)
-    if known.all():
-        return np.asarray(smooth @ profiles)
-    weight = smooth @ known.astype(np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(weight > 0, smooth @ np.where(known, profiles, 0) / weight, np.nan)
+    return surface, end
 
 
 def _measured(
     alignment: Alignment,
-    sight: _Sight,
+    around: Sight,
+    facing: np.ndarray,
     bone: CorticalBone,
     end: JointEnd,
     threshold: float,
@@ -219,9 +139,11 @@ def _measured(
     marked: bool,
 ) -> CartilageMeasurement:
     """The map and its table."""
+    sight, left = around.part(facing)
     mesh = sight.mesh
     warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.verdict}"]
-    layers = sight.fit()
+    every = around.fit()
+    layers = every.part(left)
     covered, level = _covered(layers, sight)
     agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum()
     if not agent:
@@ -236,17 +158,28 @@ def _measured(
         warnings.append("no contrast agent was found on the bone, so no cartilage is measured")
         covered[:] = False
     reason = _reasons(layers, sight, covered, level)
+    seen = covered & (reason == Reason.MEASURED)
+    typical = float(np.median(layers.thickness_mm[seen])) if seen.any() else 0.0
+    beside = look_beside(around.mesh, facing, every, _EVIDENCE, level, typical)
+    reason[seen & (beside.near > _NEAR_SPREAD)] = Reason.SOFT_TISSUE
     thickness = np.where(covered, 1000 * layers.thickness_mm, 0.0)
     articular = np.ones(len(covered), bool)
     if agent and not marked:
         # Soft tissue beside the cartilage would draw the border outwards.
-        articular = articular_cover(mesh, covered & (reason != Reason.SOFT_TISSUE))
-        share = mesh.areas[articular].sum() / mesh.areas.sum()
-        if share > _EVERYWHERE:
-            warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
+        free = articular_cover(mesh, covered & (reason != Reason.SOFT_TISSUE))
+        share = mesh.areas[free].sum() / mesh.areas.sum()
+        hidden = beside.share > _SPREAD or share < _HARDLY
+        if beside.share > _SPREAD:
+            told = f"on {100 * beside.share:.0f} % of the bone beside the joint lies a layer like that on it"
+            warnings.append(f"{told}: soft tissue with contrast agent, not told from cartilage, so nothing is measured")
         elif share < _HARDLY:
-            told = f"a layer lies on only {100 * share:.0f} % of the bone that faces the joint"
-            warnings.append(f"{told}: it may be soft tissue, or most cartilage may be hidden")
+            told = f"only {100 * share:.0f} % of the bone that faces the joint bears a layer free of soft tissue"
+            warnings.append(f"{told}: what it is cannot be told, so nothing is measured")
+        elif share > _EVERYWHERE:
+            warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
+        articular = articular_cover(mesh, seen) if hidden else free
+        if hidden:
+            reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, np.minimum(1000 * layers.thickness_mm, 1000 * sight.agent_blur), thickness)
@@ -292,7 +225,7 @@ def _measured(
     )
 
 
-def _covered(layers: Layers, sight: _Sight) -> tuple[np.ndarray, float]:
+def _covered(layers: Layers, sight: Sight) -> tuple[np.ndarray, float]:
     """``(n,)`` bool, where a layer is seen, and the typical level of layers."""
     clear = (layers.evidence > 2 * _EVIDENCE) & (layers.level > 0) & (layers.thickness_mm < THICKEST - 0.01)
     # Soft tissue hangs on the rim: the middle of the surface says what cartilage looks like.
@@ -303,10 +236,10 @@ def _covered(layers: Layers, sight: _Sight) -> tuple[np.ndarray, float]:
     typical = float(layers.level[order][np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)])
     covered = (layers.evidence > _EVIDENCE) & (layers.level > _LEAST_LEVEL * typical)
     # What fades less than the match of bone is sure of is no layer.
-    return covered & (layers.level * layers.thickness_mm > 4 * _MISMATCH * sight.contrast), typical
+    return covered & (layers.level * layers.thickness_mm > 4 * MISMATCH * sight.contrast), typical
 
 
-def _reasons(layers: Layers, sight: _Sight, covered: np.ndarray, level: float) -> np.ndarray:
+def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) -> np.ndarray:
     """``(n,)`` values of `Reason`."""
     heights = sight.heights
     reason = np.full(len(covered), int(Reason.MEASURED))
@@ -327,18 +260,18 @@ def _reasons(layers: Layers, sight: _Sight, covered: np.ndarray, level: float) -
     return reason
 
 
-def _bare_error(sight: _Sight, level: float) -> float:
+def _bare_error(sight: Sight, level: float) -> float:
     """Standard error in um of the thickness of a thin layer of a known level."""
     if not level > 0:
         return float("inf")
     # The area under a thin layer's profile is level times thickness; it is spread like the blur.
     random = sight.noise * np.sqrt(2 * np.sqrt(np.pi) * sight.agent_blur * sight.step) / level
-    return 1000 * float(np.hypot(random, _MISMATCH * sight.contrast / level))
+    return 1000 * float(np.hypot(random, MISMATCH * sight.contrast / level))
 
 
 def _compartments(
     found: ThicknessMap,
-    sight: _Sight,
+    sight: Sight,
     bone: CorticalBone,
     end: JointEnd,
     threshold: float,
@@ -348,7 +281,7 @@ def _compartments(
     """Rows of the table; numbers each point of the map."""
     # Neighbours share what they were averaged over. What all share: the match on bone, in thickness.
     together = 1 / float(np.mean(sight.near.multiply(sight.near).sum(1)))
-    match = max(sight.match.error_mm, _MISMATCH / 2) if np.isfinite(sight.match.error_mm) else sight.step / 4
+    match = max(sight.match.error_mm, MISMATCH / 2) if np.isfinite(sight.match.error_mm) else sight.step / 4
     systematic = 1000 * match * min(sight.contrast / level, 5.0) if level > 0 else 0.0
     every = np.ones(len(found.points), bool)
     total = summarise("all", every, found, systematic, together)
