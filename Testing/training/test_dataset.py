@@ -378,3 +378,50 @@ def test_names_tell_pairs_from_single_scans(tmp_path):
         ("pre", "pre.nrrd", None),
         ("slices", "slices", None),
     ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "name,pre,post,transform,pre_spacing,post_spacing",
+        "id,fixed,moving,transform,fixed_spacing,moving_spacing",
+    ],
+)
+def test_a_table_lists_bones_and_the_spacing_of_each_scan(names, tmp_path, monkeypatch):
+    for file in ("a.tif", "b.tif", "c.tif", "t.tfm"):
+        (tmp_path / file).write_bytes(b"")
+    table = tmp_path / "bones.csv"
+    table.write_text(f'group,{names}\n1,one,a.tif,b.tif,t.tfm,0.01,"0.01,0.01,0.02"\n2,two,c.tif,,,,\n')
+    first, second = scanned_bones.find_bone_scans(table)
+    assert (first.name, first.plain, first.contrast) == ("one", tmp_path / "a.tif", tmp_path / "b.tif")
+    assert first.transform == tmp_path / "t.tfm"
+    assert (first.plain_spacing, first.contrast_spacing) == ((0.01,), (0.01, 0.01, 0.02))
+    assert second == scanned_bones.BoneScans("two", tmp_path / "c.tif")
+    read = []
+
+    def read_volume(path, spacing):
+        read.append((path.name, spacing))
+        raise ScanError("enough")
+
+    monkeypatch.setattr(scanned_bones, "read_volume", read_volume)
+    for bone in (first, replace(first, plain=first.contrast, plain_spacing=None)):
+        with pytest.raises(ScanError, match="enough"):
+            scanned_bones.resample_bone(bone, 8, 0.5, (0.3,))
+    assert read == [("a.tif", (0.01,)), ("b.tif", (0.3,))]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,pre\n", "lists no bones"),
+        ("name,post\none,a.tif\n", "line 2 has no pre"),
+        ("name,pre\none,z.tif\n", r"z\.tif: there is no such file \(.*line 2\)"),
+        ("name,pre,pre_spacing\none,a.tif,wide\n", "line 2 has the spacing 'wide'; give mm"),
+        ("name,pre,pre_spacing\none,a.tif,-1\n", "line 2 has the spacing '-1'; give mm"),
+    ],
+)
+def test_a_table_that_cannot_be_used(text, words, tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"")
+    (tmp_path / "bones.csv").write_text(text)
+    with pytest.raises(FileError, match=words):
+        scanned_bones.find_bone_scans(tmp_path / "bones.csv")

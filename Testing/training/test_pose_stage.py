@@ -26,9 +26,9 @@ POSED = replace(QUICK, pose_pretraining=0.5)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(poses, "_STEPS", 30)
-    poses.composer.cache_clear()
+    poses._made.clear()
     yield
-    poses.composer.cache_clear()
+    poses._made.clear()
 
 
 def test_a_pose_by_hand():

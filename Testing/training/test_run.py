@@ -141,6 +141,22 @@ def test_a_second_ctrl_c_after_a_while_ends_it_at_once(tmp_path, monkeypatch):
     assert checkpoints.parse(checkpoints.content(tmp_path), tmp_path).state["iteration"] == 0
 
 
+@pytest.mark.parametrize(
+    ("every", "end", "done", "ahead"), [(6, 12, 3, 2), (6, 12, 6, 2), (6, 12, 12, 1), (5, 12, 7, 2)]
+)
+def test_time_left_includes_validations(every, end, done, ahead, tmp_path):
+    """By a loop over what is to come: an iteration takes a second, a validation twenty."""
+    recipe = replace(QUICK, iterations=end)
+    run = run_in(tmp_path, recipe=recipe, pace=Pace(validate_every=every, validation_pairs=4))
+    run._count()
+    run.trainer.iteration = done
+    assert ahead == sum(n % every == 0 or n == end for n in range(done, end + 1))
+    # Before the first one: the passes of 2 x 4 pairs are a third of training with 4 pairs an iteration.
+    assert run._seconds_left(1.0, time.monotonic()) == pytest.approx(end - done + ahead * 8 / 4 / 3)
+    run._validated = 20.0
+    assert run._seconds_left(1.0, time.monotonic()) == pytest.approx(end - done + ahead * 20)
+
+
 def test_ctrl_c_in_a_validation(tmp_path):
     run = run_in(tmp_path)
     run.validation["whole"] = interrupting(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_a_run_and_what_its_card_says(small, options, tmp_path):
     assert (again.network, again.seed, again.dataset, again.start, again.output) == ("dnet", 3, "blobs.pt", None, "one")
     # Weights are trained on from where the recipe ended: all rotations, the full resolution, a lower rate.
     on = eval(card["go_on"], {"TrainingOptions": TrainingOptions})
-    assert on.decided_recipe() == replace(recipe, **PLAIN, learning_rate=0.002)
+    assert on.decided_recipe() == replace(recipe, **PLAIN, learning_rate=0.0005)
     assert (on.seed, on.dataset, on.start, on.output) == (3, "blobs.pt", "weights.pt", "one-on")
 
 
@@ -108,7 +109,7 @@ def test_weights_that_are_trained_on_keep_their_history_and_see_other_pairs(smal
     assert seeds[0] == 5 and len(set(seeds)) == 3
     cards = [card_of(folder) for folder in (first, second, third)]
     rates = [eval(card["go_on"], {"TrainingOptions": TrainingOptions}).changes["learning_rate"] for card in cards]
-    assert rates == [0.0004, 0.002, 0.002]  # a fifth of the recipe's, once
+    assert rates == [0.0001, 0.0001, 0.0001]  # a twentieth of the recipe's, once
     assert cards[2]["start"] == cards[1] and cards[1]["start"] == cards[0] and cards[0]["start"] is None
 
 
@@ -302,6 +303,49 @@ def test_options_that_cannot_be(more, words, small, options, tmp_path):
 def test_an_item_of_the_resolution_schedule_alone_can_be_changed(options, tmp_path):
     chosen = options(tmp_path, changes={"resolution_schedule": (None, 0.65, None)})
     assert chosen.decided_recipe().resolution_schedule == (0.19, 0.65, 0.69)
+
+
+def test_a_start_lowers_the_learning_rate_by_itself(options, tmp_path):
+    """At the recipe's own six iterations spoil the D-net that ships."""
+    assert options(tmp_path, start="dnet").decided_recipe().learning_rate == pytest.approx(0.05 * 2e-3)
+    chosen = options(tmp_path, start="dnet", changes={"learning_rate": 3e-4})
+    assert chosen.decided_recipe().learning_rate == 3e-4
+    assert options(tmp_path).decided_recipe().learning_rate == 2e-3
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(small, options, tmp_path, monkeypatch):
+    train(options(tmp_path / "whole"))
+
+    def killed(*arguments):
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr("DNetRegistrationLib.training.run.checkpoints.write", killed)
+        with pytest.raises(SystemExit):
+            train(options(tmp_path / "short"))
+    assert (tmp_path / "short" / "log.csv").exists() and not (tmp_path / "short" / "checkpoint.pt").exists()
+    assert train(options(tmp_path / "short")).finished
+    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
+
+
+def test_ctrl_c_before_the_first_iteration_is_heard_and_gone_on_from(small, options, tmp_path, monkeypatch):
+    train(options(tmp_path / "whole"))
+    monkeypatch.setattr("DNetRegistrationLib.training.run.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("DNetRegistrationLib.training.pose_stage._made", {})
+    said = []
+
+    def report(line):
+        said.append(line)
+        if " of the head" in line:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(options(tmp_path / "short"), report=report)
+    assert said[-1] == "before the first iteration: 0 % of the head"
+    assert (tmp_path / "short" / "checkpoint.pt").exists() and not (tmp_path / "short" / "weights.pt").exists()
+    assert train(options(tmp_path / "short"), report=said.append).finished
+    assert any("going on from iteration 0" in line for line in said)
+    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
 
 
 def test_a_folder_with_something_else_in_it(small, options, tmp_path):

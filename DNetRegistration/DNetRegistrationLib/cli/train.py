@@ -81,7 +81,7 @@ def add_parser(commands) -> Parser:
     parser.add_argument("--start", metavar="W", help="begin with these weights: a file, or a name that ships")
     parser.add_argument("--seed", type=COUNT, default=0, help="of weights, bones and pairs (%(default)s)")
     data = parser.add_argument_group("what to train on")
-    data.add_argument("--scans", metavar="FOLDER", help="your scans instead of synthetic bones")
+    data.add_argument("--scans", metavar="SCANS", help="your scans, not synthetic bones: a folder, or a .csv")
     data.add_argument(
         "--scan-spacing", metavar="X[,Y,Z]", type=triple, help="their voxel size in mm, where files lack it"
     )

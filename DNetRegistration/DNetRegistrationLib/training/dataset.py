@@ -177,7 +177,7 @@ def dataset_of_scans(
     to post, as `write_transform` writes it), or where there is none, by `align`. Every other scan is a bone of its own.
 
     Args:
-        folder: of the scans.
+        folder: of the scans; or a CSV file that lists them, see `scanned_bones.find_bone_scans`.
         scan_spacing: the true voxel size of all scans in mm, one number or three, where the files do not say it.
         device: where the dataset shall be.
         progress: called with the fraction done and a message.
@@ -234,8 +234,9 @@ def dataset_of_bones(
         except DNetError:
             if bone.contrast is None or not apart:
                 raise
-            for scan in (bone.plain, bone.contrast):
-                add(BoneScans(scan.name, scan))
+            own = bone.plain_spacing, bone.contrast_spacing
+            for scan, spacing in zip((bone.plain, bone.contrast), own, strict=True):
+                add(BoneScans(scan.name, scan, plain_spacing=spacing))
     progress(1.0, f"{len(bones)} bones read")
     plain, contrast = (torch.stack(side).to(device) for side in sides)
     return BoneDataset(plain, contrast, GRID_SPACING, names, torch.from_numpy(np.stack(fields)))

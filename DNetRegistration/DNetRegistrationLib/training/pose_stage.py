@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,10 +55,19 @@ class PoseStage:
         self.composer: nn.Sequential | None = None
         self._hidden, self._seed = network.head[0].out_features, seed
 
-    def prepare(self, processes: Processes) -> None:
-        """Trains the composer, which takes a minute; the first of several processes does so for all."""
-        made = composer(self._hidden, self._seed) if processes.first else None
+    def prepare(self, processes: Processes, check: Callable[[float], bool] = lambda fraction: False) -> bool:
+        """Trains the composer, which takes a minute; the first of several processes does so for all.
+
+        Args:
+            processes: those that train together.
+            check: called with the fraction done; where it returns true, nothing is made.
+
+        Returns:
+            Whether the composer is there.
+        """
+        made = composer(self._hidden, self._seed, check) if processes.first else None
         self.composer = processes.from_first(made)
+        return self.composer is not None
 
     def loss(
         self,
@@ -155,9 +164,13 @@ def composing_head(hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(2 * NUMBERS, hidden), nn.ReLU(), Regression(hidden))
 
 
-@cache
-def composer(hidden: int, seed: int) -> nn.Sequential:
-    """A `composing_head` trained on random poses to work out the motion; frozen."""
+_made: dict[tuple[int, int], nn.Sequential] = {}
+
+
+def composer(hidden: int, seed: int, check: Callable[[float], bool] = lambda fraction: False) -> nn.Sequential | None:
+    """A `composing_head` trained on random poses to work out the motion; frozen. None where `check` said stop."""
+    if (hidden, seed) in _made:
+        return _made[hidden, seed]
     generator = torch.Generator().manual_seed(seed)
     head = composing_head(hidden)
     with torch.no_grad():
@@ -167,6 +180,8 @@ def composer(hidden: int, seed: int) -> nn.Sequential:
         head[0].bias.zero_()
     optimizer = torch.optim.Adam(head.parameters(), _RATE)
     for step in range(_STEPS):
+        if step % 100 == 0 and check(step / _STEPS):
+            return None
         optimizer.param_groups[0]["lr"] = _RATE * (1 + math.cos(math.pi * step / _STEPS)) / 2
         turn = random_rotations(2 * _BATCH, generator, torch.float32).unflatten(0, (_BATCH, 2))
         there = torch.randn((_BATCH, 2, 3), generator=generator) * _PLACES
@@ -175,4 +190,4 @@ def composer(hidden: int, seed: int) -> nn.Sequential:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return head.requires_grad_(False)
+    return _made.setdefault((hidden, seed), head.requires_grad_(False))

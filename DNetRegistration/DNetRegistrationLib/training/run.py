@@ -89,6 +89,7 @@ class Run:
                 ) from error
         self._spent = 0.0 if checkpoint is None else checkpoint.seconds  # before this process
         self._began = self._written = time.monotonic()
+        self._validated: float | None = None  # seconds of the last validation
         first = self.processes.first
         self._fresh = checkpoint is None
         self.log = CsvTable(folder / LOG if first else None, checkpoint.log if checkpoint else [])
@@ -112,12 +113,13 @@ class Run:
         """
         trainer, stopped = self.trainer, False
         with deferred() as interrupted:
-            if trainer.must_prepare:
-                self._say("a head learns to work out the motion from two poses, for a minute or two")
-                trainer.prepare()
-            self._count()
             if self._fresh:
                 self._checkpoint()  # from now on the folder is this run's
+            if trainer.must_prepare:
+                if not self._prepare(interrupted):
+                    raise KeyboardInterrupt
+                self._checkpoint()
+            self._count()
             self._began = self._written = self._window = self._shown = time.monotonic()
             self._window_iteration = trainer.iteration
             while trainer.iteration < self.recipe.iterations and not stopped:
@@ -138,12 +140,29 @@ class Run:
                 raise KeyboardInterrupt
         return trainer.iteration >= self.recipe.iterations
 
+    def _prepare(self, interrupted: Callable[[], bool]) -> bool:
+        """Prepares the trainer; whether it was not interrupted."""
+        shown = time.monotonic()
+
+        def check(fraction: float) -> bool:
+            nonlocal shown
+            if time.monotonic() - shown >= LINE_SECONDS:
+                shown = time.monotonic()
+                self._say(f"before the first iteration: {100 * fraction:.0f} % of the head")
+            return interrupted()
+
+        self._say("a head learns to work out the motion from two poses, for a minute or two")
+        return self.trainer.prepare(check)
+
     def _time_is_up(self) -> bool:
         return self.pace.minutes is not None and time.monotonic() - self._began > 60 * self.pace.minutes
 
+    @property
+    def _validate_every(self) -> int:
+        return self.pace.validate_every or max(1, self.recipe.iterations // 40)
+
     def _validation_is_due(self) -> bool:
-        every = self.pace.validate_every or max(1, self.recipe.iterations // 40)
-        return self.trainer.iteration > 0 and self.trainer.iteration % every == 0
+        return self.trainer.iteration > 0 and self.trainer.iteration % self._validate_every == 0
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -203,8 +222,20 @@ class Run:
         done = self.trainer.iteration
         ahead = self.recipe.reductions_from(done).items()
         work = sum(count * self._operations[reduction] for reduction, count in ahead if count)
-        left = work / self._operations[self.recipe.reduction_at(done - 1)] * last
+        operation = last / (self._operations[self.recipe.reduction_at(done - 1)] * self.recipe.batch)
+        left = work * self.recipe.batch * operation + self._validations_ahead() * self._seconds_to_validate(operation)
         return left if self.pace.minutes is None else min(left, 60 * self.pace.minutes - (now - self._began))
+
+    def _validations_ahead(self) -> int:
+        """How many there will be: each time they are due, and at the end."""
+        every, done, end = self._validate_every, self.trainer.iteration, self.recipe.iterations
+        return end // every - (done - 1) // every + (end % every > 0)
+
+    def _seconds_to_validate(self, operation: float) -> float:
+        """What the last one took; before the first, what its passes take, which are a third of those in training."""
+        if self._validated is not None:
+            return self._validated
+        return len(self.validation) * self.pace.validation_pairs * max(self._operations.values()) * operation / 3
 
     def _validate(self, interrupted) -> bool:
         """Validates, once at an iteration; returns whether it was not interrupted."""
@@ -212,6 +243,7 @@ class Run:
         if any(line["iteration"] == trainer.iteration for line in self.validations.rows):
             return True
         found: dict[str, Figures] = {}
+        began = time.monotonic()
         with self._aside():
             network = trainer.trained
             for kind, source in self.validation.items():
@@ -227,6 +259,7 @@ class Run:
                 if figures is None:
                     return False
                 found[kind] = figures
+        self._validated = time.monotonic() - began
         for kind, figures in found.items():
             self.validations.add({"iteration": trainer.iteration, "views": kind, **asdict(figures)})
             self._say(f"{trainer.iteration}/{self.recipe.iterations}: validation, {kind} views: {figures}")

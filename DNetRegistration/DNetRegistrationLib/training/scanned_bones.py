@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ..bone.images import BoneImage, NativeScan, native_scan
 from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import find_bone_scale
 from ..core.constants import PAPER_SPACING
-from ..core.errors import FileError, ScanError
+from ..core.errors import FileError, ScanError, one_line
 from ..geometry.transform_files import read_transform
 from ..imaging.scan_folders import find_scans
 from ..imaging.volume import Volume, read_volume
@@ -33,12 +35,15 @@ class BoneScans:
         plain: the scan without contrast agent, or the only one.
         contrast: the scan with contrast agent, or None.
         transform: file of the transform from `plain` to `contrast`; where it is None, they are aligned.
+        plain_spacing, contrast_spacing: voxel size in mm where the file does not say it, one number or three.
     """
 
     name: str
     plain: Path
     contrast: Path | None = None
     transform: Path | None = None
+    plain_spacing: tuple[float, ...] | None = None
+    contrast_spacing: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,20 @@ class ResampledBone:
 
 
 def find_bone_scans(folder) -> list[BoneScans]:
-    """The bones of a folder by the names of their scans: ``NAME_pre`` with ``NAME_post``, and single ones.
+    """The bones of a table, or of a folder by the names of its scans: ``NAME_pre`` with ``NAME_post``, and single ones.
+
+    Args:
+        folder: of scans; or a CSV file with a line a bone and the columns name and pre, and if wanted post, transform,
+            pre_spacing and post_spacing (mm, "0.01" or "0.01,0.01,0.02"). The columns of a list of pairs to align, id,
+            fixed, moving, fixed_spacing and moving_spacing, mean the same. Paths are relative to the table; other
+            columns are passed over.
 
     Raises:
-        FileError: there is no such folder, no scan in it, one without its partner, or two of one name.
+        FileError: there is no such folder, no scan in it, one without its partner, or two of one name; or a table
+            cannot be read, lacks a column, or names a file that is not there.
     """
+    if Path(folder).suffix.lower() == ".csv":
+        return _in_table(Path(folder))
     found = find_scans(folder)
     if found.problems:
         raise found.problems[0]
@@ -66,6 +80,47 @@ def find_bone_scans(folder) -> list[BoneScans]:
         entries.append(BoneScans(pair.name, pair.pre, pair.post, transform if transform.exists() else None))
     entries += [BoneScans(name, path) for name, path in found.singles.items()]
     return sorted(entries, key=lambda entry: entry.plain)
+
+
+# Columns of a list of pairs to align, by what they mean here.
+_ALSO = {"id": "name", "fixed": "pre", "moving": "post", "fixed_spacing": "pre_spacing",
+         "moving_spacing": "post_spacing"}  # fmt: skip
+
+
+def _in_table(path: Path) -> list[BoneScans]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            lines = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"{path}: cannot be read as CSV ({one_line(error)})", "save it as CSV in UTF-8") from error
+    found = []
+    for number, line in enumerate(lines, 2):
+        cells = {_ALSO.get(key, key): (value or "").strip() for key, value in line.items() if isinstance(key, str)}
+        where = f"{path}: line {number}"
+        for column in ("name", "pre"):
+            if not cells.get(column):
+                raise FileError(f"{where} has no {column}", "give each bone a name, and a scan in the column pre")
+        files = [path.parent / cells[key] if cells.get(key) else None for key in ("pre", "post", "transform")]
+        for file in files:
+            if file is not None and not file.exists():
+                raise FileError(f"{file}: there is no such file ({where})", "correct the path")
+        spacings = [_spacing(cells.get(key, ""), where) for key in ("pre_spacing", "post_spacing")]
+        found.append(BoneScans(cells["name"], *files, *spacings))
+    if not found:
+        raise FileError(f"{path}: lists no bones", "give columns name and pre, and a line for each bone")
+    return found
+
+
+def _spacing(text: str, where: str) -> tuple[float, ...] | None:
+    if not text:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(0 < value < math.inf for value in values):
+        raise FileError(f"{where} has the spacing {text!r}", "give mm, one number or three as in 0.01,0.01,0.02")
+    return values
 
 
 def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
@@ -84,7 +139,12 @@ def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None
     Raises:
         ScanError: a scan cannot be read, shows no bone, or cannot be aligned with its partner.
     """
-    volumes = [read_volume(path, scan_spacing) for path in (entry.plain, entry.contrast) if path is not None]
+    own = entry.plain_spacing, entry.contrast_spacing
+    volumes = [
+        read_volume(path, spacing or scan_spacing)
+        for path, spacing in zip((entry.plain, entry.contrast), own, strict=True)
+        if path is not None
+    ]
     natives = [native_scan(volume, find_bone_scale(volume), None, torch.device("cpu")) for volume in volumes]
     matrices = [np.eye(4)]
     if entry.contrast is not None:

@@ -40,8 +40,9 @@ from .trainer import Trainer
 
 HELD_OUT = 0.125  # share of the bones that are for validation only
 CURVES = "curves.png"
-# Weights that were trained once are trained on with this share of the learning rate.
-LATER_RATE = 0.2
+# Weights that were trained once are trained on with this share of the learning rate. Six iterations from the D-net that
+# ships took its median error from 7.2 degrees to 20 at the whole rate, 10.5 at a fifth and 7.8 at a twentieth.
+LATER_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class TrainingOptions(Pace):
         changes: fields of `recipes.Recipe` that differ from the recipe's, by name. In "resolution_schedule" None keeps
             an item as it is.
         start: weights to begin with: a file, or the name of weights that ship. Then the recipe's easy starts are left
-            out: all begin with the motion, any rotation and whole cubes.
+            out: all begin with the motion, any rotation and whole cubes. So is most of its learning rate, which would
+            undo what the weights have learned.
         seed: of weights, bones and pairs.
         scans: a folder of the user's scans, to be trained on instead of synthetic bones, see
             `dataset.dataset_of_scans`.
@@ -92,7 +94,7 @@ class TrainingOptions(Pace):
         """
         recipe = recipe_for(self.recipe, self.network)
         if self.start is not None:
-            recipe = replace(recipe, **NO_CURRICULUM)
+            recipe = replace(recipe, **NO_CURRICULUM, learning_rate=_later(recipe.learning_rate))
         changes = dict(self.changes)
         for name in changes:
             if name not in recipe_options():
@@ -301,7 +303,9 @@ def _checkpoint(folder: Path, settings: dict[str, Any], processes: Processes) ->
     # Other machines need not see the first one's disk.
     stored = processes.from_first(checkpoints.content(folder) if processes.first else None)
     if stored is None:
-        foreign = [name for name in (LOG, VALIDATION, WEIGHTS) if (folder / name).exists()]
+        # Without a line they are of a run that was killed before its first checkpoint: it begins anew.
+        there = (folder / name for name in (LOG, VALIDATION, WEIGHTS))
+        foreign = [path.name for path in there if path.exists() and path.stat().st_size]
         if processes.first and foreign:
             raise FileError(
                 f"{folder}: holds a {foreign[0]}, but no checkpoint to go on from",
@@ -443,6 +447,12 @@ def _to_train_on(
     options: TrainingOptions, recipe: Recipe, start: dict[str, Any] | None, folder: Path
 ) -> TrainingOptions:
     """The options to train this run's weights on with; the learning rate falls once, from a run without a start."""
-    rate = recipe.learning_rate * (LATER_RATE if start is None and recipe.decay != "none" else 1.0)
-    recipe = replace(recipe, **NO_CURRICULUM, learning_rate=float(f"{rate:.3g}"))
+    falls = start is None and recipe.decay != "none"
+    rate = _later(recipe.learning_rate) if falls else recipe.learning_rate
+    recipe = replace(recipe, **NO_CURRICULUM, learning_rate=rate)
     return _as_run(replace(options, start=WEIGHTS), recipe, folder.with_name(f"{folder.name}-on"))
+
+
+def _later(rate: float) -> float:
+    """The learning rate for weights that were trained once with this one."""
+    return float(f"{LATER_RATE * rate:.3g}")

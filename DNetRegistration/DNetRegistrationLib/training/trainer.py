@@ -120,10 +120,16 @@ class Trainer:
         """Whether `prepare` has something to do, which takes a minute."""
         return self.learns_poses and self.pose_stage.composer is None
 
-    def prepare(self) -> None:
-        """Does what comes before the first iteration: of several processes all do so at once."""
-        if self.must_prepare:
-            self.pose_stage.prepare(self.processes)
+    def prepare(self, check: Callable[[float], bool] = lambda fraction: False) -> bool:
+        """Does what comes before the first iteration: of several processes all do so at once.
+
+        Args:
+            check: called with the fraction done; where it returns true, it is left undone.
+
+        Returns:
+            Whether it is done.
+        """
+        return not self.must_prepare or self.pose_stage.prepare(self.processes, check)
 
     def _require_prepared(self) -> None:
         if self.must_prepare:
