@@ -29,7 +29,8 @@ def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, 
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: jump)
     significant = strained > 0 and certain
     told = "It is longer." if significant else None
-    strain = SimpleNamespace(significant=significant, sentence=told, error=strained, likely_error=strained)
+    expected = strained if significant else strained / 2
+    strain = SimpleNamespace(significant=significant, sentence=told, expected_error=expected)
     monkeypatch.setattr(examination, "find_rival", lambda *arguments: rival)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
@@ -101,7 +102,7 @@ def test_rival_and_strain_are_looked_for_in_images_of_like_blur(monkeypatch):
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: [])
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
     monkeypatch.setattr(examination, "find_rival", note("rival"))
-    strain = SimpleNamespace(significant=False, sentence=None, likely_error=0.0)
+    strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: note("strain")(*arguments) or strain)
     verdict = replace(GOOD, evidence=replace(GOOD.evidence, blurs=(0.0, 0.1)))
     examination.examine(verdict, SimpleNamespace(fixed=scan, moving=scan), torch.eye(4).double())
@@ -133,6 +134,13 @@ def test_what_is_refused_is_not_examined(monkeypatch):
     assert examined(monkeypatch, refused, rival=SimpleNamespace(fits_equally=True), strained=1.0) == refused
 
 
+@pytest.mark.slow
+def test_a_strain_that_is_hardly_better_than_none_still_counts():
+    """A crop of a shaft, 0.16 mm off: the strain of 3 % that is not there says that the pose is."""
+    case = make_adversarial(860_008, "crop")
+    assert not align(case.fixed, case.moving).accepted
+
+
 def test_an_ordinary_pair_stands_the_examination(alignment):
     assert alignment.accepted and alignment.doubts == [] and alignment.verdict.startswith("Accepted: ")
 
@@ -140,7 +148,7 @@ def test_an_ordinary_pair_stands_the_examination(alignment):
 def test_what_lies_still_is_told_and_left_out(monkeypatch):
     moved_on_its_own = SimpleNamespace(holds=False, one_sided=False)
     monkeypatch.setattr(examination, "find_rival", lambda fixed, *others: SimpleNamespace(fits_equally=fixed is SCAN))
-    strain = SimpleNamespace(significant=False, sentence=None, likely_error=0.0)
+    strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)

@@ -206,3 +206,14 @@ def test_a_strain_is_believed_where_the_edges_agree_better_under_it(pair):
     left = [1 - similarity(*images, one, bones, images).edge_correlation for one in (torch.tensor(strain.matrix), pose)]
     assert strain.unexplained == pytest.approx(left[0] / left[1], rel=1e-4)
     assert strain.unexplained < 0.8 and strain.significant
+
+
+@pytest.mark.parametrize(
+    ("chi_square", "unexplained", "told", "expected"),
+    [(100, 0.8, True, 0.04), (100, 0.95, False, 0.04), (100, 1.0, False, 0.0), (8, 0.8, False, 0.01)],
+)
+def test_what_is_expected_of_a_strain_follows_how_well_it_is_known(chi_square, unexplained, told, expected):
+    """Within chance half of what chance leaves of it; beyond chance all of it, unless the edges speak against it."""
+    measures = {"chi_square": chi_square, "displacement": 0.03, "error": 0.04, "voxel": 0.08}
+    strain = Strain(0.02 * np.eye(3), np.eye(3), **measures, cause=None, matrix=np.eye(4), unexplained=unexplained)
+    assert strain.significant == told and strain.expected_error == pytest.approx(expected)

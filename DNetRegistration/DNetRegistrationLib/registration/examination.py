@@ -70,9 +70,7 @@ def examine(
         return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
     doubts = []
     strain, jump = find_strain(*alike, pose, check), find_jump(fixed, moving, pose)
-    # A strain that is too small to tell, or not told for certain, may be there: half of what it means is expected.
-    strained = strain.error if strain.significant else strain.likely_error / 2
-    errors = verdict.expected_error, strained, 0.0 if jump is None else jump.error
+    errors = verdict.expected_error, strain.expected_error, 0.0 if jump is None else jump.error
     error = float(np.linalg.norm(errors))
     confidence = verdict.confidence / (1 + (error / fixed.cube.spacing) ** SHARPNESS)
     if strain.sentence is not None:

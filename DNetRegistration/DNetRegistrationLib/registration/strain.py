@@ -92,12 +92,29 @@ class Strain:
 
     @property
     def significant(self) -> bool:
+        """Whether it is to be told: it is beyond chance, and the edges agree clearly better under it."""
+        return self.beyond_chance and self.unexplained < MOST_UNEXPLAINED
+
+    @property
+    def beyond_chance(self) -> bool:
         """Whether it is large enough to matter, and beyond what edges of bone tell by chance."""
         displaced = self.displacement >= LEAST_DISPLACED * self.voxel
         # A strain hardly moves the bone as a whole from its rigid pose: a fit that does so went astray.
         astray = self.error > MOST_MOVED * self.displacement
         certain = self.largest >= LEAST_STRAIN and self.chi_square >= LEAST_CHI_SQUARE
-        return displaced and certain and not astray and self.unexplained < MOST_UNEXPLAINED
+        return displaced and certain and not astray
+
+    @property
+    def expected_error(self) -> float:
+        """What of `error` is to be expected, in mm.
+
+        A strain that is too small to tell, or within chance, may be there: half of what it means is expected. All of
+        one that is beyond chance is, also where the edges agree so little better that it is not told: then the pose
+        itself may be off.
+        """
+        if self.significant or (self.beyond_chance and self.unexplained < 1):
+            return self.error
+        return self.likely_error / 2
 
     @property
     def likely_error(self) -> float:
