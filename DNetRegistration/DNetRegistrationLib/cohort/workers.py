@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..core.errors import RunError, Setting
-from ..core.processes import threads_of_children
+from ..core.processes import depend_on_parent, threads_of_children
 from .task import Done, PairTask, do_pair, failed_pair
 
 #: Called with the number of a task, the fraction of it that is done, and a message.
@@ -129,9 +128,7 @@ def _ready(workers: list[_Worker]) -> list[_Worker]:
 
 def _serve(connection: Connection) -> None:
     """Does the tasks that come, and tells how far each is, until the connection closes."""
-    # Ctrl-C reaches all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    depend_on_parent()
     # What libraries print does not belong on the terminal.
     sink = os.open(os.devnull, os.O_WRONLY)
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
@@ -153,11 +150,3 @@ def _serve(connection: Connection) -> None:
         except (EOFError, OSError):
             return
         connection.send(do_pair(task, tell))
-
-
-def _end_with_parent() -> None:
-    """Ends this process at once when the one that started it has ended, killed perhaps."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
