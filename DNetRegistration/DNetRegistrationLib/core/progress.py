@@ -106,5 +106,5 @@ def _print(text: str, stream: TextIO | None, end: str = "\n") -> None:
         _lost |= stream is sys.stdout and not isinstance(error, BrokenPipeError)
         # What is still in the buffer would fail again when the interpreter ends.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, (stream or sys.stdout).fileno())
         os.close(nowhere)
