@@ -29,6 +29,7 @@ _HOME = {
     "align": "registration.align",
     "align_cohort": "cohort.run",
     "available_weights": "networks.weights",
+    "check_alignment": "registration.check",
     "find_bone_scale": "bone.threshold",
     "load_weights": "networks.weights",
     "make_pair": "synthesis.pairs",

@@ -19,6 +19,7 @@ from .networks.weights import load_weights as load_weights
 from .outputs.report import read_report as read_report
 from .outputs.write import write_outputs as write_outputs
 from .registration.align import align as align
+from .registration.check import check_alignment as check_alignment
 from .registration.result import Alignment as Alignment
 from .registration.result import AlignmentCancelled as AlignmentCancelled
 from .synthesis.pairs import SyntheticPair as SyntheticPair

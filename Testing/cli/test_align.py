@@ -82,6 +82,32 @@ def test_another_animal_is_not_accepted_and_its_outputs_say_so(other_pair, tmp_p
     assert capsys.readouterr().out.startswith("verdict           Not accepted: ")
 
 
+def test_a_check_aligns_three_times_more_with_the_same_options_and_is_told(
+    two, tmp_path, aligned_with, monkeypatch, capsys
+):
+    stand_in = import_module("DNetRegistrationLib.registration.align").align
+    monkeypatch.setattr(import_module("DNetRegistrationLib.registration.check"), "align", stand_in)
+    report = tmp_path / "r.json"
+    words = ["--check", "--report", str(report), "--moving-threshold", "500", "--refine", "working", "--threads", "1"]
+    # The stand-in gives the same matrix however the scan lies: with a turned scan it is millimetres wrong.
+    assert main(["align", *two, *words]) == 1
+    first, *again = aligned_with
+    assert len(again) == 3
+    for call in again:
+        same = ("threshold", "refine", "threads", "hypotheses", "spacing", "device", "weights", "initial")
+        assert {name: call[name] for name in same} == {name: first[name] for name in same}
+        np.testing.assert_array_equal(call["fixed"].voxels, first["fixed"].voxels)
+        assert call["moving"].name == first["moving"].name
+    told = json.loads(report.read_text())["check"]
+    assert len(told["repeats"]) == 3 and told["error_um"] > 1000
+    printed = capsys.readouterr().out
+    assert printed.startswith("verdict           Not accepted: turned and aligned again,")
+    assert f"repeatability     {told['error_um']:.2f} um at most" in printed
+    main(["align", *two, "--report", str(report)])
+    assert json.loads(report.read_text())["check"] is None
+    assert len(aligned_with) == 5
+
+
 def test_options_reach_align(two, tmp_path, aligned_with):
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = Rotation.from_rotvec((0.2, 1.1, -0.4)).as_matrix(), (3.0, -1.0, 0.5)
@@ -118,7 +144,7 @@ def test_defaults_are_those_of_align(two, aligned_with):
         for argument, value in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
     }
     for name, value in defaults.items():
-        if name not in ("progress", "cancelled"):
+        if name not in ("progress", "cancelled", "posed"):
             assert call[name] == value, name
 
 

@@ -75,6 +75,7 @@ def test_options_are_those_of_align_for_all_pairs(called, tmp_path):
         "--weights",
         "dnet",
         "--anyway",
+        "--check",
     ]
     assert main(["cohort", "in", "--output", str(tmp_path), *words]) == 0
     ((scans, output, options, given),) = called
@@ -86,7 +87,7 @@ def test_options_are_those_of_align_for_all_pairs(called, tmp_path):
         >= {"resampled": ".nrrd", "subtraction": ".nii.gz", "transform": ".h5", "report": ".json"}.items()
     )
     assert (options.contrast, options.spacing, options.bone, options.anyway) == ("fixed", 0.05, "largest", True)
-    assert (options.hypotheses, options.weights) == ("search", "dnet")
+    assert (options.hypotheses, options.weights, options.check) == ("search", "dnet", True)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from alignments import made_alignment
 from DNetRegistrationLib.outputs.summary import summary
-from DNetRegistrationLib.registration.result import Bone
+from DNetRegistrationLib.registration.result import Bone, Check, Repeat
 
 
 def test_summary():
@@ -35,3 +35,17 @@ def test_summary_says_which_bone_first():
 def test_summary_says_what_found_it(hypothesis, words):
     alignment = made_alignment(hypothesis=hypothesis, network="equivariant")
     assert f"found by          {words}" in summary(alignment).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (0.456, "0.46 um at most, with the moving scan turned and aligned again 2 times"),
+        (np.inf, "unknown, since the moving scan could not be aligned again when it was turned"),
+    ],
+)
+def test_a_check_stands_beside_the_expected_error(error, words):
+    alignment = made_alignment(check=Check((Repeat("a", 0.2, True), Repeat("b", error, True))))
+    lines = summary(alignment).splitlines()
+    place = lines.index("expected error    3.40 um, mean over the bone")
+    assert lines[place + 1] == f"repeatability     {words}"

@@ -124,6 +124,11 @@ def add_how(how, bones: tuple[str, ...] = ("largest", "each"), initial: bool = T
         help="where bones moved on their own, as in a knee: align the largest"
         + (", or each, with a file for each (OUT_1, OUT_2, ...: the largest first)" if "each" in bones else ""),
     )
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="turn MOVING three times, align again, and tell how far the answers differ (takes five times as long)",
+    )
     how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     add_threads(how)
     how.add_argument(
@@ -163,6 +168,7 @@ def run(options) -> int:
         hypotheses=options.hypotheses,
         refine=options.refine,
         bone=options.bone,
+        check=options.check,
         threads=options.threads,
     )
     from ..core.progress import say

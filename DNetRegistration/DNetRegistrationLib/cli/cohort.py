@@ -109,6 +109,7 @@ def run(options) -> int:
         anyway=options.anyway,
         weights=options.weights,
         bone=options.bone,
+        check=options.check,
         spacing=options.working_spacing,
         device=options.device,
         hypotheses=options.hypotheses,

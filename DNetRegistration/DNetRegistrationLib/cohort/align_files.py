@@ -40,6 +40,7 @@ def align_files(
     initial: str | None = None,
     weights: str | None = None,
     bone: str | None = None,
+    check: bool = False,
     progress: ProgressFunction = no_progress,
     **options: Any,
 ) -> AlignedFiles:
@@ -53,6 +54,7 @@ def align_files(
         initial: file of a transform to start from.
         weights: the name of weights that ship, or a file; None for the default.
         bone: "largest" or "each" where bones moved on their own; of "each" the outputs are numbered.
+        check: also turn the moving scan, align again and compare; see `registration.check.check_alignment`.
         progress: called with a fraction and a message.
         options: further ones of `registration.align.align`.
 
@@ -81,18 +83,19 @@ def align_files(
     from ..registration.align import align
 
     thresholds = fixed.threshold, moving.threshold
-    found = align(
-        fixed_scan,
-        moving_scan,
-        threshold=None if thresholds == (None, None) else thresholds,
-        fixed_mask=masks[0],
-        moving_mask=masks[1],
-        initial=start,
-        weights=weights,
-        bone=bone,
-        progress=part(progress, 0.1, 0.8),
+    about = {
         **options,
-    )
+        "threshold": None if thresholds == (None, None) else thresholds,
+        "fixed_mask": masks[0],
+        "moving_mask": masks[1],
+        "initial": start,
+        "weights": weights,
+    }
+    found = align(fixed_scan, moving_scan, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
+    if check:
+        from ..registration.check import check_alignment
+
+        found = check_alignment(found, fixed_scan, moving_scan, progress=part(progress, 0.25, 0.8), **about)
     cartilage = None
     asked = bool(outputs.of_cartilage)
     if asked and (found.accepted or anyway):

@@ -36,6 +36,7 @@ class CohortOptions:
             ``moving_threshold``; see `ScanFile`.
         contrast: which scan has the contrast agent, "fixed" or "moving".
         anyway: measure cartilage although an alignment was not accepted, and mark it.
+        check: turn each moving scan, align again and compare; see `registration.check`.
         weights, bone, spacing, device, hypotheses, refine: as `align` takes them. Of bones that moved on their own only
             the largest can be aligned.
         threads: of each pair. Many pairs at once, of one thread each, are done soonest.
@@ -48,6 +49,7 @@ class CohortOptions:
     scans: dict[str, Any] = field(default_factory=dict)
     contrast: str = "moving"
     anyway: bool = False
+    check: bool = False
     weights: str | None = None
     bone: str | None = None
     spacing: float | None = None

@@ -119,6 +119,7 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
         working_spacing_um=1000 * alignment.working_spacing,
         compartments=compartments,
         seconds=time.perf_counter() - began,
+        check_error_um=None if alignment.check is None else alignment.check.error_um,
         folder=task.folder,
         outputs=outputs,
         pictures=Pictures(

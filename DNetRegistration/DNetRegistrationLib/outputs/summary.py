@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..registration.result import Alignment
+from ..registration.result import Alignment, Check
 
 
 def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
@@ -24,6 +24,7 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
         *(("warning", text) for text in alignment.warnings),
         ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {voxel:.3g} um"),
         ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
+        *(() if alignment.check is None else (("repeatability", checked(alignment.check)),)),
         ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),
         ("rotation", f"{alignment.rotation_deg:.3f} degrees"),
         ("bone moved by", f"{x:.4f}, {y:.4f}, {z:.4f} mm (its centroid, LPS)"),
@@ -32,6 +33,13 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
         *(("written", str(path)) for path in files),
     ]
     return "\n".join(f"{label:<17} {text}" for label, text in rows)
+
+
+def checked(check: Check) -> str:
+    """What came of turning the scan and aligning again, in words."""
+    if not math.isfinite(check.error_um):
+        return "unknown, since the moving scan could not be aligned again when it was turned"
+    return f"{check.error_um:.2f} um at most, with the moving scan turned and aligned again {len(check.repeats)} times"
 
 
 def found_by(alignment: Alignment) -> str:

@@ -78,7 +78,7 @@ def checked_inputs(
     if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
         problem = f"the working spacing must be above 0 mm, not {spacing}"
         raise OptionError(problem, "leave it out to have it chosen", Setting("working_spacing"))
-    fixed, moving = _volume(fixed, "fixed"), _volume(moving, "moving")
+    fixed, moving = as_volume(fixed, "fixed"), as_volume(moving, "moving")
     check_pair_spacing(fixed, moving)
     masked = (fixed_mask, fixed, "fixed"), (moving_mask, moving, "moving")
     fixed_mask, moving_mask = (None if mask is None else mask_on(mask, scan, role) for mask, scan, role in masked)
@@ -108,7 +108,12 @@ def _check_choice(quantity: str, value: Any, choices: tuple[str, ...]) -> None:
         raise OptionError(f"{quantity} {value!r} is unknown", f"give one of {', '.join(choices)}", Setting(quantity))
 
 
-def _volume(scan: Any, role: str) -> Volume:
+def as_volume(scan: Any, role: str) -> Volume:
+    """A scan that was given as a Volume or a SimpleITK image, checked.
+
+    Raises:
+        ScanError: it is another thing, or something is wrong with it.
+    """
     name = f"{role} scan"
     if not isinstance(scan, Volume):
         if not hasattr(scan, "GetDirection"):

@@ -44,6 +44,51 @@ class Bone:
         return f"bone {self.number} of {self.count}, {100 * self.share:.0f} % of the bone in view, about ({place}) mm"
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """One alignment that was made again, with the moving scan turned.
+
+    Attributes:
+        turn: how it was turned, in words.
+        error_um: mean distance over the fixed scan's bone between this answer and the first one, um; infinite where
+            the turned scan could not be aligned.
+        accepted: whether it was.
+    """
+
+    turn: str
+    error_um: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far the answer moved when the moving scan was turned and aligned again.
+
+    Attributes:
+        repeats: the alignments that were made again.
+    """
+
+    repeats: tuple[Repeat, ...]
+
+    @property
+    def error_um(self) -> float:
+        """The largest error of all."""
+        return max(one.error_um for one in self.repeats)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON's own types; an infinite error is None."""
+        return jsonable({"error_um": self.error_um, "repeats": [vars(one) for one in self.repeats]})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Check:
+        """The check of which `to_dict` made these values."""
+        repeats = []
+        for one in values["repeats"]:
+            error = math.inf if one["error_um"] is None else float(one["error_um"])
+            repeats.append(Repeat(one["turn"], error, one["accepted"]))
+        return cls(tuple(repeats))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
     """Where the moving scan's bone lies, and how sure that is.
@@ -69,6 +114,7 @@ class Alignment:
         network, weights_sha256: of the network that proposed, or None where none ran.
         mirrored: the scans fit as mirror images of each other, and only so. A report does not hold it.
         bone: the bone that it is of, where bones were aligned one by one; None where all were aligned as one.
+        check: how far the answer moves when the moving scan is turned; None where that was not tried.
     """
 
     accepted: bool
@@ -91,6 +137,7 @@ class Alignment:
     weights_sha256: str | None = None
     mirrored: bool = False
     bone: Bone | None = None
+    check: Check | None = None
 
     @property
     def transform(self) -> Any:
@@ -109,6 +156,8 @@ class Alignment:
         values = {name: getattr(self, name) for name in names}
         if self.bone is not None:
             values["bone"] = {name: getattr(self.bone, name) for name in ("number", "count", "share", "center")}
+        if self.check is not None:
+            values["check"] = self.check.to_dict()
         return jsonable(values)
 
     @classmethod
@@ -125,6 +174,8 @@ class Alignment:
                 chosen[one.name] = math.nan if chosen[one.name] is None else float(chosen[one.name])
         if values.get("bone") is not None:
             chosen["bone"] = Bone(**{**values["bone"], "center": np.asarray(values["bone"]["center"], np.float64)})
+        if values.get("check") is not None:
+            chosen["check"] = Check.from_dict(values["check"])
         chosen["matrix"] = np.asarray(values["matrix"], np.float64).reshape(4, 4)
         chosen["translation_mm"] = np.asarray(values["translation_mm"], np.float64).reshape(3)
         return cls(**chosen)
