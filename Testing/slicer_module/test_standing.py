@@ -115,6 +115,19 @@ class Play:
         self.last = transform.GetID()
         self.records[self.last] = Record(transform, self.fixed, self.moving, before, matrix)
 
+    def show_a_pose_and_take_it_back(self):
+        """An alignment that is cancelled while its pose is being checked."""
+        from DNetRegistrationLib.core.errors import DNetError
+        from DNetRegistrationLib.slicer_module.scene import place
+        from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
+
+        try:
+            pose = UncheckedPose(place(self.fixed, "fixed"), place(self.moving, "moving"), self.chance())
+        except DNetError:
+            return
+        assert not self.panel.ui.verdictLabel.text.startswith("Accepted")
+        pose.take_back()
+
     def move_the_transform(self):
         import slicer
 
