@@ -334,6 +334,26 @@ def test_what_was_moved_is_not_accepted_any_more(host, panel, pair):
     check(True)
 
 
+def test_cortices_are_seen_where_the_bones_are(host, panel, pair):
+    import slicer
+
+    click(host, panel, Launcher(rigid(1)))
+    transform, display = panel._parameterNode.transform, panel._parameterNode.segmentation.GetDisplayNode()
+    matrix = slicer.util.arrayFromTransformMatrix(transform)
+    assert display.GetVisibility()
+    for moved in (True, False):
+        slicer.util.updateTransformMatrixFromArray(transform, rigid(2) if moved else matrix)
+        assert display.GetVisibility() == (not moved)
+    panel.ui.undoButton.click()
+    assert not display.GetVisibility()
+    pair[1].SetAndObserveTransformNodeID(transform.GetID())
+    assert display.GetVisibility()
+    # Those that the user hides stay hidden.
+    display.SetVisibility(False)
+    pair[1].HardenTransform()
+    assert panel.ui.verdictLabel.text.startswith("Accepted") and not display.GetVisibility()
+
+
 def told(error: BaseException) -> dict:
     """The end of a process that told of an error."""
     return {"status": 2, "told": [{"event": events.ERROR, **events.error_values(error)}]}

@@ -228,12 +228,12 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def undo(self, movingNode) -> bool:
         """Puts a moving volume back where it was before it was aligned; returns false where it is not aligned."""
-        from .scene_outputs import hide_cortices
+        from .scene_outputs import show_cortices
 
         transform = movingNode.GetParentTransformNode()
         undone = undo(movingNode)
         if undone:
-            hide_cortices(transform)
+            show_cortices(transform, False)
         return undone
 
     def findDevices(self, found):

@@ -27,6 +27,8 @@ class ResultView:
     def __init__(self, ui) -> None:
         self._ui = ui
         self._message = None  # of what has just happened; it goes before what the scene says
+        self._seen = None  # the alignment that the scene last told of, and whether it held
+        self._hid = False  # its cortices were shown when it ceased to hold
 
     def tell(self, kind: str, text: str, details: str = "") -> None:
         """Says something that has just happened, until `forget`. It shows with the next `update`.
@@ -57,10 +59,13 @@ class ResultView:
         found = current_alignment(fixed, moving, parameters.transform) if fixed and moving else None
         alignment = alignment_of(found[0]) if found else None
         if alignment is None:
+            self._seen = None
             return "plain", _("Not aligned yet."), ""
         transform, standing = found
         name = transform.GetName()
-        if standing is Standing.LAID or standing is Standing.HARDENED:
+        holds = standing in (Standing.LAID, Standing.HARDENED)
+        self._followBones(transform, holds)
+        if holds:
             details = figures(alignment)
             if standing is Standing.HARDENED:
                 note = _("{moving} lies so without {name}, as after hardening: Undo cannot take it back.")
@@ -76,6 +81,18 @@ class ResultView:
         }[standing]
         remedy = _("Undo, or align again.") if transform_above(moving) is transform else _("Align again.")
         return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
+
+    def _followBones(self, transform, holds: bool) -> None:
+        """Hides the cortices when the bones come to lie elsewhere, and shows those that it hid when they are back."""
+        from .scene_outputs import show_cortices
+
+        before, self._seen = self._seen, (transform.GetID(), holds)
+        if before != (transform.GetID(), not holds):
+            return
+        if not holds:
+            self._hid = show_cortices(transform, False)
+        elif self._hid:
+            show_cortices(transform, True)
 
 
 def figures(alignment) -> str:

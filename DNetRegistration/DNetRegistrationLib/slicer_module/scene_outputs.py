@@ -148,11 +148,19 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
         yield
 
 
-def hide_cortices(transform) -> None:
-    """Hides the cortices of an alignment that was undone: the moving bone is no longer there."""
+def show_cortices(transform, shown: bool) -> bool:
+    """Shows the cortices of an alignment, or hides them where the moving bone is no longer there.
+
+    Returns:
+        Whether they were shown before.
+    """
     node = outputs_of(transform).get("segmentation")
-    if node is not None and node.GetDisplayNode() is not None:
-        node.GetDisplayNode().SetVisibility(False)
+    display = None if node is None else node.GetDisplayNode()
+    if display is None:
+        return False
+    before = bool(display.GetVisibility())
+    display.SetVisibility(shown)
+    return before
 
 
 def write_table(node, alignment) -> None:
