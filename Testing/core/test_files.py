@@ -218,6 +218,30 @@ def test_the_next_run_clears_what_a_killed_one_left_and_no_more(tmp_path):
     assert set(tmp_path.iterdir()) == kept | {place} and place.read_text() == "newer"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
+def test_a_run_that_is_killed_while_it_clears_up_leaves_what_the_next_one_clears(tmp_path):
+    """The lock goes last; and an interrupt waits until all is cleared."""
+    code = """
+        import os, signal, sys
+        from DNetRegistrationLib.core import files
+        real = os.unlink
+        def unlink(path, *given, **more):
+            real(path, *given, **more)
+            signal.raise_signal(getattr(signal, sys.argv[2]))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with files.temporary_folder(sys.argv[1]) as folder:
+            (folder / "scan").write_text("")
+            (folder / "more").mkdir()
+            os.unlink = unlink
+    """
+    assert run(str(tmp_path), "SIGINT", code=code).returncode != 0
+    assert not list(tmp_path.iterdir())
+    assert run(str(tmp_path), "SIGKILL", code=code).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    with temporary_folder(tmp_path) as made:
+        assert list(tmp_path.iterdir()) == [made]
+
+
 def test_a_folder_that_was_not_locked_yet_is_left_until_it_is_old(tmp_path):
     empty = tmp_path / ".dnet-abc"
     empty.mkdir()

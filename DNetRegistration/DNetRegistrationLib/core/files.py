@@ -126,16 +126,33 @@ def temporary_folder(parent: str | os.PathLike | None = None) -> Iterator[Path]:
     """
     parent = Path(tempfile.gettempdir() if parent is None else parent)
     _clear_dead(parent)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    folder = lock = None
     try:
-        # The system takes a lock away when the process that holds it ends.
-        with open(folder / _LOCK, "wb") as lock:
+        with held_back():
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            # The system takes a lock away when the process that holds it ends.
+            lock = open(folder / _LOCK, "wb")
             if os.name == "posix":
                 with suppress(OSError):  # a file system without locks
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield folder
+        yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with held_back():
+            if folder is not None:
+                _empty(folder)
+                if lock is not None:
+                    lock.close()
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Removes all but the lock: who is killed meanwhile leaves a folder that can be told to be dead."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif entry.name != _LOCK:
+            with suppress(OSError):
+                os.unlink(entry.path)
 
 
 def _clear_dead(folder: Path) -> None:
@@ -147,6 +164,7 @@ def _clear_dead(folder: Path) -> None:
     for one in found:
         with suppress(OSError):
             if stat.S_ISDIR(one.lstat().st_mode) and _is_dead(one):
+                _empty(one)
                 shutil.rmtree(one, ignore_errors=True)
 
 

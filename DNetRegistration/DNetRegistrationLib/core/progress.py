@@ -90,8 +90,7 @@ def say_aside(text: str) -> None:
 
 def all_was_said() -> bool:
     """Whether all that was printed to the standard output is there, or its reader went away, as with ``| head``."""
-    if sys.stdout is not None:
-        _print("", sys.stdout, end="")
+    _print("", sys.stdout, end="")
     return not _lost
 
 
@@ -100,6 +99,8 @@ _lost = False
 
 def _print(text: str, stream: TextIO | None, end: str = "\n") -> None:
     global _lost
+    if stream is None:  # a program without a console
+        return
     try:
         print(text, file=stream, end=end, flush=True)
     except OSError as error:

@@ -44,6 +44,7 @@ def _quotas(proc: Path, groups: Path) -> Iterator[int]:
         lines = (proc / "cgroup").read_text().splitlines()
     except (OSError, UnicodeDecodeError):
         return
+    names: tuple[str, ...]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2
