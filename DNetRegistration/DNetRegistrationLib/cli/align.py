@@ -101,18 +101,17 @@ def add_scans(scans) -> None:
         )
 
 
-def add_how(how, bones: tuple[str, ...] = ("largest", "each"), initial: bool = True) -> None:
+def add_how(how, one: bool = True) -> None:
     """Adds how to align to a group of options.
 
     Args:
         how: the group.
-        bones: which bones may be aligned, where several moved on their own.
-        initial: a transform to start from may be given.
+        one: they are for one pair, which may be started from a transform, and of which each bone may be aligned.
     """
     how.add_argument(
         "--working-spacing", metavar="X", type=float, help="voxel size of the search in mm (0.08 for mice)"
     )
-    if initial:
+    if one:
         how.add_argument(
             "--initial",
             metavar="IN",
@@ -120,9 +119,9 @@ def add_how(how, bones: tuple[str, ...] = ("largest", "each"), initial: bool = T
         )
     how.add_argument(
         "--bone",
-        choices=bones,
+        choices=("largest", "each") if one else ("largest",),
         help="where bones moved on their own, as in a knee: align the largest"
-        + (", or each, with a file for each (OUT_1, OUT_2, ...: the largest first)" if "each" in bones else ""),
+        + (", or each, with a file for each (OUT_1, OUT_2, ...: the largest first)" if one else ""),
     )
     how.add_argument(
         "--check",
@@ -130,7 +129,8 @@ def add_how(how, bones: tuple[str, ...] = ("largest", "each"), initial: bool = T
         help="turn MOVING three times, align again, and tell how far the answers differ (takes five times as long)",
     )
     how.add_argument("--device", metavar="D", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
-    add_threads(how)
+    if one:
+        add_threads(how)
     how.add_argument(
         "--weights",
         metavar="W",

@@ -70,6 +70,7 @@ def add_parser(commands) -> Parser:
     )
     work = parser.add_argument_group("the work")
     work.add_argument("--jobs", metavar="N", type=JOBS, help="pairs at once (as processors and memory allow)")
+    work.add_argument("--threads", metavar="N", type=JOBS, default=1, help="threads of each pair (%(default)s)")
     work.add_argument("--dask", metavar="ADDRESS", help="work on this Dask cluster; local: on one of this machine")
     out = parser.add_argument_group("what to write for each pair (transform, report and pictures, and ...)")
     for name, endings in ENDINGS.items():
@@ -88,7 +89,7 @@ def add_parser(commands) -> Parser:
         "--contrast", choices=("moving", "fixed"), default="moving", help="the scan with contrast agent (%(default)s)"
     )
     add_scans(parser.add_argument_group("about the scans whose list says nothing else"))
-    add_how(parser.add_argument_group("how to align"), bones=("largest",), initial=False)
+    add_how(parser.add_argument_group("how to align"), one=False)
     return parser
 
 
@@ -114,7 +115,7 @@ def run(options) -> int:
         device=options.device,
         hypotheses=options.hypotheses,
         refine=options.refine,
-        threads=options.threads or 1,
+        threads=options.threads,
     )
     from ..core.progress import Progress, say
 

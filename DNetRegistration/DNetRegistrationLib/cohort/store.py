@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import FileError, RunError, Setting
@@ -18,7 +17,7 @@ from .fingerprint import content_hash, options_of, stamp, way_of_aligning
 from .options import CohortOptions, folder_name
 from .pairs import Pair
 from .result import PairResult
-from .task import Done, PairTask
+from .task import Done, PairTask, of_pair
 
 _PAIRS, _RECORD = "pairs", "pair.json"
 _WORK, _LOCK = ".work-", ".lock"
@@ -33,7 +32,8 @@ def opened_results(folder: str | os.PathLike) -> Iterator[ResultsFolder]:
         RunError: another run works in it.
     """
     filelock = needed("filelock", "the lock of a folder of results")
-    place = make_folder(folder, parents=True)
+    # Absolute, since processes elsewhere write to it too.
+    place = make_folder(folder, parents=True).absolute()
     # The system lets go of the lock when the process ends, however that is.
     lock = filelock.FileLock(place / _LOCK, timeout=0)
     with writing(place), suppress(filelock.Timeout):
@@ -88,8 +88,7 @@ class ResultsFolder:
                 _write(record, {**stored, "stamp": now})
         except (OSError, ValueError, KeyError, TypeError):  # no record, or none of this program's
             return None
-        fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
-        return replace(result, name=pair.name, fixed=fixed, moving=moving, columns=pair.columns)
+        return of_pair(result, pair)
 
     def task(self, pair: Pair, options: CohortOptions) -> PairTask:
         """The work on a pair, with a new folder for its outputs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,12 @@ def do_pair(task: PairTask, progress: ProgressFunction = no_progress) -> Done:
         result = failed_pair(task.pair, told, remedy)
         lasting = isinstance(error, ScanError | OptionError)
     return Done(result, lasting, content)
+
+
+def of_pair(result: PairResult, pair: Pair) -> PairResult:
+    """The result as that of a pair: its name, paths and columns may have changed since."""
+    fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
+    return replace(result, name=pair.name, fixed=fixed, moving=moving, columns=pair.columns)
 
 
 def failed_pair(pair: Pair, problem: str, remedy: str) -> PairResult:
