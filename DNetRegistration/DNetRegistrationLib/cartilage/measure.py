@@ -29,6 +29,12 @@ _NO_AGENT = 0.05
 # Where a layer like the one on the joint lies on this share of the bone beside it, all of it may be soft tissue; where
 # it does so near a point, that point's may be.
 _SPREAD, _NEAR_SPREAD = 0.25, 0.3
+# Soft tissue on thin cartilage looks like one thick layer that is fainter than the others: below this share of their
+# median level, above this multiple of their median thickness. Without these points, 4 % of the area, the bias on 42
+# compartments of even agent at voxels of 20 um fell from 1.8 to 1.0 um, the standard deviation from 2.9 to 1.5 um.
+_FAINT, _THICK = 0.85, 1.4
+# Standard error that the model of scanner and layer leaves to a mean, in voxels: twice it held 95 % of those errors.
+_MODEL_ERROR = 0.1
 # The rim is about so wide, mm.
 _RIM = 0.4
 # Cartilage covers most of what faces the joint, but leaves free its rim and its middle.
@@ -159,15 +165,18 @@ def _measured(
         covered[:] = False
     reason = _reasons(layers, sight, covered, level)
     seen = covered & (reason == Reason.MEASURED)
+    cover = covered & (reason != Reason.SOFT_TISSUE)
     typical = float(np.median(layers.thickness_mm[seen])) if seen.any() else 0.0
     beside = look_beside(around.mesh, facing, every, _EVIDENCE, level, typical)
-    reason[seen & (beside.near > _NEAR_SPREAD)] = Reason.SOFT_TISSUE
+    alike = beside.near > _NEAR_SPREAD
+    faint = layers.level < _FAINT * (np.median(layers.level[seen]) if seen.any() else 0.0)
+    reason[seen & (alike | (faint & (layers.thickness_mm > _THICK * typical)))] = Reason.SOFT_TISSUE
     thickness = np.where(covered, 1000 * layers.thickness_mm, 0.0)
     articular = np.ones(len(covered), bool)
     if agent and not marked:
         # Soft tissue beside the cartilage would draw the border outwards.
-        free = articular_cover(mesh, covered & (reason != Reason.SOFT_TISSUE))
-        share = mesh.areas[free].sum() / mesh.areas.sum()
+        articular = articular_cover(mesh, cover)
+        share = mesh.areas[articular_cover(mesh, cover & ~alike)].sum() / mesh.areas.sum()
         hidden = beside.share > _SPREAD or share < _HARDLY
         if beside.share > _SPREAD:
             told = f"on {100 * beside.share:.0f} % of the bone beside the joint lies a layer like that on it"
@@ -177,7 +186,6 @@ def _measured(
             warnings.append(f"{told}: what it is cannot be told, so nothing is measured")
         elif share > _EVERYWHERE:
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
-        articular = articular_cover(mesh, seen) if hidden else free
         if hidden:
             reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
@@ -282,7 +290,8 @@ def _compartments(
     # Neighbours share what they were averaged over. What all share: the match on bone, in thickness.
     together = 1 / float(np.mean(sight.near.multiply(sight.near).sum(1)))
     match = max(sight.match.error_mm, MISMATCH / 2) if np.isfinite(sight.match.error_mm) else sight.step / 4
-    systematic = 1000 * match * min(sight.contrast / level, 5.0) if level > 0 else 0.0
+    shift = match * min(sight.contrast / level, 5.0) if level > 0 else 0.0
+    systematic = 1000 * float(np.hypot(shift, _MODEL_ERROR * sight.step))
     every = np.ones(len(found.points), bool)
     total = summarise("all", every, found, systematic, together)
     direction = across(found.points, found.areas_mm2, end.axis)

@@ -206,9 +206,9 @@ def _draw_slice(
     axes.set_title(f"{name}   ", loc="left", color=_INK, size=11, weight="bold", pad=3)
     _scale_bar(axes, low[0] + 0.03 * (high - low)[0], low[1] + 0.08 * (high - low)[1], (high - low)[0], "white")
     if name == "A":
-        axes.text(0.08, 1.03, "bone surface", color="#1F77A8", size=9, transform=axes.transAxes)
-        axes.text(0.32, 1.03, "cartilage surface", color="#C06A00", size=9, transform=axes.transAxes)
-        axes.text(1.0, 1.03, "scan with contrast agent", color=_FAINT, size=9, ha="right", transform=axes.transAxes)
+        axes.text(0.06, 1.03, "bone surface", color="#1F77A8", size=8, transform=axes.transAxes)
+        axes.text(0.27, 1.03, "cartilage surface", color="#C06A00", size=8, transform=axes.transAxes)
+        axes.text(1.0, 1.03, "scan with contrast agent", color=_FAINT, size=8, ha="right", transform=axes.transAxes)
 
 
 def rim(triangles: np.ndarray) -> np.ndarray:
@@ -251,11 +251,15 @@ def section(
 
 
 def _scale_bar(axes: Axes, left: float, bottom: float, width: float, color: str = _INK, right: bool = False) -> None:
+    from matplotlib.patheffects import withStroke
+
     length = next((one for one in (1.0, 0.5, 0.2, 0.1, 0.05) if one < 0.3 * width), 0.02)
     left -= length if right else 0
-    axes.plot((left, left + length), (bottom, bottom), color=color, lw=3, solid_capstyle="butt", clip_on=False)
+    # Words on a scan lie on bright bone or on dark liquid.
+    halo = {"path_effects": [withStroke(linewidth=2, foreground=_INK)]} if color != _INK else {}
+    axes.plot((left, left + length), (bottom, bottom), color=color, lw=3, solid_capstyle="butt", clip_on=False, **halo)
     words = f"{length:g} mm" if length >= 0.5 else f"{1000 * length:g} µm"
-    axes.text(left + length / 2, bottom + 0.012 * width, words, color=color, ha="center", va="bottom", size=9)
+    axes.text(left + length / 2, bottom + 0.012 * width, words, color=color, ha="center", va="bottom", size=9, **halo)
 
 
 def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
@@ -267,9 +271,9 @@ def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
             f"Cartilage {row.mean_thickness_um:.1f} ± {row.standard_error_um:.1f} µm (mean ± standard error), "
             f"{row.volume_mm3:.4f} mm³ on {row.area_mm2 * row.measured_share:.2f} mm²"
         )
-    figure.text(0.02, 0.955, title, size=12, weight="bold", color=_INK, va="center")
+    figure.text(0.02, 0.972, title, size=12, weight="bold", color=_INK, va="center")
     notes = [] if measurement.accepted else ["ALIGNMENT NOT ACCEPTED: do not trust these numbers."]
     notes += [] if measurement.agent else ["No contrast agent was found."]
     notes += [] if measurement.sides_known or len(measurement.compartments) < 3 else ["Sides may be swapped (?)."]
-    figure.text(0.98, 0.955, textwrap.fill("  ".join(notes), 48), size=9, color=_BAD, ha="right", va="center")
+    figure.text(0.98, 0.925, textwrap.fill("  ".join(notes), 64), size=9, color=_BAD, ha="right", va="center")
     figure.text(0.98, 0.02, f"DNetRegistration {__version__}", size=7, color=_FAINT, ha="right")
