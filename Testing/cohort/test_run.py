@@ -20,6 +20,7 @@ from DNetRegistrationLib.cohort.store import opened_results
 from DNetRegistrationLib.cohort.survey import survey
 from DNetRegistrationLib.cohort.tables import PAIR_COLUMNS, cell
 from DNetRegistrationLib.core.errors import FileError, OptionError, RunError
+from DNetRegistrationLib.imaging.turning import turn_grid
 from DNetRegistrationLib.imaging.volume import write_volume
 
 OPTIONS = CohortOptions(outputs={"transform": ".tfm"})
@@ -74,6 +75,26 @@ def test_a_cohort_is_done_once_and_again_where_something_changed(scans, tmp_path
     states.clear()
     align_cohort(scans, results, OPTIONS, jobs=1, tell=states.append)
     assert {state.result.name: state.again for state in states} == {"a": True, "b": False, "c": True}
+
+
+@pytest.mark.slow
+def test_three_scans_of_one_bone_that_are_aligned_with_each_other_measure_their_error(small_pair, tmp_path):
+    later = turn_grid(small_pair.moving, np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])).scan
+    for name, scan in (("before", small_pair.fixed), ("week 4", small_pair.moving), ("week 8", later)):
+        write_volume(scan, tmp_path / f"{name}.nrrd")
+    times = ("before", "week 4"), ("before", "week 8"), ("week 4", "week 8")
+    lines = [f"m01,{b} to {a},{a}.nrrd,{b}.nrrd" for a, b in times]
+    (tmp_path / "list.csv").write_text("\n".join(["id,time,fixed,moving", *lines]))
+    found = align_cohort(tmp_path / "list.csv", tmp_path / "results", OPTIONS, jobs=1)
+    assert found.accepted
+    left = [pair.loop_error_um for pair in found.pairs]
+    assert left[0] == left[1] == left[2] and 0 < left[0] < sum(pair.expected_error_um for pair in found.pairs)
+    assert not any("loop" in pair.doubts for pair in found.pairs)
+    written = [float(row["loop_error_um"]) for row in rows(tmp_path / "results").values()]
+    assert written == pytest.approx(left, rel=1e-3)
+    middle = np.reshape(found.pairs[0].bone_points, (6, 3)).mean(0)
+    true = small_pair.fixed.to_world(np.argwhere(small_pair.fixed_bone)[:, ::-1].mean(0))
+    assert np.linalg.norm(middle - true) < 0.16
 
 
 def test_two_runs_into_one_folder_refuse_each_other(scans, tmp_path):

@@ -395,3 +395,14 @@ def test_interrupted_while_writing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_volume(Volume(noise(8, 8, 8)), tmp_path / "scan.nrrd")
     assert not any(tmp_path.iterdir())
+
+
+def test_points_above_a_threshold_lie_where_the_voxels_do_and_are_thinned_evenly():
+    voxels = np.arange(24.0).reshape(2, 3, 4)
+    voxels[0, 0, 0] = np.nan
+    affine = np.array([[0, -0.1, 0, 5], [0.2, 0, 0, 6], [0, 0, -0.3, 7], [0, 0, 0, 1.0]])
+    scan = Volume(voxels, affine)
+    # Voxel 17 is (z, y, x) = (1, 1, 1), and 23 the last, (1, 2, 3).
+    np.testing.assert_allclose(scan.points_above(16, voxels != 20)[[0, -1]], [(4.9, 6.2, 6.7), (4.8, 6.6, 6.7)])
+    assert len(scan.points_above(16, voxels != 20)) == 6 and len(scan.points_above(-1)) == 23
+    np.testing.assert_allclose(scan.points_above(0, most=4), scan.points_above(0)[::5])

@@ -20,7 +20,8 @@ command carries on, and more --pairs add to what is there.
 Refinement is measured only when asked for: how close this project ends from
 starts near the truth, beside elastix, ANTs, SimpleITK and neuroreg, as far as
 they are installed, and beside the least error that noise allows. So is
-cartilage: its thickness beside that of the bones' surfaces.
+cartilage: its thickness beside that of the bones' surfaces; and are loops: what
+the transforms between three scans leave, beside their true errors.
 
 examples:
   {PROGRAM} benchmark --pairs 20
@@ -31,13 +32,13 @@ examples:
 
 
 #: Parts that are measured only when asked for.
-REFINEMENT, CARTILAGE = "refinement", "cartilage"
+REFINEMENT, CARTILAGE, LOOPS = "refinement", "cartilage", "loops"
 
 
 def _sections(text: str) -> tuple[str, ...]:
     from ..experiments.benchmark.parts import SECTIONS
 
-    return several((*SECTIONS, REFINEMENT, CARTILAGE))(text)
+    return several((*SECTIONS, REFINEMENT, CARTILAGE, LOOPS))(text)
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -59,7 +60,8 @@ def add_parser(commands) -> Parser:
     parser.add_argument(
         "--pairs",
         type=COUNT,
-        help="pairs, and as many impostors (100); of each kind for refinement (12) and cartilage (20)",
+        help="pairs, and as many impostors (100); of each kind for refinement (12) and cartilage (20); triplets for "
+        "loops (30)",
     )
     parser.add_argument("--accuracy-pairs", type=COUNT, default=40, help="for accuracy at 0.08 mm (%(default)s)")
     parser.add_argument("--fine-pairs", type=COUNT, default=8, help="for accuracy at 0.025 mm (%(default)s)")
@@ -69,8 +71,8 @@ def add_parser(commands) -> Parser:
         metavar="PART[,PART]",
         type=_sections,
         help="success, accuracy, impostors, network (the default one), paper (D-net), repeat, speed, coverage (of the "
-        "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement and "
-        "cartilage, which are measured only when named",
+        "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement, "
+        "cartilage and loops, which are measured only when named",
     )
     parser.add_argument("--kinds", metavar="KIND[,KIND]", type=_kinds, help='of pairs for refinement, as "25 um plain"')
     parser.add_argument("--methods", metavar="M[,M]", type=_methods, help='for refinement, as "refine,oracle" (all)')
@@ -90,11 +92,12 @@ def run(options: argparse.Namespace) -> int:
     """Runs the benchmark; returns 0 when everything measured holds, 1 when something does not."""
     from ..core.progress import Progress
     from ..experiments.benchmark.cartilage import benchmark_cartilage
+    from ..experiments.benchmark.loops import benchmark_loops
     from ..experiments.benchmark.run import benchmark
     from ..experiments.refinement.run import contest
 
     named = () if options.only is None else options.only
-    sections = None if not named else tuple(name for name in named if name not in (REFINEMENT, CARTILAGE))
+    sections = None if not named else tuple(name for name in named if name not in (REFINEMENT, CARTILAGE, LOOPS))
     count = {} if options.pairs is None else {"pairs": options.pairs}
     holds = []
     with Progress(options.verbose) as progress:
@@ -113,4 +116,6 @@ def run(options: argparse.Namespace) -> int:
             holds.append(contest(kinds=options.kinds, methods=options.methods, limit=options.limit, **shared).holds)
         if CARTILAGE in named:
             holds.append(benchmark_cartilage(jobs=options.jobs, **shared).holds)
+        if LOOPS in named:
+            holds.append(benchmark_loops(jobs=options.jobs, **shared).holds)
     return 0 if all(holds) else 1

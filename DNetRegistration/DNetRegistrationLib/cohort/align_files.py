@@ -11,6 +11,8 @@ from ..outputs.paths import OutputPaths, check_grid, check_outputs
 from .scan_file import ScanFile, members
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..cartilage.result import CartilageMeasurement
     from ..registration.result import Alignment
 
@@ -23,11 +25,13 @@ class AlignedFiles:
         alignments: the alignment; or one of each bone, the largest first.
         outputs: the files that were written, for each alignment.
         cartilage: what was measured, or None: nobody asked, or the alignment was not accepted.
+        bone_points: ``(n, 3)`` of bone in the fixed scan, of the bone that the first alignment is of; LPS mm.
     """
 
     alignments: list[Alignment]
     outputs: list[OutputPaths]
-    cartilage: CartilageMeasurement | None = None
+    cartilage: CartilageMeasurement | None
+    bone_points: np.ndarray
 
 
 def align_files(
@@ -118,4 +122,7 @@ def align_files(
         progress=part(progress, 0.9 if asked else 0.8, 1.0),
     )
     alignments = found if bone == "each" else [found]
-    return AlignedFiles(alignments, several[: len(alignments)], cartilage)
+    first = alignments[0]
+    where = masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]
+    points = fixed_scan.points_above(first.fixed_threshold, where)
+    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points)

@@ -88,6 +88,8 @@ class PairResult:
         rotation_deg: angle of the rotation.
         moved_um: how far the fixed bone's centroid moved.
         matrix: 16 numbers by rows, fixed to moving points, LPS mm; empty where the pair failed.
+        bone_points: 18 numbers, six points by rows that stand for the bone in the fixed scan, LPS mm; see
+            `geometry.loops.spread_points`. Empty where the pair failed.
         hypothesis: where the answer came from: "dnet", "search" or "initial"; "" where the pair failed.
         working_spacing_um: voxel size of the search.
         compartments: of the cartilage, where it was measured: a dict for each with the names of
@@ -117,6 +119,7 @@ class PairResult:
     rotation_deg: float = math.nan
     moved_um: float = math.nan
     matrix: tuple[float, ...] = ()
+    bone_points: tuple[float, ...] = ()
     hypothesis: str = ""
     working_spacing_um: float = math.nan
     compartments: tuple[dict[str, Any], ...] = ()

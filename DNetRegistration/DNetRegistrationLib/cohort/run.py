@@ -21,6 +21,7 @@ from ..version import __version__
 from .dask import done_by_dask
 from .fingerprint import stamp, way_of_aligning
 from .listing import pairs_of_list
+from .loops import with_loops
 from .naming import WORDS, pairs_by_name
 from .options import CohortOptions
 from .page import PAGE, write_page
@@ -138,7 +139,7 @@ def align_cohort(
         results = _all_done(folder, looked, options, jobs, dask, progress, tell)
         told = CohortResult(
             scans=str(scans),
-            pairs=results,
+            pairs=with_loops(results),
             problems=tuple(looked.problems),
             options=options.told() | ({} if pattern is None else {"pattern": pattern, "words": list(words)}),
             versions=_versions(),

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import DNetError, OptionError, ScanError, known_error, one_line
 from ..core.progress import ProgressFunction, no_progress
+from ..geometry.loops import spread_points
 from ..outputs.paths import OutputPaths
 from .options import CohortOptions
 from .pairs import Pair
@@ -121,6 +122,7 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
         rotation_deg=alignment.rotation_deg,
         moved_um=1000 * float((alignment.translation_mm**2).sum() ** 0.5),
         matrix=tuple(alignment.matrix.ravel().tolist()),
+        bone_points=tuple(spread_points(done.bone_points).ravel().tolist()) if len(done.bone_points) else (),
         hypothesis=alignment.hypothesis,
         working_spacing_um=1000 * alignment.working_spacing,
         compartments=compartments,

@@ -71,13 +71,15 @@ def close_loops(transforms: Mapping[tuple[str, str], np.ndarray], points: Mappin
     Raises:
         ValueError: none of the three scans of a loop has points.
     """
-    known = dict(transforms)
-    known = {(b, a): np.linalg.inv(matrix) for (a, b), matrix in known.items()} | known
-    scans = list(dict.fromkeys(scan for pair in transforms for scan in pair))
+    known = {(b, a): np.linalg.inv(matrix) for (a, b), matrix in transforms.items()} | dict(transforms)
+    scans = {scan: number for number, scan in enumerate(dict.fromkeys(scan for pair in transforms for scan in pair))}
+    after: dict[str, set[str]] = {scan: set() for scan in scans}
+    for a, b in known:
+        if scans[a] < scans[b]:
+            after[a].add(b)
+    triples = ((a, b, c) for a in scans for b in after[a] for c in after[a] & after[b])
     found = []
-    for three in combinations(scans, 3):
-        if not all(pair in known for pair in combinations(three, 2)):
-            continue
+    for three in sorted(triples, key=lambda three: [scans[scan] for scan in three]):
         start = next((number for number, scan in enumerate(three) if scan in points), None)
         if start is None:
             raise ValueError(f"none of {', '.join(three)} has points")
@@ -100,17 +102,42 @@ def loop_errors(loops: Collection[Loop]) -> dict[Edge, float]:
 
 
 def suspects(loops: Collection[Loop], limits: Mapping[Edge, float]) -> frozenset[Edge]:
-    """The pairs of which one alone explains every loop that is open; none where none is, or where several are wrong.
+    """The pairs that may be wrong, of each object; none where all its loops are closed.
 
-    One pair of three scans cannot be told from the others. From more loops on it can: a pair that is in a closed loop
-    is right.
+    A pair that is in a closed loop is right. Where one of the others alone explains every loop that is open, it is that
+    one; else all the others are in doubt, as the three of a single loop are.
 
     Args:
-        loops: as `close_loops` gives them.
+        loops: as `close_loops` gives them, of one object or of many that share no scan.
         limits: of each pair, what it may add to a loop; a loop is open beyond the sum of its three.
     """
-    open_loops = [loop for loop in loops if loop.error > sum(limits[edge] for edge in loop.edges)]
-    cleared = frozenset(edge for loop in loops if loop not in open_loops for edge in loop.edges)
-    if not open_loops:
-        return frozenset()
-    return frozenset.intersection(*(loop.edges for loop in open_loops)) - cleared
+    found: frozenset[Edge] = frozenset()
+    for together in _objects(loops):
+        open_loops = [loop for loop in together if loop.error > sum(limits[edge] for edge in loop.edges)]
+        if open_loops:
+            cleared = frozenset(edge for loop in together if loop not in open_loops for edge in loop.edges)
+            alone = frozenset.intersection(*(loop.edges for loop in open_loops)) - cleared
+            found |= alone or frozenset.union(*(loop.edges for loop in open_loops)) - cleared
+    return found
+
+
+def _objects(loops: Collection[Loop]) -> list[list[Loop]]:
+    """The loops in groups that share no scan."""
+    groups: list[tuple[set[str], list[Loop]]] = []
+    for loop in loops:
+        joined = [group for group in groups if group[0] & set(loop.scans)]
+        groups = [group for group in groups if group not in joined]
+        scans = set(loop.scans).union(*(group[0] for group in joined))
+        groups.append((scans, [*(one for group in joined for one in group[1]), loop]))
+    return [group for _, group in groups]
+
+
+def spread_points(points: np.ndarray) -> np.ndarray:
+    """Six points ``(6, 3)`` that stand for many, ``(n, 3)``: their centroid and their covariance are the same.
+
+    Any linear map moves both by the same root mean square.
+    """
+    center = points.mean(0)
+    values, axes = np.linalg.eigh(np.cov(points.T, bias=True))
+    steps = (np.sqrt(3 * values.clip(min=0)) * axes).T
+    return np.concatenate((center + steps, center - steps))

@@ -189,6 +189,19 @@ class Volume:
         """Continuous indices (x, y, z) of ``(..., 3)`` world positions in mm."""
         return (np.asarray(point, float) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
 
+    def points_above(self, threshold: float, mask: np.ndarray | None = None, most: int = 20_000) -> np.ndarray:
+        """World positions ``(n, 3)`` in mm of voxels above a threshold, evenly thinned to about as many as `most`.
+
+        Args:
+            threshold: in the scan's units.
+            mask: ``(z, y, x)`` bool; only voxels in it count.
+            most: how many are enough.
+        """
+        above = self.voxels > threshold
+        found = np.flatnonzero(above if mask is None else above & mask)
+        index = np.unravel_index(found[:: max(1, len(found) // most)], above.shape)
+        return self.to_world(np.stack(index[::-1], -1))
+
 
 def read_volume(
     path: str | os.PathLike,

@@ -36,9 +36,6 @@ TURNS: dict[str, Callable[[Volume, np.ndarray | None], TurnedScan]] = {
     "obliquely, resampled": lambda volume, mask: turn_obliquely(volume, _TILT @ _THIRD.T, mask),
 }
 
-# The error is measured over about so many points of bone.
-_POINTS = 20_000
-
 
 def check_alignment(
     alignment: Any,
@@ -96,7 +93,7 @@ def _repeated(
     progress: ProgressFunction,
     options: dict[str, Any],
 ) -> Iterator[Repeat]:
-    points = _points(fixed, alignment.fixed_threshold, masks[0])
+    points = fixed.points_above(alignment.fixed_threshold, masks[0])
     for number, (name, turn) in enumerate(TURNS.items()):
         tell = part(progress, number / len(TURNS), (number + 1) / len(TURNS))
         tell(0.0, f"Turning the moving scan, {number + 1} of {len(TURNS)}")
@@ -133,13 +130,3 @@ def with_check(alignment: Alignment, check: Check) -> Alignment:
     if not np.isfinite(check.error_um):
         warning = "Turned, the moving scan could not be aligned again. Look at the picture."
     return replace(checked, doubts=doubts, warnings=[*alignment.warnings, warning])
-
-
-def _points(fixed: Volume, threshold: float, mask: np.ndarray | None) -> np.ndarray:
-    """World positions ``(n, 3)`` of bone of the fixed scan, evenly thinned."""
-    bone = fixed.voxels > threshold
-    if mask is not None:
-        bone &= mask
-    found = np.flatnonzero(bone)
-    index = np.unravel_index(found[:: max(1, len(found) // _POINTS)], bone.shape)
-    return fixed.to_world(np.stack(index[::-1], -1))

@@ -1,0 +1,69 @@
+"""Loops between the scans of a cohort."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cohort_results import failed_pair, made_pair
+from DNetRegistrationLib.cohort.loops import with_loops
+from DNetRegistrationLib.geometry.loops import spread_points, star_and_ring
+from scipy.spatial.transform import Rotation
+
+BONE = np.random.default_rng(3).uniform(-2, 2, (40, 3))
+
+
+def cohort(bone, scans, off=(), expected=2.0, seed=1):
+    """Pairs of the scans of a bone; the transforms of some are put off by 40 um."""
+    generator, poses = np.random.default_rng(seed), {}
+    for scan in scans:
+        poses[scan] = np.eye(4)
+        poses[scan][:3, :3] = Rotation.random(random_state=generator).as_matrix()
+        poses[scan][:3, 3] = generator.uniform(-30, 30, 3)
+    found = []
+    for fixed, moving in star_and_ring(list(scans)):
+        matrix = poses[moving] @ np.linalg.inv(poses[fixed])
+        if (fixed + moving) in off:
+            matrix[:3, 3] += (0.024, 0, -0.032)
+        points = BONE @ poses[fixed][:3, :3].T + poses[fixed][:3, 3]
+        one = made_pair(f"{bone} {fixed}{moving}", expected_error_um=expected, warnings=(), doubts=())
+        found.append(
+            replace(
+                one,
+                fixed=f"{bone}/{fixed}.nrrd",
+                moving=f"{bone}/{moving}.nrrd",
+                matrix=tuple(matrix.ravel()),
+                bone_points=tuple(spread_points(points).ravel()),
+            )
+        )
+    return found
+
+
+def test_pairs_that_make_no_loop_and_pairs_that_failed_stay_as_they_are():
+    pairs = [*cohort("x", "ra"), failed_pair("y"), made_pair("z")]
+    assert list(with_loops(pairs)) == pairs
+
+
+def test_three_right_pairs_close_and_a_wrong_one_is_told_on_all_three():
+    for pair in with_loops(cohort("x", "rab")):
+        assert pair.loop_error_um == pytest.approx(0, abs=1e-6) and not pair.warnings and not pair.reserved
+    for pair in with_loops(cohort("x", "rab", off=["ab"])):
+        assert pair.loop_error_um == pytest.approx(40) and pair.reserved
+        assert pair.doubts == ("loop",) and "leave 40.0 um" in pair.warnings[0]
+    # As much as the three expected errors together is allowed.
+    for expected, warned in ((13.3, True), (13.4, False)):
+        found = with_loops(cohort("x", "rab", off=["rb"], expected=expected))
+        assert [bool(pair.warnings) for pair in found] == [warned] * 3
+
+
+def test_of_more_scans_the_wrong_pair_alone_is_warned_of_and_bones_are_told_apart():
+    pairs = [*cohort("x", "rabcd", off=["rb"]), *cohort("y", "rabcd", off=["ab"], seed=2), *cohort("z", "rab", seed=3)]
+    found = with_loops(pairs)
+    assert [pair.name for pair in found] == [pair.name for pair in pairs]
+    assert [pair.name for pair in found if pair.warnings] == ["x rb", "y ab"]
+    assert all(pair.loop_error_um is not None for pair in found)
+
+
+def test_a_scan_is_the_same_however_its_path_is_written():
+    first, second, third = cohort("x", "rab", off=["ab"])
+    found = with_loops([first, replace(second, moving="x/../x/b.nrrd"), replace(third, fixed="./x/a.nrrd")])
+    assert [pair.loop_error_um for pair in found] == pytest.approx([40] * 3)
