@@ -11,11 +11,13 @@ from .core.errors import ScanError as ScanError
 from .geometry.transform_files import read_transform as read_transform
 from .geometry.transform_files import write_transform as write_transform
 from .imaging.masks import read_mask as read_mask
+from .imaging.resample import resample as resample
 from .imaging.volume import Volume as Volume
 from .imaging.volume import read_volume as read_volume
 from .imaging.volume import write_volume as write_volume
 from .networks.weights import available_weights as available_weights
 from .networks.weights import load_weights as load_weights
+from .outputs.apply import apply_transform as apply_transform
 from .outputs.report import read_report as read_report
 from .outputs.write import write_outputs as write_outputs
 from .registration.align import align as align

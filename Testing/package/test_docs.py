@@ -13,7 +13,7 @@ from pathlib import Path
 
 import DNetRegistrationLib
 import pytest
-from DNetRegistrationLib import write_volume
+from DNetRegistrationLib import write_transform, write_volume
 from DNetRegistrationLib.cli.main import COMMANDS, build_parser, main
 from places import LIBRARY, ROOT, environment
 from slicer_host.fixtures import host  # noqa: F401
@@ -133,6 +133,7 @@ def test_commands_in_running_text_are_commands(document, command):
 #: What makes a command small enough to be run here: given after its own options, these count.
 SMALLER = {
     "align": "",
+    "apply": "",
     "cohort": "--jobs 1",
     "demo": "--size 48 --spacing 0.1",
     "benchmark": "--pairs 1 --accuracy-pairs 1 --fine-pairs 1 --only success --jobs 1",
@@ -171,6 +172,11 @@ def folder(tmp_path, small_pair, monkeypatch) -> Path:
         (tmp_path / place).mkdir(exist_ok=True)
         write_volume(small_pair.fixed, tmp_path / place / "before.nrrd")
         write_volume(small_pair.moving, tmp_path / place / "after.nrrd")
+    write_volume(small_pair.moving, tmp_path / "third.nrrd")
+    for name in ("aligned", "week4", "week8"):
+        write_transform(small_pair.matrix, tmp_path / f"{name}.tfm")
+    (tmp_path / "before.fcsv").write_text("# CoordinateSystem = LPS\n1,1,2,3\n")
+    (tmp_path / "week4.csv").write_text("x,y,z\n1,2,3\n")
     (tmp_path / "my-scans").mkdir()
     for number in range(3):
         write_volume(small_pair.fixed, tmp_path / "my-scans" / f"bone{number}_pre.nrrd")

@@ -6,6 +6,7 @@ A matrix maps fixed to moving points, in world coordinates (LPS, mm). Needs no t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,44 @@ def from_sitk(transform: Any) -> np.ndarray:
         unit = [float(axis == k) for k in range(3)]
         matrix[:3, axis] = transform.TransformVector(unit, (0.0, 0.0, 0.0))
     return require_rigid(matrix, name)
+
+
+def matrix_of(transform: Any) -> np.ndarray:
+    """The rigid ``(4, 4)`` float64 matrix of a matrix, a SimpleITK transform, or an `Alignment`.
+
+    Raises:
+        OptionError: it is none of them, or not rigid to 1e-4.
+    """
+    if hasattr(transform, "TransformPoint"):
+        return from_sitk(transform)
+    try:
+        return require_rigid(getattr(transform, "matrix", transform), "the transform")
+    except (TypeError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError("the transform is not a 4x4 matrix", "give a matrix, an alignment or a transform") from error
+
+
+def composed(transforms: Sequence[Any], inverse: bool = False) -> np.ndarray:
+    """The ``(4, 4)`` matrix of transforms that are applied one after the other.
+
+    Each carries what lies in its moving scan to its fixed one, and so maps the points of its fixed scan to those of its
+    moving scan. What the first one has carried, the second carries on. So the matrices multiply in their order:
+    of A (fixed 1 from moving 2), then B (fixed 0 from 1), the matrix A B maps points of 0 to points of 2.
+
+    Args:
+        transforms: what `matrix_of` takes, in the order in which they are applied.
+        inverse: give the way back: all of them inverted, in reverse order.
+
+    Returns:
+        The points where the result lies to the points of what is carried, LPS mm.
+    """
+    matrix = np.eye(4)
+    for transform in transforms:
+        matrix = matrix @ matrix_of(transform)
+    return inverted(matrix) if inverse else matrix
+
+
+def inverted(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a rigid ``(4, 4)`` matrix; its rotation is the transpose, so that it is as exact."""
+    return affine_matrix(matrix[:3, :3].T, -matrix[:3, :3].T @ matrix[:3, 3])

@@ -134,17 +134,7 @@ def _has_layers(image: sitk.Image) -> bool:
 
 def _read_layers(path: Path, segment: str | int | None, role: str | None) -> tuple[np.ndarray, np.ndarray, bool]:
     """The mask of an NRRD file whose voxels may be vectors: where it is true, its affine, and what the file lacks."""
-    import SimpleITK as sitk
-
-    from .itk_reader import READERS, image_affine, read_itk, scalar_3d
-    from .text_headers import in_millimetres
-
-    image = read_itk([path], path, READERS[".nrrd"])
-    if not _has_layers(image):
-        image = scalar_3d(image, path)
-    affine, lacks = in_millimetres(path, image_affine(image))
-    # An array has no axis for a single layer.
-    layers = sitk.GetArrayFromImage(image).reshape(*image.GetSize()[::-1], -1)
+    image, layers, affine, lacks = _layers(path)
     try:
         segments = _segments(image)
     except ValueError as error:
@@ -163,7 +153,35 @@ def _read_layers(path: Path, segment: str | int | None, role: str | None) -> tup
         mask = layers[..., layer] == label
     else:
         mask = _labelled(layers[..., 0], segment, path, role)
-    return mask, affine, bool(lacks)
+    return mask, affine, lacks
+
+
+def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """The layers of a segmentation of Slicer (``.seg.nrrd``): ``(z, y, x, layers)``, their affine, and header fields.
+
+    Raises:
+        ScanError: it cannot be read, or states no voxel size.
+    """
+    image, layers, affine, lacks = _layers(path)
+    if lacks:
+        raise ScanError(f"{path}: states no voxel size", "save the segmentation again")
+    check_affine(affine, str(path))
+    return layers, affine, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+
+
+def _layers(path: Path) -> tuple[sitk.Image, np.ndarray, np.ndarray, bool]:
+    """An NRRD image, its voxels ``(z, y, x, components)``, its affine, and whether the file lacks a voxel size."""
+    import SimpleITK as sitk
+
+    from .itk_reader import READERS, image_affine, read_itk, scalar_3d
+    from .text_headers import in_millimetres
+
+    image = read_itk([path], path, READERS[".nrrd"])
+    if not _has_layers(image):
+        image = scalar_3d(image, path)
+    affine, lacks = in_millimetres(path, image_affine(image))
+    # An array has no axis for a single layer.
+    return image, sitk.GetArrayFromImage(image).reshape(*image.GetSize()[::-1], -1), affine, bool(lacks)
 
 
 def _segments(image: sitk.Image) -> list[tuple[str, str, int, int]]:

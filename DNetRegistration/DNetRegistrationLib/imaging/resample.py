@@ -6,16 +6,20 @@ Needs no torch.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..core.threads import available_processors
-from ..geometry.transforms import to_sitk
+from ..geometry.transforms import matrix_of, to_sitk
 from .volume import Volume
 
 # `resample` averages a finer scan to at most this share of the target's voxel, so that its noise does not alias.
 FINEST_SHARE = 0.75
+
+#: Images of whole numbers with no more different values than this are taken for labels.
+MOST_LABELS = 64
 
 
 def averaged(volume: Volume, resolution: float, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +65,7 @@ def block_means(volume: Volume, factors: np.ndarray, mask: np.ndarray | None = N
     return out, volume.affine @ grid
 
 
-def resample(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Volume:
+def resample(moving: Volume, fixed: Volume, matrix: Any) -> Volume:
     """Resamples the moving scan on the fixed scan's grid, by cubic B-spline interpolation.
 
     On signals made of waves of 3 to 12 voxels the rms error is 0.8 % of the signal's, against 11.5 % with linear
@@ -70,13 +74,13 @@ def resample(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Volume:
 
     Args:
         moving, fixed: the scans.
-        matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+        matrix: ``(4, 4)``, fixed to moving points, LPS mm; or an `Alignment`, or a SimpleITK transform.
 
     Returns:
         Volume: float32 on the fixed scan's grid, NaN outside the moving scan's field of view. That reaches half a
         voxel beyond the outermost voxel centres.
     """
-    voxels, affine = moving.voxels, moving.affine
+    voxels, affine, matrix = moving.voxels, moving.affine, matrix_of(matrix)
     resolution = FINEST_SHARE * fixed.spacing.min()
     if np.rint(resolution / moving.spacing).max() > 1:
         voxels, affine = averaged(moving, resolution)
@@ -86,7 +90,7 @@ def resample(moving: Volume, fixed: Volume, matrix: np.ndarray) -> Volume:
         voxels = _filled(voxels, outside)
     coefficients = ndimage.spline_filter(voxels, 3, output=np.float32, mode="mirror")
     # Arrays are indexed (z, y, x): reverse the axes of the map between index coordinates.
-    to_index = np.linalg.solve(affine, np.asarray(matrix, np.float64) @ fixed.affine)
+    to_index = np.linalg.solve(affine, matrix @ fixed.affine)
     linear, shift = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
     out: np.ndarray = np.empty(fixed.voxels.shape, np.float32)
     y, x = np.ogrid[: out.shape[1], : out.shape[2]]
@@ -166,6 +170,52 @@ def resample_mask(
     resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)
     carried = resampler.Execute(sitk.GetImageFromArray(mask.astype(np.uint8) * np.uint8(255)))
     return sitk.GetArrayViewFromImage(carried) > 127
+
+
+def resample_labels(
+    labels: np.ndarray, own: np.ndarray, affine: np.ndarray, shape: tuple[int, int, int], matrix: np.ndarray
+) -> np.ndarray:
+    """Resamples labels on another grid by nearest neighbour: of the voxel that a point lies in.
+
+    Args:
+        labels: ``(z, y, x)`` or ``(z, y, x, components)``.
+        own: ``(4, 4)``, the labels' index (x, y, z) to their world, LPS mm.
+        affine, shape: the other grid, index (x, y, z) to its world, and (z, y, x).
+        matrix: ``(4, 4)``, points of the other grid's world to points of the labels' world.
+
+    Returns:
+        ``shape``, with the components, of the labels' dtype. It is 0 outside the labels' grid, which reaches half a
+        voxel beyond the outermost voxel centres.
+    """
+    to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
+    out = np.zeros((*shape, *labels.shape[3:]), labels.dtype)
+    y, x = np.ogrid[: shape[1], : shape[2]]
+    for z in range(shape[0]):
+        # A point on the border of two voxels counts to the later one.
+        index = [np.floor(row[0] * x + row[1] * y + row[2] * z + row[3] + 0.5) for row in to_own[2::-1]]
+        seen = np.logical_and.reduce(
+            [(0 <= one) & (one < count) for one, count in zip(index, labels.shape[:3], strict=True)]
+        )
+        out[z][seen] = labels[tuple(one[seen].astype(np.intp) for one in index)]
+    return out
+
+
+def are_labels(voxels: np.ndarray) -> bool:
+    """Tells whether voxels look like labels: whole numbers, of at most `MOST_LABELS` different values.
+
+    Scans of 8 bits and more have more.
+    """
+    if voxels.dtype.kind not in "buif":
+        return False
+    found: set[float] = set()
+    for plane in voxels:
+        values = np.unique(plane)
+        if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+            return False
+        found.update(values.tolist())
+        if len(found) > MOST_LABELS:
+            return False
+    return True
 
 
 def interpolate(voxels: np.ndarray, affine: np.ndarray, points: np.ndarray) -> np.ndarray:

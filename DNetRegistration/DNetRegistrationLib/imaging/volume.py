@@ -240,6 +240,23 @@ def read_volume(
     return volume if flip is None else volume.flipped(flip)
 
 
+def read_labels(
+    path: str | os.PathLike,
+    spacing: float | Sequence[float] | np.ndarray | None = None,
+    series: str | int | None = None,
+    role: str | None = None,
+) -> Volume:
+    """Reads an image that need not be a scan: labels, or a mask, of any size and even of one value.
+
+    Args:
+        path, spacing, series, role: as `read_volume` takes them.
+
+    Raises:
+        ScanError, OptionError: it cannot be read, or its spacing is lost; see `read_volume`.
+    """
+    return _read(Path(path), spacing, series, role, header_only=False)
+
+
 def read_header(
     path: str | os.PathLike,
     spacing: float | Sequence[float] | np.ndarray | None = None,

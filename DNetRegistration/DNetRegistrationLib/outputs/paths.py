@@ -18,7 +18,8 @@ from ..core.pictures import require_matplotlib, require_pillow
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
 
-_SCAN = (".nrrd", ".nii", ".nii.gz", ".mha")
+#: Kinds of files for scans.
+SCAN_ENDINGS = (".nrrd", ".nii", ".nii.gz", ".mha")
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class OutputPaths:
     overlay: str | os.PathLike | None = field(default=None, metadata={"endings": (".png", ".pdf", ".svg")})
     before: str | os.PathLike | None = field(default=None, metadata={"endings": (".webp", ".png")})
     after: str | os.PathLike | None = field(default=None, metadata={"endings": (".webp", ".png")})
-    resampled: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+    resampled: str | os.PathLike | None = field(default=None, metadata={"endings": SCAN_ENDINGS})
     segmentation: str | os.PathLike | None = field(default=None, metadata={"endings": (".seg.nrrd",)})
-    subtraction: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+    subtraction: str | os.PathLike | None = field(default=None, metadata={"endings": SCAN_ENDINGS})
     cartilage: str | os.PathLike | None = field(default=None, metadata={"endings": (".csv", ".json")})
     thickness: str | os.PathLike | None = field(default=None, metadata={"endings": (".vtp", ".ply")})
-    thickness_volume: str | os.PathLike | None = field(default=None, metadata={"endings": _SCAN})
+    thickness_volume: str | os.PathLike | None = field(default=None, metadata={"endings": SCAN_ENDINGS})
     cartilage_picture: str | os.PathLike | None = field(default=None, metadata={"endings": (".png", ".pdf", ".svg")})
 
     def numbered(self, number: int) -> OutputPaths:
@@ -133,7 +134,7 @@ def check_grid(paths: OutputPaths, fixed: Volume) -> None:
     from ..imaging.volume import require_holdable
 
     for name, path in paths.wanted().items():
-        if ENDINGS[name] == _SCAN:
+        if ENDINGS[name] == SCAN_ENDINGS:
             require_holdable(fixed, path)
 
 

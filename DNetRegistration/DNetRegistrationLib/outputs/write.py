@@ -139,17 +139,17 @@ def _stage(
         tell(0.35, "writing the cartilage")
         _stage_cartilage(staged, wanted, measurement, (fixed, moving), matrix, contrast)
     if layer is not None and "thickness_volume" in wanted:
-        _write_scan(layer, staged["thickness_volume"], wanted["thickness_volume"])
+        write_scan(layer, staged["thickness_volume"], wanted["thickness_volume"])
     if {"resampled", "subtraction"} & wanted.keys():
         tell(0.4, "resampling the moving scan")
         carried = resample(moving, fixed, matrix)
     if "resampled" in wanted:
         tell(0.8, "writing the resampled scan")
-        _write_scan(cast_like(carried, moving), staged["resampled"], wanted["resampled"])
+        write_scan(cast_like(carried, moving), staged["resampled"], wanted["resampled"])
     if "subtraction" in wanted:
         tell(0.9, "writing the subtraction")
         fit = match_grey_values(*bones, matrix, contrast)
-        _write_scan(subtract(carried, fixed, fit, contrast), staged["subtraction"], wanted["subtraction"])
+        write_scan(subtract(carried, fixed, fit, contrast), staged["subtraction"], wanted["subtraction"])
 
 
 def _stage_cartilage(
@@ -173,7 +173,12 @@ def _stage_cartilage(
             write_picture(staged["cartilage_picture"], measurement, agent, placed)
 
 
-def _write_scan(volume: Volume, temporary: Path, target: Path) -> None:
+def write_scan(volume: Volume, temporary: Path, target: Path) -> None:
+    """Writes a scan to a temporary path, of the kind that its ending says; errors name `target`.
+
+    Raises:
+        FileError: it cannot be written.
+    """
     # SimpleITK converts what NRRD has no name for, truth values and half precision.
     if temporary.name.lower().endswith(".nrrd") and volume.voxels.dtype.name in TYPES:
         with writing(target):
