@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+import dicom_files
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -39,6 +40,23 @@ def test_single_files(tmp_path, suffix, compress):
     assert volume.name == path.name
     np.testing.assert_allclose(volume.spacing, (0.01, 0.02, 0.03), rtol=1e-6)
     assert np.array_equal(volume.voxels, voxels)
+
+
+@pytest.mark.parametrize("spacing", [None, 0.02])
+def test_whether_a_file_says_how_the_world_lies_in_the_body(tmp_path, spacing):
+    """It does not change with a voxel size that is given. A stack of slices has no anatomy, nor has NIfTI of code 0."""
+    scan = Volume.from_geometry(noise(9, 10, 11, dtype=np.int16), 0.05)
+    for name in ("a.nrrd", "a.nii.gz", "a.mha"):
+        write_volume(scan, tmp_path / name)
+    coded = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    coded[252:256] = bytes(4)  # qform_code and sform_code
+    (tmp_path / "uncoded.nii").write_bytes(coded)
+    dicom_files.write_series(tmp_path / "dicom", scan.voxels, (0, 0, 0))
+    stack = write_slices(tmp_path / "stack", scan.voxels.astype(np.uint8))
+    paths = sorted(tmp_path.iterdir())
+    stated = {path: read_volume(path, 0.01 if path == stack else spacing).anatomical for path in paths}
+    assert {path.name for path, yes in stated.items() if yes} == {"a.nrrd", "a.nii.gz", "dicom"}
+    assert len(stated) == 6
 
 
 @pytest.mark.parametrize("compress", [False, True])

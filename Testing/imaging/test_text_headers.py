@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from DNetRegistrationLib.core.errors import ScanError, Setting
+from DNetRegistrationLib.imaging.text_headers import states_anatomy
 from DNetRegistrationLib.imaging.volume import read_volume
 from grids import noise
 
@@ -57,6 +58,24 @@ def test_declared_units_of_axes_without_a_space(tmp_path, unit, scale):
 def test_declared_units_of_metaimage_are_converted(tmp_path, unit, scale, suffix):
     path = metaimage(tmp_path / f"scan{suffix}", f"DistanceUnits = {unit}\n")
     np.testing.assert_allclose(read_volume(path).affine, grid(scale), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("space", "stated"),
+    [
+        ("space: left-posterior-superior", True),
+        ("space: Right-Anterior-Superior", True),
+        ("space: LPS", True),
+        ("space: left-anterior-superior-time", True),
+        ("space: 3D-right-handed", False),
+        ("space: scanner-xyz", False),
+        ("space dimension: 3", False),
+        ("spacings: 0.1 0.1 0.1", False),
+    ],
+)
+def test_whether_the_world_is_named_by_the_body(tmp_path, space, stated):
+    assert states_anatomy(nrrd(tmp_path / "scan.nrrd", space)) == stated
+    assert not states_anatomy(metaimage(tmp_path / "scan.mha", "AnatomicalOrientation = RAI"))
 
 
 def test_a_unit_that_is_not_known(tmp_path):

@@ -11,7 +11,7 @@ from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs import paths
 from DNetRegistrationLib.outputs.before_after import GAP, PIXELS, before_and_after, write_slices
 from DNetRegistrationLib.outputs.paths import OutputPaths, check_outputs
-from DNetRegistrationLib.outputs.slices import VIEWS, window
+from DNetRegistrationLib.outputs.slices import window
 from DNetRegistrationLib.outputs.write import write_outputs
 from scipy.spatial.transform import Rotation
 
@@ -64,14 +64,20 @@ def blue(picture: np.ndarray) -> np.ndarray:
     return blue - red > 60
 
 
+def cross_section(shown, rows, columns):
+    """World positions of pixels of the first slice, which lies across the bone through the middle of its cortex."""
+    wide, narrow, long = shown.axes.T
+    start = shown.center + long * ((shown.middle - shown.center) @ long)
+    right, down = ((place[..., None] + 0.5) / PIXELS * shown.width - shown.width / 2 for place in (columns, rows))
+    return start + right * wide + down * narrow
+
+
 def test_after_shows_what_the_fixed_scan_shows_and_before_shows_the_world(scans):
     fixed, moving = scans
-    (before, after), (center, width) = pictures(fixed, moving, OBLIQUE)
+    (before, after), shown = pictures(fixed, moving, OBLIQUE)
     assert before.shape == after.shape == (PIXELS, 3 * PIXELS + 2 * GAP, 3)
-    # What each pixel of the axial slice shows, from the shape itself: rows go to posterior, columns to the left.
-    ticks = (np.arange(PIXELS) + 0.5) / PIXELS * width - width / 2
-    middle = cortical_bone(fixed, 500.0, 0.08).center
-    world = np.stack(np.broadcast_arrays(center[0] + ticks, (center[1] + ticks)[:, None], middle[2]), -1)
+    # What each pixel of the cross-section shows, from the shape itself.
+    world = cross_section(shown, *np.mgrid[:PIXELS, :PIXELS])
     for picture, placed in ((after, np.eye(4)), (before, OBLIQUE)):
         x, y, z = np.moveaxis((world - placed[:3, 3]) @ placed[:3, :3], -1, 0)
         radius = np.hypot(x, y)
@@ -86,12 +92,12 @@ def test_after_shows_what_the_fixed_scan_shows_and_before_shows_the_world(scans)
 
 
 def test_the_outline_of_the_fixed_cortex_is_the_same_in_both(scans):
-    (before, after), (center, width) = pictures(*scans, OBLIQUE)
+    (before, after), shown = pictures(*scans, OBLIQUE)
     line = blue(before)
     assert 500 < line.sum() < 0.06 * line.size
-    # In the axial slice it runs along the tube's wall: half a turn of it, opposite to the bulge.
+    # In the cross-section it runs along the tube's wall: half a turn of it, opposite to the bulge.
     rows, columns = np.nonzero(line[:, :PIXELS])
-    x, y = ((place + 0.5) / PIXELS * width - width / 2 + center[axis] for axis, place in enumerate((columns, rows)))
+    x, y, _ = cross_section(shown, rows, columns).T
     radius = np.hypot(x, y)[x + y < -0.1]
     for wall in (0.7, 0.4):
         near = radius[np.abs(radius - wall) < 0.1]
@@ -112,7 +118,7 @@ def test_files_show_it_and_are_small(scans, tmp_path, ending):
         assert file.stat().st_size < (75_000 if ending == ".webp" else 400_000)
     # Only names and the scale bar are white.
     bar = (written["before"][-20:, :PIXELS].min(-1) > 235).sum(1).max()
-    assert abs(bar - 0.5 / pictures(fixed, moving, OBLIQUE)[1][1] * PIXELS) < 4
+    assert abs(bar - 0.5 / pictures(fixed, moving, OBLIQUE)[1].width * PIXELS) < 4
 
 
 def test_a_bone_that_lies_elsewhere_is_said_to(scans, tmp_path):
@@ -137,9 +143,10 @@ def test_words_have_letters_that_the_font_has(scans, tmp_path):
 
     font = ImageFont.load_default(13)
     box = font.getmask("\uffff").getbbox(), bytes(font.getmask("\uffff"))
-    for letter in set(
-        "".join(view.name + "".join(view.ends) for view in VIEWS) + "the moving bone lies 0.5 mm um away"
-    ):
+    shown = pictures(*scans, OBLIQUE)[1]
+    views = (*shown.views(anatomical=True), *shown.views(anatomical=False))
+    words = "".join(view.name + "".join(view.ends) for view in views)
+    for letter in set(words + "the moving bone lies 0.5 mm um away"):
         if letter != " ":
             assert (font.getmask(letter).getbbox(), bytes(font.getmask(letter))) != box
 

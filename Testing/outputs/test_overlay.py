@@ -1,6 +1,7 @@
 """The picture: what it shows stands where it lies, and the words on it are the alignment's."""
 
 import builtins
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.overlay import draw_overlay, write_overlay
-from DNetRegistrationLib.outputs.slices import VIEWS, length_text, round_length
+from DNetRegistrationLib.outputs.slices import length_text, round_length, window
 from DNetRegistrationLib.registration.result import Bone
 
 pytest.importorskip("matplotlib")
@@ -43,7 +44,7 @@ def test_words_and_numbers_are_the_alignments():
         *(
             "ACCEPTED",
             "The bones lie on each other.",
-            "97 %",
+            "97.0 %",
             "3.4 µm",
             "0.11 → 0.93",
             "0.00°",
@@ -52,7 +53,7 @@ def test_words_and_numbers_are_the_alignments():
             "After",
         ),
         *("Dice 0.11", "Dice 0.93", "mouse_7$pre$.nrrd", "50 × 50 × 50 voxels of 50 µm"),
-        *("axial", "coronal", "sagittal"),
+        *("cross-section", "lengthwise, wide", "lengthwise, narrow"),
     ):
         assert expected in text
     assert "NOT ACCEPTED" not in text and "x" * 60 not in text
@@ -87,31 +88,71 @@ def test_no_words_leave_the_page_or_run_into_each_other():
 
 @pytest.mark.parametrize(("row", "expected"), [(0, 0.3), (1, 0.0)])
 def test_outlines_and_greys_lie_where_the_bone_is(row, expected):
-    """The moving scan is 0.3 mm off along x: seen before, gone after; edges are named by what lies there."""
+    """The moving scan is 0.3 mm off along x: seen before, gone after; the mark of the bone lies where it is."""
     matrix = np.eye(4)
     matrix[0, 3] = 0.3
     figure = drawn(tube(), tube((0.3, 0, 0)), matrix)
-    for view, axes in zip(VIEWS, figure.axes[3 * row : 3 * row + 3], strict=True):
+    bones = tuple(cortical_bone(scan, 500.0, 0.08) for scan in (tube(), tube((0.3, 0, 0))))
+    views, marked = window(bones, matrix).views(anatomical=False), 0
+    for view, axes in zip(views, figure.axes[3 * row : 3 * row + 3], strict=True):
         outlines = [np.concatenate([p.vertices for p in c.get_paths()]) for c in axes.collections]
         assert len(outlines) == 2
         # Millimetres per pixel from the scale bar.
-        scale = figure.axes[3 * row].patches[0].get_width()
-        step = 0.5 / scale
-        # By the left and upper edge; on the right the moving scan's field of view ends.
-        apart = (outlines[1].min(0) - outlines[0].min(0)) * step
-        np.testing.assert_allclose(apart, (expected if view.right == 0 else 0.0, 0.0), atol=0.05)
-        # The mark is on the left, posterior and superior side of the patient.
-        image = axes.images[0].get_array().filled(0)
-        middle = outlines[0].min(0) + 0.7 / step
-        size = image.shape[0]
-        x, y = np.meshgrid(np.arange(size) + 0.5 - middle[0], np.arange(size) + 0.5 - middle[1])
-        if row == 1 and view.name == "axial":
-            ring = (np.hypot(x, y) * step > 0.78) & (np.hypot(x, y) * step < 0.92)
-            marked = image[ring & (x > 0.1 / step) & (y > 0.1 / step)].mean()
-            assert marked > 0.5 > image[ring & (x < 0)].mean() + 0.3
-            assert view.ends == ("R", "L", "A", "P")
-        if view.name == "coronal":
-            assert view.ends == ("R", "L", "S", "I") and view.down_sign == -1
+        step = 0.5 / figure.axes[3 * row].patches[0].get_width()
+        # By the edge that lies away from the motion; on the other side the moving scan's field of view ends.
+        for pixels, along in enumerate((view.right[0], view.down[0])):
+            end = np.min if along >= 0 else np.max
+            apart = (end(outlines[1][:, pixels]) - end(outlines[0][:, pixels])) * step
+            assert apart == pytest.approx(expected * along, abs=0.1)
+        # What each pixel shows, from the shape itself, by more than a voxel within the bone or outside it.
+        if row == 1:
+            image = axes.images[0].get_array().filled(np.nan)
+            x, y, z = np.moveaxis(view.points(len(image)), -1, 0)
+            radius, high = np.hypot(x, y), np.abs(z) < 0.93
+            mark = (x > 0.07) & (y > 0.07) & (z > 0.07) & (radius < 0.93)
+            within = (radius > 0.47) & ((radius < 0.63) | mark) & high
+            outside = ((radius < 0.33) | (radius > 1.07)) & high & np.isfinite(image)
+            assert np.mean(image[within] > 0.5) > 0.99 and np.mean(image[outside] < 0.2) > 0.99
+            marked += (mark & within & (radius > 0.77)).sum()
+    assert row == 0 or marked > 500
+
+
+def test_edges_are_named_by_the_body_only_where_the_file_tells_of_it():
+    stated = replace(tube(), anatomical=True)
+    of_body, of_grid = (
+        [view.ends for view in window((cortical_bone(tube(), 500.0, 0.08),) * 2, np.eye(4)).views(anatomical)]
+        for anatomical in (True, False)
+    )
+    for fixed, moving, there, missing in ((stated, tube(), of_body, of_grid), (tube(), stated, of_grid, of_body)):
+        said = words(drawn(fixed, moving))
+        assert {end for ends in there for end in ends} <= set(said)
+        assert not {end for ends in missing for end in ends} & set(said)
+
+
+def test_a_verdict_of_any_length_stands_there_in_full():
+    for sentence in ("Short.", "What was found and what to do about it, at some length. " * 12, "/a/folder" * 30):
+        said = words(
+            drawn(tube(), tube(), accepted=False, verdict=f"Not accepted: {sentence}", moving_threshold=32991.4)
+        )
+        told = next(text for text in said if text.startswith(sentence[:6]))
+        # A line ends where a blank was, or within a word that is too long for one.
+        assert told.replace("\n", "").replace(" ", "") == sentence.replace(" ", "")
+        assert any("32991 of the moving scan" in " ".join(text.split()) for text in said)
+
+
+def test_the_subtraction_is_drawn_where_it_was_made():
+    """One half of it is brighter, one darker than zero; outside of it nothing is known."""
+    difference = np.full((50, 50, 50), np.nan, np.float32)
+    difference[:, :, 5:25], difference[:, :, 25:45] = -3.0, 3.0
+    bones = tuple(cortical_bone(scan, 500.0, 0.08) for scan in (tube(), tube()))
+    made = Volume(difference, tube().affine)
+    figure = draw_overlay(made_alignment(), tube(), tube(), bones, made)
+    assert len(figure.axes) == 9 and "Subtraction" in words(figure) and "±3" in words(figure)
+    view, image = window(bones, np.eye(4)).views(anatomical=False)[0], figure.axes[6].images[0].get_array()
+    for x, grey in ((-0.5, 0.0), (0.5, 1.0), (-1.15, None), (1.15, None)):
+        away = np.array((x, 0.0, view.center[2])) - view.center
+        column, line = (int((away @ axis / view.width + 0.5) * image.shape[0]) for axis in (view.right, view.down))
+        assert np.ma.is_masked(image[line, column]) if grey is None else image[line, column] == grey
 
 
 def test_a_bone_that_lies_elsewhere_is_said_to():

@@ -210,7 +210,7 @@ def test_segmentation_holds_both_cortices_whole_where_they_overlap(pair, written
     assert layers.shape == (*fixed.voxels.shape, 2) and layers.dtype == np.uint8 and layers.max() == 1
     for key, value in {
         "Segment0_Name": "Fixed cortical bone", "Segment1_Name": "Moving cortical bone",
-        "Segment0_Color": "1.0 1.0 1.0", "Segment1_Color": "1.0 0.0 0.0", "Segment0_Layer": "0", "Segment1_Layer": "1",
+        "Segment0_Color": "0.0 0.65 1.0", "Segment1_Color": "1.0 0.0 0.0", "Segment0_Layer": "0", "Segment1_Layer": "1",
         "Segment0_LabelValue": "1", "Segment1_LabelValue": "1", "Segment0_Extent": "0 35 0 39 0 43",
     }.items():  # fmt: skip
         assert image.GetMetaData(key) == value

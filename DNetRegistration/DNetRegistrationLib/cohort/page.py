@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.files import atomic_write, writing
+from ..core.words import percent
 from ..outputs.slices import length_text
 from ..outputs.summary import number
 from ..version import __version__
@@ -73,7 +74,7 @@ def render(result: CohortResult, folder: Path) -> str:
         undefined=StrictUndefined,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    environment.filters.update(number=_number, size=_length, sentence=_sentence, link=_link)
+    environment.filters.update(number=_number, size=_length, percent=percent, sentence=_sentence, link=_link)
     style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     order = {pair.name: place for place, pair in enumerate(result.pairs)}
     shown = [(order[pair.name], pair) for pair in needs_look(result.pairs)]

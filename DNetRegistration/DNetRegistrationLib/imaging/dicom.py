@@ -72,8 +72,10 @@ def read_dicom(
     affine, lacks = grid_of(path, planes)
     if header_only:
         bits = planes[0].header.whole("BitsStored")
-        return FoundImage(blank((len(planes), *planes[0].shape), "u1" if bits <= 8 else "f4"), affine, lacks)
-    return FoundImage(_voxels(path, planes), affine, lacks)
+        return FoundImage(
+            blank((len(planes), *planes[0].shape), "u1" if bits <= 8 else "f4"), affine, lacks, anatomical=True
+        )
+    return FoundImage(_voxels(path, planes), affine, lacks, anatomical=True)
 
 
 def _list_series(path: Path, files: Iterable[Path]) -> list[Series]:

@@ -45,11 +45,13 @@ class FoundImage:
         voxels: ``(z, y, x)`` real numbers; those of `blank` where the headers alone were read.
         affine: ``(4, 4)`` index (x, y, z) to world LPS mm.
         lacks: what the file does not say of the voxel size, for a person; "" where it says all of it.
+        anatomical: the file says how the world lies in the body.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     lacks: str = ""
+    anatomical: bool = False
 
 
 def blank(shape: Sequence[int], kind: DTypeLike) -> np.ndarray:

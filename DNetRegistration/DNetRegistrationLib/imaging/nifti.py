@@ -58,7 +58,9 @@ def read_nifti(path: Path, header_only: bool = False) -> FoundImage:
         # Of a code that nibabel does not know, the error says no more than the number.
         told = _DAMAGED if isinstance(error, KeyError) else one_line(error)
         raise ScanError(f"{path}: cannot be read ({told})", "copy or export the scan again") from error
-    return FoundImage(voxels, affine)
+    # Code 0 says that nothing is known of the body.
+    stated = any(int(header[code]) > 0 for code in ("sform_code", "qform_code") if code in header.keys())
+    return FoundImage(voxels, affine, anatomical=stated)
 
 
 def _header(nibabel: Any, path: Path) -> Any:

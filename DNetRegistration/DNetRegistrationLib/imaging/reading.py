@@ -22,7 +22,7 @@ from .itk_reader import (
 from .nifti import is_nifti, read_nifti
 from .scanco import is_scanco, read_scanco
 from .stacks import SLICE_SUFFIXES, natural, read_stack
-from .text_headers import in_millimetres
+from .text_headers import in_millimetres, states_anatomy
 from .tiff import read_tiff
 
 #: Kinds of file that hold a scan with its voxel size.
@@ -80,13 +80,13 @@ def _read_file(path: Path, series: str | int | None, role: str | None, header_on
     picture = path.suffix.lower() in SLICE_SUFFIXES
     if header_only and not picture:
         found = read_itk_header(path, reader)
-        return FoundImage(found.voxels, *in_millimetres(path, found.affine))
+        return FoundImage(found.voxels, *in_millimetres(path, found.affine), states_anatomy(path))
     image = read_itk([path], path, reader)
     if image.GetDimension() == 3 and image.GetSize()[2] == 1:
         image = image[:, :, 0]
     image = scalar_3d(image, path, grey_as_colours=picture)
     affine, lacks = in_millimetres(path, image_affine(image))
-    return FoundImage(shared_voxels(image), affine, lacks)
+    return FoundImage(shared_voxels(image), affine, lacks, states_anatomy(path))
 
 
 def _read_folder(folder: Path, series: str | int | None, role: str | None, header_only: bool) -> FoundImage:

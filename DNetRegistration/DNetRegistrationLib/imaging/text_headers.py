@@ -211,6 +211,16 @@ def _check_data(
         raise ScanError(f"{path}: holds more voxels than its header says", _COPY_AGAIN)
 
 
+def states_anatomy(path: Path) -> bool:
+    """Whether a file is an NRRD whose space is named by directions of the body. MetaImage states one unasked."""
+    header = text_header(path)
+    space = "" if header is None else header.fields.get("space", "").strip().lower()
+    return (
+        re.fullmatch(r"(right|left)-(anterior|posterior)-(superior|inferior)(-time)?|(ras|las|lps)t?", space)
+        is not None
+    )
+
+
 def in_millimetres(path: Path, affine: np.ndarray) -> tuple[np.ndarray, str]:
     """The affine of an NRRD or MetaImage file in mm, where its header says that it is in another unit.
 

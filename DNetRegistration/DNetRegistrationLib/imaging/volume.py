@@ -51,6 +51,7 @@ class Volume:
         stated_affine: ``(4, 4)``, as the file states it, where another one was set explicitly: masks drawn on the file
             lie there.
         flipped_axes: the index axes, of "xyz", along which the voxels were put in reverse order.
+        anatomical: its file says how the world lies in the body, so that L, P and S mean left, posterior and superior.
 
     Raises:
         ScanError: the affine is not a 4x4 matrix. `check_volume` checks everything else.
@@ -71,6 +72,7 @@ class Volume:
     spacing_given: bool = False
     stated_affine: np.ndarray | None = None
     flipped_axes: str = ""
+    anatomical: bool = False
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
@@ -295,12 +297,12 @@ def _read(
     if spacing is not None:
         spacing = _checked_spacing(spacing, str(path), role)
     found = read_image(path, series, role, header_only)
-    volume = Volume(found.voxels, found.affine, str(path))
+    volume = Volume(found.voxels, found.affine, str(path), anatomical=found.anatomical)
     check_affine(volume.affine, str(path))
     if spacing is not None:
         stated = None if found.lacks else volume.affine
         volume = Volume.from_geometry(volume.voxels, spacing, volume.direction, volume.origin, volume.name)
-        volume = replace(volume, spacing_given=True, stated_affine=stated)
+        volume = replace(volume, spacing_given=True, stated_affine=stated, anatomical=found.anatomical)
     elif found.lacks:
         raise ScanError(f"{path}: {found.lacks}", "give the true voxel size in mm", Setting("spacing", role))
     elif doubt := spacing_doubt(volume):

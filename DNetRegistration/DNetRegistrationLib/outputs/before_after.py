@@ -13,7 +13,7 @@ import numpy as np
 from ..bone.cortex import CorticalBone
 from ..core.pictures import require_pillow
 from ..imaging.volume import Volume
-from .slices import BRIGHTEST, FIXED_COLOR, VIEWS, Layer, View, length_text, round_length, visible, window
+from .slices import BRIGHTEST, FIXED_COLOR, Layer, View, length_text, round_length, window
 
 PIXELS = 400  # along the edge of a slice
 GAP = 6
@@ -23,16 +23,16 @@ THICKNESS = 2.0  # of the outline, in pixels
 
 @dataclass(frozen=True)
 class Slices:
-    """An axial, a coronal and a sagittal slice side by side.
+    """Three orthogonal slices side by side; see `slices.Window.views`.
 
     Attributes:
         pixels: ``(PIXELS, 3 * PIXELS + 2 * GAP, 3)`` uint8, red, green and blue.
-        width: of each slice, in mm.
+        views: what each slice shows.
         note: what else to know of it.
     """
 
     pixels: np.ndarray
-    width: float
+    views: tuple[View, View, View]
     note: str = ""
 
 
@@ -41,21 +41,22 @@ def before_and_after(
 ) -> tuple[Slices, Slices]:
     """The moving scan as it lies in the world, and as it is carried onto the fixed one.
 
-    The slices lie along the world's axes through the middle of the fixed cortex, whose outline is drawn.
+    The slices lie along the fixed bone's own axes through the middle of its cortex, whose outline is drawn.
 
     Args:
         fixed, moving: the scans.
         bones: cortical bone of the fixed and of the moving scan.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
     """
-    center, width = window(bones, matrix)
+    shown = window(bones, matrix)
+    views = shown.views(fixed.anatomical)
     layers = Layer.of(fixed, bones[0]), Layer.of(moving, bones[1])
-    before, after = (_slices(*layers, placed, center, width, bones[0].center) for placed in (np.eye(4), matrix))
+    before, after = (_slices(*layers, placed, views) for placed in (np.eye(4), matrix))
     note = ""
-    if not visible(bones[1], center, width):
+    if not shown.shows(bones[1]):
         away = float(np.linalg.norm(bones[1].center - bones[0].center))
         note = f"the moving bone lies {length_text(away)} away"
-    return Slices(before, width, note), Slices(after, width)
+    return Slices(before, views, note), Slices(after, views)
 
 
 def write_slices(path: str | Path, slices: Slices) -> None:
@@ -80,15 +81,16 @@ def write_slices(path: str | Path, slices: Slices) -> None:
         draw.text(place, text.replace("µ", "u"), "white", font, anchor, stroke_width=1, stroke_fill="black")
 
     middle, near, far = PIXELS / 2, 4, PIXELS - 4
-    for number, view in enumerate(VIEWS):
+    for number, view in enumerate(slices.views):
         left = number * (PIXELS + GAP)
         write((left + near, near), view.name, "lt")
         for name, x, y, anchor in zip(
             view.ends, (near, far, middle, middle), (middle, middle, near, far), ("lm", "rm", "mt", "mb"), strict=True
         ):
             write((left + x, y), name, anchor)
-    length = round_length(slices.width / 4)
-    bar = length / slices.width * PIXELS
+    width = slices.views[0].width
+    length = round_length(width / 4)
+    bar = length / width * PIXELS
     draw.rectangle((10, far - 6, 10 + bar, far - 2), "white", "black")
     write((10 + bar / 2, far - 9), length_text(length), "mb")
     write((image.width / 2, far - 20), slices.note, "mb")
@@ -98,18 +100,14 @@ def write_slices(path: str | Path, slices: Slices) -> None:
         image.save(path, optimize=True)
 
 
-def _slices(
-    fixed: Layer, moving: Layer, placed: np.ndarray, center: np.ndarray, width: float, middle: np.ndarray
-) -> np.ndarray:
+def _slices(fixed: Layer, moving: Layer, placed: np.ndarray, views: tuple[View, View, View]) -> np.ndarray:
     gap = np.zeros((PIXELS, GAP, 3), np.uint8)
-    drawn = [_slice(fixed, moving, placed, view, center, width, middle[view.through]) for view in VIEWS]
+    drawn = [_slice(fixed, moving, placed, view) for view in views]
     return np.concatenate([drawn[0], gap, drawn[1], gap, drawn[2]], 1)
 
 
-def _slice(
-    fixed: Layer, moving: Layer, placed: np.ndarray, view: View, center: np.ndarray, width: float, through: float
-) -> np.ndarray:
-    points = view.points(center, width, through, PIXELS)
+def _slice(fixed: Layer, moving: Layer, placed: np.ndarray, view: View) -> np.ndarray:
+    points = view.points(PIXELS)
     grey = moving.grey(points @ placed[:3, :3].T + placed[:3, 3])
     color = np.where(np.isfinite(grey)[..., None], (BRIGHTEST * 255 * grey)[..., None], _rgb(OUTSIDE))
     line = _line(np.where(np.isfinite(fixed.grey(points)), fixed.cortex(points), np.nan))[..., None]

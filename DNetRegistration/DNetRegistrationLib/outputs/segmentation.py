@@ -16,16 +16,17 @@ from ..imaging.nrrd import write_nrrd
 from ..imaging.resample import resample_mask
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
+from .colors import CARTILAGE, FIXED, MOVING
 
 #: Cortices are drawn and saved at this share of the working spacing (0.03 mm for a mouse), or in the scan's own voxels.
 RESOLUTION = 0.375
-#: Identifier, name and colour of each segment; the colours are those of Fig. 5.
+#: Identifier, name and colour of each segment.
 SEGMENTS = (
-    ("FixedCorticalBone", "Fixed cortical bone", (1.0, 1.0, 1.0)),
-    ("MovingCorticalBone", "Moving cortical bone", (1.0, 0.0, 0.0)),
+    ("FixedCorticalBone", "Fixed cortical bone", FIXED),
+    ("MovingCorticalBone", "Moving cortical bone", MOVING),
 )
 #: The segment that follows them where cartilage was measured.
-CARTILAGE_SEGMENT = ("Cartilage", "Cartilage", (0.2, 0.7, 1.0))
+CARTILAGE_SEGMENT = ("Cartilage", "Cartilage", CARTILAGE)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Slices through two scans for pictures: the planes, what each scan shows there, and how far the window reaches."""
+"""Slices through two scans for pictures: the planes, what each scan shows there, and how far the window reaches.
+
+The planes lie along the fixed bone's own axes, so that bones of different animals look alike however they lay.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +13,19 @@ from scipy import ndimage
 from ..bone.cortex import CorticalBone
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
+from .colors import FIXED, MOVING, Color
 
-# Sky blue and orange of Okabe and Ito: apart for every kind of colour vision, and both off the grey axis.
-FIXED_COLOR, MOVING_COLOR = "#56B4E9", "#FF9E1B"
 # Bone stays below white, so that outlines stand out.
 BRIGHTEST = 0.78
+#: A direction is named by the axes of the world from which it is less than 60 degrees away.
+_NAMED = 0.5
 
 
-@dataclass(frozen=True)
-class View:
-    """One of the planes of a patient-oriented viewer.
-
-    Attributes:
-        name: of the plane.
-        right, down, through: LPS axes (0, 1, 2 for x, y, z) to the right, down and through the plane.
-        down_sign: of the axis that points down.
-        ends: names of the left, right, upper and lower edge.
-    """
-
-    name: str
-    right: int
-    down: int
-    down_sign: int
-    through: int
-    ends: tuple[str, str, str, str]
-
-    def points(self, center: np.ndarray, width: float, through: float, pixels: int) -> np.ndarray:
-        """``(pixels, pixels, 3)`` world positions in mm of the pixels' centres, in rows from above.
-
-        Args:
-            center: ``(3,)`` of the window, in mm.
-            width: of the window, in mm.
-            through: where the plane lies along its third axis, in mm.
-            pixels: along an edge.
-        """
-        ticks = (np.arange(pixels) + 0.5) / pixels * width - width / 2
-        points = np.empty((pixels, pixels, 3))
-        points[..., self.right] = center[self.right] + ticks
-        points[..., self.down] = (center[self.down] + self.down_sign * ticks)[:, None]
-        points[..., self.through] = through
-        return points
+def _hexadecimal(color: Color) -> str:
+    return "#" + "".join(f"{round(255 * part):02X}" for part in color)
 
 
-VIEWS = (
-    View("axial", 0, 1, +1, 2, ("R", "L", "A", "P")),
-    View("coronal", 0, 2, -1, 1, ("R", "L", "S", "I")),
-    View("sagittal", 1, 2, -1, 0, ("A", "P", "S", "I")),
-)
+FIXED_COLOR, MOVING_COLOR = _hexadecimal(FIXED), _hexadecimal(MOVING)
 
 
 @dataclass(frozen=True)
@@ -94,17 +63,127 @@ class Layer:
         return interpolate(self.soft, self.affine, points)
 
 
-def window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre (3,) and width in mm of the cube that is shown: the fixed bone, and the part of the moving one near it."""
-    corners = [_corners(bones[0])]
-    extent = np.ptp(corners[0], axis=0).max()
-    for placed in (matrix, np.eye(4)):
-        corners.append(
-            np.clip(_corners(bones[1], placed), corners[0].min(0) - 0.15 * extent, corners[0].max(0) + 0.15 * extent)
+@dataclass(frozen=True)
+class View:
+    """A square plane that is shown.
+
+    Attributes:
+        name: of the plane.
+        center: ``(3,)`` its middle, in world LPS mm.
+        right, down: ``(3,)`` unit vectors of the world.
+        width: of the square, in mm.
+        ends: names of the left, right, upper and lower edge.
+    """
+
+    name: str
+    center: np.ndarray
+    right: np.ndarray
+    down: np.ndarray
+    width: float
+    ends: tuple[str, str, str, str]
+
+    def points(self, pixels: int) -> np.ndarray:
+        """``(pixels, pixels, 3)`` world positions in mm of the pixels' centres, in rows from above."""
+        ticks = (np.arange(pixels) + 0.5) / pixels * self.width - self.width / 2
+        return self.center + ticks[:, None, None] * self.down + ticks[:, None] * self.right
+
+
+@dataclass(frozen=True)
+class Window:
+    """The cube that is shown.
+
+    Attributes:
+        axes: ``(3, 3)`` columns are those of the fixed bone; see `bone_axes`.
+        center: ``(3,)`` in world LPS mm.
+        width: of the cube, in mm.
+        middle: ``(3,)`` of the fixed cortex, through which all planes pass.
+    """
+
+    axes: np.ndarray
+    center: np.ndarray
+    width: float
+    middle: np.ndarray
+
+    def views(self, anatomical: bool) -> tuple[View, View, View]:
+        """A cross-section of the bone, and a section along it through its wide and through its narrow side.
+
+        Args:
+            anatomical: the edges are named by directions of the body, else by axes of the world.
+        """
+        wide, narrow, long = self.axes.T
+        planes = (
+            ("cross-section", wide, narrow),
+            ("lengthwise, wide", wide, -long),
+            ("lengthwise, narrow", narrow, -long),
         )
-    both = np.concatenate(corners)
-    middle = (both.min(0) + both.max(0)) / 2
-    return middle, float(np.ptp(both, axis=0).max() * 1.06)
+        views = []
+        for name, right, down in planes:
+            through = np.cross(right, down)
+            center = self.center + through * ((self.middle - self.center) @ through)
+            ends = [direction_name(towards, anatomical) for towards in (-right, right, -down, down)]
+            views.append(View(name, center, right, down, self.width, (ends[0], ends[1], ends[2], ends[3])))
+        return views[0], views[1], views[2]
+
+    def shows(self, bone: CorticalBone) -> bool:
+        """Whether any of a bone may be seen, as it lies in the world."""
+        corners = (_corners(bone) - self.center) @ self.axes
+        return bool((corners.min(0) < self.width / 2).all() and (corners.max(0) > -self.width / 2).all())
+
+
+def window(bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray) -> Window:
+    """What is shown: the fixed bone, and the part of the moving one near it, before and after.
+
+    Args:
+        bones: cortical bone of the fixed and of the moving scan.
+        matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+    """
+    axes = bone_axes(bones[0])
+    own = _corners(bones[0]) @ axes
+    beyond = 0.15 * np.ptp(own, axis=0).max()
+    others = [
+        np.clip(_corners(bones[1], placed) @ axes, own.min(0) - beyond, own.max(0) + beyond)
+        for placed in (matrix, np.eye(4))
+    ]
+    both = np.concatenate([own, *others])
+    center = axes @ ((both.min(0) + both.max(0)) / 2)
+    return Window(axes, center, float(np.ptp(both, axis=0).max() * 1.06), bones[0].center)
+
+
+def bone_axes(bone: CorticalBone) -> np.ndarray:
+    """The principal axes of a cortex: ``(3, 3)``, columns are its wide, its narrow and its long axis in the world.
+
+    The long axis points to the thicker end, the wide one to where the bone reaches out further. The third follows: the
+    axes are right-handed, so that a left leg stays a left leg.
+    """
+    index = np.argwhere(bone.cortex if bone.cortex.any() else np.isfinite(bone.grey))[:, ::-1]
+    if len(index) < 4:
+        return np.eye(3)
+    points = index[:: max(1, len(index) // 200_000)] @ bone.affine[:3, :3].T
+    points = points - points.mean(0)
+    wide, long = np.linalg.eigh(points.T @ points)[1].T[1:]
+    along, across = points @ long, points @ wide
+    thickness = (points**2).sum(1) - along**2
+    long = long if (along * thickness).sum() >= 0 else -long
+    wide = wide if (across**3).sum() >= 0 else -wide
+    return np.stack((wide, np.cross(long, wide), long), 1)
+
+
+def direction_name(towards: np.ndarray, anatomical: bool) -> str:
+    """A unit vector ``(3,)`` of the LPS world by the axes that it follows, the nearest first.
+
+    Args:
+        towards: the direction.
+        anatomical: name it by directions of the body as radiologists do, else by axes.
+
+    Example:
+        >>> direction_name(np.array((0, 0, -1.0)), True), direction_name(np.array((0.8, -0.6, 0)), True)
+        ('I', 'LA')
+        >>> direction_name(np.array((0.8, -0.6, 0)), False)
+        '+x -y'
+    """
+    names = ("RL", "AP", "IS") if anatomical else (("-x", "+x"), ("-y", "+y"), ("-z", "+z"))
+    order = [axis for axis in np.argsort(-np.abs(towards), kind="stable") if abs(towards[axis]) > _NAMED]
+    return ("" if anatomical else " ").join(names[axis][int(towards[axis] > 0)] for axis in order)
 
 
 def _corners(bone: CorticalBone, placed: np.ndarray | None = None) -> np.ndarray:
@@ -116,12 +195,6 @@ def _corners(bone: CorticalBone, placed: np.ndarray | None = None) -> np.ndarray
     extremes = np.concatenate([index[[np.argmin(index @ d), np.argmax(index @ d)]] for d in directions])
     corners = extremes @ bone.affine[:3, :3].T + bone.affine[:3, 3]
     return corners if placed is None else (corners - placed[:3, 3]) @ placed[:3, :3]
-
-
-def visible(bone: CorticalBone, center: np.ndarray, width: float) -> bool:
-    """Whether any of a bone may be seen in the cube that is shown, as it lies in the world."""
-    corners = _corners(bone)
-    return bool((corners.min(0) < center + width / 2).all() and (corners.max(0) > center - width / 2).all())
 
 
 def round_length(length: float) -> float:

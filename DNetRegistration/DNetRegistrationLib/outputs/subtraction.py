@@ -52,3 +52,10 @@ def subtract(resampled: Volume, fixed: Volume, fit: GreyFit, contrast: str) -> V
         plane[...] = agent - (fit.slope * plain + fit.offset)
         plane[~np.isfinite(plane)] = np.nan
     return Volume(difference, fixed.affine, "subtraction")
+
+
+def farthest(values: np.ndarray) -> float:
+    """How far the values of a subtraction go from 0, for the display; the most extreme 0.5 % do not count."""
+    sample = np.abs(values.ravel()[:: max(1, values.size // 1_000_000)])
+    sample = sample[np.isfinite(sample)]
+    return float(np.percentile(sample, 99.5)) if sample.size else 0.0

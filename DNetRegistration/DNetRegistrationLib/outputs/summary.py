@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..core.words import percent
 from ..registration.result import Alignment, Check
 
 
@@ -22,7 +23,7 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
         *(() if alignment.bone is None else (("bone", alignment.bone.name),)),
         ("verdict", alignment.verdict),
         *(("warning", text) for text in alignment.warnings),
-        ("confidence", f"{100 * alignment.confidence:.1f} % that the error is below one voxel of {voxel:.3g} um"),
+        ("confidence", f"{percent(alignment.confidence)} that the error is below one voxel of {voxel:.3g} um"),
         ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
         *(() if alignment.check is None else (("repeatability", checked(alignment.check)),)),
         ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),

@@ -116,16 +116,12 @@ def _stage(
     if flickered or {"overlay", "segmentation", "subtraction"} & wanted.keys():
         tell(0.0, "outlining bone")
         bones = segment(fixed, moving, alignment, masks)
-    if "overlay" in wanted:
-        tell(0.2, "drawing the picture")
-        with writing(wanted["overlay"]):
-            write_overlay(staged["overlay"], alignment, fixed, moving, bones)
     if flickered:
         for name, slices in zip(("before", "after"), before_and_after(fixed, moving, bones, matrix), strict=True):
             if name in wanted:
                 with writing(wanted[name]):
                     write_slices(staged[name], slices)
-    layer = None
+    layer = subtraction = None
     if measurement is not None and {"segmentation", "thickness_volume"} & wanted.keys():
         # The map lies in the world of the scan without agent.
         placed = np.eye(4) if contrast == "moving" else np.linalg.inv(matrix)
@@ -149,7 +145,12 @@ def _stage(
     if "subtraction" in wanted:
         tell(0.9, "writing the subtraction")
         fit = match_grey_values(*bones, matrix, contrast)
-        write_scan(subtract(carried, fixed, fit, contrast), staged["subtraction"], wanted["subtraction"])
+        subtraction = subtract(carried, fixed, fit, contrast)
+        write_scan(subtraction, staged["subtraction"], wanted["subtraction"])
+    if "overlay" in wanted:
+        tell(0.95, "drawing the picture")
+        with writing(wanted["overlay"]):
+            write_overlay(staged["overlay"], alignment, fixed, moving, bones, subtraction)
 
 
 def _stage_cartilage(

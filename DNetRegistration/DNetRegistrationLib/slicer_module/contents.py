@@ -19,7 +19,7 @@ from ..core.progress import no_progress
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume
 from ..outputs.segmentation import Cortices, on_fixed_grid, segment
-from ..outputs.subtraction import match_grey_values, subtract
+from ..outputs.subtraction import farthest, match_grey_values, subtract
 from ..registration.result import Alignment
 from .raw_files import RawFile
 
@@ -79,7 +79,7 @@ class Contents:
             progress(0.9, "subtracting the scans")
             fit = match_grey_values(*bones, alignment.matrix, contrast)
             difference = subtract(carried, fixed, fit, contrast).voxels
-            reach = _reach(difference)
+            reach = farthest(difference)
         return cls(cortices, resampled, difference, reach)
 
     def write(self, folder: Path) -> None:
@@ -122,10 +122,3 @@ class Contents:
         except (OSError, ValueError) as error:
             raise FileError(f"{folder}: the result cannot be read ({one_line(error)})", "align again") from error
         return cls(cortices, files.get("resampled"), files.get("subtraction"), values["reach"])
-
-
-def _reach(values: np.ndarray) -> float:
-    """How far from 0 the values go; the most extreme 0.5 % do not count."""
-    sample = np.abs(values.ravel()[:: max(1, values.size // 1_000_000)])
-    sample = sample[np.isfinite(sample)]
-    return float(np.percentile(sample, 99.5)) if sample.size else 0.0

@@ -4,9 +4,9 @@ import math
 
 from slicer.i18n import tr as _
 
+from ..core.words import micrometres, percent
 from .scene import alignment_of, transform_above
 from .standing import Standing, current_alignment
-from .wording import micrometres
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
 _STYLES = {
@@ -108,8 +108,8 @@ def figures(alignment) -> str:
         _("Dice of the cortices: {before} before, {after} after").format(
             before=number(alignment.dice_before, ".3f"), after=number(alignment.dice, ".3f")
         ),
-        _("Confidence: {percent} % that the mean error is below {voxel} µm").format(
-            percent=number(100 * alignment.confidence, ".1f"), voxel=f"{1000 * alignment.working_spacing:.3g}"
+        _("Confidence: {percent} that the mean error is below {voxel} µm").format(
+            percent=percent(alignment.confidence), voxel=f"{1000 * alignment.working_spacing:.3g}"
         ),
         _("Expected error: {error} µm, mean over the bone").format(error=number(alignment.expected_error_um, ".1f")),
         _("Rotation: {angle}°; translation of the bone: {length} mm").format(

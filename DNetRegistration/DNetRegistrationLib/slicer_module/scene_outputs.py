@@ -15,17 +15,17 @@ import vtk
 from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk, vtk_to_numpy
 
+from ..core.words import micrometres
 from ..outputs.segmentation import SEGMENTS
 from ..outputs.summary import found_by, number
 from .raw_files import RawFile, copy_voxels
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
-from .wording import micrometres
 
 if TYPE_CHECKING:
     from ..outputs.segmentation import Cortices
     from .contents import Contents
 
-# White shines through to red, so that both surfaces are seen where they lie on each other.
+# The fixed surface shines through to the moving one, so that both surfaces are seen where they lie on each other.
 FIXED_OPACITY = 0.5
 # Surface nets take half the time of marching cubes, and look as smooth.
 SURFACE_NETS = "Conversion method", "1"
@@ -110,7 +110,7 @@ def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
 
 
 def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
-    """Writes both cortices, the fixed one in white and the moving one in red: outlines in slices, surfaces in 3D.
+    """Writes both cortices, in the colours of all pictures: outlines in slices, surfaces in 3D.
 
     Segments that the user added to the node stay. It yields after each small step.
 

@@ -18,7 +18,7 @@ from ..outputs.segmentation import SEGMENTS
 from .scene import ATTRIBUTE, Placed
 
 ROLE_ATTRIBUTE = f"{ATTRIBUTE}preview"
-# As the cortices of the result: white and red.
+# As the cortices of the result.
 COLORS = {role: color for role, (_, _, color) in zip(("fixed", "moving"), SEGMENTS, strict=True)}
 
 
@@ -74,7 +74,7 @@ class ThresholdPreview:
 
 
 def show_outline(preview: ThresholdPreview, threshold: float, role: str) -> None:
-    """Draws the outline in the slice views, white for the fixed volume and red for the moving one.
+    """Draws the outline in the slice views, in the colour of its cortex.
 
     The node is hidden from lists and not saved with the scene.
     """

@@ -1,10 +1,9 @@
-"""The panel's words: for an error the problem, the remedy and the control where it is set; and for units."""
-
-import re
+"""The panel's words: for an error the problem, the remedy and the control where it is set."""
 
 from slicer.i18n import tr as _
 
 from ..core.errors import DNetError, Setting
+from ..core.words import micrometres
 from .parameters import Hypotheses, Refine
 
 
@@ -13,16 +12,6 @@ def explain(error: DNetError) -> str:
     control = None if error.setting is None else controlOf(error.setting)
     text = micrometres(str(error))
     return text if control is None else _("{error} ({control})").format(error=text, control=control)
-
-
-def micrometres(text: str) -> str:
-    """A text of the library with the unit as Slicer writes it. The library's own goes to terminals that lack the sign.
-
-    Example:
-        >>> micrometres("to within about 2.0 um")
-        'to within about 2.0 µm'
-    """
-    return re.sub(r"(?<=\d) um\b", " µm", text)
 
 
 def controlOf(setting: Setting) -> str | None:

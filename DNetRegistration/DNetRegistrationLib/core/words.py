@@ -1,0 +1,54 @@
+"""Numbers in words, the same in the terminal, in pictures, in tables and in the panel."""
+
+from __future__ import annotations
+
+import math
+import re
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1 in percent. What is not known to be all or none is not rounded to all or none.
+
+    Example:
+        >>> percent(0.9731), percent(0.99997), percent(0.0), percent(math.nan)
+        ('97.3 %', 'above 99.9 %', 'below 0.1 %', 'unknown')
+    """
+    if not math.isfinite(share):
+        return "unknown"
+    if share > 0.9995 - 1e-12:
+        return "above 99.9 %"
+    return "below 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "bone"), counted(0, "bone"), counted(2, "study", "studies")
+        ('1 bone', '0 bones', '2 studies')
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def plain(value: float) -> str:
+    """A number to four digits without an exponent; whole digits are never cut.
+
+    Example:
+        >>> plain(32991.4), plain(0.012346), plain(-2.5)
+        ('32991', '0.01235', '-2.5')
+    """
+    if not math.isfinite(value):
+        return "unknown"
+    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+    text = f"{value:.{max(digits, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def micrometres(text: str) -> str:
+    """A text of the library with the unit as Slicer writes it. The library's own goes to terminals that lack the sign.
+
+    Example:
+        >>> micrometres("to within about 2.0 um")
+        'to within about 2.0 µm'
+    """
+    return re.sub(r"(?<=\d) um\b", " µm", text)
