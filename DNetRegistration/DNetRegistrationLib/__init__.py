@@ -40,6 +40,8 @@ _HOME = {
     "read_transform": "geometry.transform_files",
     "read_volume": "imaging.volume",
     "resample": "imaging.resample",
+    "segment_cortex": "outputs.images",
+    "subtract": "outputs.images",
     "target_registration_error": "synthesis.pairs",
     "train": "training.session",
     "write_outputs": "outputs.write",

@@ -18,6 +18,8 @@ from .imaging.volume import write_volume as write_volume
 from .networks.weights import available_weights as available_weights
 from .networks.weights import load_weights as load_weights
 from .outputs.apply import apply_transform as apply_transform
+from .outputs.images import segment_cortex as segment_cortex
+from .outputs.images import subtract as subtract
 from .outputs.report import read_report as read_report
 from .outputs.write import write_outputs as write_outputs
 from .registration.align import align as align

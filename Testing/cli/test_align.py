@@ -244,3 +244,11 @@ def test_no_scan_is_replaced_by_a_numbered_output(pair, tmp_path, capsys):
 def test_nothing_saved_is_said(two, aligned_with, capsys):
     main(["align", *two])
     assert "Nothing was saved" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_report_on_standard_output_is_all_that_is_there(two, capsys):
+    assert main(["align", *two, "--report", "-", "--refine", "none"]) in (0, 1)
+    told = capsys.readouterr()
+    assert json.loads(told.out)["matrix"][3] == [0, 0, 0, 1]
+    assert told.err.startswith("verdict") and "report.json" not in told.err

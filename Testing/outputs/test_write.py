@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import SimpleITK as sitk
 from alignments import made_alignment
 from command import run
 from DNetRegistrationLib.bone.cortex import cortical_bone
-from DNetRegistrationLib.core.errors import DNetError, FileError, Setting
+from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, Setting
+from DNetRegistrationLib.imaging.resample import resample
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.outputs.paths import CARTILAGE, ENDINGS, OutputPaths, check_outputs
 from DNetRegistrationLib.outputs.report import read_report, report
@@ -93,7 +95,8 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     fixed, moving, result = pair
     read = json.loads(written["report"].read_text("utf-8"))
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
-    seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing bone""".split()
+    seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing bone
+    check contrast grey_value_fit units made""".split()
     assert set(keys) == set(read)
     assert list(read).index("rotation_deg") + 1 == list(read).index("translation_mm")
     np.testing.assert_array_equal(read["matrix"], result.matrix)
@@ -236,7 +239,12 @@ def test_the_same_alignment_gives_the_same_files(pair, written, tmp_path):
     again = {name: tmp_path / path.name for name, path in written.items()}
     write_outputs(result, fixed, moving, **again)
     for name, path in again.items():
-        assert path.read_bytes() == written[name].read_bytes(), name
+        # A report tells when it was made.
+        one, other = (
+            re.sub(rb'"date": "[^"]+"', b"", file.read_bytes()) if name == "report" else file.read_bytes()
+            for file in (path, written[name])
+        )
+        assert one == other, name
 
 
 @pytest.mark.parametrize(
@@ -247,7 +255,7 @@ def test_the_same_alignment_gives_the_same_files(pair, written, tmp_path):
         ({"overlay": "a.jpeg"}, "a.jpeg.*overlay.*png"),
         ({"segmentation": "a.nrrd"}, "a.nrrd.*seg.nrrd"),
         ({"resampled": "a.seg.nrrd"}, "a.seg.nrrd.*resampled"),
-        ({"subtraction": "a.tif"}, "a.tif.*subtraction"),
+        ({"subtraction": "a.png"}, "a.png.*subtraction"),
         ({"resampled": "a.nrrd", "subtraction": "./a.nrrd"}, "subtraction would replace the resampled"),
         ({"resampled": "scan.nrrd"}, "scan.nrrd.*would replace one of the scans"),
         ({"report": "missing/a.json"}, "missing.*does not exist"),
@@ -324,3 +332,58 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
     done = run(code=program, cwd=tmp_path)
     assert done.stdout.startswith(f"refused {name}"), done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_says_what_made_it(pair, tmp_path, monkeypatch):
+    from datetime import datetime, timezone
+
+    fixed, moving, result = pair
+    monkeypatch.setattr(sys, "argv", ["dnet-registration", "align", "a b.nrrd"])
+    write_outputs(result, fixed, moving, report=tmp_path / "r.json", subtraction=tmp_path / "s.nrrd", contrast="fixed")
+    read = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert read["contrast"] == "fixed"
+    # The line is the one of the subtraction: contrast - (slope * plain + offset).
+    slope, offset = read["grey_value_fit"]["slope"], read["grey_value_fit"]["offset"]
+    carried, difference = resample(moving, fixed, result.matrix).voxels, read_volume(tmp_path / "s.nrrd").voxels
+    expected = fixed.voxels.astype(np.float64) - (slope * carried.astype(np.float64) + offset)
+    np.testing.assert_allclose(difference, expected, rtol=1e-4, atol=abs(expected[np.isfinite(expected)]).max() * 1e-5)
+    assert read["made"]["command"] == "dnet-registration align 'a b.nrrd'"
+    assert abs((datetime.now(timezone.utc) - datetime.fromisoformat(read["made"]["date"])).total_seconds()) < 3600
+    assert read["made"]["versions"]["NumPy"] == np.__version__ and "torch" in read["made"]["versions"]
+    assert read["units"]["expected_error_um"] == "um"
+
+
+@pytest.mark.parametrize("contrast", ("moving", "fixed"))
+def test_images_in_memory_are_those_of_the_files(pair, tmp_path, contrast):
+    from DNetRegistrationLib import subtract
+
+    fixed, moving, result = pair
+    write_outputs(result, fixed, moving, subtraction=tmp_path / "s.nrrd", contrast=contrast)
+    before = moving.voxels.copy()
+    found = subtract(result, fixed, moving, contrast)
+    np.testing.assert_array_equal(found.voxels, read_volume(tmp_path / "s.nrrd").voxels)
+    np.testing.assert_array_equal(moving.voxels, before)
+    with pytest.raises(OptionError, match="contrast 'both' is unknown"):
+        subtract(result, fixed, moving, "both")
+
+
+def test_alignments_can_be_compared():
+    one, same = made_alignment(np.eye(4), dice=math.nan), made_alignment(np.eye(4), dice=math.nan)
+    other = made_alignment(np.diag((-1.0, -1, 1, 1)), dice=math.nan)
+    assert one == same and one != other and one != "words" and one != replace(one, dice=0.5)
+    assert len({one, same, other}) == 2
+    assert type(one).from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+def test_a_cortex_in_memory_is_the_segmentation_of_the_scan(pair):
+    from DNetRegistrationLib import segment_cortex
+
+    scan = pair[0]
+    found = segment_cortex(scan, 500.0)
+    expected = cortical_bone(scan, 500.0, 0.08, resolution=0.06)
+    assert found.voxels.dtype == np.uint8 and expected.cortex.any()
+    np.testing.assert_array_equal(found.voxels > 0, expected.cortex)
+    np.testing.assert_array_equal(found.affine, scan.affine)
+    half = np.zeros(scan.voxels.shape, bool)
+    half[:20] = True
+    assert not segment_cortex(scan, 500.0, half).voxels[~half].any()

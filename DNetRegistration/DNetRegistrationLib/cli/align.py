@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cohort.align_files import align_files
 from ..cohort.scan_file import ABOUT_SCAN, ScanFile
+from ..core.files import temporary_folder
+from ..core.progress import say, say_aside
 from ..outputs.paths import ENDINGS, OutputPaths
 from ..version import PROGRAM
 from .arguments import STATUSES, Parser, add_threads, triple
@@ -13,6 +17,9 @@ from .wording import option_of
 
 if TYPE_CHECKING:
     from ..registration.result import Alignment
+
+#: The report that goes to standard output, while it is a file.
+_REPORT = "report.json"
 
 _ALIGN = f"""\
 Finds the rigid transform between two scans of one bone, turned any way round,
@@ -49,13 +56,17 @@ def add_parser(commands) -> Parser:
     parser.add_argument("moving", metavar="MOVING", help="the scan that is carried onto it")
     out = parser.add_argument_group("what to write (all of it, or on an error nothing)")
     out.add_argument("--transform", metavar="OUT", help=".tfm, .h5 or .mat: fixed to moving points, LPS, as in ITK")
-    out.add_argument("--report", metavar="OUT", help=".json: matrix, verdict, confidence, Dice, times, ...")
+    out.add_argument(
+        "--report",
+        metavar="OUT",
+        help=".json: matrix, verdict, Dice, versions, ...; - prints it, all else on stderr",
+    )
     out.add_argument("--overlay", metavar="OUT", help=".png, .pdf or .svg: slices before and after, cortices outlined")
     out.add_argument(
         "--before", metavar="OUT", help=".webp, .png: slices of MOVING as it lies, FIXED outlined, and ..."
     )
     out.add_argument("--after", metavar="OUT", help="... the same slices aligned, to flicker between")
-    out.add_argument("--resampled", metavar="OUT", help=".nrrd, .nii, .nii.gz, .mha: MOVING on the grid of FIXED")
+    out.add_argument("--resampled", metavar="OUT", help=".nrrd, .nii, .nii.gz, .mha, .tif: MOVING on the grid of FIXED")
     out.add_argument("--segmentation", metavar="OUT", help=".seg.nrrd: both cortices, for 3D Slicer")
     out.add_argument("--subtraction", metavar="OUT", help=".nrrd, ...: scan with contrast agent minus the one without")
     out.add_argument("--cartilage", metavar="OUT", help=".csv or .json: cartilage of each compartment: um, mm3, mm2")
@@ -154,11 +165,19 @@ def run(options) -> int:
         ScanFile(values[role], **{name: values[f"{role}_{name}"] for name in ABOUT_SCAN})
         for role in ("fixed", "moving")
     )
+    with temporary_folder() if options.report == "-" else nullcontext() as folder:
+        if folder is not None:
+            values = {**values, "report": folder / _REPORT}
+        return _align(options, values, fixed, moving, folder)
+
+
+def _align(options, values: dict, fixed: ScanFile, moving: ScanFile, aside: Path | None) -> int:
     alignments = align_and_tell(
         fixed,
         moving,
         OutputPaths(**{name: values[name] for name in ENDINGS}),
         options.verbose,
+        aside,
         contrast=options.contrast,
         anyway=options.anyway,
         initial=options.initial,
@@ -171,41 +190,47 @@ def run(options) -> int:
         check=options.check,
         threads=options.threads,
     )
-    from ..core.progress import say
     from ..registration.verdict import SETTINGS
+
+    tell = say if aside is None else say_aside
+    if aside is not None:
+        texts = [path.read_text("utf-8").rstrip() for path in sorted(aside.glob("*.json"))]
+        say(texts[0] if len(texts) == 1 else "[\n" + ",\n".join(texts) + "\n]")
 
     for alignment in alignments:
         setting = SETTINGS.get(alignment.doubts[0]) if alignment.doubts else None
         if setting is not None and (option := option_of(setting, values)):
-            say(f"{'remedy':<17} {option}")
+            tell(f"{'remedy':<17} {option}")
     return 0 if all(alignment.accepted for alignment in alignments) else 1
 
 
 def align_and_tell(
-    fixed: ScanFile, moving: ScanFile, outputs: OutputPaths, verbose: bool, **options
+    fixed: ScanFile, moving: ScanFile, outputs: OutputPaths, verbose: bool, aside: Path | None = None, **options
 ) -> list[Alignment]:
     """Aligns two scans as `align_files` does with these options, and prints what came out.
 
     Args:
         fixed, moving, outputs: see `align_files`.
         verbose: a line for each stage, also without a terminal.
+        aside: print to standard error, and leave out the files in this folder; None for standard output.
         options: further ones of `align_files`.
 
     Returns:
         The alignment; or one of each bone.
     """
-    from ..core.progress import Progress, say
+    from ..core.progress import Progress
     from ..outputs.cartilage_table import cartilage_summary
     from ..outputs.summary import summary
 
+    tell = say if aside is None else say_aside
     with Progress(verbose) as progress:
         done = align_files(fixed, moving, outputs, progress=progress, **options)
     for alignment, paths in zip(done.alignments, done.outputs, strict=True):
-        say(summary(alignment, paths.wanted().values()))
+        tell(summary(alignment, (path for path in paths.wanted().values() if aside is None or path.parent != aside)))
     if done.cartilage is not None:
-        say(cartilage_summary(done.cartilage))
+        tell(cartilage_summary(done.cartilage))
     elif outputs.of_cartilage:
-        say(f"{'cartilage':<17} not measured, since the alignment is not accepted; where it is right, give --anyway")
+        tell(f"{'cartilage':<17} not measured, since the alignment is not accepted; where it is right, give --anyway")
     elif not outputs.wanted():
-        say(f"Nothing was saved: give --transform, --overlay or others (see {PROGRAM} align --help).")
+        tell(f"Nothing was saved: give --transform, --overlay or others (see {PROGRAM} align --help).")
     return done.alignments

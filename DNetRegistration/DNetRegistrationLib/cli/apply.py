@@ -27,7 +27,8 @@ examples:
 
 _APPLY_END = """\
 INPUT and OUTPUT:
-  image         INPUT as "align" reads scans; OUTPUT .nrrd, .nii, .nii.gz, .mha
+  image         INPUT as "align" reads scans; OUTPUT .nrrd, .nii, .nii.gz, .mha,
+                .tif for ImageJ
   segmentation  .seg.nrrd of 3D Slicer; its segments stay as they are
   points        .fcsv or .mrk.json of 3D Slicer; .csv with columns x, y, z (LPS)
   mesh          .vtp, .ply, .stl (they need VTK: pip install vtk)

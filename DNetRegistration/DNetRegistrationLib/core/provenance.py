@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -38,6 +39,17 @@ def code_hash(*rooms: str) -> str:
         files.update(found)
     contents = sorted(hashlib.sha256(file.read_bytes()).digest() for file in files)
     return hashlib.sha256(b"".join(contents)).hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that numbers depend on, where they are installed; loads none."""
+    found = {"Python": platform.python_version()}
+    for name in ("torch", "NumPy", "SciPy", "SimpleITK"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def machine() -> str:

@@ -22,6 +22,7 @@ from ..core.packages import needed
 from ..core.quiet import quietly
 from .itk_reader import FoundImage, blank, colours_are_equal, too_many_values
 from .series import Series, choose
+from .tiff_writer import stated_grid
 from .truncation import damaged_packing, ends_early
 from .units import millimetres
 
@@ -58,6 +59,9 @@ def read_tiff(path: Path, series: str | int | None, role: str | None, header_onl
             raise ScanError(f"{path}: is a single 2D image ({_size(pages[0])})", remedy)
         spacing, lacks = _voxel_size(file)
         affine = np.diag((*spacing, 1.0))
+        size = pages[0].imagewidth, pages[0].imagelength, len(members)
+        if (stated := stated_grid((file.imagej_metadata or {}).get("Info"), size, spacing)) is not None:
+            affine = stated
         if len(pages) == 1:
             if header_only:
                 shape = (len(members), pages[0].imagelength, pages[0].imagewidth)

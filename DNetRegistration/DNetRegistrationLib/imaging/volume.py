@@ -36,7 +36,7 @@ _SKEW = 0.1
 #: Larger numbers (mm) in a geometry are damage, and would overflow when squared.
 _FAR = 1e30
 
-_WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha")
+_WRITABLE = (".nrrd", ".nii", ".nii.gz", ".mha", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,11 +311,12 @@ def _read(
 
 
 def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False) -> None:
-    """Writes NRRD, NIfTI or MHA. The file appears whole or not at all.
+    """Writes NRRD, NIfTI, MHA or TIFF for ImageJ. The file appears whole or not at all.
 
     Args:
         volume: the scan.
-        path: ends in .nrrd, .nii, .nii.gz or .mha; other kinds cannot hold the geometry in one file.
+        path: ends in .nrrd, .nii, .nii.gz, .mha, .tif or .tiff; other kinds cannot hold the geometry in one file. Of
+            TIFF see `tiff_writer`.
         compress: smaller but slower.
 
     Raises:
@@ -326,7 +327,14 @@ def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False
     if not path.name.lower().endswith(_WRITABLE):
         raise FileError(f"{path}: cannot write this kind of file", f"end its name in one of {', '.join(_WRITABLE)}")
     with atomic_write() as staging:
-        write_image(volume.to_sitk(), staging.path(path), path, compress)
+        if path.suffix.lower() in (".tif", ".tiff"):
+            from .tiff_writer import write_tiff
+
+            temporary = staging.path(path)
+            with writing(path):
+                write_tiff(volume.voxels, volume.affine, temporary, path)
+        else:
+            write_image(volume.to_sitk(), staging.path(path), path, compress)
 
 
 def require_holdable(volume: Volume, path: str | os.PathLike) -> None:

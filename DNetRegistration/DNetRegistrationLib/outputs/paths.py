@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write, is_unicode
+from ..core.packages import needed
 from ..core.pictures import require_matplotlib, require_pillow
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
 
 #: Kinds of files for scans.
-SCAN_ENDINGS = (".nrrd", ".nii", ".nii.gz", ".mha")
+SCAN_ENDINGS = (".nrrd", ".nii", ".nii.gz", ".mha", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
     for name in ("before", "after"):
         if name in wanted:
             require_pillow(f"{wanted[name]}: a picture")
+    for path in wanted.values():
+        if path.suffix.lower() in (".tif", ".tiff"):
+            needed("tifffile", f"{path}: TIFF")
     with atomic_write() as staging:
         for path in wanted.values():
             staging.path(path)

@@ -6,14 +6,32 @@ Needs no torch.
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..cartilage.result import CartilageMeasurement
 from ..core.jsonable import jsonable
+from ..core.provenance import versions
+from ..imaging.grey_fit import GreyFit
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
+
+#: Units of the numbers in a report, by key; coordinates are LPS.
+UNITS = {
+    "matrix": "mm, fixed to moving points, LPS",
+    "translation_mm": "mm, LPS",
+    "rotation_deg": "degrees",
+    "expected_error_um": "um",
+    "working_spacing": "mm",
+    "spacing": "mm",
+    "threshold": "grey values of the scan",
+    "grey_value_fit": "grey values: contrast = slope * plain + offset",
+    "seconds": "s",
+}
 
 
 def read_report(path: str | Path) -> Alignment:
@@ -29,7 +47,12 @@ def read_report(path: str | Path) -> Alignment:
 
 
 def report(
-    alignment: Alignment, fixed: Volume, moving: Volume, cartilage: CartilageMeasurement | None = None
+    alignment: Alignment,
+    fixed: Volume,
+    moving: Volume,
+    cartilage: CartilageMeasurement | None = None,
+    contrast: str | None = None,
+    fit: GreyFit | None = None,
 ) -> dict[str, Any]:
     """What a report says, as plain Python numbers, words, lists and dicts; what is not a number is None.
 
@@ -40,6 +63,8 @@ def report(
         alignment: the alignment.
         fixed, moving: the scans it aligns.
         cartilage: what was measured; it stands under ``cartilage``.
+        contrast: which scan was said to have the contrast agent.
+        fit: the straight line between the grey values of the two, where they were subtracted.
     """
     values = alignment.to_dict()
     del values["mirrored"]  # the verdict says it
@@ -54,7 +79,17 @@ def report(
         for role, volume in (("fixed", fixed), ("moving", moving))
     }
     measured = {} if cartilage is None else {"cartilage": cartilage.to_dict()}
-    return {**values, **scans, **measured, "version": __version__}
+    made = {
+        "contrast": contrast,
+        "grey_value_fit": None if fit is None else jsonable(vars(fit)),
+        "units": UNITS,
+        "made": {
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": shlex.join(sys.argv),
+            "versions": versions(),
+        },
+    }
+    return {**values, **scans, **measured, **made, "version": __version__}
 
 
 def write_report(
@@ -63,12 +98,15 @@ def write_report(
     moving: Volume,
     path: str | Path,
     cartilage: CartilageMeasurement | None = None,
+    contrast: str | None = None,
+    fit: GreyFit | None = None,
 ) -> None:
-    """Writes `report` as JSON, UTF-8.
+    """Writes `report` of the same arguments as JSON, UTF-8.
 
     Raises:
         OSError: it could not be written.
     """
-    text = json.dumps(report(alignment, fixed, moving, cartilage), indent=2, allow_nan=False, ensure_ascii=False)
+    values = report(alignment, fixed, moving, cartilage, contrast, fit)
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
     # File names need not be UTF-8; what is not is written as escapes rather than lost.
     Path(path).write_bytes((text + "\n").encode("utf-8", "backslashreplace"))

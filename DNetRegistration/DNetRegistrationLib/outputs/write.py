@@ -17,6 +17,7 @@ from ..geometry.transform_files import write_transform
 from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
+from ..imaging.tiff_writer import write_tiff
 from ..imaging.volume import Volume, write_image
 from ..registration.result import Alignment
 from .before_after import before_and_after, write_slices
@@ -109,9 +110,6 @@ def _stage(
     if "transform" in wanted:
         with writing(wanted["transform"]):
             write_transform(matrix, staged["transform"])
-    if "report" in wanted:
-        with writing(wanted["report"]):
-            write_report(alignment, fixed, moving, staged["report"], measurement)
     flickered = {"before", "after"} & wanted.keys()
     if flickered or {"overlay", "segmentation", "subtraction"} & wanted.keys():
         tell(0.0, "outlining bone")
@@ -142,6 +140,7 @@ def _stage(
     if "resampled" in wanted:
         tell(0.8, "writing the resampled scan")
         write_scan(cast_like(carried, moving), staged["resampled"], wanted["resampled"])
+    fit = None
     if "subtraction" in wanted:
         tell(0.9, "writing the subtraction")
         fit = match_grey_values(*bones, matrix, contrast)
@@ -151,6 +150,9 @@ def _stage(
         tell(0.95, "drawing the picture")
         with writing(wanted["overlay"]):
             write_overlay(staged["overlay"], alignment, fixed, moving, bones, subtraction)
+    if "report" in wanted:
+        with writing(wanted["report"]):
+            write_report(alignment, fixed, moving, staged["report"], measurement, contrast, fit)
 
 
 def _stage_cartilage(
@@ -180,6 +182,10 @@ def write_scan(volume: Volume, temporary: Path, target: Path) -> None:
     Raises:
         FileError: it cannot be written.
     """
+    if temporary.name.lower().endswith((".tif", ".tiff")):
+        with writing(target):
+            write_tiff(volume.voxels, volume.affine, temporary, target)
+        return
     # SimpleITK converts what NRRD has no name for, truth values and half precision.
     if temporary.name.lower().endswith(".nrrd") and volume.voxels.dtype.name in TYPES:
         with writing(target):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ from .template import edge_template
 from .verdict import Verdict
 from .verification import verify
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
 R = TypeVar("R")
 
 STAGES = ("preprocess", "dnet", "search", "refine", "verify")
@@ -57,19 +60,19 @@ UNEXPLAINED = 0.3
 
 
 def align(
-    fixed: Any,
-    moving: Any,
+    fixed: Volume | sitk.Image,
+    moving: Volume | sitk.Image,
     *,
     threshold: float | tuple[float | None, float | None] | None = None,
     spacing: float | None = None,
-    fixed_mask: Any = None,
-    moving_mask: Any = None,
+    fixed_mask: Volume | sitk.Image | np.ndarray | None = None,
+    moving_mask: Volume | sitk.Image | np.ndarray | None = None,
     initial: np.ndarray | None = None,
     device: str = "auto",
     weights: str | os.PathLike | None = None,
-    hypotheses: str = "auto",
-    refine: str = "native",
-    bone: str | None = None,
+    hypotheses: Literal["auto", "dnet", "search"] = "auto",
+    refine: Literal["native", "working", "none"] = "native",
+    bone: Literal["largest", "each"] | None = None,
     threads: int | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,

@@ -89,7 +89,7 @@ class Check:
         return cls(tuple(repeats))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Alignment:
     """Where the moving scan's bone lies, and how sure that is.
 
@@ -138,6 +138,13 @@ class Alignment:
     mirrored: bool = False
     bone: Bone | None = None
     check: Check | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all attributes are the same, those that are not known included; masks of a bone do not count."""
+        return self.to_dict() == other.to_dict() if isinstance(other, Alignment) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.accepted, *np.asarray(self.matrix, np.float64).ravel().tolist()))
 
     @property
     def transform(self) -> Any:
