@@ -26,7 +26,7 @@ class DNetRegistration(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["The DNetRegistration developers"]
         self.parent.helpText = _(
-            "<p>Aligns two micro-CT scans of the same bone, turned any way round, such as a mouse tibia without and "
+            "<p>Aligns two micro-CT scans of the same bone in any orientation, such as a mouse tibia without and "
             "with contrast agent, and says plainly whether to trust the result.</p>"
             "<p>Select the fixed and the moving volume and click Align. Two scans to try it on are in the module "
             "Sample Data, under D-net registration.</p>"

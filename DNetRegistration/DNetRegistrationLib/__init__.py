@@ -1,4 +1,4 @@
-"""Aligns two micro-CT scans of the same bone, turned any way round, and says whether to trust the result.
+"""Aligns two micro-CT scans of the same bone in any orientation, and says whether to trust the result.
 
 Names are loaded when first used: importing this package is cheap and needs no torch.
 

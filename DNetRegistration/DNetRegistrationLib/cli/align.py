@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _REPORT = "report.json"
 
 _ALIGN = f"""\
-Finds the rigid transform between two scans of one bone, turned any way round,
+Finds the rigid transform between two scans of one bone in any orientation,
 and says how sure it is.
 
 FIXED and MOVING are scans: NRRD, NIfTI, MHA or TIFF files, or folders of DICOM,

@@ -61,7 +61,7 @@ def build_parser() -> Parser:
     demo = f'"{PROGRAM} demo", then ' if len(modules) == len(COMMANDS) else ""
     parser = Parser(
         prog=PROGRAM,
-        description="Aligns two micro-CT scans of the same bone, turned any way round, and says\nwhether to trust it.",
+        description="Aligns two micro-CT scans of the same bone in any orientation, and says\nwhether to trust it.",
         epilog=f'Start with {demo}"{PROGRAM} align --help".\n\n{STATUSES}',
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")

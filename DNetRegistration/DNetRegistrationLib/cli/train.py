@@ -26,7 +26,7 @@ from .arguments import (
 
 _TRAIN = f"""\
 Trains a network on pairs of scans that are made as it goes, of synthetic bones
-or of your own scans, turned any way round with the truth known.
+or of your own scans, in random orientations that are known.
 
 examples:
   {PROGRAM} train --network equivariant --output runs/equivariant

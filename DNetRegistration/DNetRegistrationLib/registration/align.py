@@ -78,7 +78,7 @@ def align(
     cancelled: Callable[[], bool] | None = None,
     posed: Callable[[np.ndarray, tuple[CorticalBone, CorticalBone]], None] | None = None,
 ) -> Any:
-    """Aligns two scans of one bone, turned any way; or of several bones, each of which moved on its own.
+    """Aligns two scans of one bone in any orientation; or of several bones, each of which moved on its own.
 
     Args:
         fixed, moving: `Volume` or SimpleITK images. They are not changed.

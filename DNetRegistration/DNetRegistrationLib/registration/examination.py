@@ -84,7 +84,7 @@ def examine(
             Doubt(
                 "other bone",
                 f"{100 * still:.0f} % of what is as bright as bone lies still in both scans, as a holder does. It was "
-                "left out, and the answer does not hold for it.",
+                "left out: the result applies to the rest only.",
             )
         )
     if not holds_for_all(pieces):
@@ -95,7 +95,7 @@ def examine(
             Doubt(
                 "part",
                 f"It rests on {100 * share:.0f} % of the bone: the rest lies outside the other field of view, and "
-                "nothing tells whether it moved along.",
+                "whether it moved along is not known.",
             )
         )
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts)), pair

@@ -31,7 +31,7 @@ REASONS = {
     "little in common": "the scans seem to show little of the same bone. Check that both fields of view hold the same "
     "part of it.",
     "no agreement": "no pose makes the two bones agree. Check that both scans are of the same bone, that the voxel "
-    "spacings are right, and that the bone thresholds part bone from everything else.",
+    "spacings are right, and that the bone thresholds separate bone from everything else.",
 }
 
 #: What to set to mend it, by the kind of doubt.

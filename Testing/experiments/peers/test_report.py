@@ -37,7 +37,7 @@ def test_each_method_beside_this_project():
         "error where both aligned (um)": "**1.00** against 2.00",
         "time (s)": "**0.50** against 1.50",
         "peak memory (GB)": "1.10 against 0.50",
-        "wrong, and nothing tells": "3 against 0",
+        "wrong without a warning": "3 against 0",
     }
     assert (ants["pairs"], ants["aligned"], ants["error (um)"]) == ("2", "1 against 2", "no result against 3.00")
     (more,) = against_full(PeerResults([failed("full"), result("axes")])).to_dict("records")

@@ -122,7 +122,7 @@ def against_full(found: PeerResults) -> pandas.DataFrame:
             )
         )
     names = ("method", "pairs", "aligned", "error (um)", "error where both aligned (um)", "time (s)",
-             "peak memory (GB)", "wrong, and nothing tells")  # fmt: skip
+             "peak memory (GB)", "wrong without a warning")  # fmt: skip
     return text_table(names, rows)
 
 
@@ -196,7 +196,7 @@ def _cost_table(table: pandas.DataFrame) -> pandas.DataFrame:
     for o in table[(table.group == "angle") & (table.value == "all")].to_dict("records"):
         cells = [number(o[name], form) if form else _digits(o[name]) for name, form in columns.values()]
         rows.append((o["title"], *cells, f"{o['wrong_unnoticed']} of {o['pairs']}"))
-    return text_table(("method", *columns, "wrong, and nothing tells"), rows)
+    return text_table(("method", *columns, "wrong without a warning"), rows)
 
 
 def _growth_table(found: PeerResults) -> pandas.DataFrame:
