@@ -67,3 +67,18 @@ def test_a_scan_is_the_same_however_its_path_is_written():
     first, second, third = cohort("x", "rab", off=["ab"])
     found = with_loops([first, replace(second, moving="x/../x/b.nrrd"), replace(third, fixed="./x/a.nrrd")])
     assert [pair.loop_error_um for pair in found] == pytest.approx([40] * 3)
+
+
+def test_what_was_added_closes_loops_but_is_told_of_nowhere_else():
+    first, second, third = cohort("x", "rab")
+    found = with_loops([first, second], [third])
+    assert [pair.name for pair in found] == [first.name, second.name]
+    assert all(pair.loop_error_um == pytest.approx(0, abs=1e-6) for pair in found)
+    # One that is not accepted measures nothing, and is no fault of the others.
+    _, _, wrong = cohort("x", "rab", off=["ab"])
+    assert with_loops([first, second], [replace(wrong, status="refused")]) == (first, second)
+    assert all("loop" in pair.doubts for pair in with_loops([first, second], [wrong]))
+    # Where the added one alone explains what is open, nobody is warned.
+    pairs = cohort("y", "rabcd", off=["bc"])
+    asked, added = pairs[:4], pairs[4:]
+    assert not any(pair.warnings for pair in with_loops(asked, added))

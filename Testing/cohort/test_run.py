@@ -78,23 +78,44 @@ def test_a_cohort_is_done_once_and_again_where_something_changed(scans, tmp_path
 
 
 @pytest.mark.slow
-def test_three_scans_of_one_bone_that_are_aligned_with_each_other_measure_their_error(small_pair, tmp_path):
+def test_three_scans_of_one_bone_measure_their_error_and_what_closes_the_loop_is_added(small_pair, tmp_path):
     later = turn_grid(small_pair.moving, np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])).scan
     for name, scan in (("before", small_pair.fixed), ("week 4", small_pair.moving), ("week 8", later)):
         write_volume(scan, tmp_path / f"{name}.nrrd")
-    times = ("before", "week 4"), ("before", "week 8"), ("week 4", "week 8")
-    lines = [f"m01,{b} to {a},{a}.nrrd,{b}.nrrd" for a, b in times]
+    lines = [f"m01,{week},before.nrrd,{week}.nrrd" for week in ("week 4", "week 8")]
     (tmp_path / "list.csv").write_text("\n".join(["id,time,fixed,moving", *lines]))
-    found = align_cohort(tmp_path / "list.csv", tmp_path / "results", OPTIONS, jobs=1)
-    assert found.accepted
+    results, states = tmp_path / "results", []
+    options = CohortOptions(outputs={"transform": ".tfm", "report": ".json"})
+    found = align_cohort(tmp_path / "list.csv", results, options, jobs=1, tell=states.append)
+    assert found.accepted and [pair.name for pair in found.pairs] == ["m01_week 4", "m01_week 8"]
+    (added,) = found.closing
+    assert added.name == "m01_week 4 moving to m01_week 8 moving" and added.status == "accepted"
+    # It writes its transform alone, and counts nowhere.
+    assert list(added.outputs) == ["transform"] and (results / added.outputs["transform"]).is_file()
+    assert added.folder.startswith("loops/") and len(list((results / "pairs").iterdir())) == 2
+    assert len(rows(results)) == states[-1].total == states[-1].counts.total() == sum(found.counts.values()) == 2
     left = [pair.loop_error_um for pair in found.pairs]
-    assert left[0] == left[1] == left[2] and 0 < left[0] < sum(pair.expected_error_um for pair in found.pairs)
+    allowed = sum(pair.expected_error_um for pair in (*found.pairs, added))
+    assert left[0] == left[1] and 0 < left[0] < allowed
     assert not any("loop" in pair.doubts for pair in found.pairs)
-    written = [float(row["loop_error_um"]) for row in rows(tmp_path / "results").values()]
+    written = [float(row["loop_error_um"]) for row in rows(results).values()]
     assert written == pytest.approx(left, rel=1e-3)
     middle = np.reshape(found.pairs[0].bone_points, (6, 3)).mean(0)
     true = small_pair.fixed.to_world(np.argwhere(small_pair.fixed_bone)[:, ::-1].mean(0))
     assert np.linalg.norm(middle - true) < 0.16
+    record = CohortResult.from_dict(json.loads((results / "cohort.json").read_text()))
+    assert [pair.name for pair in record.closing] == [added.name]
+    # It is not done again, other outputs of the pairs or not; without loops nothing changes but that they are gone.
+    before = (results / added.folder / "pair.json").stat().st_mtime_ns
+    more = CohortOptions(outputs={"transform": ".tfm"})
+    again = align_cohort(tmp_path / "list.csv", results, more, jobs=1)
+    assert (results / added.folder / "pair.json").stat().st_mtime_ns == before
+    assert again.closing == found.closing and [pair.loop_error_um for pair in again.pairs] == left
+    states.clear()
+    bare = CohortOptions(outputs={"transform": ".tfm"}, loops=False)
+    alone = align_cohort(tmp_path / "list.csv", results, bare, jobs=1, tell=states.append)
+    assert all(state.again for state in states) and alone.closing == ()
+    assert [pair.loop_error_um for pair in alone.pairs] == [None, None]
 
 
 def test_two_runs_into_one_folder_refuse_each_other(scans, tmp_path):

@@ -68,6 +68,9 @@ def add_parser(commands) -> Parser:
         default=("pre", "post"),
         help="what {scan} stands for: the fixed and the moving scan (pre,post)",
     )
+    names.add_argument(
+        "--no-loops", dest="loops", action="store_false", help="of three scans of one bone, align no more than is asked"
+    )
     work = parser.add_argument_group("the work")
     work.add_argument("--jobs", metavar="N", type=JOBS, help="pairs at once (as processors and memory allow)")
     work.add_argument("--threads", metavar="N", type=JOBS, default=1, help="threads of each pair (%(default)s)")
@@ -115,6 +118,7 @@ def run(options) -> int:
         device=options.device,
         hypotheses=options.hypotheses,
         refine=options.refine,
+        loops=options.loops,
         threads=options.threads,
     )
     from ..core.progress import Progress, say
@@ -124,7 +128,8 @@ def run(options) -> int:
         from ..cohort.survey import survey, table
 
         with Progress(options.verbose) as progress:
-            found = survey(find_pairs(options.scans, options.pattern, options.words, options.output), about, progress)
+            pairs = find_pairs(options.scans, options.pattern, options.words, options.output)
+            found = survey(pairs, about, progress, options.loops)
         remedies = {number: option_of(setting, values) or "" for number, setting in found.settings.items()}
         say(table(found, remedies))
         return 1 if found.problems else 0
@@ -153,6 +158,10 @@ def run(options) -> int:
         )
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
     say(f"{len(result.pairs)} pairs: {counts}")
+    if result.closing:
+        lost = sum(pair.status != "accepted" for pair in result.closing)
+        open_ones = f"; {lost} not accepted, which measure nothing" if lost else ""
+        say(f"{len(result.closing)} alignments to close loops{open_ones}")
     for problem in result.problems:
         if not problem.pair:
             say(f"{'left out':<17} {problem.problem}; {problem.remedy}")

@@ -33,7 +33,7 @@ def options_of(pair: Pair, options: CohortOptions) -> str:
     said = {f"{role}_{name}": getattr(getattr(pair, role), name) for role in ROLES for name in ABOUT_SCAN}
     for role in ROLES:
         said[f"{role}_mask"] = said[f"{role}_mask"] is not None
-    said |= {one.name: getattr(options, one.name) for one in fields(options) if one.name != "scans"}
+    said |= {one.name: getattr(options, one.name) for one in fields(options) if one.name not in ("scans", "loops")}
     said |= {"initial": pair.initial is not None, "contrast": pair.contrast or options.contrast}
     if options.weights_file() is not None:
         said["weights"] = "a file"

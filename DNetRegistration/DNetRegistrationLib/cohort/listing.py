@@ -181,4 +181,5 @@ def _pair(path: Path, line: int, too_long: bool, values: dict[str, str]) -> Pair
         initial=read.get("initial"),
         contrast=read.get("contrast"),
         blocked=blocked,
+        bone=(values["id"],) if values.get("id") else (),
     )

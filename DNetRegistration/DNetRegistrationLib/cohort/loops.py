@@ -12,14 +12,19 @@ from ..geometry.loops import Edge, close_loops, loop_errors, suspects
 from .result import PairResult
 
 
-def with_loops(pairs: Sequence[PairResult]) -> tuple[PairResult, ...]:
+def with_loops(pairs: Sequence[PairResult], closing: Sequence[PairResult] = ()) -> tuple[PairResult, ...]:
     """The pairs with `loop_error_um`, and with a warning where a loop leaves more than the expected errors allow.
 
     Two pairs share a scan where the file is the same. A loop may leave as much as the sum of the three expected errors.
     Of the pairs that could be at fault, those are warned of that are in no closed loop; and of them the one that alone
     explains what is open, if there is one.
+
+    Args:
+        pairs: of the cohort.
+        closing: pairs that were aligned to close loops. One that is not accepted measures nothing.
     """
-    aligned = {_scans(pair): pair for pair in pairs if pair.matrix and pair.bone_points}
+    usable = [*(pair for pair in closing if pair.status == "accepted"), *pairs]
+    aligned = {_scans(pair): pair for pair in usable if pair.matrix and pair.bone_points}
     transforms = {scans: np.reshape(pair.matrix, (4, 4)) for scans, pair in aligned.items()}
     points = {scans[0]: np.reshape(pair.bone_points, (-1, 3)) for scans, pair in aligned.items()}
     loops = close_loops(transforms, points)

@@ -29,7 +29,19 @@ _REFINED = {
     "none": "They were not refined.",
 }
 #: Options that the sentences tell of, or that say only what was written.
-_TOLD = {"hypotheses", "refine", "weights", "spacing", "outputs", "threads", "device", "anyway", "pattern", "words"}
+_TOLD = {
+    "hypotheses",
+    "refine",
+    "weights",
+    "spacing",
+    "outputs",
+    "threads",
+    "device",
+    "anyway",
+    "loops",
+    "pattern",
+    "words",
+}
 
 
 def methods_paragraph(result: CohortResult) -> str:

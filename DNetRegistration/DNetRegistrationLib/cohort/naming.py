@@ -114,7 +114,8 @@ def _pair(
             problem = f"{other}: its partner is missing (the scan {word!r} of {name})"
             blocked = Problem(kind="partner", pair=name, files=(str(other),), problem=problem, remedy=remedy)
     fixed, moving = (ScanFile(str(scans[role][0])) if scans[role] else None for role in (0, 1))
-    return Pair(name=name, fixed=fixed, moving=moving, columns=columns, blocked=blocked)
+    bone = tuple(text for part, text in columns.items() if part != "time")
+    return Pair(name=name, fixed=fixed, moving=moving, columns=columns, blocked=blocked, bone=bone)
 
 
 def _rule(pattern: str, words: tuple[str, str]) -> re.Pattern[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from ..core.threads import checked_threads
 from ..outputs.paths import ENDINGS, OutputPaths
 from .pairs import ROLES
 from .scan_file import ABOUT_SCAN
+
+#: What is no argument of `align_files`.
+_NOT_OF_A_PAIR = ("outputs", "scans", "loops")
 
 
 def usual_outputs() -> dict[str, str]:
@@ -39,6 +42,8 @@ class CohortOptions:
         check: turn each moving scan, align again and compare; see `registration.check`.
         weights, bone, spacing, device, hypotheses, refine: as `align` takes them. Of bones that moved on their own only
             the largest can be aligned.
+        loops: also align what closes loops where there are three scans or more of one bone; see
+            `closing.closing_pairs`.
         threads: of each pair. Many pairs at once, of one thread each, are done soonest.
 
     Raises:
@@ -56,6 +61,7 @@ class CohortOptions:
     device: str = "auto"
     hypotheses: str = "auto"
     refine: str = "native"
+    loops: bool = True
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -77,7 +83,14 @@ class CohortOptions:
 
     def of_alignment(self) -> dict[str, Any]:
         """What `align_files` takes beside the pair."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("outputs", "scans")}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _NOT_OF_A_PAIR}
+
+    def for_pair(self, closing: bool) -> CohortOptions:
+        """Those for a pair; of one that closes loops nothing is written but its transform."""
+        if not closing:
+            return self
+        transform = self.outputs.get("transform", ENDINGS["transform"][0])
+        return replace(self, outputs={"transform": transform}, anyway=False, check=False)
 
     def told(self) -> dict[str, Any]:
         """Those that are not the default, for the record."""

@@ -23,6 +23,8 @@ class Pair:
         initial: file of a transform to start from.
         contrast: which scan has the contrast agent; None for what holds for the whole cohort.
         blocked: why it cannot be aligned, where that is known beforehand.
+        bone: which bone it is of, at whatever time, as names or list say; empty where they do not.
+        closing: nobody asked for it; it is aligned to close loops. See `closing.closing_pairs`.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Pair:
     initial: str | None = None
     contrast: str | None = None
     blocked: Problem | None = None
+    bone: tuple[str, ...] = ()
+    closing: bool = False
 
     def with_scans(self, about: Mapping[str, Any]) -> Pair:
         """The pair with what `about` says of each scan (``fixed_spacing``, ...) where the scan itself says nothing."""

@@ -99,8 +99,8 @@ class PairResult:
         outputs: its output files, below the folder of results, by the name of the output ("transform", "report", ...).
         pictures: the pictures among them and those for the page.
         check_error_um: how far the answer moved when the scan was turned and aligned again; None where not tried.
-        loop_error_um: what is left where transforms between three scans should bring a point back; None where there
-            is no loop.
+        loop_error_um: what is left where transforms between three scans should bring a point back; None where no
+            loop was measured.
     """
 
     name: str
@@ -180,6 +180,8 @@ class CohortResult:
         machine: what it ran on, in words.
         date: when it ended, ISO 8601 with the offset from UTC.
         command: as typed, or "" where Python called.
+        closing: the pairs that nobody asked for, aligned to close loops. One that is not accepted leaves its loops
+            unmeasured, and counts nowhere else.
     """
 
     scans: str
@@ -190,6 +192,7 @@ class CohortResult:
     machine: str = ""
     date: str = ""
     command: str = ""
+    closing: tuple[PairResult, ...] = ()
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -204,7 +207,8 @@ class CohortResult:
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON's own types."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values["pairs"] = [pair.to_dict() for pair in self.pairs]
+        for name in ("pairs", "closing"):
+            values[name] = [pair.to_dict() for pair in getattr(self, name)]
         values["problems"] = [problem.to_dict() for problem in self.problems]
         return jsonable(values)
 
@@ -212,7 +216,8 @@ class CohortResult:
     def from_dict(cls, values: dict[str, Any]) -> CohortResult:
         """The result of which `to_dict` made these values; other keys are passed over."""
         chosen = {one.name: values[one.name] for one in fields(cls) if one.name in values}
-        chosen["pairs"] = tuple(PairResult.from_dict(pair) for pair in values["pairs"])
+        for name in ("pairs", "closing"):
+            chosen[name] = tuple(PairResult.from_dict(pair) for pair in values.get(name, ()))
         chosen["problems"] = tuple(Problem.from_dict(one) for one in values.get("problems", ()))
         return cls(**chosen)
 

@@ -135,17 +135,20 @@ def align_cohort(
     if jobs is not None and jobs < 1:
         raise OptionError(f"{jobs} processes do no work", "give 1 or more", Setting("jobs"))
     with opened_results(output) as folder:
-        looked = survey(find_pairs(scans, pattern, words, output), options.scans, lambda f, m: progress(0.05 * f, m))
-        results = _all_done(folder, looked, options, jobs, dask, progress, tell)
+        looked = survey(
+            find_pairs(scans, pattern, words, output), options.scans, lambda f, m: progress(0.05 * f, m), options.loops
+        )
+        results, closing = _all_done(folder, looked, options, jobs, dask, progress, tell)
         told = CohortResult(
             scans=str(scans),
-            pairs=with_loops(results),
+            pairs=with_loops(results, closing),
             problems=tuple(looked.problems),
             options=options.told() | ({} if pattern is None else {"pattern": pattern, "words": list(words)}),
             versions=_versions(),
             machine=machine(),
             date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             command=command,
+            closing=closing,
         )
         progress(1.0, "writing the tables and the page")
         write_results(told, folder.place)
@@ -183,9 +186,9 @@ def _all_done(
     dask: str | None,
     progress: ProgressFunction,
     tell: Callable[[State], None] | None,
-) -> tuple[PairResult, ...]:
-    """The results of all pairs, in their order."""
-    results: dict[str, PairResult] = {}
+) -> tuple[tuple[PairResult, ...], tuple[PairResult, ...]]:
+    """The results of all pairs, and of those that close loops, in their order."""
+    results: dict[tuple[str, bool], PairResult] = {}
     counts: Counter[str] = Counter()
     began = time.monotonic()
     under_way: dict[int, float] = {}
@@ -193,8 +196,10 @@ def _all_done(
     stamps: list[str] = []
     finished = 0
 
-    def note(result: PairResult, again: bool = False) -> None:
-        results[result.name] = result
+    def note(pair: Pair, result: PairResult, again: bool = False) -> None:
+        results[pair.name, pair.closing] = result
+        if pair.closing:
+            return
         counts[result.status] += 1
         if tell is not None:
             units = finished + sum(under_way.values())
@@ -204,20 +209,21 @@ def _all_done(
     def show(number: int, fraction: float, message: str) -> None:
         under_way[number] = fraction
         share = (finished + sum(under_way.values())) / len(tasks)
-        progress(0.05 + 0.95 * share, f"{finished} of {len(tasks)} pairs")
+        progress(0.05 + 0.95 * share, f"{finished} of {len(tasks)} alignments")
 
-    for pair in looked.pairs:
+    for pair in (*looked.pairs, *looked.closing):
+        own = options.for_pair(pair.closing)
         if pair.blocked is not None:
-            note(failed_pair(pair, pair.blocked.problem, pair.blocked.remedy))
-        elif (before := folder.done(pair, options)) is not None:
-            note(before, again=True)
+            note(pair, failed_pair(pair, pair.blocked.problem, pair.blocked.remedy))
+        elif (before := folder.done(pair, own)) is not None:
+            note(pair, before, again=True)
         else:
             try:
-                stamps.append(_stamp(pair, options))
-                tasks.append(folder.task(pair, options))
+                stamps.append(_stamp(pair, own))
+                tasks.append(folder.task(pair, own))
             except DNetError as error:
                 del stamps[len(tasks) :]
-                note(failed_pair(pair, error.problem, error.remedy or ""))
+                note(pair, failed_pair(pair, error.problem, error.remedy or ""))
     # The largest first, so that no processor is left with one at the end.
     memory = [looked.memory.get(task.pair.name, 0.0) for task in tasks]
     order = sorted(range(len(tasks)), key=lambda number: -memory[number])
@@ -226,9 +232,12 @@ def _all_done(
         under_way.pop(number, None)
         finished += 1
         folder.keep(tasks[number], done, stamps[number])
-        note(done.result)
+        note(tasks[number].pair, done.result)
         show(number, 0.0, "")
-    return tuple(results[pair.name] for pair in looked.pairs)
+    asked, closing = (
+        tuple(results[pair.name, pair.closing] for pair in pairs) for pairs in (looked.pairs, looked.closing)
+    )
+    return asked, closing
 
 
 def _work(

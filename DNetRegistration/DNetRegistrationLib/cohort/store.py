@@ -19,7 +19,7 @@ from .pairs import Pair
 from .result import PairResult
 from .task import Done, PairTask, of_pair
 
-_PAIRS, _RECORD = "pairs", "pair.json"
+_PAIRS, _LOOPS, _RECORD = "pairs", "loops", "pair.json"
 _WORK, _LOCK = ".work-", ".lock"
 
 
@@ -72,7 +72,7 @@ class ResultsFolder:
 
     def done(self, pair: Pair, options: CohortOptions) -> PairResult | None:
         """The result of a pair of an earlier run; None where there is none, or what it depends on has changed."""
-        folder = f"{_PAIRS}/{folder_name(pair.name)}"
+        folder = _folder(pair)
         record = self.place / folder / _RECORD
         try:
             stored = json.loads(record.read_text(encoding="utf-8"))
@@ -96,12 +96,12 @@ class ResultsFolder:
         Raises:
             FileError: the place of its results holds what is not of this program; or the folder cannot be made.
         """
-        name = folder_name(pair.name)
-        there = self.place / _PAIRS / name
+        folder = _folder(pair)
+        there = self.place / folder
         if there.exists() and not (there / _RECORD).is_file() and not (there.is_dir() and not any(there.iterdir())):
             raise FileError(f"{there}: is not of this program, and not replaced", "move it, or write elsewhere")
-        work = make_folder(self.work / name)
-        return PairTask(pair, options, str(work), f"{_PAIRS}/{name}")
+        work = make_folder(self.work / folder, parents=True)
+        return PairTask(pair, options, str(work), folder)
 
     def keep(self, task: PairTask, done: Done, before: str) -> None:
         """Moves the outputs of a pair to their place, with a record of what they depend on.
@@ -134,6 +134,11 @@ class ResultsFolder:
     def forget(self, task: PairTask) -> None:
         """Removes what is half done of a pair."""
         shutil.rmtree(task.work, ignore_errors=True)
+
+
+def _folder(pair: Pair) -> str:
+    """Where the outputs of a pair lie, below the folder of results."""
+    return f"{_LOOPS if pair.closing else _PAIRS}/{folder_name(pair.name)}"
 
 
 def _write(path: Path, values: dict) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DNetError, FileError, Setting, known_error, one_line
 from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
+from .closing import closing_pairs
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem
 
@@ -32,6 +33,7 @@ class Survey:
         settings: what would mend a problem, where that is known, by the number of the problem.
         sizes: of each pair whose headers could be read: the sizes of both scans, for a person.
         memory: of each of them, bytes that its alignment may take.
+        closing: pairs to align besides, to close loops; `memory` holds them too.
     """
 
     pairs: list[Pair]
@@ -39,10 +41,14 @@ class Survey:
     settings: dict[int, Setting]
     sizes: dict[str, str]
     memory: dict[str, float]
+    closing: list[Pair] = field(default_factory=list)
 
 
 def survey(
-    found: FoundPairs, about: Mapping[str, Any] | None = None, progress: ProgressFunction = no_progress
+    found: FoundPairs,
+    about: Mapping[str, Any] | None = None,
+    progress: ProgressFunction = no_progress,
+    loops: bool = True,
 ) -> Survey:
     """Reads the headers of all scans.
 
@@ -50,12 +56,14 @@ def survey(
         found: the pairs.
         about: what holds for all of them, as ``fixed_spacing``; see `Pair.with_scans`.
         progress: called with a fraction and a message.
+        loops: find the pairs that close loops, of those without a problem.
     """
     pairs = [pair.with_scans(about or {}) for pair in found.pairs]
     problems = list(found.problems)
     settings: dict[int, Setting] = {}
     sizes: dict[str, str] = {}
     memory: dict[str, float] = {}
+    taken: dict[str, float] = {}
     for number, pair in enumerate(pairs):
         progress(number / len(pairs), f"looking at {shown(pair.name)}")
         headers: dict[str, Volume] = {}
@@ -71,10 +79,19 @@ def survey(
             except DNetError as error:
                 _note(problems, settings, pair, (pair.fixed.path, pair.moving.path), error)  # type: ignore[union-attr]
             sizes[pair.name] = ", ".join(dict.fromkeys(_size(scan) for scan in headers.values()))
-            memory[pair.name] = _BASE + sum(
-                scan.voxels.size * (scan.voxels.dtype.itemsize + _PER_VOXEL) for scan in headers.values()
-            )
-    return Survey(pairs, problems, settings, sizes, memory)
+            for role, scan in headers.items():
+                voxel = scan.voxels.dtype.itemsize + _PER_VOXEL
+                taken[getattr(pair, role).path] = scan.voxels.size * voxel
+            memory[pair.name] = _memory(pair, taken)
+    wrong = {one.pair for one in problems}
+    closing = closing_pairs(pair for pair in pairs if pair.name not in wrong) if loops else []
+    return Survey(
+        pairs, problems, settings, sizes, {pair.name: _memory(pair, taken) for pair in closing} | memory, closing
+    )
+
+
+def _memory(pair: Pair, taken: Mapping[str, float]) -> float:
+    return _BASE + sum(taken[getattr(pair, role).path] for role in ROLES)
 
 
 def _header(pair: Pair, role: str) -> Volume:
@@ -143,6 +160,8 @@ def table(found: Survey, remedies: Mapping[int, str] | None = None) -> str:
     ]
     good = len(found.pairs) - len({one.pair for one in found.problems if one.pair})
     lines.append(f"{len(found.pairs)} pairs, {good} of them without a problem; {len(found.problems)} problems")
+    if found.closing:
+        lines[-1] += f"; and {len(found.closing)} alignments to close loops"
     return "\n".join(lines)
 
 

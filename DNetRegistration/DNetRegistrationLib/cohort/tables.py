@@ -23,7 +23,10 @@ PAIR_COLUMNS = {
     "confidence": ("", "calibrated probability, 0 to 1, that the mean error is below one voxel of the search"),
     "expected_error_um": ("um", "estimate of the mean error over the bone"),
     "check_error_um": ("um", "how far the answer moved when the scan was turned and aligned again; empty: not tried"),
-    "loop_error_um": ("um", "what is left where transforms between three scans should bring a point back"),
+    "loop_error_um": (
+        "um",
+        "what is left where transforms between three scans should bring a point back; empty: no loop",
+    ),
     "dice_before": ("", "overlap of the cortices as the scans lie in the world, 0 to 1"),
     "dice": ("", "overlap of the cortices as aligned, 0 to 1"),
     "rotation_deg": ("degrees", "angle of the rotation"),

@@ -9,9 +9,10 @@ Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from .transforms import mean_point_error
 
 #: Two scans, whichever is the fixed one.
 Edge = frozenset[str]
+_Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Loop:
         return frozenset(frozenset(pair) for pair in combinations(self.scans, 2))
 
 
-def star_and_ring(scans: Sequence[str]) -> list[tuple[str, str]]:
+def star_and_ring(scans: Sequence[_Name]) -> list[tuple[_Name, _Name]]:
     """Which scans to align directly, fixed and moving, so that loops are closed at little cost.
 
     The first scan is the reference: all others are aligned with it, and each with the next one. These are 2 n - 3 pairs

@@ -1,0 +1,57 @@
+"""Which alignments close the loops of a cohort: those that its pairs lack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ..geometry.loops import star_and_ring
+from .pairs import ROLES, Pair
+from .scan_file import ScanFile
+
+#: A file, and which scan or bone of it.
+_Scan = tuple[str, str | None, str | None]
+
+
+def closing_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs to align besides, so that each pair of a bone of which there are three scans or more is in a loop.
+
+    The first scan of a bone is its reference. `geometry.loops.star_and_ring` says which scans are aligned with each
+    other; those that are paired already are not paired again.
+
+    Args:
+        pairs: with both scans and without a problem, in the order of their names or of the list. Two of them are of one
+            bone where `Pair.bone` is the same, or where they share a scan.
+    """
+    found = []
+    for bone in _bones(pairs):
+        scans: dict[_Scan, tuple[str, ScanFile]] = {}
+        for pair in bone:
+            for role in ROLES:
+                scans.setdefault(_scan(pair, role), (f"{pair.name} {role}", getattr(pair, role)))
+        paired = {frozenset(_scan(pair, role) for role in ROLES) for pair in bone}
+        for fixed, moving in star_and_ring(list(scans)):
+            # A file that holds two scans is not aligned with itself: results tell scans by their files.
+            if frozenset((fixed, moving)) not in paired and fixed[0] != moving[0]:
+                (a, one), (b, other) = scans[fixed], scans[moving]
+                found.append(Pair(name=f"{a} to {b}", fixed=one, moving=other, bone=bone[0].bone, closing=True))
+    return found
+
+
+def _bones(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """The pairs in groups of one bone each."""
+    groups: list[tuple[set[tuple], list[Pair]]] = []
+    for pair in pairs:
+        marks: set[tuple] = {("scan", *_scan(pair, role)) for role in ROLES}
+        if pair.bone:
+            marks.add(("bone", *pair.bone))
+        joined = [group for group in groups if group[0] & marks]
+        groups = [group for group in groups if group not in joined]
+        members = [*(one for group in joined for one in group[1]), pair]
+        groups.append((marks.union(*(group[0] for group in joined)), members))
+    return [group for _, group in groups]
+
+
+def _scan(pair: Pair, role: str) -> _Scan:
+    scan = getattr(pair, role)
+    return os.path.realpath(scan.path), scan.series, scan.segment
