@@ -278,8 +278,8 @@ def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
             posed(np.eye(4), "the bones")
         return "the alignment"
 
-    def compute(fixed, moving, alignment, bones, wanted, contrast, progress):
-        computed.update(names=(fixed.name, moving.name), bones=bones, wanted=wanted, contrast=contrast)
+    def compute(fixed, moving, alignment, bones, wanted, contrast, masks, progress):
+        computed.update(masks=masks, names=(fixed.name, moving.name), bones=bones, wanted=wanted, contrast=contrast)
         progress(0.5, "half of the outputs")
         return types.SimpleNamespace(write=lambda folder: computed.update(alignment=alignment, folder=folder))
 
@@ -289,11 +289,13 @@ def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
     names = tuple(scan.name for scan in scans)
     assert asked == {
         "names": names, "threshold": (1.5, 2.5), "spacing": 0.1, "device": "cuda:1", "weights": "w.pt",
-        "hypotheses": "search", "refine": "none",
+        "hypotheses": "search", "refine": "none", "bone": None, "initial": None,
+        "fixed_mask": None, "moving_mask": None,
     }  # fmt: skip
     assert computed == {
         "names": names, "alignment": "the alignment", "bones": "the bones" if segmented else None,
         "wanted": {"segmentation", "resampled", "subtraction"}, "contrast": "fixed", "folder": tmp_path,
+        "masks": (None, None),
     }  # fmt: skip
     fractions = [(round(values["fraction"], 9), values["message"]) for name, values in told if name == "progress"]
     assert fractions[1:3] == [(0.425, "half of the alignment"), (0.9, "half of the outputs")]

@@ -18,11 +18,12 @@ from DNetRegistrationLib.outputs.segmentation import Cortices
 from DNetRegistrationLib.slicer_module import events
 from DNetRegistrationLib.slicer_module.contents import Contents
 from DNetRegistrationLib.slicer_module.request import read_request
-from scene_nodes import MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
+from scene_nodes import INDICES, MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, volume_node
 from scipy.spatial.transform import Rotation
 
 #: Quantities that are set in the panel.
 CONTROLS = ("threshold", "working_spacing", "hypotheses", "weights", "refine", "device", "contrast")
+CONTROLS += ("bone", "flip", "initial")
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 
@@ -755,6 +756,7 @@ def test_the_ui_file_is_in_step(host):
     }
     named = {values["SlicerParameterName"] for values in texts.values() if "SlicerParameterName" in values}
     by_hand = {"fixedThreshold", "movingThreshold", "weights", "device"}
+    by_hand |= {"fixedMask", "movingMask", "fixedSegment", "movingSegment"}
     assert named | by_hand == set(DNetRegistrationParameterNode.allParameters) and not named & by_hand
     passive = ("QLabel", "QProgressBar", "ctkCollapsibleButton", "qMRMLWidget")
     controls = [name for name, widget in widgets.items() if widget.get("class") not in passive]
@@ -1197,3 +1199,153 @@ def test_nothing_waits_without_torch(host, waiting, monkeypatch):
     select(waiting, add_volume("a", "plain"), add_volume("b", "oblique"))
     waiting.ui.refineSelector.currentIndex = 1
     assert not waiting.started and len(asked) == 1 and not leftovers()
+
+
+# Masks, the pose that is seen, and voxels in reverse order
+
+
+def mask_outlines():
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode")
+    return {node.GetName(): node for node in nodes if node.GetName().startswith("Mask outline")}
+
+
+def two_segments(volume):
+    """Two halves of a volume along its first axis."""
+    import slicer
+    import vtk
+
+    labels = np.ones(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    labels[..., labels.shape[2] // 2 :] = 2
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    node = slicer.util.addVolumeFromArray(
+        labels, ijkToRAS=slicer.util.arrayFromVTKMatrix(matrix), nodeClassName="vtkMRMLLabelMapVolumeNode"
+    )
+    made = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Halves")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(node, made)
+    slicer.mrmlScene.RemoveNode(node)
+    return made, labels
+
+
+def test_a_segment_goes_to_the_alignment_as_a_mask(host, panel, pair, tmp_path):
+    import slicer
+    from DNetRegistrationLib.imaging.masks import mask_on
+    from DNetRegistrationLib.slicer_module.request import read_masks
+
+    ui, (fixed, _moving) = panel.ui, pair
+    assert not ui.fixedSegmentSelector.visible
+    node, labels = two_segments(fixed)
+    ui.fixedMaskSelector.setCurrentNode(node)
+    assert ui.fixedSegmentSelector.visible and not ui.movingSegmentSelector.visible
+    assert ui.fixedSegmentSelector.count == 3 and ui.fixedSegmentSelector.currentIndex == 0
+    ui.fixedSegmentSelector.currentIndex = 2
+    host.wait_until(lambda: mask_outlines(), 5)
+    (outline,) = mask_outlines().values()
+    assert outline.GetPolyData().GetNumberOfPoints() and not outline.GetSaveWithScene()
+    assert panel._parameterNode.fixedSegment == node.GetSegmentation().GetNthSegmentID(1)  # and is saved with the scene
+    panel.logic.launch = launcher = Launcher(held=True)
+    ui.alignButton.click()
+    host.wait_until(lambda: (launcher.folder / "request.json").exists(), 5)
+    scan, _, _ = read_request(launcher.folder)
+    mask, none = read_masks(launcher.folder)
+    assert none is None and np.array_equal(mask_on(mask, scan), labels == 2)
+    host.wait_until(lambda: not mask_outlines(), 5)  # hidden while it runs
+    ui.alignButton.click()
+    assert slicer.util.saveScene(str(tmp_path / "scene"))
+    host.close_scene()
+    slicer.util.loadScene(str(next((tmp_path / "scene").glob("*.mrml"))))
+    panel.enter()
+    assert ui.fixedMaskSelector.currentNode().GetName() == "Halves" and ui.fixedSegmentSelector.currentIndex == 2
+
+
+def test_a_segment_that_is_gone_is_not_all_of_them(host, panel, pair):
+    ui, (_fixed, moving) = panel.ui, pair
+    node, _ = two_segments(moving)
+    ui.movingMaskSelector.setCurrentNode(node)
+    ui.movingSegmentSelector.currentIndex = 1
+    node.GetSegmentation().RemoveSegment(panel._parameterNode.movingSegment)
+    panel.exit()
+    panel.enter()
+    assert ui.movingSegmentSelector.currentText.endswith("(gone)")
+    before = snapshot()
+    click(host, panel, Launcher(np.eye(4)))
+    assert "is gone" in ui.verdictLabel.text and "Moving mask" in ui.verdictLabel.text and snapshot() == before
+    other, _ = two_segments(moving)
+    ui.movingMaskSelector.setCurrentNode(other)
+    assert panel._parameterNode.movingSegment == "" and ui.movingSegmentSelector.currentIndex == 0
+
+
+def test_outlines_of_masks_go_with_the_panel(host, panel, pair):
+    node, _ = two_segments(pair[0])
+    panel.ui.fixedMaskSelector.setCurrentNode(node)
+    host.wait_until(lambda: mask_outlines(), 5)
+    panel.exit()
+    assert not mask_outlines()
+    panel.enter()
+    host.wait_until(lambda: mask_outlines(), 5)
+    panel.ui.fixedMaskSelector.setCurrentNode(None)
+    host.wait_until(lambda: not mask_outlines(), 5)
+    drawn = []
+    panel._masks._timer.connect("timeout()", lambda: drawn.append(1))
+    host.process_events(0.5)
+    assert len(drawn) <= 2  # drawing does not lead to drawing
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_pose_that_is_seen_is_tried_first(host, panel, pair, by_hand):
+    """Points of the fixed volume go to those of the moving one that are seen there, in its coordinates when placed."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.scene import place
+
+    moving = pair[1]
+    put_under(moving, rigid(1))
+    click(host, panel, Launcher(rigid(3)))
+    transform = moving.GetParentTransformNode()
+    if by_hand:
+        changed = rigid(4) @ slicer.util.arrayFromTransformMatrix(transform)
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(changed))
+    parameters, placed = panel._parameterNode, place(moving, "moving")
+    assert panel.logic.options(parameters, placed).initial is None
+    panel.ui.startAsSeenCheckBox.click()
+    initial = np.array(panel.logic.options(parameters, placed).initial)
+    for index, seen in zip(INDICES, positions(moving), strict=True):
+        assert np.allclose(initial @ (*seen, 1), placed.affine @ (*index, 1), atol=1e-9)
+    assert np.allclose(initial, rigid(3), atol=1e-9) != by_hand
+    panel.logic.undo(moving)
+    assert np.allclose(panel.logic.options(parameters, place(moving, "moving")).initial, np.eye(4), atol=1e-12)
+
+
+def test_voxels_are_flipped_and_flipped_back(host, panel, pair):
+    import slicer
+
+    fixed, moving = pair
+    click(host, panel, Launcher(rigid(3)))
+    before = {node: slicer.util.arrayFromVolume(node).copy() for node in pair}
+    select_item(panel.ui.flipSelector, "moving y")
+    panel.ui.flipButton.click()
+    assert np.array_equal(slicer.util.arrayFromVolume(moving), before[moving][:, ::-1])
+    assert np.array_equal(slicer.util.arrayFromVolume(fixed), before[fixed])
+    assert "reverse order along y" in panel.ui.verdictLabel.text
+    panel.ui.flipSelector.currentIndex = 0
+    panel._result.forget()
+    panel._update()
+    assert "Voxels were changed" in panel.ui.verdictLabel.text
+    select_item(panel.ui.flipSelector, "moving y")
+    panel.ui.flipButton.click()
+    assert np.array_equal(slicer.util.arrayFromVolume(moving), before[moving])
+    panel._result.forget()
+    panel._update()
+    assert "Accepted" in panel.ui.verdictLabel.text
+
+
+def select_item(selector, data):
+    selector.currentIndex = selector.findData(data)
+
+
+def test_the_largest_bone_is_asked_for(panel, pair):
+    ui = panel.ui
+    assert panel.logic.options(panel._parameterNode).bone is None
+    ui.boneSelector.currentIndex = 1
+    assert panel.logic.options(panel._parameterNode).bone == "largest"

@@ -51,6 +51,7 @@ class Contents:
         bones: tuple[CorticalBone, CorticalBone] | None,
         wanted: Collection[str],
         contrast: str,
+        masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
         progress: Callable[[float, str], None] = no_progress,
     ) -> Contents:
         """Computes what is wanted.
@@ -60,13 +61,14 @@ class Contents:
             bones: the cortical bone of both, as `align` has segmented it; None segments it here.
             wanted: of "segmentation", "resampled", "subtraction".
             contrast: which scan has the contrast agent, "fixed" or "moving".
+            masks: see `outputs.segmentation.segment`.
             progress: called with a fraction and a message.
         """
         cortices = resampled = difference = None
         reach = 0.0
         if bones is None and {"segmentation", "subtraction"} & set(wanted):
             progress(0.0, "outlining bone")
-            bones = segment(fixed, moving, alignment)
+            bones = segment(fixed, moving, alignment, masks)
         if bones is not None and "segmentation" in wanted:
             cortices = on_fixed_grid(*bones, alignment.matrix)
         if {"resampled", "subtraction"} & set(wanted):

@@ -26,7 +26,7 @@ from ..core.processes import end_tree
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from . import events
-from .request import JobOptions, write_request
+from .request import JobOptions, Masks, write_request
 
 #: The folder that this package lies in.
 HOME = Path(__file__).resolve().parents[2]
@@ -164,6 +164,7 @@ class Job:
         fixed: Volume,
         moving: Volume,
         options: JobOptions,
+        masks: Masks = (None, None),
         *,
         progress: Callable[[float, str], None],
         posed: Callable[[np.ndarray], None],
@@ -174,6 +175,7 @@ class Job:
         Args:
             fixed, moving: the scans in world coordinates.
             options: how to align.
+            masks: where to look for bone in the fixed and in the moving scan, on any grid.
             progress: called with a fraction, 0 to 1, and a message.
             posed: called with a ``(4, 4)`` matrix, fixed to moving, LPS mm, for which nothing vouches yet; perhaps
                 several times, perhaps not at all.
@@ -190,8 +192,8 @@ class Job:
             self._end(*self._status)
             return
         try:
-            self._check_room(fixed, moving, options)
-            for _ in write_request(self._folder.path, fixed, moving, options):
+            self._check_room(fixed, moving, options, masks)
+            for _ in write_request(self._folder.path, fixed, moving, options, masks):
                 yield
                 if self.over:
                     return
@@ -214,10 +216,11 @@ class Job:
             self._folder.remove()
             self._folder = None
 
-    def _check_room(self, fixed: Volume, moving: Volume, options: JobOptions) -> None:
+    def _check_room(self, fixed: Volume, moving: Volume, options: JobOptions, masks: Masks) -> None:
         size = fixed.voxels.size
         made = moving.voxels.itemsize * size * options.resampled + 4 * size * options.subtraction
-        needed = fixed.voxels.nbytes + moving.voxels.nbytes + made + _ROOM
+        given = sum(scan.voxels.nbytes for scan in (fixed, moving, *masks) if scan is not None)
+        needed = given + made + _ROOM
         free = shutil.disk_usage(self._folder.path).free
         if free < needed:
             raise OSError(f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")

@@ -5,15 +5,16 @@ import shutil
 import sys
 from contextlib import suppress
 
+import numpy as np
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from ..core.errors import DNetError, OptionError
 from ..core.threads import let_threads_sleep
 from .job import ENVIRONMENT, Job, JobResult
-from .parameters import FILE, OUTPUTS, DNetRegistrationParameterNode
+from .parameters import FILE, OUTPUTS, ROLES, BoneChoice, DNetRegistrationParameterNode
 from .request import JobOptions
-from .scene import check_transform, place, transform_above, undo
+from .scene import check_transform, place, seen_pose, transform_above, undo
 from .scene_pose import UncheckedPose
 from .torch_setup import ensure_torch, require_torch
 
@@ -43,6 +44,8 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         resampledNode=None,
         subtractionNode=None,
         contrast="moving",
+        fixedMask=None,
+        movingMask=None,
         **options,
     ):
         """Aligns two volume nodes, and returns when it is done. Needs no panel.
@@ -52,6 +55,8 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             transformNode: takes the result; None is the one of an earlier alignment of the moving volume, or a new one.
             segmentationNode, tableNode, resampledNode, subtractionNode: are written to where they are given.
             contrast: the scan with contrast agent, "fixed" or "moving"; for the subtraction.
+            fixedMask, movingMask: where to look for bone: a segmentation node, of which all segments count, or a pair
+                of one and the ID of a segment; a label volume node; or a markups ROI node.
             options: of `registration.align.align`: threshold, device, weights, hypotheses, refine, progress, ...
 
         Returns:
@@ -70,15 +75,25 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         fixed, moving = self.check(fixedNode, movingNode, transformNode)
         require_torch()
         let_threads_sleep()
+        from ..imaging.masks import mask_on
         from ..registration.align import align
         from .contents import Contents
         from .scene_outputs import write_steps
 
         scans, bones = (fixed.volume(), moving.volume()), []
+        masks = [
+            None if mask is None else mask_on(mask, scan, placed.role)
+            for mask, scan, placed in zip(
+                self._masks((fixedMask, movingMask), (fixed, moving)), scans, (fixed, moving), strict=True
+            )
+        ]
+        options |= {
+            f"{placed.role}_mask": mask for placed, mask in zip((fixed, moving), masks, strict=True) if mask is not None
+        }
         alignment = align(*scans, **options, posed=lambda matrix, segmented: bones.append(segmented))
         given = transformNode, segmentationNode, tableNode, resampledNode, subtractionNode
         nodes = {name: node for name, node in zip(OUTPUTS, given, strict=True) if node is not None}
-        contents = Contents.computed(*scans, alignment, bones[-1] if bones else None, nodes, contrast)
+        contents = Contents.computed(*scans, alignment, bones[-1] if bones else None, nodes, contrast, masks)
         *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
         return transform, alignment
 
@@ -108,8 +123,37 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
         return spacing_doubt(placed.volume())
 
-    def options(self, parameters) -> JobOptions:
-        """The options of a job that a parameter node holds."""
+    def masks(self, parameters, fixed, moving):
+        """The masks that a parameter node holds, or None, of two volumes from `check`; see `scene_masks.mask_of`.
+
+        Raises:
+            ScanError: one cannot be used.
+        """
+        given = [(getattr(parameters, f"{role}Mask"), getattr(parameters, f"{role}Segment")) for role in ROLES]
+        return self._masks([None if node is None else (node, segment) for node, segment in given], (fixed, moving))
+
+    def _masks(self, given, volumes):
+        from .scene_masks import mask_of
+
+        pairs = [mask if isinstance(mask, tuple) else (mask, "") for mask in given]
+        return tuple(
+            None if node is None else mask_of(node, placed, segment)
+            for (node, segment), placed in zip(pairs, volumes, strict=True)
+        )
+
+    def flip(self, volume, axis: str) -> None:
+        """Puts the voxels of a volume node in reverse order along an index axis: "x", "y" or "z"."""
+        voxels = slicer.util.arrayFromVolume(volume)
+        voxels[:] = np.flip(voxels, "zyx".index(axis)).copy()
+        slicer.util.arrayFromVolumeModified(volume)
+
+    def options(self, parameters, moving=None) -> JobOptions:
+        """The options of a job that a parameter node holds.
+
+        Args:
+            parameters: the parameter node.
+            moving: from `check`; it is needed where the pose that is seen is tried first.
+        """
         manual = not parameters.automaticThreshold
         return JobOptions(
             fixed_threshold=parameters.fixedThreshold if manual else None,
@@ -119,6 +163,8 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             weights=parameters.weights.removeprefix(FILE) or None,
             hypotheses=parameters.hypotheses.value,
             refine=parameters.refine.value,
+            bone=parameters.bone.value if parameters.bone is not BoneChoice.all else None,
+            initial=seen_pose(moving).tolist() if parameters.startAsSeen and moving is not None else None,
             contrast=parameters.contrast.value,
             resampled=parameters.resampled is not None,
             subtraction=parameters.subtraction is not None,
@@ -159,13 +205,14 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         if job is not None:
             job.cancel()
 
-    def start(self, fixed, moving, options, progress, posed, finished):
+    def start(self, fixed, moving, options, progress, posed, finished, masks=(None, None)):
         """Begins an alignment in the background, in the process that waits for one or in a new one.
 
         Args:
             fixed, moving: from `check`.
             options: from `options`.
             progress, posed, finished: see `job.Job.align`; where it aligned, `write` takes the result.
+            masks: from `masks`.
 
         Returns:
             The `job.Job`, and an iterator that hands the scans to it, with the application's turn between its steps.
@@ -178,7 +225,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             job = self._newJob()
             job.start()
         scans = fixed.volume(), moving.volume()
-        return job, job.align(*scans, options, progress=progress, posed=posed, finished=finished)
+        return job, job.align(*scans, options, masks, progress=progress, posed=posed, finished=finished)
 
     def showPose(self, fixed, moving, matrix, transformNode=None) -> UncheckedPose:
         """Lays the moving volume where it will lie if nothing speaks against it; see `scene_pose`.

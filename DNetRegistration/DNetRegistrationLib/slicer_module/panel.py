@@ -13,6 +13,7 @@ from ..core.errors import DNetError
 from .bond import forget_check_sums
 from .logic import DNetRegistrationLogic
 from .panel_choices import Choices
+from .panel_masks import MaskControls
 from .panel_result import ResultView
 from .panel_run import AlignmentRun
 from .panel_thresholds import ThresholdControls
@@ -56,6 +57,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = DNetRegistrationLogic()
         self._thresholds = ThresholdControls(self.ui, self.onChosen)
+        self._masks = MaskControls(self.ui, self.onChosen)
         self._choices = Choices(self.ui, self.onChosen, self.logic.findDevices)
         self._result = ResultView(self.ui)
         self._run = AlignmentRun(self.logic, self.ui, self._result, self._update, self._select)
@@ -67,6 +69,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
         self.ui.alignButton.connect("clicked(bool)", self.onAlignButton)
         self.ui.undoButton.connect("clicked(bool)", self.onUndoButton)
+        self.ui.flipButton.connect("clicked(bool)", self.onFlipButton)
         self.ui.automaticThresholdCheckBox.connect("clicked(bool)", self.onAutomaticThresholdClicked)
         self.initializeParameterNode()
 
@@ -76,6 +79,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._choices.close()
         self.setParameterNode(None)
         self._thresholds.forget()
+        self._masks.forget()
         self.removeObservers()
 
     def enter(self) -> None:
@@ -88,6 +92,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # First: taking outlines away changes the scene, which would bring the panel up to date and them back.
         self._disconnectParameterNode()
         self._thresholds.hide()
+        self._masks.hide()
         self._run.leave()
 
     def onReload(self) -> None:
@@ -101,6 +106,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """The scene is about to be closed: the alignment of its volumes ends."""
         self._run.close()
         self._thresholds.forget()
+        self._masks.forget()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
@@ -165,6 +171,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             text = _("Undone: {name} is no longer moved by the alignment.")
             self._tell("plain", text.format(name=moving.GetName()))
 
+    def onFlipButton(self, clicked=False) -> None:
+        """Puts the voxels of a volume in reverse order, as they were where its slices were stacked the wrong way."""
+        role, axis = self.ui.flipSelector.itemData(self.ui.flipSelector.currentIndex).split()
+        volume = getattr(self._parameterNode, f"{role}Volume")
+        if volume is not None and volume.GetImageData() is not None and not self.running:
+            self.logic.flip(volume, axis)
+            text = _("{name}: its voxels now lie in reverse order along {axis}. Flip again to take it back.")
+            self._tell("plain", text.format(name=volume.GetName(), axis=axis))
+
     def onAutomaticThresholdClicked(self, automatic: bool) -> None:
         """By hand, thresholds begin where they would be found, and their outlines lie on what they are of."""
         from .scene_outputs import show_layers
@@ -204,6 +219,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._matchPair()
                 entered = self._parameterNodeGuiTag is not None
                 self._thresholds.update(self._parameterNode, shown=entered and not self.running)
+                self._masks.update(self._parameterNode, shown=entered and not self.running)
                 self._choices.update(self._parameterNode)
             self._updateButtons()
             self._result.update(self._parameterNode, self.running)

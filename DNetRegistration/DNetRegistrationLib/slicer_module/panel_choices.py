@@ -35,6 +35,10 @@ class Choices:
         for name in available_weights():
             ui.weightsSelector.addItem(_("{name} (ships with the module)").format(name=name), name)
         ui.weightsSelector.addItem(_("From a file"), FILE)
+        for role, volume in (("moving", _("Moving volume")), ("fixed", _("Fixed volume"))):
+            for axis, name in (("z", _("slices")), ("y", _("rows")), ("x", _("columns"))):
+                text = _("{volume}, {axis} ({name})").format(volume=volume, axis=axis, name=name)
+                ui.flipSelector.addItem(text, f"{role} {axis}")
         ui.weightsPath.filters = ctk.ctkPathLineEdit.Files
         ui.deviceSelector.addItem(_("Automatic"), "auto")
         ui.deviceSelector.addItem(_("CPU"), "cpu")

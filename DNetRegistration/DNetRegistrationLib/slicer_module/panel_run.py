@@ -69,7 +69,7 @@ class AlignmentRun:
         """
         parameters = parameterNode()
         placed = self._check(parameters)
-        options = self._logic.options(parameters)
+        self._logic.masks(parameters, *placed)  # told before PyTorch is installed
         if not all(self._confirmSpacing(one) for one in placed):
             self._tell("plain", _("Not aligned: correct the voxel size first."))
             return
@@ -77,12 +77,14 @@ class AlignmentRun:
         # Installing takes minutes, in which the scene can change.
         parameters = parameterNode()
         self._placed = self._check(parameters)
+        options = self._logic.options(parameters, self._placed[1])
+        masks = self._logic.masks(parameters, *self._placed)
         self._outputs = {name: getattr(parameters, name) for name in OUTPUTS}
         self._result.forget()
         self._inView = False
         with slicer.util.WaitCursor():
             self.job, self._scans = self._logic.start(
-                *self._placed, options, self._progressed, self._posed, self._finished
+                *self._placed, options, self._progressed, self._posed, self._finished, masks
             )
             self._progressed(0.0, _("Starting"))
             try:

@@ -5,9 +5,8 @@ import slicer
 
 from ..core.errors import ScanError
 from .panel_choices import signalsBlocked
+from .parameters import ROLES
 from .scene import place
-
-ROLES = ("fixed", "moving")
 
 
 class ThresholdControls:

@@ -8,11 +8,15 @@ from slicer import (
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLTableNode,
+    vtkMRMLTransformableNode,
 )
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from .scene import OUTPUT_ROLES
+
+#: Of the volumes.
+ROLES = ("fixed", "moving")
 
 #: The parameters that are output nodes.
 OUTPUTS = ("transform", *OUTPUT_ROLES)
@@ -55,16 +59,32 @@ class Refine(enum.Enum):
         ]
 
 
+class BoneChoice(enum.Enum):
+    """Which bone is aligned."""
+
+    all = "all"
+    largest = "largest"
+
+    def label(self) -> str:
+        return {"all": _("All in view, as one"), "largest": _("The largest that moved by itself")}[self.value]
+
+
 @parameterNodeWrapper
 class DNetRegistrationParameterNode:
     """What the user has set in the panel.
 
     Thresholds are in the grey values of each volume; `automaticThreshold` overrides them. `workingSpacing` is in mm, 0
-    for automatic. `weights` is the name of shipped weights, empty for the default, or `FILE` and a path.
+    for automatic. Masks are nodes of the classes of `scene_masks.MASK_CLASSES`; a segment is the ID of one, empty for
+    all. With `startAsSeen` the pose in which the volumes lie is tried first. `weights` is the name of shipped weights,
+    empty for the default, or `FILE` and a path.
     """
 
     fixedVolume: vtkMRMLScalarVolumeNode
     movingVolume: vtkMRMLScalarVolumeNode
+    fixedMask: vtkMRMLTransformableNode
+    fixedSegment: str = ""
+    movingMask: vtkMRMLTransformableNode
+    movingSegment: str = ""
     transform: vtkMRMLLinearTransformNode
     segmentation: vtkMRMLSegmentationNode
     table: vtkMRMLTableNode
@@ -76,6 +96,8 @@ class DNetRegistrationParameterNode:
     movingThreshold: float = 0.0
     hypotheses: Hypotheses = Hypotheses.auto
     refine: Refine = Refine.native
+    bone: BoneChoice = BoneChoice.all
+    startAsSeen: bool = False
     workingSpacing: Annotated[float, WithinRange(0, 10)] = 0.0
     weights: str = ""
     device: str = "auto"

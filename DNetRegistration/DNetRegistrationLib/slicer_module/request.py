@@ -33,6 +33,8 @@ class JobOptions:
     contrast: str = "moving"
     resampled: bool = False
     subtraction: bool = False
+    bone: str | None = None
+    initial: list[list[float]] | None = None
 
     @property
     def wanted(self) -> set[str]:
@@ -40,14 +42,24 @@ class JobOptions:
         return {"segmentation", *(name for name in ("resampled", "subtraction") if getattr(self, name))}
 
 
-def write_request(folder: Path, fixed: Volume, moving: Volume, options: JobOptions) -> Iterator[None]:
+Masks = tuple["Volume | None", "Volume | None"]
+
+
+def write_request(
+    folder: Path, fixed: Volume, moving: Volume, options: JobOptions, masks: Masks = (None, None)
+) -> Iterator[None]:
     """Writes scans and options into a folder; yields between parts. At the end the request is there, all at once.
+
+    Masks, of the fixed and of the moving scan, lie on grids of their own.
 
     Raises:
         OSError: they cannot be written.
     """
     scans = {}
-    for role, scan in (("fixed", fixed), ("moving", moving)):
+    volumes = {"fixed": fixed, "moving": moving, "fixed mask": masks[0], "moving mask": masks[1]}
+    for role, scan in volumes.items():
+        if scan is None:
+            continue
         file = RawFile.of(folder / f"{role}.raw", scan.voxels)
         yield from file.write(scan.voxels)
         scans[role] = {"name": scan.name, "affine": scan.affine.tolist(), "voxels": file.to_dict()}
@@ -63,14 +75,25 @@ def is_requested(folder: Path) -> bool:
 
 def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions]:
     """The scans, under their own names, and the options that `write_request` wrote. The voxels stay in the files."""
+    volumes, options = _read(folder)
+    return volumes["fixed"], volumes["moving"], JobOptions(**options)
+
+
+def read_masks(folder: Path) -> Masks:
+    """The masks of the fixed and of the moving scan that `write_request` wrote; None where there is none."""
+    volumes, _options = _read(folder)
+    return volumes.get("fixed mask"), volumes.get("moving mask")
+
+
+def _read(folder: Path) -> tuple[dict[str, Volume], dict]:
     request = json.loads((folder / _FILE).read_text(encoding="ascii"))
-    fixed, moving = (
-        Volume(
+    volumes = {
+        role: Volume(
             RawFile.from_dict(folder, scan["voxels"]).mapped(),
             np.array(scan["affine"]),
             scan["name"],
             spacing_given=True,  # whoever wrote the request was asked about spacings that look lost
         )
-        for scan in (request["scans"][role] for role in ("fixed", "moving"))
-    )
-    return fixed, moving, JobOptions(**request["options"])
+        for role, scan in request["scans"].items()
+    }
+    return volumes, request["options"]

@@ -116,6 +116,16 @@ def place(node, role: str) -> Placed:
     return Placed(node, role, parent, to_world, _matrix(node.GetIJKToRASMatrix), image.GetMTime())
 
 
+def seen_pose(moving: Placed) -> np.ndarray:
+    """``(4, 4)`` fixed to moving, LPS mm: how a moving volume lies now, beside where it was placed.
+
+    It is the identity, unless the volume stands under the transform of an earlier alignment, which may have been
+    changed by hand since.
+    """
+    seen = linear_to_world(moving.node.GetParentTransformNode(), moving.name)
+    return FLIP @ moving.to_world @ np.linalg.inv(seen) @ FLIP
+
+
 def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
     """The transform node of an alignment that the moving volume stands under now; None where there is none."""
     parent = moving.GetParentTransformNode()
@@ -231,15 +241,27 @@ def alignment_of(transform) -> Alignment | None:
         return None
 
 
-def _rigid_to_world(transform, name: str) -> np.ndarray:
-    """``(4, 4)`` from the RAS of a transform node, or None, to the world's; `name` is of the volume under it."""
+_OUT_OF_IT = "harden it (Data module, right click) or take the volume out of it"
+
+
+def linear_to_world(transform, name: str) -> np.ndarray:
+    """``(4, 4)`` from the RAS of a transform node, or None, to the world's; `name` is of the node under it.
+
+    Raises:
+        ScanError: the transform is not linear.
+    """
     if transform is None:
         return np.eye(4)
-    above = f"{name}: its parent transform {transform.GetName()}"
-    remedy = "harden it (Data module, right click) or take the volume out of it"
     if not transform.IsTransformToWorldLinear():
-        raise ScanError(f"{above} is not linear", remedy)
-    matrix = _matrix(transform.GetMatrixTransformToWorld)
+        raise ScanError(f"{name}: its parent transform {transform.GetName()} is not linear", _OUT_OF_IT)
+    return _matrix(transform.GetMatrixTransformToWorld)
+
+
+def _rigid_to_world(transform, name: str) -> np.ndarray:
+    matrix = linear_to_world(transform, name)
+    if transform is None:
+        return matrix
+    above, remedy = f"{name}: its parent transform {transform.GetName()}", _OUT_OF_IT
     rotation = matrix[:3, :3]
     if np.abs(rotation.T @ rotation - np.eye(3)).max() > 1e-4:
         raise ScanError(f"{above} scales or shears", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,35 +57,49 @@ class ThresholdPreview:
 
     def surface(self, threshold: float) -> vtk.vtkPolyData:
         """Where the averaged scan crosses the threshold, in the volume node's own RAS."""
-        image = vtk.vtkImageData()
-        image.SetDimensions(*self.values.shape[::-1])
-        image.GetPointData().SetScalars(numpy_to_vtk(self.values.ravel()))
-        contour = vtk.vtkFlyingEdges3D()
-        contour.SetInputData(image)
-        contour.SetValue(0, threshold)
-        contour.ComputeNormalsOff()
-        contour.ComputeScalarsOff()
-        transform = vtk.vtkTransform()
-        transform.SetMatrix(vtkMatrixFromArray(self.ijk_to_ras))
-        to_ras = vtk.vtkTransformPolyDataFilter()
-        to_ras.SetTransform(transform)
-        to_ras.SetInputConnection(contour.GetOutputPort())
-        to_ras.Update()
-        return to_ras.GetOutput()
+        return surface(self.values, threshold, self.ijk_to_ras)
+
+
+def surface(values: np.ndarray, level: float, ijk_to_ras: np.ndarray) -> vtk.vtkPolyData:
+    """Where values ``(z, y, x)`` cross a level; `ijk_to_ras` ``(4, 4)`` is from index (x, y, z)."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(*values.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(values.ravel()))
+    contour = vtk.vtkFlyingEdges3D()
+    contour.SetInputData(image)
+    contour.SetValue(0, level)
+    contour.ComputeNormalsOff()
+    contour.ComputeScalarsOff()
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(vtkMatrixFromArray(ijk_to_ras))
+    to_ras = vtk.vtkTransformPolyDataFilter()
+    to_ras.SetTransform(transform)
+    to_ras.SetInputConnection(contour.GetOutputPort())
+    to_ras.Update()
+    return to_ras.GetOutput()
 
 
 def show_outline(preview: ThresholdPreview, threshold: float, role: str) -> None:
-    """Draws the outline in the slice views, in the colour of its cortex.
+    """Draws the outline of bone in the slice views, in the colour of its cortex."""
+    draw(preview.surface(threshold), preview.placed.node, role, f"Bone outline, {role} (preview)", COLORS[role])
 
-    The node is hidden from lists and not saved with the scene.
+
+def draw(outline: vtk.vtkPolyData, volume, role: str, name: str, color: tuple[float, float, float]) -> None:
+    """Draws an outline in the slice views, in a node that is hidden from lists and not saved with the scene.
+
+    Args:
+        outline: in the volume node's own RAS.
+        volume: the volume node that it is of.
+        role: of the outline; the one before in this role is replaced.
+        name: of the node.
+        color: red, green and blue, 0 to 1.
     """
-    volume = preview.placed.node
     scene = volume.GetScene()
     node = _outline(scene, role)
     if node is None:
         node = scene.CreateNodeByClass("vtkMRMLModelNode")
         node.UnRegister(None)
-        node.SetName(f"Bone outline, {role} (preview)")
+        node.SetName(name)
         node.SetAttribute(ROLE_ATTRIBUTE, role)
         node.HideFromEditorsOn()
         node.SaveWithSceneOff()
@@ -92,17 +107,17 @@ def show_outline(preview: ThresholdPreview, threshold: float, role: str) -> None
         node.CreateDefaultDisplayNodes()
         display = node.GetDisplayNode()
         display.SaveWithSceneOff()
-        display.SetColor(*COLORS[role])
+        display.SetColor(*color)
         display.SetVisibility3D(False)
         display.SetVisibility2D(True)
         display.SetSliceIntersectionThickness(2)
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    node.SetAndObservePolyData(preview.surface(threshold))
+    node.SetAndObservePolyData(outline)
 
 
-def hide_outlines(scene) -> None:
-    """Removes all outlines."""
-    for role in COLORS:
+def hide_outlines(scene, roles: Iterable[str] = tuple(COLORS)) -> None:
+    """Removes the outlines in these roles; left out, those of bone."""
+    for role in roles:
         node = _outline(scene, role)
         if node is not None:
             scene.RemoveNode(node)

@@ -22,6 +22,10 @@ def controlOf(setting: Setting) -> str | None:
         'under Advanced, Hypotheses: Network, then search'
     """
     controls = {
+        "mask": {"fixed": _("under Inputs, Fixed mask"), "moving": _("under Inputs, Moving mask")}.get(setting.scan),
+        "flip": _("under Advanced, Flip"),
+        "bone": _("under Advanced, Bone"),
+        "initial": _("under Advanced, Initial pose"),
         "spacing": _("in the module Volumes, under Volume Information, Image Spacing (mm)"),
         "threshold": _("under Advanced, Bone threshold"),
         "working_spacing": _("under Advanced, Working spacing"),

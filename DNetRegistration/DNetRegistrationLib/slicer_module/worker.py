@@ -24,9 +24,10 @@ from ..core.errors import PackageError, Setting, one_line
 from ..core.private_folder import is_abandoned
 from ..core.progress import part
 from ..core.threads import let_threads_sleep
+from ..imaging.masks import mask_on
 from .contents import Contents
 from .events import ERROR, POSE, PROGRESS, READY, RESULT, WARNING, error_values, to_line
-from .request import is_requested, read_request
+from .request import is_requested, read_masks, read_request
 
 # Seconds between looks for the request, and for the life of the application. A pipe from it would tell both at once,
 # but Slicer starts its Python through a launcher, which does not hand the standard input on.
@@ -65,20 +66,28 @@ def align_request(folder: Path, tell: Callable[..., None]):
 
     progress(0.0, "reading the scans")
     fixed, moving, options = read_request(folder)
+    masks = tuple(
+        None if mask is None else mask_on(mask, scan, role)
+        for mask, scan, role in zip(read_masks(folder), (fixed, moving), ("fixed", "moving"), strict=True)
+    )
     alignment = align(
         fixed,
         moving,
         threshold=(options.fixed_threshold, options.moving_threshold),
         spacing=options.working_spacing,
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+        initial=None if options.initial is None else np.array(options.initial),
         device=options.device,
         weights=options.weights,
         hypotheses=options.hypotheses,
         refine=options.refine,
+        bone=options.bone,
         progress=part(progress, 0.05, 0.8),
         posed=posed,
     )
     wanted, further = options.wanted, part(progress, 0.8, 1.0)
-    Contents.computed(fixed, moving, alignment, bones, wanted, options.contrast, further).write(folder)
+    Contents.computed(fixed, moving, alignment, bones, wanted, options.contrast, masks, further).write(folder)
     progress(1.0, "handing over the result")
     return alignment
 
