@@ -38,3 +38,29 @@ def test_files_of_a_pair_appear_together_or_not_at_all(tmp_path, small_pair):
     with pytest.raises(FileError, match="folder does not exist"):
         write_pair(small_pair, tmp_path / "f.nrrd", tmp_path / "m.nrrd", tmp_path / "none" / "truth.tfm")
     assert not any(tmp_path.iterdir())
+
+
+def test_the_table_is_plain(tmp_path):
+    """Words stand without quotes of JSON, and numbers alone in a cell."""
+    with open(synthesize(tmp_path, 1, seed=7, size=16, spacing=0.3, impostor=None), newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    drawn = make_pair(7, size=16, spacing=0.3).drawn
+    assert row["scale"] == drawn["scale"] and row["impostor"] == ""
+    assert [row["backgrounds_1"], row["backgrounds_2"]] == drawn["backgrounds"]
+    assert [float(row[f"shift_mm_{i}"]) for i in (1, 2, 3)] == drawn["shift_mm"]
+    assert not any(set(cell) & set('"[]{}') for cell in row.values())
+
+
+def test_masks_are_the_truth(tmp_path):
+    synthesize(tmp_path, 1, seed=7, size=24, spacing=0.2, truth=True)
+    pair = make_pair(7, size=24, spacing=0.2)
+    for role in ("fixed", "moving"):
+        scan = getattr(pair, role)
+        for what, wanted in (
+            ("bone", getattr(pair, f"{role}_bone")),
+            ("cartilage", getattr(pair, f"{role}_cartilage") / 255.0 >= 0.5),
+        ):
+            image = sitk.ReadImage(str(tmp_path / f"0001_{role}_{what}.nrrd"))
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(image), wanted.astype(int))
+            np.testing.assert_allclose(image.GetOrigin(), scan.origin)
+    assert pair.fixed_bone.any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import OptionError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
@@ -43,7 +43,7 @@ def align_files(
     anyway: bool = False,
     initial: str | None = None,
     weights: str | None = None,
-    bone: str | None = None,
+    bone: Literal["largest", "each"] | None = None,
     check: bool = False,
     progress: ProgressFunction = no_progress,
     **options: Any,

@@ -38,6 +38,7 @@ from .refinement import Refined, distance, gauss_newton, resolutions
 from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
+from .slips import slips
 from .template import edge_template
 from .verdict import Verdict
 from .verification import verify
@@ -129,6 +130,7 @@ def align(
         bone=bone,
     )
     watch, chosen = _Watch(progress, cancelled, posed), choose_device(device)
+    watch.warnings.extend(slips(inputs.fixed, inputs.moving))
     run = _align if bone is None else _align_bones
     with torch_threads(threads):
         try:

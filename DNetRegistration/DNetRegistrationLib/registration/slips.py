@@ -1,0 +1,44 @@
+"""Slips that the scans themselves show: one scan given twice, and micrometres given as millimetres."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..imaging.volume import Volume, times
+
+#: No scanner makes voxels of a bone that are so large along all axes, mm. Voxels of micro-CT in um are from 3 to 100.
+_TOO_LARGE = 3.0
+
+
+def slips(fixed: Volume, moving: Volume) -> list[str]:
+    """Sentences on what looks like a slip, for the warnings of an alignment."""
+    told = []
+    for role, scan in (("fixed", fixed), ("moving", moving)):
+        if not scan.spacing_given and scan.spacing.min() >= _TOO_LARGE:
+            told.append(
+                f"The voxels of the {role} scan are {times(scan)} mm, too large for a scan of a bone: are these "
+                "micrometres?"
+            )
+    if _same_voxels(fixed.voxels, moving.voxels):
+        told.append(
+            "Both scans hold the same voxels: one scan was given twice, or a copy of it. The alignment says nothing "
+            "about two scans of one bone then."
+        )
+    return told
+
+
+def _same_voxels(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two scans ``(z, y, x)`` hold the same values; of whole numbers also in another order, if turned."""
+    if first.shape == second.shape and all(
+        np.array_equal(one, other, equal_nan=one.dtype.kind == "f" and other.dtype.kind == "f")
+        for one, other in zip(first, second, strict=True)
+    ):
+        return True
+    if sorted(first.shape) != sorted(second.shape) or "f" in (first.dtype.kind, second.dtype.kind):
+        return False
+    return all(_moment(first, power) == _moment(second, power) for power in (1, 2, 3))
+
+
+def _moment(voxels: np.ndarray, power: int) -> int:
+    """The sum of powers of whole numbers, exact but for 64-bit wrapping, which is the same in any order."""
+    return sum(int((plane.astype(np.int64) ** power).sum()) for plane in voxels)

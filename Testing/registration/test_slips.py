@@ -1,0 +1,55 @@
+"""Slips that scans show: what is warned of, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from DNetRegistrationLib import Volume, align
+from DNetRegistrationLib.registration.slips import slips
+
+
+def scan(kind=np.uint16, spacing=0.01, seed=0):
+    values = np.random.default_rng(seed).normal(size=(8, 9, 10)) * 100 + 1000
+    return Volume.from_geometry(values.astype(kind), spacing)
+
+
+@pytest.mark.parametrize("kind", (np.uint8, np.int16, np.uint16, np.float32))
+def test_a_copy_is_told(kind):
+    one = scan(kind)
+    moved = Volume(one.voxels.copy(), np.array([[0, -1, 0, 5], [1, 0, 0, 3], [0, 0, 1, 2], [0, 0, 0, 1.0]]))
+    (told,) = slips(one, moved)
+    assert "the same voxels" in told
+    assert slips(one, scan(kind, seed=1)) == []
+
+
+def test_a_copy_with_gaps_is_told():
+    one = scan(np.float32)
+    one.voxels[:3] = np.nan
+    assert len(slips(one, Volume(one.voxels.copy()))) == 1
+
+
+@pytest.mark.parametrize("turned", (lambda v: v[::-1], lambda v: v.transpose(2, 0, 1), lambda v: v.astype(np.int32)))
+def test_a_turned_copy_is_told(turned):
+    one = scan()
+    assert len(slips(one, Volume(turned(one.voxels)))) == 1
+    other = turned(one.voxels).copy()
+    other[0, 0, 0] += 1  # the sums differ
+    assert slips(one, Volume(other)) == []
+
+
+def test_micrometres_are_told():
+    (told,) = slips(scan(), scan(spacing=(10, 10, 20), seed=1))
+    assert "moving scan are 10 x 10 x 20 mm" in told and "micrometres" in told
+    assert slips(scan(spacing=(0.5, 0.5, 10)), scan(spacing=0.9, seed=1)) == []  # a clinical CT
+    assert slips(scan(), replace(scan(spacing=10, seed=1), spacing_given=True)) == []
+
+
+@pytest.mark.slow
+def test_an_alignment_warns(small_pair):
+    copy = Volume(small_pair.fixed.voxels.copy(), small_pair.fixed.affine)
+    found = align(small_pair.fixed, copy, hypotheses="search", refine="working")
+    assert any("the same voxels" in text for text in found.warnings)
+    found = align(small_pair.fixed, small_pair.moving, hypotheses="search", refine="working")
+    assert not any("the same voxels" in text for text in found.warnings)
