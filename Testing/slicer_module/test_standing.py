@@ -385,4 +385,4 @@ def test_an_alignment_without_a_record_is_not_vouched_for(laid):
     panel, _fixed, moving, transform = laid
     transform.SetAttribute("DNetRegistration.bond", None)
     moving.Modified()
-    assert panel.ui.verdictLabel.text.startswith("Aligned by an earlier version") and not panel.ui.detailsLabel.text
+    assert panel.ui.verdictLabel.text.startswith("What was aligned is not on record") and not panel.ui.detailsLabel.text

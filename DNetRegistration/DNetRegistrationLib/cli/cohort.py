@@ -135,9 +135,8 @@ def run(options) -> int:
         return 1 if found.problems else 0
     if options.output is None:
         raise OptionError("there is no folder for the results", "give one", Setting("output"))
-    from ..cohort.page import PAGE
     from ..cohort.run import State, align_cohort
-    from ..cohort.tables import CARTILAGE, TABLE
+    from ..cohort.tables import CARTILAGE, PAGE, TABLE
 
     with Progress(options.verbose) as progress:
 

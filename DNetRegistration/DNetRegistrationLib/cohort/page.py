@@ -26,8 +26,6 @@ from . import plot
 from .methods import CITATION, methods_paragraph
 from .result import KINDS, CohortResult, PairResult, needs_look
 
-#: The name of the page in the folder of results.
-PAGE = "cohort.html"
 #: Bytes of all pictures, and the least and the most that each may take; larger ones are made smaller. With their text,
 #: and in base64, 200 pairs of three pictures take less than 40 MB.
 _ALL, _LEAST, _MOST = 27_000_000, 20_000, 150_000

@@ -24,12 +24,12 @@ from .listing import pairs_of_list
 from .loops import with_loops
 from .naming import WORDS, pairs_by_name
 from .options import CohortOptions
-from .page import PAGE, write_page
+from .page import write_page
 from .pairs import FoundPairs, Pair
 from .result import CohortResult, PairResult
 from .store import ResultsFolder, opened_results
 from .survey import Survey, shown, survey
-from .tables import write_results
+from .tables import PAGE, write_results
 from .task import Done, PairTask, failed_pair
 from .workers import done_by_processes
 

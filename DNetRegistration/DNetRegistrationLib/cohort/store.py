@@ -15,8 +15,9 @@ from ..core.files import make_folder, writing
 from ..core.packages import needed
 from .fingerprint import content_hash, options_of, stamp, way_of_aligning
 from .options import CohortOptions, folder_name
-from .pairs import Pair
+from .pairs import ROLES, Pair
 from .result import PairResult
+from .scan_file import ScanFile
 from .task import Done, PairTask, of_pair
 
 _PAIRS, _LOOPS, _RECORD = "pairs", "loops", "pair.json"
@@ -139,6 +140,46 @@ class ResultsFolder:
 def _folder(pair: Pair) -> str:
     """Where the outputs of a pair lie, below the folder of results."""
     return f"{_LOOPS if pair.closing else _PAIRS}/{folder_name(pair.name)}"
+
+
+def recorded_pair(place: str | os.PathLike, result: PairResult) -> tuple[Pair, str]:
+    """The scans of a result as they were read, and what identifies the files that were; see `is_recorded`.
+
+    Args:
+        place: the folder of results.
+        result: of a pair that was aligned.
+
+    Returns:
+        The pair, without a mask, and the hash; that is "" where other files than the scans had a part in the result.
+
+    Raises:
+        FileError: there is no record of it.
+    """
+    record = Path(place) / result.folder / _RECORD
+    try:
+        stored = json.loads(record.read_text(encoding="utf-8"))
+        said, content = json.loads(stored["options"]), stored["content"]
+        scans = {
+            role: ScanFile(
+                path,
+                spacing=None if said[f"{role}_spacing"] is None else tuple(said[f"{role}_spacing"]),
+                series=said[f"{role}_series"],
+                flip=said[f"{role}_flip"],
+            )
+            for role, path in zip(ROLES, (result.fixed, result.moving), strict=True)
+        }
+        others = said["fixed_mask"] or said["moving_mask"] or said["initial"] or said["weights"] == "a file"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{record}: is no record of a pair", "run the cohort again") from error
+    return Pair(name=result.name, columns=result.columns, **scans), "" if others else content
+
+
+def is_recorded(pair: Pair, content: str) -> bool:
+    """Whether the files of a pair are those of its record. Reads all of them."""
+    try:
+        return content == content_hash(pair, CohortOptions())
+    except OSError:
+        return False
 
 
 def _write(path: Path, values: dict) -> None:

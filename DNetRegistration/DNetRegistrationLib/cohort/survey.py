@@ -131,38 +131,46 @@ def _size(scan: Volume) -> str:
     return f"{' x '.join(str(n) for n in scan.size)} of {times(scan)} mm"
 
 
-def table(found: Survey, remedies: Mapping[int, str] | None = None) -> str:
-    """The pairs and all problems as lines of text: pair, scans, sizes, what is wrong, and what to do.
+def rows(found: Survey, remedies: Mapping[int, str] | None = None) -> list[tuple[str, str, str, str, str]]:
+    """The pairs and all problems: pair, fixed, moving, voxels, and what is wrong and what to do; "-" for nothing.
+
+    A pair with several problems has a row for each, in which the first four are empty but for the first.
 
     Args:
         found: the survey.
         remedies: words to add to a problem, by its number.
     """
-    rows = [("pair", "fixed", "moving", "voxels", "problem")]
-
-    def told(number: int) -> str:
-        one = found.problems[number]
-        more = (remedies or {}).get(number, "")
-        remedy = f"; {one.remedy}" if one.remedy else ""
-        return shown(f"{KINDS[one.kind]}: {one.problem}{remedy}{f' ({more})' if more else ''}")
-
+    told = [_told(one, (remedies or {}).get(number, "")) for number, one in enumerate(found.problems)]
+    made = []
     for pair in found.pairs:
-        own = [number for number, one in enumerate(found.problems) if one.pair == pair.name]
+        own = [text for text, one in zip(told, found.problems, strict=True) if one.pair == pair.name]
         scans = ["-" if (scan := getattr(pair, role)) is None else shown(Path(scan.path).name) for role in ROLES]
-        texts = [told(number) for number in own] or ["-"]
-        rows.append((shown(pair.name), scans[0], scans[1], found.sizes.get(pair.name, "-"), texts[0]))
-        rows += [("", "", "", "", text) for text in texts[1:]]
-    others = [number for number, one in enumerate(found.problems) if not one.pair]
-    rows += [("-", "-", "-", "-", told(number)) for number in others]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows
+        made.append((shown(pair.name), scans[0], scans[1], found.sizes.get(pair.name, "-"), own[0] if own else "-"))
+        made += [("", "", "", "", text) for text in own[1:]]
+    return made + [("-", "-", "-", "-", text) for text, one in zip(told, found.problems, strict=True) if not one.pair]
+
+
+def _told(problem: Problem, more: str) -> str:
+    remedy = f"; {problem.remedy}" if problem.remedy else ""
+    return shown(f"{KINDS[problem.kind]}: {problem.problem}{remedy}{f' ({more})' if more else ''}")
+
+
+def table(found: Survey, remedies: Mapping[int, str] | None = None) -> str:
+    """The pairs and all problems as lines of text; see `rows`."""
+    lines = [("pair", "fixed", "moving", "voxels", "problem"), *rows(found, remedies)]
+    widths = [max(len(row[column]) for row in lines) for column in range(4)]
+    texts = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in lines
     ]
+    return "\n".join([*texts, summary(found)])
+
+
+def summary(found: Survey) -> str:
+    """How many pairs and problems there are, in a line."""
     good = len(found.pairs) - len({one.pair for one in found.problems if one.pair})
-    lines.append(f"{len(found.pairs)} pairs, {good} of them without a problem; {len(found.problems)} problems")
-    if found.closing:
-        lines[-1] += f"; and {len(found.closing)} alignments to close loops"
-    return "\n".join(lines)
+    closing = f"; and {len(found.closing)} alignments to close loops" if found.closing else ""
+    problems = len(found.problems)
+    return f"{len(found.pairs)} pairs, {good} of them without a problem; {problems} problems{closing}"
 
 
 def shown(text: str) -> str:

@@ -15,7 +15,7 @@ from ..core.files import atomic_write
 from .result import CohortResult, PairResult
 
 TABLE, CARTILAGE, DICTIONARY = "cohort.csv", "cohort-cartilage.csv", "cohort-dictionary.csv"
-RECORD = "cohort.json"
+RECORD, PAGE = "cohort.json", "cohort.html"
 
 #: Columns of a pair: the attribute of `PairResult`, its unit, and what it means.
 PAIR_COLUMNS = {

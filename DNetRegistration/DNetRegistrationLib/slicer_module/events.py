@@ -6,6 +6,7 @@
     {"event": "warning", "message": "..."}
     {"event": "error", "kind": "ScanError", "problem": "...", "remedy": "...", "setting": {"quantity": "spacing", ...}}
     {"event": "result", "alignment": {...}}
+    {"event": "found", "rows": [["pair", "fixed", "moving", "voxels", "problem"], ...]}
 
 Needs neither Slicer nor torch.
 """
@@ -28,6 +29,8 @@ from ..core.errors import (
 )
 
 READY, PROGRESS, POSE, WARNING, ERROR, RESULT = "ready", "progress", "pose", "warning", "error", "result"
+#: What the check of a cohort found; see `cohort_worker`.
+FOUND = "found"
 
 #: The values that an event must have, and their types; an error's "remedy" and "setting" may be null.
 _VALUES: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -37,6 +40,7 @@ _VALUES: dict[str, dict[str, type | tuple[type, ...]]] = {
     WARNING: {"message": str},
     ERROR: {"kind": str, "problem": str, "remedy": (str, type(None)), "setting": (dict, type(None))},
     RESULT: {"alignment": dict},
+    FOUND: {"rows": list},
 }
 
 _KINDS = {kind.__name__: kind for kind in (DNetError, ScanError, OptionError, FileError, PackageError, RunError)}

@@ -86,7 +86,7 @@ Read = Callable[[bytes], None]
 Launch = Callable[[list[str], dict[str, str], Read, Read, Callable[["int | None"], None]], Process]
 
 
-class _Lines:
+class Lines:
     """Joins pieces of output to lines; a line that is longer than `_LONGEST` loses its start."""
 
     def __init__(self, line: Read) -> None:
@@ -123,7 +123,7 @@ class Job:
         self._posed: Callable[[np.ndarray], None] = lambda matrix: None
         self._finished: Callable[[JobResult], None] | None = None  # before an alignment is asked for
         self._process: Process | None = None
-        self._output, self._errors = _Lines(self._event), _Lines(self._note)
+        self._output, self._errors = Lines(self._event), Lines(self._note)
         self._log: deque[str] = deque(maxlen=_LINES_KEPT)
         self._alignment: Alignment | None = None
         self._failure: dict | None = None  # the values of an error event

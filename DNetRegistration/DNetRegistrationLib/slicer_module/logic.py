@@ -11,6 +11,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from ..core.errors import DNetError, OptionError
 from ..core.threads import let_threads_sleep
+from .cohort_job import CohortJob
 from .job import ENVIRONMENT, Job, JobResult
 from .parameters import FILE, OUTPUTS, ROLES, BoneChoice, DNetRegistrationParameterNode
 from .request import JobOptions
@@ -299,6 +300,12 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
         command = [self.python(), "-m", "DNetRegistrationLib.registration.devices"]
         return self._launch(command, ENVIRONMENT, pieces.append, lambda text: None, finished)
+
+    def startCohort(self, what: str, scans: str, results: str, progress, finished) -> CohortJob:
+        """Begins the check or the alignment of a cohort in the background; see `cohort_job.CohortJob`."""
+        return CohortJob(
+            what, scans, results, python=self.python(), launch=self._launch, progress=progress, finished=finished
+        )
 
     def python(self) -> str:
         """The interpreter of processes: Slicer's Python without the application."""

@@ -11,6 +11,7 @@ from slicer.util import VTKObservationMixin
 
 from ..core.errors import DNetError
 from .bond import forget_check_sums
+from .cohort_section import CohortSection
 from .logic import DNetRegistrationLogic
 from .panel_choices import Choices
 from .panel_masks import MaskControls
@@ -61,6 +62,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._choices = Choices(self.ui, self.onChosen, self.logic.findDevices)
         self._result = ResultView(self.ui)
         self._run = AlignmentRun(self.logic, self.ui, self._result, self._update, self._select)
+        self.cohort = CohortSection(self.logic, uiWidget.layout(), self._showPair)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -76,6 +78,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """Ends what still runs, when the module or the application is closed."""
         self._run.close()
+        self.cohort.close()
         self._choices.close()
         self.setParameterNode(None)
         self._thresholds.forget()
@@ -206,6 +209,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._parameterNode.transform = transform
                 for name, node in outputs_of(transform).items():
                     setattr(self._parameterNode, name, node)
+
+    def _showPair(self, fixed, moving, transform) -> bool:
+        """Selects a pair of a cohort that was loaded, unless another pair is being aligned; returns whether it does."""
+        if not self._parameterNode or self.running:
+            return False
+        with slicer.util.NodeModify(self._parameterNode):
+            self._parameterNode.fixedVolume, self._parameterNode.movingVolume = fixed, moving
+            self._parameterNode.transform = transform
+        return True
 
     # Keeping the panel up to date
 

@@ -77,7 +77,7 @@ class ResultView:
         cause = {
             Standing.MOVED: _("Moved since it was aligned"),
             Standing.EDITED: _("Voxels were changed since it was aligned"),
-            Standing.UNKNOWN: _("Aligned by an earlier version, which did not record where the volumes lay"),
+            Standing.UNKNOWN: _("What was aligned is not on record"),
         }[standing]
         remedy = _("Undo, or align again.") if transform_above(moving) is transform else _("Align again.")
         return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
