@@ -6,10 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 from DNetRegistrationLib import Alignment, align, make_pair, measure_cartilage
+from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.cartilage.result import Reason
 from DNetRegistrationLib.core.errors import OptionError, ScanError
+from DNetRegistrationLib.registration.result import Bone
 from DNetRegistrationLib.synthesis.pairs import JOINT
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 
@@ -103,13 +106,69 @@ def test_a_point_on_the_medial_side_names_the_compartments():
         assert ((found.map.compartment == 0) == truly).mean() == pytest.approx(float(right), abs=0.1)
 
 
+@pytest.mark.parametrize("point", [(np.nan, 0, 0), (0, 0), (50.0, 0, 0)])
+def test_a_point_that_is_none_or_beside_the_scan_names_no_side(point):
+    with pytest.raises(OptionError, match="the point on the medial side") as caught:
+        measure_cartilage(_alignment(_pair(3)), _pair(3).fixed, _pair(3).moving, medial=point)
+    assert caught.value.setting.quantity == "medial"
+
+
+def _beside_another_bone():
+    """The scans with a shell as bright as bone some way about the bone, and masks that leave it out."""
+    pair = _pair(3)
+    scans, masks = [], []
+    for scan in (pair.fixed, pair.moving):
+        voxels = scan.voxels.copy()
+        whole = cortical_bone(scan, find_bone_scale(scan).threshold, 0.08, resolution=0.001).whole
+        far = ndimage.distance_transform_edt(~whole, scan.spacing[::-1])
+        voxels[(far > 0.45) & (far < 0.8)] = np.quantile(scan.voxels, 0.995)
+        scans.append(replace(scan, voxels=voxels))
+        masks.append(far < 0.12)
+    return pair, scans, masks
+
+
+@pytest.mark.slow
+def test_a_mask_tells_the_bone_from_others_and_cuts_no_shaft():
+    """Without the mask the shell is the surface; with it all is as it was."""
+    pair, scans, masks = _beside_another_bone()
+    first = _found()
+    lost = measure_cartilage(_alignment(pair), *scans)
+    kept = measure_cartilage(_alignment(pair), *scans, mask=masks[0])
+    expected = first.compartment("all")
+    assert abs(lost.compartment("all").area_mm2 / expected.area_mm2 - 1) > 0.2
+    assert kept.compartment("all").area_mm2 == pytest.approx(expected.area_mm2, rel=0.05)
+    for name in ("medial", "lateral", "all"):
+        thickness = first.compartment(name).mean_thickness_um
+        assert kept.compartment(name).mean_thickness_um == pytest.approx(thickness, abs=2)
+
+
+@pytest.mark.slow
+def test_the_place_of_the_bone_that_an_alignment_is_of_goes_before_the_mask():
+    pair, scans, masks = _beside_another_bone()
+    one = replace(_alignment(pair), bone=Bone(1, 2, 0.5, np.zeros(3), tuple(masks)))
+    found = measure_cartilage(one, *scans, mask=np.ones(masks[0].shape, bool))
+    expected = _found().compartment("all").area_mm2
+    assert found.compartment("all").area_mm2 == pytest.approx(expected, rel=0.05)
+
+
 def test_without_agent_there_is_no_cartilage_and_a_warning():
     pair = _pair(3, contrast=False)
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
     assert not found.agent
     thick = np.nan_to_num(found.map.thickness_um) > 0
     assert found.map.areas_mm2[thick].sum() <= 0.01 * found.map.areas_mm2.sum()
-    assert any("no contrast agent" in warning for warning in found.warnings)
+    assert any("no contrast agent" in warning and " um on" in warning for warning in found.warnings)
+    # Nobody knows that the bone is bare.
+    assert not found.found and np.isnan(found.compartment("all").mean_thickness_um)
+
+
+def test_voxels_too_coarse_for_cartilage_measure_none_and_are_told():
+    """A fit takes 42 um for 21 um there."""
+    pair = _pair(3, size=44, spacing=0.07)
+    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
+    assert found.agent and not found.found and np.isnan(found.map.thickness_um).all()
+    assert any("voxels of 70 um are too coarse" in warning for warning in found.warnings)
+    assert np.isnan(found.least_thickness_um)
 
 
 def test_agent_in_the_other_scan_is_said_so():

@@ -27,7 +27,7 @@ CATALOG = json.loads((ROOT / f"{NAME}.json").read_text(encoding="utf-8"))
 ADDRESSED = {"CMakeLists.txt", f"{NAME}.s4ext", f"{NAME}.json"}
 
 #: The commands that Slicer gets; with training and experiments the others stay in the pip package.
-COMMANDS = ("align", "apply", "cohort")
+COMMANDS = ("align", "apply", "cartilage", "cohort")
 
 #: What lies in the module's folder and is not part of it.
 NOT_OF_THE_MODULE = shutil.ignore_patterns("CMakeLists.txt", "__pycache__", "*.egg-info", ".*")

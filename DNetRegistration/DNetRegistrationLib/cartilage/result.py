@@ -135,6 +135,11 @@ class CartilageMeasurement:
     sides_known: bool
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def found(self) -> bool:
+        """Whether contrast agent was found, and thickness measured anywhere."""
+        return self.agent and any(one.measured_share > 0 for one in self.compartments)
+
     def compartment(self, name: str) -> Compartment:
         """The compartment of a name.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..cohort.align_files import align_files
+from ..cohort.measuring import Measuring
 from ..cohort.scan_file import ABOUT_SCAN, ScanFile
 from ..core.files import temporary_folder
 from ..core.progress import say, say_aside
@@ -69,19 +72,44 @@ def add_parser(commands) -> Parser:
     out.add_argument("--resampled", metavar="OUT", help=".nrrd, .nii, .nii.gz, .mha, .tif: MOVING on the grid of FIXED")
     out.add_argument("--segmentation", metavar="OUT", help=".seg.nrrd: both cortices, for 3D Slicer")
     out.add_argument("--subtraction", metavar="OUT", help=".nrrd, ...: scan with contrast agent minus the one without")
+    add_cartilage(out)
+    add_measuring(parser.add_argument_group("about the cartilage, and how to measure it"))
+    add_scans(parser.add_argument_group("about the scans"))
+    add_how(parser.add_argument_group("how to align"))
+    return parser
+
+
+def add_cartilage(out) -> None:
+    """Adds the outputs that cartilage is measured for to a group of options."""
     out.add_argument("--cartilage", metavar="OUT", help=".csv or .json: cartilage of each compartment: um, mm3, mm2")
     out.add_argument("--thickness", metavar="OUT", help=".vtp or .ply: bone surface with cartilage thickness at points")
     out.add_argument("--thickness-volume", metavar="OUT", help=".nrrd, ...: cartilage thickness in um on FIXED's grid")
     out.add_argument("--cartilage-picture", metavar="OUT", help=".png, .pdf or .svg: thickness seen from above, slices")
-    out.add_argument(
-        "--anyway", action="store_true", help="measure cartilage although the alignment is not accepted, and mark it"
-    )
-    out.add_argument(
+
+
+def add_measuring(how) -> None:
+    """Adds how cartilage is measured, the attributes of `Measuring`, to a group of options."""
+    how.add_argument(
         "--contrast", choices=("moving", "fixed"), default="moving", help="the scan with contrast agent (%(default)s)"
     )
-    add_scans(parser.add_argument_group("about the scans"))
-    add_how(parser.add_argument_group("how to align"))
-    return parser
+    how.add_argument(
+        "--anyway", action="store_true", help="measure although the alignment is not accepted, and mark it"
+    )
+    how.add_argument(
+        "--region",
+        metavar="FILE",
+        help="the joint's surface is where this is above 0: an image or .seg.nrrd of the scan without agent (found)",
+    )
+    how.add_argument(
+        "--region-segment", metavar="S", help="which segment of the region: name, or number of its label (all)"
+    )
+    how.add_argument(
+        "--medial",
+        metavar=("X", "Y", "Z"),
+        type=float,
+        nargs=3,
+        help="a point on the medial side of the joint, in the scan without agent, LPS, mm (the fibula tells)",
+    )
 
 
 def add_scans(scans) -> None:
@@ -161,25 +189,19 @@ def add_how(how, one: bool = True) -> None:
 def run(options) -> int:
     """Aligns two scans: 0 where the alignment is accepted, else 1."""
     values = vars(options)
-    fixed, moving = (
-        ScanFile(values[role], **{name: values[f"{role}_{name}"] for name in ABOUT_SCAN})
-        for role in ("fixed", "moving")
-    )
     with temporary_folder() if options.report == "-" else nullcontext() as folder:
         if folder is not None:
             values = {**values, "report": folder / _REPORT}
-        return _align(options, values, fixed, moving, folder)
+        return _align(options, values, folder)
 
 
-def _align(options, values: dict, fixed: ScanFile, moving: ScanFile, aside: Path | None) -> int:
+def _align(options, values: dict, aside: Path | None) -> int:
     alignments = align_and_tell(
-        fixed,
-        moving,
+        *scan_files(values),
         OutputPaths(**{name: values[name] for name in ENDINGS}),
         options.verbose,
         aside,
-        contrast=options.contrast,
-        anyway=options.anyway,
+        **how_measured(values),
         initial=options.initial,
         weights=options.weights,
         spacing=options.working_spacing,
@@ -202,6 +224,20 @@ def _align(options, values: dict, fixed: ScanFile, moving: ScanFile, aside: Path
         if setting is not None and (option := option_of(setting, values)):
             tell(f"{'remedy':<17} {option}")
     return 0 if all(alignment.accepted for alignment in alignments) else 1
+
+
+def scan_files(values: Mapping[str, Any]) -> list[ScanFile]:
+    """The fixed and the moving scan, of the values of options."""
+    return [
+        ScanFile(values[role], **{name: values[f"{role}_{name}"] for name in ABOUT_SCAN})
+        for role in ("fixed", "moving")
+    ]
+
+
+def how_measured(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of `Measuring`, of the values of options."""
+    medial = None if values["medial"] is None else tuple(values["medial"])
+    return {**{one.name: values[one.name] for one in fields(Measuring)}, "medial": medial}
 
 
 def align_and_tell(

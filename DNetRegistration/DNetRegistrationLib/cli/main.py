@@ -16,7 +16,7 @@ from .arguments import STATUSES, Parser
 from .wording import explain
 
 #: The modules of the commands, in the order of the help. Slicer installs only some of them.
-COMMANDS = ("align", "apply", "cohort", "demo", "synthesize", "benchmark", "train", "evaluate", "compare")
+COMMANDS = ("align", "apply", "cartilage", "cohort", "demo", "synthesize", "benchmark", "train", "evaluate", "compare")
 
 #: Exit statuses of a command that does not end by itself.
 BAD_INPUT, UNPRINTED, INTERRUPTED = 2, 3, 130

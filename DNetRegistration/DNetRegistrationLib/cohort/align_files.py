@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import OptionError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
 from ..outputs.paths import OutputPaths, check_grid, check_outputs
+from .measuring import Measuring, PairOfScans
 from .scan_file import ScanFile, members
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ def align_files(
     *,
     contrast: str = "moving",
     anyway: bool = False,
+    region: str | None = None,
+    region_segment: str | None = None,
+    medial: tuple[float, ...] | None = None,
     initial: str | None = None,
     weights: str | None = None,
     bone: Literal["largest", "each"] | None = None,
@@ -53,8 +58,8 @@ def align_files(
     Args:
         fixed, moving: the scans.
         outputs: the files to write.
-        contrast: which scan has the contrast agent.
-        anyway: measure cartilage although the alignment was not accepted; else its outputs are left out then.
+        contrast, anyway, region, region_segment, medial: how cartilage is measured, see `Measuring`. Where an alignment
+            is not accepted, the outputs of cartilage are left out unless `anyway` is true.
         initial: file of a transform to start from.
         weights: the name of weights that ship, or a file; None for the default.
         bone: "largest" or "each" where bones moved on their own; of "each" the outputs are numbered.
@@ -69,19 +74,11 @@ def align_files(
     from ..outputs.write import write_outputs
     from ..registration.result import MOST_BONES
 
-    given = (*fixed.paths, *moving.paths, initial, weights)
-    inputs = [path for one in given if one is not None for path in members(one)]
+    measuring = Measuring(contrast, anyway, region, region_segment, medial)
     if bone == "each" and outputs.of_cartilage:
         raise OptionError("cartilage is measured on one bone", "align the largest", Setting("bone", value="largest"))
     several = [outputs.numbered(number + 1) for number in range(MOST_BONES)] if bone == "each" else [outputs]
-    for paths in several:
-        check_outputs(paths, contrast=contrast, inputs=inputs)
-    progress(0.0, "reading the fixed scan")
-    fixed_scan = fixed.read("fixed")
-    check_grid(outputs, fixed_scan)
-    progress(0.05, "reading the moving scan")
-    moving_scan = moving.read("moving")
-    masks = fixed.read_mask("fixed", fixed_scan), moving.read_mask("moving", moving_scan)
+    scans = read_pair(fixed, moving, several, measuring, (initial, weights), progress)
     start = None if initial is None else read_transform(initial)
     # Imported last, since it loads torch: what is wrong with a file is told at once.
     from ..registration.align import align
@@ -90,39 +87,69 @@ def align_files(
     about = {
         **options,
         "threshold": None if thresholds == (None, None) else thresholds,
-        "fixed_mask": masks[0],
-        "moving_mask": masks[1],
+        "fixed_mask": scans.masks[0],
+        "moving_mask": scans.masks[1],
         "initial": start,
         "weights": weights,
     }
-    found = align(fixed_scan, moving_scan, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
+    pair = scans.fixed, scans.moving
+    found = align(*pair, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
     if check:
         from ..registration.check import check_alignment
 
-        found = check_alignment(found, fixed_scan, moving_scan, progress=part(progress, 0.25, 0.8), **about)
+        found = check_alignment(found, *pair, progress=part(progress, 0.25, 0.8), **about)
     cartilage = None
     asked = bool(outputs.of_cartilage)
-    if asked and (found.accepted or anyway):
-        from ..cartilage.measure import measure_cartilage
-
-        scans = (fixed_scan, moving_scan) if contrast == "moving" else (moving_scan, fixed_scan)
-        measuring = part(progress, 0.8, 0.9)
-        cartilage = measure_cartilage(found, *scans, agent_in=contrast, anyway=anyway, progress=measuring)
-    elif asked:
-        outputs = outputs.without_cartilage()
-        several = [outputs]
+    if asked:
+        cartilage = measuring.measure(found, scans, part(progress, 0.8, 0.9))
+        if cartilage is None:
+            outputs = outputs.without_cartilage()
+            several = [outputs]
     write_outputs(
         found,
-        fixed_scan,
-        moving_scan,
+        *pair,
         outputs,
         contrast=contrast,
-        masks=masks,
+        masks=scans.masks,
         measurement=cartilage,
         progress=part(progress, 0.9 if asked else 0.8, 1.0),
     )
     alignments = found if bone == "each" else [found]
     first = alignments[0]
-    where = masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]
-    points = fixed_scan.points_above(first.fixed_threshold, where)
+    where = scans.masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]
+    points = scans.fixed.points_above(first.fixed_threshold, where)
     return AlignedFiles(alignments, several[: len(alignments)], cartilage, points)
+
+
+def read_pair(
+    fixed: ScanFile,
+    moving: ScanFile,
+    outputs: Iterable[OutputPaths],
+    measuring: Measuring,
+    others: Iterable[str | None],
+    progress: ProgressFunction,
+) -> PairOfScans:
+    """Checks that the outputs can be written, then reads scans and masks.
+
+    Args:
+        fixed, moving: the scans.
+        outputs: the files to write; one for each bone.
+        measuring: how cartilage is measured.
+        others: further files that are read, which no output may replace.
+        progress: called with a fraction of the whole work, up to 0.1, and a message.
+
+    Raises:
+        DNetError: an input or an output cannot be used.
+    """
+    given = (*fixed.paths, *moving.paths, *measuring.paths, *others)
+    inputs = [path for one in given if one is not None for path in members(one)]
+    every = list(outputs)
+    for paths in every:
+        check_outputs(paths, contrast=measuring.contrast, inputs=inputs)
+    progress(0.0, "reading the fixed scan")
+    fixed_scan = fixed.read("fixed")
+    check_grid(every[0], fixed_scan)
+    progress(0.05, "reading the moving scan")
+    moving_scan = moving.read("moving")
+    masks = fixed.read_mask("fixed", fixed_scan), moving.read_mask("moving", moving_scan)
+    return PairOfScans(fixed_scan, moving_scan, masks, measuring.read_region(fixed_scan, moving_scan))

@@ -41,9 +41,26 @@ def read_report(path: str | Path) -> Alignment:
         OSError: it cannot be read.
         KeyError, TypeError, ValueError: it is not such a report.
     """
-    values = json.loads(Path(path).read_text(encoding="utf-8"))
+    values = _values(path)
     thresholds = {f"{role}_threshold": values[role]["threshold"] for role in ("fixed", "moving")}
     return Alignment.from_dict(values | thresholds)
+
+
+def read_scans(path: str | Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+    """The scans that a report is of: of "fixed" and "moving" the size in voxels and the voxel size in mm, x, y, z.
+
+    Raises:
+        OSError, KeyError, TypeError, ValueError: see `read_report`.
+    """
+    values = _values(path)
+    return {
+        role: (tuple(map(int, values[role]["size"])), tuple(map(float, values[role]["spacing"])))
+        for role in ("fixed", "moving")
+    }
+
+
+def _values(path: str | Path) -> dict[str, Any]:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def report(

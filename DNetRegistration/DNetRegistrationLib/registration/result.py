@@ -11,6 +11,8 @@ import numpy as np
 from ..core.jsonable import jsonable
 from ..geometry.transforms import rotation_error_deg, to_sitk
 
+# Of attributes, by their annotations: the word "false" would be taken for true.
+_KINDS: dict[Any, type] = {"bool": bool, "str": str, "list[str]": list, "dict[str, float]": dict}
 #: At most so many bones that moved on their own are looked for.
 MOST_BONES = 4
 
@@ -179,6 +181,8 @@ class Alignment:
             # Annotations are strings here. JSON has no NaN, so `to_dict` made it None.
             if one.type == "float" and one.name in chosen:
                 chosen[one.name] = math.nan if chosen[one.name] is None else float(chosen[one.name])
+            if one.type in _KINDS and one.name in chosen and not isinstance(chosen[one.name], _KINDS[one.type]):
+                raise TypeError(f"{one.name} is of the wrong kind")
         if values.get("bone") is not None:
             chosen["bone"] = Bone(**{**values["bone"], "center": np.asarray(values["bone"]["center"], np.float64)})
         if values.get("check") is not None:

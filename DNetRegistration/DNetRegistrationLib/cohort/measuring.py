@@ -1,0 +1,108 @@
+"""How the cartilage of a pair is measured, as its owner asks for it, with files and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..core.errors import OptionError, ScanError, Setting
+from ..core.progress import ProgressFunction
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..cartilage.result import CartilageMeasurement
+    from ..imaging.volume import Volume
+    from ..registration.result import Alignment
+
+
+@dataclass(frozen=True, eq=False)
+class PairOfScans:
+    """A pair as it was read.
+
+    Attributes:
+        fixed, moving: the scans.
+        masks: ``(z, y, x)`` bool of the fixed and the moving scan's shape, where bone is looked for; or None.
+        region: the same, where the articular surface of the scan without agent is; or None.
+    """
+
+    fixed: Volume
+    moving: Volume
+    masks: tuple[np.ndarray | None, np.ndarray | None]
+    region: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How cartilage is measured.
+
+    Attributes:
+        contrast: which scan has the contrast agent, "fixed" or "moving".
+        anyway: measure although the alignment was not accepted.
+        region: file of a mask of the scan without agent; the articular surface is where it is above 0. None to find it.
+        region_segment: the segment or the label of the region that counts; None for all.
+        medial: a point on the medial side, (x, y, z) in the world of the scan without agent, LPS mm; None to find it.
+    """
+
+    contrast: str = "moving"
+    anyway: bool = False
+    region: str | None = None
+    region_segment: str | None = None
+    medial: tuple[float, ...] | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths that it is read from."""
+        return [] if self.region is None else [self.region]
+
+    def in_order(self, fixed: Volume, moving: Volume) -> tuple[Volume, Volume]:
+        """The scan without agent, and the one with it."""
+        return (fixed, moving) if self.contrast == "moving" else (moving, fixed)
+
+    def read_region(self, fixed: Volume, moving: Volume) -> np.ndarray | None:
+        """The region as a boolean array of the shape of the scan without agent; None where none is given.
+
+        Raises:
+            ScanError: it cannot be read, or holds nothing of that scan.
+            OptionError: a segment is chosen of no region.
+        """
+        if self.region is None:
+            if self.region_segment is not None:
+                problem = f"the segment {self.region_segment} is of no region"
+                raise OptionError(problem, "give the file of the region too", Setting("region"))
+            return None
+        from ..imaging.masks import mask_on, read_mask
+
+        plain, _ = self.in_order(fixed, moving)
+        try:
+            return mask_on(read_mask(self.region, plain, self.region_segment), plain)
+        except ScanError as error:
+            # What is wrong with a mask is said of the masks of bone elsewhere.
+            asked = error.setting is not None and error.setting.quantity == "segment"
+            setting = Setting("region_segment" if asked else "region")
+            raise ScanError(f"the region of the joint: {error.problem}", error.remedy, setting) from error
+
+    def measure(
+        self, alignment: Alignment, pair: PairOfScans, progress: ProgressFunction
+    ) -> CartilageMeasurement | None:
+        """Measures the cartilage; None where the alignment was not accepted, and nobody wants it all the same.
+
+        Args:
+            alignment: of the scans.
+            pair: the scans.
+            progress: called with a fraction and a message.
+        """
+        if not (alignment.accepted or self.anyway):
+            return None
+        from ..cartilage.measure import measure_cartilage
+
+        return measure_cartilage(
+            alignment,
+            *self.in_order(pair.fixed, pair.moving),
+            agent_in=self.contrast,
+            mask=pair.masks[0 if self.contrast == "moving" else 1],
+            region=pair.region,
+            medial=self.medial,
+            anyway=self.anyway,
+            progress=progress,
+        )
