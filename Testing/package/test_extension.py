@@ -336,9 +336,9 @@ def test_what_cmake_installs_aligns(scripted, small_pair, tmp_path):
 
 
 def test_what_cmake_installs_offers_what_is_there(scripted):
-    offered = re.findall(r"^    (\w+) ", run(scripted, "--help"), re.MULTILINE)
+    offered = re.findall(r"^    (\w+)\b", run(scripted, "--help"), re.MULTILINE)
     assert offered == [*COMMANDS] and "demo" not in run(scripted, "--help")
-    everything = re.findall(r"^    (\w+) ", run(MODULE, "--help"), re.MULTILINE)
+    everything = re.findall(r"^    (\w+)\b", run(MODULE, "--help"), re.MULTILINE)
     assert set(offered) < set(everything) and "train" in everything
 
 

@@ -177,7 +177,8 @@ def _surface(
         where = "in it" if marked is None else "in the region"
         raise ScanError(
             f"{plain.name}: found no bone surface {where} that cartilage could lie on",
-            "check that this is the scan without contrast agent, and its bone threshold",
+            "check that this is the scan without contrast agent, its bone threshold, and that its voxels have edges of "
+            f"at most {1000 * _COARSE:.0f} um",
             Setting("threshold" if marked is None else "region"),
         )
     if end is None or marked is not None:

@@ -28,8 +28,8 @@ examples:
 _CARTILAGE_END = """\
 exit status:
   0    measured, on an alignment that is accepted
-  1    the alignment is not accepted: nothing is written, or with --anyway all is
-       written and marked; or cartilage was looked for, and none could be measured
+  1    the alignment is not accepted: nothing is written, or with --anyway all
+       is written and marked; or no cartilage could be measured
   2    bad input or bad usage: nothing is written
   3    done and written, but the result could not be printed (a full disk)
   130  interrupted (Ctrl-C): nothing is half-written
