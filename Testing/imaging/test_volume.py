@@ -349,7 +349,7 @@ def test_written_files_are_whole_and_alone(tmp_path, suffix, compress):
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"scan{suffix}"))), volume.voxels)
 
 
-@pytest.mark.parametrize("name", ["scan.tif", "scan", "scan.xyz", "scan.mhd"])
+@pytest.mark.parametrize("name", ["scan.png", "scan", "scan.xyz", "scan.mhd"])
 def test_unknown_kind_of_file(tmp_path, name):
     with pytest.raises(FileError, match=r"cannot write this kind of file; .*\.nrrd"):
         write_volume(Volume(noise(8, 8, 8)), tmp_path / name)
