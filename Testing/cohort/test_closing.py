@@ -94,4 +94,5 @@ def test_a_list_has_one_bone_an_id(scans):
     (scans / "list.csv").write_text("\n".join(rows))
     found = survey(find_pairs(scans / "list.csv"))
     assert [one.name for one in found.closing] == ["m1_0 moving to m1_1 moving"]
+    assert found.references == dict.fromkeys(["m1_0", "m1_1"], str(scans / "m1_0_pre.nrrd"))
     assert not survey(FoundPairs(found.pairs, []), loops=False).closing

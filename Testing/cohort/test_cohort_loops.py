@@ -1,12 +1,15 @@
 """Loops between the scans of a cohort."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cohort_results import failed_pair, made_pair
 from DNetRegistrationLib.cohort.loops import with_loops
+from DNetRegistrationLib.cohort.reference import on_reference, to_reference
 from DNetRegistrationLib.geometry.loops import spread_points, star_and_ring
+from DNetRegistrationLib.geometry.transform_files import read_transform
 from scipy.spatial.transform import Rotation
 
 BONE = np.random.default_rng(3).uniform(-2, 2, (40, 3))
@@ -49,8 +52,8 @@ def test_three_right_pairs_close_and_a_wrong_one_is_told_on_all_three():
     for pair in with_loops(cohort("x", "rab", off=["ab"])):
         assert pair.loop_error_um == pytest.approx(40) and pair.reserved
         assert pair.doubts == ("loop",) and "leave 40.0 um" in pair.warnings[0]
-    # As much as the three expected errors together is allowed.
-    for expected, warned in ((13.3, True), (13.4, False)):
+    # The three expected errors are taken as independent: 40 um is sqrt(3) times 23.09 um.
+    for expected, warned in ((23.0, True), (23.2, False)):
         found = with_loops(cohort("x", "rab", off=["rb"], expected=expected))
         assert [bool(pair.warnings) for pair in found] == [warned] * 3
 
@@ -72,13 +75,46 @@ def test_a_scan_is_the_same_however_its_path_is_written():
 def test_what_was_added_closes_loops_but_is_told_of_nowhere_else():
     first, second, third = cohort("x", "rab")
     found = with_loops([first, second], [third])
-    assert [pair.name for pair in found] == [first.name, second.name]
+    assert [pair.name for pair in found] == [first.name, second.name, third.name]
     assert all(pair.loop_error_um == pytest.approx(0, abs=1e-6) for pair in found)
     # One that is not accepted measures nothing, and is no fault of the others.
     _, _, wrong = cohort("x", "rab", off=["ab"])
-    assert with_loops([first, second], [replace(wrong, status="refused")]) == (first, second)
+    refused = replace(wrong, status="refused")
+    assert with_loops([first, second], [refused]) == (first, second, refused)
     assert all("loop" in pair.doubts for pair in with_loops([first, second], [wrong]))
-    # Where the added one alone explains what is open, nobody is warned.
+    # Where the added one alone explains what is open, no other is warned of.
     pairs = cohort("y", "rabcd", off=["bc"])
     asked, added = pairs[:4], pairs[4:]
-    assert not any(pair.warnings for pair in with_loops(asked, added))
+    assert [pair.name for pair in with_loops(asked, added) if pair.warnings] == ["y bc"]
+
+
+def test_both_scans_of_each_pair_are_carried_onto_the_reference(tmp_path):
+    pairs = cohort("x", "rab")
+    (tmp_path / "pairs").mkdir()
+    pairs = [replace(pair, folder=f"pairs/{number}") for number, pair in enumerate(pairs)]
+    for pair in pairs:
+        (tmp_path / pair.folder).mkdir()
+    own = {pair.name: np.reshape(pair.matrix, (4, 4)) for pair in pairs}
+    # The pair a to b lies on r by way of that of r and a, which closes a loop and is no pair of the cohort.
+    found = on_reference(pairs[1:], pairs[:1], {pair.name: "x/r.nrrd" for pair in pairs}, tmp_path, ".tfm")
+    assert [pair.reference for pair in found] == ["x/r.nrrd"] * 2
+    wanted = {"x rb": (np.eye(4), own["x rb"]), "x ab": (own["x ra"], own["x ab"] @ own["x ra"])}
+    for pair in found:
+        for role, matrix in zip(("fixed", "moving"), wanted[pair.name], strict=True):
+            written = read_transform(tmp_path / pair.outputs[f"{role}_to_reference"])
+            np.testing.assert_allclose(written, matrix, atol=1e-9)
+    # By way of the pair and directly is the same place, since these are right.
+    np.testing.assert_allclose(wanted["x ab"][1], own["x rb"], atol=1e-9)
+    # Against the direction in which it was aligned.
+    back = replace(pairs[0], fixed=pairs[0].moving, moving="x/r.nrrd", matrix=tuple(np.linalg.inv(own["x ra"]).ravel()))
+    aligned = {("x/a.nrrd", "x/r.nrrd"): back}
+    real = {tuple(map(os.path.realpath, scans)): pair for scans, pair in aligned.items()}
+    np.testing.assert_allclose(to_reference(pairs[2], "x/r.nrrd", real)["fixed"], own["x ra"], atol=1e-9)
+    # Parts that are refused, or that a loop speaks against, carry nothing; and what an earlier run wrote goes.
+    for wrong in (replace(pairs[0], status="refused"), replace(pairs[0], doubts=("loop",))):
+        (left,) = on_reference(pairs[2:], [wrong], {"x ab": "x/r.nrrd"}, tmp_path, ".tfm")
+        assert left == pairs[2] and not list((tmp_path / left.folder).iterdir())
+    refused = replace(pairs[2], status="refused")
+    (half,) = on_reference([refused], pairs[:1], {"x ab": "x/r.nrrd"}, tmp_path, ".tfm")
+    assert [path.name for path in (tmp_path / half.folder).iterdir()] == ["fixed-to-reference.tfm"]
+    assert on_reference(pairs, [], {}, tmp_path, None) == tuple(pairs)

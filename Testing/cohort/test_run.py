@@ -20,6 +20,7 @@ from DNetRegistrationLib.cohort.store import opened_results
 from DNetRegistrationLib.cohort.survey import survey
 from DNetRegistrationLib.cohort.tables import PAIR_COLUMNS, cell
 from DNetRegistrationLib.core.errors import FileError, OptionError, RunError
+from DNetRegistrationLib.geometry.transform_files import read_transform
 from DNetRegistrationLib.imaging.turning import turn_grid
 from DNetRegistrationLib.imaging.volume import write_volume
 
@@ -94,6 +95,10 @@ def test_three_scans_of_one_bone_measure_their_error_and_what_closes_the_loop_is
     assert list(added.outputs) == ["transform"] and (results / added.outputs["transform"]).is_file()
     assert added.folder.startswith("loops/") and len(list((results / "pairs").iterdir())) == 2
     assert len(rows(results)) == states[-1].total == states[-1].counts.total() == sum(found.counts.values()) == 2
+    for pair in found.pairs:
+        assert pair.reference == str(tmp_path / "before.nrrd")
+        carried = read_transform(results / pair.outputs["moving_to_reference"])
+        np.testing.assert_allclose(carried, np.reshape(pair.matrix, (4, 4)), atol=1e-9)
     left = [pair.loop_error_um for pair in found.pairs]
     allowed = sum(pair.expected_error_um for pair in (*found.pairs, added))
     assert left[0] == left[1] and 0 < left[0] < allowed
@@ -110,7 +115,9 @@ def test_three_scans_of_one_bone_measure_their_error_and_what_closes_the_loop_is
     more = CohortOptions(outputs={"transform": ".tfm"})
     again = align_cohort(tmp_path / "list.csv", results, more, jobs=1)
     assert (results / added.folder / "pair.json").stat().st_mtime_ns == before
-    assert again.closing == found.closing and [pair.loop_error_um for pair in again.pairs] == left
+    assert [one.matrix for one in again.closing] == [added.matrix] and [
+        pair.loop_error_um for pair in again.pairs
+    ] == left
     states.clear()
     bare = CohortOptions(outputs={"transform": ".tfm"}, loops=False)
     alone = align_cohort(tmp_path / "list.csv", results, bare, jobs=1, tell=states.append)

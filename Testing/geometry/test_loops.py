@@ -143,11 +143,11 @@ def test_nothing_is_suspected_where_all_loops_are_closed_and_two_wrong_pairs_are
     assert suspects(put_off(pairs, [("a", "b"), ("c", "d")]), limits) == {edge("ab"), edge("cd")}
 
 
-def test_of_three_scans_every_pair_is_suspected_and_a_limit_is_the_sum_of_three():
-    loops = [Loop(("r", "a", "b"), 10.0)]
-    limits = {edge("ra"): 2.0, edge("rb"): 3.0, edge("ab"): 4.0}
+def test_of_three_scans_every_pair_is_suspected_and_independent_errors_add_in_squares():
+    loops = [Loop(("r", "a", "b"), 7.01)]
+    limits = {edge("ra"): 2.0, edge("rb"): 3.0, edge("ab"): 6.0}  # 4 + 9 + 36 is 7 squared
     assert suspects(loops, limits) == {edge("ra"), edge("rb"), edge("ab")}
-    assert suspects([Loop(("r", "a", "b"), 8.9)], limits) == frozenset()
+    assert suspects([Loop(("r", "a", "b"), 6.99)], limits) == frozenset()
 
 
 def test_each_object_is_judged_by_its_own_loops():

@@ -38,6 +38,18 @@ def closing_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     return found
 
 
+def references(pairs: Iterable[Pair]) -> dict[str, str]:
+    """The path of the scan that all of a bone are carried onto, by the name of each pair.
+
+    It is the fixed scan of the first pair of the bone. Pairs of which nothing else is of the same bone have none.
+
+    Args:
+        pairs: as `closing_pairs` takes them.
+    """
+    bones = [bone for bone in _bones(pairs) if len(bone) > 1]
+    return {pair.name: bone[0].fixed.path for bone in bones for pair in bone}  # type: ignore[union-attr]
+
+
 def _bones(pairs: Iterable[Pair]) -> list[list[Pair]]:
     """The pairs in groups of one bone each."""
     groups: list[tuple[set[tuple], list[Pair]]] = []

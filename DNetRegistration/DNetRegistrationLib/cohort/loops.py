@@ -13,9 +13,11 @@ from .result import PairResult
 
 
 def with_loops(pairs: Sequence[PairResult], closing: Sequence[PairResult] = ()) -> tuple[PairResult, ...]:
-    """The pairs with `loop_error_um`, and with a warning where a loop leaves more than the expected errors allow.
+    """All pairs, those that close loops last, with `loop_error_um`.
 
-    Two pairs share a scan where the file is the same. A loop may leave as much as the sum of the three expected errors.
+    Where a loop leaves more than the expected errors allow there is a warning too.
+
+    Two pairs share a scan where the file is the same. What a loop may leave, `suspects` says.
     Of the pairs that could be at fault, those are warned of that are in no closed loop; and of them the one that alone
     explains what is open, if there is one.
 
@@ -31,7 +33,7 @@ def with_loops(pairs: Sequence[PairResult], closing: Sequence[PairResult] = ()) 
     errors = {edge: 1000 * error for edge, error in loop_errors(loops).items()}
     limits = {frozenset(scans): pair.expected_error_um / 1000 for scans, pair in aligned.items()}
     doubted = suspects(loops, limits)
-    return tuple(_told(pair, frozenset(_scans(pair)), errors, doubted) for pair in pairs)
+    return tuple(_told(pair, frozenset(_scans(pair)), errors, doubted) for pair in (*pairs, *closing))
 
 
 def _told(pair: PairResult, edge: Edge, errors: dict[Edge, float], doubted: frozenset[Edge]) -> PairResult:

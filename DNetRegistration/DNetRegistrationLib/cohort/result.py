@@ -101,6 +101,8 @@ class PairResult:
         check_error_um: how far the answer moved when the scan was turned and aligned again; None where not tried.
         loop_error_um: what is left where transforms between three scans should bring a point back; None where no
             loop was measured.
+        reference: path of the scan onto which all of this bone are carried, where there are more pairs of it and the
+            transforms are accepted; the outputs "fixed_to_reference" and "moving_to_reference" do so. Else "".
     """
 
     name: str
@@ -129,6 +131,7 @@ class PairResult:
     pictures: Pictures = field(default_factory=Pictures)
     check_error_um: float | None = None
     loop_error_um: float | None = None
+    reference: str = ""
 
     @property
     def reserved(self) -> bool:

@@ -26,6 +26,7 @@ from .naming import WORDS, pairs_by_name
 from .options import CohortOptions
 from .page import write_page
 from .pairs import FoundPairs, Pair
+from .reference import on_reference
 from .result import CohortResult, PairResult
 from .store import ResultsFolder, opened_results
 from .survey import Survey, shown, survey
@@ -139,9 +140,12 @@ def align_cohort(
             find_pairs(scans, pattern, words, output), options.scans, lambda f, m: progress(0.05 * f, m), options.loops
         )
         results, closing = _all_done(folder, looked, options, jobs, dask, progress, tell)
+        all_told = with_loops(results, closing)
+        results, closing = all_told[: len(results)], all_told[len(results) :]
+        results = on_reference(results, closing, looked.references, folder.place, options.outputs.get("transform"))
         told = CohortResult(
             scans=str(scans),
-            pairs=with_loops(results, closing),
+            pairs=results,
             problems=tuple(looked.problems),
             options=options.told() | ({} if pattern is None else {"pattern": pattern, "words": list(words)}),
             versions=_versions(),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import DNetError, FileError, Setting, known_error, one_line
 from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
-from .closing import closing_pairs
+from .closing import closing_pairs, references
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem
 
@@ -34,6 +34,7 @@ class Survey:
         sizes: of each pair whose headers could be read: the sizes of both scans, for a person.
         memory: of each of them, bytes that its alignment may take.
         closing: pairs to align besides, to close loops; `memory` holds them too.
+        references: the path of the scan that all of a bone are carried onto, by the name of each pair.
     """
 
     pairs: list[Pair]
@@ -42,6 +43,7 @@ class Survey:
     sizes: dict[str, str]
     memory: dict[str, float]
     closing: list[Pair] = field(default_factory=list)
+    references: dict[str, str] = field(default_factory=dict)
 
 
 def survey(
@@ -84,10 +86,10 @@ def survey(
                 taken[getattr(pair, role).path] = scan.voxels.size * voxel
             memory[pair.name] = _memory(pair, taken)
     wrong = {one.pair for one in problems}
-    closing = closing_pairs(pair for pair in pairs if pair.name not in wrong) if loops else []
-    return Survey(
-        pairs, problems, settings, sizes, {pair.name: _memory(pair, taken) for pair in closing} | memory, closing
-    )
+    good = [pair for pair in pairs if pair.name not in wrong]
+    closing = closing_pairs(good) if loops else []
+    memory |= {pair.name: _memory(pair, taken) for pair in closing}
+    return Survey(pairs, problems, settings, sizes, memory, closing, references(good))
 
 
 def _memory(pair: Pair, taken: Mapping[str, float]) -> float:

@@ -40,6 +40,7 @@ PAIR_COLUMNS = {
     "seconds": ("s", "from the start of reading to the last output"),
     "fixed": ("", "the scan that stays"),
     "moving": ("", "the scan that is carried onto it"),
+    "reference": ("", "the scan that all of this bone are carried onto; empty: there is no other pair of it"),
     "folder": ("", "where the outputs lie, below the folder of results"),
 }
 _COMPARTMENT = {

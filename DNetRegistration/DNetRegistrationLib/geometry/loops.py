@@ -9,6 +9,7 @@ Needs no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -111,11 +112,12 @@ def suspects(loops: Collection[Loop], limits: Mapping[Edge, float]) -> frozenset
 
     Args:
         loops: as `close_loops` gives them, of one object or of many that share no scan.
-        limits: of each pair, what it may add to a loop; a loop is open beyond the sum of its three.
+        limits: of each pair, the error that is expected. A loop is open beyond the root sum of squares of its three,
+            as of errors that are independent.
     """
     found: frozenset[Edge] = frozenset()
     for together in _objects(loops):
-        open_loops = [loop for loop in together if loop.error > sum(limits[edge] for edge in loop.edges)]
+        open_loops = [loop for loop in together if loop.error > math.hypot(*(limits[edge] for edge in loop.edges))]
         if open_loops:
             cleared = frozenset(edge for loop in together if loop not in open_loops for edge in loop.edges)
             alone = frozenset.intersection(*(loop.edges for loop in open_loops)) - cleared
