@@ -171,7 +171,8 @@ def recorded_pair(place: str | os.PathLike, result: PairResult) -> tuple[Pair, s
         others = said["fixed_mask"] or said["moving_mask"] or said["initial"] or said["weights"] == "a file"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{record}: is no record of a pair", "run the cohort again") from error
-    return Pair(name=result.name, columns=result.columns, **scans), "" if others else content
+    pair = Pair(name=result.name, fixed=scans["fixed"], moving=scans["moving"], columns=result.columns)
+    return pair, "" if others else content
 
 
 def is_recorded(pair: Pair, content: str) -> bool:
