@@ -79,7 +79,7 @@ def test_the_dry_run_tells_how_many_and_none_of_scans_with_a_problem(scans, caps
     assert "close loops" not in capsys.readouterr().out
     (scans / "m1_2_post.nrrd").write_bytes(b"NRRD")
     assert main(words) == 1
-    assert "1 problems; and 4 alignments to close loops" in capsys.readouterr().out
+    assert "1 problem; and 4 alignments to close loops" in capsys.readouterr().out
 
 
 def test_memory_of_added_pairs_is_that_of_their_own_scans(scans):

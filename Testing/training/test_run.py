@@ -286,7 +286,10 @@ def test_curves(tmp_path):
     log = [{"iteration": i, "loss": 100 / i, "re_deg": 9000 / i, "te_um": 1e5 / i} for i in steps]
     figures = {"re_mean_deg": 90.0, "re_median_deg": 80.0, "te_mean_um": 500.0, "te_median_um": 400.0}
     validation = [{"iteration": i, "views": v, **figures} for i, v in itertools.product((100, 200), ("whole", "cut"))]
-    draw_curves(log, validation, tmp_path / "a.png", "a title")
+    draw_curves(log, validation, tmp_path / "a.png", "a title", stages=(60, 120))
+    draw_curves(log, validation, tmp_path / "without.png", "a title")
+    # Stages are marked by lines that are named in the legend.
+    assert (tmp_path / "without.png").read_bytes() != (tmp_path / "a.png").read_bytes()
     draw_curves([{"iteration": 1, "loss": 1.0, "matching": 2.0}], [], tmp_path / "b.png", "nothing but a loss")
     draw_curves([], [], tmp_path / "c.png", "nothing yet")
     sizes = [(tmp_path / name).stat().st_size for name in ("a.png", "b.png", "c.png")]

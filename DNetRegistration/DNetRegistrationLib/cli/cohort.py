@@ -10,6 +10,7 @@ from ..cohort.options import CohortOptions, usual_outputs
 from ..cohort.pairs import ROLES
 from ..cohort.scan_file import ABOUT_SCAN
 from ..core.errors import OptionError, Setting
+from ..core.words import counted
 from ..outputs.paths import ENDINGS
 from ..version import PROGRAM
 from .align import add_how, add_scans
@@ -156,11 +157,11 @@ def run(options) -> int:
             command=spell(*sys.argv[1:]) if sys.argv[1:2] == ["cohort"] else "",
         )
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
-    say(f"{len(result.pairs)} pairs: {counts}")
+    say(f"{counted(len(result.pairs), 'pair')}: {counts}")
     if result.closing:
         lost = sum(pair.status != "accepted" for pair in result.closing)
         open_ones = f"; {lost} not accepted, which measure nothing" if lost else ""
-        say(f"{len(result.closing)} alignments to close loops{open_ones}")
+        say(f"{counted(len(result.closing), 'alignment')} to close loops{open_ones}")
     for problem in result.problems:
         if not problem.pair:
             say(f"{'left out':<17} {problem.problem}; {problem.remedy}")

@@ -6,6 +6,7 @@ import math
 
 from ..core.files import make_folder
 from ..core.progress import Progress, say
+from ..core.words import counted
 from ..version import PROGRAM
 from .arguments import COUNT, SIZE, SPACING, Parser, number
 
@@ -85,5 +86,5 @@ def run(options) -> int:
             clean=options.clean,
             impostor=options.impostor,
         )
-    say(f"{options.count} pairs and {table} written")
+    say(f"{counted(options.count, 'pair')} and {table} written")
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import DNetError, FileError, Setting, known_error, one_line
 from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
+from ..core.words import counted
 from .closing import closing_pairs, references
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem
@@ -170,9 +171,9 @@ def table(found: Survey, remedies: Mapping[int, str] | None = None) -> str:
 def summary(found: Survey) -> str:
     """How many pairs and problems there are, in a line."""
     good = len(found.pairs) - len({one.pair for one in found.problems if one.pair})
-    closing = f"; and {len(found.closing)} alignments to close loops" if found.closing else ""
-    problems = len(found.problems)
-    return f"{len(found.pairs)} pairs, {good} of them without a problem; {problems} problems{closing}"
+    closing = f"; and {counted(len(found.closing), 'alignment')} to close loops" if found.closing else ""
+    pairs, problems = counted(len(found.pairs), "pair"), counted(len(found.problems), "problem")
+    return f"{pairs}, {good} of them without a problem; {problems}{closing}"
 
 
 def shown(text: str) -> str:

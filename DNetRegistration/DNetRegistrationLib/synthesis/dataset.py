@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.files import atomic_write
+from ..core.words import counted
 from ..geometry.transform_files import write_transform
 from ..imaging.volume import Volume, write_image
 from .pairs import SyntheticPair, make_pair
@@ -107,7 +108,7 @@ def synthesize(
         writer.writeheader()
         writer.writerows(rows)
     if progress is not None:
-        progress(1.0, f"{count} pairs written")
+        progress(1.0, f"{counted(count, 'pair')} written")
     return folder / "truth.csv"
 
 

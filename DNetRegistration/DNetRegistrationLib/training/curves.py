@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,13 @@ def curve_panels(size: tuple[float, float] = (11, 3.4)) -> tuple[Figure, Sequenc
     return figure, panels
 
 
-def draw_curves(log: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+def draw_curves(
+    log: Sequence[dict[str, Any]],
+    validation: Sequence[dict[str, Any]],
+    path: Path,
+    title: str,
+    stages: Iterable[int] = (),
+) -> None:
     """Draws the curves of one run into a file.
 
     Args:
@@ -40,6 +46,7 @@ def draw_curves(log: Sequence[dict[str, Any]], validation: Sequence[dict[str, An
         validation: lines of its validations, each with "iteration", "views", and means and medians of the errors.
         path: ending in .png, .pdf or .svg.
         title: above the panels.
+        stages: the iterations at which another stage of training begins; each is marked by a line.
     """
     figure, panels = curve_panels()
     for panel, (trained, _, validated) in zip(panels, QUANTITIES, strict=True):
@@ -51,7 +58,10 @@ def draw_curves(log: Sequence[dict[str, Any]], validation: Sequence[dict[str, An
                     points = [(v["iteration"], v[validated.format(what)]) for v in validation if v["views"] == kind]
                     label = f"{kind} views, {what}"
                     panel.plot(*_columns(points), style, color=color, linewidth=1, markersize=2, label=label)
-    panels[1].legend(fontsize=7)
+        for place, start in enumerate(sorted(stages)):
+            label = "another stage begins" if place == 0 else None
+            panel.axvline(start, color="0.6", linestyle="--", linewidth=0.8, zorder=0, label=label)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=7)
     figure.suptitle(title, fontsize=9)
     figure.savefig(path)
 

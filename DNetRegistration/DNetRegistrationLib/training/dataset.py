@@ -25,6 +25,7 @@ from ..core.files import atomic_write, writing
 from ..core.processes import completed_calls
 from ..core.progress import ProgressFunction, no_progress
 from ..core.provenance import code_hash
+from ..core.words import counted
 from . import synthetic_bones
 from .recipes import KINDS
 
@@ -99,7 +100,7 @@ class BoneDataset:
         held = max(1, round(fraction * len(self)))
         if held >= len(self):
             raise OptionError(
-                f"of {len(self)} bones {held} would be held out for validation, and none left to train on",
+                f"of {counted(len(self), 'bone')} {held} would be held out for validation, and none left to train on",
                 "give more bones, or hold out a smaller share",
             )
         order = np.random.default_rng([seed, 8]).permutation(len(self)).tolist()
@@ -158,7 +159,7 @@ def synthetic_dataset(
             names[number] = name
             for side, scan in zip(sides, scans, strict=True):
                 side[number] = quantized(torch.as_tensor(scan))
-            progress(done / count, f"{done} of {count} bones scanned")
+            progress(done / count, f"{done} of {counted(count, 'bone')} scanned")
     facts = {"seed": seed, "count": count, "kinds": dict(kinds), "device": device.type}
     return BoneDataset(sides[0], sides[1], spacing, names, made=facts)
 
@@ -237,7 +238,7 @@ def dataset_of_bones(
             own = bone.plain_spacing, bone.contrast_spacing
             for scan, spacing in zip((bone.plain, bone.contrast), own, strict=True):
                 add(BoneScans(scan.name, scan, plain_spacing=spacing))
-    progress(1.0, f"{len(bones)} bones read")
+    progress(1.0, f"{counted(len(bones), 'bone')} read")
     plain, contrast = (torch.stack(side).to(device) for side in sides)
     return BoneDataset(plain, contrast, GRID_SPACING, names, torch.from_numpy(np.stack(fields)))
 

@@ -22,6 +22,7 @@ from ..core.files import atomic_write, make_folder
 from ..core.pictures import require_matplotlib
 from ..core.progress import ProgressFunction, no_progress
 from ..core.threads import available_processors, torch_threads
+from ..core.words import counted
 from ..networks.contract import Network
 from ..networks.registry import build
 from ..networks.weights import load_weights
@@ -185,7 +186,9 @@ def train(
             if options.plot and processes.first:
                 title = f"{options.network}, recipe {recipe.name}"
                 with atomic_write() as staging:
-                    draw_curves(run.log.rows, run.validations.rows, staging.path(run.folder / CURVES), title)
+                    rows = run.log.rows
+                    stages = {run.recipe.stage_at(row["iteration"]) for row in rows[1:]} - {0, 1}
+                    draw_curves(rows, run.validations.rows, staging.path(run.folder / CURVES), title, stages)
     if not finished:
         report("the time is up before all iterations were made; the same options go on from there")
     last = {line["views"]: line for line in run.validations.rows}
@@ -234,7 +237,7 @@ def _prepared(
         half=options.half,
         report=report,
     )
-    report(f"{_in_words(run)}; {len(training)} bones, {len(held_out)} more for validation")
+    report(f"{_in_words(run)}; {counted(len(training), 'bone')}, {len(held_out)} more for validation")
     if checkpoint is not None:
         report(f"going on from iteration {run.trainer.iteration} in {folder}")
     return run

@@ -117,6 +117,8 @@ def test_what_the_tables_say_is_what_the_pairs_say(whole):
         ]
     assert float(row["mean"]) == pytest.approx(mean, rel=1e-5) and int(row["pairs"]) == 8
     table = (whole / "table1.md").read_text()
+    assert json.loads((whole / "evaluation.json").read_text())["options"]["iterations"] <= 4
+    assert "learned next to nothing" in table and "learned next to nothing" in (whole / "report.html").read_text()
     assert f"({PAPER['rotation', 'TE', 'dnet', 'S1&S2']})" in table
     assert f"{PAPER['translation', 'TE', 'dnet', 'S1&S2']}" not in table  # nor is the paper's mean of it
 

@@ -81,3 +81,11 @@ def test_pictures_are_drawn_also_of_failures(tmp_path):
             draw(found, tmp_path / "picture.png")
             assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
             assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_bins_without_a_pair_are_left_out_and_named():
+    lines = report(PeerResults([result("full"), result("axes")]), []).splitlines()
+    head = next(line for line in lines if line.startswith("| method") and "all angles" in line)
+    assert head.count("°") == 1
+    (told,) = (line for line in lines if "No pair was turned by" in line)
+    assert told.count("°") == 5

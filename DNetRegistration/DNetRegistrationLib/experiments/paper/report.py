@@ -26,7 +26,7 @@ from .figures import draw_positions, draw_strategies, draw_subjects, draw_traini
 from .measure import PairResult
 from .plan import METHODS, PlannedPair
 from .results import EvaluationResults
-from .settings import PAIRS, TRAINING, EvaluationRecord
+from .settings import DEFAULTS, PAIRS, TRAINING, EvaluationRecord
 from .significance import analyses
 from .surfaces import PlacedSurface, draw_surfaces
 from .tables import (
@@ -54,6 +54,10 @@ except ImportError as error:
 SHOWN = ("me", "sed", "dnet", "equivariant", "full")
 REPORT, TABLE, TABLE_CSV, SUMMARY, ANOVA = "report.html", "table1.md", "table1.csv", "summary.csv", "anova.csv"
 _TEMPLATE = "report.html.jinja"
+_QUICK = (
+    "The networks were trained for a few iterations only, to try the program. They have learned next to nothing, "
+    "and neither their errors nor their order can be compared with the paper's."
+)
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,10 @@ def write_results(
     summary = summaries(results)
     analysed = list(analyses(results)) if has_anova() else []
     first = table_1(summary, record.trained)
+    few = bool(record.trained) and record.options["iterations"] <= DEFAULTS["iterations"][1]
+    quick = f"\n{_QUICK}\n" if few else ""
     with atomic_write() as staging, writing(folder):
-        staging.path(folder / TABLE).write_text(markdown(first) + "\n", encoding="utf-8")
+        staging.path(folder / TABLE).write_text(markdown(first) + f"\n{quick}", encoding="utf-8")
         write_csv(table_1_numbers(summary), staging.path(folder / TABLE_CSV))
         write_csv(summary_numbers(summary), staging.path(folder / SUMMARY))
         if analysed:
@@ -115,6 +121,7 @@ def write_results(
         halves=Counter(bone.fold for bone in record.bones.values()),
         codes=sorted({result.code for result in store.results.values()}),
         table_1=first,
+        quick=quick.strip(),
         order=order_table(summary),
         paper_order=", then ".join(" and ".join(METHODS[name].label for name in place) for place in PAPER_ORDER),
         training=training_table(results, record.trained),

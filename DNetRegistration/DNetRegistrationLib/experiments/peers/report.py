@@ -147,6 +147,8 @@ def report(found: PeerResults, about: Iterable[str]) -> str:
     if found.turned:
         title = f"## Success: a mean error over the bone below {SUCCESS_UM:g} um, by rotation angle"
         note = "In brackets the 95 % interval of the rate in %; of each bin after how many of how many."
+        if empty := [f"{name}°" for name in BIN_NAMES if name not in _bins(table)]:
+            note += f" No pair was turned by {', '.join(empty)}."
         parts += [title, "", markdown(_success_table(table)), "", note, ""]
         note = "Before aligning a process holds its libraries and both scans; peak memory counts them."
         parts += ["## Error, time and memory", "", markdown(_cost_table(table)), "", note, ""]
@@ -165,17 +167,23 @@ def report(found: PeerResults, about: Iterable[str]) -> str:
 
 
 def _success_table(table: pandas.DataFrame) -> pandas.DataFrame:
-    rows = []
+    rows, measured = [], _bins(table)
     for title, o in table[table.group == "angle"].groupby("title", sort=False):
         cells = dict(zip(o.value, o.itertuples(), strict=True))
         total = cells["all"]
         interval = f"{100 * total.success:.1f} % [{100 * total.success_low:.1f}, {100 * total.success_high:.1f}]"
         row = [title, interval, f"{total.aligned} of {total.pairs}"]
-        for name in BIN_NAMES:
+        for name in measured:
             one = cells.get(name)
             row.append("-" if one is None else f"{one.aligned}/{one.pairs} {_interval(one)}")
         rows.append(row)
-    return text_table(["method", "all angles [95 %]", "aligned", *(f"{name}°" for name in BIN_NAMES)], rows)
+    return text_table(["method", "all angles [95 %]", "aligned", *(f"{name}°" for name in measured)], rows)
+
+
+def _bins(table: pandas.DataFrame) -> list[str]:
+    """The bins of angles that hold a pair; few pairs leave some empty."""
+    there = table[(table.group == "angle") & (table.pairs > 0)].value
+    return [name for name in BIN_NAMES if name in set(there)]
 
 
 def _interval(row: Any) -> str:
