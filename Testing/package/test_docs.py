@@ -234,11 +234,13 @@ def bash(block: Block, folder: Path, **variables: str) -> subprocess.CompletedPr
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sed -i is GNU's")
 def test_address_is_set_by_the_command(tmp_path):
     (block,) = [block for block in SHELL if block.text.startswith("sed -i")]
-    for name in ("CMakeLists.txt", "DNetRegistration.s4ext", "DNetRegistration.json"):
-        shutil.copy(ROOT / name, tmp_path)
+    named = "CMakeLists.txt", "DNetRegistration.s4ext", "DNetRegistration.json", "DNetRegistration/DNetRegistration.py"
+    (tmp_path / "DNetRegistration").mkdir()
+    for name in named:
+        shutil.copy(ROOT / name, tmp_path / name)
     subprocess.run(["bash", "-euc", block.text], cwd=tmp_path, check=True)
-    for path in tmp_path.iterdir():
-        text = path.read_text(encoding="utf-8")
+    for name in named:
+        text = (tmp_path / name).read_text(encoding="utf-8")
         assert "owner/repository" in text and "OWNER_TO_BE_SET" not in text
 
 

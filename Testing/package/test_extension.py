@@ -24,7 +24,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 CATALOG = json.loads((ROOT / f"{NAME}.json").read_text(encoding="utf-8"))
 
 #: The only files that hold the repository's address.
-ADDRESSED = {"CMakeLists.txt", f"{NAME}.s4ext", f"{NAME}.json"}
+ADDRESSED = {"CMakeLists.txt", f"{NAME}.s4ext", f"{NAME}.json", f"{NAME}/{NAME}.py"}
 
 #: The commands that Slicer gets; with training and experiments the others stay in the pip package.
 COMMANDS = ("align", "apply", "cartilage", "cohort")
@@ -188,7 +188,7 @@ def test_pip_package_says_the_same():
 
 
 def test_patent_is_mentioned_where_the_extension_manager_shows_it():
-    assert "patent pending" in extension("DESCRIPTION")
+    assert "patent pending (application WO2023/275555A1)" in extension("DESCRIPTION")
 
 
 def test_one_address():

@@ -161,6 +161,7 @@ def test_module_tells_what_it_is(host):
     module = host.load(MODULE)
     assert module.title == "D-net Registration" and list(module.categories) == ["Registration"]
     assert "Zheng" in module.acknowledgementText and "Sample Data" in module.helpText
+    assert "docs/slicer.md" in module.helpText and "WO2023/275555A1" in module.acknowledgementText
     assert slicer.selfTests["DNetRegistration"]
 
 
@@ -1338,6 +1339,11 @@ def test_voxels_are_flipped_and_flipped_back(host, panel, pair):
     panel._result.forget()
     panel._update()
     assert "Accepted" in panel.ui.verdictLabel.text
+
+
+def test_a_pose_that_was_given_is_told_of_in_words(host, panel, pair):
+    click(host, panel, Launcher(rigid(3), hypothesis="initial"))
+    assert "Found by the initial pose on the CPU" in panel.ui.detailsLabel.text
 
 
 def select_item(selector, data):

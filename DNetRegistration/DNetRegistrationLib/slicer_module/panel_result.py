@@ -119,6 +119,7 @@ def figures(alignment) -> str:
             path={
                 "dnet": _("the network {name}").format(name=alignment.network),
                 "search": _("the search over all rotations"),
+                "initial": _("the initial pose"),
             }.get(alignment.hypothesis, alignment.hypothesis),
             device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
             seconds=number(alignment.seconds.get("total", math.nan), ".1f"),
