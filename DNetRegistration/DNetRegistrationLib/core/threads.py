@@ -48,8 +48,7 @@ def _quotas(proc: Path, groups: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":  # version 2
-            top = groups
-            names: tuple[str, ...] = ("cpu.max",)
+            top, names = groups, ("cpu.max",)
         elif "cpu" in controllers.split(","):  # version 1
             top, names = groups / controllers, ("cpu.cfs_quota_us", "cpu.cfs_period_us")
             top = top if top.is_dir() else groups / "cpu"

@@ -256,10 +256,19 @@ def _scale_bar(axes: Axes, left: float, bottom: float, width: float, color: str 
     length = next((one for one in (1.0, 0.5, 0.2, 0.1, 0.05) if one < 0.3 * width), 0.02)
     left -= length if right else 0
     # Words on a scan lie on bright bone or on dark liquid.
-    halo = {"path_effects": [withStroke(linewidth=2, foreground=_INK)]} if color != _INK else {}
-    axes.plot((left, left + length), (bottom, bottom), color=color, lw=3, solid_capstyle="butt", clip_on=False, **halo)
+    halo = [withStroke(linewidth=2, foreground=_INK)] if color != _INK else []
+    axes.plot(
+        (left, left + length),
+        (bottom, bottom),
+        color=color,
+        lw=3,
+        solid_capstyle="butt",
+        clip_on=False,
+        path_effects=halo,
+    )
     words = f"{length:g} mm" if length >= 0.5 else f"{1000 * length:g} µm"
-    axes.text(left + length / 2, bottom + 0.012 * width, words, color=color, ha="center", va="bottom", size=9, **halo)
+    place = left + length / 2, bottom + 0.012 * width
+    axes.text(*place, words, color=color, ha="center", va="bottom", size=9, path_effects=halo)
 
 
 def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
