@@ -11,6 +11,7 @@ from DNetRegistrationLib.bone.cortex import CorticalBone, cortical_bone
 from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.imaging.resample import resample
 from DNetRegistrationLib.outputs.segmentation import Cortices
+from DNetRegistrationLib.outputs.subtraction import farthest
 from DNetRegistrationLib.slicer_module import contents as module
 from DNetRegistrationLib.slicer_module import raw_files
 from DNetRegistrationLib.slicer_module.contents import Contents
@@ -147,4 +148,4 @@ def test_the_reach_of_nothing():
     assert (
         Contents.computed(nothing, nothing, aligned(np.eye(4)), (empty, empty), {"segmentation"}, "moving").reach == 0
     )
-    assert module._reach(nothing.voxels) == 0
+    assert farthest(nothing.voxels) == 0

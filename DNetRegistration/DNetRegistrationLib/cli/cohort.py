@@ -70,7 +70,7 @@ def add_parser(commands) -> Parser:
         help="what {scan} stands for: the fixed and the moving scan (pre,post)",
     )
     names.add_argument(
-        "--no-loops", dest="loops", action="store_false", help="of three scans of one bone, align no more than is asked"
+        "--no-loops", action="store_true", help="of three scans of one bone, align no more than is asked"
     )
     work = parser.add_argument_group("the work")
     work.add_argument("--jobs", metavar="N", type=JOBS, help="pairs at once (as processors and memory allow)")
@@ -119,7 +119,7 @@ def run(options) -> int:
         device=options.device,
         hypotheses=options.hypotheses,
         refine=options.refine,
-        loops=options.loops,
+        loops=not options.no_loops,
         threads=options.threads,
     )
     from ..core.progress import Progress, say
@@ -130,7 +130,7 @@ def run(options) -> int:
 
         with Progress(options.verbose) as progress:
             pairs = find_pairs(options.scans, options.pattern, options.words, options.output)
-            found = survey(pairs, about, progress, options.loops)
+            found = survey(pairs, about, progress, not options.no_loops)
         remedies = {number: option_of(setting, values) or "" for number, setting in found.settings.items()}
         say(table(found, remedies))
         return 1 if found.problems else 0
