@@ -71,7 +71,7 @@ def test_an_oblique_left_handed_anisotropic_grid_off_the_origin(tmp_path, ending
     [
         (1.0, (9, 9, 9), "voxel size were lost"),
         ((0.01, 0.01, 1.0), (9, 9, 9), "slice distance"),
-        (0.01, (9, 9, 4), "4"),
+        (0.16, (9, 9, 4), "only 4 voxels along x"),
     ],
 )
 def test_what_headers_show_is_said_in_the_words_of_reading(tmp_path, spacing, shape, told):
