@@ -216,7 +216,7 @@ def test_where_a_scan_ends_nothing_is_measured_and_the_reason_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_voxels_of_20_um_aligned_by_the_product(seed):
     pair = make_pair(seed, size=128, spacing=0.02, focus=JOINT, max_translation=0.1)
     found = measure_cartilage(align(pair.fixed, pair.moving), pair.fixed, pair.moving, anyway=True)
@@ -225,7 +225,9 @@ def test_voxels_of_20_um_aligned_by_the_product(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [37, 39, 41])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(37, marks=pytest.mark.long), pytest.param(39, marks=pytest.mark.long), 41]
+)
 def test_soaked_soft_tissue_is_not_passed_off_as_cartilage(seed):
     # The mean thickness was 46 to 82 um too large on these.
     pair = make_pair(seed, size=128, spacing=0.02, focus=JOINT, max_translation=0.1, agent="varied")

@@ -126,6 +126,7 @@ def test_three_pairs_and_what_is_printed(scans, tmp_path):
     assert again.returncode == 0 and again.stdout.count("as before: ") == 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_a_run_that_is_interrupted_says_so_and_goes_on(scans, tmp_path):

@@ -189,6 +189,7 @@ def test_the_right_verdict_in_each_row_and_what_needs_a_look_first(mixed, unbrok
     assert survey(find_pairs(folder)).problems == list(found.problems)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_cohort_on_dask_gives_the_same(mixed, unbroken, tmp_path):
     pytest.importorskip("distributed", reason="Dask is not installed: pip install 'dnet-registration[dask]'")
@@ -202,6 +203,7 @@ def test_a_dask_scheduler_that_does_not_answer_is_an_error_in_words(scans, tmp_p
         align_cohort(scans, tmp_path / "r", OPTIONS, dask="tcp://127.0.0.1:1")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(mixed, unbroken, tmp_path):
