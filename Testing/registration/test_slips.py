@@ -39,6 +39,12 @@ def test_a_turned_copy_is_told(turned):
     assert slips(one, Volume(other)) == []
 
 
+def test_a_turned_copy_is_told_where_sums_exceed_64_bits():
+    """Cubes of 16 bits over one plane did, over a plane of another size did not."""
+    bright = np.random.default_rng(0).integers(60_000, 65_536, (4, 200, 300), dtype=np.uint16)
+    assert len(slips(Volume(bright), Volume(bright.transpose(2, 0, 1)[::-1]))) == 1
+
+
 def test_micrometres_are_told():
     (told,) = slips(scan(), scan(spacing=(10, 10, 20), seed=1))
     assert "moving scan are 10 x 10 x 20 mm" in told and "micrometres" in told
