@@ -26,14 +26,14 @@ def with_loops(pairs: Sequence[PairResult], closing: Sequence[PairResult] = ()) 
         closing: pairs that were aligned to close loops. One that is not accepted measures nothing.
     """
     usable = [*(pair for pair in closing if pair.status == "accepted"), *pairs]
-    aligned = {_scans(pair): pair for pair in usable if pair.matrix and pair.bone_points}
+    aligned = {scans_of(pair): pair for pair in usable if pair.matrix and pair.bone_points}
     transforms = {scans: np.reshape(pair.matrix, (4, 4)) for scans, pair in aligned.items()}
     points = {scans[0]: np.reshape(pair.bone_points, (-1, 3)) for scans, pair in aligned.items()}
     loops = close_loops(transforms, points)
     errors = {edge: 1000 * error for edge, error in loop_errors(loops).items()}
     limits = {frozenset(scans): pair.expected_error_um / 1000 for scans, pair in aligned.items()}
     doubted = suspects(loops, limits)
-    return tuple(_told(pair, frozenset(_scans(pair)), errors, doubted) for pair in (*pairs, *closing))
+    return tuple(_told(pair, frozenset(scans_of(pair)), errors, doubted) for pair in (*pairs, *closing))
 
 
 def _told(pair: PairResult, edge: Edge, errors: dict[Edge, float], doubted: frozenset[Edge]) -> PairResult:
@@ -49,5 +49,6 @@ def _told(pair: PairResult, edge: Edge, errors: dict[Edge, float], doubted: froz
     return replace(pair, doubts=(*pair.doubts, "loop"), warnings=(*pair.warnings, warning))
 
 
-def _scans(pair: PairResult) -> tuple[str, str]:
+def scans_of(pair: PairResult) -> tuple[str, str]:
+    """The real paths of a pair's fixed and moving scan."""
     return os.path.realpath(pair.fixed), os.path.realpath(pair.moving)

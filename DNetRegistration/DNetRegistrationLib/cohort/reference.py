@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.files import atomic_write, writing
 from ..geometry.transform_files import write_transform
+from .loops import scans_of
 from .pairs import ROLES
 from .result import PairResult
 
@@ -62,7 +63,7 @@ def on_reference(
     Raises:
         FileError: one cannot be written.
     """
-    aligned = {(os.path.realpath(one.fixed), os.path.realpath(one.moving)): one for one in (*closing, *pairs)}
+    aligned = {scans_of(one): one for one in (*closing, *pairs)}
     told = []
     for pair in pairs:
         if ending is None or not pair.folder:

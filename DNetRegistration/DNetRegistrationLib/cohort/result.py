@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from ..core.jsonable import jsonable
+from ..core.jsonable import attributes_of, jsonable
 
 #: What came of a pair: its alignment is accepted, or not; or there is none.
 Status = Literal["accepted", "refused", "failed"]
@@ -154,12 +154,9 @@ class PairResult:
         Raises:
             KeyError, TypeError, ValueError: values are missing or of the wrong kind.
         """
-        chosen = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        chosen = attributes_of(cls, values)
         for one in fields(cls):
-            # Annotations are strings here. JSON has no NaN and no tuples.
-            if one.type == "float" and one.name in chosen:
-                chosen[one.name] = math.nan if chosen[one.name] is None else float(chosen[one.name])
-            if one.type.startswith("tuple") and one.name in chosen:
+            if one.type.startswith("tuple") and one.name in chosen:  # JSON has none
                 chosen[one.name] = tuple(chosen[one.name])
         if "pictures" in chosen:
             chosen["pictures"] = Pictures(**chosen["pictures"])
@@ -218,7 +215,7 @@ class CohortResult:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CohortResult:
         """The result of which `to_dict` made these values; other keys are passed over."""
-        chosen = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        chosen = attributes_of(cls, values)
         for name in ("pairs", "closing"):
             chosen[name] = tuple(PairResult.from_dict(pair) for pair in values.get(name, ()))
         chosen["problems"] = tuple(Problem.from_dict(one) for one in values.get("problems", ()))

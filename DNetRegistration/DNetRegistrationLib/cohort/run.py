@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..core.errors import DNetError, FileError, OptionError, Setting
 from ..core.memory import available_memory
 from ..core.progress import ProgressFunction, no_progress
-from ..core.provenance import machine
+from ..core.provenance import machine, versions
 from ..core.threads import available_processors
 from ..version import __version__
 from .dask import done_by_dask
@@ -34,7 +32,6 @@ from .tables import PAGE, write_results
 from .task import Done, PairTask, failed_pair
 from .workers import done_by_processes
 
-_PACKAGES = ("torch", "numpy", "scipy", "SimpleITK")
 #: Of the memory that there is, what is left to others.
 _SPARED = 0.15
 
@@ -148,7 +145,7 @@ def align_cohort(
             pairs=results,
             problems=tuple(looked.problems),
             options=options.told() | ({} if pattern is None else {"pattern": pattern, "words": list(words)}),
-            versions=_versions(),
+            versions={"DNetRegistration": __version__, **versions(), "code": way_of_aligning()},
             machine=machine(),
             date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             command=command,
@@ -257,13 +254,3 @@ def _stamp(pair: Pair, options: CohortOptions) -> str:
         return stamp(pair, options)
     except OSError:  # the work itself says what is wrong with them
         return ""
-
-
-def _versions() -> dict[str, str]:
-    found = {"DNetRegistration": __version__, "Python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {**found, "code": way_of_aligning()}

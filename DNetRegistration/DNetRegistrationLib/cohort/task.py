@@ -71,23 +71,18 @@ def do_pair(task: PairTask, progress: ProgressFunction = no_progress) -> Done:
 
 def of_pair(result: PairResult, pair: Pair) -> PairResult:
     """The result as that of a pair: its name, paths and columns may have changed since."""
+    return replace(result, **_names(pair))
+
+
+def _names(pair: Pair) -> dict[str, Any]:
+    """What a result holds of the pair that it is of."""
     fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
-    return replace(result, name=pair.name, fixed=fixed, moving=moving, columns=pair.columns)
+    return {"name": pair.name, "fixed": fixed, "moving": moving, "columns": pair.columns}
 
 
 def failed_pair(pair: Pair, problem: str, remedy: str) -> PairResult:
     """The result of a pair that could not be aligned."""
-    fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
-    verdict = f"Failed: {problem}."
-    return PairResult(
-        name=pair.name,
-        fixed=fixed,
-        moving=moving,
-        columns=pair.columns,
-        status="failed",
-        verdict=verdict,
-        remedy=remedy,
-    )
+    return PairResult(**_names(pair), status="failed", verdict=f"Failed: {problem}.", remedy=remedy)
 
 
 def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairResult:
@@ -107,10 +102,7 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
 
         compartments = tuple(rows(done.cartilage))
     return PairResult(
-        name=pair.name,
-        fixed=pair.fixed.path,
-        moving=pair.moving.path,
-        columns=pair.columns,
+        **_names(pair),
         status="accepted" if alignment.accepted else "refused",
         verdict=alignment.verdict,
         doubts=tuple(alignment.doubts),

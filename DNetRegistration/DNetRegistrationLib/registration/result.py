@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.jsonable import jsonable
+from ..core.jsonable import attributes_of, jsonable
 from ..geometry.transforms import rotation_error_deg, to_sitk
 
 # Of attributes, by their annotations: the word "false" would be taken for true.
@@ -176,11 +176,8 @@ class Alignment:
         Raises:
             KeyError, TypeError, ValueError: values are missing or of the wrong kind.
         """
-        chosen = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        chosen = attributes_of(cls, values)
         for one in fields(cls):
-            # Annotations are strings here. JSON has no NaN, so `to_dict` made it None.
-            if one.type == "float" and one.name in chosen:
-                chosen[one.name] = math.nan if chosen[one.name] is None else float(chosen[one.name])
             if one.type in _KINDS and one.name in chosen and not isinstance(chosen[one.name], _KINDS[one.type]):
                 raise TypeError(f"{one.name} is of the wrong kind")
         if values.get("bone") is not None:
