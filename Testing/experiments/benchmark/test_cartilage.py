@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.experiments.benchmark import cartilage
+from DNetRegistrationLib.experiments.benchmark import cartilage, cases
 from DNetRegistrationLib.experiments.benchmark.cartilage import CartilageResult, CartilageTable, benchmark_cartilage
 
 
@@ -41,7 +41,7 @@ def test_a_pair_is_measured_and_kept(tmp_path, monkeypatch):
     assert result.accepted and result.agent and not result.failure
     assert len(result.errors_um) == len(result.true_um) == 2
     assert np.abs(result.errors_um).max() < 15 and 0 < result.point_error_um < 15
-    monkeypatch.setattr(cartilage, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))
+    monkeypatch.setattr(cases, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))
     calls = []
     monkeypatch.setattr(cartilage, "measure_pair", lambda *key: calls.append(key) or result)
     told = []

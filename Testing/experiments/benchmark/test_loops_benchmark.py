@@ -1,7 +1,7 @@
 """The benchmark of loops: what its table makes of results, and one triplet."""
 
 import pytest
-from DNetRegistrationLib.experiments.benchmark import loops
+from DNetRegistrationLib.experiments.benchmark import cases, loops
 from DNetRegistrationLib.experiments.benchmark.loops import LoopResult, LoopTable, benchmark_loops
 
 
@@ -38,7 +38,7 @@ def test_a_triplet_is_measured():
 
 
 def test_triplets_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(loops, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))
+    monkeypatch.setattr(cases, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))
     calls, told = [], []
     monkeypatch.setattr(
         loops, "measure_triplet", lambda seed: calls.append(seed) or result(seed, seed, (seed, 0, 0), (1, 1, seed))

@@ -5,24 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ...core.files import atomic_write, make_folder
-from ...core.processes import completed_calls
 from ...core.progress import ProgressFunction, no_progress
-from ...core.threads import available_processors
-from ..store import ResultStore, measuring_code
-from ..tables import Finding, findings_table, markdown
+from ..store import measuring_code
+from ..tables import Finding
+from .cases import CaseTable, measure_cases
 from .limits import at_most
 
 CODE = measuring_code("cartilage", "experiments/benchmark/cartilage.py")
-
-#: In the folder of a benchmark.
-RESULTS, TABLE = "cartilage.csv", "cartilage.md"
 
 #: Kinds of pairs, as options to `make_pair`; the seed of a kind's first pair; and what is allowed: bias and standard
 #: deviation of a compartment's mean, and the median error of a point, um.
@@ -72,20 +66,12 @@ class CartilageResult:
         return self.kind, self.seed
 
 
-@dataclass
-class CartilageTable:
+class CartilageTable(CaseTable[CartilageResult]):
     """All results, and whether they are as required."""
-
-    results: list[CartilageResult]
 
     def findings(self) -> list[Finding]:
         """What was measured, kind by kind; of accepted alignments alone."""
         return [one for kind in KINDS for one in self._kind(kind)]
-
-    @property
-    def holds(self) -> bool:
-        """Whether all that is required holds."""
-        return all(one.holds is not False for one in self.findings())
 
     def _kind(self, kind: str) -> list[Finding]:
         rows = [one for one in self.results if one.kind == kind]
@@ -133,25 +119,19 @@ def benchmark_cartilage(
         FileError: the folder cannot be written, or holds results of other code.
         RunError: a process died.
     """
-    folder = None if output is None else make_folder(output)
-    store = ResultStore(None if folder is None else folder / RESULTS, CartilageResult)
-    wanted = [(kind, first + seed + number) for kind, (_, first, _) in KINDS.items() for number in range(pairs)]
-    missing = [key for key in wanted if key not in store.results]
-    try:
-        with closing(completed_calls(measure_pair, missing, jobs or available_processors())) as measured:
-            for done, result in enumerate(measured, 1):
-                store.add(result)
-                progress(done / len(missing), f"{result.kind}, {done} of {len(missing)} pairs")
-    finally:
-        # An interrupted benchmark shows what there is.
-        found = CartilageTable([store.results[key] for key in wanted if key in store.results])
-        if findings := found.findings():
-            text = markdown(findings_table(findings))
-            tell(text)
-            if folder is not None:
-                with atomic_write() as staging:
-                    staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
-    return found
+    return measure_cases(
+        measure_pair,
+        [(kind, first + seed + number) for kind, (_, first, _) in KINDS.items() for number in range(pairs)],
+        CartilageResult,
+        CartilageTable,
+        name="cartilage",
+        says=lambda result: result.kind,
+        unit="pairs",
+        jobs=jobs,
+        output=output,
+        progress=progress,
+        tell=tell,
+    )
 
 
 def measure_pair(kind: str, seed: int) -> CartilageResult:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from ...core.files import atomic_write, make_folder
-from ...core.processes import completed_calls
 from ...core.progress import ProgressFunction, no_progress
-from ...core.threads import available_processors
 from ...geometry.loops import close_loops, star_and_ring
 from ...geometry.transforms import mean_point_error
-from ..store import ResultStore, measuring_code
-from ..tables import Finding, findings_table, markdown
+from ..store import measuring_code
+from ..tables import Finding
+from .cases import CaseTable, measure_cases
 from .limits import at_least
 
 CODE = measuring_code("geometry/loops.py", "experiments/benchmark/loops.py")
-
-#: In the folder of a benchmark.
-RESULTS, TABLE = "loops.csv", "loops.md"
 
 #: Of the first triplet. The third scan of a triplet has another seed.
 FIRST_SEED, _THIRD = 340_000, 5_000
@@ -60,16 +54,13 @@ class LoopResult:
     code: str = CODE
 
     @property
-    def key(self) -> int:
+    def key(self) -> tuple[int]:
         """What tells it from others."""
-        return self.seed
+        return (self.seed,)
 
 
-@dataclass
-class LoopTable:
+class LoopTable(CaseTable[LoopResult]):
     """All results, and whether they are as required."""
-
-    results: list[LoopResult]
 
     def findings(self) -> list[Finding]:
         """What was measured, over the triplets whose three alignments are accepted."""
@@ -93,11 +84,6 @@ class LoopTable:
             Finding("a loop leaves more than its expected errors", f"{int((loop > allowed).sum())} of {len(good)}"),
             at_least(f"one transform put off by {PUT_OFF_UM:g} um: least", f"{least:.1f} um", least, SEEN_UM, " um"),
         ]
-
-    @property
-    def holds(self) -> bool:
-        """Whether all that is required holds."""
-        return all(one.holds is not False for one in self.findings())
 
 
 def benchmark_loops(
@@ -125,25 +111,19 @@ def benchmark_loops(
         FileError: the folder cannot be written, or holds results of other code.
         RunError: a process died.
     """
-    folder = None if output is None else make_folder(output)
-    store = ResultStore(None if folder is None else folder / RESULTS, LoopResult)
-    wanted = [FIRST_SEED + seed + number for number in range(pairs)]
-    missing = [(one,) for one in wanted if one not in store.results]
-    try:
-        with closing(completed_calls(measure_triplet, missing, jobs or available_processors())) as measured:
-            for done, result in enumerate(measured, 1):
-                store.add(result)
-                progress(done / len(missing), f"loops, {done} of {len(missing)} triplets")
-    finally:
-        # An interrupted benchmark shows what there is.
-        found = LoopTable([store.results[one] for one in wanted if one in store.results])
-        if findings := found.findings():
-            text = markdown(findings_table(findings))
-            tell(text)
-            if folder is not None:
-                with atomic_write() as staging:
-                    staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
-    return found
+    return measure_cases(
+        measure_triplet,
+        [(FIRST_SEED + seed + number,) for number in range(pairs)],
+        LoopResult,
+        LoopTable,
+        name="loops",
+        says=lambda result: "loops",
+        unit="triplets",
+        jobs=jobs,
+        output=output,
+        progress=progress,
+        tell=tell,
+    )
 
 
 def measure_triplet(seed: int) -> LoopResult:
