@@ -99,10 +99,10 @@ def test_a_holder_that_lies_in_another_medium_is_left_out_too():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [740_147, 740_437])
 def test_a_tube_is_no_cortex_that_the_bone_lacks(seed):
-    """A tube that lies in another medium in each scan; it pulls by 11 and 18 um, a seventh and a quarter of a voxel."""
+    """A tube that lies in another medium in each scan; what is inside it once pulled by 11 and 18 um."""
     case = make_adversarial(seed, "holder")
     found = align(case.fixed, case.moving)
-    assert found.accepted and case.error_mm(found.matrix) < 0.02
+    assert found.accepted and 1000 * case.error_mm(found.matrix) < min(2, found.expected_error_um)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
 from DNetRegistrationLib.geometry.rigid import inverse
 from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.registration.holders import ScanPair
 from DNetRegistrationLib.registration.interior import _edge_noise, _sealed, refine_fully, refine_inside
 from DNetRegistrationLib.registration.refinement import Refined, distance, gauss_newton, motion_jacobian, refine
 from DNetRegistrationLib.registration.template import edge_template
@@ -130,6 +131,36 @@ def test_marrow_that_leaks_out_of_one_scan_is_seen_in_the_other():
     assert distance(inside.pose, truth, fixed.place) < 0.003
 
 
+@pytest.mark.parametrize("leaks", [False, True])
+def test_marrow_outside_the_field_of_view_has_not_leaked(leaks):
+    """Once a scan that was resampled obliquely was filled where it shows nothing, and the pose was 20 um off."""
+    _, _, bones, truth = phantoms("oblique, unequal", agent=1.2)
+    index = np.indices(bones[0].whole.shape)[::-1]
+    unseen = index.sum(0) > index.sum(0).mean() + 4
+    grey = np.where(unseen, np.nan, bones[0].grey)
+    held = ~unseen & ((bones[0].depth < 0.2) | (not leaks))
+    cut = replace(bones[0], grey=grey, whole=bones[0].whole & held)
+    sealed = _sealed(cut, bones[1], truth, 0.1)
+    assert (sealed is cut) == (not leaks)
+    assert not sealed.whole[unseen].any() and sealed.whole[(bones[0].depth > 0.5) & ~unseen].all()
+
+
+def test_a_tube_that_lies_still_does_not_pull():
+    _, _, _, truth = phantoms("plain")
+    grid, pose = MORE_GRIDS["plain"][0], truth.numpy()
+    first = pose_at(TURNS[1], (0.0, 0.0, 0.0))
+    _, world = grid_points(grid, np.eye(4))
+    radius = np.linalg.norm(world[:, :2], axis=-1).reshape(grid[2][::-1])
+    tube = step(radius - 1.95) * step(2.2 - radius)
+    scans = [scan_of(grid, first), scan_of(grid, pose @ first, agent=1.2)]
+    volumes = [replace(one, voxels=np.maximum(one.voxels, 2 * tube - 0.7).astype(np.float32)) for one in scans]
+    fixed, moving, bones = prepared(volumes, [BoneScale(0.0, 1.0)] * 2, 0.1)
+    pair = ScanPair(fixed, moving, tuple(bones))
+    assert distance(refine_fully(pair, truth, True).pose, truth, fixed.place) < 0.005
+    pulled = refine_inside(fixed, moving, refine(fixed, moving, truth, True), bones)
+    assert distance(pulled.pose, truth, fixed.place) > 0.02
+
+
 def test_a_bone_that_holds_its_marrow_stays_as_it_is():
     _, _, bones, truth = phantoms("oblique, unequal", agent=1.2)
     assert _sealed(bones[0], bones[1], truth, 0.1) is bones[0]
@@ -161,7 +192,7 @@ def test_the_noise_of_edges_is_what_leads_them_astray():
 def test_it_ends_where_it_is_told_to():
     fixed, moving, bones, truth = phantoms("plain")
     told = []
-    refine_fully(fixed, moving, truth, True, bones, told.append)
+    refine_fully(ScanPair(fixed, moving, tuple(bones)), truth, True, told.append)
     assert told == sorted(told) and told[-1] < 1
 
     def check():

@@ -28,6 +28,7 @@ from ..core.processes import completed_calls
 from ..core.progress import ProgressFunction, no_progress
 from ..geometry.rigid import rotation_about, rotation_from_axis_angle
 from ..registration.evidence import find_evidence
+from ..registration.holders import ScanPair
 from ..registration.interior import refine_fully
 from ..registration.refinement import Refined, distance
 from ..registration.search import FAST, search
@@ -112,6 +113,7 @@ def samples_of(seed: int) -> list[Sample]:
     natives = [native_scan(*of, None, torch.device("cpu")) for of in zip(scans, scales, strict=True)]
     fixed, moving = prepare(*natives)
     bones = [cortical_bone(scan, x.threshold, fixed.cube.spacing) for scan, x in zip(scans, scales, strict=True)]
+    both = ScanPair(fixed, moving, (bones[0], bones[1]))
     poses = search(fixed.cube, moving.cube, FAST)
     out = []
 
@@ -121,16 +123,16 @@ def samples_of(seed: int) -> list[Sample]:
         numbers = tuple(evidence.features(working)), tuple(evidence.error_features(working))
         out.append(Sample(seed, kind, pose, *numbers, working, error_mm(refined.pose.numpy())))
 
-    best = refine_fully(fixed, moving, poses[0], True, bones)
+    best = refine_fully(both, poses[0], True)
     add("best", best)
     for pose in poses[1:]:
-        other = refine_fully(fixed, moving, pose, False, bones)
+        other = refine_fully(both, pose, False)
         if distance(other.pose, best.pose, fixed.place) > fixed.cube.spacing:
             add("second", other)
             break
     if np.isfinite(error_mm(best.pose.numpy())):
         off = _put_off(best.pose, fixed, generator)
-        led = refine_fully(fixed, moving, off, False, bones)
+        led = refine_fully(both, off, False)
         add("off", Refined(off, led.disagreement + distance(off, led.pose, fixed.place), led.spacing))
     return out
 

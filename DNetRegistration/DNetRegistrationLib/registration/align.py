@@ -231,9 +231,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         # A holder that stood still has pulled at the pose.
         if kept is not pair and inputs.refine != "none":
             report = watch.within(0.9, 1.0, "Refining again without what stood still")
-            led = refine_fully(
-                kept.fixed, kept.moving, answer.refined.pose, inputs.refine == "native", kept.bones, report
-            )
+            led = refine_fully(kept, answer.refined.pose, inputs.refine == "native", report)
             answer = replace(answer, refined=led)
         # Of bones that are aligned one by one, one may stand still.
         alone = inputs.bone is None and inputs.thresholds == (None, None)
@@ -488,7 +486,7 @@ def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) 
 
 def _refined(pair: _Pair, pose: Tensor, refine: str, check: Callable[[], None]) -> Refined:
     """A pose refined at the working spacing; with "none" the pose itself, judged by where refinement would lead."""
-    led = refine_fully(pair.fixed, pair.moving, pose, False, pair.bones, lambda fraction: check())
+    led = refine_fully(pair, pose, False, lambda fraction: check())
     if refine == "none":
         return Refined(pose, led.disagreement + distance(pose, led.pose, pair.fixed.place), led.spacing)
     return led
@@ -500,7 +498,7 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
     if len(resolutions(fixed, moving)) == 1:
         return answer
     report = watch.within(0.65, 0.9, "Refining to native resolution")
-    refined = refine_fully(fixed, moving, pose, True, pair.bones, report)
+    refined = refine_fully(pair, pose, True, report)
     if distance(pose, refined.pose, fixed.place) > fixed.cube.spacing:
         if answer.verdict.accepted:
             watch.warnings.append(

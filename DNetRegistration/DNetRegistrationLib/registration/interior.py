@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.cortex import CorticalBone
+from ..bone.cortex import CorticalBone, dice
 from ..bone.images import BoneImage, NativeScan, bone_pyramid
 from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse
 from ..imaging.resample import resample_mask
 from ..imaging.splines import sample_spline, spline_coefficients, spline_gradient
 from ..imaging.tensors import MOST_POINTS, sample_linear
+from .holders import ScanPair
 from .refinement import Refined, distance, gauss_newton, motion, motion_jacobian, refine, resolutions, tukey
 from .template import Template, edge_template
 from .uncertainty import cell_scores
@@ -30,6 +31,9 @@ from .uncertainty import cell_scores
 GREYS = (-3.0, 3.0)
 # Voxels count that lie so many voxels below the outer surface of the bone, in both scans.
 MARGIN = 1.25
+# With a smaller Dice of the cortices, what lies still in both scans is looked for. A holder leaves 0.15 to 0.78, no
+# holder 0.8 and more, or 0.7 of thick slices.
+TOGETHER = 0.8
 # The points of either scan at the working spacing and at finer ones, and edges of the whole bone.
 WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
 # While steps are taken, an edge of the whole bone counts by this share of a point inside. Where nothing is seen inside
@@ -123,18 +127,23 @@ class _Equations:
 
 
 def refine_fully(
-    fixed: PreparedScan,
-    moving: PreparedScan,
+    pair: ScanPair,
     pose: Tensor,
     native: bool,
-    bones: Sequence[CorticalBone],
     check: Callable[[float], None] = lambda fraction: None,
 ) -> Refined:
-    """Refines one ``(4, 4)`` pose as `refine` does and, where that ends at the finest voxels, then inside the bone."""
-    refined = refine(fixed, moving, pose, native, lambda fraction: check(0.8 * fraction))
-    if not native and len(resolutions(fixed, moving)) > 1:
+    """Refines one ``(4, 4)`` pose as `refine` does and, where that ends at the finest voxels, then inside the bone.
+
+    What lies still in both scans, as a tube, pulls at the pose, and what is inside the tube is not inside the bone.
+    Where the cortices hardly lie together it is looked for, and left out.
+    """
+    refined = refine(pair.fixed, pair.moving, pose, native, lambda fraction: check(0.7 * fraction))
+    if dice(*pair.bones, refined.pose.numpy()) < TOGETHER and (found := pair.without_still(refined.pose)) is not None:
+        pair = found[0]
+        refined = refine(pair.fixed, pair.moving, refined.pose, native, lambda fraction: check(0.7 + 0.1 * fraction))
+    if not native and len(resolutions(pair.fixed, pair.moving)) > 1:
         return refined
-    return refine_inside(fixed, moving, refined, bones, lambda: check(0.8))
+    return refine_inside(pair.fixed, pair.moving, refined, pair.bones, lambda: check(0.8))
 
 
 def refine_inside(
@@ -211,11 +220,14 @@ def _sealed(bone: CorticalBone, other: CorticalBone, pose: Tensor, working: floa
     inside = other.depth > beyond
     some = np.argwhere(inside[(slice(None, None, SOUGHT),) * 3])[:, ::-1] * SOUGHT
     to_bone = torch.from_numpy(np.linalg.inv(bone.affine)) @ inverse(pose) @ torch.tensor(other.affine)
-    depth, seen = sample_linear(torch.from_numpy(bone.depth), apply(to_bone, torch.from_numpy(some).double()).float())
+    # What lies outside the field of view has not leaked.
+    viewed = np.isfinite(bone.grey)
+    known = torch.from_numpy(np.where(viewed, bone.depth, np.float32(np.nan)))
+    depth, seen = sample_linear(known, apply(to_bone, torch.from_numpy(some).double()).float())
     if np.count_nonzero(depth[seen > 0.5] > 0) >= LEAST_HELD * np.count_nonzero(seen > 0.5):
         return bone
     carried = resample_mask(inside, other.affine, bone.affine, bone.whole.shape, pose.numpy())
-    return replace(bone, whole=bone.whole | carried)
+    return replace(bone, whole=bone.whole | (carried & viewed))
 
 
 def _greys(scan: PreparedScan, bone: CorticalBone, spacing: float) -> _Greys:

@@ -11,6 +11,7 @@ from ...bone.prepare import prepare
 from ...bone.threshold import find_bone_scale
 from ...imaging.volume import Volume
 from ...registration import align as alignment
+from ...registration.holders import ScanPair
 from ...registration.interior import refine_fully
 from .answer import Answer
 
@@ -26,8 +27,9 @@ def refine_start(fixed: Volume, moving: Volume, threads: int, start: np.ndarray)
     """Refines a ``(4, 4)`` start to native resolution, without verification."""
     natives = [native_scan(scan, find_bone_scale(scan), None, torch.device("cpu")) for scan in (fixed, moving)]
     first, second = prepare(*natives)
-    bones = [
+    first_bone, second_bone = (
         cortical_bone(scan, native.scale.threshold, first.cube.spacing)
         for scan, native in zip((fixed, moving), natives, strict=True)
-    ]
-    return Answer(refine_fully(first, second, torch.from_numpy(start), True, bones).pose.numpy())
+    )
+    pair = ScanPair(first, second, (first_bone, second_bone))
+    return Answer(refine_fully(pair, torch.from_numpy(start), True).pose.numpy())
