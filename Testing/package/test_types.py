@@ -1,4 +1,4 @@
-"""Types: mypy finds nothing in the rooms that align, and the stub says what the package exports."""
+"""Types: mypy finds nothing in the rooms that align nor in `typed_use`; the stub says what the package exports."""
 
 import ast
 import subprocess

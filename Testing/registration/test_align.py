@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from dataclasses import replace
@@ -232,6 +233,15 @@ def test_two_animals_are_refused(other_pair):
     alignment = align(other_pair.fixed, other_pair.moving)
     assert not alignment.accepted and not alignment.mirrored and alignment.verdict.startswith("Not accepted")
     assert alignment.expected_error_um > 80
+
+
+def test_a_scan_that_fits_at_another_scale_is_refused_and_told_by_how_much(pair):
+    """All voxels of the moving scan are stated 6 % too large: no rigid pose fits."""
+    larger = replace(pair.moving, affine=np.diag((1.06, 1.06, 1.06, 1.0)) @ pair.moving.affine)
+    found = align(pair.fixed, larger, hypotheses="dnet", refine="working")
+    assert not found.accepted and found.doubts[0] == "strain" and len(found.doubts) > 1
+    percent = float(re.search(r"moving scan is ([\d.]+) % larger than the fixed one", found.verdict)[1])
+    assert percent == pytest.approx(6, abs=1)
 
 
 def test_a_refusal_for_its_grey_values_says_so(small_pair):

@@ -93,7 +93,7 @@ def align_files(
         "weights": weights,
     }
     pair = scans.fixed, scans.moving
-    found = align(*pair, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
+    found: Any = align(*pair, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
     if check:
         from ..registration.check import check_alignment
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from .examination import examine
 from .holders import ScanPair
 from .inputs import AlignmentInputs, checked_inputs
 from .interior import refine_fully
+from .media import MediumChange, find_medium_change
 from .motions import find_motions
 from .moved_rest import find_moved_rest
 from .proposal import propose as propose_poses
@@ -39,12 +40,14 @@ from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
 from .similarity import overlap_scores
 from .slips import slips
+from .strain import find_strain
 from .template import edge_template
 from .verdict import Verdict
 from .verification import verify
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+    from typing_extensions import Unpack
 
 R = TypeVar("R")
 
@@ -60,6 +63,36 @@ HOPELESS = 0.7
 UNEXPLAINED = 0.3
 
 
+class _Options(TypedDict, total=False):
+    """The options of `align` but `bone`, which says what it returns."""
+
+    threshold: float | tuple[float | None, float | None] | None
+    spacing: float | None
+    fixed_mask: Volume | sitk.Image | np.ndarray | None
+    moving_mask: Volume | sitk.Image | np.ndarray | None
+    initial: np.ndarray | None
+    device: str
+    weights: str | os.PathLike | None
+    hypotheses: Literal["auto", "dnet", "search"]
+    refine: Literal["native", "working", "none"]
+    threads: int | None
+    progress: Callable[[float, str], None] | None
+    cancelled: Callable[[], bool] | None
+    posed: Callable[[np.ndarray, tuple[CorticalBone, CorticalBone]], None] | None
+
+
+@overload
+def align(
+    fixed: Volume | sitk.Image,
+    moving: Volume | sitk.Image,
+    *,
+    bone: Literal["largest"] | None = None,
+    **options: Unpack[_Options],
+) -> Alignment: ...
+@overload
+def align(
+    fixed: Volume | sitk.Image, moving: Volume | sitk.Image, *, bone: Literal["each"], **options: Unpack[_Options]
+) -> list[Alignment]: ...
 def align(
     fixed: Volume | sitk.Image,
     moving: Volume | sitk.Image,
@@ -78,7 +111,7 @@ def align(
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     posed: Callable[[np.ndarray, tuple[CorticalBone, CorticalBone]], None] | None = None,
-) -> Any:
+) -> Alignment | list[Alignment]:
     """Aligns two scans of one bone in any orientation; or of several bones, each of which moved on its own.
 
     Args:
@@ -237,7 +270,12 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         alone = inputs.bone is None and inputs.thresholds == (None, None)
         if verdict.accepted and alone and _stood_still(pair, inputs, answer, device, watch):
             verdict = replace(verdict, confidence=0.0).because("standstill")
+        if not (verdict.accepted or mirrored) and verdict.doubts[0].kind != "strain":
+            sentence = _strained(pair, inputs, answer.refined.pose, device, watch)
+            verdict = verdict if sentence is None else verdict.because("strain", sentence)
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
+    medium = _medium_change(pair, matrix) if verdict.accepted else None
+    watch.warnings += [] if medium is None else [medium.sentence]
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
     watch.seconds["total"] = time.perf_counter() - start
@@ -252,7 +290,11 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
         verdict=verdict.sentence,
-        doubts=[*(doubt.kind for doubt in verdict.doubts), *(["metal"] if pair.has_metal else [])],
+        doubts=[
+            *(doubt.kind for doubt in verdict.doubts),
+            *(["metal"] if pair.has_metal else []),
+            *(["medium"] if medium else []),
+        ],
         warnings=watch.warnings,
         device=str(device),
         network=None if network is None else network.network.name,
@@ -543,6 +585,32 @@ def _stood_still(pair: _Pair, inputs: AlignmentInputs, answer: _Answer, device: 
         return False
     moved = distance(torch.from_numpy(found.matrix), answer.refined.pose, pair.fixed.place)
     return found.accepted and moved > pair.fixed.cube.spacing
+
+
+def _strained(pair: _Pair, inputs: AlignmentInputs, pose: Tensor, device: torch.device, watch: _Watch) -> str | None:
+    """What is wrong with a voxel size, where scans that do not fit come to do so without their strain.
+
+    No rigid pose shows that they are of one bone if one of them is some percent too large.
+    """
+    strain = find_strain(pair.fixed, pair.moving, pose, watch.check)
+    if strain.sentence is None:
+        return None
+    undone = pose.numpy() @ np.linalg.inv(strain.matrix) @ inputs.moving.affine
+    thresholds = pair.fixed.native.scale.threshold, pair.moving.native.scale.threshold
+    beside = replace(inputs, moving=replace(inputs.moving, affine=undone), thresholds=thresholds)
+    try:
+        unstrained = _prepared(beside, device, watch.part(0.9, 1.0))
+    except ScanError:
+        return None
+    refined = _refined(unstrained, pose, "working", watch.check)
+    return strain.sentence if verify(unstrained, refined).accepted else None
+
+
+def _medium_change(pair: _Pair, matrix: np.ndarray) -> MediumChange | None:
+    scale = pair.fixed.native.scale
+    # The threshold lies half way between bone and what is around it.
+    height = 2 * (scale.maximum - scale.threshold)
+    return find_medium_change(*pair.bones, matrix, height, pair.fixed.cube.spacing)
 
 
 def _grey_fault(pair: _Pair, inputs: AlignmentInputs) -> GreyFault | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -22,6 +22,11 @@ from ..imaging.volume import Volume
 from .align import align
 from .inputs import as_volume
 from .result import Alignment, Check, Repeat
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+A = TypeVar("A", Alignment, list[Alignment])
 
 # From one index axis to the next: a third of a full turn about the diagonal of the grid.
 _THIRD = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
@@ -38,16 +43,16 @@ TURNS: dict[str, Callable[[Volume, np.ndarray | None], TurnedScan]] = {
 
 
 def check_alignment(
-    alignment: Any,
-    fixed: Any,
-    moving: Any,
+    alignment: A,
+    fixed: Volume | sitk.Image,
+    moving: Volume | sitk.Image,
     *,
-    fixed_mask: Any = None,
-    moving_mask: Any = None,
+    fixed_mask: Volume | sitk.Image | np.ndarray | None = None,
+    moving_mask: Volume | sitk.Image | np.ndarray | None = None,
     initial: np.ndarray | None = None,
     progress: ProgressFunction = no_progress,
     **options: Any,
-) -> Any:
+) -> A:
     """Aligns again with the moving scan turned, by two turns of its grid and an oblique one, and compares the answers.
 
     It takes about as long as four alignments, since the oblique turn needs more voxels.
@@ -72,8 +77,8 @@ def check_alignment(
     fixed, moving = as_volume(fixed, "fixed"), as_volume(moving, "moving")
     given = (fixed_mask, fixed, "fixed"), (moving_mask, moving, "moving")
     masks = tuple(None if mask is None else mask_on(mask, scan, role) for mask, scan, role in given)
-    every = [alignment] if isinstance(alignment, Alignment) else alignment
-    checked = []
+    every: list[Alignment] = [alignment] if isinstance(alignment, Alignment) else alignment
+    checked: Any = []
     for number, one in enumerate(every):
         own = masks if one.bone is None else one.bone.masks
         if own is None:
