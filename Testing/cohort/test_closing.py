@@ -1,9 +1,12 @@
 """Which alignments a program adds to close the loops of a cohort."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from DNetRegistrationLib.cli.main import main
-from DNetRegistrationLib.cohort.closing import closing_pairs
+from DNetRegistrationLib.cohort.closing import closing_pairs, references
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.run import find_pairs
 from DNetRegistrationLib.cohort.scan_file import ScanFile
@@ -49,8 +52,46 @@ def test_a_late_pair_joins_bones_and_scans_keep_what_is_said_of_them():
 
 def test_one_file_under_two_paths_is_one_scan_and_two_bones_of_one_file_are_two():
     assert added(pair("1", "x/a", "b", ("m1",)), pair("2", "x/../x/a", "./b", ("m1",))) == []
-    femur, tibia = pair("f", "a", "b", ("f",), segment="1"), pair("t", "a", "b", ("t",), segment="2")
-    assert added(femur, tibia) == []
+    # A third scan of each: bones that masks or their segments part are closed each by themselves.
+    for parts in ({"segment": "1"}, {"segment": "2"}), ({"mask": "x"}, {"mask": "y"}):
+        pairs = [pair(f"{n}{to}", "a", to, **part) for n, part in enumerate(parts) for to in "bc"]
+        found = closing_pairs(pairs)
+        assert [(one.fixed.path, one.moving.path) for one in found] == [("b", "c")] * 2
+        assert [{name: getattr(found[n].fixed, name) for name in parts[n]} for n in (0, 1)] == list(parts)
+        assert [reference.identity for reference in references(pairs).values()] == [
+            ScanFile("a", **part).identity for part in parts for _ in "bc"
+        ]
+
+
+def test_the_scans_of_one_file_are_scans_and_two_masks_of_one_scan_are_not():
+    first, second = ScanFile("a", series="1"), ScanFile("a", series="2")
+    one = Pair(name="1", fixed=first, moving=second, bone=("m",))
+    (found,) = closing_pairs([one, Pair(name="2", fixed=first, moving=ScanFile("b"), bone=("m",))])
+    assert (found.fixed, found.moving) == (second, ScanFile("b"))
+    assert closing_pairs([one, replace(one, name="2", fixed=replace(first, mask="x"))]) == []
+
+
+def test_a_pair_of_one_scan_is_a_problem_whichever_way_its_path_is_written(scans):
+    rows = [
+        "id,fixed,moving,moving_series",
+        "same,m1_0_pre.nrrd,./m1_0_pre.nrrd,",
+        "series,m1_0_pre.nrrd,m1_0_pre.nrrd,2",
+    ]
+    (scans / "list.csv").write_text("\n".join(rows))
+    found = survey(find_pairs(scans / "list.csv"))
+    assert [(one.kind, one.pair) for one in found.problems] == [("duplicate", "same")]
+    assert (
+        found.pairs[0].blocked == found.problems[0] and "both scans of same are the same" in found.problems[0].problem
+    )
+    assert survey(find_pairs(scans / "list.csv"), {"moving_series": "1"}).problems == []
+
+
+def test_an_identity_is_of_the_scan_and_not_of_the_way_its_path_is_written():
+    ways = [dict(path="x/../a", mask="m"), dict(path="./a", mask="./m"), dict(path=os.path.abspath("a"), mask="m")]
+    assert len({ScanFile(**way).identity for way in ways}) == 1
+    others = [ScanFile("a", **about) for about in ({}, {"series": "1"}, {"mask": "1"}, {"segment": "1"})]
+    assert len({other.identity for other in others}) == 4
+    assert ScanFile("a", threshold=3.0, spacing=(1.0,), flip="x").identity == ScanFile("a").identity
 
 
 @pytest.fixture
@@ -94,5 +135,5 @@ def test_a_list_has_one_bone_an_id(scans):
     (scans / "list.csv").write_text("\n".join(rows))
     found = survey(find_pairs(scans / "list.csv"))
     assert [one.name for one in found.closing] == ["m1_0 moving to m1_1 moving"]
-    assert found.references == dict.fromkeys(["m1_0", "m1_1"], str(scans / "m1_0_pre.nrrd"))
+    assert found.references == dict.fromkeys(["m1_0", "m1_1"], ScanFile(str(scans / "m1_0_pre.nrrd")))
     assert not survey(FoundPairs(found.pairs, []), loops=False).closing

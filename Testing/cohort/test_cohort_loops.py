@@ -1,6 +1,5 @@
 """Loops between the scans of a cohort."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +7,12 @@ import pytest
 from cohort_results import failed_pair, made_pair
 from DNetRegistrationLib.cohort.loops import with_loops
 from DNetRegistrationLib.cohort.reference import on_reference, to_reference
+from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.geometry.loops import spread_points, star_and_ring
 from DNetRegistrationLib.geometry.transform_files import read_transform
 from scipy.spatial.transform import Rotation
 
+REFERENCE = ScanFile("x/r.nrrd")
 BONE = np.random.default_rng(3).uniform(-2, 2, (40, 3))
 
 
@@ -34,6 +35,7 @@ def cohort(bone, scans, off=(), expected=2.0, seed=1):
                 one,
                 fixed=f"{bone}/{fixed}.nrrd",
                 moving=f"{bone}/{moving}.nrrd",
+                identities=(f"{bone} {fixed}", f"{bone} {moving}"),
                 matrix=tuple(matrix.ravel()),
                 bone_points=tuple(spread_points(points).ravel()),
             )
@@ -66,10 +68,26 @@ def test_of_more_scans_the_wrong_pair_alone_is_warned_of_and_bones_are_told_apar
     assert all(pair.loop_error_um is not None for pair in found)
 
 
-def test_a_scan_is_the_same_however_its_path_is_written():
-    first, second, third = cohort("x", "rab", off=["ab"])
-    found = with_loops([first, replace(second, moving="x/../x/b.nrrd"), replace(third, fixed="./x/a.nrrd")])
-    assert [pair.loop_error_um for pair in found] == pytest.approx([40] * 3)
+def test_two_bones_of_the_same_files_are_told_apart(tmp_path):
+    """Their scans have the same paths; the loops of the one are open."""
+    first, second = cohort("x", "rab", off=["ab"]), cohort("y", "rab", seed=2)
+    second = [replace(two, fixed=one.fixed, moving=one.moving) for one, two in zip(first, second, strict=True)]
+    found = with_loops([pair for two in zip(first, second, strict=True) for pair in two])
+    assert [pair.loop_error_um for pair in found] == pytest.approx([40, 0] * 3, abs=1e-6)
+    # Each is carried onto its own reference by its own transform.
+    asked = [replace(pair, folder=pair.name) for pair in (first[2], second[2])]
+    for pair in asked:
+        (tmp_path / pair.folder).mkdir()
+    reference = {pair.name: ScanFile("x/r.nrrd", segment=pair.name[0]) for pair in asked}
+    named = [
+        replace(pair, identities=(reference[asked[n].name].identity, pair.identities[1]))
+        for n, pair in enumerate((first[0], second[0]))
+    ]
+    carried = on_reference(asked, named, reference, tmp_path, ".tfm")
+    for pair, direct in zip(carried, named, strict=True):
+        assert pair.reference == "x/r.nrrd"
+        written = read_transform(tmp_path / pair.outputs["fixed_to_reference"])
+        np.testing.assert_allclose(written, np.reshape(direct.matrix, (4, 4)), atol=1e-9)
 
 
 def test_what_was_added_closes_loops_but_is_told_of_nowhere_else():
@@ -95,8 +113,13 @@ def test_both_scans_of_each_pair_are_carried_onto_the_reference(tmp_path):
     for pair in pairs:
         (tmp_path / pair.folder).mkdir()
     own = {pair.name: np.reshape(pair.matrix, (4, 4)) for pair in pairs}
+    reference = dict.fromkeys(own, REFERENCE)
+    pairs = [
+        replace(pair, identities=tuple(one if one[-1] != "r" else REFERENCE.identity for one in pair.identities))
+        for pair in pairs
+    ]
     # The pair a to b lies on r by way of that of r and a, which closes a loop and is no pair of the cohort.
-    found = on_reference(pairs[1:], pairs[:1], {pair.name: "x/r.nrrd" for pair in pairs}, tmp_path, ".tfm")
+    found = on_reference(pairs[1:], pairs[:1], reference, tmp_path, ".tfm")
     assert [pair.reference for pair in found] == ["x/r.nrrd"] * 2
     wanted = {"x rb": (np.eye(4), own["x rb"]), "x ab": (own["x ra"], own["x ab"] @ own["x ra"])}
     for pair in found:
@@ -106,15 +129,14 @@ def test_both_scans_of_each_pair_are_carried_onto_the_reference(tmp_path):
     # By way of the pair and directly is the same place, since these are right.
     np.testing.assert_allclose(wanted["x ab"][1], own["x rb"], atol=1e-9)
     # Against the direction in which it was aligned.
-    back = replace(pairs[0], fixed=pairs[0].moving, moving="x/r.nrrd", matrix=tuple(np.linalg.inv(own["x ra"]).ravel()))
-    aligned = {("x/a.nrrd", "x/r.nrrd"): back}
-    real = {tuple(map(os.path.realpath, scans)): pair for scans, pair in aligned.items()}
-    np.testing.assert_allclose(to_reference(pairs[2], "x/r.nrrd", real)["fixed"], own["x ra"], atol=1e-9)
+    back = replace(pairs[0], matrix=tuple(np.linalg.inv(own["x ra"]).ravel()))
+    found = to_reference(pairs[2], REFERENCE.identity, {pairs[0].identities[::-1]: back})
+    np.testing.assert_allclose(found["fixed"], own["x ra"], atol=1e-9)
     # Parts that are refused, or that a loop speaks against, carry nothing; and what an earlier run wrote goes.
     for wrong in (replace(pairs[0], status="refused"), replace(pairs[0], doubts=("loop",))):
-        (left,) = on_reference(pairs[2:], [wrong], {"x ab": "x/r.nrrd"}, tmp_path, ".tfm")
+        (left,) = on_reference(pairs[2:], [wrong], reference, tmp_path, ".tfm")
         assert left == pairs[2] and not list((tmp_path / left.folder).iterdir())
     refused = replace(pairs[2], status="refused")
-    (half,) = on_reference([refused], pairs[:1], {"x ab": "x/r.nrrd"}, tmp_path, ".tfm")
+    (half,) = on_reference([refused], pairs[:1], reference, tmp_path, ".tfm")
     assert [path.name for path in (tmp_path / half.folder).iterdir()] == ["fixed-to-reference.tfm"]
     assert on_reference(pairs, [], {}, tmp_path, None) == tuple(pairs)

@@ -37,7 +37,6 @@ def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path
             "id,fixed,moving,fixed_spacing,moving_flip\n"
             "good,a.nrrd,b.nrrd,,\n"
             "alone,a.nrrd,,,\n"
-            "same,a.nrrd,./a.nrrd,,\n"
             "wrong,a.nrrd,b.nrrd,0.01 0.02,q\n"
             ",a.nrrd,b.nrrd,,\n"
             "long,a.nrrd,b.nrrd,,,more\n"
@@ -48,11 +47,11 @@ def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path
     problems = {one.pair: (one.kind, one.problem) for one in found.problems}
     assert [pair.name for pair in found.pairs if pair.blocked is None] == ["good"]
     assert {name: kind for name, (kind, _) in problems.items()} == {
-        "alone": "partner", "same": "duplicate", "wrong": "list", "line 6": "list", "long": "list",
+        "alone": "partner", "wrong": "list", "line 5": "list", "long": "list",
         "twice": "duplicate", "twice (2)": "duplicate",
     }  # fmt: skip
-    assert "line 5" in problems["wrong"][1] and "'q'" in problems["wrong"][1] and "0.01 0.02" in problems["wrong"][1]
-    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 8
+    assert "line 4" in problems["wrong"][1] and "'q'" in problems["wrong"][1] and "0.01 0.02" in problems["wrong"][1]
+    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 7
 
 
 def test_one_bone_at_several_times(tmp_path):

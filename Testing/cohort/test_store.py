@@ -10,7 +10,7 @@ from DNetRegistrationLib.cohort.fingerprint import content_hash
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
 from DNetRegistrationLib.cohort.scan_file import ScanFile
-from DNetRegistrationLib.cohort.store import is_recorded, opened_results, recorded_pair
+from DNetRegistrationLib.cohort.store import opened_results, recorded_pair
 from DNetRegistrationLib.cohort.task import Done
 from DNetRegistrationLib.core.errors import FileError
 
@@ -19,12 +19,12 @@ from DNetRegistrationLib.core.errors import FileError
 def keep(tmp_path):
     """Keeps a result of a pair of two files, with what is said of them."""
 
-    def keep(initial=None, **about):
-        for name in ("a", "b", "mask"):
+    def keep(initial=None, weights=None, **about):
+        for name in ("a", "b", "other"):
             (tmp_path / name).write_bytes(name.encode())
         fixed = ScanFile(str(tmp_path / "a"), **about)
         pair = Pair(name="m1", fixed=fixed, moving=ScanFile(str(tmp_path / "b")), initial=initial)
-        options = CohortOptions(outputs={})
+        options = CohortOptions(outputs={}, weights=weights)
         with opened_results(tmp_path / "results") as results:
             task = results.task(pair, options)
             result = made_pair("m1", folder=task.folder, fixed=fixed.path, moving=pair.moving.path)
@@ -35,20 +35,50 @@ def keep(tmp_path):
 
 
 def test_a_pair_is_read_again_as_it_was(keep, tmp_path):
-    pair, result = keep(spacing=(0.01, 0.02, 0.03), series="2", flip="z")
-    recorded, content = recorded_pair(tmp_path / "results", result)
-    assert (recorded.fixed, recorded.moving) == (pair.fixed, pair.moving)
-    assert is_recorded(recorded, content)
+    pair, result = keep(spacing=(0.01, 0.02, 0.03), series="2", flip="z", segment="3", mask=str(tmp_path / "other"))
+    recorded = recorded_pair(tmp_path / "results", result)
+    assert (recorded.pair.fixed, recorded.pair.moving) == (pair.fixed, pair.moving)
+    assert recorded.holds()
     (tmp_path / "b").write_bytes(b"c")
-    assert not is_recorded(recorded, content)
+    assert not recorded.holds()
     (tmp_path / "b").unlink()
-    assert not is_recorded(recorded, content)
+    assert not recorded.holds()
 
 
-def test_files_beside_the_scans_are_not_on_record(keep, tmp_path):
-    for about in ({"mask": str(tmp_path / "mask")}, {"initial": str(tmp_path / "mask")}):
-        recorded, content = recorded_pair(tmp_path / "results", keep(**about)[1])
-        assert content == "" and not is_recorded(recorded, content)
+@pytest.mark.parametrize("kind", ["mask", "initial", "weights"])
+def test_files_beside_the_scans_are_on_record(keep, tmp_path, kind):
+    other = tmp_path / "other"
+    recorded = recorded_pair(tmp_path / "results", keep(**{kind: str(other)})[1])
+    assert recorded.holds()
+    other.write_bytes(b"another")
+    assert not recorded.holds()
+    other.unlink()
+    assert not recorded.holds()
+
+
+def test_the_record_knows_where_files_were_moved_to(keep, tmp_path):
+    pair, result = keep(mask=str(tmp_path / "other"))
+    (tmp_path / "other").rename(tmp_path / "elsewhere")
+    assert not recorded_pair(tmp_path / "results", result).holds()
+    moved = replace(pair, fixed=replace(pair.fixed, mask=str(tmp_path / "elsewhere")))
+    with opened_results(tmp_path / "results") as results:
+        assert results.done(moved, CohortOptions(outputs={})) is not None
+    assert recorded_pair(tmp_path / "results", result).holds()
+
+
+def test_loops_are_forgotten_and_what_else_lies_there_is_not(keep, tmp_path):
+    pair, _ = keep()
+    own = tmp_path / "results/loops/mine"
+    own.mkdir(parents=True)
+    (own / "notes.txt").touch()
+    with opened_results(tmp_path / "results") as results:
+        closing = replace(pair, name="loop", closing=True)
+        task = results.task(closing, CohortOptions(outputs={}))
+        results.keep(task, Done(made_pair("loop", folder=task.folder), True, ""), "")
+        assert len(list((tmp_path / "results/loops").iterdir())) == 2
+        results.forget_loops()
+    assert list((tmp_path / "results/loops").iterdir()) == [own] and list(own.iterdir())
+    assert (tmp_path / "results/pairs/m1/pair.json").is_file()
 
 
 def test_a_result_without_a_record(keep, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from DNetRegistrationLib.core.errors import ScanError, Setting
-from DNetRegistrationLib.imaging.text_headers import states_anatomy
+from DNetRegistrationLib.imaging.text_headers import data_files, states_anatomy
 from DNetRegistrationLib.imaging.volume import read_volume
 from grids import noise
 
@@ -195,3 +195,47 @@ def test_pipes_are_not_waited_for(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"LOCAL", b"pipe.nrrd"))
     with pytest.raises(ScanError, match="no file"):
         read_volume(path)
+
+
+LISTS = {
+    "one.nhdr": ("data file: ./all 0.raw", ["./all 0.raw"]),
+    "list.nhdr": ("data file: LIST", None),
+    "planes.nhdr": ("datafile: LIST 2", None),
+    "numbered.nhdr": ("data file: slice-1-%03d.raw 0 7 1", [f"slice-1-{z:03d}.raw" for z in range(8)]),
+    "list.mhd": ("ElementDataFile = LIST", None),
+    "planes.mhd": ("ElementDataFile = LIST 2", None),
+    "numbered.mhd": ("ElementDataFile = s%03d.raw 0 14 2", [f"s{z:03d}.raw" for z in range(0, 15, 2)]),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_files_of_voxels_are_those_that_are_read(tmp_path, name):
+    field, names = LISTS[name]
+    listed = names or [f"of list {8 - z}.raw" for z in range(8)]
+    whole = VOXELS.tobytes()
+    length = len(whole) // len(listed)
+    for number, one in enumerate(listed):
+        (tmp_path / one).write_bytes(whole[number * length : (number + 1) * length])
+    lines = "" if names else "\n".join([*listed, ""])
+    path = tmp_path / name
+    if name.endswith("nhdr"):
+        path.write_text(f"NRRD0005\ntype: uint8\ndimension: 3\nsizes: 10 9 8\nencoding: raw\n{SPACE}{field}\n{lines}")
+    else:
+        start = "ObjectType = Image\nNDims = 3\nElementSpacing = 12.5 12.5 25\nDimSize = 10 9 8\n"
+        path.write_text(f"{start}ElementType = MET_UCHAR\n{field}\n{lines}")
+    assert [*data_files(path)] == [tmp_path / one for one in listed]
+    np.testing.assert_array_equal(read_volume(path, spacing=(0.1, 0.1, 0.1)).voxels, VOXELS)
+
+
+def test_voxels_within_the_file_lie_in_no_other(tmp_path):
+    assert [*data_files(nrrd(tmp_path / "a.nrrd", SPACE)), *data_files(metaimage(tmp_path / "a.mha", ""))] == []
+    (tmp_path / "a.nii").write_bytes(b"")
+    assert [*data_files(tmp_path / "a.nii")] == []
+
+
+@pytest.mark.parametrize("numbers", ["", " 0", " 0 7", " 0 7 0", " a b c"])
+def test_numbered_files_without_their_numbers_are_an_error_and_do_not_end_the_process(tmp_path, numbers):
+    start = "ObjectType = Image\nNDims = 3\nElementSpacing = 12.5 12.5 25\nDimSize = 10 9 8\nElementType = MET_UCHAR\n"
+    (tmp_path / "a.mhd").write_text(f"{start}ElementDataFile = s%03d.raw{numbers}\n")
+    with pytest.raises(ScanError, match="the name of its data file"):
+        read_volume(tmp_path / "a.mhd")

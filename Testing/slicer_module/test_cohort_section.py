@@ -217,12 +217,14 @@ def test_a_pair_that_is_loaded_during_an_alignment_waits(section, panel, tmp_pat
     panel._run.preparing = False
 
 
-def test_what_else_was_used_cannot_be_vouched_for(section, panel, tmp_path):
-    """The record holds no paths but those of the scans."""
+def test_weights_of_ones_own_are_vouched_for_while_they_are_the_same(section, panel, tmp_path):
     weights = tmp_path / "weights.pt"
     weights.write_bytes(b"x")
     stored_pair(tmp_path, rigid(3), weights=str(weights))
     section._showResults()
+    section.table.cellDoubleClicked.emit(0, 0)
+    assert panel.ui.verdictLabel.text.startswith("Accepted")
+    weights.write_bytes(b"y")
     section.table.cellDoubleClicked.emit(0, 0)
     assert "nothing vouches for this" in panel.ui.verdictLabel.text
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from ..geometry.loops import star_and_ring
 from .pairs import ROLES, Pair
 from .scan_file import ScanFile
-
-#: A file, and which scan or bone of it.
-_Scan = tuple[str, str | None, str | None]
 
 
 def closing_pairs(pairs: Iterable[Pair]) -> list[Pair]:
@@ -25,21 +21,21 @@ def closing_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     """
     found = []
     for bone in _bones(pairs):
-        scans: dict[_Scan, tuple[str, ScanFile]] = {}
+        scans: dict[str, tuple[str, ScanFile]] = {}
         for pair in bone:
-            for role in ROLES:
-                scans.setdefault(_scan(pair, role), (f"{pair.name} {role}", getattr(pair, role)))
-        paired = {frozenset(_scan(pair, role) for role in ROLES) for pair in bone}
+            for role, identity in zip(ROLES, pair.identities, strict=True):
+                scans.setdefault(identity, (f"{pair.name} {role}", getattr(pair, role)))
+        paired = {frozenset(pair.identities) for pair in bone}
         for fixed, moving in star_and_ring(list(scans)):
-            # A file that holds two scans is not aligned with itself: results tell scans by their files.
-            if frozenset((fixed, moving)) not in paired and fixed[0] != moving[0]:
-                (a, one), (b, other) = scans[fixed], scans[moving]
+            (a, one), (b, other) = scans[fixed], scans[moving]
+            # Two masks of one scan are no two scans.
+            if frozenset((fixed, moving)) not in paired and one.image != other.image:
                 found.append(Pair(name=f"{a} to {b}", fixed=one, moving=other, bone=bone[0].bone, closing=True))
     return found
 
 
-def references(pairs: Iterable[Pair]) -> dict[str, str]:
-    """The path of the scan that all of a bone are carried onto, by the name of each pair.
+def references(pairs: Iterable[Pair]) -> dict[str, ScanFile]:
+    """The scan that all of a bone are carried onto, by the name of each pair.
 
     It is the fixed scan of the first pair of the bone. Pairs of which nothing else is of the same bone have none.
 
@@ -47,14 +43,14 @@ def references(pairs: Iterable[Pair]) -> dict[str, str]:
         pairs: as `closing_pairs` takes them.
     """
     bones = [bone for bone in _bones(pairs) if len(bone) > 1]
-    return {pair.name: bone[0].fixed.path for bone in bones for pair in bone}  # type: ignore[union-attr]
+    return {pair.name: bone[0].fixed for bone in bones for pair in bone}  # type: ignore[misc]
 
 
 def _bones(pairs: Iterable[Pair]) -> list[list[Pair]]:
     """The pairs in groups of one bone each."""
     groups: list[tuple[set[tuple], list[Pair]]] = []
     for pair in pairs:
-        marks: set[tuple] = {("scan", *_scan(pair, role)) for role in ROLES}
+        marks: set[tuple] = {("scan", identity) for identity in pair.identities}
         if pair.bone:
             marks.add(("bone", *pair.bone))
         joined = [group for group in groups if group[0] & marks]
@@ -62,8 +58,3 @@ def _bones(pairs: Iterable[Pair]) -> list[list[Pair]]:
         members = [*(one for group in joined for one in group[1]), pair]
         groups.append((marks.union(*(group[0] for group in joined)), members))
     return [group for _, group in groups]
-
-
-def _scan(pair: Pair, role: str) -> _Scan:
-    scan = getattr(pair, role)
-    return os.path.realpath(scan.path), scan.series, scan.segment

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..core.errors import RunError, Setting, one_line
 from ..core.packages import needed
-from .pairs import ROLES
-from .task import Done, PairTask, do_pair, failed_pair, of_pair
+from .task import Done, PairTask, do_pair, failed_pair
 
 #: Of a cluster on this machine. A task that brought a worker down is not tried on the next one; what a worker is at is
 #: not looked at a hundred times a second; and memory is not given back to the system piece by piece, which by itself
@@ -57,13 +54,12 @@ def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Ite
     futures: dict[Any, int] = {}
     try:
         for number, task in enumerate(tasks):
-            futures[client.submit(do_pair, _absolute(task), pure=False, retries=0)] = number
+            futures[client.submit(do_pair, task, pure=False, retries=0)] = number
         for future in distributed.as_completed(futures):
             number = futures[future]
             lost = future.exception()
             if lost is None:
-                done, pair = future.result(), tasks[number].pair
-                yield number, replace(done, result=of_pair(done.result, pair))
+                yield number, future.result()
                 continue
             problem = f"its worker ended in the midst of the work ({one_line(lost)})"
             remedy = "run it again, on workers with more memory if that was short"
@@ -73,18 +69,3 @@ def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Ite
         client.close()
         if local is not None:
             local.close()
-
-
-def _absolute(task: PairTask) -> PairTask:
-    """The task with paths that do not depend on where a process was started."""
-
-    def path(text: str | None) -> str | None:
-        return None if text is None else os.path.abspath(text)
-
-    scans = {}
-    for role in ROLES:
-        scan = getattr(task.pair, role)
-        scans[role] = replace(scan, path=os.path.abspath(scan.path), mask=path(scan.mask))
-    pair = replace(task.pair, fixed=scans["fixed"], moving=scans["moving"], initial=path(task.pair.initial))
-    options = task.options
-    return replace(task, pair=pair, options=replace(options, weights=path(options.weights_file()) or options.weights))

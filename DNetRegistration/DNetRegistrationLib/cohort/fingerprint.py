@@ -11,11 +11,10 @@ from pathlib import Path
 
 from ..core.jsonable import jsonable
 from ..core.provenance import code_hash
-from ..imaging.text_headers import text_header
 from ..version import __version__
 from .options import CohortOptions
 from .pairs import ROLES, Pair
-from .scan_file import ABOUT_SCAN
+from .scan_file import ABOUT_SCAN, beside
 
 #: The rooms that decide what comes of a pair.
 _ALIGNING = ("core", "geometry", "imaging", "bone", "networks", "registration", "cartilage", "outputs")
@@ -68,17 +67,21 @@ def content_hash(pair: Pair, options: CohortOptions) -> str:
     return told.hexdigest()
 
 
+def paths_of(pair: Pair, options: CohortOptions) -> dict[str, str | None]:
+    """The files and folders that a pair is read from, by what they are; None for what is not used."""
+    paths = {f"{role}_{kind}": getattr(getattr(pair, role), kind) for role in ROLES for kind in ("path", "mask")}
+    return paths | {"initial": pair.initial, "weights": options.weights_file()}
+
+
 def _files(pair: Pair, options: CohortOptions) -> Iterator[tuple[str, Path]]:
     """The files that a pair is read from, each with a name that does not depend on where they lie."""
-    roots = {f"{role} {kind}": getattr(getattr(pair, role), kind) for role in ROLES for kind in ("path", "mask")}
-    roots |= {"initial": pair.initial, "weights": options.weights_file()}
-    for role, root in roots.items():
+    for role, root in paths_of(pair, options).items():
         if root is None:
             continue
         path = Path(root)
         if not path.is_dir():
             yield role, path
-            yield from ((f"{role} data", file) for file in _detached(path))
+            yield from ((f"{role} data {number}", file) for number, file in enumerate(beside(path)))
             continue
         for folder, folders, names in os.walk(path):
             inside = os.path.relpath(folder, path)
@@ -86,15 +89,3 @@ def _files(pair: Pair, options: CohortOptions) -> Iterator[tuple[str, Path]]:
             for name in sorted(names):
                 if not name.startswith("."):
                     yield f"{role} {inside}/{name}", Path(folder) / name
-
-
-def _detached(path: Path) -> Iterator[Path]:
-    """The files of voxels that lie beside a header."""
-    if path.suffix.lower() in (".hdr", ".img"):
-        yield path.with_suffix(".img" if path.suffix.lower() == ".hdr" else ".hdr")
-    header = text_header(path) if path.is_file() else None
-    if header is not None:
-        fields_of = header.fields
-        named = fields_of.get("data file", fields_of.get("datafile", fields_of.get("elementdatafile", "")))
-        if named and named.lower() != "local" and (path.parent / named).is_file():
-            yield path.parent / named

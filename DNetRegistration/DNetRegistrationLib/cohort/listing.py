@@ -166,9 +166,6 @@ def _pair(path: Path, line: int, too_long: bool, values: dict[str, str]) -> Pair
     if lacks:
         problem = f"{path}: the {' and the '.join(lacks)} scan of {name} is missing"
         blocked = Problem(kind="partner", pair=name, files=files, problem=problem, remedy="fill its cell in")
-    elif os.path.realpath(files[0]) == os.path.realpath(files[1]):
-        problem = f"{path}: both scans of {name} are the same file"
-        blocked = Problem(kind="duplicate", pair=name, files=files, problem=problem, remedy="correct one of them")
     if wrong:
         problem = f"{path}: line {line} {' and '.join(wrong)}"
         blocked = Problem(kind="list", pair=name, files=(str(path),), problem=problem, remedy="correct it")

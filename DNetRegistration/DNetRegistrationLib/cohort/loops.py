@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ def with_loops(pairs: Sequence[PairResult], closing: Sequence[PairResult] = ()) 
 
     Where a loop leaves more than the expected errors allow there is a warning too.
 
-    Two pairs share a scan where the file is the same. What a loop may leave, `suspects` says.
+    What a loop may leave, `suspects` says.
     Of the pairs that could be at fault, those are warned of that are in no closed loop; and of them the one that alone
     explains what is open, if there is one.
 
@@ -26,14 +25,14 @@ def with_loops(pairs: Sequence[PairResult], closing: Sequence[PairResult] = ()) 
         closing: pairs that were aligned to close loops. One that is not accepted measures nothing.
     """
     usable = [*(pair for pair in closing if pair.status == "accepted"), *pairs]
-    aligned = {scans_of(pair): pair for pair in usable if pair.matrix and pair.bone_points}
+    aligned = {pair.identities: pair for pair in usable if pair.matrix and pair.bone_points}
     transforms = {scans: np.reshape(pair.matrix, (4, 4)) for scans, pair in aligned.items()}
     points = {scans[0]: np.reshape(pair.bone_points, (-1, 3)) for scans, pair in aligned.items()}
     loops = close_loops(transforms, points)
     errors = {edge: 1000 * error for edge, error in loop_errors(loops).items()}
     limits = {frozenset(scans): pair.expected_error_um / 1000 for scans, pair in aligned.items()}
     doubted = suspects(loops, limits)
-    return tuple(_told(pair, frozenset(scans_of(pair)), errors, doubted) for pair in (*pairs, *closing))
+    return tuple(_told(pair, frozenset(pair.identities), errors, doubted) for pair in (*pairs, *closing))
 
 
 def _told(pair: PairResult, edge: Edge, errors: dict[Edge, float], doubted: frozenset[Edge]) -> PairResult:
@@ -47,8 +46,3 @@ def _told(pair: PairResult, edge: Edge, errors: dict[Edge, float], doubted: froz
         "should bring a point back, more than the expected errors allow. One of them is wrong: look at their pictures."
     )
     return replace(pair, doubts=(*pair.doubts, "loop"), warnings=(*pair.warnings, warning))
-
-
-def scans_of(pair: PairResult) -> tuple[str, str]:
-    """The real paths of a pair's fixed and moving scan."""
-    return os.path.realpath(pair.fixed), os.path.realpath(pair.moving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from .scan_file import ABOUT_SCAN
 
 #: What is no argument of `align_files`.
 _NOT_OF_A_PAIR = ("outputs", "scans", "loops")
+_MASKS = tuple(f"{role}_mask" for role in ROLES)
 
 
 def usual_outputs() -> dict[str, str]:
@@ -76,6 +78,16 @@ class CohortOptions:
         checked_threads(self.threads)
         if self.bone not in (None, "largest"):
             raise OptionError(f"bone {self.bone!r} is unknown in a cohort", "align the largest", Setting("bone"))
+
+    def absolute(self) -> CohortOptions:
+        """The same with absolute paths of files, which do not depend on where a process was started."""
+        masks = {
+            name: os.path.abspath(path) for name, path in self.scans.items() if name in _MASKS and path is not None
+        }
+        weights = self.weights_file()
+        return replace(
+            self, scans=self.scans | masks, weights=self.weights if weights is None else os.path.abspath(weights)
+        )
 
     def paths(self, folder: Path) -> OutputPaths:
         """Where the outputs of a pair go, in its folder."""

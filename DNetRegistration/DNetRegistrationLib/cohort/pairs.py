@@ -37,6 +37,12 @@ class Pair:
     bone: tuple[str, ...] = ()
     closing: bool = False
 
+    @property
+    def identities(self) -> tuple[str, str]:
+        """What tells the fixed and the moving scan from others; "" for one that is missing."""
+        fixed, moving = ("" if scan is None else scan.identity for scan in (self.fixed, self.moving))
+        return fixed, moving
+
     def with_scans(self, about: Mapping[str, Any]) -> Pair:
         """The pair with what `about` says of each scan (``fixed_spacing``, ...) where the scan itself says nothing."""
         completed: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,9 @@ import numpy as np
 
 from ..core.files import atomic_write, writing
 from ..geometry.transform_files import write_transform
-from .loops import scans_of
 from .pairs import ROLES
 from .result import PairResult
+from .scan_file import ScanFile
 
 
 def to_reference(
@@ -26,19 +25,19 @@ def to_reference(
 
     Args:
         pair: of the cohort.
-        reference: path of the scan that they are carried onto.
-        aligned: pairs of the cohort and those that close loops, by the real paths of their scans.
+        reference: identity of the scan that they are carried onto.
+        aligned: pairs of the cohort and those that close loops, by the identities of their scans.
 
     Returns:
         ``(4, 4)`` each: points of the reference to points of the scan, LPS mm.
     """
-    start, fixed = os.path.realpath(reference), os.path.realpath(pair.fixed)
-    if start == fixed:
+    fixed = pair.identities[0]
+    if reference == fixed:
         first = np.eye(4)
-    elif (start, fixed) in aligned and _sound(aligned[start, fixed]):
-        first = _matrix(aligned[start, fixed])
-    elif (fixed, start) in aligned and _sound(aligned[fixed, start]):
-        first = np.linalg.inv(_matrix(aligned[fixed, start]))
+    elif (reference, fixed) in aligned and _sound(aligned[reference, fixed]):
+        first = _matrix(aligned[reference, fixed])
+    elif (fixed, reference) in aligned and _sound(aligned[fixed, reference]):
+        first = np.linalg.inv(_matrix(aligned[fixed, reference]))
     else:
         return {}
     return {"fixed": first} | ({"moving": _matrix(pair) @ first} if _sound(pair) else {})
@@ -47,7 +46,7 @@ def to_reference(
 def on_reference(
     pairs: Sequence[PairResult],
     closing: Sequence[PairResult],
-    references: Mapping[str, str],
+    references: Mapping[str, ScanFile],
     place: Path,
     ending: str | None,
 ) -> tuple[PairResult, ...]:
@@ -56,20 +55,21 @@ def on_reference(
     Args:
         pairs: of the cohort.
         closing: those that close loops.
-        references: path of the reference by the name of the pair; see `closing.references`.
+        references: the reference by the name of the pair; see `closing.references`.
         place: the folder of results.
         ending: of the files; None to write none.
 
     Raises:
         FileError: one cannot be written.
     """
-    aligned = {scans_of(one): one for one in (*closing, *pairs)}
+    aligned = {one.identities: one for one in (*closing, *pairs)}
     told = []
     for pair in pairs:
         if ending is None or not pair.folder:
             told.append(pair)
             continue
-        found = to_reference(pair, references[pair.name], aligned) if pair.name in references else {}
+        reference = references.get(pair.name)
+        found = {} if reference is None else to_reference(pair, reference.identity, aligned)
         files = {role: f"{pair.folder}/{role}-to-reference{ending}" for role in ROLES}
         with atomic_write() as staging, writing(place / pair.folder):
             for role, matrix in found.items():
@@ -78,7 +78,7 @@ def on_reference(
             if role not in found:  # one of an earlier run
                 (place / files[role]).unlink(missing_ok=True)
         outputs = pair.outputs | {f"{role}_to_reference": files[role] for role in found}
-        told.append(replace(pair, outputs=outputs, reference=references[pair.name] if found else ""))
+        told.append(replace(pair, outputs=outputs, reference=reference.path if found and reference is not None else ""))
     return tuple(told)
 
 

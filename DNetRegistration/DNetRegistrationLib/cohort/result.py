@@ -75,6 +75,7 @@ class PairResult:
     Attributes:
         name: of the pair; no other pair of the cohort has it.
         fixed, moving: paths of the scans as they were found or listed; "" for a partner that is missing.
+        identities: what tells both scans from others, also where one file holds several; see `ScanFile.identity`.
         columns: what else the list or the names say of it, such as time and group, by the name of the column.
         status: "accepted", "refused" (aligned, but not to be trusted) or "failed" (not aligned).
         verdict: a sentence: whether to trust it and, if not, what to check; of a failed pair what went wrong.
@@ -108,6 +109,7 @@ class PairResult:
     name: str
     fixed: str
     moving: str
+    identities: tuple[str, str] = ("", "")
     columns: dict[str, str] = field(default_factory=dict)
     status: Status
     verdict: str
@@ -135,11 +137,8 @@ class PairResult:
 
     @property
     def reserved(self) -> bool:
-        """Whether it is accepted with reservations, or with a measured error that the expected one does not allow."""
-        measured = [error for error in (self.check_error_um, self.loop_error_um) if error is not None]
-        return self.status == "accepted" and bool(
-            self.doubts or self.warnings or any(error > self.expected_error_um for error in measured)
-        )
+        """Whether it is accepted with a doubt or a warning, as there is where a measured error is too large."""
+        return self.status == "accepted" and bool(self.doubts or self.warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON's own types; numbers that are not known are None."""

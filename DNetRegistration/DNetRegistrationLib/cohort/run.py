@@ -76,10 +76,14 @@ def find_pairs(
         scans: a folder, see `naming.pairs_by_name`; or a CSV file, see `listing.pairs_of_list`.
         pattern, words, leave_out: for a folder.
 
+    Returns:
+        FoundPairs: with absolute paths, since results are read from other places too.
+
     Raises:
         FileError: there is none, or no scan in it.
         OptionError: a pattern cannot be used, or is given for a list.
     """
+    scans = os.path.abspath(scans)
     if not Path(scans).is_file():
         return pairs_by_name(scans, pattern, words, leave_out)
     if pattern is not None:
@@ -127,7 +131,7 @@ def align_cohort(
         ...     found = align_cohort("scans", "results")
         ...     print(found.counts)
     """
-    options = CohortOptions() if options is None else options
+    options = (CohortOptions() if options is None else options).absolute()
     if Path(scans).is_dir() and os.path.realpath(scans) == os.path.realpath(output):
         raise FileError(f"{output}: holds the scans", "write the results to another folder", Setting("output"))
     if jobs is not None and jobs < 1:
@@ -136,12 +140,14 @@ def align_cohort(
         looked = survey(
             find_pairs(scans, pattern, words, output), options.scans, lambda f, m: progress(0.05 * f, m), options.loops
         )
+        if not options.loops:
+            folder.forget_loops()
         results, closing = _all_done(folder, looked, options, jobs, dask, progress, tell)
         all_told = with_loops(results, closing)
         results, closing = all_told[: len(results)], all_told[len(results) :]
         results = on_reference(results, closing, looked.references, folder.place, options.outputs.get("transform"))
         told = CohortResult(
-            scans=str(scans),
+            scans=os.path.abspath(scans),
             pairs=results,
             problems=tuple(looked.problems),
             options=options.told() | ({} if pattern is None else {"pattern": pattern, "words": list(words)}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +67,17 @@ class ScanFile:
         return mask_on(read_mask(self.mask, scan, self.segment, role), scan, role)
 
     @property
+    def image(self) -> tuple[str, str | None]:
+        """Tells scans apart, by whatever path they are given: the real path, and which scan of it."""
+        return os.path.realpath(self.path), self.series
+
+    @property
+    def identity(self) -> str:
+        """Tells apart what is aligned: scans, and the bones of one scan that a mask or its segments part."""
+        path, *others = *self.image, None if self.mask is None else os.path.realpath(self.mask), self.segment
+        return path if others == [None] * 3 else json.dumps([path, *others])
+
+    @property
     def paths(self) -> list[str]:
         """The paths that it is read from."""
         return [path for path in (self.path, self.mask) if path is not None]
@@ -75,6 +88,17 @@ ABOUT_SCAN = tuple(one.name for one in fields(ScanFile) if one.name != "path")
 
 
 def members(path: str | Path) -> list[Path]:
-    """The file itself, or the folder and what lies in it."""
+    """The file itself and those of its voxels; or the folder and what lies in it."""
     path = Path(path)
-    return [path, *path.iterdir()] if path.is_dir() else [path]
+    return [path, *(path.iterdir() if path.is_dir() else beside(path))]
+
+
+def beside(path: Path) -> list[Path]:
+    """The files of voxels that lie beside a header, where they are there."""
+    from ..imaging.text_headers import data_files
+
+    if not path.is_file():
+        return []
+    other = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
+    files = [*data_files(path)] if other is None else [path.with_suffix(other)]
+    return [file for file in files if file.is_file()]

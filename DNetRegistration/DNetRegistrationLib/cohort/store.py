@@ -8,16 +8,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import FileError, RunError, Setting
 from ..core.files import make_folder, writing
 from ..core.packages import needed
-from .fingerprint import content_hash, options_of, stamp, way_of_aligning
+from .fingerprint import content_hash, options_of, paths_of, stamp, way_of_aligning
 from .options import CohortOptions, folder_name
 from .pairs import ROLES, Pair
 from .result import PairResult
-from .scan_file import ScanFile
+from .scan_file import ABOUT_SCAN, ScanFile
 from .task import Done, PairTask, of_pair
 
 _PAIRS, _LOOPS, _RECORD = "pairs", "loops", "pair.json"
@@ -83,10 +84,11 @@ class ResultsFolder:
             if not valid:
                 return None
             now = stamp(pair, options)
-            if stored["stamp"] != now:
-                if stored["content"] != content_hash(pair, options):
-                    return None
-                _write(record, {**stored, "stamp": now})
+            if stored["stamp"] != now and stored["content"] != content_hash(pair, options):
+                return None
+            places = paths_of(pair, options)
+            if (stored["stamp"], stored["paths"]) != (now, places):
+                _write(record, {**stored, "stamp": now, "paths": places})
         except (OSError, ValueError, KeyError, TypeError):  # no record, or none of this program's
             return None
         return of_pair(result, pair)
@@ -119,6 +121,7 @@ class ResultsFolder:
         record = {
             "way": self._way,
             "options": options_of(task.pair, task.options),
+            "paths": paths_of(task.pair, task.options),
             "stamp": before,
             "content": done.content if done.lasting else "",
             "result": done.result.to_dict(),
@@ -132,9 +135,12 @@ class ResultsFolder:
                 os.replace(there, Path(tempfile.mkdtemp(dir=self.work)) / "old")
             os.replace(work, there)
 
-    def forget(self, task: PairTask) -> None:
-        """Removes what is half done of a pair."""
-        shutil.rmtree(task.work, ignore_errors=True)
+    def forget_loops(self) -> None:
+        """Removes what was aligned to close loops, and nothing else."""
+        for record in self.place.glob(f"{_LOOPS}/*/{_RECORD}"):
+            shutil.rmtree(record.parent, ignore_errors=True)
+        with suppress(OSError):  # there are none, or what is not of this program
+            (self.place / _LOOPS).rmdir()
 
 
 def _folder(pair: Pair) -> str:
@@ -142,15 +148,35 @@ def _folder(pair: Pair) -> str:
     return f"{_LOOPS if pair.closing else _PAIRS}/{folder_name(pair.name)}"
 
 
-def recorded_pair(place: str | os.PathLike, result: PairResult) -> tuple[Pair, str]:
-    """The scans of a result as they were read, and what identifies the files that were; see `is_recorded`.
+@dataclass(frozen=True)
+class RecordedPair:
+    """A pair as it was aligned.
+
+    Attributes:
+        pair: the pair.
+        weights: the file of the network's weights, where they are not some that ship.
+        content: identifies the files as they were.
+    """
+
+    pair: Pair
+    weights: str | None
+    content: str
+
+    def holds(self) -> bool:
+        """Whether all files that had a part in the result are those that it came of. Reads them."""
+        options = CohortOptions(weights=self.weights)
+        try:
+            return options.weights_file() == self.weights and self.content == content_hash(self.pair, options)
+        except OSError:
+            return False
+
+
+def recorded_pair(place: str | os.PathLike, result: PairResult) -> RecordedPair:
+    """What the folder of results knows of how a pair was aligned.
 
     Args:
         place: the folder of results.
         result: of a pair that was aligned.
-
-    Returns:
-        The pair, without a mask, and the hash; that is "" where other files than the scans had a part in the result.
 
     Raises:
         FileError: there is no record of it.
@@ -158,29 +184,16 @@ def recorded_pair(place: str | os.PathLike, result: PairResult) -> tuple[Pair, s
     record = Path(place) / result.folder / _RECORD
     try:
         stored = json.loads(record.read_text(encoding="utf-8"))
-        said, content = json.loads(stored["options"]), stored["content"]
-        scans = {
-            role: ScanFile(
-                path,
-                spacing=None if said[f"{role}_spacing"] is None else tuple(said[f"{role}_spacing"]),
-                series=said[f"{role}_series"],
-                flip=said[f"{role}_flip"],
-            )
-            for role, path in zip(ROLES, (result.fixed, result.moving), strict=True)
-        }
-        others = said["fixed_mask"] or said["moving_mask"] or said["initial"] or said["weights"] == "a file"
+        said, paths = json.loads(stored["options"]), stored["paths"]
+        scans = {}
+        for role in ROLES:
+            about = {name: said[f"{role}_{name}"] for name in ABOUT_SCAN} | {"mask": paths[f"{role}_mask"]}
+            spacing = None if about["spacing"] is None else tuple(about["spacing"])
+            scans[role] = ScanFile(paths[f"{role}_path"], **{**about, "spacing": spacing})
+        pair = Pair(name=result.name, fixed=scans["fixed"], moving=scans["moving"], initial=paths["initial"])
+        return RecordedPair(pair, paths["weights"], stored["content"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{record}: is no record of a pair", "run the cohort again") from error
-    pair = Pair(name=result.name, fixed=scans["fixed"], moving=scans["moving"], columns=result.columns)
-    return pair, "" if others else content
-
-
-def is_recorded(pair: Pair, content: str) -> bool:
-    """Whether the files of a pair are those of its record. Reads all of them."""
-    try:
-        return content == content_hash(pair, CohortOptions())
-    except OSError:
-        return False
 
 
 def _write(path: Path, values: dict) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..core.words import counted
 from .closing import closing_pairs, references
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem
+from .scan_file import ScanFile
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -35,7 +36,7 @@ class Survey:
         sizes: of each pair whose headers could be read: the sizes of both scans, for a person.
         memory: of each of them, bytes that its alignment may take.
         closing: pairs to align besides, to close loops; `memory` holds them too.
-        references: the path of the scan that all of a bone are carried onto, by the name of each pair.
+        references: the scan that all of a bone are carried onto, by the name of each pair.
     """
 
     pairs: list[Pair]
@@ -44,7 +45,7 @@ class Survey:
     sizes: dict[str, str]
     memory: dict[str, float]
     closing: list[Pair] = field(default_factory=list)
-    references: dict[str, str] = field(default_factory=dict)
+    references: dict[str, ScanFile] = field(default_factory=dict)
 
 
 def survey(
@@ -61,12 +62,13 @@ def survey(
         progress: called with a fraction and a message.
         loops: find the pairs that close loops, of those without a problem.
     """
-    pairs = [pair.with_scans(about or {}) for pair in found.pairs]
-    problems = list(found.problems)
+    pairs = [_of_two(pair.with_scans(about or {})) for pair in found.pairs]
+    before = {pair.name for pair in found.pairs if pair.blocked is not None}
+    problems = [*found.problems, *(p.blocked for p in pairs if p.blocked is not None and p.name not in before)]
     settings: dict[int, Setting] = {}
     sizes: dict[str, str] = {}
     memory: dict[str, float] = {}
-    taken: dict[str, float] = {}
+    taken: dict[tuple, float] = {}
     for number, pair in enumerate(pairs):
         progress(number / len(pairs), f"looking at {shown(pair.name)}")
         headers: dict[str, Volume] = {}
@@ -84,7 +86,7 @@ def survey(
             sizes[pair.name] = ", ".join(dict.fromkeys(_size(scan) for scan in headers.values()))
             for role, scan in headers.items():
                 voxel = scan.voxels.dtype.itemsize + _PER_VOXEL
-                taken[getattr(pair, role).path] = scan.voxels.size * voxel
+                taken[getattr(pair, role).image] = scan.voxels.size * voxel
             memory[pair.name] = _memory(pair, taken)
     wrong = {one.pair for one in problems}
     good = [pair for pair in pairs if pair.name not in wrong]
@@ -93,8 +95,18 @@ def survey(
     return Survey(pairs, problems, settings, sizes, memory, closing, references(good))
 
 
-def _memory(pair: Pair, taken: Mapping[str, float]) -> float:
-    return _BASE + sum(taken[getattr(pair, role).path] for role in ROLES)
+def _of_two(pair: Pair) -> Pair:
+    """The pair, blocked where both of its scans are the same."""
+    if pair.blocked is not None or pair.fixed is None or pair.moving is None or pair.fixed.image != pair.moving.image:
+        return pair
+    files = tuple(dict.fromkeys((pair.fixed.path, pair.moving.path)))
+    problem = f"{' and '.join(files)}: both scans of {pair.name} are the same"
+    remedy = "correct one of them"
+    return replace(pair, blocked=Problem(kind="duplicate", pair=pair.name, files=files, problem=problem, remedy=remedy))
+
+
+def _memory(pair: Pair, taken: Mapping[tuple, float]) -> float:
+    return _BASE + sum(taken[getattr(pair, role).image] for role in ROLES)
 
 
 def _header(pair: Pair, role: str) -> Volume:

@@ -77,7 +77,7 @@ def of_pair(result: PairResult, pair: Pair) -> PairResult:
 def _names(pair: Pair) -> dict[str, Any]:
     """What a result holds of the pair that it is of."""
     fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
-    return {"name": pair.name, "fixed": fixed, "moving": moving, "columns": pair.columns}
+    return {"name": pair.name, "fixed": fixed, "moving": moving, "identities": pair.identities, "columns": pair.columns}
 
 
 def failed_pair(pair: Pair, problem: str, remedy: str) -> PairResult:

@@ -8,10 +8,12 @@ headers end its process.
 from __future__ import annotations
 
 import math
+import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ _COPY_AGAIN = "copy or export it again"
 _LONGEST = 1 << 20
 #: Longest line of a field. NRRD's reader ends the process from about 1500 characters on.
 _LONGEST_FIELD = 1000
+#: Numbered files of slices: a name as C's printf takes it, the first and the last number, and the step.
+_NUMBERED = re.compile(r"([^%]*)%(0?\d*)d([^%\s]*)\s+(-?\d+)\s+(-?\d+)\s+(-?0*[1-9]\d*)(?:\s+\d+)?")
+_MOST_FILES = 100_000
 #: Deflating shrinks nothing further than this.
 _MOST_SHRUNK = 1040
 
@@ -150,8 +155,8 @@ def _check_metaimage(path: Path, header: TextHeader, header_only: bool) -> None:
         if not all(abs(_number(word)) < 1e30 for word in fields.get(name, "").split()):
             raise ScanError(f"{path}: its header is damaged ({name} is not finite)", _COPY_AGAIN)
     data = fields.get("elementdatafile", "")
-    # The name is a pattern of C's printf, for numbered slices.
-    if "%" in re.sub(r"%0?[0-9]?d", "", data, count=1):
+    # ITK's process ends where numbers are missing.
+    if "%" in data and not _NUMBERED.fullmatch(data):
         raise ScanError(f"{path}: its header is damaged (the name of its data file)", _COPY_AGAIN)
     if "%" in data or data == "LIST" or data.startswith("LIST ") or fields.get("headersize", "0") != "0":
         return
@@ -209,6 +214,33 @@ def _check_data(
         raise ends_early(path)
     if length > claimed:
         raise ScanError(f"{path}: holds more voxels than its header says", _COPY_AGAIN)
+
+
+def data_files(path: Path) -> Iterator[Path]:
+    """The files of voxels that the header of an NRRD or MetaImage file names, whether they are there or not.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    header = text_header(path)
+    if header is None:
+        return
+    fields = header.fields
+    data = fields.get("data file", fields.get("datafile", fields.get("elementdatafile", "local")))
+    numbered = _NUMBERED.fullmatch(data)
+    if numbered:
+        before, form, after = numbered.group(1, 2, 3)
+        first, last, step = map(int, numbered.group(4, 5, 6))
+        numbers = range(first, last + (1 if step > 0 else -1), step)
+        names = [f"{before}{number:{form}d}{after}" for number in islice(numbers, _MOST_FILES)]
+    elif data.split(maxsplit=1)[:1] == ["LIST"]:
+        with open(path, "rb") as file:
+            lines = [os.fsdecode(line).strip() for line in file.read(_LONGEST).splitlines()]
+        start = next(n for n, line in enumerate(lines) if re.match(r"(?i)(data ?file|elementdatafile)\s*[:=]", line))
+        names = [line for line in lines[start + 1 :] if line]
+    else:
+        names = [data] if data and data.lower() != "local" else []
+    yield from (path.parent / name for name in names)
 
 
 def states_anatomy(path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 
 from ..cohort.result import PairResult
-from ..cohort.store import is_recorded, recorded_pair
+from ..cohort.store import recorded_pair
 from ..core.errors import FileError
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
@@ -20,8 +20,8 @@ from .scene import BOND, FLIP, apply_alignment, place
 def load_pair(results: str | os.PathLike, pair: PairResult) -> tuple:
     """Loads both scans of a pair that was aligned, and lays the moving one on the fixed one.
 
-    The verdict holds in the scene where the files are those that were aligned. Else, or where that cannot be told since
-    a mask, a first transform or weights of one's own had a part in it, nothing is bound to it, and the panel says so.
+    The verdict holds in the scene where all files that had a part in it are as they were. Else nothing is bound to it,
+    and the panel says so.
 
     Args:
         results: the folder of results.
@@ -34,10 +34,10 @@ def load_pair(results: str | os.PathLike, pair: PairResult) -> tuple:
         FileError, ScanError: a scan, the report or the record cannot be read; the scene is as it was.
     """
     alignment = _alignment(Path(results), pair)
-    recorded, content = recorded_pair(results, pair)
-    scans = [getattr(recorded, role).read(role) for role in ("fixed", "moving")]
+    recorded = recorded_pair(results, pair)
+    scans = [getattr(recorded.pair, role).read(role) for role in ("fixed", "moving")]
     # Afterwards: what is bound is what was read.
-    known = is_recorded(recorded, content)
+    known = recorded.holds()
     fixed, moving = (_add(scan, f"{pair.name} {role}") for scan, role in zip(scans, ("fixed", "moving"), strict=True))
     transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), alignment)
     if not known:
