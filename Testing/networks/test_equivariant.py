@@ -171,7 +171,7 @@ def test_nothing_to_see(scans, network):
 def test_proposals_lie_in_the_world(scans, network):
     """The candidates in voxels of the cubes, carried into the world by hand."""
     fixed, moving = scans.fixed, scans.moving
-    found = propose(network, fixed, moving)
+    found = propose(network, fixed, moving).poses
     candidates = network.transforms(*inputs(scans.batch))[0]
     assert len(found) == len(candidates)
     for world, voxels in zip(found, candidates, strict=True):

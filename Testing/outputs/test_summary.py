@@ -30,10 +30,15 @@ def test_summary_says_which_bone_first():
 
 
 @pytest.mark.parametrize(
-    ("hypothesis", "words"), [("dnet", "network (equivariant), on cpu"), ("initial", "given start, on cpu")]
+    ("hypothesis", "spread", "words"),
+    [
+        ("dnet", np.nan, "network (equivariant), on cpu"),
+        ("dnet", 123.4, "network (equivariant), whose answers spread by 123 um, on cpu"),
+        ("initial", np.nan, "given start, on cpu"),
+    ],
 )
-def test_summary_says_what_found_it(hypothesis, words):
-    alignment = made_alignment(hypothesis=hypothesis, network="equivariant")
+def test_summary_says_what_found_it(hypothesis, spread, words):
+    alignment = made_alignment(hypothesis=hypothesis, network="equivariant", network_spread_um=spread)
     assert f"found by          {words}" in summary(alignment).splitlines()
 
 

@@ -96,7 +96,7 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     read = json.loads(written["report"].read_text("utf-8"))
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
     seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing bone
-    check contrast grey_value_fit units made""".split()
+    check contrast grey_value_fit units made network_spread_um""".split()
     assert set(keys) == set(read)
     assert list(read).index("rotation_deg") + 1 == list(read).index("translation_mm")
     np.testing.assert_array_equal(read["matrix"], result.matrix)

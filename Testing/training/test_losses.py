@@ -10,7 +10,8 @@ import torch
 from DNetRegistrationLib.geometry.rigid import random_rotations, rotation_from_axis_angle
 from DNetRegistrationLib.networks.equivariant import MatchPrediction, Scores
 from DNetRegistrationLib.networks.keypoints import Keypoints
-from DNetRegistrationLib.training.losses import LOSSES, RADIUS, geodesic_loss, matching_loss, paper_loss, points_loss
+from DNetRegistrationLib.networks.regression import BONE_RADIUS
+from DNetRegistrationLib.training.losses import LOSSES, geodesic_loss, matching_loss, paper_loss, points_loss
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -60,11 +61,11 @@ def test_points_loss_by_hand():
     assert float(points_loss(numbers(0.4, 0.2, 0.7, *IDENTITY), rotation, translation)) == pytest.approx(0.5)
     # Half a turn about z, as the first six numbers say: four of six points go to the other side, 2 radii away.
     half = numbers(0.1, 0.2, 0.3, -5, 0, 0, 0, -0.1, 0, 9, 9, 9)
-    assert float(points_loss(half, rotation, translation)) == pytest.approx(4 * 2 * RADIUS / 6)
+    assert float(points_loss(half, rotation, translation)) == pytest.approx(4 * 2 * BONE_RADIUS / 6)
     # A small turn by a about z and a shift s along z: points on x and y are off by hypot(r a, s), those on z by s.
     a, s = 1e-4, 2e-4
     small = torch.cat((numbers(0.1, 0.2, 0.3 + s), columns(turn((0.0, 0.0, 1.0), math.degrees(a)))), 1)
-    expected = (4 * math.hypot(RADIUS * a, s) + 2 * s) / 6
+    expected = (4 * math.hypot(BONE_RADIUS * a, s) + 2 * s) / 6
     assert float(points_loss(small, rotation, translation)) == pytest.approx(expected, rel=1e-6)
 
 
@@ -72,7 +73,7 @@ def test_geodesic_loss_by_hand():
     rotation, translation = turn((0.0, 1.0, 0.0), 10), numbers(0.0, 0.0, 0.0)
     estimate = torch.cat((numbers(0.0, 0.0, 0.64), 3 * columns(turn((0.0, 1.0, 0.0), -20))), 1)
     found = float(geodesic_loss(estimate, rotation, translation))
-    assert found == pytest.approx(math.radians(30) + 0.64 / RADIUS, rel=1e-9)
+    assert found == pytest.approx(math.radians(30) + 0.64 / BONE_RADIUS, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from DNetRegistrationLib.geometry.rigid import geodesic_angle, random_rotations, rotation_from_6d
 from DNetRegistrationLib.networks.registry import build
-from DNetRegistrationLib.networks.regression import split_parameters
+from DNetRegistrationLib.networks.regression import BONE_RADIUS, split_parameters
 from DNetRegistrationLib.training import checkpoints
 from DNetRegistrationLib.training import pose_stage as poses
 from DNetRegistrationLib.training.checkpoints import Checkpoint
 from DNetRegistrationLib.training.distributed import Processes
-from DNetRegistrationLib.training.losses import RADIUS
 from DNetRegistrationLib.training.pairs import PairSource
 from DNetRegistrationLib.training.pose_stage import PoseStage, motion, poses_loss
 from DNetRegistrationLib.training.trainer import Trainer
@@ -69,7 +68,7 @@ def test_loss_by_hand():
     assert poses_loss(true, to_bone) == 0
     turned = true.clone()
     turned[[0, 4]] = -1.0  # x and y the other way: two of three axes, each 2 off
-    assert float(poses_loss(turned, to_bone)) == pytest.approx(RADIUS * 4 / 3)
+    assert float(poses_loss(turned, to_bone)) == pytest.approx(BONE_RADIUS * 4 / 3)
     moved = true.clone()
     moved[9:12] += torch.tensor([0.3, 0.4, 0.0])
     assert float(poses_loss(moved, to_bone)) == pytest.approx(0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,12 +21,12 @@ class Candidate(NamedTuple):
     Attributes:
         rotation: ``(3, 3)`` float64 on the CPU, of vectors (x, y, z).
         translation: ``(3,)`` float64 on the CPU, mm.
-        inverse: it carries moving to fixed points instead of fixed to moving ones.
+        spread: median distance in mm, over the bone, of the answers that it is the median of; NaN for a single one.
     """
 
     rotation: Tensor
     translation: Tensor
-    inverse: bool = False
+    spread: float = math.nan
 
 
 class Network(nn.Module, ABC):
@@ -36,11 +37,13 @@ class Network(nn.Module, ABC):
     Attributes:
         name: by which `registry.build` makes it and a weights file knows it.
         pairs_to_fit: how many pairs `fit` is given before the network is trained; 0 where it has nothing to fit.
+        turns: how many ways a pair is turned for it, see `networks.turns`; 1 where its answer turns with the pair.
         readouts: names of the submodules that read an answer off what the others see; Muon does not step them.
     """
 
     name: str
     pairs_to_fit: int = 0
+    turns: int = 1
     readouts: tuple[str, ...] = ()
 
     @abstractmethod
@@ -71,13 +74,23 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def candidates(
-        self, fixed: Tensor, moving: Tensor, fixed_inside: Tensor, moving_inside: Tensor, spacing: float
+        self,
+        fixed: Tensor,
+        moving: Tensor,
+        fixed_inside: Tensor,
+        moving_inside: Tensor,
+        spacing: float,
+        turns: int = 1,
     ) -> list[list[Candidate]]:
         """Motions worth verifying, for each pair, the most likely first; possibly none, possibly not finite.
 
         Args:
             fixed, moving, fixed_inside, moving_inside: the cubes.
             spacing: of both cubes in mm.
+            turns: how many ways to turn a pair. A network whose `turns` are 1 answers the same whatever is given.
+
+        Raises:
+            OptionError: `turns` is out of range.
         """
 
     def fit(self, batch: PairBatch) -> None:

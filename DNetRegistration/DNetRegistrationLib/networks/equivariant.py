@@ -210,7 +210,13 @@ class Equivariant(Network):
         return best[:, :3, :3], best[:, :3, 3] * PAPER_SPACING
 
     def candidates(
-        self, fixed: Tensor, moving: Tensor, fixed_inside: Tensor, moving_inside: Tensor, spacing: float
+        self,
+        fixed: Tensor,
+        moving: Tensor,
+        fixed_inside: Tensor,
+        moving_inside: Tensor,
+        spacing: float,
+        turns: int = 1,
     ) -> list[list[Candidate]]:
         """What most of the matches agree on, then what others do."""
         found = self.transforms(fixed, moving, fixed_inside, moving_inside)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..core.constants import CUBE_SIZE
 from .layers import Convolution, Norm
-from .regression import Regression, RegressionNetwork, require_cubes
+from .regression import Directions, Regression, RegressionNetwork, require_cubes
 
 _CHANNELS = (2, 16, 32, 64, 128)
 
@@ -56,7 +56,7 @@ class MixedEncoder(RegressionNetwork):
         cubes = torch.cat((fixed, moving), dim=1).contiguous(memory_format=torch.channels_last_3d)
         return self.head(self.last(self.blocks(cubes)).flatten(1))
 
-    def both_directions(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    def both_directions(self, fixed: Tensor, moving: Tensor) -> Directions:
         require_cubes(fixed, moving)
         forward, backward = self(torch.cat((fixed, moving)), torch.cat((moving, fixed))).chunk(2)
         return forward, backward

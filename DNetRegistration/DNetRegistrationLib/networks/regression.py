@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.constants import CUBE_SIZE, PAPER_SPACING
-from ..geometry.rigid import rotation_from_6d
+from ..geometry.average import median_motion
+from ..geometry.rigid import inverse, rigid, rotation_from_6d
 from .batch import PairBatch
 from .contract import Candidate, Criterion, Network
+from .turns import ROTATIONS, pairings, turned
 
 PARAMETERS = 12
+BONE_RADIUS = 1.28  # mm, about the distance of a mouse bone's voxels from the centre of its cube
+
+_TURNS = rigid(ROTATIONS, torch.zeros(3, dtype=torch.float64))
+
+#: Outputs ``(b, 12)``: the motion from fixed to moving, and that from moving to fixed.
+Directions = tuple[Tensor, Tensor]
 
 
 def split_parameters(parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +74,7 @@ class RegressionNetwork(Network):
         """``(b, 12)``, the motion from fixed to moving points, of cubes ``(b, 1, 64, 64, 64)``."""
 
     @abstractmethod
-    def both_directions(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    def both_directions(self, fixed: Tensor, moving: Tensor) -> Directions:
         """The motion from fixed to moving and that from moving to fixed, ``(b, 12)`` each."""
 
     def loss(
@@ -82,18 +91,54 @@ class RegressionNetwork(Network):
         return rotation_from_6d(rotation), translation
 
     def candidates(
-        self, fixed: Tensor, moving: Tensor, fixed_inside: Tensor, moving_inside: Tensor, spacing: float
+        self,
+        fixed: Tensor,
+        moving: Tensor,
+        fixed_inside: Tensor,
+        moving_inside: Tensor,
+        spacing: float,
+        turns: int = 1,
     ) -> list[list[Candidate]]:
-        """What the network says of (fixed, moving), and the inverse of what it says of (moving, fixed)."""
-        # In float64 on the CPU from here on: the centres of cubes may be far from the world's origin.
-        directions = [parameters.detach().cpu().double() for parameters in self.both_directions(fixed, moving)]
-        return [
-            [_candidate(forward, spacing), _candidate(backward, spacing, inverse=True)]
-            for forward, backward in zip(*directions, strict=True)
-        ]
+        """What the network says of (fixed, moving), and the inverse of what it says of (moving, fixed).
+
+        With several turns their median comes first, and its spread is known.
+        """
+        scale = spacing / PAPER_SPACING  # the network has learned voxels, and knows nothing of their size
+        found = []
+        for answers in self.answers(fixed, moving, turns):
+            unturned = [Candidate(answer[:3, :3], answer[:3, 3] * scale) for answer in answers[:2]]
+            answers = answers[answers.isfinite().all(-1).all(-1)]
+            if turns == 1 or not len(answers):
+                found.append(unturned)
+                continue
+            median, apart = median_motion(answers, BONE_RADIUS)
+            spread = float(apart.median()) * scale
+            found.append([Candidate(median[:3, :3], median[:3, 3] * scale, spread), *unturned])
+        return found
+
+    def answers(self, fixed: Tensor, moving: Tensor, turns: int = 1) -> Tensor:
+        """What the network says of pairs, turned so many ways and in both directions, as motions of the pairs as given.
+
+        Returns:
+            ``(b, 2 * turns, 4, 4)`` float64 on the CPU, from fixed to moving points about the cubes' centres, mm at the
+            paper's spacing. Of each turn, the first of which turns nothing, the motion comes first, then the inverse of
+            that from moving to fixed.
+        """
+        pairs = pairings(turns)
+        found = []
+        for (first, second), directions in zip(pairs, self.of_pairings(fixed, moving, pairs), strict=True):
+            # In float64 on the CPU from here on: the centres of cubes may be far from the world's origin.
+            there, back = (_motion(parameters.detach().cpu().double()) for parameters in directions)
+            turn_fixed, turn_moving = _TURNS[first], _TURNS[second]
+            found += [turn_moving.mT @ there @ turn_fixed, inverse(turn_fixed.mT @ back @ turn_moving)]
+        return torch.stack(found, 1)
+
+    def of_pairings(self, fixed: Tensor, moving: Tensor, pairings: Sequence[tuple[int, int]]) -> Iterator[Directions]:
+        """`both_directions` of turned cubes, for each pair of numbers of `turns.ROTATIONS`."""
+        for first, second in pairings:
+            yield self.both_directions(turned(fixed, ROTATIONS[first]), turned(moving, ROTATIONS[second]))
 
 
-def _candidate(parameters: Tensor, spacing: float, inverse: bool = False) -> Candidate:
+def _motion(parameters: Tensor) -> Tensor:
     translation, rotation = split_parameters(parameters)
-    # The network has learned voxels, and knows nothing of their size.
-    return Candidate(rotation_from_6d(rotation), translation * (spacing / PAPER_SPACING), inverse)
+    return rigid(rotation_from_6d(rotation), translation)

@@ -28,6 +28,7 @@ in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -36,7 +37,8 @@ from torch.nn import functional
 
 from ..core.constants import CUBE_SIZE
 from .layers import Convolution, NonLocalLink, Norm
-from .regression import Regression, RegressionNetwork, require_cubes
+from .regression import Directions, Regression, RegressionNetwork, require_cubes
+from .turns import ROTATIONS, turned
 
 REDUCTIONS = (1, 2, 4, 8)  # by which the cubes may be smaller
 
@@ -45,6 +47,7 @@ _BOTTLENECK = 40
 _FEATURE_SIZE = 8  # edge, in voxels, of the features that the head reads
 _HIDDEN = 128
 _SKIPS = 4
+_ALONE = len(_CHANNELS) - 1 - _SKIPS  # blocks before the first link
 
 
 def _shortcut(inputs: int, outputs: int) -> nn.Module:
@@ -94,17 +97,29 @@ class Encoder(nn.Module):
 
     def __init__(self, link: str | None) -> None:
         super().__init__()
-        linked_from = len(_CHANNELS) - 1 - _SKIPS
         self.blocks = nn.ModuleList(
-            ResDown(inputs, outputs, NonLocalLink(outputs, link == "mutual") if link and i >= linked_from else None)
+            ResDown(inputs, outputs, NonLocalLink(outputs, link == "mutual") if link and i >= _ALONE else None)
             for i, (inputs, outputs) in enumerate(pairwise(_CHANNELS))
         )
 
     def forward(self, cubes: Tensor) -> list[Tensor]:
-        outputs, kept = [cubes], REDUCTIONS.index(CUBE_SIZE // cubes.shape[-1])
-        for i, block in enumerate(self.blocks):
-            outputs.append(block(outputs[-1], halve=i >= kept))
-        return outputs[-_SKIPS:]
+        return self.latter(self.first(cubes))
+
+    def first(self, cubes: Tensor) -> Tensor:
+        """The blocks without links: what they give for a scan does not depend on its partner."""
+        return self._outputs(cubes, 0, _ALONE)[-1]
+
+    def latter(self, features: Tensor) -> list[Tensor]:
+        """The four latter blocks, of what `first` gave."""
+        return self._outputs(features, _ALONE, len(self.blocks))
+
+    def _outputs(self, features: Tensor, start: int, end: int) -> list[Tensor]:
+        outputs = []
+        for i, block in enumerate(self.blocks[start:end], start):
+            # Smaller cubes keep their grid until it is that of cubes of 64^3.
+            features = block(features, halve=features.shape[-1] > CUBE_SIZE >> (i + 1))
+            outputs.append(features)
+        return outputs
 
 
 class Decoder(nn.Module):
@@ -138,6 +153,20 @@ class Sum(nn.Module):
         return sum((_enlarge(skip, first.shape[-1] // skip.shape[-1]) for skip in others), first)
 
 
+def _require_cubes(fixed: Tensor, moving: Tensor) -> None:
+    edge = fixed.shape[-1]
+    require_cubes(fixed, moving, edge if edge in (CUBE_SIZE // factor for factor in REDUCTIONS) else CUBE_SIZE)
+
+
+def _single_channel(cubes: Tensor) -> Tensor:
+    """The same cubes in `channels_last_3d`.
+
+    `contiguous(memory_format=...)` does not touch a single channel's strides, with which the first shortcut runs in the
+    plain layout, thrice as long.
+    """
+    return cubes.reshape(-1, *cubes.shape[2:], 1).movedim(-1, 1)
+
+
 def _enlarge(features: Tensor, factor: int) -> Tensor:
     return functional.interpolate(features, scale_factor=factor, mode="nearest") if factor > 1 else features
 
@@ -153,6 +182,8 @@ class Siamese(RegressionNetwork):
         decoder: that list to ``(2 * batch, channels, 8, 8, 8)``.
     """
 
+    turns = 8
+
     def __init__(self, name: str, encoder: Encoder, decoder: Decoder | Sum) -> None:
         super().__init__()
         self.name = name
@@ -163,26 +194,37 @@ class Siamese(RegressionNetwork):
 
     def features(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
         """What the head reads of each branch: ``(batch, channels * 8^3)``; swapping the inputs swaps them."""
-        edge = fixed.shape[-1] if fixed.shape[-1] in (CUBE_SIZE // factor for factor in REDUCTIONS) else CUBE_SIZE
-        require_cubes(fixed, moving, edge)
-        # Both branches as one batch; the links find the partner in the other half. `contiguous(memory_format=...)` does
-        # not touch a single channel's strides, with which the first shortcut runs in the plain layout, thrice as long.
-        cubes = torch.cat((fixed, moving)).reshape(-1, edge, edge, edge, 1).movedim(-1, 1)
-        first, second = self.decoder(self.encoder(cubes)).flatten(1).chunk(2)
+        _require_cubes(fixed, moving)
+        # Both branches as one batch; the links find the partner in the other half.
+        return self._linked(self.encoder.first(_single_channel(torch.cat((fixed, moving)))))
+
+    def _linked(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """`features` of what the blocks without links gave for both branches, as one batch."""
+        first, second = self.decoder(self.encoder.latter(features)).flatten(1).chunk(2)
         return first, second
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         return self.head(torch.cat(self.features(fixed, moving), dim=1))
 
-    def both_directions(self, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    def both_directions(self, fixed: Tensor, moving: Tensor) -> Directions:
         """As `RegressionNetwork.both_directions`, for the cost of one pass through the trunk."""
         return self.regressed(*self.features(fixed, moving))
 
-    def regressed(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def regressed(self, first: Tensor, second: Tensor) -> Directions:
         """`both_directions` of the branches' features."""
         pairs = torch.cat((torch.cat((first, second), dim=1), torch.cat((second, first), dim=1)))
         forward, backward = self.head(pairs).chunk(2)
         return forward, backward
+
+    def of_pairings(self, fixed: Tensor, moving: Tensor, pairings: Sequence[tuple[int, int]]) -> Iterator[Directions]:
+        """As `RegressionNetwork.of_pairings`, with a pass of each turned cube through the blocks without links."""
+        _require_cubes(fixed, moving)
+        seen: list[dict[int, Tensor]] = [{}, {}]
+        for pairing in pairings:
+            for known, cubes, number in zip(seen, (fixed, moving), pairing, strict=True):
+                if number not in known:
+                    known[number] = self.encoder.first(_single_channel(turned(cubes, ROTATIONS[number])))
+            yield self.regressed(*self._linked(torch.cat([known[n] for known, n in zip(seen, pairing, strict=True)])))
 
     def sample_links(self, voxels: int) -> None:
         for layer in self.encoder.modules():

@@ -26,6 +26,7 @@ UNITS = {
     "translation_mm": "mm, LPS",
     "rotation_deg": "degrees",
     "expected_error_um": "um",
+    "network_spread_um": "um",
     "working_spacing": "mm",
     "spacing": "mm",
     "threshold": "grey values of the scan",

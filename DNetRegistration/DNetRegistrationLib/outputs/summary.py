@@ -45,7 +45,9 @@ def checked(check: Check) -> str:
 
 def found_by(alignment: Alignment) -> str:
     """Where an alignment came from, in words."""
-    words = {"dnet": f"network ({alignment.network})", "initial": "given start"}
+    spread = alignment.network_spread_um
+    doubt = f", whose answers spread by {spread:.0f} um" if math.isfinite(spread) else ""
+    words = {"dnet": f"network ({alignment.network}){doubt}", "initial": "given start"}
     return words.get(alignment.hypothesis, alignment.hypothesis)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +35,7 @@ from .interior import refine_fully
 from .media import MediumChange, find_medium_change
 from .motions import find_motions
 from .moved_rest import find_moved_rest
-from .proposal import propose as propose_poses
+from .proposal import Proposal, propose
 from .refinement import Refined, distance, gauss_newton, resolutions
 from .result import Alignment, AlignmentCancelled, Bone
 from .search import FAST, FINE, cube_image, distinct_indices, search
@@ -190,6 +191,7 @@ class _Watch:
     warnings: list[str] = field(default_factory=list)
     fraction: float = 0.0
     network_ran: bool = False
+    network_spread: float = math.nan
 
     def check(self) -> None:
         if self.cancelled is not None and self.cancelled():
@@ -299,6 +301,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         device=str(device),
         network=None if network is None else network.network.name,
         weights_sha256=None if network is None else network.card["sha256"],
+        network_spread_um=1000 * watch.network_spread,
         fixed_threshold=pair.fixed.native.scale.threshold,
         moving_threshold=pair.moving.native.scale.threshold,
         working_spacing=pair.fixed.cube.spacing,
@@ -317,19 +320,19 @@ def _align_bones(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -
         own = replace(own, thresholds=thresholds or inputs.thresholds, spacing=spacing or inputs.spacing)
         return _scans(own, device, watch)
 
-    def propose(first: CanonicalCube, second: CanonicalCube) -> Tensor:
+    def proposed(first: CanonicalCube, second: CanonicalCube) -> Tensor:
         watch.tell(0.1, "Looking for bones that moved on their own")
         poses = [torch.empty(0, 4, 4, dtype=torch.float64)]
         if inputs.initial is not None:
             poses.append(inputs.initial[None])
         if inputs.network is not None:
-            poses.append(_proposed(inputs.network, first, second))
+            poses.append(_proposal(inputs.network, first, second).poses)
         if inputs.hypotheses != "dnet":
             poses.append(search(first, second, FAST, lambda fraction: watch.check()))
         return torch.cat(poses)
 
     with watch.stage("search"):
-        motions = find_motions(scans, propose)
+        motions = find_motions(scans, proposed)
     parting, aligned = time.perf_counter() - start, []
     for number, motion in enumerate(motions):
         one = replace(_only(inputs, motion.masks), initial=motion.pose)
@@ -489,8 +492,9 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
         with watch.stage("dnet"):
             watch.tell(0.2, "Asking the network")
             watch.network_ran = True
-            poses = _proposed(inputs.network, pair.fixed.cube, pair.moving.cube)
-        yield "dnet", poses
+            proposal = _proposal(inputs.network, pair.fixed.cube, pair.moving.cube)
+            watch.network_spread = proposal.spread
+        yield "dnet", proposal.poses
     if inputs.hypotheses == "dnet":
         return
     if inputs.network is None and inputs.hypotheses == "auto":
@@ -503,10 +507,8 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
         yield "search", poses
 
 
-def _proposed(network: LoadedWeights, fixed: CanonicalCube, moving: CanonicalCube) -> Tensor:
-    """The poses ``(h, 4, 4)`` that a network proposes; there may be none."""
-    proposed = propose_poses(network.network.to(fixed.image.device), fixed, moving)
-    return torch.stack(proposed) if proposed else torch.empty(0, 4, 4)
+def _proposal(network: LoadedWeights, fixed: CanonicalCube, moving: CanonicalCube) -> Proposal:
+    return propose(network.network.to(fixed.image.device), fixed, moving)
 
 
 def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) -> list[tuple[Tensor, float]]:
@@ -558,7 +560,7 @@ def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool
     """
     mirrored, report = pair.mirrored(), watch.within(0.75, 0.9, "Trying the mirror image")
     if network is not None:
-        poses = _proposed(network, mirrored.fixed.cube, mirrored.moving.cube)
+        poses = _proposal(network, mirrored.fixed.cube, mirrored.moving.cube).poses
     else:
         poses = search(mirrored.fixed.cube, mirrored.moving.cube, FAST, report)
     if len(poses) == 0:

@@ -114,6 +114,8 @@ class Alignment:
         seconds: time by stage: preprocess, dnet, search, refine, verify; and total.
         device: where it ran.
         network, weights_sha256: of the network that proposed, or None where none ran.
+        network_spread_um: median distance, over the bone, of the network's answers from their median, where it was
+            asked with the scans turned several ways: its own doubt, before refinement.
         mirrored: the scans fit as mirror images of each other, and only so. A report does not hold it.
         bone: the bone that it is of, where bones were aligned one by one; None where all were aligned as one.
         check: how far the answer moves when the moving scan is turned; None where that was not tried.
@@ -137,6 +139,7 @@ class Alignment:
     device: str
     network: str | None = None
     weights_sha256: str | None = None
+    network_spread_um: float = math.nan
     mirrored: bool = False
     bone: Bone | None = None
     check: Check | None = None

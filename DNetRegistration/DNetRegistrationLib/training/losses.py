@@ -25,12 +25,11 @@ from ..geometry.correspondences import distances
 from ..networks.batch import PairBatch
 from ..networks.contract import Criterion
 from ..networks.equivariant import MatchPrediction
-from ..networks.regression import split_parameters
+from ..networks.regression import BONE_RADIUS, split_parameters
 from .recipes import MATCHING
 from .validation import errors
 
 ALPHA, BETA, EPSILON = 0.5, 0.5, 0.01  # Sec. 2.4
-RADIUS = 1.28  # mm, about the distance of a mouse bone's voxels from the centre of its cube
 # Of keypoints, in voxels of the paper's spacing.
 _SPREAD = 0.8  # two at the same place lie about so far apart
 _SAME, _OTHER = 1.5, 2.2  # nearer is a partner, farther is none
@@ -54,22 +53,22 @@ def paper_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tenso
 def points_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """Mean distance in mm between six points moved by the estimated and by the true motion.
 
-    The points lie `RADIUS` from the centre on both sides of each axis: rotation and translation count as they displace
-    bone, and need no weights.
+    The points lie `BONE_RADIUS` from the centre on both sides of each axis: rotation and translation count as they
+    displace bone, and need no weights.
     """
     theta_t, theta_r = split_parameters(estimate)
     turn = rigid.rotation_from_6d(theta_r) - rotation.to(estimate)
     shift = (theta_t - translation.to(estimate))[..., None]
     # Column k of the difference is the displacement of the point on axis k.
-    displaced = torch.cat((RADIUS * turn + shift, -RADIUS * turn + shift), dim=-1)
+    displaced = torch.cat((BONE_RADIUS * turn + shift, -BONE_RADIUS * turn + shift), dim=-1)
     return displaced.norm(dim=-2).mean(-1)
 
 
 def geodesic_loss(estimate: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """The angle in radians between the rotations, plus the distance of the translations as an angle at `RADIUS`."""
+    """Angle in radians between the rotations, plus the distance of the translations as an angle at `BONE_RADIUS`."""
     theta_t, theta_r = split_parameters(estimate)
     turned = rigid.geodesic_angle(rotation.to(estimate), rigid.rotation_from_6d(theta_r))
-    return turned + (theta_t - translation.to(estimate)).norm(dim=-1) / RADIUS
+    return turned + (theta_t - translation.to(estimate)).norm(dim=-1) / BONE_RADIUS
 
 
 LOSSES = {"paper": paper_loss, "points": points_loss, "geodesic": geodesic_loss}

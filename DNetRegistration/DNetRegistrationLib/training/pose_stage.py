@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from ..geometry.rigid import random_rotations, rotation_from_6d
 from ..networks.batch import PairBatch
 from ..networks.contract import Criterion
-from ..networks.regression import Regression
+from ..networks.regression import BONE_RADIUS, Regression
 from ..networks.siamese import Siamese
 from .distributed import Processes
-from .losses import RADIUS, points_loss
+from .losses import points_loss
 from .validation import errors
 
 NUMBERS = 15
@@ -140,15 +140,14 @@ def poses(to_bone: Tensor) -> Tensor:
 
 
 def poses_loss(estimate: Tensor, to_bone: Tensor) -> Tensor:
-    """How far off, in mm, poses ``(..., 15)`` carry points `RADIUS` from the middle, and that middle itself.
+    """How far off, in mm, poses ``(..., 15)`` carry points `BONE_RADIUS` from the middle, and that middle itself.
 
     All nine entries of a rotation count as they are, since the head is given them.
     """
     error = estimate - poses(to_bone).to(estimate)
     turned, placed = error.split((9, 6), -1)
-    return RADIUS * turned.unflatten(-1, (3, 3)).norm(dim=-1).mean(-1) + placed.unflatten(-1, (2, 3)).norm(dim=-1).mean(
-        -1
-    )
+    turned, placed = turned.unflatten(-1, (3, 3)), placed.unflatten(-1, (2, 3))
+    return BONE_RADIUS * turned.norm(dim=-1).mean(-1) + placed.norm(dim=-1).mean(-1)
 
 
 def motion(estimate: Tensor) -> tuple[Tensor, Tensor]:

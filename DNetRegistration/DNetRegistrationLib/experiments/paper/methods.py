@@ -82,16 +82,18 @@ def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
     return require_rigid(matrix)
 
 
-def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
+def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube, turns: int = 1) -> np.ndarray:
     """The transform that a network gives for (fixed, moving); the one with most consensus where it gives several.
+
+    With several turns it is the median of the answers to both directions of as many turned pairs.
 
     Raises:
         RunError: it gives no finite transform.
     """
-    proposed = propose(_network(weights, weights_stamp(weights)), fixed, moving)
-    if not proposed:
+    poses = propose(_network(weights, weights_stamp(weights)), fixed, moving, turns).poses
+    if not len(poses):
         raise RunError("the network gave no transform")
-    return require_rigid(proposed[0].numpy())
+    return require_rigid(poses[0].numpy())
 
 
 @lru_cache(maxsize=64)
