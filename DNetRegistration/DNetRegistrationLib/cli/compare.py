@@ -73,7 +73,7 @@ def add_parser(commands) -> Parser:
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where all results go; made where missing")
     parser.add_argument("--methods", metavar="M[,M]", type=several(METHODS), default=tuple(METHODS), help="(all)")
     pairs = parser.add_argument_group("pairs over all angles")
-    pairs.add_argument("--pairs", type=COUNT, default=60, help="as many in each 30 degrees of angle (%(default)s)")
+    pairs.add_argument("--pairs", type=COUNT, default=60, help="in all, spread over six bins of angle (%(default)s)")
     pairs.add_argument(
         "--at-most",
         metavar="M=N",

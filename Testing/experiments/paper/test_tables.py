@@ -66,6 +66,10 @@ def test_table_1_from_results():
     assert rows["SITK-"]["Rot DSC (%)"] == "11.00 (12.75)"
     assert rows["D-netS1&2"]["Variables"] == "4.85M"
     assert rows["True pose-"]["Rot DSC (%)"] == "90.00"
+    short = {
+        row[0] + row[2]: dict(zip(table.columns, row, strict=True)) for row in text(table_1(summary, TRAINED, {"dnet"}))
+    }
+    assert short["D-netS1&2"]["Rot TE (um)"] == "not learned (65.3)" and short["SITK-"] == rows["SITK-"]
     assert text(error_table(results)) == [["SITK", "RuntimeError: no", "1", "a1, rotation test"]]
 
 

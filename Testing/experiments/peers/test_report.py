@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 from DNetRegistrationLib.experiments.peers.figures import draw_cost, draw_errors, draw_success
@@ -89,3 +90,11 @@ def test_bins_without_a_pair_are_left_out_and_named():
     assert head.count("°") == 1
     (told,) = (line for line in lines if "No pair was turned by" in line)
     assert told.count("°") == 5
+
+
+@pytest.mark.parametrize(("pairs", "few"), ((11, True), (12, False)))
+def test_too_few_pairs_are_told(pairs, few):
+    """Two in each bin of angles are the least: of `--pairs 2` each bin held one pair or none."""
+    one = result("full")
+    found = PeerResults([replace(one, pair=f"64-{number}", angle_bin=number % 6) for number in range(pairs)])
+    assert ("Fewer than 12 pairs, here 11," in report(found, [])) == few

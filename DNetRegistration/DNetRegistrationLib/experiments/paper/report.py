@@ -56,7 +56,7 @@ REPORT, TABLE, TABLE_CSV, SUMMARY, ANOVA = "report.html", "table1.md", "table1.c
 _TEMPLATE = "report.html.jinja"
 _QUICK = (
     "The networks were trained for a few iterations only, to try the program. They have learned next to nothing, "
-    "and neither their errors nor their order can be compared with the paper's."
+    "and neither their errors nor their order can be compared with the paper's. Numbers stand in the CSV files alone."
 )
 
 
@@ -101,9 +101,9 @@ def write_results(
     progress(0.05, "tables")
     summary = summaries(results)
     analysed = list(analyses(results)) if has_anova() else []
-    first = table_1(summary, record.trained)
-    few = bool(record.trained) and record.options["iterations"] <= DEFAULTS["iterations"][1]
-    quick = f"\n{_QUICK}\n" if few else ""
+    unlearned = _unlearned(record)
+    first = table_1(summary, record.trained, unlearned)
+    quick = f"\n{_QUICK}\n" if unlearned else ""
     with atomic_write() as staging, writing(folder):
         staging.path(folder / TABLE).write_text(markdown(first) + f"\n{quick}", encoding="utf-8")
         write_csv(table_1_numbers(summary), staging.path(folder / TABLE_CSV))
@@ -122,10 +122,10 @@ def write_results(
         codes=sorted({result.code for result in store.results.values()}),
         table_1=first,
         quick=quick.strip(),
-        order=order_table(summary),
+        order=order_table(summary[~summary.method.isin(unlearned)]),
         paper_order=", then ".join(" and ".join(METHODS[name].label for name in place) for place in PAPER_ORDER),
         training=training_table(results, record.trained),
-        tests={test: results_table(summary, test) for test in results.tests},
+        tests={test: results_table(summary, test, unlearned) for test in results.tests},
         figures=figures,
         subjects=[figures[f"bone {name}"] for name in subjects],
         has_anova=has_anova(),
@@ -136,6 +136,13 @@ def write_results(
         staging.path(folder / REPORT).write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     progress(1.0, "done")
     return folder / REPORT
+
+
+def _unlearned(record: EvaluationRecord) -> set[str]:
+    """The methods whose networks were trained here, and no longer than a quick evaluation trains them."""
+    trained = {name.partition("/")[2] for name, one in record.trained.items() if not one["given"]}
+    budgets = {name: "own_iterations" if METHODS[name].own_budget else "iterations" for name in trained}
+    return {name for name, budget in budgets.items() if record.options[budget] <= DEFAULTS[budget][1]}
 
 
 def _page(**content: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,8 @@ from .plan import GROUPS, METHODS, TESTS, UNMOVED
 from .results import ALL_CRITERIA, CRITERIA, DSC, RE, SECONDS, TARGET, TE, TRUE_DSC, EvaluationResults
 from .significance import LEVEL, VarianceAnalysis
 
+#: Stands in the place of numbers that would only tell how wrong an untrained network is.
+NOT_LEARNED = "not learned"
 TITLES = {"translation": "Transl", "rotation": "Rot", "real": "Real"}
 
 # Table 1 of the paper: TE/um, RE/degrees, DSC/% in the translation and the rotation test, DSC/% in the real test.
@@ -71,8 +73,13 @@ def summaries(results: EvaluationResults) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def table_1(summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]]) -> pandas.DataFrame:
-    """Means as in the paper's Table 1, a row for each method, with the paper's own mean in brackets."""
+def table_1(
+    summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]], unlearned: Container[str] = ()
+) -> pandas.DataFrame:
+    """Means as in the paper's Table 1, a row for each method, with the paper's own mean in brackets.
+
+    Of methods in `unlearned`, whose networks have learned next to nothing, it gives no numbers.
+    """
     columns = [(test, criterion) for test in CRITERIA for criterion in CRITERIA[test]]
     rows = []
     for method, of in _by_method(summary):
@@ -81,7 +88,8 @@ def table_1(summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]])
         for test, criterion in columns:
             line, form = lines.get((test, criterion.name)), ".2f" if criterion is DSC else ".1f"
             paper = "" if line is None or math.isnan(line.paper) else f" ({line.paper:{form}})"
-            row.append("-" if line is None else f"{line.mean:{form}}{paper}")
+            mean = "-" if line is None else NOT_LEARNED if method in unlearned else f"{line.mean:{form}}"
+            row.append(f"{mean}{paper}")
         rows.append(row)
     truth = ["True pose", "-", "-"]
     for test, criterion in columns:
@@ -93,8 +101,8 @@ def table_1(summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]])
     return text_table(("Method", "Variables", "Strategies", *names), [*rows, truth])
 
 
-def results_table(summary: pandas.DataFrame, test: str) -> pandas.DataFrame:
-    """Success rate, and mean, standard deviation and median of each criterion, in one test."""
+def results_table(summary: pandas.DataFrame, test: str, unlearned: Container[str] = ()) -> pandas.DataFrame:
+    """Success rate, and mean, standard deviation and median of each criterion, in one test; see `table_1`."""
     shown = (TARGET, TE, RE, DSC)
     rows = []
     for method, of in _by_method(summary[summary.test == test]):
@@ -103,7 +111,8 @@ def results_table(summary: pandas.DataFrame, test: str) -> pandas.DataFrame:
         row = [METHODS[method].label, some.label, str(some.pairs), str(some.success)]
         for criterion in shown:
             one = lines.get(criterion.name)
-            row.append("-" if one is None else f"{number(one.mean)} ± {number(one.sd)}, {number(one.median)}")
+            cell = "-" if one is None else f"{number(one.mean)} ± {number(one.sd)}, {number(one.median)}"
+            row.append(NOT_LEARNED if one is not None and method in unlearned else cell)
         row += [number(lines[TRUE_DSC.name].mean) if TRUE_DSC.name in lines else "-"]
         row += [number(lines[SECONDS.name].median), str(some.errors or "-")]
         rows.append(row)

@@ -24,6 +24,8 @@ GROWING = 100_000
 BINS = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
 #: Such as "30-60".
 BIN_NAMES = tuple(f"{low:g}-{high:g}" for low, high in pairwise(BINS))
+#: Fewer pairs than this, two in each bin, are a trial of the program: they tell no methods apart.
+FEW = 2 * len(BIN_NAMES)
 
 
 @dataclass(frozen=True)

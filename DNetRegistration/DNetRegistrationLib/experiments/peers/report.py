@@ -12,7 +12,7 @@ from ..methods import FULL, METHODS, PEERS
 from ..metrics import SUCCESS_UM
 from ..statistics import largest, median, rate
 from ..tables import Finding, findings_table, markdown, number, text_table
-from .pairs import BIN_NAMES
+from .pairs import BIN_NAMES, FEW
 from .results import MethodResult, PeerResults
 
 #: How many times as fast as ANTs' search the full pipeline has to be.
@@ -149,6 +149,8 @@ def report(found: PeerResults, about: Iterable[str]) -> str:
         note = "In brackets the 95 % interval of the rate in %; of each bin after how many of how many."
         if empty := [f"{name}°" for name in BIN_NAMES if name not in _bins(table)]:
             note += f" No pair was turned by {', '.join(empty)}."
+        if (count := len({result.pair for result in found.turned})) < FEW:
+            note += f" Fewer than {FEW} pairs, here {count}, tell no methods apart: this is a trial of the program."
         parts += [title, "", markdown(_success_table(table)), "", note, ""]
         note = "Before aligning a process holds its libraries and both scans; peak memory counts them."
         parts += ["## Error, time and memory", "", markdown(_cost_table(table)), "", note, ""]
