@@ -11,7 +11,13 @@ import pytest
 import torch
 from command import run
 from DNetRegistrationLib.core.errors import OptionError, Setting
-from DNetRegistrationLib.core.threads import available_processors, let_threads_sleep, torch_threads
+from DNetRegistrationLib.core.threads import (
+    available_processors,
+    let_threads_sleep,
+    thread_limit,
+    torch_threads,
+    usable_threads,
+)
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 
@@ -62,6 +68,17 @@ def test_torch_has_the_threads_of_the_block_and_then_those_of_before():
     with pytest.raises(KeyError), torch_threads(before + 1):
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+def test_a_limit_holds_within_its_block_and_within_it_alone(monkeypatch):
+    monkeypatch.setattr("DNetRegistrationLib.core.threads.available_processors", lambda: 5)
+    assert usable_threads() == 5
+    with thread_limit(2):
+        assert usable_threads() == 2
+        with thread_limit(), torch_threads(3):
+            assert usable_threads() == 3
+        assert usable_threads() == 2
+    assert usable_threads() == 5
 
 
 @pytest.mark.parametrize("threads", [0, -1, 2.0, "2", True])

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -332,6 +333,26 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
     done = run(code=program, cwd=tmp_path)
     assert done.stdout.startswith(f"refused {name}"), done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_keep_to_the_threads_that_they_may_use(small_pair, tmp_path, monkeypatch):
+    """Resampling took as many as there are processors, whatever the limit, in each process of a cohort."""
+    started = []
+
+    class Counted(ThreadPoolExecutor):
+        def __init__(self, count):
+            started.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr("DNetRegistrationLib.imaging.resample.ThreadPoolExecutor", Counted)
+    monkeypatch.setattr("DNetRegistrationLib.core.threads.available_processors", lambda: 7)
+    fixed, moving = small_pair.fixed, small_pair.moving
+    alignment = made_alignment(small_pair.matrix)
+    for threads, used in ((1, 1), (3, 3), (None, 7)):
+        write_outputs(alignment, fixed, moving, resampled=tmp_path / "resampled.nrrd", threads=threads)
+        assert started.pop() == used and not started
+    with pytest.raises(OptionError, match="0 is no number of threads"):
+        write_outputs(alignment, fixed, moving, resampled=tmp_path / "resampled.nrrd", threads=0)
 
 
 def test_a_report_says_what_made_it(pair, tmp_path, monkeypatch):

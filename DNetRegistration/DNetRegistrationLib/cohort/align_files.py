@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import OptionError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
+from ..core.threads import thread_limit
 from ..outputs.paths import OutputPaths, check_grid, check_outputs
 from .measuring import Measuring, PairOfScans
 from .scan_file import ScanFile, members
@@ -93,27 +94,28 @@ def align_files(
         "weights": weights,
     }
     pair = scans.fixed, scans.moving
-    found: Any = align(*pair, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
-    if check:
-        from ..registration.check import check_alignment
+    with thread_limit(options.get("threads")):
+        found: Any = align(*pair, bone=bone, progress=part(progress, 0.1, 0.25 if check else 0.8), **about)
+        if check:
+            from ..registration.check import check_alignment
 
-        found = check_alignment(found, *pair, progress=part(progress, 0.25, 0.8), **about)
-    cartilage = None
-    asked = bool(outputs.of_cartilage)
-    if asked:
-        cartilage = measuring.measure(found, scans, part(progress, 0.8, 0.9))
-        if cartilage is None:
-            outputs = outputs.without_cartilage()
-            several = [outputs]
-    write_outputs(
-        found,
-        *pair,
-        outputs,
-        contrast=contrast,
-        masks=scans.masks,
-        measurement=cartilage,
-        progress=part(progress, 0.9 if asked else 0.8, 1.0),
-    )
+            found = check_alignment(found, *pair, progress=part(progress, 0.25, 0.8), **about)
+        cartilage = None
+        asked = bool(outputs.of_cartilage)
+        if asked:
+            cartilage = measuring.measure(found, scans, part(progress, 0.8, 0.9))
+            if cartilage is None:
+                outputs = outputs.without_cartilage()
+                several = [outputs]
+        write_outputs(
+            found,
+            *pair,
+            outputs,
+            contrast=contrast,
+            masks=scans.masks,
+            measurement=cartilage,
+            progress=part(progress, 0.9 if asked else 0.8, 1.0),
+        )
     alignments = found if bone == "each" else [found]
     first = alignments[0]
     where = scans.masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]

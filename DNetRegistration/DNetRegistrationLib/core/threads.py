@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .errors import OptionError, Setting
 
 _lock = threading.Lock()
 _parked = 0  # threads that sleep in `_park`
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
 _forked = False  # this process is the fork of one that may have used torch
 
 
@@ -78,8 +80,29 @@ def checked_threads(threads: int | None) -> int | None:
 
 
 @contextmanager
+def thread_limit(threads: int | None = None) -> Iterator[None]:
+    """Inside the block `usable_threads` gives no more than so many. None leaves it as it is around the block.
+
+    Raises:
+        OptionError: see `checked_threads`.
+    """
+    token = _limit.set(checked_threads(threads) or _limit.get())
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def usable_threads() -> int:
+    """How many threads of its own a function may start: what `thread_limit` says, or as many as processors."""
+    return _limit.get() or available_processors()
+
+
+@contextmanager
 def torch_threads(threads: int | None = None) -> Iterator[None]:
     """Inside the block torch uses so many threads, which sleep while they wait; after it as many as before.
+
+    It is a `thread_limit` too.
 
     Args:
         threads: 1 or more, whatever the processors; or None for what torch is set to, but no more than there are
@@ -93,12 +116,13 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
 
     checked_threads(threads)
     before = torch.get_num_threads()
-    count = 1 if _forked else threads or min(before, available_processors())
+    count = 1 if _forked else threads or min(before, usable_threads(), available_processors())
     let_threads_sleep(count)
     if count != before:
         torch.set_num_threads(count)
     try:
-        yield
+        with thread_limit(count):
+            yield
     finally:
         if count != before:
             torch.set_num_threads(before)

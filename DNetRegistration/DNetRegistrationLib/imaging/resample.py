@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from ..core.threads import available_processors
+from ..core.threads import usable_threads
 from ..geometry.transforms import matrix_of, to_sitk
 from .volume import Volume
 
@@ -109,7 +109,7 @@ def resample(moving: Volume, fixed: Volume, matrix: Any) -> Volume:
             seen &= share < 1e-6
         target[0][~seen] = np.nan
 
-    with ThreadPoolExecutor(available_processors()) as pool:
+    with ThreadPoolExecutor(usable_threads()) as pool:
         # Going through the results raises here what was raised in a thread.
         list(pool.map(fill, range(out.shape[0])))
     return Volume(out, fixed.affine, moving.name)
@@ -165,6 +165,7 @@ def resample_mask(
     # Index coordinates are exact for any axes, and lose no digits to a far origin.
     to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
     resampler = sitk.ResampleImageFilter()
+    resampler.SetNumberOfWorkUnits(usable_threads())
     resampler.SetTransform(to_sitk(to_own))
     resampler.SetSize([int(n) for n in shape[::-1]])
     resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)

@@ -13,6 +13,7 @@ from ..cartilage.result import CartilageMeasurement
 from ..core.errors import OptionError, Setting
 from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
+from ..core.threads import thread_limit
 from ..geometry.transform_files import write_transform
 from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
@@ -41,6 +42,7 @@ def write_outputs(
     contrast: str = "moving",
     masks: tuple[Any, Any] = (None, None),
     measurement: CartilageMeasurement | None = None,
+    threads: int | None = None,
     progress: Callable[[float, str], None] | None = None,
     **outputs: str | os.PathLike | None,
 ) -> None:
@@ -58,6 +60,7 @@ def write_outputs(
         contrast: which scan has the contrast agent, "fixed" or "moving".
         masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
         measurement: what `measure_cartilage` found for this alignment. The report and the segmentation hold it too.
+        threads: of the CPU, at most; None for as many as processors.
         progress: called with a fraction and a message.
 
     Raises:
@@ -86,7 +89,7 @@ def write_outputs(
     first, second = (
         None if mask is None else mask_on(mask, scan) for mask, scan in zip(masks, (fixed, moving), strict=True)
     )
-    with atomic_write() as staging:
+    with thread_limit(threads), atomic_write() as staging:
         for number, (one, one_paths) in enumerate(every):
             report_part = part(tell, number / len(every), (number + 1) / len(every))
             _stage(staging, one, fixed, moving, one_paths.wanted(), contrast, (first, second), measurement, report_part)
