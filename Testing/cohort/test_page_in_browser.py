@@ -197,6 +197,51 @@ def test_ratings_survive_reload_and_restart_and_are_saved(open_browser, tmp_path
     assert (rows[2]["status"], rows[2]["fixed"], rows[2]["moving"]) == ("refused", "m3_pre.nrrd", "m3_post.nrrd")
 
 
+@pytest.mark.parametrize("spreadsheet", [False, True])
+def test_ratings_that_were_saved_are_loaded_elsewhere(opened, tmp_path, spreadsheet):
+    note = "'=1+1, he said \"no\"\nand left; \u00e9"
+    browser = opened(made_cohort(made_pair("a"), made_pair("=b", dice=0.7), made_pair("'=b", dice=0.8), made_pair("d")))
+    for number, rating in enumerate(("good", "doubtful", "bad")):
+        browser.click(f"#pair-{number} [data-rating={rating}]")
+    browser.click("#pair-1 textarea")
+    browser.write(note)
+    rows = saved(browser, tmp_path)
+    gone = {**rows[0], "pair": "gone"}
+    changed = {**rows[3], "result": "0123", "rating": "bad", "rated_at": "2026-01-01T00:00:00.000Z"}
+    with open(tmp_path / "mine.csv", "w", newline="", encoding="cp1252" if spreadsheet else "utf-8-sig") as stream:
+        writer = csv.DictWriter(stream, rows[0], delimiter=";" if spreadsheet else ",")
+        writer.writeheader()
+        writer.writerows([*rows[:3], gone, changed])
+    browser.run("localStorage.clear()")
+    browser.open((tmp_path / "cohort.html").as_uri())
+    # What is said here later stays.
+    browser.click("#pair-2 [data-rating=good]")
+    assert browser.run(RATED) == {"'=b": "good"}
+    load(browser, tmp_path / "mine.csv")
+    assert browser.run("document.getElementById('loaded').textContent") == (
+        "2 ratings loaded; 1 older; 1 of other results; 1 of pairs that are not here."
+    )
+    expected = {"a": "good", "=b": "doubtful", "'=b": "good"}
+    assert browser.run(RATED) == expected
+    assert browser.run("document.querySelector('#pair-1 textarea').value") == note
+    assert "rated bad" in browser.run("document.querySelector('#pair-3 .earlier').textContent")
+    browser.open((tmp_path / "cohort.html").as_uri())
+    assert browser.run(RATED) == expected and len(saved(browser, tmp_path)) == 4
+    (tmp_path / "other.csv").write_text("id,fixed\n")
+    load(browser, tmp_path / "other.csv")
+    assert "other.csv holds no ratings" in browser.run("document.getElementById('loaded').textContent")
+    assert browser.run(RATED) == expected
+
+
+def load(browser, file):
+    """Chooses a file as a person does, and waits until it is read."""
+    browser.run("document.getElementById('loaded').textContent = ''")
+    node = browser.call("DOM.getDocument")["root"]["nodeId"]
+    field = browser.call("DOM.querySelector", nodeId=node, selector="#load")["nodeId"]
+    browser.call("DOM.setFileInputFiles", nodeId=field, files=[str(file)])
+    browser.wait("document.getElementById('loaded').textContent !== ''")
+
+
 def test_a_rating_is_not_that_of_another_result(opened, tmp_path):
     cohort = made_cohort(made_pair("a"), made_pair("b"))
     browser = opened(cohort)

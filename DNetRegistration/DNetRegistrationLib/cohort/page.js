@@ -38,17 +38,20 @@
   }
   const ratingOf = (pair) => parsed(memory.get(keyOf(pair)) ?? (store && store.getItem(keyOf(pair))));
 
-  function keep(pair, change) {
-    const value = { ...ratingOf(pair), ...change, at: new Date().toISOString() };
+  function put(key, value) {
     const text = JSON.stringify(value);
     try {
       if (!store) throw new Error("nothing is kept");
-      store.setItem(keyOf(pair), text);
-      memory.delete(keyOf(pair));
+      store.setItem(key, text);
+      memory.delete(key);
     } catch {
-      memory.set(keyOf(pair), text);
+      memory.set(key, text);
       byId("unkept").hidden = false;
     }
+  }
+
+  function keep(pair, change) {
+    put(keyOf(pair), { ...ratingOf(pair), ...change, at: new Date().toISOString() });
     showRating(pair);
     count();
   }
@@ -66,11 +69,10 @@
 
   function findEarlier() {
     const last = new Map();
-    for (let index = 0; store && index < store.length; index++) {
-      const key = store.key(index);
+    for (const key of new Set([...memory.keys(), ...Object.keys(store ?? {})])) {
       if (!key.startsWith(PREFIX)) continue;
       const [result, ...name] = key.slice(PREFIX.length).split("/");
-      const value = parsed(store.getItem(key));
+      const value = parsed(memory.get(key) ?? store.getItem(key));
       const known = last.get(name.join("/")) ?? [];
       if (value.rating) last.set(name.join("/"), [...known, { result, ...value }]);
     }
@@ -217,10 +219,11 @@
   }).observe(byId("bar"));
   addEventListener("beforeprint", () => pairs.forEach((pair) => load(pair.card)));
 
-  // A cell that a spreadsheet would take for a formula is text.
+  // A cell that a spreadsheet would take for a formula is text, by an apostrophe before it.
+  const FORMULA = /^'*[=+\-@\t\r\n]/;
   function cell(value) {
     const text = String(value ?? "");
-    const safe = /^[=+\-@\t\r\n]/.test(text) ? `'${text}` : text;
+    const safe = FORMULA.test(text) ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }
 
@@ -242,6 +245,60 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
+  // The rows of a file that `save` wrote, also where a spreadsheet saved it again; null if it is another one.
+  function rowsOf(text) {
+    const separator = /^"?pair"?([,;\t])/.exec(text)?.[1];
+    if (!separator) return null;
+    const rows = [[""]];
+    for (const [token, quoted] of text.matchAll(/"((?:[^"]|"")*)"|[^"\r\n,;\t]+|\r\n?|\n|[,;\t"]/g)) {
+      const row = rows.at(-1);
+      if (token[0] === "\r" || token[0] === "\n") rows.push([""]);
+      else if (token === separator) row.push("");
+      else row[row.length - 1] += quoted === undefined ? token : quoted.replaceAll('""', '"');
+    }
+    const plain = (text) => (FORMULA.test(text) && text.startsWith("'") ? text.slice(1) : text);
+    const [names, ...others] = rows;
+    return others.map((row) => Object.fromEntries(names.map((name, index) => [name, plain(row[index] ?? "")])));
+  }
+
+  // A rating of this result counts unless a later one is here; one of another result is told as an earlier one.
+  function take(rows) {
+    const byName = new Map(pairs.map((pair) => [pair.name, pair]));
+    const counts = { loaded: 0, older: 0, "of other results": 0, "of pairs that are not here": 0 };
+    for (const { pair: name, rating, note, rated_at: at, result } of rows) {
+      if (!rating && !note) continue;
+      const pair = byName.get(name);
+      const same = pair?.result === result;
+      const old = pair && parsed(memory.get(`${PREFIX}${result}/${name}`) ?? store?.getItem(`${PREFIX}${result}/${name}`));
+      const older = old && (old.rating || old.note) && old.at > at;
+      if (pair && !older) put(`${PREFIX}${result}/${name}`, { rating, note, at });
+      counts[!pair ? "of pairs that are not here" : !same ? "of other results" : older ? "older" : "loaded"] += 1;
+    }
+    const [[, loaded], ...others] = Object.entries(counts);
+    const more = others.filter(([, number]) => number).map(([what, number]) => `; ${number} ${what}`);
+    return `${loaded} ${loaded === 1 ? "rating" : "ratings"} loaded${more.join("")}.`;
+  }
+
+  async function loadRatings(file) {
+    const bytes = await file.arrayBuffer();
+    let text;
+    try {
+      text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch {
+      text = new TextDecoder("windows-1252").decode(bytes); // as spreadsheets save
+    }
+    const rows = rowsOf(text);
+    byId("loaded").textContent = rows ? take(rows) : `${file.name} holds no ratings that this page saved.`;
+    refresh();
+  }
+
+  function refresh() {
+    findEarlier();
+    pairs.forEach(showRating);
+    count();
+    show();
+  }
+
   // What a person does.
   byId("filters").addEventListener("click", (event) => {
     const button = event.target.closest("[data-filter]");
@@ -253,6 +310,12 @@
   byId("order").addEventListener("change", (event) => order(event.target.value));
   byId("play").addEventListener("click", play);
   byId("save").addEventListener("click", save);
+  byId("load").addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    if (file) loadRatings(file);
+    event.target.value = ""; // so that the same file can be chosen again
+    event.target.blur(); // so that keys rate
+  });
   byId("copy").addEventListener("click", () => {
     getSelection().selectAllChildren(byId("methods"));
     byId("copied").textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with the keyboard.";
@@ -308,10 +371,7 @@
     count();
   });
 
-  findEarlier();
-  pairs.forEach(showRating);
-  count();
-  show();
+  refresh();
   const asked = /^#pair-(\d+)$/.exec(location.hash);
   if (asked) goto(Number(asked[1]));
 })();

@@ -108,7 +108,7 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if math.isfinite(value) else ""
     text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def _write_csv(path: Path, names: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
