@@ -199,7 +199,7 @@ def test_ratings_survive_reload_and_restart_and_are_saved(open_browser, tmp_path
 
 @pytest.mark.parametrize("spreadsheet", [False, True])
 def test_ratings_that_were_saved_are_loaded_elsewhere(opened, tmp_path, spreadsheet):
-    note = "'=1+1, he said \"no\"\nand left; \u00e9"
+    note = '\'=1+1, he said "no"\nand left; \u00e9'
     browser = opened(made_cohort(made_pair("a"), made_pair("=b", dice=0.7), made_pair("'=b", dice=0.8), made_pair("d")))
     for number, rating in enumerate(("good", "doubtful", "bad")):
         browser.click(f"#pair-{number} [data-rating={rating}]")

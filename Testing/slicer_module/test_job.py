@@ -19,7 +19,7 @@ from DNetRegistrationLib import Volume, target_registration_error
 from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, RunError, ScanError, Setting
 from DNetRegistrationLib.core.processes import end_tree
 from DNetRegistrationLib.registration import align as align_module
-from DNetRegistrationLib.slicer_module import events, job, raw_files, request, worker
+from DNetRegistrationLib.slicer_module import events, job, raw_files, request, worker, worker_process
 from DNetRegistrationLib.slicer_module.contents import Contents
 from DNetRegistrationLib.slicer_module.job import Job, JobOutcome
 from DNetRegistrationLib.slicer_module.request import JobOptions, read_request
@@ -463,7 +463,7 @@ def test_a_line_without_an_end(scans, tmp_path):
     running, launcher, listener = start(scans, tmp_path, code)
     while piece := launcher.popen.stdout.read1(65536):
         running._output.add(piece)
-        assert len(running._output._rest) <= job._LONGEST
+        assert len(running._output._rest) <= worker_process._LONGEST
     launcher.to_the_end()
     assert listener.progress == [(0.5, "half")]
     log = listener.ended[0].log
@@ -493,7 +493,7 @@ def test_cancel_ends_the_whole_tree(scans, tmp_path):
     """
     running, launcher, listener = start(scans, tmp_path, program)
     launcher.wait_for(b"is the child\n")
-    child = int(running._log[0].split()[1])
+    child = int(running.log[0].split()[1])
     began = time.monotonic()
     running.cancel()
     took = time.monotonic() - began
@@ -568,6 +568,6 @@ def test_no_temporary_folder(scans, tmp_path):
 
 def test_devices_are_told_as_data():
     command = [sys.executable, "-m", "DNetRegistrationLib.registration.devices"]
-    environment = {**os.environ, **job.ENVIRONMENT}
+    environment = {**os.environ, **worker_process.ENVIRONMENT}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert json.loads(result.stdout)[0] == ["cpu", "CPU"], result.stderr

@@ -1,4 +1,4 @@
-"""The lines of JSON that a worker writes and `job.Job` reads, an event each. How an alignment ended, the job decides.
+"""The lines of JSON that a worker writes and the panel reads, an event each. How an alignment ended, the job decides.
 
     {"event": "ready"}
     {"event": "progress", "fraction": 0.4, "message": "searching all rotations"}

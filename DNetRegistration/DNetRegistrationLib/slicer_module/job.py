@@ -1,8 +1,7 @@
 """An alignment in a process of its own: the request goes out as files, events come back as lines.
 
 A process leaves the application free, gives its memory back, survives a fault of the GPU, and can be ended. It can be
-started ahead of its alignment, so that PyTorch is loaded by then. This file knows neither Slicer nor Qt: the function
-that starts a process is an argument, and makes all callbacks.
+started ahead of its alignment, so that PyTorch is loaded by then. This file knows neither Slicer nor Qt.
 """
 
 from __future__ import annotations
@@ -11,33 +10,22 @@ import enum
 import os
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from ..core.errors import DNetError, FileError, PackageError, RunError, Setting, one_line
 from ..core.private_folder import PrivateFolder, remove_abandoned
-from ..core.processes import end_tree
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from . import events
 from .request import JobOptions, Masks, write_request
-
-#: The folder that this package lies in.
-HOME = Path(__file__).resolve().parents[2]
-#: Additions to the environment of a process that imports this package. A file of the user's that is called like a
-#: module, such as numpy.py in the working directory, is not imported (Python 3.11 and later).
-ENVIRONMENT = {"PYTHONPATH": str(HOME), "PYTHONSAFEPATH": "1"}
+from .worker_process import Launch, WorkerProcess
 
 _PREFIX = "dnet-registration-job-"  # of the folder of a job
-_LINES_KEPT = 15  # of what the process wrote beside its events,
-_BYTES_KEPT = 1000  # and of each line, its end
-_LONGEST = 1 << 16  # bytes of a line; an event is shorter
 _ROOM = 64 << 20  # bytes of disk for everything that is small beside a scan
 
 
@@ -70,40 +58,7 @@ class JobResult:
     log: str = ""
 
 
-class Process(Protocol):
-    """A process that a launcher has started."""
-
-    pid: int
-
-    def kill(self) -> None:
-        """Ends it, if it still runs, and waits until it is gone, one second at most."""
-
-
-Read = Callable[[bytes], None]
-#: Starts a program with arguments, with additions to the environment (put in front of a path that is already there);
-#: calls back with each piece of its standard output, with each of its standard error, and with its exit status (None
-#: where it could not be started).
-Launch = Callable[[list[str], dict[str, str], Read, Read, Callable[["int | None"], None]], Process]
-
-
-class Lines:
-    """Joins pieces of output to lines; a line that is longer than `_LONGEST` loses its start."""
-
-    def __init__(self, line: Read) -> None:
-        self._line, self._rest = line, b""
-
-    def add(self, piece: bytes) -> None:
-        *lines, rest = (self._rest + piece).split(b"\n")
-        self._rest = rest[-_LONGEST:]
-        for line in lines:
-            if line.strip():
-                self._line(line)
-
-    def end(self) -> None:
-        self.add(b"\n")
-
-
-class Job:
+class Job(WorkerProcess):
     """One alignment in the background.
 
     Args:
@@ -115,21 +70,24 @@ class Job:
         folder: the private folder; None before `start` and after the end.
         alive: whether the process was started and has not ended.
         over: whether it was cancelled, or has told how it ended.
+        log: the last lines that the process wrote beside its events.
     """
 
     def __init__(self, *, python: str, launch: Launch, temporary: str | os.PathLike | None = None) -> None:
-        self._python, self._launch, self._temporary = python, launch, temporary
+        super().__init__(python, launch)
+        self._temporary = temporary
         self._progress: Callable[[float, str], None] = lambda fraction, message: None
         self._posed: Callable[[np.ndarray], None] = lambda matrix: None
         self._finished: Callable[[JobResult], None] | None = None  # before an alignment is asked for
-        self._process: Process | None = None
-        self._output, self._errors = Lines(self._event), Lines(self._note)
-        self._log: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._handlers |= {
+            events.PROGRESS: lambda event: self._progress(event["fraction"], event["message"]),
+            events.POSE: lambda event: self._posed(np.array(event["matrix"], np.float64)),
+            events.WARNING: lambda event: self.log.append(event["message"]),
+            events.RESULT: self._resulted,
+        }
         self._alignment: Alignment | None = None
-        self._failure: dict | None = None  # the values of an error event
         self._status: list[int | None] = []  # of the process, once it has ended
         self._folder: PrivateFolder | None = None
-        self.over = False
 
     @property
     def folder(self) -> Path | None:
@@ -149,9 +107,7 @@ class Job:
             remove_abandoned(_PREFIX, self._temporary)
         try:
             self._folder = PrivateFolder(_PREFIX, self._temporary)
-            command = [self._python, "-m", "DNetRegistrationLib.slicer_module.worker", str(self._folder.path)]
-            environment = {**ENVIRONMENT, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
-            self._process = self._launch(command, environment, self._output.add, self._errors.add, self._end)
+            self._run("worker", str(self._folder.path))
         except OSError as error:
             self.close()
             raise self._no_room(error) from error
@@ -189,7 +145,7 @@ class Job:
         """
         self._progress, self._posed, self._finished = progress, posed, finished
         if self._status:  # it ended before, or could not be started
-            self._end(*self._status)
+            self._ended(*self._status)
             return
         try:
             self._check_room(fixed, moving, options, masks)
@@ -233,37 +189,16 @@ class Job:
             Setting("temporary_folder"),
         )
 
-    def _event(self, line: bytes) -> None:
-        event = events.from_line(line)
-        if event is None:
-            self._note(line)
-        elif self.over:
-            return
-        elif event["event"] == events.PROGRESS:
-            self._progress(event["fraction"], event["message"])
-        elif event["event"] == events.POSE:
-            self._posed(np.array(event["matrix"], np.float64))
-        elif event["event"] == events.WARNING:
-            self._log.append(event["message"])
-        elif event["event"] == events.ERROR:
-            self._failure = event
-        elif event["event"] == events.RESULT:
-            with suppress(KeyError, TypeError, ValueError):  # a result that is incomplete counts as none
-                self._alignment = Alignment.from_dict(event["alignment"])
+    def _resulted(self, event: dict) -> None:
+        with suppress(KeyError, TypeError, ValueError):  # a result that is incomplete counts as none
+            self._alignment = Alignment.from_dict(event["alignment"])
 
-    def _note(self, line: bytes) -> None:
-        self._log.append(line[-_BYTES_KEPT:].decode("utf-8", "replace").rstrip())
-
-    def _end(self, status: int | None) -> None:
-        if self.over:
-            return
-        self._output.end()
-        self._errors.end()
+    def _ended(self, status: int | None) -> None:
         self._status = [status]
         if self._finished is None:
             self.close()
             return
-        error = None if self._failure is None else events.error_of(self._failure)
+        error = self._error
         if status is None:
             error = RunError(f"{self._python}: cannot be started", "install the application again")
             self._finish(JobOutcome.CRASHED, error)
@@ -273,27 +208,16 @@ class Job:
             # The log says what kept the package from loading.
             self._finish(JobOutcome.CRASHED if isinstance(error, PackageError) else JobOutcome.FAILED, error)
         else:
-            self._finish(JobOutcome.CRASHED, self._unexpected(status))
-
-    def _unexpected(self, status: int) -> RunError:
-        if self._failure is not None:
-            cause = f"{self._failure['kind']}: {self._failure['problem']}"
-        # A signal shows as its negative number or, with a launcher in between, as 128 more than its number.
-        elif status in (-9, 9, 137):
-            cause = f"exit status {status}: it was killed, perhaps for want of memory"
-        else:
-            cause = f"exit status {status}"
-        return RunError(
-            f"The alignment ended unexpectedly ({cause})",
-            "try again, and if it happens again report it with the lines below",
-        )
+            problem = f"The alignment ended unexpectedly ({self._cause(status)})"
+            remedy = "try again, and if it happens again report it with the lines below"
+            self._finish(JobOutcome.CRASHED, RunError(problem, remedy))
 
     def _finish(self, outcome: JobOutcome, error: DNetError | None = None) -> None:
         self.over = True
         aligned = self._alignment if outcome in (JobOutcome.ACCEPTED, JobOutcome.NOT_ACCEPTED) else None
         try:
             if self._finished is not None:
-                self._finished(JobResult(outcome, self.folder, aligned, error, "\n".join(self._log)))
+                self._finished(JobResult(outcome, self.folder, aligned, error, "\n".join(self.log)))
         except BaseException:
             aligned = None
             raise
@@ -304,8 +228,5 @@ class Job:
     def _abandon(self) -> None:
         if self.over:
             return
-        self.over = True  # before the process ends, which `_end` may be told of at once
-        if self._process is not None:
-            end_tree(self._process.pid)
-            self._process.kill()
+        self._kill()
         self.close()

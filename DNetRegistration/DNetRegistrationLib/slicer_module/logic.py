@@ -12,12 +12,13 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from ..core.errors import DNetError, OptionError
 from ..core.threads import let_threads_sleep
 from .cohort_job import CohortJob
-from .job import ENVIRONMENT, Job, JobResult
+from .job import Job, JobResult
 from .parameters import FILE, OUTPUTS, ROLES, BoneChoice, DNetRegistrationParameterNode
 from .request import JobOptions
 from .scene import check_transform, place, seen_pose, transform_above, undo
 from .scene_pose import UncheckedPose
 from .torch_setup import ensure_torch, require_torch
+from .worker_process import ENVIRONMENT
 
 
 class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
@@ -28,7 +29,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
-        self.launch = None  # the `job.Launch` that starts processes; None is Qt
+        self.launch = None  # the `worker_process.Launch` that starts processes; None is Qt
 
     def getParameterNode(self) -> DNetRegistrationParameterNode:
         """The parameter node of the panel."""
@@ -291,7 +292,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             found: called with pairs of a name and a label; with none where torch is missing.
 
         Returns:
-            The `job.Process` that looks.
+            The `worker_process.Process` that looks.
         """
         pieces = []
 

@@ -1,4 +1,4 @@
-"""A `job.Launch` by Qt: the output and the end of the process arrive as events of the application's loop.
+"""A `worker_process.Launch` by Qt: the output and the end of the process arrive as events of the application's loop.
 
 ``slicer.util.launchConsoleProcess`` would not do: it reads in a Python thread, which in Slicer advances only while the
 main thread is in Python, and before Slicer 5.12 it blocks.
@@ -13,7 +13,7 @@ import qt
 
 
 class QtProcess:
-    """A `job.Process`; see `job.Launch` for the arguments.
+    """A `worker_process.Process`; see `worker_process.Launch` for the arguments.
 
     Attributes:
         pid: of the process; 0 where it could not be started.

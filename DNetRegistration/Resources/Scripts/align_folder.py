@@ -27,7 +27,7 @@ OUTPUTS = ("--transform", ".h5", "--subtraction", "--segmentation")
 
 def run_command(python: str, arguments: list[str]) -> int:
     """Runs a command of the library in a process, prints what it says, and returns its exit status."""
-    from DNetRegistrationLib.slicer_module.job import ENVIRONMENT, HOME
+    from DNetRegistrationLib.slicer_module.worker_process import ENVIRONMENT, HOME
 
     environment = {**os.environ, **ENVIRONMENT, "PYTHONIOENCODING": "utf-8"}
     # Slicer's own folders must stay on the path.
