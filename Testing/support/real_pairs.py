@@ -24,7 +24,7 @@ class Turned:
 
 
 def see_again(object_image: sitk.Image, spacing: float, size: int, noise: float, empty: float, seed: int) -> Turned:
-    """The object turned any way about its middle and put up to four voxels off that of a new, coarser, noisier grid."""
+    """The object in any orientation, its middle up to four voxels off that of a new, coarser, noisier grid."""
     generator = np.random.default_rng(seed)
     middle = np.array(
         object_image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in object_image.GetSize()])

@@ -1,4 +1,4 @@
-"""Pairs of scans of a solid, turned any way, on unequal oblique grids off the world's origin."""
+"""Pairs of scans of a solid, in any orientation, on unequal oblique grids off the world's origin."""
 
 from __future__ import annotations
 

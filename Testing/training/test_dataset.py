@@ -57,7 +57,7 @@ def same(one: BoneDataset, other: BoneDataset) -> bool:
 def test_a_dataset_holds_bones_about_the_middle_with_and_without_contrast(dataset):
     assert len(dataset) == 2 and dataset.names == ["tibia 0", "tibia 1"]
     assert dataset.plain.shape == dataset.contrast.shape == (2, 148, 148, 148)
-    # A cube of 5.12 mm lies within, turned any way.
+    # A cube of 5.12 mm lies within, in any orientation.
     assert dataset.plain.shape[-1] * dataset.spacing >= 5.12 * math.sqrt(3)
     assert 256 * (dataset.plain[0].nbytes + dataset.contrast[0].nbytes) < 2.5e9
     for number in range(2):

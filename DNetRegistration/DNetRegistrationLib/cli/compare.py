@@ -39,8 +39,8 @@ _COMPARE_END = """\
 how to read it:
   A pair is aligned when the mean error over the bone is below 0.08 mm. Nothing
   else should run meanwhile, or times mean little. "Before aligning" is what a
-  process holds with its libraries and both scans read. "Wrong, and nothing
-  tells" counts bad results without an error or a warning of the method's own.
+  process holds with its libraries and both scans read. "Wrong without a
+  warning" counts bad results without an error or a warning of the method's own.
 
 The folder of --output gets pairs.csv with a line for each alignment,
 comparison.md, comparison.csv, success.png, errors.png and cost.png. Ctrl-C

@@ -147,7 +147,7 @@ def joined(cases: Sequence[Case]) -> Case:
 
 
 def of_solid(generator: Generator, solid: Solid, answerable: bool = False, wall: float | None = None) -> Case:
-    """Two scans of a solid of bone, or of its outer `wall` mm, turned any way."""
+    """Two scans of a solid of bone, or of its outer `wall` mm, in any orientation."""
     grid, shape = Grid.centered(SIZE, SPACING), (SIZE,) * 3
     matrix = affine_matrix(random_rotation(generator), generator.uniform(-0.5, 0.5, 3))
     pose = affine_matrix(random_rotation(generator), generator.uniform(-0.2, 0.2, 3))

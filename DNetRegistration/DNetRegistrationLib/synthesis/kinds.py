@@ -240,7 +240,7 @@ def _wall(generator: Generator) -> float | None:
 
 
 def ball(generator: Generator) -> Case:
-    """A ball, which may be turned any way."""
+    """A ball in any orientation."""
     return of_solid(generator, solids.ball(generator.uniform(0.7, 1.8)), wall=_wall(generator))
 
 

@@ -137,7 +137,7 @@ class SyntheticPair:
 
 
 def make_pair(seed: int, **options) -> SyntheticPair:
-    """Draws a tibia and scans it twice, turned any way; the same for the same arguments.
+    """Draws a tibia and scans it twice, in any orientation; the same for the same arguments.
 
     Args:
         seed: of everything that is not given.

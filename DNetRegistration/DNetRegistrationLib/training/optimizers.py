@@ -2,7 +2,7 @@
 
 Muon (Jordan et al., 2024; `torch.optim.Muon`) steps along the orthogonal matrix nearest to the momentum of a weight's
 gradient, so that all directions of a layer's input are learned at one pace. With it D-net learned a bone's pose in a
-cube turned any way, from scratch, from a seventh of the pairs that AdamW takes.
+cube in any orientation, from scratch, from a seventh of the pairs that AdamW takes.
 """
 
 from __future__ import annotations

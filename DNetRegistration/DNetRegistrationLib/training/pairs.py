@@ -1,8 +1,8 @@
 """Training pairs (Sec. 2.3), made of a dataset of bones on its device.
 
-Each side of a pair is what `align` would show a network of a scan: a bone turned any way in a field of view of 5.12 mm,
-which is cut or not, and a cube of 64^3 voxels of 0.08 mm placed on what is left of the bone. The truth is exact: bones
-are resampled once, straight from the dataset to the cube.
+Each side of a pair is what `align` would show a network of a scan: a bone in any orientation in a field of view of
+5.12 mm, which is cut or not, and a cube of 64^3 voxels of 0.08 mm placed on what is left of the bone. The truth is
+exact: bones are resampled once, straight from the dataset to the cube.
 """
 
 from __future__ import annotations

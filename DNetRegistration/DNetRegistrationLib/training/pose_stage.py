@@ -1,6 +1,6 @@
 """Pose pre-training: a Siamese network learns the bone's pose in each scan first, and then the motion between them.
 
-Where both scans are turned any way, the motion between them is a product of two rotations, and one scan alone tells
+Where both scans are in any orientation, the motion between them is a product of two rotations, and one scan alone tells
 nothing of it: averaged over all partners the motion is zero, whatever the scan shows. A network that must find poses
 and multiply them at once learned nothing for as long as a processor can train it. So the two are learned apart. The
 features of each scan learn its bone's pose against the frame that the bones of a dataset share, through a linear

@@ -99,7 +99,7 @@ class Recipe:
     precision: str = _option("float32", "auto: bfloat16 on GPUs that have it", choices=PRECISIONS)
     #: Degrees, of the fixed scan's bone against the dataset's and of moving against fixed. Where both are small, the
     #: answer is nearly linear in what is seen, and a network of Table 1 learns within hundreds of pairs what it does
-    #: not in thousands that are turned any way.
+    #: not in thousands that are in any orientation.
     initial_angle: float = _option(
         LARGEST_ANGLE, "largest rotation at the start,", low=1, high=LARGEST_ANGLE, old="first_angle"
     )

@@ -126,7 +126,7 @@ def _spacing(text: str, where: str) -> tuple[float, ...] | None:
 def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
     """Resamples the scans of a bone onto one grid along the bone's own axes, about its centroid.
 
-    So bones that were scanned any way round lie alike in a dataset, as synthetic ones do, and look alike when training
+    So bones scanned in any orientation lie alike in a dataset, as synthetic ones do, and look alike when training
     begins with small rotations (`recipes.Recipe.initial_angle`).
 
     Args:
