@@ -40,10 +40,9 @@ def _fitted(profiles, plain=None, noise=20.0):
     profiles = profiles + noise * generator.standard_normal(profiles.shape)
     bone = 2000 * _blurred(lambda z: (z < 0).astype(float))
     plain = (bone if plain is None else plain) + noise * generator.standard_normal(profiles.shape)
-    every = np.full(count, noise)
     near = sparse.csr_matrix(np.full((count, count), 1 / count))
     return fit_layers(
-        Profiles(profiles, every, 30.0, True, BLUR), Profiles(plain, every, 30.0, False, BLUR), HEIGHTS, near, 0.005
+        Profiles(profiles, noise, 30.0, True, BLUR), Profiles(plain, noise, 30.0, False, BLUR), HEIGHTS, near, 0.005
     )[0]
 
 

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 # Thicknesses that are tried, mm.
 THICKEST, _STEP = 0.16, 0.003
+THICKNESSES = np.arange(_STEP, THICKEST, _STEP)
 # How far the level of a layer may differ from that of its neighbours, as a share of it.
 _LEVEL_SPREAD = 0.12
 # A thickness may differ from its neighbours' by about this, mm, and this share of it; then chi-squared grows to this.
@@ -56,21 +57,21 @@ class Profiles:
 
     Attributes:
         values: ``(n, k)``, NaN where not seen.
-        noise: ``(n,)`` standard deviation of a value.
+        noise: standard deviation of a value.
         edge: standard deviation of what may be left of the bone's edge in them, in grey values.
         bone: bone itself is not in them, only what is left of its edge.
         blur: standard deviation of the point spread, mm.
     """
 
     values: np.ndarray
-    noise: np.ndarray
+    noise: float
     edge: float
     bone: bool
     blur: float
 
     def part(self, chosen: np.ndarray) -> Profiles:
         """Of some points."""
-        return Profiles(self.values[chosen], self.noise[chosen], self.edge, self.bone, self.blur)
+        return Profiles(self.values[chosen], self.noise, self.edge, self.bone, self.blur)
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,9 @@ def _shape(
     """The shape that fits the clearest profiles best; even unless another one is clearly better."""
     sure = np.flatnonzero(trusted >= np.quantile(trusted, 0.5))
     sure = sure[:: max(1, len(sure) // _SHAPE_SAMPLE)]
-    parts = difference.part(sure), plain.part(sure)
-    total = [_fit(*parts, heights, window[sure], thicker, shape, None, None).misfit.sum() for shape in SHAPES]
+    first, second = _channels(difference.part(sure), plain.part(sure), heights, window[sure], thicker)
+    edges = second.layers(Shape(), None)[0]
+    total = [float((first.layers(shape, None)[0] + edges).min(0).sum()) for shape in SHAPES]
     best = int(np.argmin(total))
     even = total[SHAPES.index(Shape())]
     return SHAPES[best] if total[best] < (1 - _SHAPE_GAIN) * even else Shape()
@@ -185,39 +187,24 @@ def _fit(
     near: np.ndarray | None,
 ) -> Layers:
     """One fit at all thicknesses. Levels are least squares; `level` and `near` (or None) are what neighbours say."""
-    thicknesses = np.arange(_STEP, THICKEST, _STEP)
-    known = np.isfinite(difference.values) & np.isfinite(plain.values)
-    first = _Channel(difference, heights, window * known, thicker)
-    # Below its edge, bone is not even.
-    second = _Channel(plain, heights, window * known * (heights > -0.5 * plain.blur), thicker)
-    layers = responses(heights, thicknesses, difference.blur, shape)
-    even = responses(heights, thicknesses, plain.blur)
+    first, second = _channels(difference, plain, heights, window, thicker)
     prior = None
     if level is not None:
-        scale = float(np.median(first.deviation))
-        prior = level, np.maximum(_LEVEL_SPREAD * np.abs(level), 0.3 * scale)
-    chi = np.empty((len(thicknesses), len(window)), np.float32)
-    levels = np.empty((len(thicknesses), len(window), 2), np.float32)
-    for row, thickness in enumerate(thicknesses):
-        outside = ndtr((heights - thickness) / difference.blur)
-        chi[row], solution = first.residual((layers[row], outside), prior)
-        levels[row] = solution[:, -2:]
-        chi[row] += second.residual((even[row], ndtr((heights - thickness) / plain.blur)), None)[0]
-    bare, _ = first.residual((ndtr(heights / difference.blur),), None)
-    endless, _ = first.residual((ndtr(heights / difference.blur),), prior)
-    rest, _ = second.residual((ndtr(heights / plain.blur),), None)
+        prior = level, np.maximum(_LEVEL_SPREAD * np.abs(level), 0.3 * first.deviation)
+    chi, levels = first.layers(shape, prior)
+    chi += second.layers(Shape(), None)[0]
+    bare, endless, rest = first.endless(None), first.endless(prior), second.endless(None)
     if near is not None:
-        apart = ((thicknesses[:, None] - near) / (_JUMP + _JUMP_SHARE * near)) ** 2
-        cost = (_JUMP_COST * apart / (1 + apart)).astype(np.float32)
+        apart = ((THICKNESSES[:, None] - near) / (_JUMP + _JUMP_SHARE * near)) ** 2
+        total = chi + (_JUMP_COST * apart / (1 + apart)).astype(np.float32)
     else:
-        cost = np.zeros_like(chi)
-    total = chi + cost
+        total = chi
     at = total.argmin(0)
     points = np.arange(len(window))
-    middle = np.clip(at, 1, len(thicknesses) - 2)
+    middle = np.clip(at, 1, len(THICKNESSES) - 2)
     left, here, right = (total[middle + shift, points].astype(float) for shift in (-1, 0, 1))
     bend = np.maximum(left - 2 * here + right, 1e-6)
-    thickness = thicknesses[middle] + _STEP * np.clip((left - right) / (2 * bend), -1, 1)
+    thickness = THICKNESSES[middle] + _STEP * np.clip((left - right) / (2 * bend), -1, 1)
     best = chi[at, points]
     used = np.maximum((first.window + second.window).sum(1) / thicker, 1)
     return Layers(
@@ -231,37 +218,74 @@ def _fit(
     )
 
 
+def _channels(
+    difference: Profiles, plain: Profiles, heights: np.ndarray, window: np.ndarray, thicker: float
+) -> tuple[_Channel, _Channel]:
+    """Both kinds of profiles, looked at where both are known."""
+    known = window * (np.isfinite(difference.values) & np.isfinite(plain.values))
+    # Below its edge, bone is not even.
+    above = heights > -0.5 * plain.blur
+    return _Channel(difference, heights, known, thicker), _Channel(plain, heights, known * above, thicker)
+
+
 class _Channel:
-    """Least squares for the levels in one kind of profiles, at a given thickness."""
+    """Least squares for the levels in one kind of profiles, at given thicknesses.
+
+    Profiles with one window share their normal equations, which are solved once for all of them.
+    """
 
     def __init__(self, profiles: Profiles, heights: np.ndarray, window: np.ndarray, thicker: float) -> None:
         self.window = window.astype(np.float32)
-        self.deviation = profiles.noise * np.sqrt(thicker)
-        self._values = self.window * np.nan_to_num(profiles.values)
+        self.deviation = float(profiles.noise * np.sqrt(thicker))
+        self._heights, self._blur = heights, profiles.blur
+        windows, number = np.unique(np.packbits(window > 0, axis=1), axis=0, return_inverse=True)
+        self._number = number.reshape(-1)
+        self._windows = np.unpackbits(windows, axis=1, count=len(heights)).astype(float)
         self._inverse = 1 / self.deviation**2
-        self._squares = (self._values**2).sum(1) * self._inverse
+        self._values = self.window * np.nan_to_num(profiles.values).astype(np.float32)
+        self._squares = (self._values.astype(float) ** 2).sum(1) * self._inverse
         scaled = heights / profiles.blur
         bell = np.exp(-(scaled**2) / 2)
         # The level of bone, a shift and a widening of its edge.
         self._fixed = np.stack((ndtr(-scaled), bell, scaled * bell))
         self._prior = np.array([1 / profiles.edge**2 if profiles.bone else 0.0, *[1 / profiles.edge**2] * 2])
+        self._right = self._projected(self._fixed)
 
-    def residual(self, more: tuple[np.ndarray, ...], prior: tuple | None) -> tuple[np.ndarray, np.ndarray]:
+    def layers(self, shape: Shape, prior: tuple | None) -> tuple[np.ndarray, np.ndarray]:
+        """Chi-squared ``(m, n)`` of layers of each of `THICKNESSES`, and the levels ``(m, n, 2)`` of layer and beyond."""
+        chi = np.empty((len(THICKNESSES), len(self.window)), np.float32)
+        levels = np.empty((*chi.shape, 2), np.float32)
+        within = responses(self._heights, THICKNESSES, self._blur, shape)
+        for row, thickness in enumerate(THICKNESSES):
+            outside = ndtr((self._heights - thickness) / self._blur)
+            chi[row], solution = self._residual(np.stack((within[row], outside)), prior)
+            levels[row] = solution[:, -2:]
+        return chi, levels
+
+    def endless(self, prior: tuple | None) -> np.ndarray:
+        """Chi-squared ``(n,)`` of one level from the bone on."""
+        return self._residual(ndtr(self._heights / self._blur)[None], prior)[0]
+
+    def _projected(self, basis: np.ndarray) -> np.ndarray:
+        return (self._values @ basis.T.astype(np.float32)).astype(float) * self._inverse
+
+    def _residual(self, more: np.ndarray, prior: tuple | None) -> tuple[np.ndarray, np.ndarray]:
         """Chi-squared ``(n,)`` and the coefficients ``(n, 3 + len(more))``; `prior` is of the first of `more`."""
-        basis = np.vstack((self._fixed, *more))
+        basis = np.concatenate((self._fixed, more))
         size = len(basis)
-        pairs = (basis[:, None] * basis[None]).reshape(size * size, -1).astype(np.float32)
-        matrix = (self.window @ pairs.T).astype(np.float64) * self._inverse[:, None]
-        matrix = matrix.reshape(-1, size, size)
-        right = (self._values @ basis.T.astype(np.float32)).astype(np.float64) * self._inverse[:, None]
+        pairs = (basis[:, None] * basis[None]).reshape(size * size, -1)
+        matrix = (self._windows @ pairs.T).reshape(-1, size, size) * self._inverse
         matrix[:, range(3), range(3)] += self._prior
         # A little keeps levels that no value tells at 0.
-        matrix[:, range(size), range(size)] += 1e-6 * self._inverse[:, None]
-        squares = self._squares
+        matrix[:, range(size), range(size)] += 1e-6 * self._inverse
+        inverse = np.linalg.inv(matrix)[self._number]
+        right = np.concatenate((self._right, self._projected(more)), 1)
+        solution = np.einsum("nij,nj->ni", inverse, right)
+        chi = self._squares - (right * solution).sum(1)
         if prior is not None:
+            # The prior changes the equations by a matrix of rank one (Sherman and Morrison, Ann Math Stat 21:124, 1950).
             mean, spread = prior
-            matrix[:, 3, 3] += 1 / spread**2
-            right[:, 3] += mean / spread**2
-            squares = squares + (mean / spread) ** 2
-        solution = np.linalg.solve(matrix, right[..., None])[..., 0]
-        return squares - (right * solution).sum(1), solution
+            off, loose = mean - solution[:, 3], spread**2 + inverse[:, 3, 3]
+            solution += inverse[:, :, 3] * (off / loose)[:, None]
+            chi += off**2 / loose
+        return chi, solution

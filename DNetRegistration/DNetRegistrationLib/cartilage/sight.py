@@ -67,12 +67,11 @@ class Sight:
 
     def fit(self, sign: float = 1.0) -> Layers:
         """Layers in the difference; with -1 in the scan that should be without agent."""
-        every = np.full(len(self.difference), self.noise)
         edge = self.contrast * MISMATCH / (self.agent_blur * np.sqrt(2 * np.pi))
         slope = max(self.match.slope, 1e-9)
         known = np.where(self.seen, 0, np.nan)
-        difference = Profiles(sign * self.difference + known, every, edge, True, self.agent_blur)
-        plain = Profiles(self.smoothed + known, every / slope / 1.4, edge / slope, False, self.blur)
+        difference = Profiles(sign * self.difference + known, self.noise, edge, True, self.agent_blur)
+        plain = Profiles(self.smoothed + known, self.noise / slope / 1.4, edge / slope, False, self.blur)
         return fit_layers(difference, plain, self.heights, self.mesh.smoothing(6), self.step)[0]
 
 
