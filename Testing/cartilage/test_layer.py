@@ -35,6 +35,10 @@ def test_responses_are_the_blurred_layer(shape):
 
 
 def _fitted(profiles, plain=None, noise=20.0):
+    return _fit(profiles, plain, noise)[0]
+
+
+def _fit(profiles, plain=None, noise=20.0):
     count = len(profiles)
     generator = np.random.default_rng(1)
     profiles = profiles + noise * generator.standard_normal(profiles.shape)
@@ -43,7 +47,7 @@ def _fitted(profiles, plain=None, noise=20.0):
     near = sparse.csr_matrix(np.full((count, count), 1 / count))
     return fit_layers(
         Profiles(profiles, noise, 30.0, True, BLUR), Profiles(plain, noise, 30.0, False, BLUR), HEIGHTS, near, 0.005
-    )[0]
+    )
 
 
 @pytest.mark.parametrize("thickness", [0.012, 0.030, 0.055, 0.090])
@@ -77,3 +81,12 @@ def test_the_plain_scan_tells_where_the_layer_ends_in_air_when_the_difference_do
     plain = _blurred(lambda z: np.where(z < 0, 3000, np.where(z < 0.05, 100, -900)))
     layers = _fitted(np.tile(difference, (40, 1)), np.tile(plain, (40, 1)))
     assert layers.thickness_mm.mean() == pytest.approx(0.05, abs=0.001)
+
+
+def test_where_noise_leaves_the_shape_open_thickness_is_less_certain():
+    """A layer that fades outwards looks like a thinner one, unless its profile is seen clearly."""
+    profile = np.tile(_blurred(lambda z: np.where((z > 0) & (z < 0.03), 1500.0, 0.0)), (40, 1))
+    layers, doubt = _fit(profile, noise=100.0)
+    assert 0.0008 < doubt < 0.004
+    assert layers.thickness_mm.mean() == pytest.approx(0.03, abs=doubt)
+    assert _fit(profile, noise=20.0)[1] < 0.0001

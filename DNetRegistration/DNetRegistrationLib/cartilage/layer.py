@@ -24,7 +24,8 @@ _JUMP, _JUMP_SHARE, _JUMP_COST = 0.01, 0.25, 30.0
 # Fits with the neighbours' help.
 _ROUNDS = 3
 # As many profiles tell how agent grades through the layer; another shape must be better by this share of chi-squared.
-_SHAPE_SAMPLE, _SHAPE_GAIN = 1200, 0.01
+# Shapes whose chi-squared is larger than the best one's by this share are less likely by a factor of e.
+_SHAPE_SAMPLE, _SHAPE_GAIN, _SHAPE_DOUBT = 1200, 0.01, 0.03
 # How far beyond the neighbours' thickness a profile is looked at: in widths of the blur, and at least to here, mm.
 _BEYOND, _LEAST_WINDOW = 2.5, 0.03
 
@@ -123,7 +124,7 @@ def responses(heights: np.ndarray, thicknesses: np.ndarray, blur: float, shape: 
 
 def fit_layers(
     difference: Profiles, plain: Profiles, heights: np.ndarray, smooth: sparse.csr_matrix, step: float
-) -> tuple[Layers, Shape]:
+) -> tuple[Layers, float]:
     """Fits a layer to each profile: its thickness, its level, and that of what lies on it.
 
     Args:
@@ -132,12 +133,15 @@ def fit_layers(
         heights: ``(k,)`` mm, evenly spaced.
         smooth: ``(n, n)`` weights of the neighbours that share a level.
         step: the distance of values that are independent of each other, mm.
+
+    Returns:
+        The layers, and the standard error (mm) that all thicknesses share since profiles leave the shape open.
     """
     spacing = heights[1] - heights[0]
     thicker = max(step / spacing, 1.0)
     window = np.ones((len(difference.values), len(heights)), np.float32)
     layers = _fit(difference, plain, heights, window, thicker, Shape(), None, None)
-    shape = Shape()
+    shape, doubt = Shape(), 0.0
     for turn in range(_ROUNDS):
         blur = difference.blur
         typical = layers.level[layers.evidence > 30]
@@ -148,25 +152,35 @@ def fit_layers(
         reach = np.maximum(near * (1 + _JUMP_SHARE) + _BEYOND * blur + 2 * spacing, _LEAST_WINDOW)
         window = (heights[None] <= reach[:, None]).astype(np.float32)
         if turn == 0:
-            shape = _shape(difference, plain, heights, window, thicker, trusted)
+            shape, doubt = _shape(difference, plain, heights, window, thicker, trusted)
             layers = _fit(difference, plain, heights, window, thicker, shape, None, near)
         else:
             layers = _fit(difference, plain, heights, window, thicker, shape, level, near)
-    return layers, shape
+    return layers, doubt
 
 
 def _shape(
     difference: Profiles, plain: Profiles, heights: np.ndarray, window: np.ndarray, thicker: float, trusted: np.ndarray
-) -> Shape:
-    """The shape that fits the clearest profiles best; even unless another one is clearly better."""
+) -> tuple[Shape, float]:
+    """The shape that fits the clearest profiles best, even unless another one is clearly better.
+
+    Other shapes that fit nearly as well make the layers thicker or thinner: with it comes the standard deviation over
+    all shapes, weighted by their likelihood, of the mean thickness, mm.
+    """
     sure = np.flatnonzero(trusted >= np.quantile(trusted, 0.5))
     sure = sure[:: max(1, len(sure) // _SHAPE_SAMPLE)]
     first, second = _channels(difference.part(sure), plain.part(sure), heights, window[sure], thicker)
     edges = second.layers(Shape(), None)[0]
-    total = [float((first.layers(shape, None)[0] + edges).min(0).sum()) for shape in SHAPES]
-    best = int(np.argmin(total))
-    even = total[SHAPES.index(Shape())]
-    return SHAPES[best] if total[best] < (1 - _SHAPE_GAIN) * even else Shape()
+    total, means = np.empty((2, len(SHAPES)))
+    for row, shape in enumerate(SHAPES):
+        chi = first.layers(shape, None)[0] + edges
+        total[row], means[row] = chi.min(0).sum(), THICKNESSES[chi.argmin(0)].mean()
+    best, even = int(total.argmin()), SHAPES.index(Shape())
+    if total[best] >= (1 - _SHAPE_GAIN) * total[even]:
+        best = even
+    likely = np.exp(-(total / total.min() - 1) / _SHAPE_DOUBT)
+    # About the thickness of the shape that is taken.
+    return SHAPES[best], float(np.sqrt(np.average((means - means[best]) ** 2, weights=likely)))
 
 
 def _shared(values: np.ndarray, weight: np.ndarray, smooth: sparse.csr_matrix) -> np.ndarray:
@@ -252,7 +266,7 @@ class _Channel:
         self._right = self._projected(self._fixed)
 
     def layers(self, shape: Shape, prior: tuple | None) -> tuple[np.ndarray, np.ndarray]:
-        """Chi-squared ``(m, n)`` of layers of each of `THICKNESSES`, and the levels ``(m, n, 2)`` of layer and beyond."""
+        """Chi-squared ``(m, n)`` of layers of all `THICKNESSES`; levels ``(m, n, 2)`` of the layer and beyond it."""
         chi = np.empty((len(THICKNESSES), len(self.window)), np.float32)
         levels = np.empty((*chi.shape, 2), np.float32)
         within = responses(self._heights, THICKNESSES, self._blur, shape)
@@ -283,7 +297,7 @@ class _Channel:
         solution = np.einsum("nij,nj->ni", inverse, right)
         chi = self._squares - (right * solution).sum(1)
         if prior is not None:
-            # The prior changes the equations by a matrix of rank one (Sherman and Morrison, Ann Math Stat 21:124, 1950).
+            # It changes the equations by a matrix of rank one (Sherman & Morrison, Ann Math Stat 21:124, 1950).
             mean, spread = prior
             off, loose = mean - solution[:, 3], spread**2 + inverse[:, 3, 3]
             solution += inverse[:, :, 3] * (off / loose)[:, None]

@@ -31,10 +31,16 @@ _NO_AGENT = 0.05
 # Where a layer like the one on the joint lies on this share of the bone beside it, all of it may be soft tissue; where
 # it does so near a point, that point's may be.
 _SPREAD, _NEAR_SPREAD = 0.25, 0.3
-# Soft tissue on thin cartilage looks like one thick layer that is fainter than the others: below this share of their
-# median level, above this multiple of their median thickness. Without these points, 4 % of the area, the bias on 42
-# compartments of even agent at voxels of 20 um fell from 1.8 to 1.0 um, the standard deviation from 2.9 to 1.5 um.
-_FAINT, _THICK = 0.85, 1.4
+# Cartilage of one joint is one material, and smooth. What is thick enough to be resolved, from so many widths of the
+# blur on, and fainter than this share of the median level is not of it; nor is what is less faint but thicker than this
+# multiple of the median thickness, nor what is as thick and as rough: standard deviation over mean among neighbours.
+_RESOLVED, _FAINT = 2.5, 0.75
+_LESS_FAINT, _THICK = 0.85, 1.4
+_ROUGH = 0.2
+# What is too thin to be resolved tells its amount only: its level is taken for at least this share of the median.
+_AMOUNT = 0.85
+# A compartment is measured where at least this share of it is: the rest may be unlike it.
+_LEAST_SHARE = 0.5
 # Standard error that the model of scanner and layer leaves to a mean, in voxels: twice it held 95 % of those errors.
 _MODEL_ERROR = 0.1
 # The rim is about so wide, mm.
@@ -49,7 +55,9 @@ _COARSE = 0.055
 # A mask may be so much closer than the bone, voxels.
 _CLOSE = 2
 # Thickness is uncertain from here on: standard error over the blur.
-_UNCERTAIN = 1.0
+_UNCERTAIN = 0.5
+# A layer that is not resolved is as uncertain as its level, by this share of it.
+_LEVEL_ERROR = 0.12
 
 
 def measure_cartilage(
@@ -205,12 +213,12 @@ def _measured(
     sight, left = around.part(facing)
     mesh = sight.mesh
     warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.verdict}"]
-    every = around.fit()
+    every, doubt = around.fit()
     layers = every.part(left)
     covered, level = _covered(layers, sight)
     agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum()
     if not agent:
-        other = sight.fit(-1.0)
+        other, _ = sight.fit(-1.0)
         reverse, _ = _covered(other, sight)
         if mesh.areas[reverse].sum() > 4 * _NO_AGENT * mesh.areas.sum():
             raise ScanError(
@@ -231,9 +239,12 @@ def _measured(
     typical = float(np.median(layers.thickness_mm[seen])) if seen.any() else 0.0
     beside = look_beside(around.mesh, facing, every, _EVIDENCE, level, typical)
     alike = beside.near > _NEAR_SPREAD
-    faint = layers.level < _FAINT * (np.median(layers.level[seen]) if seen.any() else 0.0)
-    reason[seen & (alike | (faint & (layers.thickness_mm > _THICK * typical)))] = Reason.SOFT_TISSUE
-    thickness = np.where(covered, 1000 * layers.thickness_mm, 0.0)
+    usual = float(np.median(layers.level[seen])) if seen.any() else 0.0
+    unresolved = layers.thickness_mm < _RESOLVED * sight.agent_blur
+    reason[seen & (alike | _unlike(layers, sight, seen, usual, typical))] = Reason.SOFT_TISSUE
+    # The thickness of as much agent at the usual level.
+    amount = 1000 * layers.thickness_mm * np.clip(layers.level / max(_AMOUNT * usual, 1e-30), 0, 1)
+    thickness = np.where(covered, np.where(unresolved, amount, 1000 * layers.thickness_mm), 0.0)
     articular = np.ones(len(covered), bool)
     if agent and not marked:
         # Soft tissue beside the cartilage would draw the border outwards.
@@ -252,7 +263,8 @@ def _measured(
             reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
-    thickness = np.where(thin, np.minimum(1000 * layers.thickness_mm, 1000 * sight.agent_blur), thickness)
+    thickness = np.where(thin, amount, thickness)
+    reason[thin & (reason == Reason.MEASURED) & (amount > 1000 * sight.agent_blur)] = Reason.UNCERTAIN
     error = 1000 * layers.error_mm * np.sqrt(np.maximum(layers.misfit, 1))
     error = np.where(thickness > 0, error, _bare_error(sight, level))
     reason[(reason == Reason.MEASURED) & (error > 1000 * _UNCERTAIN * max(sight.agent_blur, sight.step))] = (
@@ -265,6 +277,7 @@ def _measured(
             f"{1000 * _COARSE:.0f} um is the most"
         )
     measured = reason == Reason.MEASURED
+    doubts = np.where(unresolved, _LEVEL_ERROR * thickness, 0)
     kept, left = mesh.part(articular)
     found = ThicknessMap(
         points=kept.points,
@@ -277,7 +290,9 @@ def _measured(
         uptake=np.where(covered & measured, layers.level, np.nan)[left],
         reason=reason[left],
     )
-    compartments, sides_known = _compartments(found, sight, bone, end, threshold, medial, level)
+    compartments, sides_known = _compartments(
+        found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
+    )
     if len(compartments) > 2 and not sides_known:
         warnings.append(
             "medial and lateral may be swapped: the fibula is not seen apart; give a point on the medial side"
@@ -336,6 +351,25 @@ def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) ->
     return reason
 
 
+def _unlike(layers: Layers, sight: Sight, seen: np.ndarray, usual: float, typical: float) -> np.ndarray:
+    """``(n,)`` bool, where a layer is not of the cartilage that most of the joint bears: faint, rough or both.
+
+    Args:
+        layers: on the surface.
+        sight: of it.
+        seen: ``(n,)`` bool, where a layer is seen.
+        usual, typical: median level and thickness (mm) of those.
+    """
+    thickness = layers.thickness_mm
+    faint = (thickness > _RESOLVED * sight.agent_blur) & (layers.level < _FAINT * usual)
+    thick = thickness > _THICK * typical
+    near = sight.mesh.smoothing(4)
+    count = np.maximum(near @ seen.astype(float), 1e-9)
+    mean = near @ (seen * thickness) / count
+    spread = np.sqrt(np.maximum(near @ (seen * thickness**2) / count - mean**2, 0))
+    return faint | (thick & ((layers.level < _LESS_FAINT * usual) | (spread > _ROUGH * mean)))
+
+
 def _bare_error(sight: Sight, level: float) -> float:
     """Standard error in um of the thickness of a thin layer of a known level."""
     if not level > 0:
@@ -353,15 +387,25 @@ def _compartments(
     threshold: float,
     medial: Sequence[float] | None,
     level: float,
+    shape_um: float,
+    doubts_um: np.ndarray,
 ) -> tuple[tuple[Compartment, ...], bool]:
-    """Rows of the table; numbers each point of the map."""
+    """Rows of the table; numbers each point of the map.
+
+    Standard errors that points share come from the shape of layers (`shape_um`), and where layers are not resolved from
+    their level (``(n,)`` `doubts_um`).
+    """
     # Neighbours share what they were averaged over. What all share: the match on bone, in thickness.
     together = 1 / float(np.mean(sight.near.multiply(sight.near).sum(1)))
     match = max(sight.match.error_mm, MISMATCH / 2) if np.isfinite(sight.match.error_mm) else sight.step / 4
     shift = match * min(sight.contrast / level, 5.0) if level > 0 else 0.0
-    systematic = 1000 * float(np.hypot(shift, _MODEL_ERROR * sight.step))
-    every = np.ones(len(found.points), bool)
-    total = summarise("all", every, found, systematic, together)
+    common = np.hypot(shape_um, 1000 * np.hypot(shift, _MODEL_ERROR * sight.step))
+
+    def row(name: str, chosen: np.ndarray) -> Compartment:
+        here = chosen & found.measured
+        doubt = np.average(doubts_um[here], weights=found.areas_mm2[here]) if here.any() else 0.0
+        return summarise(name, chosen, found, float(np.hypot(common, doubt)), together)
+
     direction = across(found.points, found.areas_mm2, end.axis)
     lateral = lateral_by_fibula(bone, threshold, end, direction)
     if medial is not None:
@@ -371,8 +415,17 @@ def _compartments(
     direction = direction if lateral <= 0 else -direction
     # Now the direction points to the medial side.
     found.compartment[:] = found.points @ direction < parting(found.points, found.areas_mm2, direction)
-    rows = [
-        summarise(name, found.compartment == number, found, systematic, together)
-        for number, name in enumerate(("medial", "lateral"))
-    ]
-    return (*rows, total), known
+    for number in (0, 1):
+        here = found.compartment == number
+        measured = here & found.measured
+        if found.areas_mm2[measured].sum() < _LEAST_SHARE * found.areas_mm2[here].sum():
+            _leave_out(found, measured)
+    rows = [row(name, found.compartment == number) for number, name in enumerate(("medial", "lateral"))]
+    return (*rows, row("all", np.ones(len(found.points), bool))), known
+
+
+def _leave_out(found: ThicknessMap, points: np.ndarray) -> None:
+    """Takes back what was measured at some points."""
+    found.reason[points] = Reason.UNCERTAIN
+    for values in (found.thickness_um, found.standard_error_um, found.uptake):
+        values[points] = np.nan

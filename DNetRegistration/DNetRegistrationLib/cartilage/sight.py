@@ -65,14 +65,14 @@ class Sight:
         values = {name: getattr(self, name)[left] for name in ("normals", "smoothed", "difference", "seen")}
         return replace(self, mesh=mesh, near=self.near[left], **values), left
 
-    def fit(self, sign: float = 1.0) -> Layers:
-        """Layers in the difference; with -1 in the scan that should be without agent."""
+    def fit(self, sign: float = 1.0) -> tuple[Layers, float]:
+        """Layers in the difference, or with -1 in the scan that should be without agent; see `fit_layers`."""
         edge = self.contrast * MISMATCH / (self.agent_blur * np.sqrt(2 * np.pi))
         slope = max(self.match.slope, 1e-9)
         known = np.where(self.seen, 0, np.nan)
         difference = Profiles(sign * self.difference + known, self.noise, edge, True, self.agent_blur)
         plain = Profiles(self.smoothed + known, self.noise / slope / 1.4, edge / slope, False, self.blur)
-        return fit_layers(difference, plain, self.heights, self.mesh.smoothing(6), self.step)[0]
+        return fit_layers(difference, plain, self.heights, self.mesh.smoothing(6), self.step)
 
 
 def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndarray) -> Sight:

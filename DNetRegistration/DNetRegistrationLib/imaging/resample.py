@@ -5,7 +5,6 @@ Needs no torch.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy import ndimage
 
 from ..core.threads import usable_threads
 from ..geometry.transforms import matrix_of, to_sitk
+from .bspline import coefficients, evaluate
 from .volume import Volume
 
 # `resample` averages a finer scan to at most this share of the target's voxel, so that its noise does not alias.
@@ -88,31 +88,33 @@ def resample(moving: Volume, fixed: Volume, matrix: Any) -> Volume:
     if np.issubdtype(voxels.dtype, np.floating) and not np.isfinite(voxels).all():
         outside = ~np.isfinite(voxels)
         voxels = _filled(voxels, outside)
-    coefficients = ndimage.spline_filter(voxels, 3, output=np.float32, mode="mirror")
-    # Arrays are indexed (z, y, x): reverse the axes of the map between index coordinates.
+    spline = coefficients(voxels)
     to_index = np.linalg.solve(affine, matrix @ fixed.affine)
-    linear, shift = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1]
     out: np.ndarray = np.empty(fixed.voxels.shape, np.float32)
-    y, x = np.ogrid[: out.shape[1], : out.shape[2]]
-
-    def fill(z: int) -> None:
-        offset = shift + linear[:, 0] * z
-        # One slice is a grid of one layer: scipy wants as many axes out as in.
-        target = out[z : z + 1]
-        ndimage.affine_transform(coefficients, linear, offset, target.shape, target, 3, "mirror", prefilter=False)
-        seen = np.ones(target.shape[1:], bool)
-        for axis, size in enumerate(coefficients.shape):
-            index = offset[axis] + linear[axis, 1] * y + linear[axis, 2] * x
-            seen &= (index >= -0.5) & (index <= size - 0.5)
+    evaluate(spline, to_index, out, usable_threads())
+    for z, plane in enumerate(out):
+        plane[~_in_view(to_index, z, plane.shape, spline.shape)] = np.nan
         if outside is not None:
-            share = ndimage.affine_transform(outside, linear, offset, target.shape, np.float32, 1, "nearest")[0]
-            seen &= share < 1e-6
-        target[0][~seen] = np.nan
-
-    with ThreadPoolExecutor(usable_threads()) as pool:
-        # Going through the results raises here what was raised in a thread.
-        list(pool.map(fill, range(out.shape[0])))
+            # Arrays are indexed (z, y, x): the axes of the map are reversed. SciPy wants as many axes out as in.
+            linear, shift = to_index[:3, :3][::-1, ::-1], to_index[:3, 3][::-1] + to_index[2::-1, 2] * z
+            share = ndimage.affine_transform(outside, linear, shift, (1, *plane.shape), np.float32, 1, "nearest")[0]
+            plane[share >= 1e-6] = np.nan
     return Volume(out, fixed.affine, moving.name)
+
+
+def _in_view(to_index: np.ndarray, z: int, plane: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Where a slice of a grid is at most half a voxel off the voxels of another one, ``plane`` bool."""
+    y, x = np.arange(plane[0]), np.arange(plane[1])
+    first, last = np.full(len(y), -np.inf), np.full(len(y), np.inf)
+    for (step, along, up, shift), size in zip(to_index[:3], shape[::-1], strict=True):
+        # Along a row an index rises or falls evenly.
+        low, high = ((end - (along * y + up * z + shift)) for end in (-0.5, size - 0.5))
+        if step == 0:
+            first[(low > 0) | (high < 0)] = np.inf
+        else:
+            ends = np.sort((low / step, high / step), 0)
+            first, last = np.maximum(first, ends[0]), np.minimum(last, ends[1])
+    return (x >= first[:, None]) & (x <= last[:, None])
 
 
 def _filled(voxels: np.ndarray, outside: np.ndarray) -> np.ndarray:
