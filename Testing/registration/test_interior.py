@@ -19,6 +19,7 @@ from DNetRegistrationLib.registration.refinement import Refined, distance, gauss
 from DNetRegistrationLib.registration.template import edge_template
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
 from edge_phantom import GRIDS, TURNS, grid_points, pose_at
+from scipy import ndimage
 
 SHEARED = np.array(((1.0, 0.08, 0.0), (0.0, 1.0, -0.05), (0.0, 0.0, 1.0)))
 MORE_GRIDS = {
@@ -89,6 +90,21 @@ def test_a_gain_and_an_offset_between_the_scans_do_not_matter():
     plain, other = (refine_inside(fixed, one, start, bones).pose for one in (moving, brighter))
     assert distance(plain, other, fixed.place) < 2e-4
     assert distance(other, truth, fixed.place) < 0.003
+
+
+def test_blur_that_differs_does_not_pull_at_a_bone_of_which_one_side_is_in_view():
+    first, second = MORE_GRIDS["oblique, unequal"]
+    poses = pose_at(TURNS[1], first[3]), pose_at(TURNS[2], np.array(second[3]) + np.array((0.1, -0.05, 0.2)))
+    volumes, deviation = [scan_of(first, poses[0]), scan_of(second, poses[1])], 0.07
+    volumes[1] = replace(volumes[1], voxels=ndimage.gaussian_filter(volumes[1].voxels, deviation / second[1][0]))
+    truth = torch.tensor(poses[1] @ np.linalg.inv(poses[0]))
+    fixed, moving, bones = prepared(volumes, [BoneScale(0.0, 1.0)] * 2, 0.1)
+    beyond = np.indices(bones[0].whole.shape)[0] > bones[0].whole.shape[0] / 2
+    cut = replace(bones[0], whole=bones[0].whole & beyond, grey=np.where(beyond, bones[0].grey, np.nan))
+    there = refine_inside(fixed, moving, Refined(truth, 0.0, 0.1), [cut, bones[1]])
+    assert distance(there.pose, truth, fixed.place) < 0.003
+    back = refine_inside(moving, fixed, Refined(inverse(truth), 0.0, 0.1), [bones[1], cut])
+    assert distance(back.pose, inverse(truth), moving.place) < 0.003
 
 
 def test_it_is_the_same_there_and_back():

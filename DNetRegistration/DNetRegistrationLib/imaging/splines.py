@@ -51,21 +51,25 @@ def sample_spline(coefficients: Tensor, index: Tensor) -> Tensor:
     return (weight * values).sum(0)
 
 
-def spline_gradient(coefficients: Tensor, at: Tensor) -> Tensor:
-    """The spline's gradient ``(n, 3)`` per voxel, along x, y, z, at voxels ``(n,)`` counted in memory order.
+def spline_derivatives(coefficients: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """The spline's first and second derivatives, each ``(n, 3)``, per voxel along x, y, z.
 
-    The voxels must not lie on the border.
+    Args:
+        coefficients: ``(z, y, x)``.
+        at: ``(n,)`` voxels, counted in memory order. They must not lie on the border.
     """
     _, height, width = coefficients.shape
     smooth, slope = torch.tensor((1 / 6, 2 / 3, 1 / 6)), torch.tensor((-0.5, 0.0, 0.5))
-    shifts = torch.arange(-1, 2)
+    curve, shifts = torch.tensor((1.0, -2.0, 1.0)), torch.arange(-1, 2)
     offsets = (shifts[:, None, None] * height + shifts[:, None]) * width + shifts
     around = coefficients.reshape(-1)[at[:, None] + offsets.view(-1).to(at.device)]
     stencils = [
-        torch.einsum("i,j,k->ijk", *(slope if axis == other else smooth for other in (2, 1, 0))).reshape(-1)
+        torch.einsum("i,j,k->ijk", *(along if axis == other else smooth for other in (2, 1, 0))).reshape(-1)
+        for along in (slope, curve)
         for axis in (0, 1, 2)
     ]
-    return around @ torch.stack(stencils, -1).to(around)
+    found = around @ torch.stack(stencils, -1).to(around)
+    return found[:, :3], found[:, 3:]
 
 
 def _mirrored(at: Tensor, size: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..bone.images import BoneImage, NativeScan, bone_pyramid
 from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse
 from ..imaging.resample import resample_mask
-from ..imaging.splines import sample_spline, spline_coefficients, spline_gradient
+from ..imaging.splines import sample_spline, spline_coefficients, spline_derivatives
 from ..imaging.tensors import MOST_POINTS, sample_linear
 from .holders import ScanPair
 from .refinement import Refined, distance, gauss_newton, motion, motion_jacobian, refine, resolutions, tukey
@@ -73,14 +73,19 @@ class _Greys:
         _, height, width = self.image.shape
         return self.image.read(index @ torch.tensor((1, width, width * height), device=index.device))[0]
 
-    def slope(self, index: Tensor) -> Tensor:
-        """Their gradient ``(n, 3)`` per voxel at voxels ``(n, 3)`` that do not lie on the border."""
+    def derivatives(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Their first and second derivatives, each ``(n, 3)``, per voxel at voxels ``(n, 3)`` within the border."""
         _, height, width = self.image.shape
         strides = (1, width, width * height)
         at = index @ torch.tensor(strides, device=index.device)
         if self.spline is not None:
-            return spline_gradient(self.spline, at)
-        return torch.stack([(self.image.read(at + s)[0] - self.image.read(at - s)[0]) / 2 for s in strides], -1)
+            return spline_derivatives(self.spline, at)
+        here = self.image.read(at)[0]
+        ends = [(self.image.read(at + s)[0], self.image.read(at - s)[0]) for s in strides]
+        first, second = (
+            torch.stack(one, -1) for one in zip(*(((p - m) / 2, p - 2 * here + m) for p, m in ends), strict=True)
+        )
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class _Side:
         index: ``(n, 3)`` voxels (x, y, z).
         points: ``(n, 3)`` world.
         values: ``(n,)`` greys of the first scan.
+        blurred: ``(n,)`` their change with blur, per mm2 of half its variance: their Laplacian.
         jacobian: ``(n, 6)`` their change with a step of the fixed scan's points.
         image: the other scan.
         forward: whether the points are the fixed scan's.
@@ -99,13 +105,14 @@ class _Side:
     index: Tensor
     points: Tensor
     values: Tensor
+    blurred: Tensor
     jacobian: Tensor
     image: _Greys
     forward: bool
 
     def thinned(self, every: int) -> _Side:
         """One of `every` points."""
-        some = {name: getattr(self, name)[::every] for name in ("index", "points", "values", "jacobian")}
+        some = {name: getattr(self, name)[::every] for name in ("index", "points", "values", "blurred", "jacobian")}
         return replace(self, **some)
 
 
@@ -117,12 +124,14 @@ class _Equations:
         normal: ``(6, 6)``.
         right: ``(6,)``.
         levels: ``(2,)`` the gain and the offset.
+        blur: by how much of the Laplacian the other scan is sharper, mm2.
         scores: ``(n, 6)`` what each point's residual adds to the gradient.
     """
 
     normal: Tensor
     right: Tensor
     levels: Tensor
+    blur: float
     scores: Tensor
 
 
@@ -156,10 +165,14 @@ def refine_inside(
     """Refines a pose on what lies inside the bone; one that moves by more than a voxel stays as it was.
 
     It minimises, over the pose T and for each direction a gain a and an offset b, the sum of robust squares of
-    a I_m(T p) + b - I_f(p) and of a' I_f(T^-1 q) + b' - I_m(q), where p and q are voxels inside the bone. The pose that
-    edges of the whole bone told is the prior. Its weight is what the residuals of the edges leave of their information,
-    against those inside: edges that contrast agent displaces do not agree with what lies inside, a neighbourhood at a
-    time, and count for little.
+    a I_m(T p) + b - I_f(p) + s D I_f(p) and of a' I_f(T^-1 q) + b' - I_m(q) - s D I_m(q), where p and q are voxels
+    inside the bone, D is the Laplacian, and s half by how much the variance of the moving scan's blur is smaller. Blur
+    that differs moves edges, and does not cancel where one side of a bone is in view. Either direction tells s, and
+    noise adds to both as if the other scan were blurred more: half of their difference is free of it.
+
+    The pose that edges of the whole bone told is the prior. Its weight is what the residuals of the edges leave of
+    their information, against those inside: edges that contrast agent displaces do not agree with what lies inside, a
+    neighbourhood at a time, and count for little.
 
     Args:
         fixed, moving: the scans.
@@ -181,13 +194,13 @@ def refine_inside(
     jacobian = motion_jacobian(edges).cpu().double()
     prior = EDGES * count / WORKING_POINTS * jacobian.T @ jacobian
     levels: list[Tensor | None] = [None, None]
-    step, pose = torch.zeros(6, dtype=torch.float64), start
+    step, pose, blur = torch.zeros(6, dtype=torch.float64), start, 0.0
     # A part of the points leads close to where all of them lead.
     for every in (THINNED,) * 3 + (1,) * 3:
         check()
         some = [side.thinned(every) for side in sides]
-        parts = [_normal_equations(*one) for one in zip(some, (pose,) * 2, levels, strict=True)]
-        levels = [part.levels for part in parts]
+        parts = [_normal_equations(*one) for one in zip(some, (pose,) * 2, levels, (blur, -blur), strict=True)]
+        levels, blur = [part.levels for part in parts], (parts[0].blur - parts[1].blur) / 2
         inside = parts[0].normal + parts[1].normal
         normal = inside + prior / every + 1e-9 * prior.trace() / every * torch.eye(6).double()
         change = torch.linalg.solve(normal, parts[0].right + parts[1].right - prior / every @ step)
@@ -282,7 +295,7 @@ def _inside(image: _Greys, bone: CorticalBone, other: CorticalBone, pose: Tensor
 def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edges: Template) -> _Side:
     """The points of one scan; `pose` takes those of the moving scan to the fixed one."""
     affine, device = image.image.affine, edges.values.device
-    slope = image.slope(index.to(device))
+    slope, curvature = image.derivatives(index.to(device))
     points = apply(torch.tensor(affine), index.double())
     to_fixed = torch.eye(4).double() if pose is None else pose
     # Gradients turn with the points into the fixed scan's frame, where steps are taken.
@@ -291,7 +304,8 @@ def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edge
     local = ((apply(to_fixed, points) - torch.from_numpy(edges.center)) / edges.radius).to(slope)
     jacobian = torch.cat((torch.linalg.cross(local, gradient), gradient), -1)
     values = image.at(index.to(device))
-    return _Side(index, points, values, jacobian if pose is None else -jacobian, other, pose is None)
+    blurred = curvature @ torch.from_numpy(image.image.spacing**-2.0).to(curvature)
+    return _Side(index, points, values, blurred, jacobian if pose is None else -jacobian, other, pose is None)
 
 
 def _edge_noise(edges: Template, image: PreparedScan, pose: Tensor) -> float:
@@ -306,27 +320,31 @@ def _edge_noise(edges: Template, image: PreparedScan, pose: Tensor) -> float:
     return max(float(astray.square().sum()) / 6, 1e-12)
 
 
-def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None) -> _Equations:
+def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None, blur: float) -> _Equations:
     """The normal equations of a step.
 
     Args:
         side: points of one scan.
         pose: fixed to moving.
         levels: gain and offset that residuals are weighted by, or None for those of all points alike.
+        blur: by how much of the Laplacian the other scan is taken to be sharper, mm2.
     """
     to_index = torch.from_numpy(np.linalg.inv(side.image.image.affine)) @ (pose if side.forward else inverse(pose))
     values = side.image.sample(apply(to_index, side.points).to(side.values))
+    target = side.values - blur * side.blurred
     columns = torch.stack((values, torch.ones_like(values)), -1)
     if levels is None:
-        levels = torch.linalg.lstsq(columns.cpu().double(), side.values.cpu().double()[:, None]).solution[:, 0]
-    residual = columns @ levels.to(columns) - side.values
+        levels = torch.linalg.lstsq(columns.cpu().double(), target.cpu().double()[:, None]).solution[:, 0]
+    residual = columns @ levels.to(columns) - target
     weight = tukey(residual[None], torch.ones_like(residual)[None])[0]
-    both = torch.cat((-side.jacobian, columns), -1)
+    both = torch.cat((-side.jacobian, columns, side.blurred[:, None]), -1)
     weighted = both * weight[:, None]
-    normal, right = (weighted.T @ both).cpu().double(), (weighted.T @ side.values).cpu().double()
+    normal, right = (weighted.T @ both).cpu().double(), (weighted.T @ target).cpu().double()
+    # Where nothing is seen, some of the unknowns are free.
+    further = torch.linalg.lstsq(normal, right[:, None], driver="gelsd").solution[8, 0]
     # Gain and offset are eliminated (Schur complement).
-    solved = torch.linalg.solve(normal[6:, 6:], torch.cat((normal[6:, :6], right[6:, None]), -1))
+    solved = torch.linalg.solve(normal[6:8, 6:8], torch.cat((normal[6:8, :6], right[6:8, None]), -1))
     free = both[:, :6] - columns @ solved[:, :6].to(columns)
-    part = normal[:6, :6] - normal[:6, 6:] @ solved[:, :6]
-    pull = right[:6] - normal[:6, 6:] @ solved[:, 6]
-    return _Equations(part, pull, solved[:, 6], free * (weight * residual)[:, None])
+    part = normal[:6, :6] - normal[:6, 6:8] @ solved[:, :6]
+    pull = right[:6] - normal[:6, 6:8] @ solved[:, 6]
+    return _Equations(part, pull, solved[:, 6], blur + float(further), free * (weight * residual)[:, None])
