@@ -129,6 +129,31 @@ def test_truncated(saved, kept):
     refused(saved, "copy it again" if kept not in (0, 1) else "file")
 
 
+def test_weights_without_a_card_have_checksums_too(saved):
+    """One bit of each of many places: nothing that was changed is taken for weights."""
+    saved.with_suffix(".json").unlink()
+    content, (first, *_) = saved.read_bytes(), torch.load(saved, weights_only=True)["state"].values()
+    assert first.numel() > 100
+    start = content.index(first.numpy().tobytes())
+    for place in range(start, start + first.numel() * 4, 97):
+        saved.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        refused(saved, "damaged or truncated")
+
+
+def test_an_empty_card_vouches_for_nothing(saved):
+    saved.with_suffix(".json").write_text("{}")
+    refused(saved, "SHA-256")
+
+
+def test_what_would_unpack_to_much_more_is_refused(saved):
+    """torch writes nothing compressed. The file of a large network of zeros is a thousandth of what it unpacks to."""
+    packed = saved.with_name("packed.pt")
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    refused(packed, "damaged or truncated")
+
+
 def test_card_of_another_file(saved, tmp_path):
     save_weights(fresh(seed=1), tmp_path / "second.pt", {})
     os.replace(tmp_path / "second.json", saved.with_suffix(".json"))
@@ -223,6 +248,11 @@ def test_wrong_network_or_state(saved):
     refused(rewrite(saved, state=[1]), "do not fit")
     refused(rewrite(saved, state={**state, key: state[key].to(torch.complex64)}), "finite")
     refused(rewrite(saved, state={**state, key: torch.full_like(state[key], float("nan"))}), key, "finite")
+    # Finite as it is stored, and infinite as it would be used.
+    refused(rewrite(saved, state={**state, key: torch.full_like(state[key], 1e300, dtype=torch.float64)}), "finite")
+    refused(rewrite(saved, state={**state, key: torch.empty_like(state[key], device="meta")}), "do not fit")
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    refused(rewrite(saved, state={**state, key: nested}))
     refused(rewrite(saved, card="not json"), "not JSON")
     refused(rewrite(saved, card='{"network": "dnet"}'), "'me'", "'dnet'")
 

@@ -15,6 +15,7 @@ import DNetRegistrationLib
 import pytest
 from DNetRegistrationLib import write_transform, write_volume
 from DNetRegistrationLib.cli.main import COMMANDS, build_parser, main
+from DNetRegistrationLib.registration.verdict import REASONS
 from places import LIBRARY, ROOT, environment
 from slicer_host.fixtures import host  # noqa: F401
 
@@ -347,6 +348,19 @@ def test_words_are_plain():
     for file in [*DOCUMENTS, *sources]:
         text = " ".join(file.read_text(encoding="utf-8").split())
         assert not [words for words in STUMBLED if words in text], file
+
+
+def test_every_doubt_is_explained():
+    """A report holds them for programs, and a cohort's table of columns sends its readers there."""
+    sources = "".join(file.read_text(encoding="utf-8") for file in LIBRARY.rglob("*.py"))
+    written = re.findall(r'(?:Doubt|GreyFault|because)\(\s*"([\w ]+)"', sources)
+    assert {"other bone", "clipped", "mirrored"} <= set(written)
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    table = page.partition("| word |")[2].partition("\n\n")[0]
+    explained = re.findall(
+        r"`([\w ]+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.count("|") > 2)
+    )
+    assert {*written, *REASONS, "metal", "medium", "check", "loop", "unvouched"} == set(explained)
 
 
 def test_citation_names_the_version():

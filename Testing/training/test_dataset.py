@@ -209,6 +209,9 @@ def test_files_that_are_no_good_are_refused(tmp_path, monkeypatch):
     stored_content = torch.load(good, weights_only=True)
     torch.save({**stored_content, "names": ["one"]}, bad)
     refused("SHA-256")
+    for wrong in ({"made": 3}, {"plain": torch.zeros(3, device="meta")}):
+        torch.save({**stored_content, **wrong}, bad)
+        refused("damaged, or no dataset")
     # Made by other code.
     bad.write_bytes(content)
     monkeypatch.setattr(dataset_module, "code_hash", lambda *rooms: "another")

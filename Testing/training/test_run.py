@@ -236,6 +236,22 @@ def test_damaged_and_foreign_checkpoints(content, tmp_path):
         checkpoints.parse(checkpoints.content(tmp_path), tmp_path)
 
 
+@pytest.mark.parametrize("field", ("settings", "micro_batch", "state", "log", "validation", "seconds"))
+def test_a_checkpoint_with_a_field_of_another_kind(field, tmp_path):
+    checkpoints.write(replace(Checkpoint(SETTINGS, 2, {}, [], [], 0.0), **{field: "text"}), tmp_path)
+    with pytest.raises(FileError, match=r"damaged, or no checkpoint; remove it"):
+        checkpoints.parse(checkpoints.content(tmp_path), tmp_path)
+
+
+def test_a_checkpoint_with_one_flipped_bit_is_not_trained_on(tmp_path):
+    """torch does not look at the checksums of its files."""
+    path = checkpoints.write(Checkpoint(SETTINGS, 2, {"network": {"w": torch.arange(5000.0)}}, [], [], 0.0), tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(2500.0, 2510).numpy().tobytes()) + 1] ^= 4
+    with pytest.raises(FileError, match=r"damaged, or no checkpoint; remove it"):
+        checkpoints.parse(bytes(content), tmp_path)
+
+
 def test_a_folder_without_a_checkpoint(tmp_path):
     assert checkpoints.content(tmp_path) is None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write, writing
+from .tensor_files import load_plain
 
 if TYPE_CHECKING:
     from .contract import Network
@@ -106,7 +107,7 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
     content = _read(path, remedy)
     sha256 = hashlib.sha256(content).hexdigest()
     beside = _read_card(path, remedy)
-    if beside and beside.get("sha256") != sha256:
+    if beside is not None and beside.get("sha256") != sha256:
         raise FileError(
             f"{path}: its SHA-256 is not that of its card {_card_path(path).name} (truncated, changed, or a card of "
             "another file)",
@@ -174,12 +175,10 @@ def _unpack(content: bytes, path: Path, remedy: str) -> dict[str, Any]:
     import pickle
     import warnings
 
-    import torch
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            stored = load_plain(content)
     except pickle.UnpicklingError as error:
         # Also what `weights_only` answers to a file that names code to run: it has not been run.
         raise FileError(
@@ -193,7 +192,6 @@ def _unpack(content: bytes, path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _fill(name: Any, state: Any, path: Path, remedy: str) -> Network:
-    import torch
 
     from .registry import build
 
@@ -203,11 +201,20 @@ def _fill(name: Any, state: Any, path: Path, remedy: str) -> Network:
         problem = f"{path}: there is no network {str(name)[:200]!r}"
         raise FileError(problem, f"{remedy}, or update this package") from error
     expected = {key: value.shape for key, value in network.state_dict().items()}
-    found = {k: getattr(v, "shape", None) for k, v in state.items()} if isinstance(state, dict) else {}
+    found = {k: _shape(v) for k, v in state.items()} if isinstance(state, dict) else {}
     if found != expected:
         raise FileError(f"{path}: its weights do not fit the network {name!r}", f"{remedy}, or update this package")
     for key, value in state.items():
-        if not (value.is_floating_point() and value.layout == torch.strided and value.isfinite().all()):
+        # As the network will hold them: 1e300 is finite, and infinite in single precision.
+        if not (value.is_floating_point() and value.float().isfinite().all()):
             raise FileError(f"{path}: {key} holds numbers that are not finite reals", remedy)
     network.load_state_dict(state)  # copies into the network's float32
     return network.eval().requires_grad_(False)
+
+
+def _shape(value: Any) -> Any:
+    """The shape of a tensor that holds numbers in the plain way; None of anything else."""
+    import torch
+
+    plain = isinstance(value, torch.Tensor) and not (value.is_nested or value.is_meta)
+    return value.shape if plain and value.layout == torch.strided else None

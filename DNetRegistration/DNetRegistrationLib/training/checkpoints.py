@@ -5,7 +5,6 @@ A checkpoint is a PyTorch file of plain tensors, numbers and strings; loading it
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from ..core.errors import FileError, Setting, one_line
 from ..core.files import atomic_write, writing
+from ..networks.tensor_files import load_plain
 from .recipes import current_names
 
 NAME = "checkpoint.pt"
@@ -40,7 +40,14 @@ class Checkpoint:
     seconds: float
 
 
-_FIELDS = set(Checkpoint.__dataclass_fields__)
+_FIELDS = {
+    "settings": dict,
+    "micro_batch": int,
+    "state": dict,
+    "log": list,
+    "validation": list,
+    "seconds": (int, float),
+}
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -76,7 +83,7 @@ def parse(stored: bytes, folder: Path) -> Checkpoint:
     """
     remedy = "remove it, or choose another folder", Setting("output")
     try:
-        fields = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+        fields = load_plain(stored)
     except Exception as error:  # torch's reader raises many kinds on damaged archives
         raise FileError(f"{folder / NAME}: damaged, or no checkpoint", *remedy) from error
     if isinstance(fields, dict) and fields.get("format") == _OLD_FORMAT:
@@ -84,8 +91,10 @@ def parse(stored: bytes, folder: Path) -> Checkpoint:
             fields = _current(fields)
         except (AttributeError, KeyError, TypeError) as error:
             raise FileError(f"{folder / NAME}: damaged, or no checkpoint", *remedy) from error
-    if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT or set(fields) != _FIELDS:
+    if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT or set(fields) != set(_FIELDS):
         raise FileError(f"{folder / NAME}: no checkpoint of this project or version", *remedy)
+    if not all(isinstance(fields[name], kind) for name, kind in _FIELDS.items()):
+        raise FileError(f"{folder / NAME}: damaged, or no checkpoint", *remedy)
     return Checkpoint(**fields)
 
 
