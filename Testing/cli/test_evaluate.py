@@ -29,12 +29,14 @@ def test_options_that_are_given():
     words = "A B --output out --quick --train-only --seed 3 --scan-spacing 0.01,0.01,0.02 --animals 6 --size 32 "
     words += "--spacing 0.1 --strategies S3,S1 --methods dnet,sitk --tests real --steps 3 --subjects 'one, two' "
     words += "--recipe paper --iterations 5 --batch 3 --own-iterations 4 --own-batch 2 --precision float32 "
-    words += f"--weights dnet={WEIGHTS} --weights S1/se={WEIGHTS} --device cpu --jobs 2"
+    words += f"--weights dnet={WEIGHTS} --weights S1/se={WEIGHTS} --weights equivariant=equivariant "
+    words += "--device cpu --jobs 2"
     assert parsed(words) == EvaluationOptions(
         output="out", scans=["A", "B"], quick=True, train_only=True, seed=3, scan_spacing=(0.01, 0.01, 0.02),
         animals=6, size=32, spacing=0.1, strategies=("S1", "S3"), methods=("sitk", "dnet"), tests=("real",), steps=3,
         subjects=("one", "two"), recipe="paper", iterations=5, batch=3, own_iterations=4, own_batch=2,
-        precision="float32", weights={"dnet": WEIGHTS, "S1/se": WEIGHTS}, device="cpu", jobs=2,
+        precision="float32", device="cpu", jobs=2,
+        weights={"dnet": WEIGHTS, "S1/se": WEIGHTS, "equivariant": "equivariant"},
     )  # fmt: skip
 
 
@@ -84,6 +86,7 @@ def test_problems_with_scans_are_listed(monkeypatch, tmp_path, capsys):
     [
         ("--methods dnet,ants", "'ants' is unknown; choose from unmoved, sitk, me"),
         ("--weights sitk=x.pt", "'sitk=x.pt' is not like dnet=FILE"),
+        ("--weights dnet-turned=dnet", "'dnet-turned=dnet' is not like dnet=FILE"),
         ("--weights dnet=nowhere.pt", "nowhere.pt: there is no such file of weights; check the path (--weights)"),
         ("--steps 1", "'1' is not a whole number from 2"),
         ("A B C", "C: is one too many; give two folders, one folder or one CSV file"),

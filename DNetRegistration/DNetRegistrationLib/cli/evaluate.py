@@ -9,6 +9,7 @@ from pathlib import Path
 from ..core.progress import Progress, say
 from ..experiments.paper.plan import METHODS, STEPS, STRATEGIES, TESTS
 from ..experiments.paper.settings import DEFAULTS, SYNTHETIC_SCANS, EvaluationOptions
+from ..networks.weights import SHIPPED
 from ..training.recipes import PRECISIONS, RECIPES
 from ..version import PROGRAM
 from .arguments import COUNT, ITERATIONS, JOBS, MANY, SIZE, SPACING, Parser, number, several, spell, triple
@@ -35,6 +36,8 @@ SCANS is
 examples:
   {PROGRAM} evaluate --quick --output quick
   {PROGRAM} evaluate A/ B/ --iterations 2000 --output evaluation
+  {PROGRAM} evaluate --weights dnet=dnet --output shipped \
+      --methods sitk,dnet,dnet-turned,full
   {PROGRAM} evaluate --report-only --output evaluation
 """
 
@@ -54,7 +57,11 @@ tests, with the image's centre as origin and lengths in the world:
 methods:
   unmoved                                 nothing: the errors to start from
   sitk                                    SimpleITK, as in Sec. 2.5
-  me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all
+  me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all,
+                                          asked once
+  dnet-turned                             the median of what dnet says of 8 turns
+                                          of the pair, in both directions
+  dnet-shipped, dnet-shipped-turned       the same by the weights that ship
   equivariant-own                         its own, smaller budget
   search, full                            "{PROGRAM} align", by its
                                           search alone, and as it comes
@@ -71,13 +78,13 @@ exit status:
 """
 
 
-def _weights(text: str) -> tuple[str, Path]:
+def _weights(text: str) -> tuple[str, str | Path]:
     name, _, path = text.partition("=")
     strategy, _, method = name.rpartition("/")
-    trained = [method.name for method in METHODS.values() if method.network]
+    trained = [method.name for method in METHODS.values() if method.by_strategy and not method.asks]
     if not path or method not in trained or (strategy and strategy not in STRATEGIES):
         raise argparse.ArgumentTypeError(f"{text!r} is not like dnet=FILE or S1/dnet=FILE, of {', '.join(trained)}")
-    return name, Path(path)
+    return name, path if path in SHIPPED else Path(path)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -144,7 +151,8 @@ def add_parser(commands) -> Parser:
         action="append",
         type=_weights,
         default=[],
-        help="do not train this network, as dnet or S1/dnet, but take these weights; may be repeated",
+        help="do not train this network, as dnet or S1/dnet, but take these weights, a file or a name that ships; "
+        "may be repeated",
     )
     train.add_argument(
         "--device", metavar="D", default=default["device"], help="to train on: auto, cpu, cuda (%(default)s)"

@@ -95,14 +95,13 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
         OptionError: the name is of weights that are not installed.
         FileError: the file is missing, truncated, tampered with, or not a weights file of this project.
     """
-    shipped = name_or_path in SHIPPED
+    shipped, path = name_or_path in SHIPPED, weights_path(name_or_path)
     if shipped and name_or_path not in available_weights():
         raise OptionError(
             f"no trained weights named {name_or_path!r} are installed",
             "give the path of a weights file, or do without a network",
             Setting("hypotheses", value="search"),
         )
-    path = FOLDER / f"{name_or_path}.pt" if shipped else Path(name_or_path)
     remedy = "install this package again" if shipped else "give a weights file that training wrote"
     content = _read(path, remedy)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -121,9 +120,14 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
     return LoadedWeights(network, {**card, "network": stored["network"], "sha256": sha256})
 
 
+def weights_path(name_or_path: str | os.PathLike) -> Path:
+    """The file of weights that ship, by their name, or the path as it is; needs no torch."""
+    return FOLDER / f"{name_or_path}.pt" if name_or_path in SHIPPED else Path(name_or_path)
+
+
 def weights_stamp(name_or_path: str | os.PathLike) -> tuple:
     """What changes when a weights file or its card is written anew: times and sizes; empty where there is no file."""
-    path = FOLDER / f"{name_or_path}.pt" if name_or_path in SHIPPED else Path(name_or_path)
+    path = weights_path(name_or_path)
     try:
         return tuple((s.st_mtime_ns, s.st_size) for s in (p.stat() for p in (path, _card_path(path)) if p.exists()))
     except (OSError, ValueError):  # a zero byte in the name

@@ -15,7 +15,7 @@ from DNetRegistrationLib.experiments.metrics import measure, translation_error_u
 from DNetRegistrationLib.experiments.paper import methods as evaluation_methods
 from DNetRegistrationLib.experiments.paper.methods import by_network, by_simpleitk, estimate
 from DNetRegistrationLib.experiments.paper.pairs import PreparedPair, load_pair, moved, true_motion
-from DNetRegistrationLib.experiments.paper.plan import PlannedPair, ScannedBone, positions
+from DNetRegistrationLib.experiments.paper.plan import METHODS, PlannedPair, ScannedBone, positions
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.networks.regression import RegressionNetwork
@@ -117,6 +117,15 @@ def test_a_network_is_read_in_one_direction(monkeypatch):
     matrix = by_network("made-up.pt", cube(CENTER), cube(2 * CENTER))
     assert apply(matrix, CENTER) == pytest.approx(2 * CENTER + np.array((0.1, 0, 0)))
     assert matrix[:3, :3] @ (1, 0, 0) == pytest.approx((0, 1, 0))
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS.values() if method.network], ids=lambda m: m.name)
+def test_a_network_is_asked_as_often_as_the_label_says(method, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation_methods, "by_network", lambda *given: asked.append(given))
+    estimate(method.name, SimpleNamespace(cubes=("fixed", "moving")), "weights.pt")
+    assert asked == [("weights.pt", "fixed", "moving", method.turns)]
+    assert (f"{method.turns} turns" in method.label) == (method.turns > 1)
 
 
 @pytest.fixture(scope="module")

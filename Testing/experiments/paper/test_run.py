@@ -28,7 +28,7 @@ from DNetRegistrationLib.training.recipes import NETWORKS
 SMALL = {
     "quick": True, "animals": 4, "size": 32, "spacing": 0.16, "steps": 2, "strategies": ("S1",), "jobs": 1,
     "device": "cpu", "methods": ("unmoved", "dnet", "equivariant-own"), "tests": ("rotation", "real"),
-    "own_iterations": 1, "own_batch": 1, "weights": {"dnet": FOLDER / "dnet.pt"},
+    "own_iterations": 1, "own_batch": 1, "weights": {"dnet": "dnet"},
 }  # fmt: skip
 
 
@@ -276,6 +276,8 @@ def test_options():
     [
         ({"methods": ("dnet", "ants")}, "'ants' is none of the methods; choose from unmoved, sitk, me"),
         ({"weights": {"sitk": "x.pt"}}, "'sitk' names no network; name one as dnet or S1/dnet"),
+        ({"weights": {"dnet-turned": "dnet"}}, "'dnet-turned' names no network; name one as dnet or S1/dnet"),
+        ({"weights": {"dnet-shipped": "dnet"}}, "'dnet-shipped' names no network; name one as dnet or S1/dnet"),
         ({"weights": {"S1/dnet": "nowhere.pt"}}, "nowhere.pt: there is no such file of weights; check the path"),
         ({"steps": 1}, "steps cannot be 1; give 2 or more"),
         ({"scans": "A"}, "scans is a single path, A; give a list of paths"),

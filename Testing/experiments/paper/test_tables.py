@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from DNetRegistrationLib.experiments.paper.measure import PairResult
-from DNetRegistrationLib.experiments.paper.plan import METHODS, STEPS, plan, positions
+from DNetRegistrationLib.experiments.paper.plan import METHODS, STEPS, networks, plan, positions
 from DNetRegistrationLib.experiments.paper.results import DSC, RE, TE, TRUE_DSC, EvaluationResults
 from DNetRegistrationLib.experiments.paper.tables import (
     PAPER,
@@ -127,6 +127,38 @@ def test_the_papers_numbers():
     assert PAPER["rotation", "RE", "dnet", "S3&S4"] == 4.5
     assert PAPER["real", "DSC", "snl-sed", "S1&S2"] == 41.85
     assert len(PAPER) == 11 * 7
+
+
+def test_a_network_is_trained_or_given_once_for_all_that_ask_it():
+    methods = ("sitk", "dnet", "dnet-turned", "dnet-shipped", "dnet-shipped-turned", "full")
+    needed = [network.name for network in networks(("S1", "S3"), methods)]
+    assert sorted(needed) == ["S1/dnet", "S3/dnet", "dnet-shipped"]
+    (task,) = plan({"b": "B"}, ("S1", "S3"), methods, ("real",))
+    shipped = [("dnet-shipped", ""), ("dnet-shipped-turned", "")]
+    trained = [(method, strategy) for method in methods[1:3] for strategy in ("S1", "S3")]
+    assert list(task.runs) == [("sitk", ""), *trained, *shipped, ("full", "")]
+    # Asked alone, the turned ones need the same networks.
+    assert networks(("S1",), ("dnet-turned", "dnet-shipped-turned")) == networks(("S1",), methods)
+
+
+def test_results_of_a_network_that_another_method_has():
+    trained = {
+        "S1/dnet": {**TRAINED["S1/dnet"], "weights": "w"},
+        "dnet-shipped": {**TRAINED["S1/dnet"], "weights": "s"},
+    }
+    asked = [("dnet-turned", "S1", "w"), ("dnet-shipped-turned", "", "s"), ("dnet-shipped", "", "old")]
+    given = [
+        result("rotation", "b1", "B", method, strategy, 30.0, 3.0, 0.7, weights=weights)
+        for method, strategy, weights in asked
+    ]
+    found = EvaluationResults(given, trained)
+    # Those of other weights do not count.
+    assert found.methods == ["dnet-turned", "dnet-shipped-turned"]
+    table = text(table_1(summaries(found), trained))
+    assert [row[:3] for row in table[:-1]] == [
+        ["D-net, 8 turns", table[0][1], "S1"], ["D-net that ships, 8 turns", table[0][1], "-"]
+    ]  # fmt: skip
+    assert table[0][1].endswith("M")
 
 
 def test_what_is_tested():

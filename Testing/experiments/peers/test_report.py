@@ -61,7 +61,7 @@ def test_the_text_tells_it_all(tmp_path):
     assert elastix == ["0.5 s, 0.50 GB, not aligned", "1.0 s, 1.00 GB, 4.00 um"]
     assert any(line.startswith("| ANTs") and "over the limit of 600 s | not tried after 64^3" in line for line in lines)
     assert "| ANTs | 1 | RuntimeError: no overlap |" in lines
-    assert "| its network dnet alone | no weights |" in lines
+    assert "| its network dnet alone, 8 turns | no weights |" in lines
     # Tables are tables: as many cells in each of their lines.
     for start in (n for n, line in enumerate(lines) if line.startswith(("| method", "| what"))):
         table = lines[start : [*lines, ""].index("", start)]

@@ -64,7 +64,7 @@ class Measurements:
             *_network(self.of("network whole"), "whole views", 1.0, 25.0, 0.002, 0.85),
             *_network(self.of("network cut"), "views cut to half", 2.5, None, 0.01, None),
             *_defaults(self.of("network whole"), self.of("network cut")),
-            *_network(self.of("paper whole"), "D-net, whole views", 2.0, None, 0.02, 0.75),
+            *_network(self.of("paper whole"), "D-net, 8 turns, whole views", 2.0, None, 0.02, 0.75),
             *_repeat(self.of("repeat")),
             *_speed(self.of("speed"), "search path", 1.0),
             *_speed(self.of("default speed"), "default path", 0.4, most_network=0.15),

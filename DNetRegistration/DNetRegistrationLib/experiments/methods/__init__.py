@@ -85,7 +85,10 @@ METHODS = {
     for method in (
         ComparedMethod(FULL, "this project", "ours", ("auto",), weights=DEFAULT_WEIGHTS),
         ComparedMethod("search", "its search alone", "ours", ("search",)),
-        *(ComparedMethod(name, f"its network {name} alone", "ours", ("dnet", name), weights=name) for name in SHIPPED),
+        *(
+            ComparedMethod(name, f"its network {name} alone{turned}", "ours", ("dnet", name), weights=name)
+            for name, turned in zip(SHIPPED, ("", ", 8 turns"), strict=True)
+        ),
         ComparedMethod("axes", "principal axes recipe", "principal_axes", (), "SimpleITK"),
         ComparedMethod("simpleitk", "SimpleITK", "simpleitk", (), "SimpleITK"),
         ComparedMethod("elastix", "elastix", "elastix", (), "itk-elastix", optional=True),

@@ -16,7 +16,7 @@ from ...core.errors import one_line
 from ...core.processes import completed_calls
 from ...core.progress import ProgressFunction, no_progress
 from ..store import ResultStore, measuring_code
-from .plan import PlannedNetwork, PlannedPair, ScannedBone
+from .plan import PlannedNetwork, PlannedPair, ScannedBone, network_of
 
 _NAN = math.nan
 _CODE = measuring_code(*(f"experiments/paper/{name}.py" for name in ("cohort", "measure", "methods", "pairs", "plan")))
@@ -30,7 +30,7 @@ class PairResult:
 
     Attributes:
         test, bone, scan, step: of the `PlannedPair`.
-        method, strategy: names of `METHODS` and `STRATEGIES`; no strategy, "", where the method has no network.
+        method, strategy: names of `METHODS` and `STRATEGIES`; no strategy, "", where none trained the method's network.
         fold: the half that the bone is in.
         position: of the test, in degrees or mm.
         te_um, re_deg, target_um, dice, dice_true: see `experiments.metrics.Metrics`.
@@ -123,7 +123,7 @@ def measure_all(
     began = time.monotonic()
     calls = []
     for pair in pairs:
-        asked = [PlannedNetwork(strategy, method) for method, strategy in pair.runs]
+        asked = [network_of(method, strategy) for method, strategy in pair.runs]
         own = {network: networks[network] for network in asked if network in networks}
         calls.append((pair, bones[pair.bone], own, spacing))
     here = jobs == 1 or len(calls) < 2
@@ -153,7 +153,7 @@ def measure_pair(
     true = None if pair.truth is None else dice(*pair.bones, pair.truth)
     results = []
     for method, strategy in planned.runs:
-        weights = networks.get(PlannedNetwork(strategy, method))
+        weights = networks.get(network_of(method, strategy))
         began, failure = time.perf_counter(), ""
         try:
             matrix = estimate(method, pair, None if weights is None else weights.path)
@@ -186,5 +186,5 @@ def measure_pair(
 
 
 def _sha256(networks: Mapping[PlannedNetwork, WeightsFile], method: str, strategy: str) -> str:
-    weights = networks.get(PlannedNetwork(strategy, method))
+    weights = networks.get(network_of(method, strategy))
     return "" if weights is None else weights.sha256

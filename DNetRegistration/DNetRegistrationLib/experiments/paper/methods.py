@@ -38,7 +38,7 @@ def estimate(method: str, pair: PreparedPair, weights: Path | None = None) -> np
         RunError: the network gave no finite transform.
     """
     if METHODS[method].network is not None:
-        return by_network(weights, *pair.cubes)
+        return by_network(weights, *pair.cubes, METHODS[method].turns)
     if method == UNMOVED:
         return np.eye(4)
     if method == "sitk":

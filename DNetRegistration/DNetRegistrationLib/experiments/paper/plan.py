@@ -48,12 +48,23 @@ class EvaluatedMethod:
         label: in tables and figures.
         network: the network that it uses, one of `recipes.NETWORKS`; None where nothing is trained.
         own_budget: its network has a training budget of its own instead of the one of all others.
+        turns: how many ways a pair is turned when its network is asked; the answer is the median of all.
+        asks: the method whose network it asks; "" where it has its own.
+        shipped: name of the weights that ship which it takes, whatever it is tested on; "" where they are trained.
     """
 
     name: str
     label: str
     network: str | None = None
     own_budget: bool = False
+    turns: int = 1
+    asks: str = ""
+    shipped: str = ""
+
+    @property
+    def by_strategy(self) -> bool:
+        """Whether strategies differ in its network."""
+        return self.network is not None and not self.shipped
 
 
 #: The method that leaves both scans where they are. Its errors are those to start from.
@@ -66,6 +77,11 @@ METHODS = {
         EvaluatedMethod(UNMOVED, "Left as they are"),
         EvaluatedMethod("sitk", "SITK"),
         *(EvaluatedMethod(name, label, name) for name, label in _LABELS.items()),
+        EvaluatedMethod("dnet-turned", "D-net, 8 turns", "dnet", turns=8, asks="dnet"),
+        EvaluatedMethod("dnet-shipped", "D-net that ships", "dnet", shipped="dnet"),
+        EvaluatedMethod(
+            "dnet-shipped-turned", "D-net that ships, 8 turns", "dnet", turns=8, asks="dnet-shipped", shipped="dnet"
+        ),
         EvaluatedMethod("equivariant", "Equivariant D-net", "equivariant"),
         EvaluatedMethod("equivariant-own", "Equivariant D-net, own budget", "equivariant", own_budget=True),
         EvaluatedMethod("search", "Search"),
@@ -120,20 +136,31 @@ class ScannedBone:
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A network to be trained or given: that of one method, for one strategy."""
+    """A network to be trained or given: that of one method, for one strategy, or for all ("")."""
 
     strategy: str
     method: str
 
     @property
     def name(self) -> str:
-        """As options and folders have it: ``S1/dnet``."""
-        return f"{self.strategy}/{self.method}"
+        """As options and folders have it: ``S1/dnet``, or ``dnet-shipped``."""
+        return "/".join(filter(None, (self.strategy, self.method)))
+
+
+def network_of(method: str, strategy: str) -> PlannedNetwork:
+    """The network that a method asks, which may be that of another method."""
+    return PlannedNetwork(strategy, METHODS[method].asks or method)
 
 
 def networks(strategies: Sequence[str], methods: Sequence[str]) -> list[PlannedNetwork]:
     """All networks that these strategies and methods need."""
-    return [PlannedNetwork(strategy, name) for strategy in strategies for name in methods if METHODS[name].network]
+    needed = [
+        network_of(name, strategy if METHODS[name].by_strategy else "")
+        for strategy in strategies
+        for name in methods
+        if METHODS[name].network
+    ]
+    return list(dict.fromkeys(needed))
 
 
 @dataclass(frozen=True)
@@ -145,7 +172,7 @@ class PlannedPair:
         bone: its name.
         scan: "pre" or "post", the scan that is moved; "both" in the real test.
         step, position: number and value of the test's position, see `positions`.
-        runs: the methods that align it, each with the strategy that its network was trained by ("" without a network).
+        runs: the methods that align it, each with the strategy that its network was trained by, "" without one.
     """
 
     test: str
@@ -175,7 +202,7 @@ def plan(
         own = [strategy for strategy in strategies if STRATEGIES[strategy].test == fold]
         if not own:
             continue
-        runs = tuple((name, strategy) for name in methods for strategy in (own if METHODS[name].network else [""]))
+        runs = tuple((name, strategy) for name in methods for strategy in (own if METHODS[name].by_strategy else [""]))
         for test, scan in _SCANS:
             if test in tests:
                 pairs += [PlannedPair(test, bone, scan, i, at, runs) for i, at in enumerate(positions(test, steps))]

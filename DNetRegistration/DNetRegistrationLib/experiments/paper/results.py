@@ -10,7 +10,7 @@ import pandas
 
 from ..tables import frame
 from .measure import PairResult
-from .plan import GROUPS, METHODS, STRATEGIES
+from .plan import GROUPS, METHODS, STRATEGIES, network_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class EvaluationResults:
 
     Attributes:
         frame: a row for each result: the fields of `PairResult`; each criterion by its name, in its unit; "success",
-            1 or 0 and NaN where the truth is not known; and "group", "S1&S2", "S3&S4", or "" without a network.
+            1 or 0 and NaN where the truth is not known; and "group", "S1&S2", "S3&S4", or "" without a strategy.
     """
 
     def __init__(self, results: Iterable[PairResult], trained: Mapping[str, Mapping[str, Any]]) -> None:
         weights = {name: one["weights"] for name, one in trained.items()}
-        current = (one for one in results if one.weights == weights.get(f"{one.strategy}/{one.method}", ""))
+        current = (one for one in results if one.weights == weights.get(network_of(one.method, one.strategy).name, ""))
         self.frame = frame(PairResult, current)
         for criterion in ALL_CRITERIA:
             self.frame[criterion.name] = criterion.factor * self.frame[criterion.field]
@@ -77,7 +77,7 @@ class EvaluationResults:
     def of(self, test: str, method: str, strategies: Iterable[str]) -> pandas.DataFrame:
         """The rows of a test and a method for pairs that these strategies test."""
         found = self.frame[(self.frame.test == test) & (self.frame.method == method)]
-        if METHODS[method].network is None:
+        if not METHODS[method].by_strategy:
             return found[found.fold.isin([STRATEGIES[strategy].test for strategy in strategies])]
         return found[found.strategy.isin(list(strategies))]
 

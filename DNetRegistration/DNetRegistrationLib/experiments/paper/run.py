@@ -10,9 +10,10 @@ from pathlib import Path
 from ...core.errors import OptionError, Setting
 from ...core.files import make_folder
 from ...core.progress import ProgressFunction, no_progress, part
+from ...networks.weights import weights_path
 from ..store import ResultStore
 from .cohort import CohortError, check_bones, find_bones, write_bones
-from .plan import PlannedNetwork, networks, plan
+from .plan import METHODS, PlannedNetwork, networks, plan
 from .report import write_results
 from .settings import PAIRS, SCANS, SETTINGS, TRAINING, EvaluationOptions, EvaluationRecord
 
@@ -126,11 +127,11 @@ def _require_bones(record: EvaluationRecord, subjects: Sequence[str] | None) -> 
 
 
 def _networks(options: EvaluationOptions) -> dict[PlannedNetwork, Path | None]:
-    """The networks of an evaluation, each with the file of weights that the options give for it."""
+    """The networks of an evaluation, each with the file of weights that is given for it, or ships."""
     found = {}
     for network in networks(options.strategies, options.methods):
-        given = options.weights.get(network.name, options.weights.get(network.method))
-        found[network] = None if given is None else Path(given)
+        given = options.weights.get(network.name, options.weights.get(network.method, METHODS[network.method].shipped))
+        found[network] = weights_path(given) if given else None
     return found
 
 

@@ -16,6 +16,7 @@ from ...core.errors import FileError, OptionError, Setting, one_line
 from ...core.files import atomic_write, writing
 from ...core.provenance import machine
 from ...core.threads import available_processors
+from ...networks.weights import SHIPPED
 from ...version import __version__
 from .plan import METHODS, STEPS, STRATEGIES, TESTS, ScannedBone
 
@@ -53,7 +54,8 @@ class EvaluationOptions:
         iterations, batch: training budget of all networks: steps of the optimizer, and pairs of each step.
         own_iterations, own_batch: likewise of methods with a budget of their own.
         precision: of the paper's networks in training, one of `recipes.PRECISIONS`.
-        weights: files of weights to use instead of training, by network (``S1/dnet``) or method (``dnet``).
+        weights: files of weights, or names of weights that ship, to use instead of training, by network (``S1/dnet``)
+            or method (``dnet``).
         device: to train on: "auto", "cpu", "cuda".
         jobs: processes that align, of one thread each.
 
@@ -100,9 +102,10 @@ class EvaluationOptions:
                 raise OptionError(f"{name} cannot be {value}", f"give {least} or more", Setting(name))
         for name, path in self.weights.items():
             strategy, _, method = name.rpartition("/")
-            if method not in METHODS or METHODS[method].network is None or strategy not in ("", *STRATEGIES):
+            own = method in METHODS and METHODS[method].by_strategy and not METHODS[method].asks
+            if not own or strategy not in ("", *STRATEGIES):
                 raise OptionError(f"{name!r} names no network", "name one as dnet or S1/dnet", Setting("weights"))
-            if not Path(path).is_file():
+            if path not in SHIPPED and not Path(path).is_file():
                 raise FileError(f"{path}: there is no such file of weights", "check the path", Setting("weights"))
 
     def resolved(self) -> EvaluationOptions:

@@ -11,7 +11,7 @@ import pandas
 
 from ..statistics import rate, summarize
 from ..tables import number, text_table
-from .plan import GROUPS, METHODS, TESTS, UNMOVED
+from .plan import GROUPS, METHODS, TESTS, UNMOVED, network_of
 from .results import ALL_CRITERIA, CRITERIA, DSC, RE, SECONDS, TARGET, TE, TRUE_DSC, EvaluationResults
 from .significance import LEVEL, VarianceAnalysis
 
@@ -56,7 +56,7 @@ def summaries(results: EvaluationResults) -> pandas.DataFrame:
     for test in TESTS:
         for criterion in ALL_CRITERIA:
             for method in results.methods:
-                groups = {"": there} if METHODS[method].network is None else GROUPS
+                groups = GROUPS if METHODS[method].by_strategy else {"": there}
                 for group, strategies in groups.items():
                     found = results.of(test, method, strategies)
                     summary = summarize(found[criterion.name])
@@ -153,16 +153,17 @@ def training_table(results: EvaluationResults, trained: Mapping[str, Mapping[str
     """The training of each network, and its RE in the rotation test, also in per cent of the RE of unmoved scans."""
     rows = []
     for name, one in trained.items():
-        strategy, _, method = name.partition("/")
+        strategy, _, method = name.rpartition("/")
         pairs = "-" if None in (one["iterations"], one["batch"]) else f"{one['iterations'] * one['batch']:,}"
         hours = "-" if one["hours"] is None else f"{one['hours']:.2f}"
         where = "given, not trained here" if one["given"] else one["device"] or "-"
         error, unmoved = (
-            summarize(results.of("rotation", which, [strategy])[RE.name]).mean for which in (method, UNMOVED)
+            summarize(results.of("rotation", which, [strategy] if strategy else results.strategies)[RE.name]).mean
+            for which in (method, UNMOVED)
         )
         rows.append((
-            METHODS[method].label, strategy, str(one["iterations"] or "-"), str(one["batch"] or "-"), pairs, hours,
-            where, number(error, ".1f"), number(100 * error / unmoved, ".0f"),
+            METHODS[method].label, strategy or "-", str(one["iterations"] or "-"), str(one["batch"] or "-"), pairs,
+            hours, where, number(error, ".1f"), number(100 * error / unmoved, ".0f"),
         ))  # fmt: skip
     columns = ("Network", "Strategy", "Iterations", "Pairs of each", "Pairs in all", "Hours", "Device")
     return text_table((*columns, "Rot RE (degrees)", "of unmoved (%)"), rows)
@@ -241,7 +242,8 @@ def _labelled(summary: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _parameters(method: str, trained: Mapping[str, Mapping[str, Any]]) -> str:
-    counts = [one["parameters"] for name, one in trained.items() if name.partition("/")[2] == method]
+    asked = network_of(method, "").method
+    counts = [one["parameters"] for name, one in trained.items() if name.rpartition("/")[2] == asked]
     return f"{counts[0] / 1e6:.2f}M" if counts else "-"
 
 
