@@ -121,3 +121,15 @@ def test_names_with_quotes_line_breaks_and_bytes_that_are_no_text(tmp_path):
         place(tmp_path, f"{name}_pre.nrrd", f"{name}_post.nrrd")
     found = pairs_by_name(tmp_path)
     assert {pair.name for pair in found.pairs} == set(names) and not found.problems
+
+
+def test_two_folders_of_scans_of_the_same_names_are_told_how_to_be_paired(tmp_path):
+    place(tmp_path, "dicom/m1/", "dicom/m2/", "bmp/m1/", "bmp/.hidden")
+    found = pairs_by_name(tmp_path)
+    assert [one.kind for one in found.problems] == ["name", "name"]
+    assert all("the pattern {scan}/{id} and the words bmp and dicom" in one.remedy for one in found.problems)
+    scans, problems = told(pairs_by_name(tmp_path, "{scan}/{id}", ("dicom", "bmp")))
+    assert scans["m1"] == ("m1", "m1") and [kind for kind, *_ in problems] == ["partner"]
+    # Folders of slices by other names, and two that hold nothing alike, are called otherwise.
+    place(tmp_path / "other", "bmp/m1/", "dicom/m3/")
+    assert "call it {id}_pre" in pairs_by_name(tmp_path / "other").problems[0].remedy

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import cohort_folders
 import numpy as np
@@ -18,7 +19,6 @@ from DNetRegistrationLib.cohort.result import CohortResult, needs_look
 from DNetRegistrationLib.cohort.run import State, align_cohort, duration, find_pairs, processes_for
 from DNetRegistrationLib.cohort.store import opened_results
 from DNetRegistrationLib.cohort.survey import survey
-from DNetRegistrationLib.cohort.tables import PAIR_COLUMNS, cell
 from DNetRegistrationLib.core.errors import FileError, OptionError, RunError
 from DNetRegistrationLib.geometry.transform_files import read_transform
 from DNetRegistrationLib.imaging.turning import turn_grid
@@ -240,9 +240,8 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(mixed, u
 
 
 def told(found: CohortResult):
-    """What a cohort gave, but for times; numbers to six digits, as tables give them."""
-    table = [{name: cell(getattr(pair, name)) for name in PAIR_COLUMNS if name != "seconds"} for pair in found.pairs]
-    return table, [pair.matrix for pair in found.pairs], found.problems
+    """What a cohort gave, to the last digit, but for times."""
+    return [replace(pair, seconds=0.0).to_dict() for pair in found.pairs], found.problems
 
 
 @pytest.mark.slow

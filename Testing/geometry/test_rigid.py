@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
+import places
 import pytest
 import torch
 from DNetRegistrationLib.geometry import rigid
@@ -245,3 +248,12 @@ def test_nearest_rotation():
 def test_nearest_rotation_of_a_mirrored_matrix_is_a_rotation():
     mirrored = torch.diag(torch.tensor([3.0, 2, -1], dtype=torch.float64))
     torch.testing.assert_close(rigid.nearest_rotation(mirrored), torch.eye(3, dtype=torch.float64))
+
+
+def test_a_transform_takes_no_library_that_is_slow_to_load():
+    code = (
+        "import sys, torch; from DNetRegistrationLib.geometry.rigid import rigid; "
+        "found = rigid(torch.eye(3).expand(2, 1, 3, 3), torch.ones(5, 3)); print(*found.shape, 'sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=places.environment(), capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "5", "4", "4", "False"], done.stderr

@@ -64,7 +64,7 @@ def pairs_by_name(
             if kind is not None and rule.fullmatch(relative[: len(relative) - len(path.suffix)]):
                 foreign.append((path, kind))
         elif match is None:
-            if path.is_file() or any(path.iterdir()):
+            if path.is_file() or _visible(path):
                 odd.append(path)
         else:
             stems.add(relative[: len(relative) - len(ending)])
@@ -84,6 +84,8 @@ def pairs_by_name(
     problems = [pair.blocked for pair in pairs if pair.blocked is not None]
     shown = " or ".join(pattern.replace("{scan}", word) for word in words)
     remedy = f"call it {shown} as the rule says, give another pattern, or list the pairs"
+    if not found and "/" not in pattern and (two := _two_kinds(odd)):
+        remedy = f"if they hold a scan of each pair, give the pattern {{scan}}/{{id}} and the words {' and '.join(two)}"
     problems += [
         Problem(kind="name", files=(str(path),), problem=f"{path}: its name fits to no pair", remedy=remedy)
         for path in odd
@@ -155,6 +157,22 @@ def _candidates(folder: Path, depth: int, leave_out: str | os.PathLike | None) -
             yield path
         elif path.is_dir():
             yield from _candidates(path, depth - 1, leave_out)
+
+
+def _two_kinds(paths: list[Path]) -> list[str]:
+    """The names of two folders that hold scans of the same names, where these are all there is."""
+    if len(paths) != 2 or not all(path.is_dir() for path in paths):
+        return []
+    first, second = ({_stem(one) for one in _visible(path)} for path in paths)
+    return [path.name for path in paths] if first & second else []
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden; nothing where it cannot be looked into."""
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def _stem(path: Path) -> str:

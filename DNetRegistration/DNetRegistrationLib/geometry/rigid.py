@@ -116,8 +116,9 @@ def geodesic_angle(first: Tensor, second: Tensor) -> Tensor:
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     """``(..., 4, 4)`` transforms x -> R x + t from ``(..., 3, 3)`` rotations and ``(..., 3)`` translations in mm."""
-    batch = torch.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1])
-    top = torch.cat((rotation.expand(*batch, 3, 3), translation.expand(*batch, 3)[..., None]), dim=-1)
+    # `torch.broadcast_shapes` would load SymPy, which takes a third of a second.
+    moved, _ = torch.broadcast_tensors(translation, rotation[..., 0])
+    top = torch.cat((rotation.expand(*moved.shape, 3), moved[..., None]), dim=-1)
     bottom = top.new_tensor((0.0, 0.0, 0.0, 1.0)).expand(*top.shape[:-2], 1, 4)
     return torch.cat((top, bottom), dim=-2)
 

@@ -242,6 +242,11 @@ class _Answer:
     verdict: Verdict
 
 
+def _reported(value: float) -> float:
+    """To nine digits: further ones tell nothing, and the same result twice is the same to the last byte."""
+    return float(f"{value:.9g}")
+
+
 def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alignment:
     start = time.perf_counter()
     pair = _prepared(inputs, device, watch)
@@ -284,8 +289,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
     return Alignment(
         matrix=matrix,
         accepted=verdict.accepted,
-        confidence=verdict.confidence,
-        expected_error_um=1000 * verdict.expected_error,
+        confidence=_reported(verdict.confidence),
+        expected_error_um=_reported(1000 * verdict.expected_error),
         dice_before=verdict.evidence.dice_before,
         dice=verdict.evidence.dice,
         hypothesis=answer.hypothesis,
