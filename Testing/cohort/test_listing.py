@@ -54,6 +54,14 @@ def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path
     assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 7
 
 
+def test_a_row_may_have_several_problems_and_each_is_told(tmp_path):
+    found = pairs_of_list(write(tmp_path, "id,fixed,moving\nm,a.nrrd,\nm,a.nrrd,b.nrrd\n"))
+    assert [(one.kind, one.pair) for one in found.problems] == [
+        ("partner", "m"), ("duplicate", "m"), ("duplicate", "m (2)")
+    ]  # fmt: skip
+    assert all(pair.blocked is not None for pair in found.pairs)
+
+
 def test_one_bone_at_several_times(tmp_path):
     found = pairs_of_list(write(tmp_path, "id,time,fixed,moving\nm,1,a,b\nm,2,a,c\n"))
     assert [pair.name for pair in found.pairs] == ["m_1", "m_2"] and not found.problems
@@ -69,6 +77,23 @@ def test_a_column_that_looks_misspelled_is_told(tmp_path):
 def test_a_list_from_an_old_spreadsheet_is_read(tmp_path):
     found = pairs_of_list(write(tmp_path, "id;fixed;moving\nM\xe4use;a;b\n", "latin-1"))
     assert found.pairs[0].name == "M\xe4use"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    ("first", "delimiter"), [("", ";"), ("sep=;\r\n", ";"), ("SEP=\t\r\n", "\t"), ("sep=,\r\n", ",")]
+)
+def test_ways_of_spreadsheets(tmp_path, encoding, first, delimiter):
+    comma = "0.012" if delimiter == "," else "0,012"
+    rows = [
+        ("id", "fixed", "moving", "fixed_spacing", "moving_threshold", "note"),
+        ("m\xe4", "a", "b", comma, "7", "1,5"),
+    ]
+    lines = [first + delimiter.join(rows[0]), delimiter.join(f'"{cell}"' for cell in rows[1]), delimiter * 5, ""]
+    found = pairs_of_list(write(tmp_path, "\r\n".join(lines), encoding))
+    (pair,) = found.pairs
+    assert (pair.name, pair.fixed.spacing, pair.moving.threshold) == ("m\xe4", (0.012,), 7.0)
+    assert pair.columns["note"] == "1,5" and not found.problems
 
 
 @pytest.mark.parametrize(

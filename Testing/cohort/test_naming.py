@@ -123,6 +123,12 @@ def test_names_with_quotes_line_breaks_and_bytes_that_are_no_text(tmp_path):
     assert {pair.name for pair in found.pairs} == set(names) and not found.problems
 
 
+def test_results_among_the_scans_are_no_scans(tmp_path):
+    place(tmp_path, "a_pre.nrrd", "a_post.nrrd", "results/.lock", "results/pairs/a_pre/")
+    found = pairs_by_name(tmp_path)
+    assert [pair.name for pair in found.pairs] == ["a"] and not found.problems
+
+
 def test_two_folders_of_scans_of_the_same_names_are_told_how_to_be_paired(tmp_path):
     place(tmp_path, "dicom/m1/", "dicom/m2/", "bmp/m1/", "bmp/.hidden")
     found = pairs_by_name(tmp_path)

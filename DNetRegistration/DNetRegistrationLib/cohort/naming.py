@@ -16,6 +16,7 @@ from ..imaging.stacks import natural
 from .pairs import FoundPairs, Pair
 from .result import Problem
 from .scan_file import ScanFile
+from .store import is_results
 
 #: The rule where no other is given: NAME_pre and NAME_post.
 PATTERN = "{id}_{scan}"
@@ -34,7 +35,8 @@ def pairs_by_name(
     """Finds the pairs of a folder. Two scans are a pair if their names differ in the word of the scan alone.
 
     Args:
-        folder: where scans lie: files, folders of slices, or folders of DICOM. What is hidden is passed over.
+        folder: where scans lie: files, folders of slices, or folders of DICOM. What is hidden is passed over,
+            and so are results of earlier runs.
         pattern: the names of the scans below the folder, without their endings, with parts in braces. ``{scan}`` stands
             for one of `words`, in any case of letters, ``{id}`` and others for any text within a name, ``*`` too. It
             has a slash for each folder, as in ``{group}/{id}_{time}/{scan}``. The parts are columns of the results,
@@ -151,7 +153,7 @@ def _candidates(folder: Path, depth: int, leave_out: str | os.PathLike | None) -
     except OSError as error:
         raise FileError(f"{folder}: cannot be looked into ({error.strerror})", "check its permissions") from error
     for path in inside:
-        if path.name.startswith(".") or (out is not None and os.path.realpath(path) == out):
+        if path.name.startswith(".") or (out is not None and os.path.realpath(path) == out) or is_results(path):
             continue
         if depth == 0:
             yield path

@@ -57,6 +57,11 @@ def opened_results(folder: str | os.PathLike) -> Iterator[ResultsFolder]:
         lock.release()
 
 
+def is_results(folder: Path) -> bool:
+    """Whether a run has written, or writes, its results to a folder."""
+    return (folder / _LOCK).is_file() and (folder / _PAIRS).is_dir()
+
+
 class ResultsFolder:
     """A folder of results that a run works in; see `opened_results`.
 
