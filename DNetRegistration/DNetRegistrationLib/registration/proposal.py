@@ -51,11 +51,11 @@ def propose(network: Network, fixed: CanonicalCube, moving: CanonicalCube, turns
             f"the canonical cubes have spacings of {fixed.spacing} and {moving.spacing} mm; make both with one spacing"
         )
     device = next(network.parameters()).device
-    images = [_batch_of_one(cube.image, device) for cube in (fixed, moving)]
-    insides = [_batch_of_one(cube.inside, device) for cube in (fixed, moving)]
+    first, second = (_batch_of_one(cube.image, device) for cube in (fixed, moving))
+    first_seen, second_seen = (_batch_of_one(cube.inside, device) for cube in (fixed, moving))
     turns = network.turns if turns is None else turns
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        (found,) = network.candidates(*images, *insides, fixed.spacing, turns)
+        (found,) = network.candidates(first, second, first_seen, second_seen, fixed.spacing, turns)
     poses = [_in_world(candidate, fixed, moving) for candidate in found]
     finite = [pose for pose in poses if pose.isfinite().all()]
     stacked = torch.stack(finite) if finite else torch.empty(0, 4, 4, dtype=torch.float64)
