@@ -88,4 +88,4 @@ def test_an_alignment_warns_of_another_medium(small_pair):
     darker[away] -= 0.3 * (np.median(darker[bone]) - np.median(darker[away]))
     found = align(Volume(darker, scan.affine), scan, initial=np.eye(4), hypotheses="search", refine="working")
     assert found.accepted and "medium" in found.doubts
-    assert sum("brighter in the moving scan" in text for text in found.warnings) == 1
+    assert sum("the moving scan is brighter by about" in text for text in found.warnings) == 1

@@ -189,7 +189,7 @@ def apply_to_file(
         require_holdable(carried, target)
         write_scan(cast_like(carried, volume) if there is not None and not nearest else carried, temporary, target)
     how = "labels, by nearest neighbour" if nearest else "grey values, by cubic splines"
-    return Applied(matrix, f"an image with all its voxels, its axes turned ({how} on a grid)" if there is None else how)
+    return Applied(matrix, "an image voxel for voxel, with other axes in its header" if there is None else how)
 
 
 def _kind(source: Path) -> tuple[str, tuple[str, ...]]:
