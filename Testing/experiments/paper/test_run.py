@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from DNetRegistrationLib.core.errors import FileError, OptionError
@@ -129,6 +130,15 @@ def test_what_the_tables_say_is_what_the_pairs_say(whole):
     assert "learned next to nothing" in table and "learned next to nothing" in page
     assert f"({PAPER['rotation', 'TE', 'dnet', 'S1&S2']})" in table
     assert f"{PAPER['translation', 'TE', 'dnet', 'S1&S2']}" not in table  # nor is the paper's mean of it
+
+
+def test_all_that_ask_an_untrained_network_have_not_learned():
+    """Also those that ask it about turned pairs; not those whose network was given, or has its own budget."""
+    trained = {"S1/dnet": {"given": False}, "S1/sed": {"given": True}, "S1/equivariant-own": {"given": False}}
+    record = SimpleNamespace(trained=trained, options={"iterations": 4, "own_iterations": 300})
+    assert reporting._unlearned(record) == {"dnet", "dnet-turned"}
+    record.options["iterations"] = 1000
+    assert reporting._unlearned(record) == set()
 
 
 def test_the_report_needs_nothing_else(whole):
