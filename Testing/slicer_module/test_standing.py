@@ -246,6 +246,14 @@ class Play:
             self.panel.enter()
             self.moving.Modified()  # the message goes when anything happens to the volumes
 
+    def compare(self):
+        """As aligned or as before: the other of the two, where it can be chosen."""
+        box, before = self.panel.ui.appliedCheckBox, positions(self.moving)
+        if box.enabled:
+            applied = box.checked
+            box.click()
+            assert box.checked != applied and not np.array_equal(positions(self.moving), before)
+
     def save_and_load(self):
         import slicer
 
@@ -304,10 +312,8 @@ def check(play):
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(500, marks=pytest.mark.slow)])
-def test_the_panel_tells_the_truth_whatever_is_done(host, tmp_path, count):
+def test_the_panel_tells_the_truth_whatever_is_done(host, panel, tmp_path, count):
     """Sequences of one to eight deeds, of seeds 0 to `count`; each is replayed by its seed alone."""
-    host.load(MODULE)
-    panel = host.open("DNetRegistration")
     done = set()
     for seed in range(count):
         play, deeds = Play(host, panel, tmp_path, seed), ["align"]

@@ -277,12 +277,12 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def undo(self, movingNode) -> bool:
         """Puts a moving volume back where it was before it was aligned; returns false where it is not aligned."""
-        from .scene_outputs import show_cortices
+        from .scene_outputs import hide_bones
 
         transform = movingNode.GetParentTransformNode()
         undone = undo(movingNode)
         if undone:
-            show_cortices(transform, False)
+            hide_bones(transform)
         return undone
 
     def findDevices(self, found):

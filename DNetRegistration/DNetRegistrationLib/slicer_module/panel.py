@@ -14,12 +14,13 @@ from .bond import forget_check_sums
 from .cohort_section import CohortSection
 from .logic import DNetRegistrationLogic
 from .panel_choices import Choices
+from .panel_compare import CompareControls
 from .panel_masks import MaskControls
 from .panel_result import ResultView
 from .panel_run import AlignmentRun
 from .panel_thresholds import ThresholdControls
 from .parameters import FILE, OUTPUTS
-from .scene import alignment_of, find_transforms
+from .scene import alignment_of, find_transforms, outputs_of, undo
 from .standing import current_alignment
 from .wording import explain
 
@@ -60,6 +61,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._thresholds = ThresholdControls(self.ui, self.onChosen)
         self._masks = MaskControls(self.ui, self.onChosen)
         self._choices = Choices(self.ui, self.onChosen, self.logic.findDevices)
+        self._compare = CompareControls(self.ui)
         self._result = ResultView(self.ui)
         self._run = AlignmentRun(self.logic, self.ui, self._result, self._update, self._select)
         self.cohort = CohortSection(self.logic, uiWidget.layout(), self._showPair)
@@ -83,6 +85,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
         self._thresholds.forget()
         self._masks.forget()
+        self._compare.forget()
         self.removeObservers()
 
     def enter(self) -> None:
@@ -96,6 +99,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._disconnectParameterNode()
         self._thresholds.hide()
         self._masks.hide()
+        self._compare.pause()
         self._run.leave()
 
     def onReload(self) -> None:
@@ -110,6 +114,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._run.close()
         self._thresholds.forget()
         self._masks.forget()
+        self._compare.forget()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
@@ -170,7 +175,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onUndoButton(self, clicked=False) -> None:
         """Puts the moving volume back where it was."""
         moving = self._parameterNode.movingVolume
-        if self.logic.undo(moving):
+        if undo(moving):
             text = _("Undone: {name} is no longer moved by the alignment.")
             self._tell("plain", text.format(name=moving.GetName()))
 
@@ -201,8 +206,6 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _select(self, transform, placed) -> None:
         """Selects the nodes that the result was written to."""
-        from .scene_outputs import outputs_of
-
         # Another scene that was added meanwhile may have brought another pair.
         if self._parameterNode and all(getattr(self._parameterNode, f"{p.role}Volume") is p.node for p in placed):
             with slicer.util.NodeModify(self._parameterNode):
@@ -234,13 +237,15 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self._masks.update(self._parameterNode, shown=entered and not self.running)
                 self._choices.update(self._parameterNode)
             self._updateButtons()
-            self._result.update(self._parameterNode, self.running)
+            found = None if self.running else self._alignmentOfPair()
+            self._result.update(self._parameterNode, self.running, found)
+            self._compare.update(self._parameterNode, found)
         finally:
             self._updating = False
 
     def _matchPair(self) -> None:
         """Selects what belongs to the pair of volumes, when that has changed."""
-        from .scene_outputs import is_filled, outputs_of, show_layers
+        from .scene_outputs import is_filled, show_layers
 
         parameters = self._parameterNode
         volumes = parameters.fixedVolume, parameters.movingVolume
@@ -254,7 +259,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._pair = pair
         # Outputs of another pair would be written over.
         selected = parameters.transform
-        found = current_alignment(*volumes, selected) if all(volumes) else None
+        found = self._alignmentOfPair()
         known = found[0] if found else None
         if known is not None and selected is not known:
             outputs = outputs_of(known)
@@ -268,6 +273,13 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             parameters.transform = known
             for name in OUTPUTS[1:]:
                 setattr(parameters, name, outputs.get(name))
+
+    def _alignmentOfPair(self):
+        """What the scene says of the selected volumes, see `current_alignment`."""
+        parameters = self._parameterNode
+        if not parameters or not parameters.fixedVolume or not parameters.movingVolume:
+            return None
+        return current_alignment(parameters.fixedVolume, parameters.movingVolume, parameters.transform)
 
     def _observe(self, *volumes) -> None:
         """Follows volumes, what they stand under, their voxels, and the transforms of their alignments."""

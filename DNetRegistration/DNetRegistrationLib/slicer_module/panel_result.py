@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from ..core.words import micrometres, percent
 from .scene import alignment_of, transform_above
-from .standing import Standing, current_alignment
+from .standing import Standing
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
 _STYLES = {
@@ -28,7 +28,7 @@ class ResultView:
         self._ui = ui
         self._message = None  # of what has just happened; it goes before what the scene says
         self._seen = None  # the alignment that the scene last told of, and whether it held
-        self._hid = False  # its cortices were shown when it ceased to hold
+        self._hid = []  # what was drawn of it when it ceased to hold
 
     def tell(self, kind: str, text: str, details: str = "") -> None:
         """Says something that has just happened, until `forget`. It shows with the next `update`.
@@ -44,24 +44,29 @@ class ResultView:
         """From now on, what the scene says is shown."""
         self._message = None
 
-    def update(self, parameters, running: bool) -> None:
-        """Shows what was told last or, where nothing was, what the scene says of the selected volumes."""
-        kind, text, details = self._message or self._ofScene(parameters, running)
+    def update(self, parameters, running: bool, found) -> None:
+        """Shows what was told last or, where nothing was, what the scene says of the selected volumes.
+
+        Args:
+            parameters: the parameter node.
+            running: whether an alignment runs.
+            found: of `current_alignment`.
+        """
+        said = self._ofScene(parameters, running, found)  # and follows it, whatever is told
+        kind, text, details = self._message or said
         self._ui.verdictLabel.text = text
         self._ui.verdictLabel.styleSheet = _STYLES[kind]
         self._ui.detailsLabel.text = details
         self._ui.detailsLabel.visible = bool(details)
 
-    def _ofScene(self, parameters, running: bool) -> tuple[str, str, str]:
+    def _ofScene(self, parameters, running: bool, found) -> tuple[str, str, str]:
         if running:
             return "plain", _("Aligning…"), ""
-        fixed, moving = (parameters.fixedVolume, parameters.movingVolume) if parameters else (None, None)
-        found = current_alignment(fixed, moving, parameters.transform) if fixed and moving else None
         alignment = alignment_of(found[0]) if found else None
         if alignment is None:
             self._seen = None
             return "plain", _("Not aligned yet."), ""
-        transform, standing = found
+        (transform, standing), moving = found, parameters.movingVolume
         name = transform.GetName()
         holds = standing in (Standing.LAID, Standing.HARDENED)
         self._followBones(transform, holds)
@@ -72,8 +77,9 @@ class ResultView:
                 details += "\n" + note.format(moving=moving.GetName(), name=name)
             return "good" if alignment.accepted else "doubt", micrometres(alignment.verdict), details
         if standing is Standing.APART:
-            text = _("Aligned, but not applied: click Align, or put the moving volume under {name}.")
-            return "plain", text.format(name=name), ""
+            text = _("Aligned, but not applied: choose As aligned, or put the moving volume under {name}.")
+            said = _("As aligned: {verdict}").format(verdict=micrometres(alignment.verdict))
+            return "plain", text.format(name=name), f"{said}\n{figures(alignment)}"
         cause = {
             Standing.MOVED: _("Moved since it was aligned"),
             Standing.EDITED: _("Voxels were changed since it was aligned"),
@@ -83,16 +89,18 @@ class ResultView:
         return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
 
     def _followBones(self, transform, holds: bool) -> None:
-        """Hides the cortices when the bones come to lie elsewhere, and shows those that it hid when they are back."""
-        from .scene_outputs import show_cortices
+        """Hides what is drawn of the bones when they come to lie elsewhere, and shows it when they are back."""
+        from .scene_outputs import hide_bones
 
         before, self._seen = self._seen, (transform.GetID(), holds)
         if before != (transform.GetID(), not holds):
             return
         if not holds:
-            self._hid = show_cortices(transform, False)
-        elif self._hid:
-            show_cortices(transform, True)
+            self._hid = hide_bones(transform)
+            return
+        for display in self._hid:
+            if display.GetScene() is not None:
+                display.SetVisibility(True)
 
 
 def figures(alignment) -> str:

@@ -212,6 +212,11 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
     return transform
 
 
+def lay(moving, transform) -> None:
+    """Puts a moving volume under the transform node of its alignment, as it was before `undo`."""
+    moving.SetAndObserveTransformNodeID(transform.GetID())
+
+
 def undo(moving) -> bool:
     """Puts a moving volume back under its former parent; returns false where it is not aligned.
 
@@ -222,6 +227,14 @@ def undo(moving) -> bool:
         return False
     moving.SetAndObserveTransformNodeID(node_id(transform.GetParentTransformNode()))
     return True
+
+
+def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
+    """The output nodes in the scene that an alignment's transform node refers to, by kind."""
+    if transform is None:
+        return {}
+    nodes = {kind: transform.GetNodeReference(role) for kind, role in OUTPUT_ROLES.items()}
+    return {kind: node for kind, node in nodes.items() if node is not None}
 
 
 def alignment_of(transform) -> Alignment | None:

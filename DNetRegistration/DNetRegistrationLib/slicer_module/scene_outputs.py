@@ -19,7 +19,8 @@ from ..core.words import micrometres
 from ..outputs.segmentation import SEGMENTS
 from ..outputs.summary import found_by, number
 from .raw_files import RawFile, copy_voxels
-from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id
+from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id, outputs_of
+from .scene_compare import Solid, distance_model, remove_distances, show_solid
 
 if TYPE_CHECKING:
     from ..outputs.segmentation import Cortices
@@ -60,9 +61,11 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
     yield transform
     if contents.cortices is not None:
+        remove_distances(transform)
         node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
         for _ in write_cortices(node, contents.cortices, fixed):
             yield transform
+        show_solid(transform, Solid.CORTICES)
     if contents.resampled is not None:
         node = make_output("resampled", transform, f"{moving.name} resampled", nodes.get("resampled"))
         source = moving.node.GetDisplayNode()
@@ -99,14 +102,6 @@ def is_filled(node) -> bool:
     if node.IsA("vtkMRMLSegmentationNode"):
         return node.GetSegmentation().GetNumberOfSegments() > 0
     return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
-
-
-def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
-    """The output nodes in the scene that an alignment's transform node refers to, by kind."""
-    if transform is None:
-        return {}
-    nodes = {kind: transform.GetNodeReference(role) for kind, role in OUTPUT_ROLES.items()}
-    return {kind: node for kind, node in nodes.items() if node is not None}
 
 
 def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
@@ -148,19 +143,17 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
         yield
 
 
-def show_cortices(transform, shown: bool) -> bool:
-    """Shows the cortices of an alignment, or hides them where the moving bone is no longer there.
-
-    Returns:
-        Whether they were shown before.
-    """
-    node = outputs_of(transform).get("segmentation")
-    display = None if node is None else node.GetDisplayNode()
-    if display is None:
-        return False
-    before = bool(display.GetVisibility())
-    display.SetVisibility(shown)
-    return before
+def hide_bones(transform) -> list[slicer.vtkMRMLDisplayNode]:
+    """Hides all that is drawn of an alignment where the moving bone is no longer there; returns what was shown."""
+    nodes = [outputs_of(transform).get("segmentation"), outputs_of(transform).get("thickness")]
+    shown = []
+    for node in (*nodes, distance_model(transform)):
+        for index in range(0 if node is None else node.GetNumberOfDisplayNodes()):
+            display = node.GetNthDisplayNode(index)
+            if display.GetVisibility():
+                shown.append(display)
+                display.SetVisibility(False)
+    return shown
 
 
 def write_table(node, alignment) -> None:

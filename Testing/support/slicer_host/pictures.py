@@ -25,6 +25,7 @@ _THREE_D_MANAGERS = (
     "vtkMRMLModelDisplayableManager",
     "vtkMRMLThreeDReformatDisplayableManager",
     "vtkMRMLSegmentationsDisplayableManager3D",
+    "vtkMRMLColorLegendDisplayableManager",
 )
 
 
@@ -142,6 +143,9 @@ def three_d_picture(
     try:
         node.SetBoxVisible(0)
         node.SetAxisLabelsVisible(0)
+        # Slicer's views are there before any legend, and hear of each as it comes.
+        for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode", slicer.mrmlScene):
+            slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.NodeAddedEvent, legend)
         window.Render()
         camera = renderer.GetActiveCamera()
         camera.SetFocalPoint(0, 0, 0)

@@ -51,9 +51,13 @@ def make_scene(cache: Path) -> Scene:
     made = Scene(mrml, application_logic)
     made.module_logics["RemoteIO"] = remote
 
-    colors = application_logic.GetColorLogic()
+    colors = slicer.vtkSlicerColorLogic()  # the one with color legends
+    application_logic.SetColorLogic(colors)
+    warnings = vtk.vtkObject.GetGlobalWarningDisplay()
+    vtk.vtkObject.SetGlobalWarningDisplay(0)  # the wheel has no files of colors
     colors.SetMRMLScene(mrml)
     colors.AddDefaultColorNodes()
+    vtk.vtkObject.SetGlobalWarningDisplay(warnings)
     application_logic.SetModuleLogic("Colors", colors)
     made.module_logics["Colors"] = colors
     for factory in (
