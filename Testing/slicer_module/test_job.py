@@ -266,7 +266,9 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize("segmented", (True, False))
 def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
-    options = JobOptions(1.5, 2.5, 0.1, "cuda:1", "w.pt", "search", "none", "fixed", resampled=True, subtraction=True)
+    options = JobOptions(
+        1.5, 2.5, 0.1, "cuda:1", "w.pt", "search", "none", "fixed", resampled=True, subtraction=True, layer=True
+    )
     written(tmp_path, *scans, options)
     asked, computed, told = {}, {}, []
 
@@ -294,7 +296,7 @@ def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
     }  # fmt: skip
     assert computed == {
         "names": names, "alignment": "the alignment", "bones": "the bones" if segmented else None,
-        "wanted": {"segmentation", "resampled", "subtraction"}, "contrast": "fixed", "folder": tmp_path,
+        "wanted": {"segmentation", "resampled", "subtraction", "layer"}, "contrast": "fixed", "folder": tmp_path,
         "masks": (None, None),
     }  # fmt: skip
     fractions = [(round(values["fraction"], 9), values["message"]) for name, values in told if name == "progress"]

@@ -15,12 +15,13 @@ import numpy as np
 from ..bone.cortex import CorticalBone
 from ..core.errors import FileError, one_line
 from ..core.files import writing
-from ..core.progress import no_progress
+from ..core.progress import no_progress, part
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume
 from ..outputs.segmentation import Cortices, on_fixed_grid, segment
 from ..outputs.subtraction import farthest, match_grey_values, subtract
 from ..registration.result import Alignment
+from .measured_cartilage import KINDS, MeasuredCartilage
 from .raw_files import RawFile
 
 _FILE = "contents.json"
@@ -35,12 +36,14 @@ class Contents:
         resampled: ``(z, y, x)``, the moving scan on the fixed scan's grid.
         subtraction: ``(z, y, x)`` float32, NaN outside the overlap of the fields of view.
         reach: of the subtraction: values up to so far from 0 are to be told apart.
+        cartilage: what was measured, or why nothing was.
     """
 
     cortices: Cortices | None = None
     resampled: np.ndarray | RawFile | None = None
     subtraction: np.ndarray | RawFile | None = None
     reach: float = 0.0
+    cartilage: MeasuredCartilage | None = None
 
     @classmethod
     def computed(
@@ -53,17 +56,21 @@ class Contents:
         contrast: str,
         masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
         progress: Callable[[float, str], None] = no_progress,
+        anyway: bool = False,
     ) -> Contents:
         """Computes what is wanted.
 
         Args:
             fixed, moving, alignment: the scans, and how they lie.
             bones: the cortical bone of both, as `align` has segmented it; None segments it here.
-            wanted: of "segmentation", "resampled", "subtraction".
+            wanted: of "segmentation", "resampled", "subtraction", and of `measured_cartilage.KINDS`.
             contrast: which scan has the contrast agent, "fixed" or "moving".
             masks: see `outputs.segmentation.segment`.
             progress: called with a fraction and a message.
+            anyway: measure cartilage although the alignment was not accepted.
         """
+        measuring = bool(set(KINDS) & set(wanted))
+        whole, progress = progress, part(progress, 0.0, 0.5 if measuring else 1.0)
         cortices = resampled = difference = None
         reach = 0.0
         if bones is None and {"segmentation", "subtraction"} & set(wanted):
@@ -82,7 +89,11 @@ class Contents:
             fit = match_grey_values(*bones, alignment.matrix, contrast)
             difference = subtract(carried, fixed, fit, contrast).voxels
             reach = farthest(difference)
-        return cls(cortices, resampled, difference, reach)
+        cartilage = None
+        if measuring:
+            scans = fixed, moving, alignment
+            cartilage = MeasuredCartilage.measured(*scans, wanted, contrast, masks, anyway, part(whole, 0.5, 1.0))
+        return cls(cortices, resampled, difference, reach, cartilage)
 
     def write(self, folder: Path) -> None:
         """Writes all of it into a folder.
@@ -102,6 +113,8 @@ class Contents:
                 for _ in file.write(array):
                     pass
                 values[name] = file.to_dict()
+            if self.cartilage is not None:
+                values["cartilage"] = self.cartilage.write(folder)
             (folder / _FILE).write_text(json.dumps(values), encoding="ascii")
 
     @classmethod
@@ -113,6 +126,8 @@ class Contents:
         """
         try:
             values = json.loads((folder / _FILE).read_text(encoding="ascii"))
+            told = values.pop("cartilage", None)
+            cartilage = None if told is None else MeasuredCartilage.read(folder, told)
             files = {key: RawFile.from_dict(folder, one) for key, one in values.items() if isinstance(one, dict)}
             cortices = None
             if "affine" in values:
@@ -121,6 +136,6 @@ class Contents:
                     for key in ("fixed cortex", "moving cortex")
                 )
                 cortices = Cortices(fixed, moving, np.array(values["affine"]))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise FileError(f"{folder}: the result cannot be read ({one_line(error)})", "align again") from error
-        return cls(cortices, files.get("resampled"), files.get("subtraction"), values["reach"])
+        return cls(cortices, files.get("resampled"), files.get("subtraction"), values["reach"], cartilage)

@@ -45,6 +45,10 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         tableNode=None,
         resampledNode=None,
         subtractionNode=None,
+        cartilageNode=None,
+        thicknessNode=None,
+        cartilageSegment=False,
+        anyway=False,
         contrast="moving",
         fixedMask=None,
         movingMask=None,
@@ -56,7 +60,11 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             fixedNode, movingNode: scalar volume nodes, which may stand under rigid transforms.
             transformNode: takes the result; None is the one of an earlier alignment of the moving volume, or a new one.
             segmentationNode, tableNode, resampledNode, subtractionNode: are written to where they are given.
-            contrast: the scan with contrast agent, "fixed" or "moving"; for the subtraction.
+            cartilageNode, thicknessNode: a table node and a model node, for the cartilage that is measured where they
+                are given, or where it is to be a segment.
+            cartilageSegment: cartilage is the third segment of `segmentationNode`.
+            anyway: measure cartilage although the alignment is not accepted.
+            contrast: the scan with contrast agent, "fixed" or "moving"; for the subtraction and the cartilage.
             fixedMask, movingMask: where to look for bone: a segmentation node, of which all segments count, or a pair
                 of one and the ID of a segment; a label volume node; or a markups ROI node.
             options: of `registration.align.align`: threshold, device, weights, hypotheses, refine, progress, ...
@@ -93,9 +101,11 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             f"{placed.role}_mask": mask for placed, mask in zip((fixed, moving), masks, strict=True) if mask is not None
         }
         alignment = align(*scans, **options, posed=lambda matrix, segmented: bones.append(segmented))
-        given = transformNode, segmentationNode, tableNode, resampledNode, subtractionNode
+        given = transformNode, segmentationNode, tableNode, resampledNode, subtractionNode, cartilageNode, thicknessNode
         nodes = {name: node for name, node in zip(OUTPUTS, given, strict=True) if node is not None}
-        contents = Contents.computed(*scans, alignment, bones[-1] if bones else None, nodes, contrast, masks)
+        wanted = {*nodes, "layer"} if cartilageSegment else set(nodes)
+        segmented = bones[-1] if bones else None
+        contents = Contents.computed(*scans, alignment, segmented, wanted, contrast, masks, anyway=anyway)
         *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
         return transform, alignment
 
@@ -170,6 +180,9 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             contrast=parameters.contrast.value,
             resampled=parameters.resampled is not None,
             subtraction=parameters.subtraction is not None,
+            cartilage=parameters.cartilage is not None,
+            thickness=parameters.thickness is not None,
+            layer=parameters.cartilageSegment,
         )
 
     def ensureTorch(self) -> None:

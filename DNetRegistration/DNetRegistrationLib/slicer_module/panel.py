@@ -336,6 +336,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 return _("An output would replace an input")
         if parameters.resampled and parameters.resampled is parameters.subtraction:
             return _("Two outputs are the same volume")
+        if parameters.table and parameters.table is parameters.cartilage:
+            return _("Two outputs are the same table")
         return ""
 
     def _tell(self, kind: str, text: str) -> None:

@@ -62,7 +62,8 @@ class Choices:
             if selector.findData(parameters.device) < 0:
                 selector.addItem(_("{name} (not found here)").format(name=parameters.device), parameters.device)
             selector.currentIndex = selector.findData(parameters.device)
-        self._ui.contrastSelector.enabled = parameters.subtraction is not None
+        asked = (parameters.subtraction, parameters.cartilage, parameters.thickness)
+        self._ui.contrastSelector.enabled = parameters.cartilageSegment or any(node is not None for node in asked)
 
     def close(self) -> None:
         """Ends the search for devices."""

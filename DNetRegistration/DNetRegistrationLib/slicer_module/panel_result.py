@@ -5,8 +5,11 @@ import math
 from slicer.i18n import tr as _
 
 from ..core.words import micrometres, percent
+from .events import error_of
 from .scene import alignment_of, transform_above
+from .scene_cartilage import told_of
 from .standing import Standing
+from .wording import explain
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
 _STYLES = {
@@ -71,7 +74,7 @@ class ResultView:
         holds = standing in (Standing.LAID, Standing.HARDENED)
         self._followBones(transform, holds)
         if holds:
-            details = figures(alignment)
+            details = "\n".join((figures(alignment), *cartilage_lines(told_of(transform))))
             if standing is Standing.HARDENED:
                 note = _("{moving} lies so without {name}, as after hardening: Undo cannot take it back.")
                 details += "\n" + note.format(moving=moving.GetName(), name=name)
@@ -101,6 +104,35 @@ class ResultView:
         for display in self._hid:
             if display.GetScene() is not None:
                 display.SetVisibility(True)
+
+
+def cartilage_lines(told: dict | None) -> list[str]:
+    """What was measured of the cartilage, or why nothing was; see `MeasuredCartilage.told`."""
+    if told is None:
+        return []
+    if "problem" in told:
+        error = error_of(told["problem"])
+        reason = explain(error) if error is not None else told["problem"]["problem"]
+        return [_("Cartilage was not measured: {reason}").format(reason=reason)]
+    lines = []
+    for one in told["compartments"]:
+        name = {"medial": _("medial"), "lateral": _("lateral"), "all": _("all"), "whole": _("whole")}[one["name"]]
+        if one["mean_thickness_um"] is None:
+            lines.append(_("Cartilage, {name}: not measured").format(name=name))
+            continue
+        text = _("Cartilage, {name}: {mean} ± {error} µm, {volume} mm³; {share} of {area} mm² measured")
+        lines.append(
+            text.format(
+                name=name,
+                mean=f"{one['mean_thickness_um']:.1f}",
+                error=f"{one['standard_error_um']:.1f}",
+                volume=f"{one['volume_mm3']:.4f}",
+                share=percent(one["measured_share"]),
+                area=f"{one['area_mm2']:.2f}",
+            )
+        )
+    notes = [_("Note on the cartilage: {warning}").format(warning=micrometres(text)) for text in told["warnings"]]
+    return lines + notes
 
 
 def figures(alignment) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from slicer import (
     vtkMRMLLinearTransformNode,
+    vtkMRMLModelNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLTableNode,
@@ -90,6 +91,9 @@ class DNetRegistrationParameterNode:
     table: vtkMRMLTableNode
     resampled: vtkMRMLScalarVolumeNode
     subtraction: vtkMRMLScalarVolumeNode
+    cartilage: vtkMRMLTableNode
+    thickness: vtkMRMLModelNode
+    cartilageSegment: bool = False
     contrast: Contrast = Contrast.moving
     automaticThreshold: bool = True
     fixedThreshold: float = 0.0

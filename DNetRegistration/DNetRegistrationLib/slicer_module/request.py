@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..imaging.volume import Volume
+from .measured_cartilage import KINDS
 from .raw_files import RawFile
 
 _FILE = "request.json"
@@ -35,11 +36,14 @@ class JobOptions:
     subtraction: bool = False
     bone: str | None = None
     initial: list[list[float]] | None = None
+    cartilage: bool = False
+    thickness: bool = False
+    layer: bool = False
 
     @property
     def wanted(self) -> set[str]:
         """The outputs that are wanted beside the pose."""
-        return {"segmentation", *(name for name in ("resampled", "subtraction") if getattr(self, name))}
+        return {"segmentation", *(name for name in ("resampled", "subtraction", *KINDS) if getattr(self, name))}
 
 
 Masks = tuple["Volume | None", "Volume | None"]

@@ -32,7 +32,8 @@ from .bond import Bond
 ATTRIBUTE = "DNetRegistration."
 FIXED_ROLE = slicer.vtkMRMLTransformNode.GetFixedNodeReferenceRole()
 MOVING_ROLE = slicer.vtkMRMLTransformNode.GetMovingNodeReferenceRole()
-OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in ("segmentation", "table", "resampled", "subtraction")}
+_OUTPUTS = ("segmentation", "table", "resampled", "subtraction", "cartilage", "thickness")
+OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in _OUTPUTS}
 
 #: The attribute with the `Bond` of the alignment.
 BOND = f"{ATTRIBUTE}bond"

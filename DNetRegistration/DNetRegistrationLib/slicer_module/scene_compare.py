@@ -10,7 +10,7 @@ import vtk
 from slicer.util import arrayFromVolume
 from vtk.util.numpy_support import vtk_to_numpy
 
-from ..outputs.segmentation import SEGMENTS
+from ..outputs.segmentation import CARTILAGE_SEGMENT, SEGMENTS
 from .scene import ATTRIBUTE, node_id, outputs_of
 from .scene_models import show_model, write_model
 
@@ -21,6 +21,7 @@ _SQUARES = 10  # along the longest edge
 _MICROMETRES = 1000.0
 # The colours end at this quantile of the distances, rounded up to 10 um: some points lie on bone that is not in both.
 _MOST = 0.95
+_HALF, _FAINT = 0.5, 0.15  # opacities of the fixed cortex
 
 
 class Solid(Enum):
@@ -139,7 +140,8 @@ def solids(transform) -> list[Solid]:
     segmentation = outputs.get("segmentation")
     if segmentation is not None and all(segmentation.GetSegmentation().GetSegment(one[0]) for one in SEGMENTS):
         found += [Solid.CORTICES, Solid.DISTANCE]
-    if "thickness" in outputs and outputs["thickness"].GetPolyData() is not None:
+    surface = outputs["thickness"].GetPolyData() if "thickness" in outputs else None
+    if surface is not None and surface.GetNumberOfPoints():
         found.append(Solid.THICKNESS)
     return found
 
@@ -161,9 +163,12 @@ def show_solid(transform, solid: Solid) -> None:
     segmentation = outputs_of(transform).get("segmentation")
     display = None if segmentation is None else segmentation.GetDisplayNode()
     if display is not None:
-        (fixed, *_), (moving, *_) = SEGMENTS
+        for identifier, *_ in (*SEGMENTS, CARTILAGE_SEGMENT):
+            display.SetSegmentVisibility3D(identifier, solid is Solid.CORTICES)
+        # The bone shines through to what lies on it, and is faint where colours are to be told.
+        fixed = SEGMENTS[0][0]
         display.SetSegmentVisibility3D(fixed, solid is not Solid.DISTANCE)
-        display.SetSegmentVisibility3D(moving, solid is Solid.CORTICES)
+        display.SetSegmentOpacity3D(fixed, _FAINT if solid is Solid.THICKNESS else _HALF)
 
 
 def write_distances(transform) -> None:

@@ -16,18 +16,25 @@ from slicer.util import vtkMatrixFromArray
 from vtk.util.numpy_support import get_vtk_array_type, numpy_to_vtk, vtk_to_numpy
 
 from ..core.words import micrometres
-from ..outputs.segmentation import SEGMENTS
+from ..outputs.segmentation import CARTILAGE_SEGMENT, SEGMENTS
 from ..outputs.summary import found_by, number
 from .raw_files import RawFile, copy_voxels
 from .scene import OUTPUT_ROLES, Placed, apply_alignment, node_id, outputs_of
+from .scene_cartilage import write_cartilage_table, write_thickness, write_told
 from .scene_compare import Solid, distance_model, remove_distances, show_solid
 
 if TYPE_CHECKING:
     from ..outputs.segmentation import Cortices
     from .contents import Contents
+    from .measured_cartilage import MeasuredCartilage
 
-# The fixed surface shines through to the moving one, so that both surfaces are seen where they lie on each other.
-FIXED_OPACITY = 0.5
+# Of output nodes that are no volumes.
+_CLASSES = {
+    "segmentation": "vtkMRMLSegmentationNode",
+    "table": "vtkMRMLTableNode",
+    "cartilage": "vtkMRMLTableNode",
+    "thickness": "vtkMRMLModelNode",
+}
 # Surface nets take half the time of marching cubes, and look as smooth.
 SURFACE_NETS = "Conversion method", "1"
 
@@ -57,13 +64,14 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
     for name, node in nodes.items():
         if node is None and name in OUTPUT_ROLES:  # a new node: the one of an earlier alignment is kept
             transform.SetNodeReferenceID(OUTPUT_ROLES[name], None)
+    write_told(transform, contents.cartilage)
     if "table" in nodes:
         write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
     yield transform
     if contents.cortices is not None:
         remove_distances(transform)
         node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
-        for _ in write_cortices(node, contents.cortices, fixed):
+        for _ in write_cortices(node, contents.cortices, fixed, contents.cartilage):
             yield transform
         show_solid(transform, Solid.CORTICES)
     if contents.resampled is not None:
@@ -77,6 +85,20 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         # Zero is the middle grey.
         for _ in write_volume_node(node, contents.subtraction, fixed, (2 * contents.reach or 1.0, 0.0)):
             yield transform
+    if contents.cartilage is not None:
+        yield from _write_cartilage(moving, fixed, contents.cartilage, nodes, transform)
+
+
+def _write_cartilage(moving: Placed, fixed: Placed, cartilage: MeasuredCartilage, nodes: dict, transform) -> Iterator:
+    if cartilage.table is not None:
+        node = make_output("cartilage", transform, f"{moving.name} cartilage", nodes.get("cartilage"))
+        write_cartilage_table(node, cartilage.table)
+        yield transform
+    if cartilage.surface is not None:
+        node = make_output("thickness", transform, f"{moving.name} cartilage thickness", nodes.get("thickness"))
+        write_thickness(node, cartilage.surface, cartilage.limit_um, fixed)
+        show_solid(transform, Solid.THICKNESS if len(cartilage.surface.points) else Solid.CORTICES)
+        yield transform
 
 
 def make_output(kind: str, transform, name: str, node=None):
@@ -88,11 +110,10 @@ def make_output(kind: str, transform, name: str, node=None):
         name: of a new node.
         node: what the user chose, or None.
     """
-    classes = {"segmentation": "vtkMRMLSegmentationNode", "table": "vtkMRMLTableNode"}
     scene = transform.GetScene()
     node = node or transform.GetNodeReference(OUTPUT_ROLES[kind])
     if node is None:
-        node = scene.AddNewNodeByClass(classes.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name))
+        node = scene.AddNewNodeByClass(_CLASSES.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name))
     transform.SetNodeReferenceID(OUTPUT_ROLES[kind], node.GetID())
     return node
 
@@ -101,11 +122,15 @@ def is_filled(node) -> bool:
     """Whether an output node holds data that would be replaced."""
     if node.IsA("vtkMRMLSegmentationNode"):
         return node.GetSegmentation().GetNumberOfSegments() > 0
+    if node.IsA("vtkMRMLModelNode"):
+        return node.GetPolyData() is not None and node.GetPolyData().GetNumberOfPoints() > 0
     return node.GetNumberOfColumns() > 0 if node.IsA("vtkMRMLTableNode") else node.GetImageData() is not None
 
 
-def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
-    """Writes both cortices, in the colours of all pictures: outlines in slices, surfaces in 3D.
+def write_cortices(
+    node, cortices: Cortices, fixed: Placed, cartilage: MeasuredCartilage | None = None
+) -> Iterator[None]:
+    """Writes both cortices, in the colours of all pictures: outlines in slices, surfaces in 3D; and cartilage.
 
     Segments that the user added to the node stay. It yields after each small step.
 
@@ -113,22 +138,26 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
         node: a ``vtkMRMLSegmentationNode``.
         cortices: in world coordinates.
         fixed: the fixed volume.
+        cartilage: its voxels are a third segment, where they are wanted and there are any.
     """
     segmentation = node.GetSegmentation()
-    affine = fixed.to_local(cortices.affine)
+    parts = [(cortices.fixed, cortices.affine), (cortices.moving, cortices.affine)]
+    if cartilage is not None and cartilage.layer is not None and cartilage.layer.any():
+        parts.append((cartilage.layer, cartilage.affine))
     node.SetAndObserveTransformNodeID(node_id(fixed.node.GetParentTransformNode()))
     node.SetNodeReferenceID(node.GetReferenceImageGeometryReferenceRole(), fixed.node.GetID())
     node.RemoveClosedSurfaceRepresentation()
     segmentation.SetConversionParameter(*SURFACE_NETS)
-    for identifier, _name, _color in SEGMENTS:
+    for identifier, _name, _color in (*SEGMENTS, CARTILAGE_SEGMENT):
         if segmentation.GetSegment(identifier) is not None:
             segmentation.RemoveSegment(identifier)
-    for (identifier, name, color), mask in zip(SEGMENTS, (cortices.fixed, cortices.moving), strict=True):
+    # Without `strict`: cartilage may be missing.
+    for (identifier, name, color), (mask, affine) in zip((*SEGMENTS, CARTILAGE_SEGMENT), parts):  # noqa: B905
         segment = slicer.vtkSegment()
         segment.SetName(name)
         segment.SetColor(*color)
         representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-        segment.AddRepresentation(representation, _labelmap(mask, affine))
+        segment.AddRepresentation(representation, _labelmap(mask, fixed.to_local(affine)))
         # The first call makes the surfaces of all segments; a segment that is added after it gets its surface at once.
         segmentation.AddSegment(segment, identifier)
         yield
@@ -138,7 +167,6 @@ def write_cortices(node, cortices: Cortices, fixed: Placed) -> Iterator[None]:
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetVisibility2DFill(False)
             node.GetDisplayNode().SetVisibility2DOutline(True)
-            node.GetDisplayNode().SetSegmentOpacity3D(identifier, FIXED_OPACITY)
         node.GetDisplayNode().SetVisibility(True)
         yield
 

@@ -34,6 +34,8 @@ def controlOf(setting: Setting) -> str | None:
         "refine": _("under Advanced, Refine"),
         "device": _("under Advanced, Device"),
         "contrast": _("under Outputs, Contrast agent in"),
+        "anyway": _("in the Python console, with anyway=True"),
+        "region": _("on the command line"),
         "temporary_folder": _("under Edit, Application Settings, Modules"),
         "torch": _(
             "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, then click Align again to install it"
