@@ -11,7 +11,8 @@ from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.segmentation import Cortices
 from DNetRegistrationLib.slicer_module import measured_cartilage as module
 from DNetRegistrationLib.slicer_module.contents import Contents
-from DNetRegistrationLib.slicer_module.measured_cartilage import KINDS, MeasuredCartilage
+from DNetRegistrationLib.slicer_module.measured_cartilage import MeasuredCartilage
+from DNetRegistrationLib.slicer_module.request import CARTILAGE_KINDS as KINDS
 from DNetRegistrationLib.slicer_module.request import read_request
 from panels import Launcher, click, select_two_volumes
 from scene_nodes import FLIP, MODULE, add_volume, aligned, put_under, rigid, volume_node

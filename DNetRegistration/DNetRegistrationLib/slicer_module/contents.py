@@ -21,8 +21,9 @@ from ..imaging.volume import Volume
 from ..outputs.segmentation import Cortices, on_fixed_grid, segment
 from ..outputs.subtraction import farthest, match_grey_values, subtract
 from ..registration.result import Alignment
-from .measured_cartilage import KINDS, MeasuredCartilage
+from .measured_cartilage import MeasuredCartilage
 from .raw_files import RawFile
+from .request import CARTILAGE_KINDS
 
 _FILE = "contents.json"
 
@@ -63,13 +64,13 @@ class Contents:
         Args:
             fixed, moving, alignment: the scans, and how they lie.
             bones: the cortical bone of both, as `align` has segmented it; None segments it here.
-            wanted: of "segmentation", "resampled", "subtraction", and of `measured_cartilage.KINDS`.
+            wanted: of "segmentation", "resampled", "subtraction", and of `request.CARTILAGE_KINDS`.
             contrast: which scan has the contrast agent, "fixed" or "moving".
             masks: see `outputs.segmentation.segment`.
             progress: called with a fraction and a message.
             anyway: measure cartilage although the alignment was not accepted.
         """
-        measuring = bool(set(KINDS) & set(wanted))
+        measuring = bool(set(CARTILAGE_KINDS) & set(wanted))
         whole, progress = progress, part(progress, 0.0, 0.5 if measuring else 1.0)
         cortices = resampled = difference = None
         reach = 0.0

@@ -10,6 +10,8 @@ import enum
 import os
 import shutil
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from .request import JobOptions, Masks, write_request
 from .worker_process import Launch, WorkerProcess
 
 _PREFIX = "dnet-registration-job-"  # of the folder of a job
+_STEPS_KEPT = 500  # of what the process tells
 _ROOM = 64 << 20  # bytes of disk for everything that is small beside a scan
 
 
@@ -49,6 +52,7 @@ class JobResult:
         alignment: where it aligned, accepted or not.
         error: where it failed or crashed.
         log: the last lines that the process wrote beside its events.
+        history: those and the steps of its work, line by line, with the seconds since it was asked.
     """
 
     outcome: JobOutcome
@@ -80,14 +84,20 @@ class Job(WorkerProcess):
         self._posed: Callable[[np.ndarray], None] = lambda matrix: None
         self._finished: Callable[[JobResult], None] | None = None  # before an alignment is asked for
         self._handlers |= {
-            events.PROGRESS: lambda event: self._progress(event["fraction"], event["message"]),
+            events.PROGRESS: self._progressed,
             events.POSE: lambda event: self._posed(np.array(event["matrix"], np.float64)),
-            events.WARNING: lambda event: self.log.append(event["message"]),
+            events.WARNING: lambda event: self._noted(event["message"]),
             events.RESULT: self._resulted,
         }
+        self._steps: deque[str] = deque(maxlen=_STEPS_KEPT)
+        self._asked, self._step = time.monotonic(), ""
         self._alignment: Alignment | None = None
         self._status: list[int | None] = []  # of the process, once it has ended
         self._folder: PrivateFolder | None = None
+
+    @property
+    def history(self) -> str:
+        return "\n".join(self._steps)
 
     @property
     def folder(self) -> Path | None:
@@ -144,6 +154,7 @@ class Job(WorkerProcess):
             FileError: the scans cannot be written; the job is over, and nothing is left behind.
         """
         self._progress, self._posed, self._finished = progress, posed, finished
+        self._asked = time.monotonic()
         if self._status:  # it ended before, or could not be started
             self._ended(*self._status)
             return
@@ -188,6 +199,23 @@ class Job(WorkerProcess):
             "make room, or choose another temporary folder",
             Setting("temporary_folder"),
         )
+
+    def _progressed(self, event: dict) -> None:
+        if event["message"] != self._step:
+            self._step = event["message"]
+            self._keep(self._step)
+        self._progress(event["fraction"], event["message"])
+
+    def _noted(self, text: str) -> None:
+        self.log.append(text)
+        self._keep(text)
+
+    def _note(self, line: bytes) -> None:
+        super()._note(line)
+        self._keep(self.log[-1])
+
+    def _keep(self, text: str) -> None:
+        self._steps.append(f"{time.monotonic() - self._asked:7.2f} s  {text}")
 
     def _resulted(self, event: dict) -> None:
         with suppress(KeyError, TypeError, ValueError):  # a result that is incomplete counts as none

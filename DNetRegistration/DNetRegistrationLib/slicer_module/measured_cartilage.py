@@ -24,9 +24,6 @@ from ..outputs.thickness_volume import thickness_volume
 from ..registration.result import Alignment
 from .events import error_values
 
-#: What can be wanted of it: the table, the map on the bone's surface, and the voxels of the layer.
-KINDS = ("cartilage", "thickness", "layer")
-
 _FILE = "cartilage.npz"
 _NONE, _VECTORS = np.zeros(0), np.zeros((0, 3))
 _NO_LAYER = np.zeros((1, 1, 1), bool)
@@ -71,7 +68,7 @@ class MeasuredCartilage:
 
         Args:
             fixed, moving, alignment: the scans, and how they lie.
-            wanted: of `KINDS`.
+            wanted: of `request.CARTILAGE_KINDS`.
             contrast: which scan has the contrast agent, "fixed" or "moving".
             masks: of both scans, where bone is looked for.
             anyway: measure although the alignment was not accepted.

@@ -20,7 +20,7 @@ from .panel_result import ResultView
 from .panel_run import AlignmentRun
 from .panel_thresholds import ThresholdControls
 from .parameters import FILE, OUTPUTS
-from .scene import alignment_of, find_transforms, outputs_of, undo
+from .scene import alignment_of, find_transforms, last_scans, outputs_of, undo
 from .standing import current_alignment
 from .wording import explain
 
@@ -71,9 +71,12 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self._offerSampleData)
         self.ui.alignButton.connect("clicked(bool)", self.onAlignButton)
         self.ui.undoButton.connect("clicked(bool)", self.onUndoButton)
         self.ui.flipButton.connect("clicked(bool)", self.onFlipButton)
+        self.ui.sampleDataButton.connect("clicked(bool)", self.onSampleDataButton)
+        self.ui.logButton.connect("clicked(bool)", self.onLogButton)
         self.ui.automaticThresholdCheckBox.connect("clicked(bool)", self.onAutomaticThresholdClicked)
         self.initializeParameterNode()
 
@@ -135,7 +138,12 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self) -> None:
         """Makes sure that there is a parameter node, connected to the panel."""
-        self.setParameterNode(self.logic.getParameterNode())
+        parameters = self.logic.getParameterNode()
+        if not parameters.fixedVolume and not parameters.movingVolume:
+            scans = last_scans(slicer.mrmlScene)
+            if len(scans) == 2:
+                parameters.fixedVolume, parameters.movingVolume = scans
+        self.setParameterNode(parameters)
 
     def setParameterNode(self, parameterNode) -> None:
         """Connects the panel to a parameter node, or to none."""
@@ -178,6 +186,19 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if undo(moving):
             text = _("Undone: {name} is no longer moved by the alignment.")
             self._tell("plain", text.format(name=moving.GetName()))
+
+    def onSampleDataButton(self, clicked=False) -> None:
+        """Loads two scans to try the module on, and selects them."""
+        from .sample_data import loadSampleData
+
+        fixed, moving, _truth = loadSampleData()
+        with slicer.util.NodeModify(self._parameterNode):
+            self._parameterNode.fixedVolume, self._parameterNode.movingVolume = fixed, moving
+
+    def onLogButton(self, clicked=False) -> None:
+        """Shows what the process of the last alignment has told."""
+        text = _("The process that aligned told this; please send it with a report of a problem.")
+        slicer.util.infoDisplay(text, windowTitle=_("Log of the process"), detailedText=self._run.log)
 
     def onFlipButton(self, clicked=False) -> None:
         """Puts the voxels of a volume in reverse order, as they were where its slices were stacked the wrong way."""
@@ -314,7 +335,14 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in ("inputs", "outputs", "advanced"):
             getattr(self.ui, f"{name}CollapsibleButton").enabled = not running
         moving = self._parameterNode.movingVolume if self._parameterNode else None
+        self.ui.logButton.enabled = bool(self._run.log)
+        self._offerSampleData()
         self.ui.undoButton.enabled = not running and moving is not None and self.logic.isAligned(moving)
+
+    def _offerSampleData(self, caller=None, event=None) -> None:
+        """Where nothing is loaded."""
+        loaded = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") > 0
+        self.ui.sampleDataButton.visible = not loaded and not self.running
 
     def _whyNot(self) -> str:
         """Why Align cannot be clicked; empty where it can."""

@@ -32,13 +32,14 @@ class AlignmentRun:
 
     Attributes:
         job: the process; None where none runs.
+        log: what the process of the last alignment has told.
         preparing: PyTorch is being installed, while which the panel can be used.
     """
 
     def __init__(self, logic, ui, result, changed, written) -> None:
         self._logic, self._ui, self._result = logic, ui, result
         self._changed, self._written = changed, written
-        self.job = None
+        self.job, self._last = None, None
         self.preparing = False
         self._placed, self._outputs = (), {}  # the volumes, and the nodes to write to
         self._scans = None  # what is left to hand over of the scans
@@ -57,6 +58,10 @@ class AlignmentRun:
     def running(self) -> bool:
         """Whether an alignment is prepared, runs, or is being written into the scene."""
         return self.preparing or self.job is not None or self._steps is not None
+
+    @property
+    def log(self) -> str:
+        return "" if self._last is None else self._last.history
 
     def start(self, parameterNode) -> None:
         """Aligns what is selected.
@@ -86,6 +91,7 @@ class AlignmentRun:
             self.job, self._scans = self._logic.start(
                 *self._placed, options, self._progressed, self._posed, self._finished, masks
             )
+            self._last = self.job
             self._progressed(0.0, _("Starting"))
             try:
                 self._handOver()
@@ -146,7 +152,10 @@ class AlignmentRun:
 
     def _confirmSpacing(self, placed) -> bool:
         doubt = self._logic.spacingDoubt(placed)
-        question = _("{name}: {doubt}. Correct it in the module Volumes, or align anyway.")
+        question = _(
+            "{name}: {doubt}. Correct it in the module Volumes, or align anyway. Of a SkyScan stack, "
+            "SkyscanReconImport of the extension SlicerMorph reads the voxel size."
+        )
         return not doubt or slicer.util.confirmOkCancelDisplay(question.format(name=placed.name, doubt=doubt))
 
     def _ensureTorch(self) -> None:

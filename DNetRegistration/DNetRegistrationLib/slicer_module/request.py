@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..imaging.volume import Volume
-from .measured_cartilage import KINDS
 from .raw_files import RawFile
+
+#: What can be wanted of the cartilage: the table, the map on the bone's surface, and the voxels of the layer.
+CARTILAGE_KINDS = ("cartilage", "thickness", "layer")
 
 _FILE = "request.json"
 
@@ -43,7 +45,10 @@ class JobOptions:
     @property
     def wanted(self) -> set[str]:
         """The outputs that are wanted beside the pose."""
-        return {"segmentation", *(name for name in ("resampled", "subtraction", *KINDS) if getattr(self, name))}
+        return {
+            "segmentation",
+            *(name for name in ("resampled", "subtraction", *CARTILAGE_KINDS) if getattr(self, name)),
+        }
 
 
 Masks = tuple["Volume | None", "Volume | None"]

@@ -238,6 +238,29 @@ def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
     return {kind: node for kind, node in nodes.items() if node is not None}
 
 
+def last_scans(scene) -> list[slicer.vtkMRMLScalarVolumeNode]:
+    """The two volume nodes that were loaded last, the older first; fewer where there are fewer. Outputs are none."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene)
+    transforms = slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", scene)
+    made = [node for transform in transforms for node in outputs_of(transform).values()]
+    return [
+        node
+        for node in nodes
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        and node.GetImageData() is not None
+        and not node.GetHideFromEditors()
+        and node not in made
+    ][-2:]
+
+
+def put_beside(node, scan) -> None:
+    """Puts a node that lies at the top of the subject hierarchy into the folder, study or patient of a scan."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scan.GetScene())
+    item, beside = (0 if hierarchy is None else hierarchy.GetItemByDataNode(one) for one in (node, scan))
+    if item and beside and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
+
+
 def alignment_of(transform) -> Alignment | None:
     """The alignment that a transform node is the result of; None where it is not, or its attributes cannot be read."""
     if transform is None or transform.GetAttribute(f"{ATTRIBUTE}version") is None:

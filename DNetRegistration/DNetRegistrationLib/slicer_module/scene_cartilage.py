@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
-from ..cartilage.result import ThicknessMap
-from .measured_cartilage import MeasuredCartilage
 from .scene import ATTRIBUTE, FLIP, Placed, node_id
 from .scene_models import write_model
+
+if TYPE_CHECKING:
+    from ..cartilage.result import ThicknessMap
+    from .measured_cartilage import MeasuredCartilage
 
 #: The attribute with what was measured, or why nothing was.
 CARTILAGE = f"{ATTRIBUTE}cartilage"

@@ -11,7 +11,7 @@ from slicer.util import arrayFromVolume
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..outputs.segmentation import CARTILAGE_SEGMENT, SEGMENTS
-from .scene import ATTRIBUTE, node_id, outputs_of
+from .scene import ATTRIBUTE, node_id, outputs_of, put_beside
 from .scene_models import show_model, write_model
 
 #: The role of the model of distances, to which the transform node of an alignment refers.
@@ -164,7 +164,8 @@ def show_solid(transform, solid: Solid) -> None:
     display = None if segmentation is None else segmentation.GetDisplayNode()
     if display is not None:
         for identifier, *_ in (*SEGMENTS, CARTILAGE_SEGMENT):
-            display.SetSegmentVisibility3D(identifier, solid is Solid.CORTICES)
+            if segmentation.GetSegmentation().GetSegment(identifier) is not None:
+                display.SetSegmentVisibility3D(identifier, solid is Solid.CORTICES)
         # The bone shines through to what lies on it, and is faint where colours are to be told.
         fixed = SEGMENTS[0][0]
         display.SetSegmentVisibility3D(fixed, solid is not Solid.DISTANCE)
@@ -193,6 +194,7 @@ def write_distances(transform) -> None:
         name = scene.GenerateUniqueName(f"{segmentation.GetName()} distance")
         node = scene.AddNewNodeByClass("vtkMRMLModelNode", name)
         transform.SetNodeReferenceID(DISTANCE_ROLE, node.GetID())
+        put_beside(node, segmentation)
     node.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
     write_model(node, moving, {"Distance (µm)": distances}, limit, "Distance (µm)")
 
