@@ -1,6 +1,6 @@
-"""Measures what a user of the module waits for, on the stand-in for Slicer, and takes the README's pictures.
+"""Measures what a user of the module waits for, on the stand-in for Slicer.
 
-    python Tools/slicer_benchmark.py [--large] [--volumes] [--cold] [--pictures FOLDER]
+    python Tools/slicer_benchmark.py [--large] [--volumes] [--cold]
 
 Prints how long the module takes to load (required: below 0.5 s). Then it clicks Align on the sample pair and, with
 --large, on two scans of 512^3 voxels, and prints when the moving volume lies in its place and when verdict and cortices
@@ -179,17 +179,6 @@ def align(host, panel, timeline: Timeline, fixed, moving, volumes: bool, cold: b
         print(f"  did not react for {wall:.2f} s ({processor:.2f} s of processor time), before: {stage}")
 
 
-def take_pictures(host, panel, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    panel.parent.resize(420, 640)
-    host.process_events(0.2)
-    host.widget_picture(panel.parent, folder / "panel.png")
-    for view in ("Red", "Yellow", "Green"):
-        host.slice_picture(view, folder / f"slice-{view.lower()}.png", size=(500, 500))
-    host.three_d_picture(folder / "surfaces.png", size=(500, 500), azimuth=30, elevation=15)
-    print(f"pictures are in {folder}")
-
-
 def large_pair(nodes) -> list:
     """Nodes of 512^3 voxels of 10 um: the sample's scans, each voxel divided into 4^3, since size is the point."""
     import slicer
@@ -213,9 +202,6 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="also two scans of 512^3 voxels: 4 GB")
     parser.add_argument("--volumes", action="store_true", help="with resampled and subtraction volume")
     parser.add_argument("--cold", action="store_true", help="click at once, before the process is ready")
-    parser.add_argument(
-        "--pictures", metavar="FOLDER", type=Path, help="write pictures of the panel and the views there"
-    )
     options = parser.parse_args()
     host = slicer_host.start()
     load(host)
@@ -226,8 +212,6 @@ def main() -> None:
     timeline = Timeline(panel.logic)
     fixed, moving, _truth = loadSampleData()
     align(host, panel, timeline, fixed, moving, options.volumes, options.cold)
-    if options.pictures is not None:
-        take_pictures(host, panel, options.pictures)
     if options.large:
         align(host, panel, timeline, *large_pair((fixed, moving)), options.volumes, options.cold)
     panel.cleanup()
