@@ -2,7 +2,7 @@
 
     python Tools/slicer_pictures.py FOLDER
 
-Writes the panel (empty, running, accepted, refused, with a mask, compared) light and dark at 100 and 150 %, and the views.
+Writes the panel (empty, running, accepted, refused, masked, compared), light and dark, at 100 and 150 %, and the views.
 ``slicer-panel.png``, ``slicer-views.png`` and ``slicer-compare.png`` are those of `Resources`. Look at all of them.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import time
 import types
 from pathlib import Path
 
@@ -402,6 +403,7 @@ def test_cancel_changes_nothing(host, panel, pair):
 
 
 def test_cancel_of_a_real_process(host, panel, pair):
+    """Process, child and files are gone within a second; the best of three, for a busy machine."""
     from DNetRegistrationLib.slicer_module.qt_process import QtProcess
 
     program = textwrap.dedent("""
@@ -411,12 +413,17 @@ def test_cancel_of_a_real_process(host, panel, pair):
         child.wait()
     """)
     panel.logic.launch = lambda command, *rest: QtProcess([sys.executable, "-c", program, *command[1:]], *rest)
-    panel.ui.alignButton.click()
-    host.wait_until(lambda: panel.ui.statusLabel.text.isdigit(), 20)
-    child = int(panel.ui.statusLabel.text)
-    panel.ui.alignButton.click()
-    assert panel.job is None and not leftovers()
-    host.wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in state(child), 5)
+    took = []
+    while not took or (min(took) > 1 and len(took) < 3):
+        panel.ui.alignButton.click()
+        host.wait_until(lambda: panel.ui.statusLabel.text.isdigit(), 20)
+        child = int(panel.ui.statusLabel.text)
+        began = time.monotonic()
+        panel.ui.alignButton.click()
+        assert panel.job is None and not leftovers()
+        host.wait_until(lambda child=child: state(child) == "Z", 5)
+        took.append(time.monotonic() - began)
+    assert min(took) < 1
 
 
 def state(pid: int) -> str:
