@@ -33,8 +33,20 @@ def averaged(volume: Volume, resolution: float, mask: np.ndarray | None = None) 
     Returns:
         See `block_means`.
     """
+    return block_means(volume, _block_sizes(volume, resolution), mask)
+
+
+def _block_sizes(volume: Volume, resolution: float) -> np.ndarray:
+    """``(3,)`` voxels along x, y, z of blocks with edges of about `resolution` mm."""
     factors = np.maximum(1, np.rint(resolution / volume.spacing)).astype(int)
-    return block_means(volume, np.minimum(factors, volume.size), mask)
+    return np.minimum(factors, volume.size)
+
+
+def _block_affine(volume: Volume, factors: np.ndarray) -> np.ndarray:
+    """``(4, 4)``, index (x, y, z) of whole blocks of voxels to world, LPS mm."""
+    grid = np.diag((*factors, 1.0))
+    grid[:3, 3] = (factors - 1) / 2
+    return volume.affine @ grid
 
 
 def block_means(volume: Volume, factors: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +72,7 @@ def block_means(volume: Volume, factors: np.ndarray, mask: np.ndarray | None = N
         out[z] = sum(slab[:, x::fx] for x in range(fx))
     out /= fx * fy * fz
     out[~np.isfinite(out)] = np.nan
-    grid = np.diag((fx, fy, fz, 1.0))
-    grid[:3, 3] = ((fx - 1) / 2, (fy - 1) / 2, (fz - 1) / 2)
-    return out, volume.affine @ grid
+    return out, _block_affine(volume, np.asarray(factors))
 
 
 def resample(moving: Volume, fixed: Volume, matrix: Any) -> Volume:
@@ -80,14 +90,13 @@ def resample(moving: Volume, fixed: Volume, matrix: Any) -> Volume:
         Volume: float32 on the fixed scan's grid, NaN outside the moving scan's field of view. That reaches half a
         voxel beyond the outermost voxel centres.
     """
-    voxels, affine, matrix = moving.voxels, moving.affine, matrix_of(matrix)
-    resolution = FINEST_SHARE * fixed.spacing.min()
-    if np.rint(resolution / moving.spacing).max() > 1:
-        voxels, affine = averaged(moving, resolution)
+    matrix, voxels, affine = matrix_of(matrix), moving.voxels, sampled_affine(moving, fixed)
+    if affine is not moving.affine:
+        voxels, _ = averaged(moving, FINEST_SHARE * fixed.spacing.min())
     outside = None
     if np.issubdtype(voxels.dtype, np.floating) and not np.isfinite(voxels).all():
         outside = ~np.isfinite(voxels)
-        voxels = _filled(voxels, outside)
+        voxels = filled(voxels, outside)
     spline = coefficients(voxels)
     to_index = np.linalg.solve(affine, matrix @ fixed.affine)
     out: np.ndarray = np.empty(fixed.voxels.shape, np.float32)
@@ -117,7 +126,13 @@ def _in_view(to_index: np.ndarray, z: int, plane: tuple[int, ...], shape: tuple[
     return (x >= first[:, None]) & (x <= last[:, None])
 
 
-def _filled(voxels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def sampled_affine(moving: Volume, fixed: Volume) -> np.ndarray:
+    """``(4, 4)``, index (x, y, z) to world of the voxels between which `resample` interpolates: averaged, or own."""
+    factors = _block_sizes(moving, FINEST_SHARE * fixed.spacing.min())
+    return _block_affine(moving, factors) if factors.max() > 1 else moving.affine
+
+
+def filled(voxels: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Replaces NaN by the mean of what is near, or of all: an edge at the border of the field of view would ring."""
     inside = (~outside).astype(np.float32)
     total = np.where(outside, 0, voxels).astype(np.float32)

@@ -13,6 +13,7 @@ from ..bone.cortex import cortical_bone
 from ..bone.threshold import find_bone_scale
 from ..core.constants import PAPER_SPACING
 from ..core.errors import OptionError, Setting
+from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
 from ..imaging.resample import resample, resample_mask
 from ..imaging.volume import Volume, check_volume
@@ -51,7 +52,8 @@ def subtract(
         None if mask is None else mask_on(mask, scan) for mask, scan in zip(masks, (fixed, moving), strict=True)
     )
     fit = match_grey_values(*segment(fixed, moving, alignment, (first, second)), alignment.matrix, contrast)
-    return subtract_resampled(resample(moving, fixed, alignment), fixed, fit, contrast)
+    blur = interpolation_blur(moving, fixed, alignment)
+    return subtract_resampled(resample(moving, fixed, alignment), fixed, fit, contrast, blur)
 
 
 def segment_cortex(

@@ -5,9 +5,12 @@ Needs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..bone.cortex import CorticalBone
+from ..imaging.equal_blur import blurred_slices
 from ..imaging.grey_fit import GreyFit, fit_grey_values
 from ..imaging.resample import resample, resample_mask
 from ..imaging.volume import Volume
@@ -29,7 +32,9 @@ def match_grey_values(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndar
     return fit_grey_values(*((values_fixed, values_moving) if contrast == "moving" else (values_moving, values_fixed)))
 
 
-def subtract(resampled: Volume, fixed: Volume, fit: GreyFit, contrast: str) -> Volume:
+def subtract(
+    resampled: Volume, fixed: Volume, fit: GreyFit, contrast: str, blur: Sequence[np.ndarray] | None = None
+) -> Volume:
     """Subtracts the scan without contrast agent from the one with it, in the units of the latter.
 
     The result overwrites `resampled`: two scans of 512^3 voxels leave no room for another.
@@ -40,14 +45,17 @@ def subtract(resampled: Volume, fixed: Volume, fit: GreyFit, contrast: str) -> V
         fixed: the fixed scan.
         fit: the straight line between the two; see `match_grey_values`.
         contrast: which scan has the contrast agent, "fixed" or "moving".
+        blur: what interpolation did to the other scan, which is done to the fixed one too; see
+            `imaging.equal_blur.interpolation_blur`. None leaves it out, and edges in the difference.
 
     Returns:
         Volume: signed float32 on the fixed scan's grid; NaN outside the overlap of both fields of view, where 0 would
         say that there is no contrast agent.
     """
     difference = resampled.voxels
-    for z, plane in enumerate(difference):
-        still = fixed.voxels[z].astype(np.float32)
+    slices = fixed.voxels if blur is None else blurred_slices(fixed, blur)
+    for plane, still in zip(difference, slices, strict=True):
+        still = still.astype(np.float32)
         agent, plain = (plane, still) if contrast == "moving" else (still, plane)
         plane[...] = agent - (fit.slope * plain + fit.offset)
         plane[~np.isfinite(plane)] = np.nan

@@ -15,6 +15,7 @@ from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
 from ..core.threads import thread_limit
 from ..geometry.transform_files import write_transform
+from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
@@ -147,7 +148,7 @@ def _stage(
     if "subtraction" in wanted:
         tell(0.9, "writing the subtraction")
         fit = match_grey_values(*bones, matrix, contrast)
-        subtraction = subtract(carried, fixed, fit, contrast)
+        subtraction = subtract(carried, fixed, fit, contrast, interpolation_blur(moving, fixed, matrix))
         write_scan(subtraction, staged["subtraction"], wanted["subtraction"])
     if "overlay" in wanted:
         tell(0.95, "drawing the picture")

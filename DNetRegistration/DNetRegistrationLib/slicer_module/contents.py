@@ -16,6 +16,7 @@ from ..bone.cortex import CorticalBone
 from ..core.errors import FileError, one_line
 from ..core.files import writing
 from ..core.progress import no_progress, part
+from ..imaging.equal_blur import interpolation_blur
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume
 from ..outputs.segmentation import Cortices, on_fixed_grid, segment
@@ -88,7 +89,8 @@ class Contents:
         if bones is not None and "subtraction" in wanted:
             progress(0.9, "subtracting the scans")
             fit = match_grey_values(*bones, alignment.matrix, contrast)
-            difference = subtract(carried, fixed, fit, contrast).voxels
+            blur = interpolation_blur(moving, fixed, alignment.matrix)
+            difference = subtract(carried, fixed, fit, contrast, blur).voxels
             reach = farthest(difference)
         cartilage = None
         if measuring:
