@@ -37,10 +37,14 @@ _SPREAD, _NEAR_SPREAD = 0.25, 0.3
 _RESOLVED, _FAINT = 2.5, 0.75
 _LESS_FAINT, _THICK = 0.85, 1.4
 _ROUGH = 0.2
+# Where what lies on a layer is brighter than on most of the joint, by this share of the level, it is soft tissue, and
+# its edge is taken for that of the layer.
+_BRIGHT_BEYOND = 0.7
 # What is too thin to be resolved tells its amount only: its level is taken for at least this share of the median.
 _AMOUNT = 0.85
-# A compartment is measured where at least this share of it is: the rest may be unlike it.
-_LEAST_SHARE = 0.5
+# A compartment is measured where at least this share of it is: the rest may be unlike it. What kept the rest from being
+# measured reaches into what is: standard error of the mean, as a share of it, for all of the rest.
+_LEAST_SHARE, _REST_ERROR = 0.5, 0.15
 # Standard error that the model of scanner and layer leaves to a mean, in voxels: twice it held 95 % of those errors.
 _MODEL_ERROR = 0.1
 # The rim is about so wide, mm.
@@ -352,7 +356,7 @@ def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) ->
 
 
 def _unlike(layers: Layers, sight: Sight, seen: np.ndarray, usual: float, typical: float) -> np.ndarray:
-    """``(n,)`` bool, where a layer is not of the cartilage that most of the joint bears: faint, rough or both.
+    """``(n,)`` bool, where a layer is not of the cartilage that most of the joint bears, or does not end there.
 
     Args:
         layers: on the surface.
@@ -367,7 +371,8 @@ def _unlike(layers: Layers, sight: Sight, seen: np.ndarray, usual: float, typica
     count = np.maximum(near @ seen.astype(float), 1e-9)
     mean = near @ (seen * thickness) / count
     spread = np.sqrt(np.maximum(near @ (seen * thickness**2) / count - mean**2, 0))
-    return faint | (thick & ((layers.level < _LESS_FAINT * usual) | (spread > _ROUGH * mean)))
+    bright = layers.beyond - (np.median(layers.beyond[seen]) if seen.any() else 0.0) > _BRIGHT_BEYOND * usual
+    return faint | bright | (thick & ((layers.level < _LESS_FAINT * usual) | (spread > _ROUGH * mean)))
 
 
 def _bare_error(sight: Sight, level: float) -> float:
@@ -403,8 +408,15 @@ def _compartments(
 
     def row(name: str, chosen: np.ndarray) -> Compartment:
         here = chosen & found.measured
-        doubt = np.average(doubts_um[here], weights=found.areas_mm2[here]) if here.any() else 0.0
-        return summarise(name, chosen, found, float(np.hypot(common, doubt)), together)
+        if not here.any():
+            return summarise(name, chosen, found, float(common), together)
+        areas = found.areas_mm2
+        rest = 1 - areas[here].sum() / areas[chosen].sum()
+        more = (
+            np.average(doubts_um[here], weights=areas[here]),
+            _REST_ERROR * rest * np.average(found.thickness_um[here], weights=areas[here]),
+        )
+        return summarise(name, chosen, found, float(np.hypot(common, np.hypot(*more))), together)
 
     direction = across(found.points, found.areas_mm2, end.axis)
     lateral = lateral_by_fibula(bone, threshold, end, direction)

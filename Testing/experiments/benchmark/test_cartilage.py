@@ -9,10 +9,13 @@ from DNetRegistrationLib.experiments.benchmark.cartilage import CartilageResult,
 def _table(errors, kind="20 um", **more):
     return CartilageTable(
         [
-            CartilageResult(kind, seed, True, True, pair, (40.0,) * len(pair), 3.0, 0.1, 5.0, **more)
+            CartilageResult(
+                kind, seed, True, True, pair, (40.0,) * len(pair), 3.0, 0.1, (40.0 + pair[0], np.nan), (2.0, np.nan),
+                (40.0, 40.0), (0.04 + pair[0] / 1000, np.nan), (0.04, 0.04), **more,
+            )
             for seed, pair in enumerate(errors)
         ]
-    )
+    )  # fmt: skip
 
 
 def test_bias_and_spread_are_those_of_the_compartments():
@@ -22,25 +25,53 @@ def test_bias_and_spread_are_those_of_the_compartments():
     assert _table([(3.0, 5.0), (4.0,)]).holds
 
 
+def test_means_are_held_against_twice_their_standard_error():
+    """One of 20 may be off by more; what was not measured does not count."""
+    for off, holds in ((1, True), (2, False)):
+        table = _table([(4.5 if number < off else 3.5,) for number in range(20)])
+        found = next(one for one in table.findings() if "twice their standard error" in one.what)
+        assert found.measured.startswith(f"{off} of 20") and found.holds is holds
+
+
+def test_animals_scanned_twice_give_coefficients_of_variation():
+    """40 and 44 um: 6.7 % by hand, (44 - 40) / sqrt(2) / 42; 40 and 42: 3.4 %; together 5.4 %."""
+    table = _table([(0.0,), (0.0,)])
+    table.results += _table([(4.0,), (2.0,)], cartilage.AGAIN).results
+    table.results += _table([(9.0,)] * 3, cartilage.AGAIN).results[2:]  # scanned once
+    thickness, volume = (one for one in table.findings() if "coefficient of variation" in one.what)
+    assert thickness.measured == volume.measured == "5.4 %"
+    assert not thickness.holds and not volume.holds
+
+
+def test_groups_are_told_apart_if_errors_are_small():
+    small, large = ([(sign * size,) for sign in (-1.0, 1.0) * 10] for size in (2.0, 9.0))
+    for errors, holds in ((small, True), (large, False)):
+        found = next(one for one in _table(errors).findings() if "told apart" in one.what)
+        assert found.holds is holds
+
+
 @pytest.mark.parametrize("errors", [[(4.5, 5.5)], [(-9.0, 9.0)]])
 def test_a_bias_or_a_spread_that_is_too_large_does_not_hold(errors):
     assert not _table(errors).holds
 
 
-def test_of_varied_pairs_nothing_is_required_and_failures_are_counted():
-    table = _table([(40.0, 60.0)], "20 um varied")
+def test_of_varied_pairs_only_standard_errors_are_required_and_failures_are_counted():
+    table = _table([(3.0, 60.0)], "20 um varied")
     table.results.append(CartilageResult("20 um varied", 99, failure="ScanError: no bone"))
     assert table.holds
     assert table.findings()[-1].measured == "1 of 2"
+    assert not _table([(40.0, 60.0)], "20 um varied").holds
 
 
 def test_a_pair_is_measured_and_kept(tmp_path, monkeypatch):
     small = {"size": 64, "spacing": 0.04, "agent": "even"}
-    monkeypatch.setattr(cartilage, "KINDS", {"40 um": (small, 300_000, (None, None, None))})
+    monkeypatch.setattr(cartilage, "KINDS", {"40 um": (small, 300_000, (None, None, None, None))})
     result = cartilage.measure_pair("40 um", 300_003)
     assert result.accepted and result.agent and not result.failure
     assert len(result.errors_um) == len(result.true_um) == 2
     assert np.abs(result.errors_um).max() < 15 and 0 < result.point_error_um < 15
+    assert np.subtract(result.stated_um, result.stated_true_um) == pytest.approx(0, abs=15)
+    assert np.divide(result.volumes_mm3, result.true_volumes_mm3) == pytest.approx(1, abs=0.4)
     monkeypatch.setattr(cases, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))
     calls = []
     monkeypatch.setattr(cartilage, "measure_pair", lambda *key: calls.append(key) or result)

@@ -8,24 +8,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from scipy.spatial import cKDTree
 
 from ...core.progress import ProgressFunction, no_progress
 from ..store import measuring_code
 from ..tables import Finding
 from .cases import CaseTable, measure_cases
-from .limits import at_most
+from .limits import at_most, few, many
 
 CODE = measuring_code("cartilage", "experiments/benchmark/cartilage.py")
 
 #: Kinds of pairs, as options to `make_pair`; the seed of a kind's first pair; and what is allowed: bias and standard
-#: deviation of a compartment's mean, and the median error of a point, um.
+#: deviation of a compartment's mean, the median error of a point, um, and the median error of a volume, %.
 KINDS = {
-    "20 um": ({"size": 128, "spacing": 0.02, "agent": "even"}, 300_000, (4.0, 5.0, 12.0)),
-    "20 um varied": ({"size": 128, "spacing": 0.02, "agent": "varied"}, 310_000, (None, None, None)),
-    "10 um": ({"size": 256, "spacing": 0.01, "agent": "even"}, 320_000, (2.0, 3.0, 6.0)),
-    "10 um varied": ({"size": 256, "spacing": 0.01, "agent": "varied"}, 330_000, (None, None, None)),
+    "20 um": ({"size": 128, "spacing": 0.02, "agent": "even"}, 300_000, (4.0, 5.0, 12.0, 10.0)),
+    "20 um again": ({"size": 128, "spacing": 0.02, "agent": "even"}, 300_000, (4.0, 5.0, 12.0, 10.0)),
+    "20 um varied": ({"size": 128, "spacing": 0.02, "agent": "varied"}, 310_000, (None, None, None, None)),
+    "10 um": ({"size": 256, "spacing": 0.01, "agent": "even"}, 320_000, (2.0, 3.0, 6.0, 5.0)),
+    "10 um varied": ({"size": 256, "spacing": 0.01, "agent": "varied"}, 330_000, (None, None, None, None)),
 }
+#: The animals of the first kind are scanned again as those of the second; what is allowed: coefficients of variation of
+#: thickness and of volume, %.
+AGAIN, FIRST, MOST_VARIATION = "20 um again", "20 um", (3.0, 5.0)
+# So far apart are the seeds of an animal's sessions.
+_OTHER_SESSION = 5_000_000
+# Two groups of so many animals, whose thickness varies by this share in a group, and differs by that one between them;
+# so many studies, of which this share must tell them apart.
+_GROUP, _ANIMALS_VARY, _THINNER, _STUDIES, _TOLD = 8, 0.06, 0.15, 2000, 0.9
+# A mean may be off by more than twice its standard error in this share of compartments.
+_BEYOND = 0.05
 # A point of the map belongs to the point of the true surface within this distance, mm; else its truth is bare bone.
 _NEAR = 0.03
 # A compartment counts from this area of points on, mm^2, that soft tissue leaves free.
@@ -43,6 +55,10 @@ class CartilageResult:
         true_um: the true means of the same.
         point_error_um: median absolute error of the points that soft tissue leaves free.
         touched: share of the measured area that soft tissue lies on.
+        stated_um, standard_errors_um: mean thickness of the medial and the lateral compartment as stated, touched or
+            not, and its standard error; NaN where not measured.
+        stated_true_um: the true means of the same points.
+        volumes_mm3, true_volumes_mm3: likewise.
         processor_s: of measuring.
         failure: the message of an error, or nothing.
         code: hash of the code that measured it.
@@ -56,6 +72,11 @@ class CartilageResult:
     true_um: tuple[float, ...] = ()
     point_error_um: float = np.nan
     touched: float = np.nan
+    stated_um: tuple[float, ...] = ()
+    standard_errors_um: tuple[float, ...] = ()
+    stated_true_um: tuple[float, ...] = ()
+    volumes_mm3: tuple[float, ...] = ()
+    true_volumes_mm3: tuple[float, ...] = ()
     processor_s: float = np.nan
     failure: str = ""
     code: str = CODE
@@ -71,15 +92,19 @@ class CartilageTable(CaseTable[CartilageResult]):
 
     def findings(self) -> list[Finding]:
         """What was measured, kind by kind; of accepted alignments alone."""
-        return [one for kind in KINDS for one in self._kind(kind)]
+        return [*(one for kind in KINDS for one in self._kind(kind)), *self._again(), *self._groups()]
+
+    def _good(self, kind: str) -> list[CartilageResult]:
+        return [one for one in self.results if one.kind == kind and one.accepted and one.agent and not one.failure]
 
     def _kind(self, kind: str) -> list[Finding]:
         rows = [one for one in self.results if one.kind == kind]
-        good = [one for one in rows if one.accepted and one.agent and not one.failure]
+        good = self._good(kind)
         errors = np.array([error for one in good for error in one.errors_um])
         if len(errors) < 2:
             return []
-        bias, spread, point = KINDS[kind][2]
+        bias, spread, point, share = KINDS[kind][2]
+        off, errors_of_volume = _stated(good)
         points = float(np.median([one.point_error_um for one in good]))
         mean, deviation = float(errors.mean()), float(errors.std(ddof=1))
         return [
@@ -89,9 +114,68 @@ class CartilageTable(CaseTable[CartilageResult]):
             at_most("  standard deviation of its error", f"{deviation:.2f} um", deviation, spread, " um"),
             Finding("  median absolute error of it", f"{np.median(np.abs(errors)):.2f} um"),
             at_most("  error of a point, median", f"{points:.1f} um", points, point, " um"),
+            few("  means off by more than twice their standard error", off, _BEYOND),
+            at_most(
+                "  error of a compartment's volume, median",
+                f"{errors_of_volume:.1f} %",
+                errors_of_volume,
+                share,
+                " %",
+            ),
+            Finding(
+                "  pairs of which nothing could be measured",
+                f"{sum(not np.isfinite(one.stated_um).any() for one in good)} of {len(good)}",
+            ),
             Finding("  processor time of a pair, median", f"{np.median([one.processor_s for one in good]):.1f} s"),
             Finding("  pairs that ended with an error", f"{sum(bool(one.failure) for one in rows)} of {len(rows)}"),
         ]
+
+    def _again(self) -> list[Finding]:
+        """Of animals that were scanned twice."""
+        first, again = ({one.seed: one for one in self._good(kind)} for kind in (FIRST, AGAIN))
+        both = sorted(first.keys() & again.keys())
+        findings = []
+        for name, field, most in zip(
+            ("mean thickness", "volume"), ("stated_um", "volumes_mm3"), MOST_VARIATION, strict=True
+        ):
+            values = np.array([(getattr(first[seed], field), getattr(again[seed], field)) for seed in both])
+            values = values.reshape(-1, 2, 2)
+            # Two values a compartment: their variance is half the square of their difference.
+            ratio = (values[:, 0] - values[:, 1]) / values.mean(1)
+            ratio = ratio[np.isfinite(ratio)]
+            if len(ratio) > 1:
+                variation = 100 * float(np.sqrt(np.mean(ratio**2) / 2))
+                what = f"{AGAIN}: {name} of {len(ratio)} compartments, coefficient of variation"
+                findings.append(at_most(what, f"{variation:.1f} %", variation, most, " %"))
+        return findings
+
+    def _groups(self) -> list[Finding]:
+        """How often two groups would be told apart, with errors drawn from those of the first kind."""
+        good = self._good(FIRST)
+        stated, true = (np.array([getattr(one, name) for one in good]) for name in ("stated_um", "stated_true_um"))
+        errors = (stated - true)[np.isfinite(stated)] if good else np.zeros(0)
+        if len(errors) < 2:
+            return []
+        generator = np.random.default_rng(0)
+        groups = []
+        for thinner in (0.0, _THINNER):
+            animals = (
+                np.nanmedian(true) * (1 - thinner) * (1 + _ANIMALS_VARY * generator.standard_normal((_STUDIES, _GROUP)))
+            )
+            groups.append(animals + generator.choice(errors, animals.shape))
+        told = stats.ttest_ind(*groups, axis=1).pvalue < 0.05
+        return [many(f"two groups of {_GROUP}, one {100 * _THINNER:.0f} % thinner, simulated: told apart", told, _TOLD)]
+
+
+def _stated(good: list[CartilageResult]) -> tuple[np.ndarray, float]:
+    """Whether each stated mean is off by more than twice its standard error, and the median error of a volume, %."""
+    names = ("stated_um", "stated_true_um", "standard_errors_um", "volumes_mm3", "true_volumes_mm3")
+    means, true, error, volume, true_volume = (
+        np.concatenate([np.asarray(getattr(one, name), float) for one in good]) for name in names
+    )
+    known = np.isfinite(means)
+    ratio = np.abs(volume / true_volume - 1)[known]
+    return (np.abs(means - true) > 2 * error)[known], 100 * float(np.median(ratio)) if known.any() else np.nan
 
 
 def benchmark_cartilage(
@@ -140,15 +224,23 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
     from ...registration.align import align
     from ...synthesis.pairs import JOINT, make_pair
 
-    pair = make_pair(seed, focus=JOINT, max_translation=0.1, **KINDS[kind][0])
+    options = {"focus": JOINT, "max_translation": 0.1, **KINDS[kind][0]}
+    if kind == AGAIN:
+        # A few voxels of a pair have its animal.
+        animal = make_pair(seed, **{**options, "size": 8}).fixed_animal
+        pair = make_pair(seed + _OTHER_SESSION, fixed_animal=animal, **options)
+    else:
+        pair = make_pair(seed, **options)
+    truth = pair.cartilage
+    medial = truth.points[truth.medial].mean(0)
     try:
         alignment = align(pair.fixed, pair.moving, device="cpu")
         began = time.process_time()
-        found = measure_cartilage(alignment, pair.fixed, pair.moving, anyway=True)
+        found = measure_cartilage(alignment, pair.fixed, pair.moving, medial=medial, anyway=True)
     except Exception as error:
         return CartilageResult(kind, seed, failure=f"{type(error).__name__}: {error}")
     seconds = time.process_time() - began
-    truth, surface = pair.cartilage, found.map
+    surface = found.map
     apart, nearest = cKDTree(truth.points).query(surface.points)
     on = apart < _NEAR
     thickness = np.where(on, 1000 * truth.thickness_mm[nearest], 0.0)
@@ -161,6 +253,10 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
         if areas.sum() >= _LEAST_AREA:
             means.append(float(np.average(thickness[here], weights=areas)))
             errors.append(float(np.average(surface.thickness_um[here], weights=areas)) - means[-1])
+    rows = [found.compartment(name) for name in ("medial", "lateral")]
+    parts = [surface.measured & (surface.compartment == number) for number in (0, 1)]
+    areas = [surface.areas_mm2[part] for part in parts]
+    volumes = [float(area @ thickness[part]) / 1000 for part, area in zip(parts, areas, strict=True)]
     measured = surface.areas_mm2[surface.measured].sum()
     return CartilageResult(
         kind,
@@ -171,5 +267,10 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
         tuple(means),
         float(np.median(np.abs(surface.thickness_um - thickness)[free])) if free.any() else np.nan,
         float(surface.areas_mm2[surface.measured & touched].sum() / measured) if measured else np.nan,
+        tuple(row.mean_thickness_um for row in rows),
+        tuple(row.standard_error_um for row in rows),
+        tuple(1000 * one / area.sum() if len(area) else np.nan for one, area in zip(volumes, areas, strict=True)),
+        tuple(row.volume_mm3 for row in rows),
+        tuple(volumes),
         seconds,
     )
