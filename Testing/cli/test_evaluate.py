@@ -30,17 +30,19 @@ def test_options_that_are_given():
     words += "--spacing 0.1 --strategies S3,S1 --methods dnet,sitk --tests real --steps 3 --subjects 'one, two' "
     words += "--recipe paper --iterations 5 --batch 3 --own-iterations 4 --own-batch 2 --precision float32 "
     words += f"--weights dnet={WEIGHTS} --weights S1/se={WEIGHTS} --weights equivariant=equivariant "
-    words += "--device cpu --jobs 2"
+    words += "--device cpu --jobs 2 --processor-minutes 60"
     assert parsed(words) == EvaluationOptions(
         output="out", scans=["A", "B"], quick=True, train_only=True, seed=3, scan_spacing=(0.01, 0.01, 0.02),
         animals=6, size=32, spacing=0.1, strategies=("S1", "S3"), methods=("sitk", "dnet"), tests=("real",), steps=3,
         subjects=("one", "two"), recipe="paper", iterations=5, batch=3, own_iterations=4, own_batch=2,
-        precision="float32", device="cpu", jobs=2,
+        precision="float32", device="cpu", jobs=2, processor_minutes=60,
         weights={"dnet": WEIGHTS, "S1/se": WEIGHTS, "equivariant": "equivariant"},
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", ["", "A B --scan-spacing 0.01", "--quick --seed 5 --strategies S1 --tests real"])
+@pytest.mark.parametrize(
+    "words", ["", "A B --scan-spacing 0.01", "--quick --seed 5 --strategies S1 --processor-minutes 2.5"]
+)
 def test_the_command_of_a_report_gives_the_same_again(words):
     options = parsed(f"{words} --output /somewhere/out --methods dnet --weights dnet={WEIGHTS}").resolved()
     command = command_line(options)

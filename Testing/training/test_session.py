@@ -47,6 +47,24 @@ def options(blobs):
     return make
 
 
+def test_iterations_that_fit_a_time(small, options, tmp_path, monkeypatch):
+    """By hand: a tenth of the iterations of 4 s, four tenths of 1 s, half of 2 s, 1.8 s each; 180 s are 100 of them."""
+    costs, asked = {8: 4.0, 4: 1.0, 1: 2.0}, []
+
+    def cost(self, iteration, clock):
+        asked.append((iteration, self.recipe.reduction_at(iteration)))
+        warming = len(asked) % 3 == 1
+        return 1000.0 if warming else costs[asked[-1][1]]
+
+    monkeypatch.setattr(session.Trainer, "cost", cost)
+    given = options(tmp_path / "none", changes={"resolution_schedule": (0.1, 0.5, 0.5), "iterations": 7})
+    assert session.iterations_within(given, 180.0) == 100
+    assert asked == 3 * [(0, 8)] + 3 * [(100, 4)] + 3 * [(500, 1)]
+    asked.clear()
+    assert session.iterations_within(given, 0.001) == 1
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.fixture(scope="module")
 def begun(blobs, tmp_path_factory):
     """The folder of a run that has begun."""

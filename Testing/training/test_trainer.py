@@ -75,6 +75,16 @@ def test_each_part_is_drawn_once_in_order():
     assert angles == pytest.approx([90, 105, 120, 135, 150, 165, *[180] * 6])
 
 
+def test_the_cost_of_an_iteration_is_that_of_all_its_parts():
+    made = trainer()
+    before = copy.deepcopy(made.network.state_dict())
+    clock = itertools.count(10.0, 3.5)
+    assert made.cost(5, lambda: next(clock)) == 3.5
+    # Two parts of two pairs, from the pairs to the step.
+    assert [drawn[:2] for drawn in made.pairs.drawn] == [(10, 2), (11, 2)]
+    assert not same(made.network.state_dict(), before)
+
+
 def test_parts_add_up_to_the_batch():
     """The gradient of parts is that of the mean loss of all their pairs."""
     recipe, pairs = replace(QUICK, batch=6, micro_batch=2, grad_clip=0.0), Pairs()

@@ -136,6 +136,12 @@ def add_parser(commands) -> Parser:
     train.add_argument("--iterations", type=ITERATIONS, metavar="N", help=f"of training {_usual('iterations')}")
     train.add_argument("--batch", type=MANY, metavar="N", help=f"pairs of an iteration {_usual('batch')}")
     train.add_argument(
+        "--processor-minutes",
+        type=number(float, 0.001, 1e6),
+        metavar="X",
+        help="train each for so much processor time instead",
+    )
+    train.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=default["precision"],
@@ -190,7 +196,8 @@ def evaluation_options(options) -> EvaluationOptions:
 
 def command_line(options: EvaluationOptions) -> str:
     """The command of resolved options. Of paths it has the last part, since a report travels."""
-    given = {name: getattr(options, name) for name in (*DEFAULTS, "seed", "recipe", "precision", "scan_spacing")}
+    names = (*DEFAULTS, "processor_minutes", "seed", "recipe", "precision", "scan_spacing")
+    given = {name: getattr(options, name) for name in names}
     for name, known in (("strategies", STRATEGIES), ("methods", METHODS), ("tests", TESTS)):
         chosen = tuple(getattr(options, name))
         given[name] = chosen if len(chosen) < len(known) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -32,7 +33,7 @@ from .checkpoints import Checkpoint
 from .curves import draw_curves
 from .dataset import BoneDataset, dataset_of_scans, load_dataset, save_dataset, synthetic_dataset
 from .distributed import Processes, launched
-from .hardware import describe, keep_freed_memory, room_for_pairs
+from .hardware import describe, keep_freed_memory, room_for_pairs, wait_for
 from .optimizers import require_muon
 from .pairs import PairSource
 from .recipes import KINDS, MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
@@ -41,6 +42,8 @@ from .trainer import Trainer
 
 HELD_OUT = 0.125  # share of the bones that are for validation only
 CURVES = "curves.png"
+# Iterations of a made-up run that tells apart the shares of stages, and those that are timed at each resolution.
+_STAGED, _TIMED = 1000, 2
 # Weights that were trained once are trained on with this share of the learning rate. Six iterations from the D-net that
 # ships took its median error from 7.2 degrees to 20 at the whole rate, 10.5 at a fifth and 7.8 at a twentieth.
 LATER_RATE = 0.05
@@ -193,6 +196,41 @@ def train(
         report("the time is up before all iterations were made; the same options go on from there")
     last = {line["views"]: line for line in run.validations.rows}
     return TrainingResult(run.folder / WEIGHTS, finished, run.trainer.iteration, last, processes.rank)
+
+
+def iterations_within(options: TrainingOptions, seconds: float) -> int:
+    """How many iterations, one at least, take so long, with the shares that the recipe gives to its stages.
+
+    On a processor it is the processor's time that counts, of all threads, so that other work beside it changes little;
+    on a GPU it is time that passes. Some iterations of each resolution are made and timed. Making bones, the head of
+    the pose stage and validation are not counted.
+
+    Args:
+        options: of the training, which has not begun. How many iterations they ask for does not matter.
+        seconds: the time.
+
+    Raises:
+        as `train`.
+    """
+    recipe, processes = replace(options.decided_recipe(), iterations=_STAGED), Processes()
+    device = _prepared_device(options.device, processes)
+    network, _ = _network(options)
+    recipe = recipe.in_micro_batches(1, room_for_pairs(device))
+    bones, _ = _bones(options, recipe, device, processes, no_progress).split(HELD_OUT, options.seed)
+
+    def clock() -> float:
+        wait_for(device)
+        return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+    with torch_threads(options.threads):
+        trainer = Trainer(network, recipe, _pairs(bones, recipe, options.seed), device, options.seed)
+        mean, began = 0.0, 0
+        for share in recipe.reductions_from(0).values():
+            if share:
+                # The first one warms up.
+                mean += share / _STAGED * min([trainer.cost(began, clock) for _ in range(1 + _TIMED)][1:])
+            began += share
+    return max(1, round(seconds / mean))
 
 
 def _prepared(

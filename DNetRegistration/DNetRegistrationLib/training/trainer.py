@@ -201,6 +201,19 @@ class Trainer:
                 return self.network.loss(batch, self._criterion, both)
             return self.pose_stage.loss(self.network, batch, self._criterion, both, poses_alone=self.learns_poses)
 
+    def cost(self, iteration: int, clock: Callable[[], float]) -> float:
+        """What an iteration of this number takes by a clock, which is asked before and after.
+
+        The weights change, and not as in training: this is for a trainer that is thrown away.
+        """
+        self.iteration = iteration
+        began = clock()
+        self._optimizer.zero_grad()
+        for number in self._own:
+            self.backward(self._take(number))
+        self._update()
+        return clock() - began
+
     def means(self) -> Means:
         """Means since they were last asked for; waits for the device."""
         figures = {name: value / self._summed for name, value in self._sums.items()} if self._summed else {}

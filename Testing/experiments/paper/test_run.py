@@ -289,6 +289,7 @@ def test_options():
         ({"weights": {"dnet-turned": "dnet"}}, "'dnet-turned' names no network; name one as dnet or S1/dnet"),
         ({"weights": {"dnet-shipped": "dnet"}}, "'dnet-shipped' names no network; name one as dnet or S1/dnet"),
         ({"weights": {"S1/dnet": "nowhere.pt"}}, "nowhere.pt: there is no such file of weights; check the path"),
+        ({"processor_minutes": 0}, "processor_minutes cannot be 0; give more than 0"),
         ({"steps": 1}, "steps cannot be 1; give 2 or more"),
         ({"scans": "A"}, "scans is a single path, A; give a list of paths"),
     ],

@@ -56,6 +56,42 @@ def test_scans_that_do_not_lie_on_each_other_are_bones_of_their_own(bones, monke
     assert torch.equal(dataset.plain, dataset.contrast)
 
 
+def test_a_budget_of_processor_time_is_measured_once(bones, tmp_path, monkeypatch):
+    measured, runs = [], []
+
+    def within(options, seconds):
+        measured.append((options.network, options.changes["batch"], seconds))
+        return 17
+
+    def interrupted(options, *, report):
+        runs.append((options.changes["iterations"], options.changes["batch"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paper_training, "iterations_within", within)
+    monkeypatch.setattr(paper_training, "train", interrupted)
+    options = EvaluationOptions(
+        output=tmp_path, device="cpu", processor_minutes=1.5, iterations=50, batch=8, own_iterations=5, own_batch=4
+    )
+    network = PlannedNetwork("S1", "equivariant")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train_all({network: None}, bones, options, tmp_path)
+    # What goes on has the iterations that were measured before it began.
+    assert measured == [("equivariant", 8, 90.0)] and runs == [(17, 8), (17, 8)]
+    with pytest.raises(KeyboardInterrupt):
+        train_all({PlannedNetwork("S1", "equivariant-own"): None}, bones, options, tmp_path)
+    assert len(measured) == 1 and runs[2] == (5, 4)
+    for suffix in (".pt", ".json"):
+        shutil.copy(FOLDER / f"equivariant{suffix}", tmp_path / "S1" / "equivariant" / f"weights{suffix}")
+    card = tmp_path / "S1" / "equivariant" / "weights.json"
+    card.write_text(card.read_text().replace('"iterations": 300', '"iterations": 17'))
+    train_all({network: None}, bones, options, tmp_path)
+    assert len(runs) == 3
+    (tmp_path / "S1" / "equivariant" / paper_training.MEASURED).write_text("{}")
+    with pytest.raises(FileError, match=r"measured\.json: cannot be read, or is damaged"):
+        train_all({network: None}, bones, options, tmp_path)
+
+
 def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch):
     runs = []
 

@@ -30,9 +30,9 @@ DEFAULTS = {
 _FORMAT = "DNetRegistration evaluation 1"
 #: Options that only synthetic scans have.
 SYNTHETIC_SCANS = ("animals", "size", "spacing")
-_KEPT = (*DEFAULTS, "seed", "methods", "tests", "recipe", "precision")
+_KEPT = (*DEFAULTS, "processor_minutes", "seed", "methods", "tests", "recipe", "precision")
 # These decide results, so they must stay the same when an evaluation is continued.
-_FIXED = ("scans", "seed", "steps", "recipe", "precision", "batch", "own_batch")
+_FIXED = ("scans", "seed", "processor_minutes", "steps", "recipe", "precision", "batch", "own_batch")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class EvaluationOptions:
         subjects: names of the bones in Fig. 5; None for the first two.
         recipe: training recipe of the paper's networks, a name of `recipes.RECIPES`.
         iterations, batch: training budget of all networks: steps of the optimizer, and pairs of each step.
+        processor_minutes: train each network for so long instead, counted in processor time. How many iterations that
+            takes is measured once for each of them.
         own_iterations, own_batch: likewise of methods with a budget of their own.
         precision: of the paper's networks in training, one of `recipes.PRECISIONS`.
         weights: files of weights, or names of weights that ship, to use instead of training, by network (``S1/dnet``)
@@ -81,6 +83,7 @@ class EvaluationOptions:
     recipe: str = "fast"
     iterations: int | None = None
     batch: int | None = None
+    processor_minutes: float | None = None
     own_iterations: int | None = None
     own_batch: int | None = None
     precision: str = "auto"
@@ -100,6 +103,9 @@ class EvaluationOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise OptionError(f"{name} cannot be {value}", f"give {least} or more", Setting(name))
+        if self.processor_minutes is not None and not self.processor_minutes > 0:
+            problem = f"processor_minutes cannot be {self.processor_minutes}"
+            raise OptionError(problem, "give more than 0", Setting("processor_minutes"))
         for name, path in self.weights.items():
             strategy, _, method = name.rpartition("/")
             own = method in METHODS and METHODS[method].by_strategy and not METHODS[method].asks

@@ -11,19 +11,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import FileError, Setting
-from ...core.files import make_folder
+from ...core.errors import FileError, Setting, one_line
+from ...core.files import atomic_write, make_folder, writing
 from ...core.progress import ProgressFunction, no_progress
 from ...networks.weights import load_weights
 from ...training.dataset import BoneDataset, dataset_of_bones, load_dataset, save_dataset
 from ...training.run import WEIGHTS
 from ...training.scanned_bones import BoneScans
-from ...training.session import TrainingOptions, train
+from ...training.session import TrainingOptions, iterations_within, train
 from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
 from .settings import EvaluationOptions
 
 BONES = "bones.pt"
+#: In the folder of a run: how many iterations take the time that it was given.
+MEASURED = "measured.json"
 #: At most so many validations in a run, at most so many pairs in each, and training pairs for each validation pair.
 VALIDATIONS, VALIDATION_PAIRS, TRAINED_FOR_ONE = 10, 32, 8
 
@@ -81,7 +83,8 @@ def train_all(
         file = given
         if file is None:
             run = folder / network.strategy / network.method
-            if _iterations(run) != options.budget(network.method)[0]:
+            done = _iterations(run)
+            if done is None or done != _budgeted(network, options, run):
                 tell(f"\ntraining {number} of {len(wanted)}: {METHODS[network.method].label}, {network.strategy}")
                 dataset = _dataset(STRATEGIES[network.strategy], bones, folder, options.scan_spacing, progress)
                 _train(network, options, dataset, run, tell)
@@ -122,7 +125,42 @@ def _dataset(
 def _train(
     network: PlannedNetwork, evaluation: EvaluationOptions, dataset: Path, run: Path, tell: Callable[[str], None]
 ) -> None:
-    iterations, batch = evaluation.budget(network.method)
+    batch = evaluation.budget(network.method)[1]
+    iterations = _budgeted(network, evaluation, run)
+    if iterations is None:
+        iterations = _measured(network, evaluation, dataset, run)
+        tell(f"{iterations} iterations take {evaluation.processor_minutes:g} minutes of processor time")
+    options = _options(network, evaluation, dataset, run, iterations, batch)
+    train(options, report=tell)
+
+
+def _budgeted(network: PlannedNetwork, evaluation: EvaluationOptions, run: Path) -> int | None:
+    """The iterations of a training; None where those that fit its time have not been measured yet."""
+    if METHODS[network.method].own_budget or evaluation.processor_minutes is None:
+        return evaluation.budget(network.method)[0]
+    path = run / MEASURED
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["iterations"]) if path.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "delete the folder, and the network is trained anew"
+        raise FileError(f"{path}: cannot be read, or is damaged ({one_line(error)})", remedy) from error
+
+
+def _measured(network: PlannedNetwork, evaluation: EvaluationOptions, dataset: Path, run: Path) -> int:
+    """The iterations that fit the time, measured and kept: a training that goes on has the same."""
+    batch = evaluation.budget(network.method)[1]
+    seconds = 60 * evaluation.processor_minutes
+    iterations = iterations_within(_options(network, evaluation, dataset, run, 1, batch), seconds)
+    path = make_folder(run, parents=True) / MEASURED
+    with atomic_write() as staging, writing(path):
+        content = {"processor_minutes": evaluation.processor_minutes, "iterations": iterations}
+        staging.path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return iterations
+
+
+def _options(
+    network: PlannedNetwork, evaluation: EvaluationOptions, dataset: Path, run: Path, iterations: int, batch: int
+) -> TrainingOptions:
     strategy = STRATEGIES[network.strategy]
     name = METHODS[network.method].network
     shown = iterations * batch // TRAINED_FOR_ONE
@@ -139,7 +177,7 @@ def _train(
     }
     # The equivariant network is not one of the paper's.
     own = name == "equivariant"
-    options = TrainingOptions(
+    return TrainingOptions(
         name,
         run,
         "fast" if own else evaluation.recipe,
@@ -152,7 +190,6 @@ def _train(
         validation_pairs=pairs,
         validate_every=-(-iterations // times),
     )
-    train(options, report=tell)
 
 
 def _iterations(run: Path) -> int | None:
