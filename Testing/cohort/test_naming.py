@@ -124,7 +124,7 @@ def test_names_with_quotes_line_breaks_and_bytes_that_are_no_text(tmp_path):
 
 
 def test_results_among_the_scans_are_no_scans(tmp_path):
-    place(tmp_path, "a_pre.nrrd", "a_post.nrrd", "results/.lock", "results/pairs/a_pre/")
+    place(tmp_path, "a_pre.nrrd", "a_post.nrrd", "results/.lock", "results/pairs/a_pre/", "done/cohort.json")
     found = pairs_by_name(tmp_path)
     assert [pair.name for pair in found.pairs] == ["a"] and not found.problems
 

@@ -136,6 +136,17 @@ def test_two_runs_into_one_folder_refuse_each_other(scans, tmp_path):
 def test_results_do_not_go_where_the_scans_are(scans):
     with pytest.raises(FileError, match="holds the scans"):
         align_cohort(scans, scans, OPTIONS)
+    (scans / "d_pre" / "more").mkdir(parents=True)
+    for inside in ("d_pre", "d_pre/more/results"):
+        with pytest.raises(FileError, match=r"lies in the scan .*d_pre"):
+            align_cohort(scans, scans / inside, OPTIONS)
+    assert [*(scans / "d_pre").iterdir()] == [scans / "d_pre" / "more"] and not [*(scans / "d_pre/more").iterdir()]
+
+
+def test_scans_that_are_not_there_leave_no_folder_of_results(tmp_path):
+    with pytest.raises(FileError, match="there is no such folder of scans"):
+        align_cohort(tmp_path / "scans", tmp_path / "results", OPTIONS)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_pattern_is_of_no_use_with_a_list(tmp_path):

@@ -1,5 +1,6 @@
 """Tasks in processes: one that dies, is killed or raises does not stop the others, and none is left behind."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -7,8 +8,10 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import places
 import pytest
+from DNetRegistrationLib.cohort import workers
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
 from DNetRegistrationLib.cohort.scan_file import ScanFile
@@ -101,6 +104,26 @@ def test_processes_end_with_the_one_that_started_them(tasks, tmp_path):
     while any(alive(pid) for pid in below) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in below)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_process_gives_back_what_a_pair_took():
+    def resident() -> int:
+        with open("/proc/self/statm") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    gc.disable()
+    try:
+        held = [np.ones(12_000) for _ in range(600)]
+        above = np.ones(12_000)  # what is freed lies below it
+        held.append(held)  # in a circle
+        before = resident()
+        del held
+        workers._tidy()
+        assert before - resident() > 30e6 and above.all()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def children(pid: int) -> list[int]:

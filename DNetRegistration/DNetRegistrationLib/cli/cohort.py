@@ -129,7 +129,7 @@ def run(options) -> int:
         from ..cohort.survey import survey, table
 
         with Progress(options.verbose) as progress:
-            pairs = find_pairs(options.scans, options.pattern, options.words, options.output)
+            pairs = find_pairs(options.scans, options.pattern, options.words)
             found = survey(pairs, about, progress, not options.no_loops)
         remedies = {number: option_of(setting, values) or "" for number, setting in found.settings.items()}
         say(table(found, remedies))

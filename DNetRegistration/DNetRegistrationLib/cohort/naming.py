@@ -30,7 +30,6 @@ def pairs_by_name(
     folder: str | os.PathLike,
     pattern: str | None = None,
     words: tuple[str, str] = WORDS,
-    leave_out: str | os.PathLike | None = None,
 ) -> FoundPairs:
     """Finds the pairs of a folder. Two scans are a pair if their names differ in the word of the scan alone.
 
@@ -42,7 +41,6 @@ def pairs_by_name(
             has a slash for each folder, as in ``{group}/{id}_{time}/{scan}``. The parts are columns of the results,
             and joined they name the pair.
         words: of the fixed and the moving scan.
-        leave_out: a folder that is not looked into, as that of the results.
 
     Raises:
         FileError: there is no such folder, or no scan in it.
@@ -57,7 +55,7 @@ def pairs_by_name(
     odd: list[Path] = []
     foreign: list[tuple[Path, tuple[str, str]]] = []
     stems: set[str] = set()
-    for path in _candidates(folder, pattern.count("/"), leave_out):
+    for path in _candidates(folder, pattern.count("/")):
         relative = path.relative_to(folder).as_posix()
         ending = _ending(path)
         match = rule.fullmatch(relative[: len(relative) - len(ending)]) or rule.fullmatch(relative)
@@ -145,20 +143,19 @@ def _rule(pattern: str, words: tuple[str, str]) -> re.Pattern[str]:
     return re.compile(text, re.DOTALL)
 
 
-def _candidates(folder: Path, depth: int, leave_out: str | os.PathLike | None) -> Iterator[Path]:
+def _candidates(folder: Path, depth: int) -> Iterator[Path]:
     """The files and folders so many folders down, in the order of their names."""
-    out = None if leave_out is None else os.path.realpath(leave_out)
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise FileError(f"{folder}: cannot be looked into ({error.strerror})", "check its permissions") from error
     for path in inside:
-        if path.name.startswith(".") or (out is not None and os.path.realpath(path) == out) or is_results(path):
+        if path.name.startswith(".") or is_results(path):
             continue
         if depth == 0:
             yield path
         elif path.is_dir():
-            yield from _candidates(path, depth - 1, leave_out)
+            yield from _candidates(path, depth - 1)
 
 
 def _two_kinds(paths: list[Path]) -> list[str]:

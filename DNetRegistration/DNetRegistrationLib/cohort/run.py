@@ -68,13 +68,12 @@ def find_pairs(
     scans: str | os.PathLike,
     pattern: str | None = None,
     words: tuple[str, str] = WORDS,
-    leave_out: str | os.PathLike | None = None,
 ) -> FoundPairs:
     """The pairs of a folder, or of a list.
 
     Args:
         scans: a folder, see `naming.pairs_by_name`; or a CSV file, see `listing.pairs_of_list`.
-        pattern, words, leave_out: for a folder.
+        pattern, words: for a folder.
 
     Returns:
         FoundPairs: with absolute paths, since results are read from other places too.
@@ -85,7 +84,7 @@ def find_pairs(
     """
     scans = os.path.abspath(scans)
     if not Path(scans).is_file():
-        return pairs_by_name(scans, pattern, words, leave_out)
+        return pairs_by_name(scans, pattern, words)
     if pattern is not None:
         problem = f"{scans}: is a list, which names its scans itself"
         raise OptionError(problem, "give no pattern with it", Setting("pattern"))
@@ -136,10 +135,10 @@ def align_cohort(
         raise FileError(f"{output}: holds the scans", "write the results to another folder", Setting("output"))
     if jobs is not None and jobs < 1:
         raise OptionError(f"{jobs} processes do no work", "give 1 or more", Setting("jobs"))
+    found = find_pairs(scans, pattern, words)
+    _require_outside(Path(output), found)
     with opened_results(output) as folder:
-        looked = survey(
-            find_pairs(scans, pattern, words, output), options.scans, lambda f, m: progress(0.05 * f, m), options.loops
-        )
+        looked = survey(found, options.scans, lambda f, m: progress(0.05 * f, m), options.loops)
         if not options.loops:
             folder.forget_loops()
         results, closing = _all_done(folder, looked, options, jobs, dask, progress, tell)
@@ -161,6 +160,15 @@ def align_cohort(
         write_results(told, folder.place)
         write_page(folder.place / PAGE, told)
     return told
+
+
+def _require_outside(output: Path, found: FoundPairs) -> None:
+    """Results within a folder of slices would be read as a part of the scan."""
+    place = Path(os.path.realpath(output))
+    for pair in found.pairs:
+        for path in (scan.path for scan in (pair.fixed, pair.moving) if scan is not None):
+            if Path(os.path.realpath(path)) in (place, *place.parents):
+                raise FileError(f"{output}: lies in the scan {path}", "write elsewhere", Setting("output"))
 
 
 def processes_for(memory: Sequence[float], jobs: int | None, threads: int = 1) -> int:

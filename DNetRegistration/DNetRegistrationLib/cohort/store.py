@@ -19,6 +19,7 @@ from .options import CohortOptions, folder_name
 from .pairs import ROLES, Pair
 from .result import PairResult
 from .scan_file import ABOUT_SCAN, ScanFile
+from .tables import RECORD
 from .task import Done, PairTask, of_pair
 
 _PAIRS, _LOOPS, _RECORD = "pairs", "loops", "pair.json"
@@ -59,7 +60,8 @@ def opened_results(folder: str | os.PathLike) -> Iterator[ResultsFolder]:
 
 def is_results(folder: Path) -> bool:
     """Whether a run has written, or writes, its results to a folder."""
-    return (folder / _LOCK).is_file() and (folder / _PAIRS).is_dir()
+    # Windows removes the lock when a run ends.
+    return any((folder / name).is_file() for name in (_LOCK, RECORD))
 
 
 class ResultsFolder:

@@ -27,7 +27,7 @@ def check(scans: str, results: str, tell: Callable[..., None]) -> None:
     from ..cohort.survey import rows, survey
 
     found = survey(
-        find_pairs(scans, leave_out=results or None),
+        find_pairs(scans),
         progress=lambda fraction, message: tell(PROGRESS, fraction=fraction, message=message),
     )
     columns = {
