@@ -68,7 +68,7 @@ def test_each_problem_of_names_is_told(tmp_path):
 def test_a_pattern_names_the_parts_of_names_in_folders(tmp_path):
     place(tmp_path, "drug/7_4w_contrast.nrrd", "drug/7_4w_plain/", "drug/7_8w_plain.tif", "drug/7_8w_contrast.tif")
     place(tmp_path, "sham/7_4w_contrast.nrrd", "sham/7_4w_plain.nrrd", "results/x.csv", "readme.txt")
-    found = pairs_by_name(tmp_path, "{group}/{id}_{time}_{scan}", ("plain", "contrast"), tmp_path / "results")
+    found = pairs_by_name(tmp_path, "{group}/{id}_{time}_{scan}", ("plain", "contrast"))
     scans, problems = told(found)
     assert list(scans) == ["drug_7_4w", "drug_7_8w", "sham_7_4w"] and not problems
     assert scans["drug_7_4w"] == ("7_4w_plain", "7_4w_contrast.nrrd")
