@@ -134,9 +134,20 @@ def test_scans_are_called_by_their_place_in_the_folder(tmp_path):
         ),
         ("elsewhere", (pair.fixed, pair.moving)),
     ):
-        reader = Reader(render(made_cohort(pair, scans=scans), tmp_path))
-        assert " ← ".join(expected) in "".join(reader.text)
-        assert reader.content("data")["pairs"][0]["fixed"] == fixed
+        lost = failed_pair("b", verdict=f"Failed: {fixed}: is cut short (not {pair.moving}).")
+        problem = Problem(
+            kind="unreadable", pair="b", files=(fixed,), problem=f"{fixed}: is cut short", remedy="copy it"
+        )
+        reader = Reader(render(made_cohort(pair, lost, scans=scans, problems=(problem,)), tmp_path))
+        shown = "".join(reader.text)
+        assert " ← ".join(expected) in shown
+        assert f"Failed: {expected[0]}: is cut short (not {expected[1]})." in shown
+        assert f"{expected[0]}: is cut short{expected[0]}" in shown
+        # Another folder whose name ends alike is not that of the scans.
+        assert "/mnt/study/scans/a" in "".join(
+            Reader(render(made_cohort(made_pair("a", fixed="/mnt/study/scans/a"), scans=scans), tmp_path)).text
+        )
+        assert {pair["name"]: pair["fixed"] for pair in reader.content("data")["pairs"]}["a"] == fixed
 
 
 def test_cartilage_that_is_not_to_be_trusted_says_so(tmp_path):
@@ -193,11 +204,13 @@ def test_a_result_is_known_by_what_a_rating_is_of(tmp_path):
         return row["result"]
 
     pair = made_pair("a")
-    assert result_of(replace(pair, seconds=9.0, folder="b")) == result_of(pair)
+    # A study that was moved, and a group that was named otherwise, keep their ratings.
+    same = dict(seconds=9.0, folder="b", fixed="c", identities=("c", "d"), columns={"group": "x"})
+    assert result_of(replace(pair, **same)) == result_of(pair)
     moved = (*pair.matrix[:3], pair.matrix[3] + 1e-9, *pair.matrix[4:])
-    changes = ({"matrix": moved}, {"status": "refused"}, {"fixed": "c"}, {"verdict": "d"}, {"dice": math.nan})
+    changes = ({"matrix": moved}, {"status": "refused"}, {"verdict": "d"}, {"dice": math.nan})
     others = {result_of(replace(pair, **change)) for change in changes}
-    assert len(others) == 5 and result_of(pair) not in others
+    assert len(others) == 4 and result_of(pair) not in others
 
 
 def test_the_same_result_gives_the_same_page(tmp_path):

@@ -115,9 +115,12 @@ class Browser:
     def click(self, selector: str) -> None:
         """Moves the mouse to the middle of the first element that the selector finds, and clicks."""
         place = self.run(
-            f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
+            f"(async () => {{ const one = document.querySelector({json.dumps(selector)});"
             "if (!one) return null; one.scrollIntoView({block: 'center'});"
-            "const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+            # What comes near is laid out in the next frames, and moves the rest.
+            "for (let last = null; ;) { await new Promise(requestAnimationFrame);"
+            "const box = one.getBoundingClientRect(), place = [box.x + box.width / 2, box.y + box.height / 2];"
+            "if (last && last[0] === place[0] && last[1] === place[1]) return place; last = place; } })()"
         )
         if place is None:
             raise BrowserError(f"nothing is {selector}")

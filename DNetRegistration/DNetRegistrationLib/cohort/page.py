@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import re
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,12 +139,13 @@ def _state(pair: PairResult) -> str:
     return "reserved" if pair.reserved else pair.status
 
 
-def _below(path: str, scans: str) -> str:
-    """A path from the folder of the scans, or of their list, on; the path itself where it lies elsewhere."""
-    for folder in (scans, os.path.dirname(scans)):
-        if folder and path.startswith(os.path.join(folder, "")):
-            return path[len(os.path.join(folder, "")) :]
-    return path
+def _below(text: str, scans: str) -> str:
+    """A text with its paths from the folder of the scans, or of their list, on; those that lie elsewhere as they are.
+
+    A page is sent to others, whom the folders of this machine do not concern.
+    """
+    folders = [re.escape(os.path.join(folder, "")) for folder in (scans, os.path.dirname(scans)) if len(folder) > 1]
+    return re.sub(rf"(?<![^\s(])(?:{'|'.join(folders)})", "", text) if folders else text
 
 
 def _row(place: int, pair: PairResult) -> dict[str, Any]:
