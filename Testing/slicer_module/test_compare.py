@@ -64,6 +64,18 @@ def test_both_volumes_in_the_slice_views(host, panel, pair):
     assert layers()[0][2] == 0.25  # nothing flickers any more
 
 
+def test_an_alignment_is_seen_whatever_was_compared(host, panel, pair):
+    """The result is not subtracted, and no squares of before are left; the slider says what is seen."""
+    panel.ui.opacitySlider.value = 0.1
+    choose(panel.ui.compareSelector, "difference")
+    click(host, panel, Launcher(rigid(1)))
+    assert layers() == 3 * [(*pair, 0.5, 0)]
+    assert panel.ui.compareSelector.currentIndex == 0 and panel.ui.opacitySlider.value == 0.5
+    choose(panel.ui.compareSelector, "checkerboard")
+    panel.ui.automaticThresholdCheckBox.click()
+    assert layers() == 3 * [(*pair, 0.5, 0)] and not boards() and panel.ui.compareSelector.currentIndex == 0
+
+
 def test_the_subtraction_volume_is_the_difference(host, panel, pair):
     panel.ui.subtractionSelector.addNode("vtkMRMLScalarVolumeNode")
     click(host, panel, Launcher(rigid(1)))

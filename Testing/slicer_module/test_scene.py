@@ -551,10 +551,10 @@ def test_metrics_table():
 
 def test_views():
     import slicer
-    from DNetRegistrationLib.slicer_module.scene_outputs import show_layers
+    from DNetRegistrationLib.slicer_module.scene_compare import show_mixed
 
     fixed, moving = add_volume("fixed", "oblique"), add_volume("moving", "left")
-    show_layers(fixed, moving)
+    show_mixed(fixed, moving, fit=True)
     composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     assert composites
     for composite in composites:

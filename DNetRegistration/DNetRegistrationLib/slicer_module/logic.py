@@ -274,9 +274,9 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
     def showLayers(self, fixed, moving) -> None:
         """Shows both volumes in the slice views."""
-        from .scene_outputs import show_layers
+        from .scene_compare import show_mixed
 
-        show_layers(fixed.node, moving.node)
+        show_mixed(fixed.node, moving.node, fit=True)
 
     def showSurfaces(self) -> None:
         """Turns the 3D views to what is there."""

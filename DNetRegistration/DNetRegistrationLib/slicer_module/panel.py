@@ -172,6 +172,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self.running:
             return
+        self._compare.reset()
         try:
             self._run.start(lambda: self._parameterNode)
         except DNetError as error:
@@ -211,13 +212,14 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onAutomaticThresholdClicked(self, automatic: bool) -> None:
         """By hand, thresholds begin where they would be found, and their outlines lie on what they are of."""
-        from .scene_outputs import show_layers
+        from .scene_compare import show_mixed
 
         if not automatic:
             self._thresholds.reset(self._parameterNode)
             volumes = self._parameterNode.fixedVolume, self._parameterNode.movingVolume
             if all(volumes):
-                show_layers(*volumes)
+                self._compare.reset()
+                show_mixed(*volumes, fit=True)
         self._update()
 
     def onChosen(self, name: str, value) -> None:
@@ -266,7 +268,8 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _matchPair(self) -> None:
         """Selects what belongs to the pair of volumes, when that has changed."""
-        from .scene_outputs import is_filled, show_layers
+        from .scene_compare import show_mixed
+        from .scene_outputs import is_filled
 
         parameters = self._parameterNode
         volumes = parameters.fixedVolume, parameters.movingVolume
@@ -276,7 +279,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if all(volumes) and self._pair != (None, None):  # chosen now; a scene that was loaded has its own views
             self._result.forget()  # what is said of a volume that is gone stays
-            show_layers(*volumes)
+            show_mixed(*volumes, fit=True)
         self._pair = pair
         # Outputs of another pair would be written over.
         selected = parameters.transform

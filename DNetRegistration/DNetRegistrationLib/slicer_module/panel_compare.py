@@ -62,6 +62,8 @@ class CompareControls:
         self._found = found if usable else None
         self._ui.compareSelector.enabled = bool(usable)
         self._ui.opacitySlider.enabled = bool(usable) and self._mode == MIXED
+        if usable and self._mode == MIXED:
+            self._followOpacity()
         self._updateApplied()
         self._updateSolids()
 
@@ -73,6 +75,15 @@ class CompareControls:
         with signalsBlocked(self._ui.compareSelector):
             self._ui.compareSelector.currentIndex = self._ui.compareSelector.findData(MIXED)
         self._show()
+
+    def _followOpacity(self) -> None:
+        """The views have a slider of their own."""
+        from .scene_compare import opacity_of
+
+        opacity = opacity_of(self._volumes[1])
+        if opacity is not None:
+            with signalsBlocked(self._ui.opacitySlider):
+                self._ui.opacitySlider.value = opacity
 
     def _mend(self) -> None:
         """A scene may have been saved while squares or a difference were seen."""

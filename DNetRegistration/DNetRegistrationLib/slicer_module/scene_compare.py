@@ -32,9 +32,17 @@ class Solid(Enum):
     THICKNESS = "thickness"
 
 
-def show_mixed(fixed, moving, opacity: float) -> None:
-    """Shows the moving volume over the fixed one, with an opacity of 0 to 1."""
-    _show(fixed, moving, opacity)
+def show_mixed(fixed, moving, opacity: float = 0.5, fit: bool = False) -> None:
+    """Shows the moving volume over the fixed one, with an opacity of 0 to 1; `fit` fits the views to the fixed one."""
+    _show(fixed, moving, opacity, fit=fit)
+
+
+def opacity_of(moving) -> float | None:
+    """With which opacity the slice views show the moving volume over another; None where they do not."""
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", moving.GetScene()):
+        if node.GetForegroundVolumeID() == moving.GetID():
+            return node.GetForegroundOpacity()
+    return None
 
 
 def show_difference(fixed, moving, contrast: str, subtraction=None) -> None:
@@ -218,7 +226,9 @@ def _board(scene) -> slicer.vtkMRMLScalarVolumeNode | None:
     return None
 
 
-def _show(background, foreground, opacity: float, compositing=slicer.vtkMRMLSliceCompositeNode.Alpha) -> None:
+def _show(
+    background, foreground, opacity: float, compositing=slicer.vtkMRMLSliceCompositeNode.Alpha, fit: bool = False
+) -> None:
     for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", background.GetScene()):
         node.SetCompositing(compositing)
-    slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=opacity)
+    slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=opacity, fit=fit)

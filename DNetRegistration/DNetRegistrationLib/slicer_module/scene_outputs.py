@@ -267,13 +267,6 @@ def write_volume_node(
     yield
 
 
-def show_layers(fixed, moving) -> None:
-    """Shows the moving volume half transparent over the fixed one in the slice views."""
-    slicer.util.setSliceViewerLayers(
-        background=fixed.GetID(), foreground=moving.GetID(), foregroundOpacity=0.5, fit=True
-    )
-
-
 def show_surfaces() -> None:
     """Turns the 3D views to what is there."""
     if slicer.app.layoutManager() is not None:
