@@ -67,7 +67,7 @@ class ResultView:
             return "plain", _("Aligning…"), ""
         alignment = alignment_of(found[0]) if found else None
         if alignment is None:
-            self._seen = None
+            self._seen, self._hid = None, []
             return "plain", _("Not aligned yet."), ""
         (transform, standing), moving = found, parameters.movingVolume
         name = transform.GetName()
