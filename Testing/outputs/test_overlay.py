@@ -9,7 +9,7 @@ from alignments import made_alignment
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import PackageError
 from DNetRegistrationLib.imaging.volume import Volume
-from DNetRegistrationLib.outputs.overlay import draw_overlay, write_overlay
+from DNetRegistrationLib.outputs.overlay import _note, draw_overlay, write_overlay
 from DNetRegistrationLib.outputs.slices import length_text, round_length, window
 from DNetRegistrationLib.registration.result import Bone
 
@@ -153,6 +153,14 @@ def test_the_subtraction_is_drawn_where_it_was_made():
         away = np.array((x, 0.0, view.center[2])) - view.center
         column, line = (int((away @ axis / view.width + 0.5) * image.shape[0]) for axis in (view.right, view.down))
         assert np.ma.is_masked(image[line, column]) if grey is None else image[line, column] == grey
+
+
+@pytest.mark.parametrize(
+    ("doubts", "drawn", "told"), ((["medium"], True, True), ([], True, False), (["medium"], False, False))
+)
+def test_a_subtraction_that_shows_the_medium_says_so(doubts, drawn, told):
+    note = _note(made_alignment(doubts=doubts), tube() if drawn else None)
+    assert ("which it shows too" in note) == told
 
 
 def test_a_bone_that_lies_elsewhere_is_said_to():

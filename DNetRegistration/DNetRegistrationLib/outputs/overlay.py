@@ -243,9 +243,11 @@ def _write_fitted(page: _Page, x: float, y: float, start: str, text: str, right:
 
 
 def _note(alignment: Alignment, subtraction: Volume | None) -> str:
-    shown = (
-        "" if subtraction is None else " Subtraction: the scan with contrast agent minus the other; middle grey is 0."
-    )
+    shown = ""
+    if subtraction is not None:
+        shown = " Subtraction: the scan with contrast agent minus the other; middle grey is 0."
+        if "medium" in alignment.doubts:
+            shown += " What surrounds the bone is of another brightness in the other scan, which it shows too."
     return (
         f"Bone is what lies above {plain(alignment.fixed_threshold)} grey values of the fixed and above "
         f"{plain(alignment.moving_threshold)} of the moving scan; cortices are outlined. Slices lie along the fixed "
