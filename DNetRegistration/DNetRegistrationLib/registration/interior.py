@@ -316,8 +316,9 @@ def _edge_noise(edges: Template, image: PreparedScan, pose: Tensor) -> float:
     information = (weight * jacobian).T @ jacobian
     information += (1e-6 * information.trace() + 1e-12) * torch.eye(6).double()
     scores = cell_scores(edges.index, weight * fit.residual[0].cpu().double()[:, None] * jacobian)
-    astray = jacobian @ torch.linalg.solve(information, scores.T)
-    return max(float(astray.square().sum()) / 6, 1e-12)
+    steps = torch.linalg.solve(information, scores.T)
+    # The sum of squares of how far all steps lead all values astray.
+    return max(float((steps * (jacobian.T @ jacobian @ steps)).sum()) / 6, 1e-12)
 
 
 def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None, blur: float) -> _Equations:
