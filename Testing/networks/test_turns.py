@@ -38,7 +38,7 @@ def test_a_turned_cube_shows_each_voxel_where_the_rotation_takes_it(number):
 def test_pairings_differ_and_share_turned_cubes(turns):
     found = pairings(turns)
     assert len(set(found)) == turns and found[0] == (0, 0)
-    assert max(max(pair) for pair in found) < np.sqrt(2 * turns) + 1
+    assert max(max(pair) for pair in found) < np.sqrt(turns) + 1
     # No turned cube counts much more than another.
     for side in zip(*found, strict=True):
         counts = np.unique(side, return_counts=True)[1]

@@ -46,13 +46,13 @@ def turned(cubes: Tensor, rotation: Tensor) -> Tensor:
 def pairings(turns: int) -> list[tuple[int, int]]:
     """So many pairs of turns, of the fixed and of the moving cube, as numbers of `ROTATIONS`; the first turns neither.
 
-    Each cube is turned about sqrt(2 turns) ways, each of which is in several pairs: what a network sees in one cube
-    alone is computed once for all of them.
+    Each cube is turned as few ways as can make them, about sqrt(turns): what a network sees in one cube alone is
+    computed once for all its pairs. With as many ways as turns the median is hardly better.
 
     Raises:
         OptionError: `turns` is below 1 or above `MOST_TURNS`.
     """
     if not 1 <= turns <= MOST_TURNS:
         raise OptionError(f"turns is {turns}", f"give a whole number from 1 to {MOST_TURNS}", Setting("turns"))
-    ways = math.ceil(math.sqrt(2 * turns))
+    ways = math.ceil(math.sqrt(turns))
     return [(number % ways, (number + number // ways) % ways) for number in range(turns)]

@@ -140,9 +140,9 @@ def write_results(
 
 def _unlearned(record: EvaluationRecord) -> set[str]:
     """The methods that ask a network that was trained here, and no longer than a quick evaluation trains it."""
-    trained = {name.partition("/")[2] for name, one in record.trained.items() if not one["given"]}
+    trained = {name.partition("/")[2]: one["iterations"] for name, one in record.trained.items() if not one["given"]}
     budgets = {name: "own_iterations" if METHODS[name].own_budget else "iterations" for name in trained}
-    few = {name for name, budget in budgets.items() if record.options[budget] <= DEFAULTS[budget][1]}
+    few = {name for name, budget in budgets.items() if trained[name] <= DEFAULTS[budget][1]}
     return {method.name for method in METHODS.values() if (method.asks or method.name) in few}
 
 
