@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.bone.cube import canonical_cube
+from DNetRegistrationLib.bone.threshold import HIGHEST
 from DNetRegistrationLib.registration import examination
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.blur import blurred
-from DNetRegistrationLib.registration.evidence import Evidence
-from DNetRegistrationLib.registration.search import cube_image
+from DNetRegistrationLib.registration.evidence import Evidence, grey_image
 from DNetRegistrationLib.registration.similarity import Similarity
 from DNetRegistrationLib.registration.verdict import Verdict
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
@@ -34,7 +36,6 @@ def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, 
     monkeypatch.setattr(examination, "find_rival", lambda *arguments: rival)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
-    monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
     return examination.examine(verdict, pair, torch.eye(4).double())[0]
 
 
@@ -91,9 +92,11 @@ def test_slices_that_are_missing_are_told_and_count_as_error(monkeypatch, error,
 
 
 def test_rival_and_strain_are_looked_for_in_images_of_like_blur(monkeypatch):
-    """Each image, and the cube, is the same as blurred by itself."""
+    """The greys of each scan are blurred by its own covariance and cut at the threshold; its cube is made of them."""
     bone = pose_at(TURNS[1], OBLIQUE[3])
-    scan = prepared(*[two_bodies(OBLIQUE, bone, bone)] * 2)[0]
+    volume = two_bodies(OBLIQUE, bone, bone)
+    scan = prepared(volume, volume)[0]
+    cortex = cortical_bone(volume, 0.4, 0.1)
     seen = {}
 
     def note(name):
@@ -104,13 +107,16 @@ def test_rival_and_strain_are_looked_for_in_images_of_like_blur(monkeypatch):
     monkeypatch.setattr(examination, "find_rival", note("rival"))
     strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: note("strain")(*arguments) or strain)
-    verdict = replace(GOOD, evidence=replace(GOOD.evidence, blurs=(0.0, 0.1)))
-    examination.examine(verdict, SimpleNamespace(fixed=scan, moving=scan), torch.eye(4).double())
-    for fixed, moving in seen.values():
-        for one, values in ((fixed, scan.cube.image), (moving, blurred(cube_image(scan.cube), 0.1).values)):
-            assert torch.equal(one.cube.image, values)
-        assert torch.equal(fixed.levels[-1].values, scan.levels[-1].values)
-        assert torch.equal(moving.levels[-1].values, blurred(scan.levels[-1], 0.1).values)
+    blurs = np.zeros((3, 3)), np.diag((0.0, 0.01, 0.03))
+    pair = SimpleNamespace(fixed=scan, moving=scan, bones=(cortex, cortex))
+    examination.examine(replace(GOOD, evidence=replace(GOOD.evidence, blurs=blurs)), pair, torch.eye(4).double())
+    grey = grey_image(scan, cortex)
+    for scans in seen.values():
+        for one, blur in zip(scans, blurs, strict=True):
+            expected = blurred(grey, blur).values.clamp(0, HIGHEST)
+            assert torch.equal(one.levels[-1].values, expected)
+            cube = canonical_cube([replace(grey, values=expected)], scan.place, 0.1)
+            assert torch.equal(one.cube.image, cube.image) and torch.equal(one.cube.inside, cube.inside)
     assert set(seen) == {"rival", "strain"}
 
 
@@ -150,7 +156,6 @@ def test_what_lies_still_is_told_and_left_out(monkeypatch):
     monkeypatch.setattr(examination, "find_rival", lambda fixed, *others: SimpleNamespace(fits_equally=fixed is SCAN))
     strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
-    monkeypatch.setattr(examination, "_blurred", lambda scan, deviation: scan)
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
     monkeypatch.setattr(examination, "check_pieces", lambda fixed, *others: [moved_on_its_own] if fixed is SCAN else [])
     alone = SimpleNamespace(cube=SCAN.cube)

@@ -117,7 +117,7 @@ def test_a_pose_is_judged_without_the_holder():
     refined = refine(pair.fixed, pair.moving, torch.as_tensor(pose), native=False)
     alone, _ = pair.without_still(refined.pose)
     verdict = verify(pair, refined)
-    assert verdict.confidence == pytest.approx(verify(alone, refined).confidence)
+    assert verdict.confidence == pytest.approx(verify(alone, refined).confidence, abs=0.01)
     assert verdict.evidence.similarity.correlation > 0.95
 
 

@@ -44,26 +44,48 @@ def similarity(fixed: BoneImage, moving: BoneImage, pose: torch.Tensor) -> Simil
     return similarity_with(fixed, moving, pose, (bone_of(fixed), bone_of(moving)), (fixed, moving))
 
 
-def test_trabeculae_are_compared_well_below_the_surface():
-    """One half of the grid is bone; there, and two voxels in, the images are the same, elsewhere they are strangers."""
+def test_trabeculae_are_compared_below_the_surface():
+    """One half of the grid is bone; there, and a voxel in, the images are alike, elsewhere they are strangers."""
     first, second = blobs(), blobs(1)
     whole = np.zeros(first.shape, bool)
     whole[:, :, :12] = True
-    second[:, :, :10] = first[:, :, :10]
-    deep = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1, 1:-1] > 2
-    # The mean of the points 1 / sqrt(12) voxels to either side, interpolated linearly, is a kernel of three weights.
-    away = 12**-0.5
-    blurred = [values.astype(float) for values in (first, second)]
-    for axis in range(3):
-        blurred = [ndimage.correlate1d(values, (away / 2, 1 - away, away / 2), axis) for values in blurred]
-    # Where a neighbour lies outside the field of view nothing is compared.
-    deep[[0, -1]] = deep[:, [0, -1]] = deep[:, :, [0, -1]] = False
-    expected = np.corrcoef(blurred[0][deep], blurred[1][deep])[0, 1]
+    second[:, :, :11] = first[:, :, :11] + 0.3 * blobs(2)[:, :, :11]
+    first[:, :, 16:] = second[:, :, 16:] = 0
+    deep = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1, 1:-1] > 1
+    expected = np.corrcoef(first[deep], second[deep])[0, 1]
     one, other = image(first), image(second)
     bones = bone_of(one, whole), bone_of(other, whole)
     found = similarity_with(one, other, torch.eye(4, dtype=torch.float64), bones, (one, other))
     assert found.trabecular_correlation == pytest.approx(expected, abs=1e-4)
-    assert found.trabecular_correlation > 0.99 > found.edge_correlation
+    assert found.trabecular_correlation > 0.8 > found.edge_correlation
+
+
+@pytest.mark.parametrize(("noise", "made_up"), [(0.1, True), (0.2, True), (0.5, False)])
+def test_noise_does_not_speak_against_trabeculae(noise, made_up):
+    """It is as strong beside the bone. More of it than half of what is seen is not made up for, but for a half."""
+    generator, shape = np.random.default_rng(3), (30, 32, 60)
+    whole = np.zeros(shape, bool)
+    whole[:, :, :30] = True
+    structure = ndimage.gaussian_filter(generator.normal(size=shape), 1.0)
+    structure *= 0.3 / structure.std() * whole
+    seen = [structure + generator.normal(0, noise, shape) for _ in range(2)]
+    deep = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1, 1:-1] > 1
+    raw = np.corrcoef(seen[0][deep], seen[1][deep])[0, 1]
+    views = [image(one) for one in seen]
+    bones = [bone_of(one, whole) for one in views]
+    found = similarity_with(*views, torch.eye(4, dtype=torch.float64), bones, views).trabecular_correlation
+    expected = 1 if made_up else raw / 0.5
+    assert found == pytest.approx(expected, abs=0.03) and raw == pytest.approx(0.09 / (0.09 + noise**2), abs=0.03)
+
+
+def test_noise_alone_says_nothing_of_trabeculae():
+    generator, shape = np.random.default_rng(3), (30, 32, 60)
+    whole = np.zeros(shape, bool)
+    whole[:, :, :30] = True
+    views = [image(generator.normal(0, 0.2, shape)) for _ in range(2)]
+    bones = [bone_of(one, whole) for one in views]
+    found = similarity_with(*views, torch.eye(4, dtype=torch.float64), bones, views)
+    assert np.isnan(found.trabecular_correlation)
 
 
 def test_without_marrow_nothing_is_said_of_trabeculae():
@@ -116,24 +138,6 @@ def test_trabeculae_are_compared_below_the_bone_threshold_too():
     assert found.trabecular_correlation == pytest.approx(1, abs=1e-4)
     assert not above.trabecular_correlation > 0.9
     assert found.edge_correlation == above.edge_correlation
-
-
-def test_trabeculae_agree_through_thick_slices():
-    """Slices four times as thick, along x in one scan and along y in the other, each the mean of what it holds."""
-    fine = blobs(shape=(24, 24, 24))
-    affines = [np.diag((4.0, 1, 1, 1)), np.diag((1.0, 4, 1, 1))]
-    for affine, axis in zip(affines, (0, 1), strict=True):
-        affine[axis, 3] = 1.5
-    thick = [
-        fine.reshape(24, 24, 6, 4).mean(3),
-        fine.reshape(24, 6, 4, 24).mean(2),
-    ]
-    images = [BoneImage(torch.tensor(v, dtype=torch.float32), a) for v, a in zip(thick, affines, strict=True)]
-    bone = bone_of(image(fine, spacing=1.0))
-    found = similarity_with(*images, torch.eye(4, dtype=torch.float64), (bone, bone), images)
-    values = [np.repeat(thick[0], 4, 2), np.repeat(thick[1], 4, 1)]
-    as_they_are = np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1]
-    assert found.trabecular_correlation > 0.9 > 0.7 > as_they_are
 
 
 def test_an_image_is_wholly_similar_to_itself():

@@ -14,6 +14,7 @@ from DNetRegistrationLib.registration.similarity import Similarity
 from DNetRegistrationLib.registration.uncertainty import Uncertainty
 from DNetRegistrationLib.registration.verdict import ACCEPT, REASONS, Doubt, Verdict
 from DNetRegistrationLib.registration.verification import DETERMINED, judge, judged
+from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 
 GOOD = Evidence(Similarity(0.95, 0.9, 0.93, 0.9), 0.02, 0.08)
 
@@ -52,21 +53,22 @@ def test_extreme_evidence_gives_finite_numbers():
 def test_judged_by_hand(monkeypatch):
     model = {
         "confidence": np.array((-1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5, 0.0)),
-        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.5)),
+        "log_error": np.array((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.5, 1.0)),
         "wrong_error_voxels": 10.0,
     }
     monkeypatch.setattr(verification, "calibration", lambda: model)
-    evidence = Evidence(Similarity(np.tanh(1.5), 0.3, 0.4, 0.7), 0.1, 0.02, blurs=(0.0, 0.16 * np.log(2)))
+    blurs = np.zeros((3, 3)), (0.16 * np.log(2)) ** 2 * np.diag((3.0, 0, 0))
+    evidence = Evidence(Similarity(np.tanh(1.5), 0.3, 0.4, 0.7), 0.1, 0.02, 0.77, blurs=blurs)
     # -1 + 2 * 1.5 - 0.5 log 0.1; a right pose is off by 0.1 * (0.02 / 0.08) working voxels, and twice as much where one
-    # scan is so much more blurred, a wrong one by 10.
+    # scan is so much more blurred, a quarter as much where so little is not taken back, a wrong one by 10.
     expected = 1 / (1 + np.exp(-(2 - 0.5 * np.log(0.1))))
     confidence, error = judge(evidence, 0.08)
     assert confidence == pytest.approx(expected)
     # Accepted: the error of a right pose. With 4 less it is not, and the error is that of a mixture.
-    assert error == pytest.approx(0.2 * 0.25 * 0.08)
+    assert error == pytest.approx(0.2 * 0.25 * 0.25 * 0.08)
     model["confidence"][0] -= 4
     low = 1 / (1 + np.exp(-(-2 - 0.5 * np.log(0.1))))
-    assert judge(evidence, 0.08) == pytest.approx((low, low * 0.2 * 0.25 * 0.08 + (1 - low) * 0.8))
+    assert judge(evidence, 0.08) == pytest.approx((low, low * 0.2 * 0.25 * 0.25 * 0.08 + (1 - low) * 0.8))
 
 
 def test_lengths_scale_with_the_working_spacing():
@@ -105,6 +107,28 @@ def round_scan(kind: str, seed: int) -> Volume:
 )
 def test_what_can_be_turned_or_shifted_unseen_is_refused(kind):
     assert not align(round_scan(kind, 1), round_scan(kind, 2), hypotheses="search").accepted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("littermate", 900_068), ("littermate crop", 3_600_000), ("littermate crop", 3_600_002)]
+)
+def test_a_bone_of_the_same_shape_with_other_trabeculae_is_refused(kind, seed):
+    """A sliver with little marrow, and pieces of shaft; all have been accepted."""
+    case = make_adversarial(seed, kind)
+    assert not align(case.fixed, case.moving).accepted
+
+
+def test_the_same_outline_with_other_trabeculae_is_not_believed():
+    """Evidence of littermates' shafts and of one bone, as measured: fine structure is what tells them."""
+    shape = {"correlation": 0.95, "edge_correlation": 0.89, "share": 0.93}
+    assert judge(with_similarity(**shape, trabecular_correlation=0.53), 0.08)[0] < ACCEPT / 2
+    assert judge(with_similarity(**shape, trabecular_correlation=0.93), 0.08)[0] > 0.9
+
+
+def test_the_expected_error_grows_as_less_of_a_motion_is_taken_back():
+    errors = [judge(replace(GOOD, determination=value), 0.08)[1] for value in (1.0, 0.95, 0.9, 0.8)]
+    assert (np.diff(errors) > 0).all() and errors[2] > 1.5 * errors[0]
 
 
 def test_accepted_from_the_limit_on():

@@ -13,7 +13,7 @@ from DNetRegistrationLib.synthesis.tibia import Animal
 from poses import pose_at
 from scipy import ndimage
 
-UNLIKE = ("mirrored", "other", "littermate", "refilled")
+UNLIKE = ("mirrored", "other", "littermate", "littermate crop", "refilled")
 # Grey values tell no more where bone is, or only part of it.
 DISGUISED = ("inverted", "wrapped", "padding", "metal", "resorbed")
 QUICK = ("strain", "ball", "symmetric", "slender")

@@ -1,36 +1,55 @@
 """The blur of two scans made alike, so that what only one of them resolves does not speak against a pose.
 
-Scanners and reconstruction kernels blur differently. The sharper image is blurred by the Gaussian with which the two
-agree most over all bone: one number, which makes no stranger look the same.
+Voxels blur by their shape, which the grids tell: a thick slice along its normal only. Scanners and reconstruction
+kernels blur too, which the images tell: the sharper one is blurred further by the Gaussian with which the two agree
+most over all bone. That is one number, which makes no stranger look the same. Grey values are blurred, and cut at the
+bone threshold afterwards, as in a scanner: bone that is thinner than a slice falls below it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..bone.images import BoneImage
-from ..imaging.tensors import gaussian
+from ..bone.threshold import HIGHEST
 from .similarity import agreement
 
 # Deviations that are tried, in voxels of the coarser image: the first step to either side, then on by the second one.
 # A blur by two voxels and more leaves no trabeculae.
 FIRST_STEP, STEP, MOST_BLUR = 0.5, 0.25, 2.0
+# A voxel's box has a variance of 1/12 of its edge squared, and linear interpolation adds 1/6 in one of two directions.
+VOXEL_VARIANCE = 1 / 6
 
 
-def match_blur(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> tuple[float, float]:
-    """The deviations in mm of the Gaussians by which to blur two images, one of them 0.
+def match_blur(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The covariances ``(3, 3)`` in mm2, each in its scan's world, of the Gaussians by which to blur two grey images.
 
     Args:
-        fixed, moving: bone images of about one resolution.
+        fixed, moving: grey images of about one resolution, 0 at the bone threshold.
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
     """
-    voxel = max(float(image.spacing.mean()) for image in (fixed, moving))
+    greys = fixed, moving
+    by_voxels = _missing(greys, pose)
+    still = [as_bone(blurred(image, one)) for image, one in zip(greys, by_voxels, strict=True)]
+    voxel = max(float(image.spacing.mean()) for image in greys)
+
+    def covariances(signed: float) -> tuple[np.ndarray, np.ndarray]:
+        """Where the fixed image is blurred by so many voxels more, or the moving one by as many below 0."""
+        more = max(0.0, voxel * signed), max(0.0, -voxel * signed)
+        first, second = (one + deviation**2 * np.eye(3) for one, deviation in zip(by_voxels, more, strict=True))
+        return first, second
 
     def found(signed: float) -> float:
-        """The agreement where the fixed image is blurred by so many voxels, or the moving one by as many below 0."""
-        return agreement(blurred(fixed, voxel * signed), blurred(moving, -voxel * signed), pose)
+        seen, which = list(still), int(signed < 0)
+        if signed:
+            seen[which] = as_bone(blurred(greys[which], covariances(signed)[which]))
+        return agreement(seen[0], seen[1], pose)
 
     tried = {signed: found(signed) for signed in (0.0, FIRST_STEP, -FIRST_STEP)}
     best = max(tried, key=lambda signed: tried[signed])
@@ -40,14 +59,47 @@ def match_blur(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> tuple[float
         if tried[further] <= tried[best]:
             break
         best = further
-    return max(0.0, voxel * best), max(0.0, -voxel * best)
+    return covariances(best)
 
 
-def blurred(image: BoneImage, deviation: float) -> BoneImage:
-    """The image blurred within its field of view by a Gaussian of a deviation in mm; itself for 0 and less."""
-    if deviation <= 0:
+def _missing(images: Sequence[BoneImage], pose: Tensor) -> list[np.ndarray]:
+    """The covariance that the voxels of the one of two images lack along some axes, and of the other along others."""
+    turn = pose[:3, :3].numpy()
+    own, other = (VOXEL_VARIANCE * image.affine[:3, :3] @ image.affine[:3, :3].T for image in images)
+    variances, axes = np.linalg.eigh(turn.T @ other @ turn - own)
+    variances[np.abs(variances) < 1e-6 * np.trace(own)] = 0
+    lacks = [axes * np.maximum(0, sign * variances) @ axes.T for sign in (1, -1)]
+    return [lacks[0], turn @ lacks[1] @ turn.T]
+
+
+def as_bone(grey: BoneImage) -> BoneImage:
+    """A grey image cut at the bone threshold, as bone images are."""
+    return replace(grey, values=grey.values.clamp(0, HIGHEST))
+
+
+def without_coarse(image: BoneImage, deviation: float) -> BoneImage:
+    """The image less its mean about each voxel, by a Gaussian of a deviation in mm."""
+    return replace(image, values=image.values - blurred(image, deviation**2 * np.eye(3)).values)
+
+
+def blurred(image: BoneImage, covariance: np.ndarray) -> BoneImage:
+    """The image blurred within its field of view by a Gaussian of a covariance ``(3, 3)`` in mm2 of its world."""
+    if not covariance.any():
         return image
-    sigma = tuple(float(deviation / spacing) for spacing in reversed(image.spacing))
+    to_index = np.linalg.inv(image.affine[:3, :3])
+    variance = to_index @ covariance @ to_index.T
     inside = torch.ones_like(image.values) if image.inside is None else image.inside
-    seen = gaussian(inside, sigma).clamp(min=1e-3)
-    return BoneImage(gaussian(image.values * inside, sigma) / seen, image.affine, image.inside)
+    both = torch.stack((image.values * inside, inside))
+    # Zeros beyond the far border, so that nothing comes round from there.
+    reach = np.ceil(3 * np.sqrt(np.maximum(0, variance.diagonal()))).astype(int).tolist()
+    padded = F.pad(both, [side for n in reach for side in (0, n)])
+    shape = padded.shape[1:]
+    # The Fourier transform of a Gaussian is exact for one narrower than a voxel too, and oblique to the grid.
+    waves = [torch.fft.fftfreq(n) for n in shape[:2]] + [torch.fft.rfftfreq(shape[2])]
+    z, y, x = (2 * np.pi * wave.to(both) for wave in waves)
+    grid = x, y[:, None], z[:, None, None]
+    exponent = sum(float(variance[a, b]) * grid[a] * grid[b] for a in range(3) for b in range(3))
+    spectrum = torch.fft.rfftn(padded, dim=(1, 2, 3)) * torch.exp(-exponent / 2)
+    depth, height, width = inside.shape
+    total, seen = torch.fft.irfftn(spectrum, s=shape, dim=(1, 2, 3))[:, :depth, :height, :width]
+    return BoneImage(total / seen.clamp(min=1e-3), image.affine, image.inside)

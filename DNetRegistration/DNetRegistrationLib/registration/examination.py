@@ -12,12 +12,14 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from ..bone.cortex import CorticalBone
+from ..bone.cube import canonical_cube
 from ..bone.prepare import PreparedScan
-from .blur import blurred
+from .blur import as_bone, blurred
+from .evidence import grey_image
 from .holders import ScanPair
 from .pieces import check_pieces, holds_for_all, told
 from .rivals import find_rival
-from .search import cube_image
 from .slices import find_jump
 from .strain import find_strain
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
@@ -61,8 +63,7 @@ def examine(
     fixed, moving = pair.fixed, pair.moving
     check()
     # Blur that differs displaces edges, and what it leaves unexplained hides how much better one pose fits.
-    blurs = verdict.evidence.blurs
-    alike = _blurred(fixed, blurs[0]), _blurred(moving, blurs[1])
+    alike = _alike(pair, verdict.evidence.blurs)
     rival = find_rival(*alike, pose, check)
     if rival is not None and rival.fits_equally:
         return replace(verdict, confidence=0.0).because("symmetry"), pair
@@ -101,7 +102,15 @@ def examine(
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts)), pair
 
 
-def _blurred(scan: PreparedScan, deviation: float) -> PreparedScan:
-    """The scan, with its image at the working spacing and its cube blurred by a Gaussian of a deviation in mm."""
-    cube = replace(scan.cube, image=blurred(cube_image(scan.cube), deviation).values)
-    return replace(scan, levels=[*scan.levels[:-1], blurred(scan.levels[-1], deviation)], cube=cube)
+def _alike(pair: ScanPair, blurs: tuple[np.ndarray, np.ndarray]) -> tuple[PreparedScan, PreparedScan]:
+    """The scans, with their images at the working spacing and their cubes at one blur."""
+    if not any(one.any() for one in blurs):
+        return pair.fixed, pair.moving
+    return _blurred(pair.fixed, pair.bones[0], blurs[0]), _blurred(pair.moving, pair.bones[1], blurs[1])
+
+
+def _blurred(scan: PreparedScan, bone: CorticalBone, covariance: np.ndarray) -> PreparedScan:
+    """The scan, with its image and its cube made of greys that a Gaussian of a covariance in mm2 blurs."""
+    image = as_bone(blurred(grey_image(scan, bone), covariance))
+    cube = canonical_cube([image], scan.place, scan.cube.spacing)
+    return replace(scan, levels=[*scan.levels[:-1], image], cube=cube)

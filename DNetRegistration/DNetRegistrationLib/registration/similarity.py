@@ -19,10 +19,15 @@ from .template import Template, index_of, make_template, sample_through
 
 # Points for each direction: enough for a correlation to three digits.
 POINTS = 20000
-# Of the marrow space, each of them sampled eight times.
-TRABECULAR_POINTS = 6000
-# With fewer marrow voxels, or less variation of grey value (dense bone is 1) among them, trabeculae tell nothing.
-LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 200, 0.08
+# Of the marrow space, and of what lies so many voxels beside the bone.
+TRABECULAR_POINTS, BESIDE = 20000, 4
+# With fewer marrow voxels, or less variation of grey value (dense bone is 1) among them beside noise, trabeculae tell
+# nothing.
+LEAST_MARROW, LEAST_TRABECULAR_DEVIATION = 100, 0.04
+# Of the variance within the marrow, this share at most is taken for noise: what lies beside the bone may have texture.
+MOST_NOISE = 0.5
+# A normal deviation, in median absolute deviations.
+NORMAL_DEVIATIONS = 1.4826
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Similarity:
     Attributes:
         correlation: normalised correlation of bone values on and beside bone, -1 to 1.
         edge_correlation: the same of band-passed values: surfaces and trabeculae.
-        trabecular_correlation: normalised correlation of bone values within the marrow space, of trabeculae and growth
-            plate, which even littermates do not share. NaN where the scans show hardly any of these.
+        trabecular_correlation: normalised correlation of fine structure within the marrow space, of trabeculae and
+            growth plate, which even littermates do not share. NaN where the scans show hardly any of these.
         share: the share of a scan's bone in the other's field of view, 0 to 1; the smaller one of the two scans.
         larger_share: the larger one. It is large where one scan shows a piece of what the other one shows.
     """
@@ -50,7 +55,7 @@ def similarity(
     moving: BoneImage,
     pose: Tensor,
     bones: Sequence[CorticalBone],
-    greys: Sequence[BoneImage],
+    fine: Sequence[BoneImage],
 ) -> Similarity:
     """The similarity of two images of about one resolution and blur in one pose.
 
@@ -58,11 +63,12 @@ def similarity(
         fixed, moving: bone images.
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
         bones: the cortical bone of both scans, for their marrow space.
-        greys: what both scans show there, also below the bone threshold, where thin trabeculae are that are blurred.
+        fine: the fine structure of both scans, also below the bone threshold, where thin trabeculae are that are
+            blurred. What is coarser is much alike in all animals: the marrow, and the cortex that blur carries into it.
     """
     ways = list(_both_ways(fixed, moving, pose[None], (_as_it_is, band_passed)))
     correlation, edge_correlation = (float(sum(way.correlations[k] for way in ways) / 2) for k in range(2))
-    found = _trabecular(greys, pose, bones), _trabecular(greys[::-1], torch.linalg.inv(pose), bones[::-1])
+    found = _trabecular(fine, pose, bones), _trabecular(fine[::-1], torch.linalg.inv(pose), bones[::-1])
     within = [correlation for correlation in found if correlation is not None]
     return Similarity(
         correlation=correlation,
@@ -76,31 +82,34 @@ def similarity(
 def _trabecular(images: Sequence[BoneImage], pose: Tensor, bones: Sequence[CorticalBone]) -> float | None:
     """Correlation within the marrow space of the first of two scans; None where that is too small, or empty.
 
-    Each image is blurred by the voxels of the other, so that thick slices, and one scan that is sharper, hide less.
+    What noise takes from it is made up for (Spearman, Am. J. Psychol. 15:72, 1904): it is as strong beside the bone.
     What the other scan shows as solid there has changed, as where a callus grew, and tells nothing of trabeculae.
     """
-    image, other = images
-    # So close to the cortex, thick slices blur it into the marrow. They do so alike in both scans, and deeper within a
-    # slender bone there is nothing.
-    depth = 2 * float(image.spacing.min())
-    marrow = bones[0].marrow(depth)
-    marrow = marrow[~_turned_solid(marrow, bones, pose)]
-    index = torch.as_tensor(marrow, dtype=torch.float32, device=image.values.device)
+    marrow = bones[0].marrow(float(images[0].spacing.min()))
+    pairs = _values(images, pose, bones[0], marrow[~_turned_solid(marrow, bones, pose)])
+    if pairs.shape[1] < LEAST_MARROW:
+        return None
+    outside = ~morphology.dilate(bones[0].whole, BESIDE) & np.isfinite(bones[0].grey)
+    beside = _values(images, pose, bones[0], np.argwhere(outside)[:, ::-1].copy())
+    variance, noise = pairs.var(1), torch.zeros(2)
+    if beside.shape[1] >= LEAST_MARROW:
+        away = (beside - beside.median(1, keepdim=True).values).abs()
+        noise = (NORMAL_DEVIATIONS * away.median(1).values).square()
+    if float((variance - noise).min()) < LEAST_TRABECULAR_DEVIATION**2:
+        return None
+    true = 1 - (noise / variance).clamp(max=MOST_NOISE)
+    return float((torch.corrcoef(pairs)[0, 1] / true.prod().sqrt()).clamp(-1, 1))
+
+
+def _values(images: Sequence[BoneImage], pose: Tensor, bone: CorticalBone, index: np.ndarray) -> Tensor:
+    """``(2, m)`` of both images on the CPU, at those voxels ``(n, 3)`` of the first one's bone that both show."""
     index = index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
-    if len(index) < LEAST_MARROW:
-        return None
-    points = make_template(index, bones[0].affine, index.new_zeros(len(index)), index.new_zeros(len(index), 3))
-    # The eight points of a voxel at which a mean has its variance.
-    corners = torch.cartesian_prod(*[torch.tensor((-1.0, 1.0), dtype=torch.float64) / 12**0.5] * 3)
-    own, theirs = (corners @ torch.tensor(one.affine[:3, :3]).T for one in (image, other))
-    still, turn = torch.eye(4, dtype=torch.float64), pose[:3, :3]
-    first, _ = _mean_around(points, image, still, theirs @ torch.linalg.inv(turn).T)
-    second, inside = _mean_around(points, other, pose, own @ turn.T)
-    shared = inside > 0.999
-    first, second = first[shared], second[shared]
-    if len(first) < LEAST_MARROW or min(float(first.std()), float(second.std())) < LEAST_TRABECULAR_DEVIATION:
-        return None
-    return float(torch.corrcoef(torch.stack((first, second)))[0, 1])
+    at = torch.as_tensor(index, dtype=torch.float32, device=images[0].values.device)
+    points = make_template(at, bone.affine, at.new_zeros(len(at)), at.new_zeros(len(at), 3))
+    ways = torch.eye(4, dtype=torch.float64), pose
+    found = [sample_through(points, *of_one) for of_one in zip(images, (way[None] for way in ways), strict=True)]
+    shown = torch.stack([inside[0] > 0.999 for _, inside in found]).all(0)
+    return torch.stack([values[0][shown] for values, _ in found]).cpu()
 
 
 def _turned_solid(index: np.ndarray, bones: Sequence[CorticalBone], pose: Tensor) -> np.ndarray:
@@ -116,18 +125,6 @@ def _turned_solid(index: np.ndarray, bones: Sequence[CorticalBone], pose: Tensor
     solid[inside] = other.cortex[tuple(there[inside, ::-1].T)]
     solid[solid] = ~morphology.dilate(own.cortex, 1)[tuple(index[solid, ::-1].T)]
     return solid
-
-
-def _mean_around(points: Template, image: BoneImage, way: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Means ``(n,)`` of an image over offsets ``(k, 3)`` in mm about points that a ``(4, 4)`` transform moves into it.
-
-    Returns:
-        the means, and the least share of a sample that lies in the field of view.
-    """
-    ways = way.repeat(len(offsets), 1, 1)
-    ways[:, :3, 3] += offsets
-    values, inside = sample_through(points, image, ways)
-    return values.mean(0), inside.min(0).values
 
 
 def agreement(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:

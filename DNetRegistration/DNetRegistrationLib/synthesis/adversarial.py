@@ -124,4 +124,5 @@ KINDS: dict[str, Callable[[Generator], Case]] = {
     "thick": kinds.thick,
     "kernel": kinds.kernel,
     "clinical": kinds.clinical,
+    "littermate crop": kinds.littermate_crop,
 }

@@ -257,15 +257,27 @@ def capped(generator: Generator) -> Case:
 
 def crop(generator: Generator) -> Case:
     """A piece of a tibia's shaft. Only its curvature and the fibula tell where along its axis it lies."""
+    return _piece_of_shaft(generator)
+
+
+def littermate_crop(generator: Generator) -> Case:
+    """The same piece of the shafts of two relatives: their shapes differ by a tenth of a voxel."""
+    amount = _logarithmic(generator, 0.03, 0.3)
+    return _piece_of_shaft(generator, amount).unlike().tell(amount=amount)
+
+
+def _piece_of_shaft(generator: Generator, amount: float = 0.0) -> Case:
+    """A piece of a tibia's shaft, and the same piece of it, or of a relative that is so far away."""
     animal, middle = Animal.draw(draw_seed(generator)), np.array([0, 0, generator.uniform(-8, -4.5)])
+    other = animal.relative(draw_seed(generator), amount) if amount else animal
     grid, turn = Grid.centered(SIZE, SPACING), random_rotation(generator)
     pose = affine_matrix(turn, -turn @ middle)
     matrix = affine_matrix(random_rotation(generator), generator.uniform(-0.4, 0.4, 3))
     scale = _chosen(generator, "hu", "raw", "attenuation")
     contrasts = (False, bool(generator.random() < 0.5))
-    sessions = [Session.draw(draw_seed(generator), animal, contrast=one, scale=scale) for one in contrasts]
     first, second = (
-        scan(animal, session, grid, at) for session, at in zip(sessions, (pose, matrix @ pose), strict=True)
+        scan(one, Session.draw(draw_seed(generator), one, contrast=contrast, scale=scale), grid, at)
+        for one, contrast, at in zip((animal, other), contrasts, (pose, matrix @ pose), strict=True)
     )
     scans = Volume(first.voxels, grid.affine), Volume(second.voxels, grid.affine)
     return of_scans(scans, first.bone, matrix, False, {"scale": scale, "middle_mm": float(middle[2])})
