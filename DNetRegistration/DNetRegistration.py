@@ -27,9 +27,9 @@ class DNetRegistration(ScriptedLoadableModule):
         self.parent.contributors = ["The DNetRegistration developers"]
         self.parent.helpText = _(
             "<p>Aligns two micro-CT scans of the same bone in any orientation, such as a mouse tibia without and "
-            "with contrast agent, and says plainly whether to trust the result.</p>"
-            "<p>Select the fixed and the moving volume and click Align. Two scans to try it on are in the module "
-            "Sample Data, under D-net registration.</p>"
+            "with contrast agent, says plainly whether to trust the result, and measures cartilage.</p>"
+            "<p>Select the fixed and the moving volume and click Align. Two scans to try it on are loaded by a button, "
+            "or in the module Sample Data, under D-net registration.</p>"
             '<p>See the <a href="https://github.com/OWNER_TO_BE_SET/SlicerDNetRegistration/blob/main/docs/slicer.md">'
             "documentation</a>.</p>"
         )
@@ -37,7 +37,7 @@ class DNetRegistration(ScriptedLoadableModule):
             "<p>The task and the network are those of J.-Q. Zheng, N. H. Lim, B. W. Papież: <i>D-net: Siamese Based "
             "Network for Arbitrarily Oriented Volume Alignment</i>, ShapeMI workshop at MICCAI, 2020; please cite it "
             "when you use this module. This is an independent implementation. The authors' page marks the method as "
-            "patent pending (application WO2023/275555A1).</p>"
+            "patent pending (application WO2023/275555A1); the default network may fall under it.</p>"
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 

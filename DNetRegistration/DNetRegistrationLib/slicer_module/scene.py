@@ -255,7 +255,7 @@ def last_scans(scene) -> list[slicer.vtkMRMLScalarVolumeNode]:
 
 def put_beside(node, scan) -> None:
     """Puts a node that lies at the top of the subject hierarchy into the folder, study or patient of a scan."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scan.GetScene())
+    hierarchy = scan.GetScene().GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode")
     item, beside = (0 if hierarchy is None else hierarchy.GetItemByDataNode(one) for one in (node, scan))
     if item and beside and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(beside))
