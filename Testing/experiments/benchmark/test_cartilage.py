@@ -50,6 +50,24 @@ def test_groups_are_told_apart_if_errors_are_small():
         assert found.holds is holds
 
 
+def test_edges_of_bare_bone_are_means_over_pairs():
+    """What differs in sign between pairs is no edge."""
+    rows = [
+        CartilageResult(cartilage.EDGES, seed, edges=(-1.0, 3.0, *after))
+        for seed, after in enumerate([(0.9, 1), (-0.7, 3)])
+    ]
+    inside, outside = CartilageTable(rows).findings()
+    assert inside.measured == "0.10 %, was 1.00 %" and inside.holds
+    assert outside.measured == "2.00 %, was 3.00 %" and outside.holds is False
+
+
+def test_a_subtraction_of_bare_bone_shows_less_of_its_edge(monkeypatch):
+    monkeypatch.setattr(cartilage, "_EDGES", {**cartilage._EDGES, "size": 40, "spacing": 0.05})
+    before_in, before_out, after_in, after_out = cartilage.measure_pair(cartilage.EDGES, 5).edges
+    assert before_in < -0.5 and before_out > 1
+    assert abs(after_in) < 0.6 * abs(before_in) and abs(after_out) < 0.6 * before_out
+
+
 @pytest.mark.parametrize("errors", [[(4.5, 5.5)], [(-9.0, 9.0)]])
 def test_a_bias_or_a_spread_that_is_too_large_does_not_hold(errors):
     assert not _table(errors).holds
@@ -74,9 +92,10 @@ def test_a_pair_is_measured_and_kept(tmp_path, monkeypatch):
     assert np.divide(result.volumes_mm3, result.true_volumes_mm3) == pytest.approx(1, abs=0.4)
     monkeypatch.setattr(cases, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))
     calls = []
-    monkeypatch.setattr(cartilage, "measure_pair", lambda *key: calls.append(key) or result)
+    kept = {result.key: result, (cartilage.EDGES, 3): CartilageResult(cartilage.EDGES, 3, edges=(-1.0, 2.0, 0.0, 1.0))}
+    monkeypatch.setattr(cartilage, "measure_pair", lambda *key: calls.append(key) or kept[key])
     told = []
     for _ in range(2):  # The second time, nothing is missing.
         benchmark_cartilage(pairs=1, seed=3, output=tmp_path, tell=told.append)
-    assert calls == [("40 um", 300_003)]
+    assert calls == [("40 um", 300_003), (cartilage.EDGES, 3)]
     assert told[0] == told[1] and (tmp_path / "cartilage.md").read_text() == told[0] + "\n"

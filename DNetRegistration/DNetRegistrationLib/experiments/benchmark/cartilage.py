@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 
 from ...core.progress import ProgressFunction, no_progress
@@ -31,6 +31,11 @@ KINDS = {
 #: The animals of the first kind are scanned again as those of the second; what is allowed: coefficients of variation of
 #: thickness and of volume, %.
 AGAIN, FIRST, MOST_VARIATION = "20 um again", "20 um", (3.0, 5.0)
+#: Bone without agent in air, without noise: what a subtraction shows at its edge is of the subtraction.
+EDGES = "edges"
+_EDGES = {"size": 80, "spacing": 0.03, "contrast": False, "clean": True, "max_translation": 0.05}
+# Mean difference in the outermost voxels of bone and in the voxels on it, as a share of the bone's height, %.
+_MOST_EDGE = 0.5, 1.5
 # So far apart are the seeds of an animal's sessions.
 _OTHER_SESSION = 5_000_000
 # Two groups of so many animals, whose thickness varies by this share in a group, and differs by that one between them;
@@ -59,6 +64,8 @@ class CartilageResult:
             not, and its standard error; NaN where not measured.
         stated_true_um: the true means of the same points.
         volumes_mm3, true_volumes_mm3: likewise.
+        edges: of kind `EDGES`, what a subtraction leaves in the outermost voxels of bone and in those on it, % of the
+            bone's height: as interpolation leaves it, then as `interpolation_blur` does.
         processor_s: of measuring.
         failure: the message of an error, or nothing.
         code: hash of the code that measured it.
@@ -77,6 +84,7 @@ class CartilageResult:
     stated_true_um: tuple[float, ...] = ()
     volumes_mm3: tuple[float, ...] = ()
     true_volumes_mm3: tuple[float, ...] = ()
+    edges: tuple[float, ...] = ()
     processor_s: float = np.nan
     failure: str = ""
     code: str = CODE
@@ -92,7 +100,7 @@ class CartilageTable(CaseTable[CartilageResult]):
 
     def findings(self) -> list[Finding]:
         """What was measured, kind by kind; of accepted alignments alone."""
-        return [*(one for kind in KINDS for one in self._kind(kind)), *self._again(), *self._groups()]
+        return [*(one for kind in KINDS for one in self._kind(kind)), *self._again(), *self._groups(), *self._edges()]
 
     def _good(self, kind: str) -> list[CartilageResult]:
         return [one for one in self.results if one.kind == kind and one.accepted and one.agent and not one.failure]
@@ -166,6 +174,16 @@ class CartilageTable(CaseTable[CartilageResult]):
         told = stats.ttest_ind(*groups, axis=1).pvalue < 0.05
         return [many(f"two groups of {_GROUP}, one {100 * _THINNER:.0f} % thinner, simulated: told apart", told, _TOLD)]
 
+    def _edges(self) -> list[Finding]:
+        edges = np.array([one.edges for one in self.results if one.kind == EDGES and not one.failure])
+        if not len(edges):
+            return []
+        before, after = np.abs(edges.mean(0)).reshape(2, 2)
+        return [
+            at_most(f"edge of bare bone in subtractions, {where}", f"{now:.2f} %, was {then:.2f} %", now, most, " %")
+            for where, now, then, most in zip(("inside", "outside"), after, before, _MOST_EDGE, strict=True)
+        ]
+
 
 def _stated(good: list[CartilageResult]) -> tuple[np.ndarray, float]:
     """Whether each stated mean is off by more than twice its standard error, and the median error of a volume, %."""
@@ -205,7 +223,10 @@ def benchmark_cartilage(
     """
     return measure_cases(
         measure_pair,
-        [(kind, first + seed + number) for kind, (_, first, _) in KINDS.items() for number in range(pairs)],
+        [
+            *((kind, first + seed + number) for kind, (_, first, _) in KINDS.items() for number in range(pairs)),
+            *((EDGES, seed + number) for number in range(min(pairs, 8))),
+        ],
         CartilageResult,
         CartilageTable,
         name="cartilage",
@@ -220,6 +241,8 @@ def benchmark_cartilage(
 
 def measure_pair(kind: str, seed: int) -> CartilageResult:
     """Makes a pair, aligns it and measures its cartilage. A failure is a result too."""
+    if kind == EDGES:
+        return CartilageResult(kind, seed, edges=_edges_of(seed))
     from ...cartilage.measure import measure_cartilage
     from ...registration.align import align
     from ...synthesis.pairs import JOINT, make_pair
@@ -273,4 +296,23 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
         tuple(row.volume_mm3 for row in rows),
         tuple(volumes),
         seconds,
+    )
+
+
+def _edges_of(seed: int) -> tuple[float, ...]:
+    """What subtractions at the true pose leave at the edge of bone; see `CartilageResult.edges`."""
+    from ...bone.threshold import find_bone_scale
+    from ...imaging.equal_blur import blurred_slices, interpolation_blur
+    from ...imaging.resample import resample
+    from ...synthesis.pairs import JOINT, make_pair
+
+    pair = make_pair(seed, focus=JOINT, scale="hu", background="water", **_EDGES)
+    carried = resample(pair.moving, pair.fixed, pair.matrix).voxels
+    blurred = np.stack(list(blurred_slices(pair.fixed, interpolation_blur(pair.moving, pair.fixed, pair.matrix))))
+    bone = pair.fixed.voxels > find_bone_scale(pair.fixed).threshold
+    seen = np.isfinite(carried)
+    edges = [seen & bone & ~ndimage.binary_erosion(bone), seen & ~bone & ndimage.binary_dilation(bone)]
+    height = np.median(carried[seen & ndimage.binary_erosion(bone, iterations=2)]) - np.median(carried[seen & ~bone])
+    return tuple(
+        100 * float((carried - still)[edge].mean() / height) for still in (pair.fixed.voxels, blurred) for edge in edges
     )
