@@ -88,6 +88,7 @@ def test_a_pair_is_measured_and_kept(tmp_path, monkeypatch):
     assert result.accepted and result.agent and not result.failure
     assert len(result.errors_um) == len(result.true_um) == 2
     assert np.abs(result.errors_um).max() < 15 and 0 < result.point_error_um < 15
+    assert 0 < result.processor_s < 100 and result.edges == ()
     assert np.subtract(result.stated_um, result.stated_true_um) == pytest.approx(0, abs=15)
     assert np.divide(result.volumes_mm3, result.true_volumes_mm3) == pytest.approx(1, abs=0.4)
     monkeypatch.setattr(cases, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))

@@ -295,7 +295,7 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
         tuple(1000 * one / area.sum() if len(area) else np.nan for one, area in zip(volumes, areas, strict=True)),
         tuple(row.volume_mm3 for row in rows),
         tuple(volumes),
-        seconds,
+        processor_s=seconds,
     )
 
 
