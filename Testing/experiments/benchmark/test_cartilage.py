@@ -41,6 +41,8 @@ def test_animals_scanned_twice_give_coefficients_of_variation():
     thickness, volume = (one for one in table.findings() if "coefficient of variation" in one.what)
     assert thickness.measured == volume.measured == "5.4 %"
     assert not thickness.holds and not volume.holds
+    # The truth is 40 um each time: all of it is error.
+    assert [one.measured for one in table.findings() if "over the truth" in one.what] == ["5.4 %"]
 
 
 def test_groups_are_told_apart_if_errors_are_small():

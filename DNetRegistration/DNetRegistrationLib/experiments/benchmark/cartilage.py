@@ -139,22 +139,25 @@ class CartilageTable(CaseTable[CartilageResult]):
         ]
 
     def _again(self) -> list[Finding]:
-        """Of animals that were scanned twice."""
+        """Of animals that were scanned twice. Soft tissue hides other parts of a compartment then, which are told apart
+        from errors by the truth of the same points."""
         first, again = ({one.seed: one for one in self._good(kind)} for kind in (FIRST, AGAIN))
-        both = sorted(first.keys() & again.keys())
+        pairs = [(first[seed], again[seed]) for seed in sorted(first.keys() & again.keys())]
+
+        def values(field: str) -> np.ndarray:
+            return np.array([[getattr(one, field) for one in pair] for pair in pairs], float).reshape(-1, 2, 2)
+
         findings = []
         for name, field, most in zip(
             ("mean thickness", "volume"), ("stated_um", "volumes_mm3"), MOST_VARIATION, strict=True
         ):
-            values = np.array([(getattr(first[seed], field), getattr(again[seed], field)) for seed in both])
-            values = values.reshape(-1, 2, 2)
-            # Two values a compartment: their variance is half the square of their difference.
-            ratio = (values[:, 0] - values[:, 1]) / values.mean(1)
-            ratio = ratio[np.isfinite(ratio)]
-            if len(ratio) > 1:
-                variation = 100 * float(np.sqrt(np.mean(ratio**2) / 2))
-                what = f"{AGAIN}: {name} of {len(ratio)} compartments, coefficient of variation"
-                findings.append(at_most(what, f"{variation:.1f} %", variation, most, " %"))
+            varied, count = _variation(values(field))
+            if count > 1:
+                what = f"{AGAIN}: {name} of {count} compartments, coefficient of variation"
+                findings.append(at_most(what, f"{varied:.1f} %", varied, most, " %"))
+        if findings:
+            of_errors, _ = _variation(values("stated_um") / values("stated_true_um"))
+            findings.append(Finding("  of both, over the truth of the same points", f"{of_errors:.1f} %"))
         return findings
 
     def _groups(self) -> list[Finding]:
@@ -183,6 +186,14 @@ class CartilageTable(CaseTable[CartilageResult]):
             at_most(f"edge of bare bone in subtractions, {where}", f"{now:.2f} %, was {then:.2f} %", now, most, " %")
             for where, now, then, most in zip(("inside", "outside"), after, before, _MOST_EDGE, strict=True)
         ]
+
+
+def _variation(values: np.ndarray) -> tuple[float, int]:
+    """Coefficient of variation, %, within ``(n, 2, k)`` values that were found twice, and how many were."""
+    # The variance of two values is half the square of their difference.
+    ratio = (values[:, 0] - values[:, 1]) / values.mean(1)
+    ratio = ratio[np.isfinite(ratio)]
+    return 100 * float(np.sqrt(np.mean(ratio**2) / 2)) if len(ratio) else np.nan, len(ratio)
 
 
 def _stated(good: list[CartilageResult]) -> tuple[np.ndarray, float]:
