@@ -2,6 +2,7 @@
 
 import pytest
 from DNetRegistrationLib.cohort.options import CohortOptions, folder_name
+from DNetRegistrationLib.cohort.run import find_pairs
 from DNetRegistrationLib.core.errors import OptionError
 
 
@@ -31,3 +32,26 @@ def test_options_that_mean_nothing_are_refused(options):
 def test_only_what_is_not_usual_is_told():
     assert CohortOptions(outputs={"report": ".json"}).told() == {"outputs": ["report"]}
     assert CohortOptions(outputs={"report": ".json"}, refine="none").told() == {"outputs": ["report"], "refine": "none"}
+
+
+def test_paths_do_not_depend_on_where_a_process_was_started(tmp_path, monkeypatch):
+    (tmp_path / "own.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    given = {"fixed_mask": "masks/a.nrrd", "moving_threshold": 5.0}
+    options = CohortOptions(weights="own.pt", scans=given).absolute()
+    assert options.weights == str(tmp_path / "own.pt")
+    assert options.scans == given | {"fixed_mask": str(tmp_path / "masks" / "a.nrrd")}
+    assert CohortOptions(weights="dnet").absolute().weights == "dnet"
+    # Those of pairs too, by a list or by names; whoever opens the results later is elsewhere.
+    (tmp_path / "scans").mkdir()
+    for name in ("m_pre.nrrd", "m_post.nrrd"):
+        (tmp_path / "scans" / name).touch()
+    (tmp_path / "scans" / "list.csv").write_text(
+        "id,fixed,moving,fixed_mask,initial\nm,m_pre.nrrd,m_post.nrrd,a.nrrd,t.tfm\n"
+    )
+    (named,), (listed,) = (find_pairs(place).pairs for place in ("scans", "scans/list.csv"))
+    for pair in (named, listed):
+        assert (pair.fixed.path, pair.moving.path) == tuple(
+            str(tmp_path / "scans" / name) for name in ("m_pre.nrrd", "m_post.nrrd")
+        )
+    assert (listed.fixed.mask, listed.initial) == tuple(str(tmp_path / "scans" / name) for name in ("a.nrrd", "t.tfm"))
