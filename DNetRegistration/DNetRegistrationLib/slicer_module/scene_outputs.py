@@ -159,8 +159,8 @@ def write_cortices(
     for identifier, _name, _color in (*SEGMENTS, CARTILAGE_SEGMENT):
         if segmentation.GetSegment(identifier) is not None:
             segmentation.RemoveSegment(identifier)
-    # Without `strict`: cartilage may be missing.
-    for (identifier, name, color), (mask, affine) in zip((*SEGMENTS, CARTILAGE_SEGMENT), parts):  # noqa: B905
+    named = (*SEGMENTS, CARTILAGE_SEGMENT)[: len(parts)]
+    for (identifier, name, color), (mask, affine) in zip(named, parts, strict=True):
         segment = slicer.vtkSegment()
         segment.SetName(name)
         segment.SetColor(*color)
