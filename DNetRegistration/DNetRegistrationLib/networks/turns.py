@@ -36,7 +36,7 @@ ROTATIONS = _rotations()
 
 
 def turned(cubes: Tensor, rotation: Tensor) -> Tensor:
-    """Cubes ``(..., n, n, n)``, indexed [z, y, x], turned about their centre by one of `ROTATIONS`: a view."""
+    """Cubes ``(..., n, n, n)``, indexed [z, y, x], turned about their centre by one of `ROTATIONS`."""
     axes = rotation.abs().argmax(1).tolist()  # row r takes the coordinate axes[r], of x, y, z
     first = cubes.dim() - 3
     moved = cubes.permute(*range(first), *(first + 2 - axes[row] for row in (2, 1, 0)))

@@ -210,7 +210,7 @@ def iterations_within(options: TrainingOptions, seconds: float) -> int:
         seconds: the time.
 
     Raises:
-        as `train`.
+        DNetError: as `train`.
     """
     recipe, processes = replace(options.decided_recipe(), iterations=_STAGED), Processes()
     device = _prepared_device(options.device, processes)
