@@ -156,10 +156,10 @@ def test_the_subtraction_is_drawn_where_it_was_made():
 
 
 @pytest.mark.parametrize(
-    ("doubts", "drawn", "told"), ((["medium"], True, True), ([], True, False), (["medium"], False, False))
+    ("surroundings", "drawn", "told"), (("Brighter.", True, True), ("", True, False), ("Brighter.", False, False))
 )
-def test_a_subtraction_that_shows_the_medium_says_so(doubts, drawn, told):
-    note = _note(made_alignment(doubts=doubts), tube() if drawn else None)
+def test_a_subtraction_that_shows_the_medium_says_so(surroundings, drawn, told):
+    note = _note(made_alignment(surroundings=surroundings), tube() if drawn else None)
     assert ("which it shows too" in note) == told
 
 

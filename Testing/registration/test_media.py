@@ -9,6 +9,7 @@ import pytest
 from DNetRegistrationLib import Volume, align, find_bone_scale
 from DNetRegistrationLib.bone.cortex import CorticalBone, cortical_bone
 from DNetRegistrationLib.imaging.morphology import dilate
+from DNetRegistrationLib.outputs.summary import summary
 from DNetRegistrationLib.registration.media import find_medium_change
 
 HEIGHT = 4000.0  # of the cortex above air
@@ -80,12 +81,14 @@ def test_what_is_not_seen_tells_nothing():
     assert find_medium_change(first, hidden, MATRIX, HEIGHT, 0.08) is None
 
 
-def test_an_alignment_warns_of_another_medium(small_pair):
+def test_an_alignment_tells_another_medium_and_is_accepted_without_reservation(small_pair):
     """One scan twice, in one of them with all but the bone darker by 0.3 of what bone stands out by."""
     scan, bone = small_pair.fixed, small_pair.fixed_bone
     away = ~dilate(cortical_bone(scan, find_bone_scale(scan).threshold, 0.08).whole, 1)
     darker = scan.voxels.astype(np.float32)
     darker[away] -= 0.3 * (np.median(darker[bone]) - np.median(darker[away]))
     found = align(Volume(darker, scan.affine), scan, initial=np.eye(4), hypotheses="search", refine="working")
-    assert found.accepted and "medium" in found.doubts
-    assert sum("the moving scan is brighter by about" in text for text in found.warnings) == 1
+    assert found.accepted and found.verdict.startswith("Accepted:")
+    assert "the moving scan is brighter by about" in found.surroundings
+    assert found.surroundings not in found.warnings
+    assert f"warning           {found.surroundings}" in summary(found)

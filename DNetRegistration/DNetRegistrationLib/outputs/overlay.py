@@ -246,7 +246,7 @@ def _note(alignment: Alignment, subtraction: Volume | None) -> str:
     shown = ""
     if subtraction is not None:
         shown = " Subtraction: the scan with contrast agent minus the other; middle grey is 0."
-        if "medium" in alignment.doubts:
+        if alignment.surroundings:
             shown += " What surrounds the bone is of another brightness in the other scan, which it shows too."
     return (
         f"Bone is what lies above {plain(alignment.fixed_threshold)} grey values of the fixed and above "

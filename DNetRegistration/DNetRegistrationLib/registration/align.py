@@ -282,7 +282,6 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             verdict = verdict if sentence is None else verdict.because("strain", sentence)
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     medium = _medium_change(pair, matrix) if verdict.accepted else None
-    watch.warnings += [] if medium is None else [medium.sentence]
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
     watch.seconds["total"] = time.perf_counter() - start
@@ -297,12 +296,9 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
         verdict=verdict.sentence,
-        doubts=[
-            *(doubt.kind for doubt in verdict.doubts),
-            *(["metal"] if pair.has_metal else []),
-            *(["medium"] if medium else []),
-        ],
+        doubts=[*(doubt.kind for doubt in verdict.doubts), *(["metal"] if pair.has_metal else [])],
         warnings=watch.warnings,
+        surroundings="" if medium is None else medium.sentence,
         device=str(device),
         network=None if network is None else network.network.name,
         weights_sha256=None if network is None else network.card["sha256"],

@@ -101,6 +101,8 @@ class Alignment:
         accepted: whether verification passed.
         verdict: a sentence that says whether to trust it and, if not, what to check.
         warnings: sentences on what else a user should know.
+        surroundings: a sentence on what surrounds the bone where it differs between the scans, else empty. The
+            alignment is none the worse; a subtraction shows it.
         doubts: what speaks against the answer, or limits what it holds for, as words that do not change: of a refused
             answer the likeliest reason first, of an accepted one what its warnings tell of.
         confidence: 0 to 1, calibrated probability that the target registration error is below one working voxel.
@@ -124,6 +126,7 @@ class Alignment:
     accepted: bool
     verdict: str
     warnings: list[str] = field(default_factory=list)
+    surroundings: str = ""
     doubts: list[str] = field(default_factory=list)
     confidence: float
     expected_error_um: float
