@@ -305,3 +305,61 @@ def test_the_3d_view_follows_the_verdict(host, panel, pair):
     slicer.mrmlScene.RemoveNode(panel._parameterNode.segmentation)
     ui.compareSelector.currentIndex = 0
     assert not selector.enabled
+
+
+def test_a_difference_follows_what_it_is_of(host, panel, pair):
+    """The subtraction is of the volumes as aligned; which scan has the agent says what is subtracted from what."""
+    import slicer
+
+    fixed, moving = pair
+    panel.ui.subtractionSelector.addNode("vtkMRMLScalarVolumeNode")
+    click(host, panel, Launcher(rigid(1)))
+    choose(panel.ui.compareSelector, "difference")
+    subtraction = panel._parameterNode.subtraction
+    for undone in (panel.ui.appliedCheckBox, panel.ui.undoButton):
+        assert layers() == 3 * [(subtraction, None, 0.0, 0)]
+        undone.click()
+        assert layers()[0][:2] == (moving, fixed)
+        panel.ui.appliedCheckBox.click()
+    slicer.mrmlScene.RemoveNode(subtraction)
+    assert layers()[0][:2] == (moving, fixed)
+    panel._parameterNode.contrast = type(panel._parameterNode.contrast)("fixed")
+    assert layers()[0][:2] == (fixed, moving)
+
+
+@pytest.mark.parametrize("how", ["moved", "put under"])
+def test_squares_leave_where_the_fixed_volume_does(host, panel, pair, how):
+    fixed, moving = pair
+    choose(panel.ui.compareSelector, "checkerboard")
+    if how == "moved":
+        fixed.SetOrigin(*(np.array(fixed.GetOrigin()) + 0.5))
+    else:
+        put_under(fixed, rigid(2))
+    assert not boards() and layers() == 3 * [(fixed, moving, 0.5, 0)]
+    assert panel.ui.compareSelector.currentIndex == 0
+
+
+@pytest.mark.parametrize("mode", ["checkerboard", "difference", "flicker"])
+def test_what_is_chosen_meanwhile_ends_with_the_alignment(host, panel, pair, mode):
+    """The result is brought into view, and the row says so."""
+    panel.logic.launch = launcher = Launcher(rigid(1), held=True)
+    panel.ui.alignButton.click()
+    choose(panel.ui.compareSelector, mode)
+    launcher.answer()
+    host.wait_until(lambda: not panel.running, 10)
+    assert layers() == 3 * [(*pair, 0.5, 0)] and panel.ui.compareSelector.currentIndex == 0 and not boards()
+
+
+def test_without_a_volume_nothing_is_subtracted(host, panel, pair):
+    import slicer
+
+    choose(panel.ui.compareSelector, "difference")
+    slicer.mrmlScene.RemoveNode(pair[0])
+    assert {compositing for *_, compositing in layers()} == {slicer.vtkMRMLSliceCompositeNode.Alpha}
+
+
+def test_hardened_is_as_aligned_too(host, panel, pair):
+    click(host, panel, Launcher(rigid(1)))
+    pair[1].HardenTransform()
+    assert GOOD in panel.ui.verdictLabel.styleSheet
+    assert panel.ui.appliedCheckBox.checked and not panel.ui.appliedCheckBox.enabled  # and cannot be taken back

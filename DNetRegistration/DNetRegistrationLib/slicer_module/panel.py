@@ -63,7 +63,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._choices = Choices(self.ui, self.onChosen, self.logic.findDevices)
         self._compare = CompareControls(self.ui)
         self._result = ResultView(self.ui)
-        self._run = AlignmentRun(self.logic, self.ui, self._result, self._update, self._select)
+        self._run = AlignmentRun(self.logic, self.ui, self._result, self._compare, self._update, self._select)
         self.cohort = CohortSection(self.logic, uiWidget.layout(), self._showPair)
 
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)

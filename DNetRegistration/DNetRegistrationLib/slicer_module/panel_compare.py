@@ -7,8 +7,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from .panel_choices import signalsBlocked
-from .scene import lay, node_id, outputs_of, undo
-from .standing import Standing
+from .scene import lay, matrix_of, node_id, outputs_of, undo
+from .standing import AS_ALIGNED, Standing
 
 MIXED, FLICKER, CHECKERBOARD, DIFFERENCE = "mixed", "flicker", "checkerboard", "difference"
 #: Of a flicker, each volume for so long, in ms.
@@ -26,7 +26,7 @@ class CompareControls:
     def __init__(self, ui) -> None:
         self._ui = ui
         self._volumes, self._found = (None, None), None
-        self._contrast = "moving"
+        self._contrast, self._subtracted = "moving", None
         self._mode, self._stamp = MIXED, None
         self._onTop = False  # the moving volume, while it flickers
         for mode, text in (
@@ -50,8 +50,11 @@ class CompareControls:
         fixed, moving = (parameters.fixedVolume, parameters.movingVolume) if parameters else (None, None)
         usable = fixed and moving and fixed is not moving and fixed.GetImageData() and moving.GetImageData()
         volumes = (fixed, moving) if usable else (None, None)
-        # Squares and differences of voxels that were changed, or of other volumes, are not those of what is there.
+        # Squares and differences of voxels that were changed, of other volumes, or where the fixed volume no longer is,
+        # are not those of what is there.
         stamp = tuple((node_id(node), node.GetImageData().GetMTime()) for node in volumes if node)
+        if usable:
+            stamp += node_id(fixed.GetParentTransformNode()), matrix_of(fixed.GetIJKToRASMatrix).tobytes()
         before, self._stamp = self._stamp, stamp
         self._volumes = volumes
         self._contrast = parameters.contrast.value if parameters else self._contrast
@@ -60,6 +63,8 @@ class CompareControls:
         elif not before and usable:
             self._mend()
         self._found = found if usable else None
+        if self._mode == DIFFERENCE and self._difference() != self._subtracted:
+            self._show()
         self._ui.compareSelector.enabled = bool(usable)
         self._ui.opacitySlider.enabled = bool(usable) and self._mode == MIXED
         if usable and self._mode == MIXED:
@@ -112,7 +117,7 @@ class CompareControls:
         laid = standing is Standing.LAID and parent is transform
         left = standing is Standing.APART and parent is transform.GetParentTransformNode()
         with signalsBlocked(box):
-            box.checked = laid
+            box.checked = standing in AS_ALIGNED
         box.enabled = laid or left
 
     def _updateSolids(self) -> None:
@@ -120,7 +125,7 @@ class CompareControls:
 
         selector = self._ui.solidSelector
         transform, standing = self._found or (None, None)
-        there = solids(transform) if standing in (Standing.LAID, Standing.HARDENED) else []
+        there = solids(transform) if standing in AS_ALIGNED else []
         texts = {
             Solid.CORTICES: _("Both cortices"),
             Solid.DISTANCE: _("Moving cortex, by distance"),
@@ -161,26 +166,29 @@ class CompareControls:
             self._updateSolids()  # a node that was made has brought the list up to date, but too early
 
     def _show(self) -> None:
-        from .scene_compare import remove_checkerboard, show_checkerboard, show_difference, show_mixed
+        from .scene_compare import remove_checkerboard, show_checkerboard, show_difference, show_mixed, show_plain
 
         self._timer.stop()
         if not all(self._volumes):
-            remove_checkerboard(slicer.mrmlScene)
+            show_plain(slicer.mrmlScene)
             return
         with slicer.util.WaitCursor():
             if self._mode == CHECKERBOARD:
                 show_checkerboard(*self._volumes)
                 return
             if self._mode == DIFFERENCE:
-                transform, standing = self._found or (None, None)
-                there = standing in (Standing.LAID, Standing.HARDENED)
-                subtraction = outputs_of(transform).get("subtraction") if there else None
-                show_difference(*self._volumes, self._contrast, subtraction)
+                self._subtracted = self._difference()
+                show_difference(*self._volumes, *self._subtracted)
             else:
                 show_mixed(*self._volumes, self._ui.opacitySlider.value)
             remove_checkerboard(slicer.mrmlScene)
         if self._mode == FLICKER:
             self._timer.start()
+
+    def _difference(self) -> tuple:
+        """Which scan has the agent, and the subtraction volume, which is of the volumes as aligned."""
+        transform, standing = self._found or (None, None)
+        return self._contrast, outputs_of(transform).get("subtraction") if standing in AS_ALIGNED else None
 
     def _turn(self) -> None:
         from .scene_compare import show_mixed

@@ -8,7 +8,7 @@ from ..core.words import micrometres, percent
 from .events import error_of
 from .scene import alignment_of, transform_above
 from .scene_cartilage import told_of
-from .standing import Standing
+from .standing import AS_ALIGNED, Standing
 from .wording import explain
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
@@ -47,6 +47,10 @@ class ResultView:
         """From now on, what the scene says is shown."""
         self._message = None
 
+    def replaced(self) -> None:
+        """Another alignment is written: what was hidden of the one before stays hidden."""
+        self._hid = []
+
     def update(self, parameters, running: bool, found) -> None:
         """Shows what was told last or, where nothing was, what the scene says of the selected volumes.
 
@@ -71,7 +75,7 @@ class ResultView:
             return "plain", _("Not aligned yet."), ""
         (transform, standing), moving = found, parameters.movingVolume
         name = transform.GetName()
-        holds = standing in (Standing.LAID, Standing.HARDENED)
+        holds = standing in AS_ALIGNED
         self._followBones(transform, holds)
         if holds:
             details = "\n".join((figures(alignment), *cartilage_lines(told_of(transform))))

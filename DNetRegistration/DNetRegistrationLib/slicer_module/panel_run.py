@@ -27,6 +27,7 @@ class AlignmentRun:
         logic: the module's logic.
         ui: the panel's widgets; progress shows in them.
         result: the panel's `ResultView`, which is told what happens.
+        compare: the panel's `CompareControls`, which mix the volumes when they are brought into view.
         changed: called when something has changed that the panel shows.
         written: called with the transform node and the placed volumes, after each step into the scene.
 
@@ -36,8 +37,8 @@ class AlignmentRun:
         preparing: PyTorch is being installed, while which the panel can be used.
     """
 
-    def __init__(self, logic, ui, result, changed, written) -> None:
-        self._logic, self._ui, self._result = logic, ui, result
+    def __init__(self, logic, ui, result, compare, changed, written) -> None:
+        self._logic, self._ui, self._result, self._compare = logic, ui, result, compare
         self._changed, self._written = changed, written
         self.job, self._last = None, None
         self.preparing = False
@@ -230,6 +231,7 @@ class AlignmentRun:
             transform = next(self._steps, None)
             if transform is not None:
                 self._pose = None  # it is checked now
+                self._result.replaced()
                 self._written(transform, self._placed)
                 self._bringIntoView()
                 qt.QTimer.singleShot(0, self._nextStep)
@@ -245,6 +247,7 @@ class AlignmentRun:
         # Once: the user may have looked closer since.
         if not self._inView:
             self._inView = True
+            self._compare.reset()
             self._logic.showLayers(*self._placed)
 
     def _takePoseBack(self) -> None:

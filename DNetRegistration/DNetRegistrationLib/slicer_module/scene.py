@@ -114,7 +114,7 @@ def place(node, role: str) -> Placed:
     if own is not None:
         parent = own.GetParentTransformNode()
     to_world = _rigid_to_world(parent, name)
-    return Placed(node, role, parent, to_world, _matrix(node.GetIJKToRASMatrix), image.GetMTime())
+    return Placed(node, role, parent, to_world, matrix_of(node.GetIJKToRASMatrix), image.GetMTime())
 
 
 def seen_pose(moving: Placed) -> np.ndarray:
@@ -291,7 +291,7 @@ def linear_to_world(transform, name: str) -> np.ndarray:
         return np.eye(4)
     if not transform.IsTransformToWorldLinear():
         raise ScanError(f"{name}: its parent transform {transform.GetName()} is not linear", _OUT_OF_IT)
-    return _matrix(transform.GetMatrixTransformToWorld)
+    return matrix_of(transform.GetMatrixTransformToWorld)
 
 
 def _rigid_to_world(transform, name: str) -> np.ndarray:
@@ -327,7 +327,7 @@ def _is_of(transform, role: str, volume) -> bool:
     return transform.GetNodeReferenceID(role) == volume.GetID()
 
 
-def _matrix(get) -> np.ndarray:
+def matrix_of(get) -> np.ndarray:
     """The 4x4 matrix that a method of VTK writes, as an array."""
     matrix = vtk.vtkMatrix4x4()
     get(matrix)

@@ -102,6 +102,13 @@ def is_left_over(moving) -> bool:
     )
 
 
+def show_plain(scene) -> None:
+    """Takes squares and differences out of the views, and leaves what else they show."""
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene):
+        node.SetCompositing(node.Alpha)
+    remove_checkerboard(scene)
+
+
 def remove_checkerboard(scene) -> None:
     """Removes the volume with the squares, as large as the fixed one."""
     board = _board(scene)

@@ -19,7 +19,16 @@ from ..core.words import micrometres
 from ..outputs.segmentation import CARTILAGE_SEGMENT, SEGMENTS
 from ..outputs.summary import found_by, number
 from .raw_files import RawFile, copy_voxels
-from .scene import MOVING_ROLE, OUTPUT_ROLES, Placed, apply_alignment, node_id, outputs_of, put_beside
+from .scene import (
+    MOVING_ROLE,
+    OUTPUT_ROLES,
+    Placed,
+    apply_alignment,
+    find_transforms,
+    node_id,
+    outputs_of,
+    put_beside,
+)
 from .scene_cartilage import write_cartilage_table, write_thickness, write_told
 from .scene_compare import Solid, distance_model, remove_distances, show_solid
 
@@ -55,7 +64,8 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         alignment: an `Alignment`.
         nodes: the nodes to write to by name, "transform" and those of `OUTPUT_ROLES`; None, or a node that has left
             the scene, is a new one, a name that is missing that of the earlier alignment. As transform both are that
-            of the earlier alignment or a new one. Metrics are written where "table" is a key.
+            of the earlier alignment or a new one. Metrics are written where "table" is a key. What is not written to
+            of the earlier alignment stays in the scene, hidden.
         contents: what there is to write.
 
     Yields:
@@ -68,16 +78,20 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
     transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
     put_beside(transform, moving.node)
-    for name, node in nodes.items():
-        if node is None and name in OUTPUT_ROLES:  # a new node: the one of an earlier alignment is kept
-            transform.SetNodeReferenceID(OUTPUT_ROLES[name], None)
+    metrics, nodes = "table" in nodes, outputs_of(transform) | nodes
+    let_go(transform)
+    remove_distances(transform)
+    for other in find_transforms(fixed.node, moving.node):
+        hide_bones(other)  # by another alignment, the moving bone no longer lies
     write_told(transform, contents.cartilage)
-    if "table" in nodes:
-        write_table(make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"]), alignment)
+    if metrics:
+        node = make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"])
+        write_table(node, alignment)
+        refer(transform, "table", node)
     yield transform
     if contents.cortices is not None:
-        remove_distances(transform)
         node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
+        refer(transform, "segmentation", node)
         for _ in write_cortices(node, contents.cortices, fixed, contents.cartilage):
             yield transform
         show_solid(transform, Solid.CORTICES)
@@ -87,11 +101,15 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         window = None if source is None else (source.GetWindow(), source.GetLevel())
         for _ in write_volume_node(node, contents.resampled, fixed, window):
             yield transform
+        refer(transform, "resampled", node)
+        yield transform
     if contents.subtraction is not None:
         node = make_output("subtraction", transform, f"{moving.name} subtraction", nodes.get("subtraction"))
         # Zero is the middle grey.
         for _ in write_volume_node(node, contents.subtraction, fixed, (2 * contents.reach or 1.0, 0.0)):
             yield transform
+        refer(transform, "subtraction", node)
+        yield transform
     if contents.cartilage is not None:
         yield from _write_cartilage(moving, fixed, contents.cartilage, nodes, transform)
 
@@ -100,30 +118,54 @@ def _write_cartilage(moving: Placed, fixed: Placed, cartilage: MeasuredCartilage
     if cartilage.table is not None:
         node = make_output("cartilage", transform, f"{moving.name} cartilage", nodes.get("cartilage"))
         write_cartilage_table(node, cartilage.table)
+        refer(transform, "cartilage", node)
         yield transform
     if cartilage.surface is not None:
         node = make_output("thickness", transform, f"{moving.name} cartilage thickness", nodes.get("thickness"))
         write_thickness(node, cartilage.surface, cartilage.limit_um, fixed)
+        refer(transform, "thickness", node)
         show_solid(transform, Solid.THICKNESS if len(cartilage.surface.points) else Solid.CORTICES)
         yield transform
 
 
 def make_output(kind: str, transform, name: str, node=None):
-    """The output node of an alignment: `node`, the one it had before, or a new one.
+    """The node that an output of an alignment is written to: `node`, or a new one. No alignment refers to it.
 
     Args:
         kind: of `OUTPUT_ROLES`.
-        transform: the alignment's transform node; it is made to refer to the output.
+        transform: the alignment's transform node; see `refer`.
         name: of a new node.
         node: what the user chose, or None.
     """
     scene = transform.GetScene()
-    node = node or transform.GetNodeReference(OUTPUT_ROLES[kind])
+    for other in slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", scene):
+        for held, output in outputs_of(other).items():
+            if output is node:  # it will not hold what it held
+                other.SetNodeReferenceID(OUTPUT_ROLES[held], None)
+                if held == "segmentation":
+                    remove_distances(other)
     if node is None:
         node = scene.AddNewNodeByClass(_CLASSES.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name))
-    transform.SetNodeReferenceID(OUTPUT_ROLES[kind], node.GetID())
     put_beside(node, transform.GetNodeReference(MOVING_ROLE))
     return node
+
+
+def refer(transform, kind: str, node) -> None:
+    """Makes the transform node of an alignment refer to an output that holds nothing of another one any more."""
+    transform.SetNodeReferenceID(OUTPUT_ROLES[kind], node.GetID())
+
+
+def let_go(transform) -> list[slicer.vtkMRMLDisplayNode]:
+    """Parts a transform node from what was written of its alignment, which stays in the scene, hidden.
+
+    Returns:
+        What was shown.
+    """
+    shown = hide_bones(transform)
+    for role in OUTPUT_ROLES.values():
+        transform.SetNodeReferenceID(role, None)
+    write_told(transform, None)
+    return shown
 
 
 def is_filled(node) -> bool:

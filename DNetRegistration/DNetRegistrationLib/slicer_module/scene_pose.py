@@ -13,7 +13,9 @@ from slicer.i18n import tr as _
 from slicer.util import NodeModify
 
 from ..registration.result import Alignment
-from .scene import ATTRIBUTE, FIXED_ROLE, MOVING_ROLE, Placed, apply_alignment, node_id, transform_above
+from .scene import ATTRIBUTE, FIXED_ROLE, MOVING_ROLE, OUTPUT_ROLES, Placed, apply_alignment, node_id, transform_above
+
+_ROLES = FIXED_ROLE, MOVING_ROLE, *OUTPUT_ROLES.values()
 
 
 class UncheckedPose:
@@ -32,10 +34,13 @@ class UncheckedPose:
     """
 
     def __init__(self, fixed: Placed, moving: Placed, matrix: np.ndarray, transform=None) -> None:
+        from .scene_outputs import let_go
+
         self._moving, self._parent = moving.node, moving.node.GetParentTransformNode()
         earlier = transform or transform_above(moving.node)
         self._before = None if earlier is None else _state(earlier)
         self.transform = apply_alignment(fixed, moving, _unchecked(matrix), transform)
+        self._shown = let_go(self.transform)
 
     def take_back(self) -> None:
         """Makes transform and volume what they were, where they are still in the scene."""
@@ -49,6 +54,9 @@ class UncheckedPose:
             scene.RemoveNode(self.transform)
         else:
             _restore(self.transform, self._before)
+            for display in self._shown:
+                if display.GetScene() is scene:
+                    display.SetVisibility(True)
 
 
 def _unchecked(matrix: np.ndarray) -> Alignment:
@@ -69,11 +77,11 @@ def _unchecked(matrix: np.ndarray) -> Alignment:
 
 
 def _state(transform) -> tuple:
-    """What `apply_alignment` changes of a transform node."""
+    """What `apply_alignment` and `let_go` change of a transform node."""
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToParent(matrix)
     attributes = {name: transform.GetAttribute(name) for name in transform.GetAttributeNames() or ()}
-    references = {role: transform.GetNodeReferenceID(role) for role in (FIXED_ROLE, MOVING_ROLE)}
+    references = {role: transform.GetNodeReferenceID(role) for role in _ROLES}
     return matrix, transform.GetTransformNodeID(), references, attributes
 
 
@@ -84,6 +92,6 @@ def _restore(transform, state: tuple) -> None:
         transform.SetAndObserveTransformNodeID(parent)
         for role, identifier in references.items():
             transform.SetNodeReferenceID(role, identifier)
-        for name in transform.GetAttributeNames() or ():
+        for name in {*(transform.GetAttributeNames() or ()), *attributes}:
             if name.startswith(ATTRIBUTE):
                 transform.SetAttribute(name, attributes.get(name))

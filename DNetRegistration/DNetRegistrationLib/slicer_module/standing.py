@@ -21,8 +21,12 @@ class Standing(Enum):
     UNKNOWN = "what was aligned is not on record"
 
 
+#: Where the verdict of an alignment holds.
+AS_ALIGNED = Standing.LAID, Standing.HARDENED
+
+
 def standing(transform, fixed, moving) -> Standing:
-    """How two volumes lie now. The verdict of the alignment holds where they are laid or hardened, and nowhere else.
+    """How two volumes lie now. The verdict of the alignment holds in those of `AS_ALIGNED`, and nowhere else.
 
     Args:
         transform: the transform node of an alignment of the two.
@@ -47,7 +51,7 @@ def current_alignment(fixed, moving, preferred=None) -> tuple[slicer.vtkMRMLLine
     nodes = find_transforms(fixed, moving)
     nodes.sort(key=lambda node: (node is not transform_above(moving), node is not preferred))
     found = [(node, standing(node, fixed, moving)) for node in nodes]
-    laid = [one for one in found if one[1] in (Standing.LAID, Standing.HARDENED)]
+    laid = [one for one in found if one[1] in AS_ALIGNED]
     return next(iter(laid + found), None)
 
 
