@@ -7,7 +7,7 @@ import pytest
 from DNetRegistrationLib.cohort.naming import pairs_by_name
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.scan_file import ScanFile
-from DNetRegistrationLib.cohort.survey import shown, survey, table
+from DNetRegistrationLib.cohort.survey import rows, shown, survey, table
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from grids import noise
 
@@ -59,6 +59,14 @@ def test_what_is_given_for_all_mends_what_no_list_gave(folder):
     assert {pair.moving.spacing for pair in found.pairs if pair.moving} == {(0.02,)}
     own = Pair(name="p", fixed=None, moving=ScanFile("x", spacing=(0.5,)))
     assert own.with_scans(about).moving.spacing == (0.5,)
+
+
+def test_a_voxel_size_given_for_all_is_told_where_a_file_contradicts_it(folder):
+    """In a folder of mixed kinds it is meant for the scans that lack one."""
+    (row,) = (row for row in rows(survey(pairs_by_name(folder), {"moving_spacing": (0.03,)})) if row[0] == "good")
+    one, other = row[3].split(", ")
+    assert one == "12 x 11 x 10 of 0.02 x 0.02 x 0.02 mm"
+    assert other == "12 x 11 x 10 of 0.03 x 0.03 x 0.03 mm (given; the file states 0.02 x 0.02 x 0.02)"
 
 
 def test_a_larger_pair_may_take_more_memory(tmp_path):

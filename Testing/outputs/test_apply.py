@@ -159,7 +159,7 @@ def test_command_on_points(tmp_path, quarter, capsys):
     header, row = csv_rows(tmp_path / "out.csv")
     assert header == ["name", "z", "y", "x"] and row[0] == "A"
     assert [float(v) for v in row[1:]] == pytest.approx((1, 0, 2))
-    assert "1 points" in capsys.readouterr().out
+    assert "1 point\n" in capsys.readouterr().out
 
 
 def test_command_goes_there_and_back_in_order(tmp_path, quarter):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from DNetRegistrationLib import Volume, align
+from DNetRegistrationLib import Volume, align, read_volume
+from DNetRegistrationLib.imaging.volume import write_volume
 from DNetRegistrationLib.registration.slips import slips
 
 
@@ -50,6 +51,26 @@ def test_micrometres_are_told():
     assert "moving scan are 10 x 10 x 20 mm" in told and "micrometres" in told
     assert slips(scan(spacing=(0.5, 0.5, 10)), scan(spacing=0.9, seed=1)) == []  # a clinical CT
     assert slips(scan(), replace(scan(spacing=10, seed=1), spacing_given=True)) == []
+
+
+@pytest.mark.parametrize("size", (0.02, (0.02, 0.02, 0.03)))
+def test_a_voxel_size_that_a_file_contradicts_is_told(tmp_path, size):
+    write_volume(scan(spacing=size), tmp_path / "scan.nrrd")
+    stated = {0.02: "0.02 x 0.02 x 0.02"}.get(size, "0.02 x 0.02 x 0.03")
+    for given in (0.021, (0.02, 0.02, 0.025)):
+        (told,) = slips(scan(seed=1), read_volume(tmp_path / "scan.nrrd", given))
+        assert "moving scan were given as 0.02" in told and f"its file states {stated} mm" in told
+        (told,) = slips(read_volume(tmp_path / "scan.nrrd", given, flip="x"), scan(seed=1))
+        assert "fixed scan were given" in told
+    for given in (size, np.multiply(size, 1.001)):
+        assert slips(scan(seed=1), read_volume(tmp_path / "scan.nrrd", given)) == []
+
+
+@pytest.mark.parametrize(("lost", "given"), ((1, 0.5), ((0.1, 0.1, 1), 0.1), (20, 0.02)))
+def test_a_lost_voxel_size_is_mended_in_silence(tmp_path, lost, given):
+    """Untouched 1 mm, a lost distance of slices, micrometres as millimetres."""
+    write_volume(scan(spacing=lost), tmp_path / "scan.nrrd")
+    assert slips(scan(seed=1), read_volume(tmp_path / "scan.nrrd", given)) == []
 
 
 @pytest.mark.slow

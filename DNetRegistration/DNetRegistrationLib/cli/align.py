@@ -120,7 +120,7 @@ def add_scans(scans) -> None:
         )
     for role in ("fixed", "moving"):
         scans.add_argument(
-            f"--{role}-spacing", metavar="X[,Y,Z]", type=triple, help="true voxel size in mm, where the file lacks it"
+            f"--{role}-spacing", metavar="X[,Y,Z]", type=triple, help="true voxel size in mm, whatever the file says"
         )
     for role in ("fixed", "moving"):
         scans.add_argument(f"--{role}-series", metavar="S", help="which scan of a folder or file: number, UID or name")

@@ -141,9 +141,11 @@ def _note(
 
 
 def _size(scan: Volume) -> str:
-    from ..imaging.volume import times
+    from ..imaging.volume import overruled_spacing, times
 
-    return f"{' x '.join(str(n) for n in scan.size)} of {times(scan)} mm"
+    stated = overruled_spacing(scan)
+    given = "" if stated is None else f" (given; the file states {stated})"
+    return f"{' x '.join(str(n) for n in scan.size)} of {times(scan)} mm{given}"
 
 
 def rows(found: Survey, remedies: Mapping[int, str] | None = None) -> list[tuple[str, str, str, str, str]]:

@@ -435,6 +435,20 @@ def spacing_doubt(volume: Volume) -> str | None:
     return None
 
 
+def overruled_spacing(volume: Volume) -> str | None:
+    """The voxel size in mm, for a person, that a file states where another one was given; None where it states none.
+
+    None too where both agree, and where the stated one looks lost, so that the given one mends it.
+    """
+    if volume.stated_affine is None:
+        return None
+    stated = Volume(volume.voxels, volume.stated_affine)
+    ratio = volume.spacing / stated.spacing
+    change = max(ratio.max(), 1 / ratio.min())
+    # Sizes that were rounded to three digits agree.
+    return times(stated) if 1.005 < change <= _PLAUSIBLE_RATIO and not spacing_doubt(stated) else None
+
+
 def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     """Checks that two scans of one object have about one size.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import FileError, OptionError, ScanError, Setting
 from ..core.files import atomic_write, writing
+from ..core.words import counted
 from ..geometry.mesh_files import MESH_ENDINGS, carry_mesh
 from ..geometry.point_files import POINT_ENDINGS, carried_point_file, carried_points
 from ..geometry.transform_files import read_transform
@@ -169,11 +170,11 @@ def apply_to_file(
             text, count = carried_point_file(source, inverted(matrix))
             with writing(target):
                 temporary.write_text(text, "utf-8")
-            return Applied(matrix, f"{count} points")
+            return Applied(matrix, counted(count, "point"))
         if kind == "a mesh":
             with writing(target):
                 count = carry_mesh(source, temporary, inverted(matrix))
-            return Applied(matrix, f"a mesh of {count} points")
+            return Applied(matrix, f"a mesh of {counted(count, 'point')}")
         if kind == "a segmentation":
             return Applied(matrix, _carry_segmentation(source, target, temporary, matrix, there))
         volume = read_labels(source, spacing, series, role="scan")

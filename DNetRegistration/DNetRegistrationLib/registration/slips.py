@@ -1,10 +1,10 @@
-"""Slips that the scans themselves show: one scan given twice, and micrometres given as millimetres."""
+"""Slips that the scans themselves show: one given twice, micrometres as millimetres, a voxel size unlike its file's."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..imaging.volume import Volume, times
+from ..imaging.volume import Volume, overruled_spacing, times
 
 #: No scanner makes voxels of a bone that are so large along all axes, mm. Voxels of micro-CT in um are from 3 to 100.
 _TOO_LARGE = 3.0
@@ -18,6 +18,11 @@ def slips(fixed: Volume, moving: Volume) -> list[str]:
             told.append(
                 f"The voxels of the {role} scan are {times(scan)} mm, too large for a scan of a bone: are these "
                 "micrometres?"
+            )
+        if (stated := overruled_spacing(scan)) is not None:
+            told.append(
+                f"The voxels of the {role} scan were given as {times(scan)} mm; its file states {stated} mm. All "
+                "lengths are by the former."
             )
     if _same_voxels(fixed.voxels, moving.voxels):
         told.append(
