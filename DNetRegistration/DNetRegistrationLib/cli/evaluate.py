@@ -36,7 +36,7 @@ SCANS is
 examples:
   {PROGRAM} evaluate --quick --output quick
   {PROGRAM} evaluate A/ B/ --iterations 2000 --output evaluation
-  {PROGRAM} evaluate --weights dnet=dnet --output shipped \
+  {PROGRAM} evaluate --weights dnet=dnet --output shipped \\
       --methods sitk,dnet,dnet-turned,full
   {PROGRAM} evaluate --report-only --output evaluation
 """
@@ -59,8 +59,8 @@ methods:
   sitk                                    SimpleITK, as in Sec. 2.5
   me, se, sed, snl-sed, dnet, equivariant networks alone, one budget for all,
                                           asked once
-  dnet-turned                             the median of what dnet says of 8 turns
-                                          of the pair, in both directions
+  dnet-turned                             the median of what dnet says of 8
+                                          turns of the pair, in both directions
   dnet-shipped, dnet-shipped-turned       the same by the weights that ship
   equivariant-own                         its own, smaller budget
   search, full                            "{PROGRAM} align", by its

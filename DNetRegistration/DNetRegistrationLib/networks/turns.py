@@ -12,7 +12,7 @@ from itertools import permutations, product
 import torch
 from torch import Tensor
 
-from ..core.errors import OptionError, Setting
+from ..core.errors import OptionError
 
 #: How many pairings of turned cubes a network is asked about at most.
 MOST_TURNS = 24
@@ -53,6 +53,6 @@ def pairings(turns: int) -> list[tuple[int, int]]:
         OptionError: `turns` is below 1 or above `MOST_TURNS`.
     """
     if not 1 <= turns <= MOST_TURNS:
-        raise OptionError(f"turns is {turns}", f"give a whole number from 1 to {MOST_TURNS}", Setting("turns"))
+        raise OptionError(f"turns is {turns}", f"give a whole number from 1 to {MOST_TURNS}")
     ways = math.ceil(math.sqrt(turns))
     return [(number % ways, (number + number // ways) % ways) for number in range(turns)]
