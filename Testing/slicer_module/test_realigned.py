@@ -133,3 +133,43 @@ def test_what_was_hidden_of_the_earlier_one_is_not_shown_again(host, panel, pair
     click(host, panel, Launcher(rigid(2)))
     second = panel._parameterNode.segmentation
     assert second is not first and any(drawn(second)) and not any(drawn(first))
+
+
+@pytest.mark.parametrize("how", ["put under", "hardened"])
+def test_outlines_that_stay_behind_are_hidden(host, panel, pair, how):
+    """Both volumes are moved together, and the verdict holds; what is drawn lies where they were."""
+    fixed, moving = pair
+    click(host, panel, Launcher(rigid(1)))
+    segmentation, above = panel._parameterNode.segmentation, moving.GetParentTransformNode()
+    together = add_transform("together", rigid(4))
+    for node in (fixed, above):
+        node.SetAndObserveTransformNodeID(together.GetID())
+    if how == "hardened":
+        fixed.HardenTransform()
+    assert panel.ui.verdictLabel.text.startswith("Accepted") and "Align again" in panel.ui.detailsLabel.text
+    assert not any(drawn(segmentation)) and not panel.ui.solidSelector.enabled
+    segmentation.SetAndObserveTransformNodeID(together.GetID())
+    fixed.Modified()
+    assert any(drawn(segmentation)) and panel.ui.solidSelector.enabled
+    assert "Align again" not in panel.ui.detailsLabel.text
+
+
+@pytest.mark.parametrize("grid", ["oblique", "left"])
+def test_a_grid_that_is_turned_when_it_is_read_lies_where_it_was(host, grid):
+    import slicer
+    import vtk
+    from DNetRegistrationLib.slicer_module.scene import lies_beside, outputs_of
+
+    fixed, moving = add_volume("fixed", grid), add_volume("moving", "far")
+    transform = align(fixed, moving, {})
+    output = outputs_of(transform)["segmentation"]
+    matrix = vtk.vtkMatrix4x4()
+    fixed.GetIJKToRASMatrix(matrix)
+    steps = slicer.util.arrayFromVTKMatrix(matrix)
+    last = fixed.GetImageData().GetDimensions()[2] - 1
+    for place, there in ((last, True), (last + 1, False)):
+        turned = steps.copy()
+        turned[:3, 3] += place * steps[:3, 2]
+        turned[:3, 2] *= -1
+        fixed.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(turned))
+        assert lies_beside(output, transform) is there

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .panel_choices import signalsBlocked
-from .scene import lay, matrix_of, node_id, outputs_of, undo
+from .scene import lay, lies_beside, matrix_of, node_id, outputs_of, undo
 from .standing import AS_ALIGNED, Standing
 
 MIXED, FLICKER, CHECKERBOARD, DIFFERENCE = "mixed", "flicker", "checkerboard", "difference"
@@ -188,7 +188,9 @@ class CompareControls:
     def _difference(self) -> tuple:
         """Which scan has the agent, and the subtraction volume, which is of the volumes as aligned."""
         transform, standing = self._found or (None, None)
-        return self._contrast, outputs_of(transform).get("subtraction") if standing in AS_ALIGNED else None
+        subtraction = outputs_of(transform).get("subtraction") if standing in AS_ALIGNED else None
+        there = subtraction is not None and lies_beside(subtraction, transform)
+        return self._contrast, subtraction if there else None
 
     def _turn(self) -> None:
         from .scene_compare import show_mixed

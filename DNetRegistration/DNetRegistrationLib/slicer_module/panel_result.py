@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from ..core.words import micrometres, percent
 from .events import error_of
-from .scene import alignment_of, transform_above
+from .scene import alignment_of, lies_beside, outputs_of, transform_above
 from .scene_cartilage import told_of
 from .standing import AS_ALIGNED, Standing
 from .wording import explain
@@ -76,9 +76,13 @@ class ResultView:
         (transform, standing), moving = found, parameters.movingVolume
         name = transform.GetName()
         holds = standing in AS_ALIGNED
-        self._followBones(transform, holds)
+        segmentation = outputs_of(transform).get("segmentation")
+        there = segmentation is None or lies_beside(segmentation, transform)
+        self._followBones(transform, holds and there)
         if holds:
             details = "\n".join((figures(alignment), *cartilage_lines(told_of(transform))))
+            if not there:
+                details += "\n" + _("The outlines lie where the fixed volume was before it was moved. Align again.")
             if standing is Standing.HARDENED:
                 note = _("{moving} lies so without {name}, as after hardening: Undo cannot take it back.")
                 details += "\n" + note.format(moving=moving.GetName(), name=name)

@@ -38,6 +38,9 @@ OUTPUT_ROLES = {name: f"{ATTRIBUTE}{name}" for name in _OUTPUTS}
 #: The attribute with the `Bond` of the alignment.
 BOND = f"{ATTRIBUTE}bond"
 
+#: The attribute with the grid of the fixed volume, beside which the outputs were written; in its parent's RAS.
+GRID = f"{ATTRIBUTE}grid"
+
 #: RAS to LPS, and LPS to RAS.
 FLIP = np.diag((-1.0, -1.0, 1.0, 1.0))
 
@@ -236,6 +239,25 @@ def outputs_of(transform) -> dict[str, slicer.vtkMRMLNode]:
         return {}
     nodes = {kind: transform.GetNodeReference(role) for kind, role in OUTPUT_ROLES.items()}
     return {kind: node for kind, node in nodes.items() if node is not None}
+
+
+def lies_beside(output, transform) -> bool:
+    """Whether an output of an alignment lies on the fixed volume as it was written, wherever both were moved to."""
+    fixed, grid = transform.GetNodeReference(FIXED_ROLE), json.loads(transform.GetAttribute(GRID) or "null")
+    if fixed is None or grid is None:  # of an earlier version
+        return True
+    if fixed.GetImageData() is None:
+        return False
+    size = np.array(fixed.GetImageData().GetDimensions())
+    corners = np.array([(*(end * size - 0.5), 1.0) for end in np.ndindex(2, 2, 2)]).T
+    grids = np.array(grid), matrix_of(fixed.GetIJKToRASMatrix)
+    parents = output.GetParentTransformNode(), fixed.GetParentTransformNode()
+    if not all(parent is None or parent.IsTransformToWorldLinear() for parent in parents):
+        return False
+    was, now = (linear_to_world(parent, "") @ one @ corners for parent, one in zip(parents, grids, strict=True))
+    # Slicer turns the slices of a left-handed grid round when it reads it.
+    turned = now.reshape(4, 4, 2)[..., ::-1].reshape(4, 8)
+    return bool(min(np.abs(was - one).max() for one in (now, turned)) < 1e-3)
 
 
 def last_scans(scene) -> list[slicer.vtkMRMLScalarVolumeNode]:

@@ -11,7 +11,7 @@ from slicer.util import arrayFromVolume
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..outputs.segmentation import CARTILAGE_SEGMENT, SEGMENTS
-from .scene import ATTRIBUTE, node_id, outputs_of, put_beside
+from .scene import ATTRIBUTE, lies_beside, node_id, outputs_of, put_beside
 from .scene_models import show_model, write_model
 
 #: The role of the model of distances, to which the transform node of an alignment refers.
@@ -153,10 +153,12 @@ def solids(transform) -> list[Solid]:
     found = []
     outputs = outputs_of(transform)
     segmentation = outputs.get("segmentation")
-    if segmentation is not None and all(segmentation.GetSegmentation().GetSegment(one[0]) for one in SEGMENTS):
+    shown = segmentation is not None and lies_beside(segmentation, transform)
+    if shown and all(segmentation.GetSegmentation().GetSegment(one[0]) for one in SEGMENTS):
         found += [Solid.CORTICES, Solid.DISTANCE]
-    surface = outputs["thickness"].GetPolyData() if "thickness" in outputs else None
-    if surface is not None and surface.GetNumberOfPoints():
+    model = outputs.get("thickness")
+    surface = None if model is None else model.GetPolyData()
+    if surface is not None and surface.GetNumberOfPoints() and lies_beside(model, transform):
         found.append(Solid.THICKNESS)
     return found
 

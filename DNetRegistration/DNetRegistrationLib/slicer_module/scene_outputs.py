@@ -5,6 +5,7 @@ All of them stand under the parent transform of the fixed volume, and so move al
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from ..outputs.segmentation import CARTILAGE_SEGMENT, SEGMENTS
 from ..outputs.summary import found_by, number
 from .raw_files import RawFile, copy_voxels
 from .scene import (
+    GRID,
     MOVING_ROLE,
     OUTPUT_ROLES,
     Placed,
@@ -83,6 +85,7 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
     remove_distances(transform)
     for other in find_transforms(fixed.node, moving.node):
         hide_bones(other)  # by another alignment, the moving bone no longer lies
+    transform.SetAttribute(GRID, json.dumps(fixed.ijk_to_ras.tolist()))
     write_told(transform, contents.cartilage)
     if metrics:
         node = make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"])
