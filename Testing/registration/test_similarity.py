@@ -125,6 +125,24 @@ def test_marrow_beside_two_cortices_that_misfit_by_a_voxel_is_compared():
     assert found == expected < 0.9
 
 
+@pytest.mark.parametrize(("width", "left_out"), [(6, True), (14, False)])
+def test_marrow_that_touches_the_cortex_of_a_slender_bone_is_left_out(width, left_out):
+    """A square canal, whose walls are strangers in the two scans: in the narrow one most of the marrow touches them."""
+    shape = (20, width + 2, width + 2)
+    cortex = np.ones(shape, bool)
+    cortex[:, 1:-1, 1:-1] = False
+    marrow, touching = ~cortex, ndimage.binary_dilation(cortex) & ~cortex
+    first, second = blobs(0, shape), blobs(0, shape) + 0.2 * blobs(2, shape)
+    second[touching] = blobs(1, shape)[touching]
+    one, other = image(first), image(second)
+    bones = [replace(bone_of(view), cortex=cortex) for view in (one, other)]
+    deep = ndimage.distance_transform_edt(np.pad(np.ones(shape), 1))[1:-1, 1:-1, 1:-1] > 1
+    looked_at = marrow & deep & ~(touching & left_out)
+    found = _trabecular((one, other), torch.eye(4, dtype=torch.float64), bones)
+    assert found == pytest.approx(np.corrcoef(first[looked_at], second[looked_at])[0, 1], abs=1e-3)
+    assert (found > 0.9) == left_out
+
+
 def test_trabeculae_are_compared_below_the_bone_threshold_too():
     """Of one scan, which is blurred, they hardly reach it."""
     grey = blobs() - 0.6

@@ -281,7 +281,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             sentence = _strained(pair, inputs, answer.refined.pose, device, watch)
             verdict = verdict if sentence is None else verdict.because("strain", sentence)
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
-    medium = _medium_change(pair, matrix) if verdict.accepted else None
+    # Only the threshold that the program finds lies half way up, from which the bone's contrast is known.
+    medium = _medium_change(pair, matrix) if verdict.accepted and inputs.thresholds[0] is None else None
     network = inputs.network if watch.network_ran else None
     watch.tell(1.0, "Done")
     watch.seconds["total"] = time.perf_counter() - start
@@ -611,7 +612,7 @@ def _strained(pair: _Pair, inputs: AlignmentInputs, pose: Tensor, device: torch.
 
 def _medium_change(pair: _Pair, matrix: np.ndarray) -> MediumChange | None:
     scale = pair.fixed.native.scale
-    # The threshold lies half way between bone and what is around it.
+    # The threshold that was found lies half way between bone and what is around it.
     height = 2 * (scale.maximum - scale.threshold)
     return find_medium_change(*pair.bones, matrix, height, pair.fixed.cube.spacing)
 

@@ -88,7 +88,9 @@ class Verdict:
             how = "Accepted with reservations" if self.doubts else "Accepted"
             told = f"{how}: the bones lie on each other, to within about {1000 * self.expected_error:.1f} um."
             return " ".join((told, *(doubt.sentence for doubt in self.doubts)))
-        return f"Not accepted: {self.doubts[0].sentence}"
+        reason = self.doubts[0].sentence
+        # An abbreviation keeps its capitals.
+        return f"Not accepted: {reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]}"
 
     def because(self, kind: str, sentence: str | None = None) -> Verdict:
         """The same verdict with a likelier reason than all others, in the words of `REASONS` or in a sentence."""
