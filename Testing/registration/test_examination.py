@@ -73,7 +73,7 @@ def test_a_strain_is_told_and_counts_as_error(monkeypatch, strained, accepted):
     verdict = examined(monkeypatch, strained=strained)
     assert verdict.accepted == accepted
     assert verdict.expected_error == pytest.approx((strained**2 + 0.003**2) ** 0.5)
-    assert [doubt.kind for doubt in verdict.doubts] == ["strain"] and "It is longer." in verdict.sentence
+    assert [doubt.kind for doubt in verdict.doubts] == ["strain"] and "it is longer." in verdict.sentence.lower()
 
 
 def test_a_strain_that_cannot_be_told_for_certain_counts_too(monkeypatch):
@@ -86,7 +86,7 @@ def test_a_strain_that_cannot_be_told_for_certain_counts_too(monkeypatch):
 @pytest.mark.parametrize(("error", "accepted"), [(0.04, True), (0.09, False)])
 def test_slices_that_are_missing_are_told_and_count_as_error(monkeypatch, error, accepted):
     verdict = examined(monkeypatch, jump=SimpleNamespace(error=error, sentence="Slices are missing."))
-    assert verdict.accepted == accepted and "Slices are missing." in verdict.sentence
+    assert verdict.accepted == accepted and "slices are missing." in verdict.sentence.lower()
     assert [doubt.kind for doubt in verdict.doubts] == ["slices"]
     assert verdict.expected_error == pytest.approx((error**2 + 0.003**2) ** 0.5)
 
