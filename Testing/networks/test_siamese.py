@@ -253,7 +253,7 @@ def test_convolutions_run_channels_last():
     """
     network = build("dnet").eval()
     strides, layouts = [], []
-    network.encoder.register_forward_pre_hook(lambda module, inputs: strides.append(inputs[0].stride()))
+    network.encoder.blocks[0].register_forward_pre_hook(lambda module, inputs: strides.append(inputs[0].stride()))
     for module in network.modules():
         if isinstance(module, torch.nn.Conv3d) and module.kernel_size == (3, 3, 3):
             module.register_forward_hook(

@@ -14,6 +14,7 @@ from alignments import made_alignment
 from command import run
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, Setting
+from DNetRegistrationLib.imaging.equal_blur import blurred_slices, interpolation_blur
 from DNetRegistrationLib.imaging.resample import resample
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
 from DNetRegistrationLib.outputs.paths import CARTILAGE, ENDINGS, OutputPaths, check_outputs
@@ -96,7 +97,7 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     read = json.loads(written["report"].read_text("utf-8"))
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
     seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing bone
-    check contrast grey_value_fit units made network_spread_um""".split()
+    check contrast grey_value_fit units made network_spread_um surroundings""".split()
     assert set(keys) == set(read)
     assert list(read).index("rotation_deg") + 1 == list(read).index("translation_mm")
     np.testing.assert_array_equal(read["matrix"], result.matrix)
@@ -364,7 +365,9 @@ def test_a_report_says_what_made_it(pair, tmp_path, monkeypatch):
     # The line is the one of the subtraction: contrast - (slope * plain + offset).
     slope, offset = read["grey_value_fit"]["slope"], read["grey_value_fit"]["offset"]
     carried, difference = resample(moving, fixed, result.matrix).voxels, read_volume(tmp_path / "s.nrrd").voxels
-    expected = fixed.voxels.astype(np.float64) - (slope * carried.astype(np.float64) + offset)
+    # The fixed scan is blurred as interpolation blurs the moving one.
+    blurred = np.stack(list(blurred_slices(fixed, interpolation_blur(moving, fixed, result.matrix))))
+    expected = blurred.astype(np.float64) - (slope * carried.astype(np.float64) + offset)
     np.testing.assert_allclose(difference, expected, rtol=1e-4, atol=abs(expected[np.isfinite(expected)]).max() * 1e-5)
     assert read["made"]["command"] == "dnet-registration align 'a b.nrrd'"
     assert abs((datetime.now(timezone.utc) - datetime.fromisoformat(read["made"]["date"])).total_seconds()) < 3600

@@ -316,7 +316,7 @@ def test_the_pose_is_told_before_it_is_examined(pair):
         pytest.param(200, 0.0256, "auto", marks=pytest.mark.slow),
     ],
 )
-def test_cancelling_stops_within_half_a_second(size, spacing, hypotheses):
+def test_cancelling_stops_within_a_second(size, spacing, hypotheses):
     """Processor time from one question to the next: what other work on the machine adds to it does not count."""
     pair = make_pair(16, size=size, spacing=spacing, contrast=False)
     asked = []
@@ -327,7 +327,7 @@ def test_cancelling_stops_within_half_a_second(size, spacing, hypotheses):
 
     align(pair.fixed, pair.moving, cancelled=cancelled, hypotheses=hypotheses)
     asked.append(time.process_time())
-    assert len(asked) > 20 and max(np.diff(asked)) < 0.5
+    assert len(asked) > 20 and max(np.diff(asked)) < 1
 
     count = [0]
 
