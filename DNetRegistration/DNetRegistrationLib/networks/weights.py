@@ -196,7 +196,6 @@ def _unpack(content: bytes, path: Path, remedy: str) -> dict[str, Any]:
 
 
 def _fill(name: Any, state: Any, path: Path, remedy: str) -> Network:
-
     from .registry import build
 
     try:

@@ -22,7 +22,7 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
     rows = [
         *(() if alignment.bone is None else (("bone", alignment.bone.name),)),
         ("verdict", alignment.verdict),
-        *(("warning", text) for text in (*alignment.warnings, alignment.surroundings) if text),
+        *(("warning", text) for text in alignment.remarks),
         ("confidence", f"{percent(alignment.confidence)} that the error is below one voxel of {voxel:.3g} um"),
         ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
         *(() if alignment.check is None else (("repeatability", checked(alignment.check)),)),

@@ -155,6 +155,11 @@ class Alignment:
         return hash((self.accepted, *np.asarray(self.matrix, np.float64).ravel().tolist()))
 
     @property
+    def remarks(self) -> list[str]:
+        """What else a user should read: the warnings, and what differs around the bone."""
+        return [*self.warnings, *([self.surroundings] if self.surroundings else [])]
+
+    @property
     def transform(self) -> Any:
         """``SimpleITK.AffineTransform`` of the same map, fixed to moving, as a resampler wants it."""
         return to_sitk(self.matrix)

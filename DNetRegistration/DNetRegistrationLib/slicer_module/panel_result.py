@@ -172,10 +172,6 @@ def figures(alignment) -> str:
             device={"cpu": _("the CPU")}.get(alignment.device, alignment.device),
             seconds=number(alignment.seconds.get("total", math.nan), ".1f"),
         ),
-        *(
-            _("Note: {warning}").format(warning=micrometres(warning))
-            for warning in (*alignment.warnings, alignment.surroundings)
-            if warning
-        ),
+        *(_("Note: {warning}").format(warning=micrometres(warning)) for warning in alignment.remarks),
     ]
     return "\n".join(lines)

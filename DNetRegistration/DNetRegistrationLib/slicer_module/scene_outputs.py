@@ -267,7 +267,7 @@ def write_table(node, alignment) -> None:
         ("Bone threshold, moving", number(alignment.moving_threshold, ".1f"), "grey values"),
         ("Working spacing", number(alignment.working_spacing, ".4f"), "mm"),
         ("Time", number(alignment.seconds.get("total", math.nan), ".2f"), "s"),
-        *(("Warning", micrometres(text), "") for text in (*alignment.warnings, alignment.surroundings) if text),
+        *(("Warning", micrometres(text), "") for text in alignment.remarks),
     ]
     with slicer.util.NodeModify(node):
         node.RemoveAllColumns()
