@@ -54,8 +54,7 @@ def test_each_problem_of_names_is_told(tmp_path):
         ("partner", "b", ("b_pre.nrrd",)),
         ("partner", "c", ("c_post",)),
         ("partner", "d", ("d_pre.nrrd",)),
-        ("name", "", ("b_pots.nrrd",)),
-        ("name", "", ("stray.mha",)),
+        ("name", "", ("b_pots.nrrd", "stray.mha")),
         ("unreadable", "", ("d_post.vff",)),
     }
     assert all(pair.blocked is not None for pair in found.pairs)
@@ -63,6 +62,16 @@ def test_each_problem_of_names_is_told(tmp_path):
     assert missing.remedy.endswith("is it b_pots.nrrd?")
     (foreign,) = (one for one in found.problems if one.kind == "unreadable")
     assert "VFF" in foreign.problem and "DICOM" in foreign.remedy
+
+
+def test_many_names_that_fit_to_no_pair_are_one_problem_that_lists_them(tmp_path):
+    place(tmp_path, "a_pre.nrrd", "a_post.nrrd", "late/", "x.mha", "y.tif", "b_pre.vff", "b_post.vff", "c_pre.txm")
+    found = pairs_by_name(tmp_path)
+    names, vff, txm = found.problems
+    assert names.problem == f"{tmp_path / 'late'}, x.mha, y.tif: their names fit to no pair"
+    assert [Path(file).name for file in names.files] == ["late", "x.mha", "y.tif"]
+    assert vff.problem.startswith(f"{tmp_path / 'b_post.vff'}, b_pre.vff: each is a scan of GE")
+    assert txm.problem.startswith(f"{tmp_path / 'c_pre.txm'}: is a scan of Zeiss")
 
 
 def test_a_pattern_names_the_parts_of_names_in_folders(tmp_path):
@@ -132,10 +141,10 @@ def test_results_among_the_scans_are_no_scans(tmp_path):
 def test_two_folders_of_scans_of_the_same_names_are_told_how_to_be_paired(tmp_path):
     place(tmp_path, "dicom/m1/", "dicom/m2/", "bmp/m1/", "bmp/.hidden")
     found = pairs_by_name(tmp_path)
-    assert [one.kind for one in found.problems] == ["name", "name"]
-    assert all("the pattern {scan}/{id} and the words bmp and dicom" in one.remedy for one in found.problems)
+    (odd,) = found.problems
+    assert odd.kind == "name" and "the pattern {scan}/{id} and the words bmp and dicom" in odd.remedy
     scans, problems = told(pairs_by_name(tmp_path, "{scan}/{id}", ("dicom", "bmp")))
     assert scans["m1"] == ("m1", "m1") and [kind for kind, *_ in problems] == ["partner"]
     # Folders of slices by other names, and two that hold nothing alike, are called otherwise.
     place(tmp_path / "other", "bmp/m1/", "dicom/m3/")
-    assert "call it {id}_pre" in pairs_by_name(tmp_path / "other").problems[0].remedy
+    assert "call a scan {id}_pre or {id}_post" in pairs_by_name(tmp_path / "other").problems[0].remedy

@@ -136,13 +136,17 @@ def test_scans_are_called_by_their_place_in_the_folder(tmp_path):
     ):
         lost = failed_pair("b", verdict=f"Failed: {fixed}: is cut short (not {pair.moving}).")
         problem = Problem(
-            kind="unreadable", pair="b", files=(fixed,), problem=f"{fixed}: is cut short", remedy="copy it"
+            kind="unreadable",
+            pair="b",
+            files=(fixed, pair.moving),
+            problem=f"{fixed}: is cut short",
+            remedy="copy it",
         )
         reader = Reader(render(made_cohort(pair, lost, scans=scans, problems=(problem,)), tmp_path))
         shown = "".join(reader.text)
         assert " ← ".join(expected) in shown
         assert f"Failed: {expected[0]}: is cut short (not {expected[1]})." in shown
-        assert f"{expected[0]}: is cut short{expected[0]}" in shown
+        assert f"{expected[0]}: is cut short{expected[1]}Copy it" in shown
         # Another folder whose name ends alike is not that of the scans.
         assert "/mnt/study/scans/a" in "".join(
             Reader(render(made_cohort(made_pair("a", fixed="/mnt/study/scans/a"), scans=scans), tmp_path)).text

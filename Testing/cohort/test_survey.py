@@ -52,6 +52,32 @@ def test_the_table_has_a_row_for_each_pair_and_the_remedies(folder):
     assert lines[-1] == "5 pairs, 1 of them without a problem; 4 problems"
 
 
+def test_the_same_remedy_is_told_once(tmp_path):
+    for name in ("a", "b", "c"):
+        scan(tmp_path / f"{name}_pre.nrrd")
+        scan(tmp_path / f"{name}_post.mha", spacing=1.0)
+    for name in ("x.nrrd", "y.nrrd", "z.nrrd"):
+        scan(tmp_path / name)
+    found = survey(pairs_by_name(tmp_path))
+    lines = table(found, {number: "SET" for number in found.settings}).splitlines()
+    told = {name: next(line for line in lines if line.startswith(f"{name} ")) for name in "abc"}
+    remedy = f"{found.problems[1].remedy} (SET)"
+    assert told["a"].endswith(f"; {remedy}")
+    assert told["b"].endswith("; as for a") and "b_post.mha: its voxels are 1 mm" in told["b"]
+    assert told["c"].endswith("; as for a")
+    (odd,) = (line for line in lines if "odd name: " in line)
+    assert "x.nrrd, y.nrrd, z.nrrd: their names fit to no pair; call a scan" in odd
+
+
+def test_another_option_is_another_remedy(tmp_path):
+    for name, lost in (("a", "pre"), ("b", "post")):
+        for word in ("pre", "post"):
+            scan(tmp_path / f"{name}_{word}.nrrd", spacing=1.0 if word == lost else 0.02)
+    found = survey(pairs_by_name(tmp_path))
+    text = table(found, {number: f"SET {setting.scan}" for number, setting in found.settings.items()})
+    assert "(SET fixed)" in text and "(SET moving)" in text and "as for" not in text
+
+
 def test_what_is_given_for_all_mends_what_no_list_gave(folder):
     about = {"moving_spacing": (0.02,)}
     found = survey(pairs_by_name(folder), about)

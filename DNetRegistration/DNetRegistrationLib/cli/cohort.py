@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..cohort.options import CohortOptions, usual_outputs
 from ..cohort.pairs import ROLES
+from ..cohort.result import told_once
 from ..cohort.scan_file import ABOUT_SCAN
 from ..core.errors import OptionError, Setting
 from ..core.words import counted
@@ -163,9 +164,9 @@ def run(options) -> int:
         lost = sum(pair.status != "accepted" for pair in result.closing)
         open_ones = f"; {lost} not accepted, which measure nothing" if lost else ""
         say(f"{counted(len(result.closing), 'alignment')} to close loops{open_ones}")
-    for problem in result.problems:
-        if not problem.pair:
-            say(f"{'left out':<17} {problem.problem}; {problem.remedy}")
+    loose = [problem for problem in result.problems if not problem.pair]
+    for problem, remedy in zip(loose, told_once(loose), strict=True):
+        say(f"{'left out':<17} {problem.problem}; {remedy}")
     for name in (PAGE, TABLE, CARTILAGE):
         if (path := Path(options.output) / name).is_file():
             say(f"{'written':<17} {path}")

@@ -83,18 +83,25 @@ def pairs_by_name(
         pairs.append(_pair("_".join(key), columns, found[key], words, hints))
     problems = [pair.blocked for pair in pairs if pair.blocked is not None]
     shown = " or ".join(pattern.replace("{scan}", word) for word in words)
-    remedy = f"call it {shown} as the rule says, give other words or another pattern, or list the pairs"
+    remedy = f"call a scan {shown} as the rule says, give other words or another pattern, or list the pairs"
     if not found and "/" not in pattern and (two := _two_kinds(odd)):
         remedy = f"if they hold a scan of each pair, give the pattern {{scan}}/{{id}} and the words {' and '.join(two)}"
-    problems += [
-        Problem(kind="name", files=(str(path),), problem=f"{path}: its name fits to no pair", remedy=remedy)
-        for path in odd
-    ]
-    problems += [
-        Problem(kind="unreadable", files=(str(path),), problem=f"{path}: is {what}, which is not read", remedy=way_out)
-        for path, (what, way_out) in foreign
-    ]
+    if odd:
+        fit = "its name fits" if len(odd) == 1 else "their names fit"
+        problems.append(_of_files("name", odd, folder, f"{fit} to no pair", remedy))
+    alike = defaultdict(list)
+    for path, kind in foreign:
+        alike[kind].append(path)
+    for (what, way_out), paths in alike.items():
+        each = "" if len(paths) == 1 else "each "
+        problems.append(_of_files("unreadable", paths, folder, f"{each}is {what}, which is not read", way_out))
     return FoundPairs(pairs, problems)
+
+
+def _of_files(kind: str, paths: list[Path], folder: Path, what: str, remedy: str) -> Problem:
+    """What is wrong with files that belong to no pair, told once for all of them."""
+    names = ", ".join([str(paths[0]), *(path.relative_to(folder).as_posix() for path in paths[1:])])
+    return Problem(kind=kind, files=tuple(map(str, paths)), problem=f"{names}: {what}", remedy=remedy)
 
 
 def _pair(

@@ -25,7 +25,7 @@ from ..outputs.summary import number
 from ..version import __version__
 from . import plot
 from .methods import CITATION, methods_paragraph
-from .result import KINDS, CohortResult, PairResult, needs_look
+from .result import KINDS, CohortResult, PairResult, needs_look, told_once
 
 #: Bytes of all pictures, and the least and the most that each may take; larger ones are made smaller. With their text,
 #: and in base64, 200 pairs of three pictures take less than 40 MB.
@@ -99,6 +99,7 @@ def render(result: CohortResult, folder: Path) -> str:
         below=partial(_below, scans=result.scans),
         found_by=_FOUND_BY,
         pictures=partial(_pictures, folder=folder, largest=allowance(len(shown))),
+        problems=list(zip(result.problems, told_once(result.problems), strict=True)),
         kinds=KINDS,
         version=__version__,
         data={

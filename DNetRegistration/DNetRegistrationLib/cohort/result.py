@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from ..core.jsonable import attributes_of, jsonable
@@ -50,6 +51,27 @@ class Problem:
     def from_dict(cls, values: dict[str, Any]) -> Problem:
         """The problem of which `to_dict` made these values."""
         return cls(**{**values, "files": tuple(values["files"])})
+
+
+def told_once(problems: Sequence[Problem], more: Mapping[int, str] | None = None) -> list[str]:
+    """What to do about each problem; where an earlier one has the same remedy, the name of its pair or file instead.
+
+    Args:
+        problems: in the order in which they are shown.
+        more: words to add to a remedy, by the number of its problem.
+
+    Example:
+        >>> lost = [Problem(kind="spacing", pair=pair, problem="lost", remedy="give it") for pair in ("m1", "m2")]
+        >>> told_once(lost)
+        ['give it', 'as for m1']
+    """
+    first: dict[str, tuple[int, str]] = {}
+    told = []
+    for number, one in enumerate(problems):
+        remedy = one.remedy + (f" ({words})" if (words := (more or {}).get(number)) else "")
+        earlier, name = first.setdefault(remedy, (number, one.pair or (Path(one.files[0]).name if one.files else "")))
+        told.append(f"as for {name}" if remedy and name and earlier != number else remedy)
+    return told
 
 
 @dataclass(frozen=True, kw_only=True)

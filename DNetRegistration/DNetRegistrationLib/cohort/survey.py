@@ -14,7 +14,7 @@ from ..core.progress import ProgressFunction, no_progress
 from ..core.words import counted
 from .closing import closing_pairs, references
 from .pairs import ROLES, FoundPairs, Pair
-from .result import KINDS, Problem
+from .result import KINDS, Problem, told_once
 from .scan_file import ScanFile
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ def rows(found: Survey, remedies: Mapping[int, str] | None = None) -> list[tuple
         found: the survey.
         remedies: words to add to a problem, by its number.
     """
-    told = [_told(one, (remedies or {}).get(number, "")) for number, one in enumerate(found.problems)]
+    told = [
+        shown(f"{KINDS[one.kind]}: {one.problem}{f'; {remedy}' if remedy else ''}")
+        for one, remedy in zip(found.problems, told_once(found.problems, remedies), strict=True)
+    ]
     made = []
     for pair in found.pairs:
         own = [text for text, one in zip(told, found.problems, strict=True) if one.pair == pair.name]
@@ -165,11 +168,6 @@ def rows(found: Survey, remedies: Mapping[int, str] | None = None) -> list[tuple
         made.append((shown(pair.name), scans[0], scans[1], found.sizes.get(pair.name, "-"), own[0] if own else "-"))
         made += [("", "", "", "", text) for text in own[1:]]
     return made + [("-", "-", "-", "-", text) for text, one in zip(told, found.problems, strict=True) if not one.pair]
-
-
-def _told(problem: Problem, more: str) -> str:
-    remedy = f"; {problem.remedy}" if problem.remedy else ""
-    return shown(f"{KINDS[problem.kind]}: {problem.problem}{remedy}{f' ({more})' if more else ''}")
 
 
 def table(found: Survey, remedies: Mapping[int, str] | None = None) -> str:
