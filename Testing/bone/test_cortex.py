@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.bone.cortex import cortical_bone, dice
+from DNetRegistrationLib.bone.cortex import CorticalBone, cortical_bone, dice
 from DNetRegistrationLib.imaging.volume import Volume
 from scipy.spatial.transform import Rotation
 
@@ -173,3 +173,11 @@ def test_nothing_above_the_threshold_is_an_empty_cortex_not_an_error():
     assert not empty.cortex.any() and not empty.whole.any()
     assert dice(empty, empty, np.eye(4)) == 0.0
     np.testing.assert_allclose(empty.center, scan.center, atol=1e-9)
+
+
+def test_the_thickness_of_a_shell_is_the_mean_depth_of_its_voxels():
+    bone = cortical_bone(draw(shell(inner=0.7), 130, 0.02, OBLIQUE), 500.0, 0.08, resolution=0.02)
+    radius = np.linspace(0.7, 1, 10_001)
+    assert bone.thickness == pytest.approx(np.average(1 - radius, weights=radius**2), abs=0.01)
+    empty = CorticalBone(np.zeros_like(bone.cortex), bone.whole, bone.grey, bone.affine)
+    assert np.isnan(empty.thickness)

@@ -240,8 +240,20 @@ def test_a_scan_that_fits_at_another_scale_is_refused_and_told_by_how_much(pair)
     larger = replace(pair.moving, affine=np.diag((1.06, 1.06, 1.06, 1.0)) @ pair.moving.affine)
     found = align(pair.fixed, larger, hypotheses="dnet", refine="working")
     assert not found.accepted and found.doubts[0] == "strain" and len(found.doubts) > 1
-    percent = float(re.search(r"moving scan is ([\d.]+) % larger than the fixed one", found.verdict)[1])
+    percent = float(re.search(r"moving scan is about ([\d.]+) % larger than the fixed one", found.verdict)[1])
     assert percent == pytest.approx(6, abs=1)
+
+
+@pytest.mark.parametrize("factor", [pytest.param(0.7, marks=pytest.mark.slow), 1.3])
+def test_a_voxel_size_that_is_wrong_by_far_is_told(pair, factor):
+    """Off the origin: a size is no shift."""
+    shift = np.eye(4)
+    shift[:3, 3] = (300, -40, 7)
+    other = replace(pair.moving, affine=np.diag((factor, factor, factor, 1.0)) @ shift @ pair.moving.affine)
+    found = align(pair.fixed, other, hypotheses="dnet", refine="working")
+    assert not found.accepted and found.doubts[0] == "strain"
+    percent, word = re.search(r"moving scan is about ([\d.]+) % (larger|smaller) than", found.verdict).groups()
+    assert float(percent) * {"larger": 1, "smaller": -1}[word] == pytest.approx(100 * (factor - 1), abs=1.5)
 
 
 def test_a_refusal_for_its_grey_values_says_so(small_pair):

@@ -16,7 +16,7 @@ from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.refinement import refine
 from DNetRegistrationLib.registration.similarity import similarity
 from DNetRegistrationLib.registration.strain import Strain, _Problem, find_strain
-from DNetRegistrationLib.registration.strain_cause import COLUMNS, ROWS, find_cause
+from DNetRegistrationLib.registration.strain_cause import COLUMNS, ROWS, Cause, find_cause
 from DNetRegistrationLib.registration.template import edge_template
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from edge_phantom import GRIDS, TURNS, two_scans
@@ -167,8 +167,23 @@ def test_the_grid_at_fault_is_named(scan, error, kind, axes, amount, mirrored):
 def test_grids_with_common_axes_are_both_named():
     cause = find_cause(np.diag((0, 0, 0.06)), 1e-6 * np.eye(6), np.eye(3), np.eye(4), np.eye(4))
     assert cause.sentence(0.06) == (
-        "The moving scan is 6 % longer along z than the fixed one: check the slice distance of both scans."
+        "The moving scan is about 6 % longer along z than the fixed one: check the slice distance of both scans."
     )
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        (0.032, "about 3 % larger than"),
+        (-0.006, "about 0.6 % smaller than"),
+        (0.25, "about 25 % larger than"),
+        (0.97, "about 2.0 times as large as"),
+        (-0.5, "about 50 % smaller than"),
+    ],
+)
+def test_a_size_is_told_no_finer_than_it_is_known(amount, told):
+    sentence = f"The moving scan is {told} the fixed one: check the voxel size of both."
+    assert Cause("size", amount=amount).sentence(0.1) == sentence
 
 
 @pytest.mark.parametrize(

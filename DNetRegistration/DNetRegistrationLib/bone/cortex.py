@@ -5,6 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -68,6 +69,11 @@ class CorticalBone:
             padded = np.pad(self.whole[box], 1)
             depth[box] = ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1]
         return depth
+
+    @property
+    def thickness(self) -> float:
+        """Mean depth of the cortex below the periosteal surface in mm, about half of its thickness; NaN without one."""
+        return float(self.depth[self.cortex].mean()) if self.cortex.any() else math.nan
 
     def marrow(self, depth: float) -> np.ndarray:
         """``(n, 3)`` indices (x, y, z) of voxels more than `depth` mm below the bone's surface, without its cortex."""

@@ -33,12 +33,14 @@ class Cause:
 
     def sentence(self, largest: float) -> str:
         """Says what is wrong and what to check; `largest` is the largest principal strain."""
-        percent = f"{100 * abs(self.amount):.2g} %"
+        percent = _about(self.amount)
         scan, other = ("fixed", "moving") if self.scan == "fixed" else ("moving", "fixed")
         of = "of both scans" if self.scan == "both" else f"of the {scan} scan"
         if self.kind == "size":
-            how = "larger" if self.amount > 0 else "smaller"
-            return f"The moving scan is {percent} {how} than the fixed one: check the voxel size of both."
+            how = f"{percent} {'larger' if self.amount > 0 else 'smaller'} than"
+            if self.amount > 0.5:
+                how = f"about {1 + self.amount:.1f} times as large as"
+            return f"The moving scan is {how} the fixed one: check the voxel size of both."
         if self.kind == "length":
             how = "longer" if self.amount > 0 else "shorter"
             what = "slice distance" if self.axes == "z" else "voxel size"
@@ -50,9 +52,15 @@ class Cause:
                 f"check the tilt of the gantry, and the slice positions, {of}."
             )
         return (
-            f"The shapes of the scans differ by up to {100 * largest:.2g} %: check the voxel size, the slice distance "
+            f"The shapes of the scans differ by up to {_about(largest)}: check the voxel size, the slice distance "
             "and the tilt of the gantry of both."
         )
+
+
+def _about(amount: float) -> str:
+    # Contrast agent in one of the scans feigns half a percent.
+    percent = 100 * abs(amount)
+    return f"about {percent:.{0 if percent >= 0.95 else 1}f} %"
 
 
 def find_cause(
