@@ -14,6 +14,8 @@ def test_demo_shows_the_true_error(small_pair, tmp_path, capsys):
     folder = tmp_path / "demo"
     assert main(["demo", "--output", str(folder), "--size", "32", "--spacing", "0.16", "--seed", "5"]) == 0
     out = capsys.readouterr().out
+    media = (small_pair.fixed_session.background, small_pair.moving_session.background)
+    assert re.search(r"the first in\s(\w+), the second in (\w+) with contrast agent", out).groups() == media
     truth, found = (sitk.ReadTransform(str(folder / name)) for name in ("truth.tfm", "transform.tfm"))
     pair = small_pair
     bone = np.argwhere(pair.fixed_bone)[:, ::-1]

@@ -62,8 +62,9 @@ def run(options) -> int:
         write_transform(pair.matrix, staging.path(folder / "truth.tfm"))
     voxels = " x ".join(str(n) for n in pair.fixed.size)
     say(
-        f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the second with\n"
-        f"contrast agent and turned by {pair.drawn['rotation_deg']:.1f} degrees, are in {folder}. To align them:\n"
+        f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the first in\n"
+        f"{pair.fixed_session.background}, the second in {pair.moving_session.background} with contrast agent and "
+        f"turned by {pair.drawn['rotation_deg']:.1f} degrees, are\nin {folder}. To align them:\n"
     )
     pictures = has_matplotlib()
     files = {name: str(folder / file) for name, file in _FILES.items() if pictures or name != "overlay"}
