@@ -177,7 +177,7 @@ def test_masks_region_and_side_are_passed_on(
     ("extra", "error"),
     [
         (["--region", "none.nrrd"], "(--region)"),
-        (["--region-segment", "2"], "the segment 2 is of no region; give the file of the region too (--region)"),
+        (["--region-segment", "2"], "the segment 2 is of no mask; give the file of the mask too (--region)"),
         (["--region", "REGION", "--region-segment", "7"], "(--region-segment)"),
         (["--region", "EMPTY"], "the region of the joint: "),
     ],

@@ -192,7 +192,7 @@ class Measures(Launcher):
         self.cartilage = cartilage
 
     def write_outputs(self):
-        fixed, _, self.options = read_request(self.folder)
+        fixed, _, self.options, _ = read_request(self.folder)
         mask = np.zeros(fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
         asked = any(getattr(self.options, name) for name in KINDS)

@@ -254,7 +254,7 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
     running, launcher, _ = start(scans, tmp_path, "import time; time.sleep(60)", options)
     try:
         assert launcher.commands[0][1:] == ["-m", "DNetRegistrationLib.slicer_module.worker", str(running.folder)]
-        *read, options_read = read_request(running.folder)
+        *read, options_read, _ = read_request(running.folder)
         for scan, again in zip(scans, read, strict=True):
             assert np.array_equal(again.voxels, scan.voxels) and again.voxels.dtype == scan.voxels.dtype
             assert np.array_equal(again.affine, scan.affine) and again.name == scan.name and again.spacing_given

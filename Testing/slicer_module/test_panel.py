@@ -977,7 +977,7 @@ def test_scans_are_handed_over_in_parts(host, panel, pair, monkeypatch):
     assert launcher.killed and not leftovers()
     panel.ui.alignButton.click()
     host.wait_until((launcher.folder / "request.json").exists)
-    fixed, moving, _ = read_request(launcher.folder)
+    fixed, moving, *_ = read_request(launcher.folder)
     import slicer
 
     for node, scan in zip(pair, (fixed, moving), strict=True):
@@ -1139,7 +1139,6 @@ def two_segments(volume):
 def test_a_segment_goes_to_the_alignment_as_a_mask(host, panel, pair, tmp_path):
     import slicer
     from DNetRegistrationLib.imaging.masks import mask_on
-    from DNetRegistrationLib.slicer_module.request import read_masks
 
     ui, (fixed, _moving) = panel.ui, pair
     assert not ui.fixedSegmentSelector.visible
@@ -1155,8 +1154,7 @@ def test_a_segment_goes_to_the_alignment_as_a_mask(host, panel, pair, tmp_path):
     panel.logic.launch = launcher = Launcher(held=True)
     ui.alignButton.click()
     host.wait_until(lambda: (launcher.folder / "request.json").exists(), 5)
-    scan, _, _ = read_request(launcher.folder)
-    mask, none = read_masks(launcher.folder)
+    scan, _, _, (mask, none) = read_request(launcher.folder)
     assert none is None and np.array_equal(mask_on(mask, scan), labels == 2)
     host.wait_until(lambda: not mask_outlines(), 5)  # hidden while it runs
     ui.alignButton.click()

@@ -67,7 +67,7 @@ class Launcher:
         self.end(self.status)
 
     def write_outputs(self):
-        fixed, _, options = read_request(self.folder)
+        fixed, _, options, _ = read_request(self.folder)
         mask = np.zeros(fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
         full = {

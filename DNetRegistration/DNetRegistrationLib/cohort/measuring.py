@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import OptionError, ScanError, Setting
 from ..core.progress import ProgressFunction
+from .scan_file import ScanFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,21 +67,14 @@ class Measuring:
             ScanError: it cannot be read, or holds nothing of that scan.
             OptionError: a segment is chosen of no region.
         """
-        if self.region is None:
-            if self.region_segment is not None:
-                problem = f"the segment {self.region_segment} is of no region"
-                raise OptionError(problem, "give the file of the region too", Setting("region"))
-            return None
-        from ..imaging.masks import mask_on, read_mask
-
         plain, _ = self.in_order(fixed, moving)
         try:
-            return mask_on(read_mask(self.region, plain, self.region_segment), plain)
-        except ScanError as error:
+            return ScanFile(plain.name, mask=self.region, segment=self.region_segment).read_mask(None, plain)
+        except (ScanError, OptionError) as error:
             # What is wrong with a mask is said of the masks of bone elsewhere.
             asked = error.setting is not None and error.setting.quantity == "segment"
             setting = Setting("region_segment" if asked else "region")
-            raise ScanError(f"the region of the joint: {error.problem}", error.remedy, setting) from error
+            raise type(error)(f"the region of the joint: {error.problem}", error.remedy, setting) from error
 
     def measure(
         self, alignment: Alignment, pair: PairOfScans, progress: ProgressFunction

@@ -50,8 +50,8 @@ class ScanFile:
 
         return read_header(self.path, self.spacing, self.series, name=self.path, role=role)
 
-    def read_mask(self, role: str, scan: Volume) -> np.ndarray | None:
-        """The mask as a boolean array of the scan's shape; None where there is none.
+    def read_mask(self, role: str | None, scan: Volume) -> np.ndarray | None:
+        """The mask as a boolean array of the shape of the scan that was read; None where there is none.
 
         Raises:
             ScanError: it cannot be read, or holds nothing of the scan.

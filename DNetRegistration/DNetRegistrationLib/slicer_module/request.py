@@ -82,19 +82,8 @@ def is_requested(folder: Path) -> bool:
     return (folder / _FILE).exists()
 
 
-def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions]:
-    """The scans, under their own names, and the options that `write_request` wrote. The voxels stay in the files."""
-    volumes, options = _read(folder)
-    return volumes["fixed"], volumes["moving"], JobOptions(**options)
-
-
-def read_masks(folder: Path) -> Masks:
-    """The masks of the fixed and of the moving scan that `write_request` wrote; None where there is none."""
-    volumes, _options = _read(folder)
-    return volumes.get("fixed mask"), volumes.get("moving mask")
-
-
-def _read(folder: Path) -> tuple[dict[str, Volume], dict]:
+def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions, Masks]:
+    """What `write_request` wrote: the scans, under their own names, options and masks. The voxels stay in the files."""
     request = json.loads((folder / _FILE).read_text(encoding="ascii"))
     volumes = {
         role: Volume(
@@ -105,4 +94,5 @@ def _read(folder: Path) -> tuple[dict[str, Volume], dict]:
         )
         for role, scan in request["scans"].items()
     }
-    return volumes, request["options"]
+    masks = volumes.get("fixed mask"), volumes.get("moving mask")
+    return volumes["fixed"], volumes["moving"], JobOptions(**request["options"]), masks

@@ -27,7 +27,7 @@ from ..core.threads import let_threads_sleep
 from ..imaging.masks import mask_on
 from .contents import Contents
 from .events import ERROR, POSE, PROGRESS, READY, RESULT, WARNING, error_values, to_line
-from .request import is_requested, read_masks, read_request
+from .request import is_requested, read_request
 
 # Seconds between looks for the request, and for the life of the application. A pipe from it would tell both at once,
 # but Slicer starts its Python through a launcher, which does not hand the standard input on.
@@ -65,10 +65,10 @@ def align_request(folder: Path, tell: Callable[..., None]):
     from ..registration.align import align
 
     progress(0.0, "reading the scans")
-    fixed, moving, options = read_request(folder)
+    fixed, moving, options, given = read_request(folder)
     masks = tuple(
         None if mask is None else mask_on(mask, scan, role)
-        for mask, scan, role in zip(read_masks(folder), (fixed, moving), ("fixed", "moving"), strict=True)
+        for mask, scan, role in zip(given, (fixed, moving), ("fixed", "moving"), strict=True)
     )
     alignment = align(
         fixed,
