@@ -161,7 +161,7 @@ def test_a_motion_that_may_be_chance_has_to_be_accepted_and_the_rest_is_told(sma
 def answered_by_start(pair, inputs, watch):
     """The start pose alone is refined and judged: no search mends it."""
     refined = refine_fully(pair, inputs.initial, False)
-    return _Answer("initial", refined, verify(pair, refined))
+    return _Answer("initial", refined, verify(pair, refined), pair)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from .examination import examine
 from .holders import ScanPair
 from .inputs import AlignmentInputs, checked_inputs
 from .interior import refine_fully
+from .layers import may_have_layer, peeled, without_layer
 from .media import MediumChange, find_medium_change
 from .motions import find_motions
 from .moved_rest import find_moved_rest
@@ -44,7 +45,7 @@ from .slips import slips
 from .strain import Strain, find_strain
 from .strain_cause import Cause
 from .template import edge_template
-from .verdict import Verdict
+from .verdict import Doubt, Verdict
 from .verification import verify
 
 if TYPE_CHECKING:
@@ -241,9 +242,20 @@ class _Pair(ScanPair):
 
 @dataclass(frozen=True)
 class _Answer:
+    """A refined pose, and the verdict on it.
+
+    Attributes:
+        hypothesis: what proposed it.
+        refined, verdict: the pose and the verdict.
+        pair: what it was refined and judged on.
+        layer: a sentence about a layer that was left out of it, or an empty one.
+    """
+
     hypothesis: str
     refined: Refined
     verdict: Verdict
+    pair: ScanPair
+    layer: str = ""
 
 
 def _reported(value: float) -> float:
@@ -260,7 +272,7 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
 
     if inputs.refine == "native":
         with watch.stage("refine"):
-            answer = _to_native(pair, answer, watch)
+            answer = _to_native(answer, watch)
     if watch.posed is not None:
         watch.posed(require_rigid(answer.refined.pose.numpy()), pair.bones)
     with watch.stage("verify"):
@@ -271,9 +283,11 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             fault = _grey_fault(pair, inputs)
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
         watch.tell(0.9, "Looking for what speaks against it")
-        verdict, kept = examine(verdict, pair, answer.refined.pose, watch.check)
+        verdict, kept = examine(verdict, answer.pair, answer.refined.pose, watch.check)
+        if answer.layer:
+            verdict = replace(verdict, doubts=(*verdict.doubts, Doubt("layer", answer.layer)))
         # A holder that stood still has pulled at the pose.
-        if kept is not pair and inputs.refine != "none":
+        if kept is not answer.pair and inputs.refine != "none":
             report = watch.within(0.9, 1.0, "Refining again without what stood still")
             led = refine_fully(kept, answer.refined.pose, inputs.refine == "native", report)
             answer = replace(answer, refined=led)
@@ -462,21 +476,18 @@ def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer
     def same(one: Tensor, other: Tensor) -> bool:
         return distance(one, other, pair.fixed.place) < pair.fixed.cube.spacing / 2
 
-    for hypothesis, poses in _hypotheses(pair, inputs, watch):
+    for hypothesis, poses, seen_by in _hypotheses(pair, inputs, watch):
         if len(poses) == 0:
             continue
         watch.tell(0.6, "Refining")
         with watch.stage("refine"):
-            ranked = _ranked(pair, poses, inputs.refine, watch.check)
+            ranked = _ranked(seen_by, poses, inputs.refine, watch.check)
         # The pose that agrees most in a small overlap may be wrong and the next one right: verification tells.
         for pose, correlation in ranked:
             if best is not None and (correlation < HOPELESS or any(same(pose, other) for other in seen)):
                 continue
-            with watch.stage("refine"):
-                refined = _refined(pair, pose, inputs.refine, watch.check)
-            with watch.stage("verify"):
-                answer = _Answer(hypothesis, refined, verify(pair, refined))
-            seen.append(refined.pose)
+            answer = _answered(pair, seen_by, pose, hypothesis, inputs.refine, watch)
+            seen.append(answer.refined.pose)
             if best is None or answer.verdict.confidence > best.verdict.confidence:
                 best = answer
             if best.verdict.accepted:
@@ -490,17 +501,40 @@ def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer
     return best
 
 
-def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator[tuple[str, Tensor]]:
-    """Yields sources of poses ``(h, 4, 4)`` by rising cost; each is asked only if none before it verified."""
+def _answered(pair: ScanPair, seen_by: ScanPair, pose: Tensor, hypothesis: str, refine: str, watch: _Watch) -> _Answer:
+    """A pose refined as what proposed it sees the pair, and judged.
+
+    If it is not accepted, it is refined and judged without a layer that one scan shows on the bone.
+    """
+    with watch.stage("refine"):
+        refined = _refined(seen_by, pose, refine, watch.check)
+    with watch.stage("verify"):
+        answer = _Answer(hypothesis, refined, verify(pair, refined), pair)
+        found = None if answer.verdict.accepted else without_layer(pair, refined.pose)
+    if found is None:
+        return answer
+    bare, layer = found
+    with watch.stage("refine"):
+        refined = _refined(bare, refined.pose, refine, watch.check)
+    with watch.stage("verify"):
+        without = _Answer(hypothesis, refined, verify(bare, refined), bare, layer)
+    return max(answer, without, key=lambda one: one.verdict.confidence)
+
+
+def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator[tuple[str, Tensor, ScanPair]]:
+    """Yields sources of poses ``(h, 4, 4)`` by rising cost, and the pair to rank them on.
+
+    Each is asked only if none before it verified.
+    """
     if inputs.initial is not None:
-        yield "initial", inputs.initial[None]
+        yield "initial", inputs.initial[None], pair
     if inputs.network is not None:
         with watch.stage("dnet"):
             watch.tell(0.2, "Asking the network")
             watch.network_ran = True
             proposal = _proposal(inputs.network, pair.fixed.cube, pair.moving.cube)
             watch.network_spread = proposal.spread
-        yield "dnet", proposal.poses
+        yield "dnet", proposal.poses, pair
     if inputs.hypotheses == "dnet":
         return
     if inputs.network is None and inputs.hypotheses == "auto":
@@ -510,14 +544,20 @@ def _hypotheses(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> Iterator
         with watch.stage("search"):
             report = watch.within(0.25, 0.6, f"Searching all rotations{how}")
             poses = search(pair.fixed.cube, pair.moving.cube, plan, report)
-        yield "search", poses
+        yield "search", poses, pair
+    if pair.has_outline and may_have_layer(pair.bones):
+        with watch.stage("search"):
+            inner = peeled(pair)
+            report = watch.within(0.25, 0.6, "Searching all rotations inside the bone")
+            poses = search(inner.fixed.cube, inner.moving.cube, FAST, report)
+        yield "search", poses, inner
 
 
 def _proposal(network: LoadedWeights, fixed: CanonicalCube, moving: CanonicalCube) -> Proposal:
     return propose(network.network.to(fixed.image.device), fixed, moving)
 
 
-def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) -> list[tuple[Tensor, float]]:
+def _ranked(pair: ScanPair, poses: Tensor, refine: str, check: Callable[[], None]) -> list[tuple[Tensor, float]]:
     """The few distinct poses that agree best, best first, roughly refined, each with its correlation over the overlap.
 
     With "none" it is the best one, unrefined.
@@ -534,7 +574,7 @@ def _ranked(pair: _Pair, poses: Tensor, refine: str, check: Callable[[], None]) 
     return [(poses[i], float(correlations[i])) for i in chosen]
 
 
-def _refined(pair: _Pair, pose: Tensor, refine: str, check: Callable[[], None]) -> Refined:
+def _refined(pair: ScanPair, pose: Tensor, refine: str, check: Callable[[], None]) -> Refined:
     """A pose refined at the working spacing; with "none" the pose itself, judged by where refinement would lead."""
     led = refine_fully(pair, pose, False, lambda fraction: check())
     if refine == "none":
@@ -542,9 +582,10 @@ def _refined(pair: _Pair, pose: Tensor, refine: str, check: Callable[[], None]) 
     return led
 
 
-def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
+def _to_native(answer: _Answer, watch: _Watch) -> _Answer:
     """The answer refined to native resolution, unless that leads away from the pose at the working spacing."""
-    fixed, moving, pose = pair.fixed, pair.moving, answer.refined.pose
+    pair, pose = answer.pair, answer.refined.pose
+    fixed, moving = pair.fixed, pair.moving
     if len(resolutions(fixed, moving)) == 1:
         return answer
     report = watch.within(0.65, 0.9, "Refining to native resolution")
@@ -556,7 +597,7 @@ def _to_native(pair: _Pair, answer: _Answer, watch: _Watch) -> _Answer:
                 "look for noise or artefacts in the scans."
             )
         return answer
-    return _Answer(answer.hypothesis, refined, verify(pair, refined))
+    return replace(answer, refined=refined, verdict=verify(pair, refined))
 
 
 def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool:
@@ -634,7 +675,7 @@ def _of_another_size(pair: _Pair, inputs: AlignmentInputs, device: torch.device,
         shrunk = np.diag((1 / ratio, 1 / ratio, 1 / ratio, 1.0)) @ inputs.moving.affine
         inputs = replace(inputs, moving=replace(inputs.moving, affine=shrunk))
         pair = _prepared(inputs, device, watch)
-    _, poses = next(_hypotheses(pair, inputs, watch))
+    _, poses, _ = next(_hypotheses(pair, inputs, watch))
     if len(poses) == 0:
         return None
     pose, _ = _ranked(pair, poses, "working", watch.check)[0]
