@@ -104,9 +104,9 @@ one = {min(os.sched_getaffinity(0))}
 for task in os.listdir("/proc/self/task"):
     os.sched_setaffinity(int(task), one)
 spinning = cost(30)
-from DNetRegistrationLib.core.threads import let_threads_sleep
-let_threads_sleep()
-print(spinning, cost(300))
+from DNetRegistrationLib.core.threads import torch_threads
+with torch_threads(2):
+    print(spinning, cost(300))
 """
 
 
