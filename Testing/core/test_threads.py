@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import places
@@ -12,8 +14,10 @@ import torch
 from command import run
 from DNetRegistrationLib.core.errors import OptionError, Setting
 from DNetRegistrationLib.core.threads import (
+    at_once,
     available_processors,
     let_threads_sleep,
+    of_both,
     thread_limit,
     torch_threads,
     usable_threads,
@@ -146,3 +150,65 @@ def test_torch_works_in_a_forked_process():
     done = run(code=FORK, env=without_threads(OMP_NUM_THREADS="2"))
     total = float(2 * (1 << 18) + 300**3)
     assert done.stdout.splitlines() == [str((2, total)), str([(1, total)] * 2), str((2, total))], done.stderr
+
+
+def test_two_functions_run_at_once_with_half_of_the_threads_each_and_the_limit_of_their_caller():
+    meeting = threading.Barrier(2)
+
+    def met(check):
+        meeting.wait(10)
+        return torch.get_num_threads(), usable_threads(), threading.current_thread()
+
+    with torch_threads(4):
+        first, second = at_once(met, met)
+        assert torch.get_num_threads() == 4
+    assert first[:2] == second[:2] == (2, 4)
+    assert first[2] is threading.current_thread() is not second[2]
+
+
+def test_with_one_thread_two_functions_run_one_after_the_other():
+    order = []
+    with torch_threads(1):
+        assert at_once(lambda _: order.append(1), lambda _: order.append(2)) == (None, None)
+    assert order == [1, 2]
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["in the first one", "while it waits"])
+def test_what_a_check_raises_ends_both_functions(waiting):
+    begun, steps = threading.Event(), []
+
+    def cancelled():
+        steps.append(threading.current_thread())
+        if begun.is_set():
+            raise KeyError("cancelled")
+
+    def first(check):
+        begun.wait(10)
+        if not waiting:
+            check()
+
+    def second(check):
+        begun.set()
+        for _ in range(1000):
+            check()
+            time.sleep(0.01)
+        raise AssertionError("it was not ended")
+
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError, match="cancelled"), torch_threads(2):
+        at_once(first, second, cancelled)
+    assert set(steps) == {threading.current_thread()}
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_of_the_second_function_is_raised():
+    def wrong(check):
+        raise ValueError("wrong")
+
+    with torch_threads(2), pytest.raises(ValueError, match="wrong"):
+        at_once(lambda _: 1, wrong)
+
+
+def test_a_function_of_two_pairs_of_arguments_gives_a_pair():
+    with torch_threads(2):
+        assert of_both(divmod, (17, 23), (5, 4)) == ((3, 2), (5, 3))

@@ -13,13 +13,17 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import OptionError, Setting
+
+R = TypeVar("R")
+S = TypeVar("S")
 
 _lock = threading.Lock()
 _parked = 0  # threads that sleep in `_park`
@@ -126,6 +130,56 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
     finally:
         if count != before:
             torch.set_num_threads(before)
+
+
+def at_once(
+    first: Callable[[Callable[[], None]], R],
+    second: Callable[[Callable[[], None]], S],
+    check: Callable[[], None] = lambda: None,
+) -> tuple[R, S]:
+    """What two functions return; they run at once, each with half of torch's threads, where it has several.
+
+    Small tensors gain nothing by several threads in each of their operations.
+
+    Args:
+        first, second: each is called with a check of its own, to be called between steps. The first one runs in this
+            thread.
+        check: called in this thread only, also while it waits; an exception from it ends both.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return first(check), second(check)
+    ended = threading.Event()
+
+    def go_on() -> None:
+        if ended.is_set():
+            raise CancelledError
+
+    # A new thread takes the number that was set last.
+    torch.set_num_threads(threads // 2)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(copy_context().run, second, go_on)
+            try:
+                found = first(check)
+                while not wait([beside], 0.05).done:
+                    check()
+            except BaseException:
+                ended.set()
+                raise
+            return found, beside.result()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def of_both(
+    function: Callable[..., R], *arguments: tuple[Any, Any], check: Callable[[], None] = lambda: None
+) -> tuple[R, R]:
+    """What a function returns for the first of each pair of arguments, and for the second: `at_once`."""
+    first, second = zip(*arguments, strict=True)
+    return at_once(lambda _: function(*first), lambda _: function(*second), check)
 
 
 def let_threads_sleep(threads: int | None = None) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import BoneScale, BrightPiece, find_bone_scale, without_metal
 from ..core.errors import ScanError, Setting
-from ..core.threads import torch_threads
+from ..core.threads import of_both, torch_threads
 from ..geometry.transforms import require_rigid
 from ..imaging.padding import with_data
 from ..imaging.volume import Volume
@@ -51,8 +50,6 @@ from .verification import verify
 if TYPE_CHECKING:
     import SimpleITK as sitk
     from typing_extensions import Unpack
-
-R = TypeVar("R")
 
 STAGES = ("preprocess", "dnet", "search", "refine", "verify")
 # Fewer edge voxels than this do not fix a pose.
@@ -402,12 +399,12 @@ def _prepared(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> _
     with watch.stage("verify"):
         watch.tell(0.15, "Outlining the cortices")
         volumes = inputs.fixed, inputs.moving
-        masks = [_looked_at(scan) for scan in (fixed, moving)]
-        thresholds = [scan.native.scale.threshold for scan in (fixed, moving)]
-        bones = _of_both(cortical_bone, volumes, thresholds, [fixed.cube.spacing] * 2, masks)
+        masks = _looked_at(fixed), _looked_at(moving)
+        thresholds = fixed.native.scale.threshold, moving.native.scale.threshold
+        bones = of_both(cortical_bone, volumes, thresholds, (fixed.cube.spacing,) * 2, masks)
         watch.check()
         # The depth is computed on first use and kept: here cancelling is checked before and after.
-        _of_both(lambda bone: bone.depth, bones)
+        of_both(lambda bone: bone.depth, bones)
     return _Pair(fixed, moving, bones)
 
 
@@ -416,17 +413,14 @@ def _scans(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> tupl
     watch.tell(0.0, "Looking for bone")
     with watch.stage("preprocess"):
         volumes = inputs.fixed, inputs.moving
-        masks = [with_data(volume, mask) for volume, mask in zip(volumes, inputs.masks, strict=True)]
-        scales = _of_both(_bone_scale, volumes, inputs.thresholds, masks, ("fixed", "moving"))
+        masks = with_data(volumes[0], inputs.masks[0]), with_data(volumes[1], inputs.masks[1])
+        scales = of_both(_bone_scale, volumes, inputs.thresholds, masks, ("fixed", "moving"))
         watch.warnings += [_brightness(v, s.bright) for v, s in zip(volumes, scales, strict=True) if s.bright]
-        masks = [without_metal(v, s, mask) for v, s, mask in zip(volumes, scales, masks, strict=True)]
+        masks = of_both(without_metal, volumes, scales, masks)
         watch.check()
-        first, second = (
-            native_scan(volume, scale, mask, device) for volume, scale, mask in zip(volumes, scales, masks, strict=True)
-        )
+        first, second = of_both(native_scan, volumes, scales, masks, (device,) * 2)
         fixed, moving = prepare(first, second, spacing=inputs.spacing, check=watch.check)
-        for scan, volume in zip((fixed, moving), volumes, strict=True):
-            _check_edges(scan, volume)
+        of_both(_check_edges, (fixed, moving), volumes)
     return fixed, moving
 
 
@@ -459,13 +453,6 @@ def _brightness(volume: Volume, piece: BrightPiece) -> str:
         f"{volume.name}: {piece.volume:.2g} mm3 about ({place}) mm are about {piece.times:.0f} times as bright as "
         "dense bone: metal? It was left out."
     )
-
-
-def _of_both(function: Callable[..., R], *arguments: Iterable[Any]) -> tuple[R, R]:
-    """Calls a function of NumPy and SciPy for the fixed and the moving scan, at once where there are two threads."""
-    with ThreadPoolExecutor(min(2, torch.get_num_threads())) as pool:
-        first, second = pool.map(function, *arguments)
-    return first, second
 
 
 def _best_answer(pair: _Pair, inputs: AlignmentInputs, watch: _Watch) -> _Answer:

@@ -14,10 +14,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from ..bone.images import BoneImage
 from ..bone.threshold import HIGHEST
+from ..core.threads import of_both
 from .similarity import agreement
 
 # Deviations that are tried, in voxels of the coarser image: the first step to either side, then on by the second one.
@@ -51,7 +53,8 @@ def match_blur(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> tuple[np.nd
             seen[which] = as_bone(blurred(greys[which], covariances(signed)[which]))
         return agreement(seen[0], seen[1], pose)
 
-    tried = {signed: found(signed) for signed in (0.0, FIRST_STEP, -FIRST_STEP)}
+    more, less = of_both(found, (FIRST_STEP, -FIRST_STEP))
+    tried = {0.0: found(0.0), FIRST_STEP: more, -FIRST_STEP: less}
     best = max(tried, key=lambda signed: tried[signed])
     while best and abs(best) < MOST_BLUR:
         further = best + float(np.copysign(STEP, best))
@@ -92,7 +95,10 @@ def blurred(image: BoneImage, covariance: np.ndarray) -> BoneImage:
     both = torch.stack((image.values * inside, inside))
     # Zeros beyond the far border, so that nothing comes round from there.
     reach = np.ceil(3 * np.sqrt(np.maximum(0, variance.diagonal()))).astype(int).tolist()
-    padded = F.pad(both, [side for n in reach for side in (0, n)])
+    # The transform of a prime number of voxels takes long.
+    sizes = [next_fast_len(size + n, real=True) for size, n in zip(inside.shape, reversed(reach), strict=True)]
+    beyond = [size - now for size, now in zip(sizes, inside.shape, strict=True)]
+    padded = F.pad(both, [side for n in reversed(beyond) for side in (0, n)])
     shape = padded.shape[1:]
     # The Fourier transform of a Gaussian is exact for one narrower than a voxel too, and oblique to the grid.
     waves = [torch.fft.fftfreq(n) for n in shape[:2]] + [torch.fft.rfftfreq(shape[2])]

@@ -11,6 +11,7 @@ from ..bone.cortex import CorticalBone, dice
 from ..bone.images import BoneImage, extended
 from ..bone.prepare import PreparedScan
 from ..bone.threshold import HIGHEST
+from ..core.threads import at_once, of_both
 from .blur import as_bone, blurred, match_blur, without_coarse
 from .determination import determination
 from .refinement import Refined
@@ -102,21 +103,34 @@ def find_evidence(
     """
     first, second = fixed.levels[-1], moving.levels[-1]
     working = fixed.cube.spacing
+
     greys = grey_image(fixed, bones[0]), grey_image(moving, bones[1])
     blurs = match_blur(*greys, refined.pose)
-    alike = [blurred(grey, blur) for grey, blur in zip(greys, blurs, strict=True)]
+    alike = of_both(blurred, greys, blurs)
     # What no voxel of either scan averages away.
     longest = max(float(one.spacing.max()) for one in greys)
-    fine = [without_coarse(one, longest) for one in alike]
-    images = [as_bone(one) for one in alike] if any(one.any() for one in blurs) else [first, second]
+    fine = of_both(without_coarse, alike, (longest,) * 2)
+    images = (as_bone(alike[0]), as_bone(alike[1])) if any(one.any() for one in blurs) else (first, second)
+
+    def held() -> tuple[float, Uncertainty, float, float]:
+        return (
+            determination(first, second, refined.pose, working),
+            uncertainty(first, second, refined.pose),
+            dice(*bones, np.eye(4)) if dice_before is None else dice_before,
+            dice(*bones, refined.pose.numpy()),
+        )
+
+    similar, (determined, uncertain, before, after) = at_once(
+        lambda _: similarity(*images, refined.pose, bones, fine), lambda _: held()
+    )
     return Evidence(
-        similarity=similarity(images[0], images[1], refined.pose, bones, fine),
+        similarity=similar,
         disagreement=refined.disagreement / working,
         spacing=refined.spacing,
-        determination=determination(first, second, refined.pose, working),
-        uncertainty=uncertainty(first, second, refined.pose),
-        dice_before=dice(*bones, np.eye(4)) if dice_before is None else dice_before,
-        dice=dice(*bones, refined.pose.numpy()),
+        determination=determined,
+        uncertainty=uncertain,
+        dice_before=before,
+        dice=after,
         blurs=blurs,
     )
 

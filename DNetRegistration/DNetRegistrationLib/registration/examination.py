@@ -15,12 +15,13 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone
 from ..bone.cube import canonical_cube
 from ..bone.prepare import PreparedScan
+from ..core.threads import at_once
 from .blur import as_bone, blurred
 from .evidence import grey_image
 from .holders import ScanPair
 from .pieces import check_pieces, holds_for_all, told
-from .rivals import find_rival
-from .slices import find_jump
+from .rivals import Rival, find_rival
+from .slices import Jump, find_jump
 from .strain import find_strain
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
 
@@ -56,21 +57,23 @@ def examine(
     if not verdict.accepted:
         return verdict, pair
     still = 0.0
-    pieces = check_pieces(pair.fixed, pair.moving, pose)
+    pieces = check_pieces(pair.fixed, pair.moving, pose, check)
     if not holds_for_all(pieces) and (found := pair.without_still(pose)) is not None:
         pair, still = found
-        pieces = check_pieces(pair.fixed, pair.moving, pose)
+        pieces = check_pieces(pair.fixed, pair.moving, pose, check)
     fixed, moving = pair.fixed, pair.moving
-    check()
     # Blur that differs displaces edges, and what it leaves unexplained hides how much better one pose fits.
     alike = _alike(pair, verdict.evidence.blurs)
-    rival = find_rival(*alike, pose, check)
+
+    def rival_and_jump(check: Callable[[], None]) -> tuple[Rival | None, Jump | None]:
+        return find_rival(*alike, pose, check), find_jump(fixed, moving, pose)
+
+    (rival, jump), strain = at_once(rival_and_jump, lambda check: find_strain(*alike, pose, check), check)
     if rival is not None and rival.fits_equally:
         return replace(verdict, confidence=0.0).because("symmetry"), pair
     if verdict.evidence.dice_before > LAY_TOGETHER and pair.fits_as_it_lay(pose):
         return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
     doubts = []
-    strain, jump = find_strain(*alike, pose, check), find_jump(fixed, moving, pose)
     errors = verdict.expected_error, strain.expected_error, 0.0 if jump is None else jump.error
     error = float(np.linalg.norm(errors))
     confidence = verdict.confidence / (1 + (error / fixed.cube.spacing) ** SHARPNESS)

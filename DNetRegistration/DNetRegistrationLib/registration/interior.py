@@ -8,7 +8,7 @@ cubic splines. Both scans are templates at once, and a gain and an offset are fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone, dice
 from ..bone.images import BoneImage, NativeScan, bone_pyramid
 from ..bone.prepare import PreparedScan
+from ..core.threads import of_both
 from ..geometry.rigid import apply, inverse
 from ..imaging.resample import resample_mask
 from ..imaging.splines import sample_spline, spline_coefficients, spline_derivatives
@@ -163,7 +164,7 @@ def refine_inside(
     fixed: PreparedScan,
     moving: PreparedScan,
     refined: Refined,
-    bones: Sequence[CorticalBone],
+    bones: tuple[CorticalBone, CorticalBone],
     check: Callable[[], None] = lambda: None,
 ) -> Refined:
     """Refines a pose on what lies inside the bone; one that moves by more than a voxel stays as it was.
@@ -187,24 +188,24 @@ def refine_inside(
     start = refined.pose
     poses = start, inverse(start)
     check()
-    bones = [_sealed(bones[i], bones[1 - i], poses[i], fixed.cube.spacing) for i in range(2)]
-    images = [_greys(scan, bone, refined.spacing) for scan, bone in zip((fixed, moving), bones, strict=True)]
+    bones = of_both(_sealed, bones, bones[::-1], poses, (fixed.cube.spacing,) * 2, check=check)
+    images = of_both(_greys, (fixed, moving), bones, (refined.spacing,) * 2, check=check)
     count = WORKING_POINTS if len(resolutions(fixed, moving)) == 1 else FINER_POINTS
-    found = [_inside(images[i], bones[i], bones[1 - i], poses[i], count) for i in range(2)]
+    found = of_both(_inside, images, bones, bones[::-1], poses, (count,) * 2, check=check)
     if min(len(index) for index in found) < LEAST_POINTS:
         return refined
     edges = edge_template(fixed.levels[-1], EDGE_POINTS)
-    sides = [_side(images[i], images[1 - i], found[i], poses[1] if i else None, edges) for i in range(2)]
+    sides = of_both(_side, images, images[::-1], found, (None, poses[1]), (edges,) * 2, check=check)
     jacobian = motion_jacobian(edges).cpu().double()
     prior = EDGES * count / WORKING_POINTS * jacobian.T @ jacobian
-    levels: list[Tensor | None] = [None, None]
+    levels: tuple[Tensor | None, Tensor | None] = None, None
     step, pose, blur = torch.zeros(6, dtype=torch.float64), start, 0.0
     # A part of the points leads close to where all of them lead.
     for every in (THINNED,) * 3 + (1,) * 3:
         check()
-        some = [side.thinned(every) for side in sides]
-        parts = [_normal_equations(*one) for one in zip(some, (pose,) * 2, levels, (blur, -blur), strict=True)]
-        levels, blur = [part.levels for part in parts], (parts[0].blur - parts[1].blur) / 2
+        some = sides[0].thinned(every), sides[1].thinned(every)
+        parts = of_both(_normal_equations, some, (pose,) * 2, levels, (blur, -blur))
+        levels, blur = (parts[0].levels, parts[1].levels), (parts[0].blur - parts[1].blur) / 2
         inside = parts[0].normal + parts[1].normal
         normal = inside + prior / every + 1e-9 * prior.trace() / every * torch.eye(6).double()
         change = torch.linalg.solve(normal, parts[0].right + parts[1].right - prior / every @ step)
@@ -215,7 +216,7 @@ def refine_inside(
     scores = torch.cat([cell_scores(side.index, part.scores) for side, part in zip(some, parts, strict=True)])
     noise = float((scores @ torch.linalg.inv(inside + 1e-6 * prior) * scores).sum()) / 6
     other = edge_template(moving.levels[-1], EDGE_POINTS)
-    edge_noise = (_edge_noise(edges, moving, pose) + _edge_noise(other, fixed, inverse(pose))) / 2
+    edge_noise = sum(of_both(_edge_noise, (edges, other), (moving, fixed), (pose, inverse(pose)))) / 2
     trusted = max(noise / edge_noise, LEAST_TRUST * count / WORKING_POINTS) * jacobian.T @ jacobian
     # The residuals of the last step, moved back from the prior that steps were taken with to this one.
     step = torch.linalg.solve(inside + trusted, (inside + prior) @ step)

@@ -6,7 +6,7 @@ moved on its own is where they do not. Nothing is segmented, since the bones of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..bone.cube import CanonicalCube, sample_on_cube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
+from ..core.threads import at_once
 from ..geometry.rigid import inverse
 from ..imaging.tensors import gaussian
 
@@ -58,20 +59,24 @@ class Piece:
     center: np.ndarray
 
 
-def check_pieces(fixed: PreparedScan, moving: PreparedScan, pose: Tensor) -> list[Piece]:
+def check_pieces(
+    fixed: PreparedScan, moving: PreparedScan, pose: Tensor, check: Callable[[], None] = lambda: None
+) -> list[Piece]:
     """The parts of the bone for which a pose holds and does not.
 
     Args:
         fixed, moving: the scans.
         pose: ``(4, 4)`` float64, fixed to moving points, LPS mm.
+        check: called between steps; an exception from it ends the work.
 
     Returns:
         The piece for which it holds, if any, and every other one of at least `LEAST_PIECE` of the bone.
     """
-    views = [
-        _pieces(compare(fixed.cube, moving.levels[-1], pose), np.eye(4)),
-        _pieces(compare(moving.cube, fixed.levels[-1], inverse(pose)), np.linalg.inv(pose.numpy())),
-    ]
+    views = at_once(
+        lambda check: _pieces(compare(fixed.cube, moving.levels[-1], pose), np.eye(4)),
+        lambda check: _pieces(compare(moving.cube, fixed.levels[-1], inverse(pose)), np.linalg.inv(pose.numpy())),
+        check,
+    )
 
     def against(pieces: list[Piece]) -> tuple[float, float]:
         others = [piece for piece in pieces if not piece.holds]

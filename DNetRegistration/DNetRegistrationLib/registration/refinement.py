@@ -18,6 +18,7 @@ from torch import Tensor
 from ..bone.cube import BonePlace
 from ..bone.images import BoneImage, NativeScan
 from ..bone.prepare import PreparedScan
+from ..core.threads import at_once
 from ..geometry.rigid import apply, inverse, nearest_rotation, rigid, rotation_from_axis_angle
 from ..imaging.tensors import gaussian
 from .template import Template, edge_template, finer_template, sample_through
@@ -217,8 +218,10 @@ def refine(
         else:
             templates = [_template_on(image, last) for image, last in zip(images, templates, strict=True)]
         iterations = (12, 8) if number == 0 else (6, 4)
-        forward = _one_way(templates[0], images[1], pose, steps[0], iterations, step_check)
-        backward = inverse(_one_way(templates[1], images[0], inverse(pose), steps[0], iterations, step_check))
+        there = partial(_one_way, templates[0], images[1], pose, steps[0], iterations)
+        back = partial(_one_way, templates[1], images[0], inverse(pose), steps[0], iterations)
+        forward, backward = at_once(there, back, step_check)
+        backward = inverse(backward)
         disagreement = distance(forward, backward, fixed.place)
         pose = _halfway(forward, backward, torch.tensor(fixed.place.center))
     return Refined(pose, disagreement, max(float(image.spacing.mean()) for image in images))

@@ -5,7 +5,7 @@ A rigid pose holds for the bone on one side of such a place, and nothing but the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from .template import Template, edge_template, sample_through
 POINTS = 8000
 # Distances that are tried, in working voxels: steps, and how far.
 STEP, REACH = 0.5, 14.0
+# A first look takes one of so many points, and of so many distances.
+THINNED = 5, 2
 # A smaller shift is one that a rigid pose and a strain take up.
 LEAST_SHIFT = 1.5
 # What lies beyond fits where it is shifted if it leaves at most this share of what it left unexplained, a point of it
@@ -69,6 +71,9 @@ def find_jump(fixed: PreparedScan, moving: PreparedScan, pose: Tensor) -> Jump |
     """
     template, spacing = edge_template(fixed.levels[-1], POINTS), fixed.cube.spacing
     edges = template.local().cpu().double() + torch.tensor(template.center)
+    # An odd step takes points of all rows.
+    every, sparse = THINNED
+    some = replace(template, **{name: getattr(template, name)[::every] for name in ("index", "values", "gradient")})
     bone, weight = points_of_bone(fixed.levels[-1])
     steps = torch.arange(1, round(REACH / STEP) + 1).double() * STEP * spacing
     shifts = torch.cat((-steps.flip(0), steps))
@@ -78,15 +83,18 @@ def find_jump(fixed: PreparedScan, moving: PreparedScan, pose: Tensor) -> Jump |
         index_of = torch.linalg.inv(affine) @ to_scan
         for number, axis in enumerate("xyz"):
             along = pose[:3, :3] @ torch.linalg.inv(to_scan[:3, :3]) @ affine[:3, number] / affine[:3, number].norm()
-            left, seen = _unexplained(template, moving, pose, shifts[:, None] * along)
             index = apply(index_of, edges)[:, number]
+            rough, _ = _unexplained(some, moving, pose, shifts[::sparse, None] * along)
+            about = sparse * _beyond(index[::every], rough)[1]
+            near = shifts[max(0, about - sparse + 1) : about + sparse]
+            left, seen = _unexplained(template, moving, pose, near[:, None] * along)
             gained, shift, above, cut = _beyond(index, left)
             if gained <= most:
                 continue
             most, jump = gained, None
             where = ((index > cut) == above) & seen
             off = (apply(index_of, torch.from_numpy(bone))[:, number].numpy() > cut) == above
-            share, far = float(weight[off].sum() / weight.sum()), float(shifts[shift].abs())
+            share, far = float(weight[off].sum() / weight.sum()), float(near[shift].abs())
             fits = _fits(left[0][where], left[1 + shift][where], template.values.cpu().double()[where])
             if fits and share >= LEAST_SHARE and far >= LEAST_SHIFT * spacing:
                 jump = Jump(role, axis, cut, share, far)

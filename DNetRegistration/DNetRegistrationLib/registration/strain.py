@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..bone.cube import points_of_bone
 from ..bone.images import BoneImage, NativeScan, pool_image
 from ..bone.prepare import PreparedScan
+from ..core.threads import at_once
 from ..geometry.rigid import inverse
 from ..geometry.transforms import affine_matrix
 from .refinement import Fit, one_sided, tukey
@@ -142,8 +144,8 @@ def find_strain(
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm: the rigid answer.
         check: called between steps; an exception from it ends the work.
     """
-    forward, forward_covariance = _one_way(fixed, moving, pose, check)
-    backward, backward_covariance = _one_way(moving, fixed, inverse(pose), check)
+    there, back = partial(_one_way, fixed, moving, pose), partial(_one_way, moving, fixed, inverse(pose))
+    (forward, forward_covariance), (backward, backward_covariance) = at_once(there, back, check)
     affine = (forward + np.linalg.inv(backward)) / 2
     rigid, stretch = _polar(affine[:3, :3])
     # To first order, a strain E of the moving frame is -R^T E R in the fixed one: rows of a matrix one after the other.
