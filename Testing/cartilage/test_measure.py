@@ -67,9 +67,32 @@ def test_coarse_voxels_of_35_um_tell_the_mean_to_some_um():
     parts = [found.compartment(name) for name in ("medial", "lateral")]
     assert row.area_mm2 == pytest.approx(sum(part.area_mm2 for part in parts))
     assert row.volume_mm3 == pytest.approx(sum(part.volume_mm3 for part in parts))
-    assert row.volume_mm3 == pytest.approx(row.mean_thickness_um * row.area_mm2 * row.measured_share / 1000)
+    assert row.measured_share + row.filled_share == pytest.approx(1) and 0.5 < row.measured_share < 1
+    assert row.volume_mm3 == pytest.approx(row.mean_thickness_um * row.area_mm2 / 1000)
     assert np.isfinite(found.map.thickness_um[found.map.measured]).all()
     assert np.isnan(found.map.thickness_um[~found.map.measured]).all()
+    measured = found.map.measured
+    assert (found.map.filled_um[measured] == found.map.thickness_um[measured]).all()
+    assert np.isfinite(found.map.filled_um).all() and (found.map.filled_um >= 0).all()
+
+
+def test_a_hidden_part_is_filled_and_leaves_volume_and_area_as_they_were():
+    """A ball of something as bright as bone lies on the medial facet."""
+    pair, first = _pair(3), _found()
+    medial = first.compartment("medial")
+    points = first.map.points[(first.map.compartment == 0) & first.map.measured]
+    middle = pair.matrix @ np.append(points.mean(0), 1)
+    voxels = np.array(pair.moving.voxels, np.float32)
+    z, y, x = np.indices(voxels.shape)
+    away = np.linalg.norm(pair.moving.to_world(np.stack((x, y, z), -1).reshape(-1, 3)) - middle[:3], axis=1)
+    voxels[(away < 0.3).reshape(voxels.shape)] = np.quantile(voxels, 0.99)
+    found = measure_cartilage(_alignment(pair), pair.fixed, replace(pair.moving, voxels=voxels))
+    row = found.compartment("medial")
+    hidden = np.linalg.norm(found.map.points - points.mean(0), axis=1) < 0.2
+    assert hidden.sum() > 50 and not found.map.measured[hidden].any()
+    assert row.measured_share < medial.measured_share - 0.05
+    assert row.area_mm2 == pytest.approx(medial.area_mm2, rel=0.05)
+    assert row.volume_mm3 == pytest.approx(medial.volume_mm3, rel=0.07)
 
 
 @pytest.mark.slow

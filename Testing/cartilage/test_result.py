@@ -7,7 +7,7 @@ import pytest
 from DNetRegistrationLib.cartilage.result import CartilageMeasurement, Reason, ThicknessMap, summarise
 
 
-def _map(thickness, areas, reason=None, uptake=1000.0, error=2.0):
+def _map(thickness, areas, reason=None, uptake=1000.0, error=2.0, filled=None):
     thickness, areas = np.array(thickness, float), np.array(areas, float)
     count = len(areas)
     reason = np.where(np.isnan(thickness), Reason.SOFT_TISSUE, Reason.MEASURED) if reason is None else reason
@@ -21,6 +21,7 @@ def _map(thickness, areas, reason=None, uptake=1000.0, error=2.0):
         standard_error_um=np.where(np.isnan(thickness), np.nan, error),
         uptake=np.where(thickness > 8, uptake, np.nan),
         reason=np.asarray(reason),
+        filled_um=thickness if filled is None else np.array(filled, float),
     )
 
 
@@ -37,6 +38,18 @@ def test_means_are_weighted_by_area_and_count_worn_places():
     # Three values of weights 1, 2 and 1 with the same error of 2 um.
     assert row.standard_error_um == pytest.approx(2 * math.sqrt(1 + 4 + 1) / 4)
     assert row.uptake == pytest.approx(1000)
+
+
+def test_what_is_hidden_counts_as_what_lies_around_it():
+    found = _map([0, 40, 60, np.nan, np.nan], [1.0, 2.0, 1.0, 1.0, 1.0], filled=[0, 40, 60, 50, np.nan])
+    row = summarise("all", np.ones(5, bool), found, 0.0)
+    assert row.measured_share == pytest.approx(4 / 6) and row.filled_share == pytest.approx(1 / 6)
+    # The last point is of a part that was not measured.
+    assert row.volume_mm3 == pytest.approx((2 * 40 + 60 + 50) / 1000)
+    assert row.mean_thickness_um == pytest.approx((2 * 40 + 60 + 50) / 5)
+    assert row.sd_thickness_um == pytest.approx(math.sqrt((38**2 + 2 * 2**2 + 22**2 + 12**2) / 5))
+    # Of what was measured.
+    assert row.covered_share == pytest.approx(0.75) and row.uptake == pytest.approx(1000)
 
 
 def test_an_error_that_points_share_does_not_average_out():

@@ -30,6 +30,7 @@ def made_measurement(placed=None, **changes) -> CartilageMeasurement:
         standard_error_um=np.where(measured, 2.0, np.nan),
         uptake=np.where(measured & (thickness > 0), 1000.0, np.nan),
         reason=reason.astype(int),
+        filled_um=np.where(measured, thickness, np.nan),
     )
     rows = [summarise(name, found.compartment == k, found, 0.5) for k, name in enumerate(("medial", "lateral"))]
     values = dict(

@@ -18,6 +18,7 @@ from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
 from .compartments import across, articular_cover, lateral_by_fibula, parting
+from .filling import smooth_surface
 from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
 from .sight import MISMATCH, Sight, look
@@ -42,9 +43,12 @@ _ROUGH = 0.2
 _BRIGHT_BEYOND = 0.7
 # What is too thin to be resolved tells its amount only: its level is taken for at least this share of the median.
 _AMOUNT = 0.85
-# A compartment is measured where at least this share of it is: the rest may be unlike it. What kept the rest from being
-# measured reaches into what is: standard error of the mean, as a share of it, for all of the rest.
-_LEAST_SHARE, _REST_ERROR = 0.5, 0.15
+# The articular surface ends where the layer, smoothed, is as thin as this share of the median.
+_BORDER = 0.25
+# A compartment is measured where at least this share of it is: the rest, which is filled from around it, may be unlike
+# it, and what hides it reaches into what is measured. Standard error of the mean, as a share of it, for all of the
+# rest: on 55 compartments of 20 um filled parts were off by 0.28 of the mean.
+_LEAST_SHARE, _REST_ERROR = 0.5, 0.25
 # Standard error that the model of scanner and layer leaves to a mean, in voxels: twice it held 95 % of those errors.
 _MODEL_ERROR = 0.1
 # The rim is about so wide, mm.
@@ -249,10 +253,11 @@ def _measured(
     # The thickness of as much agent at the usual level.
     amount = 1000 * layers.thickness_mm * np.clip(layers.level / max(_AMOUNT * usual, 1e-30), 0, 1)
     thickness = np.where(covered, np.where(unresolved, amount, 1000 * layers.thickness_mm), 0.0)
+    # What is measured, a layer or bare bone; specks of a layer apart from the rest are of something else.
+    sure = reason == Reason.MEASURED
+    sure &= ~covered | articular_cover(mesh, covered & sure)
     articular = np.ones(len(covered), bool)
     if agent and not marked:
-        # Soft tissue beside the cartilage would draw the border outwards.
-        articular = articular_cover(mesh, cover)
         share = mesh.areas[articular_cover(mesh, cover & ~alike)].sum() / mesh.areas.sum()
         hidden = beside.share > _SPREAD or share < _HARDLY
         if beside.share > _SPREAD:
@@ -264,7 +269,13 @@ def _measured(
         elif share > _EVERYWHERE:
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
         if hidden:
+            articular = articular_cover(mesh, cover)
             reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
+        else:
+            # Where soft tissue lies, the border goes where the layer around it would end.
+            here = covered & sure
+            middle = float(np.median(thickness[here])) if here.any() else 0.0
+            articular = articular_cover(mesh, smooth_surface(mesh, sure, thickness) > _BORDER * middle)
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, amount, thickness)
@@ -281,6 +292,7 @@ def _measured(
             f"{1000 * _COARSE:.0f} um is the most"
         )
     measured = reason == Reason.MEASURED
+    around_it = smooth_surface(mesh, measured & (sure | thin), thickness)
     doubts = np.where(unresolved, _LEVEL_ERROR * thickness, 0)
     kept, left = mesh.part(articular)
     found = ThicknessMap(
@@ -293,6 +305,7 @@ def _measured(
         standard_error_um=np.where(measured, error, np.nan)[left],
         uptake=np.where(covered & measured, layers.level, np.nan)[left],
         reason=reason[left],
+        filled_um=np.where(measured, thickness, np.clip(around_it, 0, None))[left],
     )
     compartments, sides_known = _compartments(
         found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
@@ -431,13 +444,13 @@ def _compartments(
         here = found.compartment == number
         measured = here & found.measured
         if found.areas_mm2[measured].sum() < _LEAST_SHARE * found.areas_mm2[here].sum():
-            _leave_out(found, measured)
+            _leave_out(found, here)
     rows = [row(name, found.compartment == number) for number, name in enumerate(("medial", "lateral"))]
     return (*rows, row("all", np.ones(len(found.points), bool))), known
 
 
 def _leave_out(found: ThicknessMap, points: np.ndarray) -> None:
-    """Takes back what was measured at some points."""
-    found.reason[points] = Reason.UNCERTAIN
-    for values in (found.thickness_um, found.standard_error_um, found.uptake):
+    """Takes back what was measured and filled at some points."""
+    found.reason[points & found.measured] = Reason.UNCERTAIN
+    for values in (found.thickness_um, found.standard_error_um, found.uptake, found.filled_um):
         values[points] = np.nan

@@ -49,6 +49,8 @@ class ThicknessMap:
         standard_error_um: ``(n,)`` of the thickness; NaN where not measured.
         uptake: ``(n,)`` what agent adds to the cartilage, in grey values of the scan with agent; NaN where no layer is.
         reason: ``(n,)`` int, values of `Reason`.
+        filled_um: ``(n,)`` the thickness, and where it was not measured what that around it says; NaN where too little
+            of a compartment was measured.
     """
 
     points: np.ndarray
@@ -60,6 +62,7 @@ class ThicknessMap:
     standard_error_um: np.ndarray
     uptake: np.ndarray
     reason: np.ndarray
+    filled_um: np.ndarray
 
     @property
     def measured(self) -> np.ndarray:
@@ -69,7 +72,10 @@ class ThicknessMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Compartment:
-    """Cartilage of one part of the articular surface; means are weighted by area, and over what was measured.
+    """Cartilage of one part of the articular surface; means are weighted by area.
+
+    What soft tissue hides is filled from what lies around it, so that thickness and volume are of the same surface
+    whenever an animal is scanned. The sum of several parts is of those that were measured.
 
     Numbers that are not known are NaN. The names in brackets are those of Eckstein et al. (Osteoarthritis Cartilage
     14:974, 2006).
@@ -77,18 +83,19 @@ class Compartment:
     Attributes:
         name: "medial", "lateral", "whole" (the articular surface as one) or "all" (the sum of the others).
         area_mm2: of the articular bone surface, worn places included (tAB).
-        measured_share: of that area, 0 to 1.
+        measured_share, filled_share: of that area, 0 to 1; the thickness of the rest is not known.
         covered_share: of the measured area, where a layer is, 0 to 1.
-        volume_mm3: of the cartilage on the measured area.
+        volume_mm3: of the cartilage on the area that was measured or filled.
         mean_thickness_um: worn places count as 0 (ThCtAB).
         median_thickness_um, sd_thickness_um, p5_thickness_um, p95_thickness_um: of the same distribution.
-        standard_error_um: of the mean thickness, from noise and from how well the scans match.
+        standard_error_um: of the mean thickness, from noise, from how well the scans match and from what was filled.
         uptake: mean over the layer, in grey values of the scan with agent.
     """
 
     name: str
     area_mm2: float
     measured_share: float
+    filled_share: float
     covered_share: float
     volume_mm3: float
     mean_thickness_um: float
@@ -177,18 +184,16 @@ def summarise(
         systematic_um: standard error that all points share.
         together: how many neighbouring points share one error.
     """
-    areas = found.areas_mm2[chosen]
-    here = chosen & found.measured
-    weight, thickness = found.areas_mm2[here], found.thickness_um[here]
-    area, measured = float(areas.sum()), float(weight.sum())
+    area = float(found.areas_mm2[chosen].sum())
+    here, whole = chosen & found.measured, chosen & np.isfinite(found.filled_um)
+    measured = float(found.areas_mm2[here].sum())
     if not measured > 0:
         nothing: dict[str, Any] = dict.fromkeys([one.name for one in fields(Compartment)], math.nan)
-        return Compartment(**{**nothing, "name": name, "area_mm2": area, "measured_share": 0.0})
-    mean = float(np.average(thickness, weights=weight))
-    # The volume over a curved surface: that of a layer on a sphere differs from area times thickness, but a plateau is
-    # flat to some per cent of its thickness.
-    fifth, median, ninetyfifth = _quantiles(thickness, weight, (0.05, 0.5, 0.95))
-    covered, level = thickness > 0, found.uptake[here]
+        return Compartment(**{**nothing, "name": name, "area_mm2": area, "measured_share": 0.0, "filled_share": 0.0})
+    areas, thickness = found.areas_mm2[whole], found.filled_um[whole]
+    mean = float(np.average(thickness, weights=areas))
+    fifth, median, ninetyfifth = _quantiles(thickness, areas, (0.05, 0.5, 0.95))
+    weight, level = found.areas_mm2[here], found.uptake[here]
     # What is too thin to be told from none at one point counts for the thickness, but has no uptake.
     told = np.isfinite(level)
     random = np.sqrt((weight**2 * found.standard_error_um[here] ** 2).sum() * together) / measured
@@ -196,11 +201,14 @@ def summarise(
         name=name,
         area_mm2=area,
         measured_share=measured / area,
-        covered_share=float(weight[covered].sum()) / measured,
-        volume_mm3=float(weight @ thickness) / 1000,
+        filled_share=float(areas.sum() - measured) / area,
+        covered_share=float(weight[found.thickness_um[here] > 0].sum()) / measured,
+        # The volume over a curved surface: that of a layer on a sphere differs from area times thickness, but a plateau
+        # is flat to some per cent of its thickness.
+        volume_mm3=float(areas @ thickness) / 1000,
         mean_thickness_um=mean,
         median_thickness_um=median,
-        sd_thickness_um=float(np.sqrt(np.average((thickness - mean) ** 2, weights=weight))),
+        sd_thickness_um=float(np.sqrt(np.average((thickness - mean) ** 2, weights=areas))),
         p5_thickness_um=fifth,
         p95_thickness_um=ninetyfifth,
         standard_error_um=float(np.hypot(random, systematic_um)),

@@ -56,6 +56,7 @@ def cartilage_summary(found: CartilageMeasurement) -> str:
             values = (
                 f"{one.mean_thickness_um:.1f} +- {one.standard_error_um:.1f} um, {one.volume_mm3:.4f} mm3, "
                 f"{100 * one.measured_share:.0f} % of {one.area_mm2:.2f} mm2 measured"
+                + (f", {100 * one.filled_share:.0f} % filled" if one.filled_share >= 0.005 else "")
             )
         lines.append(f"{'cartilage ' + one.name:<17} {values}")
     if math.isfinite(found.least_thickness_um):

@@ -278,7 +278,7 @@ def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
     else:
         title = (
             f"Cartilage {row.mean_thickness_um:.1f} ± {row.standard_error_um:.1f} µm (mean ± standard error), "
-            f"{row.volume_mm3:.4f} mm³ on {row.area_mm2 * row.measured_share:.2f} mm²"
+            f"{row.volume_mm3:.4f} mm³ on {row.area_mm2 * (row.measured_share + row.filled_share):.2f} mm²"
         )
     figure.text(0.02, 0.972, title, size=12, weight="bold", color=_INK, va="center")
     notes = [] if measurement.accepted else ["ALIGNMENT NOT ACCEPTED: do not trust these numbers."]

@@ -41,9 +41,9 @@ def colors(found: ThicknessMap) -> np.ndarray:
 def write_surface(measurement: CartilageMeasurement, path: str | Path) -> None:
     """Writes the map as ``.vtp`` (VTK XML) or ``.ply`` (binary), in the world of the scan without agent, LPS mm.
 
-    Scalars of each point are ``thickness_um``, ``standard_error_um`` and ``uptake``, NaN where not known;
-    ``compartment`` and ``reason`` count as `CartilageMeasurement.compartments` and `Reason` do. A ``.ply`` holds
-    colours as well, since few readers of it know scalars.
+    Scalars of each point are ``thickness_um``, ``standard_error_um``, ``uptake`` and ``filled_um``, NaN where not
+    known; ``compartment`` and ``reason`` count as `CartilageMeasurement.compartments` and `Reason` do. A ``.ply``
+    holds colours as well, since few readers of it know scalars.
 
     Raises:
         OSError: it could not be written.
@@ -53,6 +53,7 @@ def write_surface(measurement: CartilageMeasurement, path: str | Path) -> None:
         "thickness_um": found.thickness_um.astype("<f4"),
         "standard_error_um": found.standard_error_um.astype("<f4"),
         "uptake": found.uptake.astype("<f4"),
+        "filled_um": found.filled_um.astype("<f4"),
         "compartment": found.compartment.astype("<i4"),
         "reason": found.reason.astype("<i4"),
     }

@@ -28,7 +28,7 @@ _FILE = "cartilage.npz"
 _NONE, _VECTORS = np.zeros(0), np.zeros((0, 3))
 _NO_LAYER = np.zeros((1, 1, 1), bool)
 #: Where nothing was measured.
-NO_MAP = ThicknessMap(_VECTORS, _VECTORS, np.zeros((0, 3), int), *6 * [_NONE])
+NO_MAP = ThicknessMap(_VECTORS, _VECTORS, np.zeros((0, 3), int), *7 * [_NONE])
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class CartilageResult:
         touched: share of the measured area that soft tissue lies on.
         stated_um, standard_errors_um: mean thickness of the medial and the lateral compartment as stated, touched or
             not, and its standard error; NaN where not measured.
-        stated_true_um: the true means of the same points.
+        stated_true_um: the true means of the same compartments, hidden parts included.
         volumes_mm3, true_volumes_mm3: likewise.
         edges: of kind `EDGES`, what a subtraction leaves in the outermost voxels of bone and in those on it, % of the
             bone's height: as interpolation leaves it, then as `interpolation_blur` does.
@@ -139,8 +139,8 @@ class CartilageTable(CaseTable[CartilageResult]):
         ]
 
     def _again(self) -> list[Finding]:
-        """Of animals that were scanned twice. Soft tissue hides other parts of a compartment then, which are told apart
-        from errors by the truth of the same points."""
+        """Of animals that were scanned twice. What is hidden moves the borders of a compartment, which is told apart
+        from errors by the truth of the same surface."""
         first, again = ({one.seed: one for one in self._good(kind)} for kind in (FIRST, AGAIN))
         pairs = [(first[seed], again[seed]) for seed in sorted(first.keys() & again.keys())]
 
@@ -157,7 +157,7 @@ class CartilageTable(CaseTable[CartilageResult]):
                 findings.append(at_most(what, f"{varied:.1f} %", varied, most, " %"))
         if findings:
             of_errors, _ = _variation(values("stated_um") / values("stated_true_um"))
-            findings.append(Finding("  of both, over the truth of the same points", f"{of_errors:.1f} %"))
+            findings.append(Finding("  of both, over the truth of the same surface", f"{of_errors:.1f} %"))
         return findings
 
     def _groups(self) -> list[Finding]:
@@ -288,7 +288,7 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
             means.append(float(np.average(thickness[here], weights=areas)))
             errors.append(float(np.average(surface.thickness_um[here], weights=areas)) - means[-1])
     rows = [found.compartment(name) for name in ("medial", "lateral")]
-    parts = [surface.measured & (surface.compartment == number) for number in (0, 1)]
+    parts = [np.isfinite(surface.filled_um) & (surface.compartment == number) for number in (0, 1)]
     areas = [surface.areas_mm2[part] for part in parts]
     volumes = [float(area @ thickness[part]) / 1000 for part, area in zip(parts, areas, strict=True)]
     measured = surface.areas_mm2[surface.measured].sum()
