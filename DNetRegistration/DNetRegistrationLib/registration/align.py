@@ -652,16 +652,12 @@ def _of_another_size(pair: _Pair, inputs: AlignmentInputs, device: torch.device,
 
     The cortices tell its size roughly, also of a part of the bone.
     """
-    scale = 1.0
-    # The first working spacing suits one bone only, and the thickness in it is that of a cortex smoothed too much.
-    for _ in range(2):
-        ratio = pair.bones[1].thickness / pair.bones[0].thickness
-        if not ratio > 0 or (scale == 1 and abs(math.log(ratio)) < LEAST_LARGER):
-            return None
-        scale *= ratio
-        shrunk = np.diag((1 / ratio, 1 / ratio, 1 / ratio, 1.0)) @ inputs.moving.affine
-        inputs = replace(inputs, moving=replace(inputs.moving, affine=shrunk))
-        pair = _prepared(inputs, device, watch)
+    scale = pair.bones[1].thickness / pair.bones[0].thickness
+    if not abs(math.log(scale)) >= LEAST_LARGER:
+        return None
+    shrunk = np.diag((1 / scale, 1 / scale, 1 / scale, 1.0)) @ inputs.moving.affine
+    inputs = replace(inputs, moving=replace(inputs.moving, affine=shrunk))
+    pair = _prepared(inputs, device, watch)
     _, poses, _ = next(_hypotheses(pair, inputs, watch))
     if len(poses) == 0:
         return None
