@@ -320,6 +320,20 @@ def test_the_pose_is_told_before_it_is_examined(pair):
     assert "Looking for what speaks against it" in order[order.index("pose") :]
 
 
+def test_the_pose_at_native_resolution_is_told_before_it_is_judged(monkeypatch):
+    pair, order = make_pair(16, size=96, spacing=0.04, contrast=False), []
+    judge = module.verify
+
+    def verify(scans, refined):
+        order.append(refined.pose.numpy())
+        return judge(scans, refined)
+
+    monkeypatch.setattr(module, "verify", verify)
+    found = align(pair.fixed, pair.moving, posed=lambda matrix, bones: order.append("told"))
+    assert [isinstance(one, str) for one in order][-2:] == [True, False]
+    np.testing.assert_allclose(order[-1], found.matrix, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     "size, spacing, hypotheses",
     [

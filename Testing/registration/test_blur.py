@@ -106,6 +106,19 @@ def test_a_blur_is_a_gaussian_in_mm_within_the_field_of_view():
     assert blurred(image, np.zeros((3, 3))) is image
 
 
+@pytest.mark.parametrize("inside", [None, torch.ones(7, 11, 13)], ids=["no mask", "a mask of ones"])
+def test_a_blur_is_the_weighted_mean_of_all_voxels_also_where_the_grid_ends(inside):
+    """Prime numbers of voxels, of three edges; a sum over all pairs of voxels in float64."""
+    edges, deviation = np.array((0.05, 0.06, 0.07)), 0.12
+    values = np.random.default_rng(3).normal(size=(7, 11, 13))
+    image = BoneImage(torch.from_numpy(values.astype(np.float32)), np.diag((*edges, 1.0)), inside)
+    found = blurred(image, deviation**2 * np.eye(3)).values.numpy()
+    lines = [np.arange(size) * edge for size, edge in zip(values.shape, edges[::-1], strict=True)]
+    weights = [np.exp(-((line[:, None] - line) ** 2) / (2 * deviation**2)) for line in lines]
+    total = np.einsum("ai,bj,ck,ijk->abc", *weights, values)
+    np.testing.assert_allclose(found, total / np.einsum("ai,bj,ck->abc", *weights), atol=5e-3)
+
+
 @pytest.mark.parametrize("deviations", [(0.02, 0.02, 0.22), (0.0, 0.1, 0.2)])
 def test_a_blur_oblique_to_a_sheared_grid_is_as_wide_as_it_says(deviations):
     """Blobs through a Gaussian are blobs in closed form, also through one that is narrower than a voxel."""

@@ -267,12 +267,15 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
     if watch.network_ran and answer.hypothesis == "search":
         watch.warnings.append("The network's proposals did not verify; the search over all rotations found this pose.")
 
+    refined = answer.refined
     if inputs.refine == "native":
         with watch.stage("refine"):
-            answer = _to_native(answer, watch)
+            refined = _to_native(answer, watch)
     if watch.posed is not None:
-        watch.posed(require_rigid(answer.refined.pose.numpy()), pair.bones)
+        watch.posed(require_rigid(refined.pose.numpy()), pair.bones)
     with watch.stage("verify"):
+        if refined is not answer.refined:
+            answer = replace(answer, refined=refined, verdict=verify(answer.pair, refined))
         settled = answer.verdict.accepted or answer.verdict.undetermined
         mirrored = not settled and _mirrored(pair, inputs.network, watch)
         verdict = answer.verdict.because("mirrored") if mirrored else answer.verdict
@@ -569,12 +572,12 @@ def _refined(pair: ScanPair, pose: Tensor, refine: str, check: Callable[[], None
     return led
 
 
-def _to_native(answer: _Answer, watch: _Watch) -> _Answer:
-    """The answer refined to native resolution, unless that leads away from the pose at the working spacing."""
+def _to_native(answer: _Answer, watch: _Watch) -> Refined:
+    """The pose refined to native resolution, unless that leads away from the pose at the working spacing."""
     pair, pose = answer.pair, answer.refined.pose
     fixed, moving = pair.fixed, pair.moving
     if len(resolutions(fixed, moving)) == 1:
-        return answer
+        return answer.refined
     report = watch.within(0.65, 0.9, "Refining to native resolution")
     refined = refine_fully(pair, pose, True, report)
     if distance(pose, refined.pose, fixed.place) > fixed.cube.spacing:
@@ -583,8 +586,8 @@ def _to_native(answer: _Answer, watch: _Watch) -> _Answer:
                 "Refinement to native resolution moved the bone by more than a working voxel and was left out; "
                 "look for noise or artefacts in the scans."
             )
-        return answer
-    return replace(answer, refined=refined, verdict=verify(pair, refined))
+        return answer.refined
+    return refined
 
 
 def _mirrored(pair: _Pair, network: LoadedWeights | None, watch: _Watch) -> bool:

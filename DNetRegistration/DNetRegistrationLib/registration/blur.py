@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
@@ -91,21 +90,38 @@ def blurred(image: BoneImage, covariance: np.ndarray) -> BoneImage:
         return image
     to_index = np.linalg.inv(image.affine[:3, :3])
     variance = to_index @ covariance @ to_index.T
-    inside = torch.ones_like(image.values) if image.inside is None else image.inside
-    both = torch.stack((image.values * inside, inside))
-    # Zeros beyond the far border, so that nothing comes round from there.
-    reach = np.ceil(3 * np.sqrt(np.maximum(0, variance.diagonal()))).astype(int).tolist()
-    # The transform of a prime number of voxels takes long.
-    sizes = [next_fast_len(size + n, real=True) for size, n in zip(inside.shape, reversed(reach), strict=True)]
-    beyond = [size - now for size, now in zip(sizes, inside.shape, strict=True)]
-    padded = F.pad(both, [side for n in reversed(beyond) for side in (0, n)])
-    shape = padded.shape[1:]
-    # The Fourier transform of a Gaussian is exact for one narrower than a voxel too, and oblique to the grid.
-    waves = [torch.fft.fftfreq(n) for n in shape[:2]] + [torch.fft.rfftfreq(shape[2])]
-    z, y, x = (2 * np.pi * wave.to(both) for wave in waves)
-    grid = x, y[:, None], z[:, None, None]
-    exponent = sum(float(variance[a, b]) * grid[a] * grid[b] for a in range(3) for b in range(3))
-    spectrum = torch.fft.rfftn(padded, dim=(1, 2, 3)) * torch.exp(-exponent / 2)
-    depth, height, width = inside.shape
-    total, seen = torch.fft.irfftn(spectrum, s=shape, dim=(1, 2, 3))[:, :depth, :height, :width]
+    straight = np.allclose(variance, np.diag(variance.diagonal()), rtol=0, atol=1e-9 * np.trace(variance))
+    if image.inside is None and straight:
+        (total,) = _smoothed(image.values[None], variance)
+        # Of a full field of view, lines along the axes tell all that is seen.
+        z, y, x = (
+            _smoothed(image.values.new_ones(1, size), variance[axis : axis + 1, axis : axis + 1])[0]
+            for axis, size in zip((2, 1, 0), image.shape, strict=True)
+        )
+        seen = z[:, None, None] * y[:, None] * x
+    else:
+        inside = torch.ones_like(image.values) if image.inside is None else image.inside
+        total, seen = _smoothed(torch.stack((image.values * inside, inside)), variance)
     return BoneImage(total / seen.clamp(min=1e-3), image.affine, image.inside)
+
+
+def _smoothed(channels: Tensor, variance: np.ndarray) -> Tensor:
+    """Channels ``(c, ..., y, x)``, 0 beyond their borders, smoothed by a Gaussian.
+
+    Args:
+        channels: of d axes.
+        variance: ``(d, d)`` covariance in voxels, along x, y, ...
+    """
+    sizes = channels.shape[1:]
+    # Zeros beyond the far border, so that nothing comes round from there. Prime numbers of voxels would take long.
+    reach = np.ceil(3 * np.sqrt(np.maximum(0, variance.diagonal()))).astype(int).tolist()[::-1]
+    wider = [next_fast_len(size + far, real=True) for size, far in zip(sizes, reach, strict=True)]
+    # The Fourier transform of a Gaussian is exact for one narrower than a voxel too, and oblique to the grid.
+    waves = [torch.fft.fftfreq(n) for n in wider[:-1]] + [torch.fft.rfftfreq(wider[-1])]
+    grid = [2 * np.pi * wave.to(channels).view(-1, *(1,) * axis) for axis, wave in enumerate(reversed(waves))]
+    among = range(len(grid))
+    exponent = sum(float(variance[a, b]) * grid[a] * grid[b] for a in among for b in among)
+    axes = tuple(range(1, channels.ndim))
+    spectrum = torch.fft.rfftn(channels, s=wider, dim=axes) * torch.exp(-exponent / 2)
+    found = torch.fft.irfftn(spectrum, s=wider, dim=axes)
+    return found[tuple(slice(size) for size in channels.shape)]

@@ -142,4 +142,5 @@ def grey_image(scan: PreparedScan, bone: CorticalBone) -> BoneImage:
     values = (bone.grey - scale.threshold) / (scale.maximum - scale.threshold)
     values = np.where(inside, values, 0).clip(-HIGHEST, HIGHEST)
     grey, seen = (torch.from_numpy(one.astype(np.float32)).to(scan.native.raw.device) for one in (values, inside))
-    return extended([BoneImage(grey, bone.affine, seen)], scan.cube.spacing)[-1]
+    image = BoneImage(grey, bone.affine, None if inside.all() else seen)
+    return extended([image], scan.cube.spacing)[-1]
