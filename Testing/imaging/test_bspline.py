@@ -22,6 +22,10 @@ def test_coefficients_are_those_of_float64(shape):
     np.testing.assert_allclose(coefficients(voxels), expected, atol=2e-6 * np.abs(expected).max())
     np.testing.assert_array_equal(voxels, kept)
     assert coefficients(voxels.astype(np.uint16)).dtype == np.float32
+    kept = voxels.astype(np.float32)
+    same = coefficients(kept)
+    assert (kept == voxels.astype(np.float32)).all()
+    assert coefficients(kept, overwrite=True) is kept and (kept == same).all()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

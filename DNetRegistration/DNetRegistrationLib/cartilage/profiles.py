@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import ndtr
 
+from ..imaging.bspline import coefficients
 from ..imaging.volume import Volume
 
 # Voxels beyond the outermost point: the spline's own reach, and what smoothing needs.
@@ -41,8 +42,8 @@ class Sampler:
         if self._outside is not None:
             part[outside] = part[~outside].mean() if (~outside).any() else 0
         if smooth:
-            part = ndimage.gaussian_filter(part, smooth)
-        self._coefficients = ndimage.spline_filter(part, 3, output=np.float32, mode="mirror")
+            ndimage.gaussian_filter(part, smooth, output=part)
+        self._coefficients = coefficients(part, overwrite=True)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """``(...)`` float32 values at ``(..., 3)`` points, NaN outside the field of view."""

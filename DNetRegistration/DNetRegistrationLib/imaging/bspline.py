@@ -21,12 +21,16 @@ _BLOCK = 1 << 13
 _BEYOND = 2
 
 
-def coefficients(voxels: np.ndarray) -> np.ndarray:
+def coefficients(voxels: np.ndarray, overwrite: bool = False) -> np.ndarray:
     """The coefficients ``(z, y, x)`` float32 of the cubic B-spline through finite voxels, mirrored at the outermost.
 
     They are found by recursion along each axis (Unser, Aldroubi & Eden, IEEE Trans Signal Process 41:834, 1993).
+
+    Args:
+        voxels: ``(z, y, x)``.
+        overwrite: they may take the place of voxels in float32.
     """
-    out = voxels.astype(np.float32)
+    out = voxels.astype(np.float32, copy=not overwrite)
     depth, height, width = out.shape
     rows = max(1, _BLOCK // width)
     for first in range(0, height, rows):
