@@ -252,10 +252,11 @@ def test_voxels_of_20_um_aligned_by_the_product(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "seed", [pytest.param(37, marks=pytest.mark.long), pytest.param(39, marks=pytest.mark.long), 41]
+    "seed",
+    [*(pytest.param(seed, marks=pytest.mark.long) for seed in (37, 39)), 41, 400036],
 )
 def test_soaked_soft_tissue_is_not_passed_off_as_cartilage(seed):
-    # The mean thickness was 46 to 82 um too large on these.
+    # The mean thickness was 46 to 82 um too large on these; on the last one, half of the volume was missing.
     pair = make_pair(seed, size=128, spacing=0.02, focus=JOINT, max_translation=0.1, agent="varied")
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
     assert found.agent and not found.map.measured.any()
@@ -266,7 +267,7 @@ def test_soaked_soft_tissue_is_not_passed_off_as_cartilage(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "seed", [pytest.param(400023, marks=pytest.mark.long), 400036, pytest.param(400039, marks=pytest.mark.long)]
+    "seed", [pytest.param(400023, marks=pytest.mark.long), 400029, pytest.param(400039, marks=pytest.mark.long)]
 )
 def test_what_is_stated_among_soft_tissue_holds_to_its_standard_error(seed):
     # Compartments were 13, 33 and 14 um too thick there, with standard errors of 2 um.

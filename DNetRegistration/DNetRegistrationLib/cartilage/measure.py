@@ -45,6 +45,9 @@ _BRIGHT_BEYOND = 0.7
 _AMOUNT = 0.85
 # The articular surface ends where the layer, smoothed, is as thin as this share of the median.
 _BORDER = 0.25
+# A layer that is hidden and lies apart from it covers at most this share of its area, else its border is not known: on
+# 26 pairs that were measured it was at most 0.12, and 1.22 on one of which half the volume was missing.
+_APART = 0.3
 # A compartment is measured where at least this share of it is: the rest, which is filled from around it, may be unlike
 # it, and what hides it reaches into what is measured. Standard error of the mean, as a share of it, for all of the
 # rest: on 55 compartments of 20 um filled parts were off by 0.28 of the mean.
@@ -268,14 +271,22 @@ def _measured(
             warnings.append(f"{told}: what it is cannot be told, so nothing is measured")
         elif share > _EVERYWHERE:
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
-        if hidden:
-            articular = articular_cover(mesh, cover)
-            reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
-        else:
+        if not hidden:
             # Where soft tissue lies, the border goes where the layer around it would end.
             here = covered & sure
             middle = float(np.median(thickness[here])) if here.any() else 0.0
             articular = articular_cover(mesh, smooth_surface(mesh, sure, thickness) > _BORDER * middle)
+            # Cartilage may lie under what is far from all that was measured.
+            apart = mesh.areas[covered & ~sure & ~articular].sum() / max(mesh.areas[articular].sum(), 1e-12)
+            hidden = bool(apart > _APART)
+            if hidden:
+                told = (
+                    "soft tissue with contrast agent lies on large parts of the joint apart from what could be measured"
+                )
+                warnings.append(f"{told}: where cartilage ends there cannot be told, so nothing is measured")
+        if hidden:
+            articular = articular_cover(mesh, cover)
+            reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, amount, thickness)
