@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from cartilages import made_measurement
 from DNetRegistrationLib import make_pair
+from DNetRegistrationLib.cartilage import measure as module
 from DNetRegistrationLib.core.errors import OptionError, ScanError, Setting
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.segmentation import Cortices
-from DNetRegistrationLib.slicer_module import measured_cartilage as module
 from DNetRegistrationLib.slicer_module.contents import Contents
 from DNetRegistrationLib.slicer_module.measured_cartilage import MeasuredCartilage
 from DNetRegistrationLib.slicer_module.request import CARTILAGE_KINDS as KINDS
-from DNetRegistrationLib.slicer_module.request import read_request
+from DNetRegistrationLib.slicer_module.request import Joint, read_request
 from panels import Launcher, click, select_two_volumes
 from scene_nodes import FLIP, MODULE, add_volume, aligned, put_under, rigid, volume_node
 
@@ -46,7 +46,8 @@ def measured(monkeypatch, contrast="moving", wanted=KINDS, found=None, **changes
 
     monkeypatch.setattr(module, "measure_cartilage", measure)
     fixed, moving = scan(), Volume(np.zeros((2, 2, 2)), np.eye(4), "moving")
-    cartilage = MeasuredCartilage.measured(fixed, moving, aligned(matrix), wanted, contrast, ("first", "second"))
+    joint = Joint("region", [1.0, 2.0, 3.0])
+    cartilage = MeasuredCartilage.measured(fixed, moving, aligned(matrix), wanted, contrast, ("first", "second"), joint)
     return cartilage, asked[0], (fixed, moving)
 
 
@@ -56,6 +57,7 @@ def test_the_map_lies_in_the_world_of_the_fixed_scan(monkeypatch, contrast):
     plain = 0 if contrast == "moving" else 1
     assert scans == ((fixed, moving), (moving, fixed))[plain] and given["agent_in"] == contrast
     assert given["mask"] == ("first", "second")[plain] and not given["anyway"]
+    assert given["region"] == "region" and given["medial"] == [1.0, 2.0, 3.0]
     true = made_measurement(rigid(3)).map
     np.testing.assert_allclose(cartilage.surface.points, true.points, atol=1e-12)
     np.testing.assert_allclose(cartilage.surface.normals, true.normals, atol=1e-12)
@@ -191,12 +193,13 @@ class Measures(Launcher):
         super().__init__(**given)
         self.cartilage = cartilage
 
-    def write_outputs(self):
-        fixed, _, self.options, _ = read_request(self.folder)
+    def write_outputs(self, folder):
+        request = read_request(self.folder)
+        fixed, self.options = request.fixed, request.options
         mask = np.zeros(fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
         asked = any(getattr(self.options, name) for name in KINDS)
-        Contents(Cortices(mask, mask, fixed.affine), cartilage=self.cartilage if asked else None).write(self.folder)
+        Contents(Cortices(mask, mask, fixed.affine), cartilage=self.cartilage if asked else None).write(folder)
 
 
 def test_the_panel_asks_for_it_and_tells(host, panel, pair, monkeypatch):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
+import places
 import pytest
 from DNetRegistrationLib import Volume
 from DNetRegistrationLib.bone.cortex import CorticalBone, cortical_bone
@@ -115,7 +120,7 @@ def test_cortices_that_overlap_stay_apart(tmp_path):
 def test_results_that_cannot_be_written_or_read(tmp_path):
     mask = np.ones((3, 4, 5), bool)
     with pytest.raises(FileError, match="cannot be written"):
-        Contents(Cortices(mask, mask, np.eye(4))).write(tmp_path / "missing")
+        Contents(Cortices(mask, mask, np.eye(4))).write(tmp_path / "missing" / "folder")
     with pytest.raises(FileError, match=r"the result cannot be read.*align again"):
         Contents.read(tmp_path)
     Contents(Cortices(mask, mask, np.eye(4))).write(tmp_path)
@@ -149,3 +154,16 @@ def test_the_reach_of_nothing():
         Contents.computed(nothing, nothing, aligned(np.eye(4)), (empty, empty), {"segmentation"}, "moving").reach == 0
     )
     assert farthest(nothing.voxels) == 0
+
+
+def test_the_window_imports_nothing_slow():
+    """It reads what the process has computed: what took half of its time was to import what computes it."""
+    program = """
+        import sys
+        import DNetRegistrationLib.slicer_module.contents
+        slow = "scipy.spatial", "scipy.integrate", "scipy.optimize", "scipy.interpolate", "torch", "SimpleITK"
+        print([name for name in slow if name in sys.modules])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(places.SOURCE)})
+    assert done.stdout.splitlines() == ["[]"], done.stderr

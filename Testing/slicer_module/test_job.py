@@ -20,9 +20,9 @@ from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, 
 from DNetRegistrationLib.core.processes import end_tree
 from DNetRegistrationLib.registration import align as align_module
 from DNetRegistrationLib.slicer_module import events, job, raw_files, request, worker, worker_process
-from DNetRegistrationLib.slicer_module.contents import Contents
+from DNetRegistrationLib.slicer_module.contents import Contents, place_of
 from DNetRegistrationLib.slicer_module.job import Job, JobOutcome
-from DNetRegistrationLib.slicer_module.request import JobOptions, read_request
+from DNetRegistrationLib.slicer_module.request import JobOptions, Request, read_request
 
 
 class Launcher:
@@ -95,8 +95,7 @@ def start(scans, tmp_path, program=None, options=None, launch=None, python=sys.e
 
 def hand_over(running, scans, listener, options=None):
     for _ in running.align(
-        *scans,
-        options or JobOptions(),
+        Request(*scans, options or JobOptions()),
         progress=listener.on_progress,
         posed=listener.poses.append,
         finished=listener.on_finished,
@@ -104,8 +103,8 @@ def hand_over(running, scans, listener, options=None):
         pass
 
 
-def written(folder, *scans):
-    for _ in request.write_request(folder, *scans):
+def written(folder, *scans, **given):
+    for _ in request.write_request(folder, Request(*scans, **given)):
         pass
 
 
@@ -118,9 +117,9 @@ def test_a_real_alignment(small_pair, tmp_path):
     launcher.to_the_end()
     (ended,) = listener.ended
     assert ended.outcome is JobOutcome.ACCEPTED, f"{ended.error} {ended.log}"
-    assert ended.alignment.accepted and ended.error is None
-    assert target_registration_error(small_pair, ended.alignment.matrix) < 0.08
-    np.testing.assert_allclose(listener.poses[-1], ended.alignment.matrix, atol=1e-9)
+    assert ended.alignments[0].accepted and ended.error is None
+    assert target_registration_error(small_pair, ended.alignments[0].matrix) < 0.08
+    np.testing.assert_allclose(listener.poses[-1], ended.alignments[0].matrix, atol=1e-9)
     contents = Contents.read(ended.folder)
     assert contents.cortices.fixed.any() and contents.cortices.moving.any() and contents.reach > 0
     assert contents.resampled.shape == contents.subtraction.shape == fixed.voxels.shape
@@ -172,9 +171,7 @@ def test_cancel_while_scans_are_handed_over(scans, tmp_path, monkeypatch):
     launcher, listener = Launcher("import time; time.sleep(60)"), Listener()
     running = Job(python=sys.executable, launch=launcher, temporary=tmp_path)
     running.start()
-    steps = running.align(
-        *scans, JobOptions(), progress=listener.on_progress, posed=print, finished=listener.on_finished
-    )
+    steps = running.align(Request(*scans), progress=listener.on_progress, posed=print, finished=listener.on_finished)
     next(steps)
     assert not request.is_requested(running.folder)
     running.cancel()
@@ -188,7 +185,7 @@ def test_it_ends_with_an_application_that_dies(small_pair, tmp_path):
         import subprocess, sys
         from DNetRegistrationLib import make_pair
         from DNetRegistrationLib.slicer_module.job import Job
-        from DNetRegistrationLib.slicer_module.request import JobOptions
+        from DNetRegistrationLib.slicer_module.request import Request
         class Process:
             def __init__(self, command, environment, *callbacks):
                 code = (
@@ -201,7 +198,7 @@ def test_it_ends_with_an_application_that_dies(small_pair, tmp_path):
         job.start()
         pair = make_pair(0, size=24, spacing=0.2)
         nothing = lambda *arguments: None
-        list(job.align(pair.fixed, pair.moving, JobOptions(), progress=nothing, posed=nothing, finished=nothing))
+        list(job.align(Request(pair.fixed, pair.moving), progress=nothing, posed=nothing, finished=nothing))
         print(job._process.pid, flush=True)
         sys.stdin.read()
     """
@@ -254,11 +251,11 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
     running, launcher, _ = start(scans, tmp_path, "import time; time.sleep(60)", options)
     try:
         assert launcher.commands[0][1:] == ["-m", "DNetRegistrationLib.slicer_module.worker", str(running.folder)]
-        *read, options_read, _ = read_request(running.folder)
-        for scan, again in zip(scans, read, strict=True):
+        read = read_request(running.folder)
+        for scan, again in zip(scans, (read.fixed, read.moving), strict=True):
             assert np.array_equal(again.voxels, scan.voxels) and again.voxels.dtype == scan.voxels.dtype
             assert np.array_equal(again.affine, scan.affine) and again.name == scan.name and again.spacing_given
-        assert options_read == options and options.wanted == {"segmentation", "resampled"}
+        assert read.options == options and options.wanted == {"segmentation", "resampled"}
         assert oct(Path(running.folder).stat().st_mode)[-3:] == "700"
     finally:
         running.cancel()
@@ -269,7 +266,8 @@ def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
     options = JobOptions(
         1.5, 2.5, 0.1, "cuda:1", "w.pt", "search", "none", "fixed", resampled=True, subtraction=True, layer=True
     )
-    written(tmp_path, *scans, options)
+    region = Volume.from_geometry(np.array([[[1, 0]]], np.uint8), 0.1)
+    written(tmp_path, *scans, options, region=region, medial=[1.5, -2.0, 3.0])
     asked, computed, told = {}, {}, []
 
     def align(fixed, moving, *, progress, posed, **given):
@@ -280,8 +278,16 @@ def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
             posed(np.eye(4), "the bones")
         return "the alignment"
 
-    def compute(fixed, moving, alignment, bones, wanted, contrast, masks, progress):
-        computed.update(masks=masks, names=(fixed.name, moving.name), bones=bones, wanted=wanted, contrast=contrast)
+    def compute(fixed, moving, alignment, bones, wanted, contrast, masks, progress, joint):
+        computed.update(
+            region=joint.region.voxels.tolist(),
+            medial=joint.medial,
+            masks=masks,
+            names=(fixed.name, moving.name),
+            bones=bones,
+            wanted=wanted,
+            contrast=contrast,
+        )
         progress(0.5, "half of the outputs")
         return types.SimpleNamespace(write=lambda folder: computed.update(alignment=alignment, folder=folder))
 
@@ -296,8 +302,9 @@ def test_each_option_reaches_its_place(scans, tmp_path, monkeypatch, segmented):
     }  # fmt: skip
     assert computed == {
         "names": names, "alignment": "the alignment", "bones": "the bones" if segmented else None,
-        "wanted": {"segmentation", "resampled", "subtraction", "layer"}, "contrast": "fixed", "folder": tmp_path,
-        "masks": (None, None),
+        "wanted": {"segmentation", "resampled", "subtraction", "layer"}, "contrast": "fixed",
+        "folder": place_of(tmp_path, 0), "masks": (None, None),
+        "region": [[[1, 0]]], "medial": [1.5, -2.0, 3.0],
     }  # fmt: skip
     fractions = [(round(values["fraction"], 9), values["message"]) for name, values in told if name == "progress"]
     assert fractions[1:3] == [(0.425, "half of the alignment"), (0.9, "half of the outputs")]
@@ -376,7 +383,7 @@ def error_line(error: BaseException) -> str:
         ("import os; os.abort()", JobOutcome.CRASHED, RunError, "exit status -6"),
         ("import os; os.kill(os.getpid(), 9)", JobOutcome.CRASHED, RunError, "perhaps for want of memory"),
         (ending("it is done"), JobOutcome.CRASHED, RunError, "exit status 0"),  # no result
-        (ending(events.to_line(events.RESULT, alignment={})), JobOutcome.CRASHED, RunError, "exit status 0"),
+        (ending(events.to_line(events.RESULT, alignments=[{}])), JobOutcome.CRASHED, RunError, "exit status 0"),
         ("raise SystemExit(130)", JobOutcome.CRASHED, RunError, "exit status 130"),
     ],
 )  # fmt: skip
@@ -386,7 +393,7 @@ def test_ends(scans, tmp_path, program, outcome, kind, message):
     (ended,) = listener.ended
     assert ended.outcome is outcome and type(ended.error) is kind
     assert message in str(ended.error) and "\n" not in str(ended.error)
-    assert ended.alignment is None and not list(tmp_path.iterdir())
+    assert not ended.alignments and not list(tmp_path.iterdir())
     running.cancel()  # too late: nothing happens
     assert len(listener.ended) == 1
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.masks import mask_on
+from panels import select_two_volumes
 from scene_nodes import FLIP, MODULE, add_transform, add_volume, aligned, put_under, rigid, world_lps
 
 #: Shears and stretches, and so does no parent of a scan; masks may stand under it.
@@ -180,12 +181,13 @@ def test_the_worker_looks_where_the_masks_are(tmp_path, monkeypatch):
     import DNetRegistrationLib.registration.align as module
     from DNetRegistrationLib import Volume
     from DNetRegistrationLib.slicer_module import worker
-    from DNetRegistrationLib.slicer_module.request import JobOptions, write_request
+    from DNetRegistrationLib.slicer_module.request import JobOptions, Request, write_request
 
     scans = [Volume(np.ones((4, 5, 6), np.uint8), np.diag((0.1, 0.1, 0.1, 1.0))) for _ in range(2)]
     box = np.diag((0.25, 0.25, 0.25, 1.0))  # from -0.125 to 0.125: voxels 0 and 1 along each axis
     options = JobOptions(bone="largest", initial=rigid(2).tolist())
-    list(write_request(tmp_path, *scans, options, (None, Volume(np.ones((1, 1, 1), np.uint8), box))))
+    mask = Volume(np.ones((1, 1, 1), np.uint8), box)
+    list(write_request(tmp_path, Request(*scans, options, moving_mask=mask)))
     given = []
 
     def align(*arguments, **options):
@@ -227,3 +229,106 @@ def test_a_script_gives_nodes(module, monkeypatch):
         DNetRegistrationLogic().align(fixed, moving, fixedMask=(halves, segment), movingMask=box)
     assert np.array_equal(given["fixed_mask"], marked(fixed, halves, in_fixed))
     assert np.array_equal(given["moving_mask"], marked(moving, box, in_moving))
+
+
+def point(*places, parent=None):
+    """Of markups, in RAS."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Medial")
+    for place in places:
+        node.AddControlPoint(*place)
+    node.SetAndObserveTransformNodeID(None if parent is None else parent.GetID())
+    return node
+
+
+@pytest.mark.parametrize("contrast", ["moving", "fixed"])
+def test_what_the_user_says_of_the_joint(host, panel, contrast, tmp_path):
+    """A region and a medial point on the scan without agent, wherever that lies; saved with the scene."""
+    import slicer
+    from DNetRegistrationLib.slicer_module.parameters import Contrast
+
+    fixed, moving = select_two_volumes(panel)
+    plain, role = (fixed, "fixed") if contrast == "moving" else (moving, "moving")
+    put_under(fixed, rigid(4))
+    put_under(moving, rigid(5))
+    ui, parameters = panel.ui, panel._parameterNode
+    parameters.contrast = Contrast(contrast)
+    node, segment, inside = make_mask("segment", plain)
+    node.SetAndObserveTransformNodeID(plain.GetTransformNodeID())
+    medial = point((0.1, 0.2, 0.3), parent=add_transform("sheared", SHEARED))
+    ui.regionMaskSelector.setCurrentNode(node)
+    ui.regionSegmentSelector.currentIndex = 2
+    ui.medialPointSelector.setCurrentNode(medial)
+    assert parameters.regionSegment == segment and not ui.regionMaskSelector.enabled
+    placed = panel.logic.check(fixed, moving)
+    assert panel.logic.request(parameters, *placed).region is None  # nothing is measured
+    ui.cartilageSegmentCheckBox.click()
+    assert ui.regionMaskSelector.enabled and ui.medialPointSelector.enabled
+    request = panel.logic.request(parameters, *placed)
+    assert np.array_equal(mask_on(request.region, getattr(request, role)), marked(plain, node, inside))
+    np.testing.assert_allclose(request.medial, (FLIP @ SHEARED @ (0.1, 0.2, 0.3, 1))[:3], atol=1e-12)
+    host.wait_until(lambda: len(region_outlines()) == 1, 5)
+    assert region_outlines()[0].GetTransformNodeID() == plain.GetTransformNodeID()
+    assert slicer.util.saveScene(str(tmp_path / "scene"))
+    host.close_scene()
+    slicer.util.loadScene(str(next((tmp_path / "scene").glob("*.mrml"))))
+    again = panel._parameterNode
+    again.medialPoint.AddControlPoint(0.1, 0.2, 0.3)  # the wheel has no writer of markups
+    read = panel.logic.request(again, *panel.logic.check(again.fixedVolume, again.movingVolume))
+    np.testing.assert_allclose(read.medial, request.medial, atol=1e-5)
+    assert mask_on(read.region, getattr(read, role)).sum() == marked(plain, node, inside).sum()
+
+
+def region_outlines() -> list:
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLModelNode")
+    return [node for node in nodes if node.GetName() == "Mask outline, region (preview)"]
+
+
+def test_a_point_of_a_volume_that_was_aligned_before(module):
+    """It lies as a mask does: where the volume lay, unless it was moved along."""
+    from DNetRegistrationLib.core.errors import Setting
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+    from DNetRegistrationLib.slicer_module.scene_masks import point_of
+
+    fixed, moving = add_volume("a", "plain"), add_volume("b", "oblique")
+    node, before = point((0.3, -0.4, 0.5)), FLIP[:3, :3] @ (0.3, -0.4, 0.5)
+    transform = apply_alignment(place(fixed, "fixed"), place(moving, "moving"), aligned(rigid(7)))
+    for parent in (None, transform.GetID()):
+        node.SetAndObserveTransformNodeID(parent)
+        np.testing.assert_allclose(point_of(node, place(moving, "moving"), Setting("medial")), before, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_medial_point_is_one_point(host, panel, count):
+    select_two_volumes(panel)
+    panel.ui.cartilageSelector.addNode()
+    panel.ui.medialPointSelector.setCurrentNode(point(*count * [(0.0, 1.0, 2.0)]))
+    panel.ui.alignButton.click()
+    assert panel.job is None
+    text = f"Medial: has {count} points; place one, or select none (under Outputs, Medial point)"
+    assert panel.ui.verdictLabel.text == text
+
+
+@pytest.mark.parametrize("contrast", ["moving", "fixed"])
+def test_a_script_says_it_of_the_scan_without_agent(module, monkeypatch, contrast):
+    import DNetRegistrationLib.registration.align as align_module
+    from DNetRegistrationLib.slicer_module import contents, logic
+
+    given = {}
+    monkeypatch.setattr(align_module, "align", lambda *scans, **options: aligned(rigid(1)))
+    monkeypatch.setattr(contents.Contents, "computed", lambda *scans, **more: given.update(more) or contents.Contents())
+    fixed, moving = add_volume("a", "plain"), add_volume("b", "oblique")
+    plain, role = (fixed, "fixed") if contrast == "moving" else (moving, "moving")
+    node, segment, inside = make_mask("segment", plain)
+    wanted = marked(plain, node, inside)
+    before = on_scan(node, plain, role, segment)
+    logic.DNetRegistrationLogic().align(
+        fixed, moving, contrast=contrast, regionMask=(node, segment), medialPoint=point((1.0, 2.0, 3.0))
+    )
+    assert np.array_equal(before, wanted) and given["joint"].medial == [-1.0, -2.0, 3.0]
+    from DNetRegistrationLib.slicer_module.scene import place
+
+    assert np.array_equal(mask_on(given["joint"].region, place(plain, role).volume()), wanted)

@@ -366,7 +366,7 @@ def test_a_voxel_size_that_looks_lost(host, panel):
     assert "a: its voxels are 1 mm and the scan 250 mm long" in host.dialogs.texts[0]
     host.dialogs.will_answer("OK", "OK")
     panel.ui.alignButton.click()
-    assert panel.job is not None and read_request(panel.logic.launch.folder)[0].spacing.tolist() == [1.0, 1.0, 1.0]
+    assert panel.job is not None and read_request(panel.logic.launch.folder).fixed.spacing.tolist() == [1.0, 1.0, 1.0]
     panel.ui.alignButton.click()
 
 
@@ -663,7 +663,7 @@ def test_the_ui_file_is_in_step(host):
     }
     named = {values["SlicerParameterName"] for values in texts.values() if "SlicerParameterName" in values}
     by_hand = {"fixedThreshold", "movingThreshold", "weights", "device"}
-    by_hand |= {"fixedMask", "movingMask", "fixedSegment", "movingSegment"}
+    by_hand |= {f"{place}{kind}" for place in ("fixed", "moving", "region") for kind in ("Mask", "Segment")}
     assert named | by_hand == set(DNetRegistrationParameterNode.allParameters) and not named & by_hand
     passive = ("QLabel", "QProgressBar", "ctkCollapsibleButton", "qMRMLWidget")
     controls = [name for name, widget in widgets.items() if widget.get("class") not in passive]
@@ -921,7 +921,7 @@ ENDS = {
     "failed": lambda launcher, panel, pair: (launcher.tell(**told(ScanError("a", "b"))["told"][0]), launcher.end(2)),
     "geometry": lambda launcher, panel, pair: (pair[0].SetSpacing(1, 1, 1), launcher.answer()),
     "no result": lambda launcher, panel, pair: (
-        launcher.tell(events.RESULT, alignment=aligned(rigid(2)).to_dict()),
+        launcher.tell(events.RESULT, alignments=[aligned(rigid(2)).to_dict()]),
         launcher.end(0),
     ),
 }
@@ -977,10 +977,10 @@ def test_scans_are_handed_over_in_parts(host, panel, pair, monkeypatch):
     assert launcher.killed and not leftovers()
     panel.ui.alignButton.click()
     host.wait_until((launcher.folder / "request.json").exists)
-    fixed, moving, *_ = read_request(launcher.folder)
+    read = read_request(launcher.folder)
     import slicer
 
-    for node, scan in zip(pair, (fixed, moving), strict=True):
+    for node, scan in zip(pair, (read.fixed, read.moving), strict=True):
         assert np.array_equal(slicer.util.arrayFromVolume(node), scan.voxels)
     launcher.answer()
     host.wait_until(lambda: not panel.running)
@@ -1041,7 +1041,7 @@ def test_a_process_waits_when_both_volumes_are_chosen(host, waiting):
     panel.ui.refineSelector.currentIndex = 1
     assert len(panel.started) == 1  # never two
     panel.ui.alignButton.click()
-    assert len(panel.started) == 1 and read_request(panel.started[0].folder)[1].name == "c"
+    assert len(panel.started) == 1 and read_request(panel.started[0].folder).moving.name == "c"
     panel.started[0].answer()
     host.wait_until(lambda: not panel.running)
     assert panel.ui.verdictLabel.text.startswith("Accepted")
@@ -1154,8 +1154,8 @@ def test_a_segment_goes_to_the_alignment_as_a_mask(host, panel, pair, tmp_path):
     panel.logic.launch = launcher = Launcher(held=True)
     ui.alignButton.click()
     host.wait_until(lambda: (launcher.folder / "request.json").exists(), 5)
-    scan, _, _, (mask, none) = read_request(launcher.folder)
-    assert none is None and np.array_equal(mask_on(mask, scan), labels == 2)
+    read = read_request(launcher.folder)
+    assert read.moving_mask is None and np.array_equal(mask_on(read.fixed_mask, read.fixed), labels == 2)
     host.wait_until(lambda: not mask_outlines(), 5)  # hidden while it runs
     ui.alignButton.click()
     assert slicer.util.saveScene(str(tmp_path / "scene"))

@@ -4,9 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scene_nodes import GRIDS, MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, world_lps
+from DNetRegistrationLib.cartilage.result import ThicknessMap
+from DNetRegistrationLib.outputs.segmentation import Cortices
+from DNetRegistrationLib.slicer_module.contents import Contents
+from DNetRegistrationLib.slicer_module.measured_cartilage import MeasuredCartilage
+from scene_nodes import FLIP, GRIDS, MODULE, add_transform, add_volume, aligned, positions, put_under, rigid, world_lps
 
 GOOD = "#d7f0dd"
+
+
+def middle(node) -> np.ndarray:
+    """Of what an output node shows, in the world, LPS mm."""
+    import vtk
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    if node.IsA("vtkMRMLVolumeNode"):
+        return world_lps(node, (np.array(node.GetImageData().GetDimensions()) - 1) / 2)
+    surface = node.GetPolyData() if node.IsA("vtkMRMLModelNode") else vtk.vtkPolyData()
+    if not node.IsA("vtkMRMLModelNode"):
+        node.GetClosedSurfaceRepresentation("FixedCorticalBone", surface)
+    points = vtk_to_numpy(surface.GetPoints().GetData())
+    world = [0.0, 0.0, 0.0]
+    node.TransformPointToWorld(points.mean(0, float).tolist(), world)
+    return (FLIP @ (*world, 1.0))[:3]
+
+
+def contents_on(fixed) -> Contents:
+    """One output of each kind that lies somewhere, off the middle of the fixed volume."""
+    mask = np.zeros(fixed.volume().voxels.shape, bool)
+    mask[1:5, 2:6, 3:7] = True
+    corners = fixed.affine[:3, 3] + np.array([(0.1, 0.2, 0.3), (1.1, 0.2, 0.3), (0.1, 1.2, 0.3), (0.1, 0.2, 1.3)])
+    ones = np.ones(4)
+    surface = ThicknessMap(corners, corners, np.array([(0, 1, 2), (1, 2, 3)]), *6 * [ones])
+    cartilage = MeasuredCartilage({"compartments": [], "warnings": []}, None, surface, 60.0)
+    return Contents(Cortices(mask, mask, fixed.affine), mask.astype(np.int16), None, 0.0, cartilage)
 
 
 class Record:
@@ -15,6 +46,7 @@ class Record:
     def __init__(self, transform, fixed, moving, before, matrix):
         """`before` holds where some places of the moving volume were when it was aligned, `matrix` what was found."""
         import slicer
+        from DNetRegistrationLib.slicer_module.scene import outputs_of
 
         self.transform, self.ids = transform.GetID(), (fixed.GetID(), moving.GetID())
         self.voxels = [slicer.util.arrayFromVolume(node).copy() for node in (fixed, moving)]
@@ -26,16 +58,50 @@ class Record:
             np.linalg.solve(steps, (matrix @ (*world_lps(fixed, index), 1))[:3] - before[0]) for index in self.fixed
         ]
         self.lengths = self._lengths([world_lps(fixed, index) for index in self.fixed])
+        self.outputs = {}  # where the middle of each lies in the fixed volume, as an index, by its ID
+        origin = world_lps(fixed, (0, 0, 0))
+        steps = np.array([world_lps(fixed, step) - origin for step in np.eye(3)]).T
+        for node in outputs_of(transform).values():
+            if node.IsA("vtkMRMLTransformableNode"):
+                self.outputs[node.GetID()] = np.linalg.solve(steps, middle(node) - origin)
 
     @staticmethod
     def _lengths(points):
         return [float(np.linalg.norm(a - b)) for a in points for b in points]
 
-    def holds(self) -> bool:
-        """Whether all that the verdict was about is as it was, wherever both volumes are."""
+    def behind(self) -> set[str]:
+        """The names of the outputs that no longer lie on the fixed volume as they were written; where `holds`."""
+        import slicer
+
+        fixed, found = slicer.mrmlScene.GetNodeByID(self.ids[0]), set()
+        voxels = slicer.util.arrayFromVolume(fixed)
+        turned = not np.array_equal(voxels, self.voxels[0])
+        for identifier, (x, y, z) in self.outputs.items():
+            node = slicer.mrmlScene.GetNodeByID(identifier)
+            there = world_lps(fixed, (x, y, len(voxels) - 1 - z if turned else z))
+            if node is not None and np.linalg.norm(middle(node) - there) > 1e-3:
+                found.add(node.GetName())
+        return found
+
+    def drawn(self) -> set[str]:
+        """The names of the outputs that are drawn on the bone."""
+        import slicer
+
+        nodes = filter(None, map(slicer.mrmlScene.GetNodeByID, self.outputs))
+        displays = [(node, node.GetDisplayNode()) for node in nodes if not node.IsA("vtkMRMLVolumeNode")]
+        return {node.GetName() for node, display in displays if display.GetVisibility()}
+
+    def holds(self, deleted: bool = False) -> bool:
+        """Whether all that the verdict was about is as it was, wherever both volumes are.
+
+        Args:
+            deleted: also where the transform is gone.
+        """
         import slicer
 
         nodes = [slicer.mrmlScene.GetNodeByID(one) for one in (*self.ids, self.transform)]
+        if deleted and nodes[2] is None:
+            nodes.pop()
         if any(node is None or (node.IsA("vtkMRMLVolumeNode") and node.GetImageData() is None) for node in nodes):
             return False
         places = []
@@ -103,13 +169,15 @@ class Play:
 
     def align(self):
         from DNetRegistrationLib.core.errors import DNetError
-        from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+        from DNetRegistrationLib.slicer_module.scene import place
+        from DNetRegistrationLib.slicer_module.scene_outputs import write_steps
 
         matrix = self.chance()
         try:
             placed = place(self.fixed, "fixed"), place(self.moving, "moving")
             before = [(placed[1].affine @ (*index, 1.0))[:3] for index in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
-            transform = apply_alignment(*placed, aligned(matrix))
+            contents = contents_on(placed[0]) if self.random.random() < 0.3 else Contents()  # it takes its time
+            *_, transform = write_steps(*placed, aligned(matrix), {}, contents)
         except DNetError:  # something above is mirrored, scaled, or moves the fixed volume too
             return
         self.last = transform.GetID()
@@ -121,12 +189,16 @@ class Play:
         from DNetRegistrationLib.slicer_module.scene import place
         from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
 
+        self.panel._run.preparing = True  # it runs
         try:
             pose = UncheckedPose(place(self.fixed, "fixed"), place(self.moving, "moving"), self.chance())
         except DNetError:
+            self.panel._run.preparing = False
             return
         assert not self.panel.ui.verdictLabel.text.startswith("Accepted")
         pose.take_back()
+        self.panel._run.preparing = False
+        self.moving.Modified()
 
     def move_the_transform(self):
         import slicer
@@ -280,7 +352,9 @@ class Play:
         import slicer
 
         if self.transform is not None:
+            record = self.records[self.last]
             slicer.mrmlScene.RemoveNode(self.transform)
+            assert not record.drawn() or record.holds(deleted=True)
 
 
 DEEDS = [name for name in vars(Play) if not name.startswith("_")]
@@ -292,9 +366,17 @@ def check(play):
     import slicer
 
     ui = play.panel.ui
+    for record in play.records.values():  # of one that was deleted, see `Play.delete`
+        if slicer.mrmlScene.GetNodeByID(record.transform) is not None:
+            assert record.drawn() <= (record.drawn() - record.behind() if record.holds() else set())
     text, good = ui.verdictLabel.text, GOOD in ui.verdictLabel.styleSheet
     holding = [record for record in play.records.values() if record.holds()]
     assert good == bool(holding) == text.startswith("Accepted"), text
+    told = [line for line in ui.detailsLabel.text.splitlines() if line.startswith("Left where the fixed volume was")]
+    if good:
+        (behind,) = {frozenset(record.behind()) for record in holding}
+        names = told[0].partition("moved: ")[2].removesuffix(". Align again.").split(", ") if told else []
+        assert set(names) == behind, (names, behind)
     assert ui.undoButton.enabled == play.panel.logic.isAligned(play.moving)
     assert ui.undoButton.enabled or "Undo, or" not in text
     if good and "as after hardening" in ui.detailsLabel.text:

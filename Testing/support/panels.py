@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from DNetRegistrationLib.outputs.segmentation import Cortices
 from DNetRegistrationLib.slicer_module import events
-from DNetRegistrationLib.slicer_module.contents import Contents
+from DNetRegistrationLib.slicer_module.contents import Contents, place_of
 from DNetRegistrationLib.slicer_module.request import read_request
 from scene_nodes import add_volume, aligned, positions
 
@@ -35,12 +35,14 @@ class Launcher:
         said: what it writes beside them.
         held: it waits for `answer`.
         pose: the matrix that it tells of before it is checked.
+        bones: of several bones, what each alignment says: changes to it, with its matrix among them.
         changes: to what the alignment says.
     """
 
-    def __init__(self, matrix=None, status=0, told=(), said=b"", held=False, pose=None, **changes):
+    def __init__(self, matrix=None, status=0, told=(), said=b"", held=False, pose=None, bones=None, **changes):
         self.matrix, self.status, self.told, self.said, self.held = matrix, status, told, said, held
-        self.pose, self.changes, self.killed, self.pid = pose, changes, False, 0
+        self.pose, self.killed, self.pid = pose, False, 0
+        self.bones = bones or ([] if matrix is None else [{"matrix": matrix, **changes}])
 
     def __call__(self, command, environment, output, errors, end):
         import qt
@@ -61,13 +63,15 @@ class Launcher:
         self.errors(self.said)
         if self.pose is not None:
             self.tell(events.POSE, matrix=self.pose.tolist())
-        if self.matrix is not None:
-            self.write_outputs()
-            self.tell(events.RESULT, alignment=aligned(self.matrix, **self.changes).to_dict())
+        if self.bones:
+            for number in range(len(self.bones)):
+                self.write_outputs(place_of(self.folder, number))
+            self.tell(events.RESULT, alignments=[aligned(**bone).to_dict() for bone in self.bones])
         self.end(self.status)
 
-    def write_outputs(self):
-        fixed, _, options, _ = read_request(self.folder)
+    def write_outputs(self, folder):
+        request = read_request(self.folder)
+        fixed, options = request.fixed, request.options
         mask = np.zeros(fixed.voxels.shape, bool)
         mask[2:7, 2:7, 2:7] = True
         full = {
@@ -75,7 +79,7 @@ class Launcher:
             for number, name in enumerate(("resampled", "subtraction"), 1)
             if getattr(options, name)
         }
-        Contents(Cortices(mask, mask, fixed.affine), **full).write(self.folder)
+        Contents(Cortices(mask, mask, fixed.affine), **full).write(folder)
 
     def kill(self):
         self.killed = True

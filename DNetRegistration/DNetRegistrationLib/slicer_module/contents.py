@@ -16,17 +16,20 @@ from ..bone.cortex import CorticalBone
 from ..core.errors import FileError, one_line
 from ..core.files import writing
 from ..core.progress import no_progress, part
-from ..imaging.equal_blur import interpolation_blur
 from ..imaging.resample import cast_like, resample
 from ..imaging.volume import Volume
 from ..outputs.segmentation import Cortices, on_fixed_grid, segment
-from ..outputs.subtraction import farthest, match_grey_values, subtract
 from ..registration.result import Alignment
 from .measured_cartilage import MeasuredCartilage
 from .raw_files import RawFile
-from .request import CARTILAGE_KINDS
+from .request import ANYWHERE, CARTILAGE_KINDS, Joint
 
 _FILE = "contents.json"
+
+
+def place_of(folder: Path, number: int) -> Path:
+    """Where the folder of a job holds the contents of one of its alignments, counted from 0."""
+    return folder / f"alignment {number}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Contents:
         contrast: str,
         masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
         progress: Callable[[float, str], None] = no_progress,
+        joint: Joint = ANYWHERE,
         anyway: bool = False,
     ) -> Contents:
         """Computes what is wanted.
@@ -69,6 +73,7 @@ class Contents:
             contrast: which scan has the contrast agent, "fixed" or "moving".
             masks: see `outputs.segmentation.segment`.
             progress: called with a fraction and a message.
+            joint: what the user says of it, for the cartilage.
             anyway: measure cartilage although the alignment was not accepted.
         """
         measuring = bool(set(CARTILAGE_KINDS) & set(wanted))
@@ -88,6 +93,10 @@ class Contents:
             resampled = cast_like(carried, moving).voxels
         if bones is not None and "subtraction" in wanted:
             progress(0.9, "subtracting the scans")
+            # Slow to import: the window only reads what they give.
+            from ..imaging.equal_blur import interpolation_blur
+            from ..outputs.subtraction import farthest, match_grey_values, subtract
+
             fit = match_grey_values(*bones, alignment.matrix, contrast)
             blur = interpolation_blur(moving, fixed, alignment.matrix)
             difference = subtract(carried, fixed, fit, contrast, blur).voxels
@@ -95,11 +104,13 @@ class Contents:
         cartilage = None
         if measuring:
             scans = fixed, moving, alignment
-            cartilage = MeasuredCartilage.measured(*scans, wanted, contrast, masks, anyway, part(whole, 0.5, 1.0))
+            cartilage = MeasuredCartilage.measured(
+                *scans, wanted, contrast, masks, joint, anyway, part(whole, 0.5, 1.0)
+            )
         return cls(cortices, resampled, difference, reach, cartilage)
 
     def write(self, folder: Path) -> None:
-        """Writes all of it into a folder.
+        """Writes all of it into a folder, which is made.
 
         Raises:
             FileError: it cannot be written.
@@ -111,6 +122,7 @@ class Contents:
             values["affine"] = self.cortices.affine.tolist()
             arrays |= {"fixed cortex": self.cortices.fixed, "moving cortex": self.cortices.moving}
         with writing(folder):
+            folder.mkdir(exist_ok=True)
             for name, array in arrays.items():
                 file = RawFile.of(folder / f"{name}.raw", array)
                 for _ in file.write(array):

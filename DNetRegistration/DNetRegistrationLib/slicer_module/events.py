@@ -5,7 +5,7 @@
     {"event": "pose", "matrix": [[1.0, 0.0, 0.0, 0.2], ...]}
     {"event": "warning", "message": "..."}
     {"event": "error", "kind": "ScanError", "problem": "...", "remedy": "...", "setting": {"quantity": "spacing", ...}}
-    {"event": "result", "alignment": {...}}
+    {"event": "result", "alignments": [{...}]}
     {"event": "found", "rows": [["pair", "fixed", "moving", "voxels", "problem"], ...]}
 
 Needs neither Slicer nor torch.
@@ -39,7 +39,7 @@ _VALUES: dict[str, dict[str, type | tuple[type, ...]]] = {
     POSE: {"matrix": list},
     WARNING: {"message": str},
     ERROR: {"kind": str, "problem": str, "remedy": (str, type(None)), "setting": (dict, type(None))},
-    RESULT: {"alignment": dict},
+    RESULT: {"alignments": list},
     FOUND: {"rows": list},
 }
 

@@ -21,10 +21,9 @@ import numpy as np
 
 from ..core.errors import DNetError, FileError, PackageError, RunError, Setting, one_line
 from ..core.private_folder import PrivateFolder, remove_abandoned
-from ..imaging.volume import Volume
-from ..registration.result import Alignment
+from ..registration.result import MOST_BONES, Alignment
 from . import events
-from .request import JobOptions, Masks, write_request
+from .request import Request, write_request
 from .worker_process import Launch, WorkerProcess
 
 _PREFIX = "dnet-registration-job-"  # of the folder of a job
@@ -36,7 +35,7 @@ class JobOutcome(enum.Enum):
     """How a job ended."""
 
     ACCEPTED = "accepted"
-    NOT_ACCEPTED = "not accepted"
+    NOT_ACCEPTED = "not accepted"  # or one bone of several is not
     FAILED = "failed"  # and the error says what to do
     CRASHED = "crashed"  # and the log may say why
     CANCELLED = "cancelled"
@@ -49,7 +48,7 @@ class JobResult:
     Attributes:
         outcome: how it ended.
         folder: where its files lie until `Job.close`, where it aligned; see `contents`. Else None.
-        alignment: where it aligned, accepted or not.
+        alignments: where it aligned, accepted or not: one, or one of each bone that moved by itself, the largest first.
         error: where it failed or crashed.
         log: the last lines that the process wrote beside its events.
         history: those and the steps of its work, line by line, with the seconds since it was asked.
@@ -57,7 +56,7 @@ class JobResult:
 
     outcome: JobOutcome
     folder: Path | None
-    alignment: Alignment | None = None
+    alignments: tuple[Alignment, ...] = ()
     error: DNetError | None = None
     log: str = ""
 
@@ -91,7 +90,7 @@ class Job(WorkerProcess):
         }
         self._steps: deque[str] = deque(maxlen=_STEPS_KEPT)
         self._asked, self._step = time.monotonic(), ""
-        self._alignment: Alignment | None = None
+        self._alignments: tuple[Alignment, ...] = ()
         self._status: list[int | None] = []  # of the process, once it has ended
         self._folder: PrivateFolder | None = None
 
@@ -127,10 +126,7 @@ class Job(WorkerProcess):
 
     def align(
         self,
-        fixed: Volume,
-        moving: Volume,
-        options: JobOptions,
-        masks: Masks = (None, None),
+        request: Request,
         *,
         progress: Callable[[float, str], None],
         posed: Callable[[np.ndarray], None],
@@ -139,9 +135,7 @@ class Job(WorkerProcess):
         """Hands an alignment to the process that was started; once.
 
         Args:
-            fixed, moving: the scans in world coordinates.
-            options: how to align.
-            masks: where to look for bone in the fixed and in the moving scan, on any grid.
+            request: what to align, and how.
             progress: called with a fraction, 0 to 1, and a message.
             posed: called with a ``(4, 4)`` matrix, fixed to moving, LPS mm, for which nothing vouches yet; perhaps
                 several times, perhaps not at all.
@@ -159,8 +153,8 @@ class Job(WorkerProcess):
             self._ended(*self._status)
             return
         try:
-            self._check_room(fixed, moving, options, masks)
-            for _ in write_request(self._folder.path, fixed, moving, options, masks):
+            self._check_room(request)
+            for _ in write_request(self._folder.path, request):
                 yield
                 if self.over:
                     return
@@ -183,11 +177,11 @@ class Job(WorkerProcess):
             self._folder.remove()
             self._folder = None
 
-    def _check_room(self, fixed: Volume, moving: Volume, options: JobOptions, masks: Masks) -> None:
-        size = fixed.voxels.size
-        made = moving.voxels.itemsize * size * options.resampled + 4 * size * options.subtraction
-        given = sum(scan.voxels.nbytes for scan in (fixed, moving, *masks) if scan is not None)
-        needed = given + made + _ROOM
+    def _check_room(self, request: Request) -> None:
+        size, options = request.fixed.voxels.size, request.options
+        made = request.moving.voxels.itemsize * size * options.resampled + 4 * size * options.subtraction
+        given = sum(volume.voxels.nbytes for volume in request.volumes.values())
+        needed = given + made * (MOST_BONES if options.bone == "each" else 1) + _ROOM
         free = shutil.disk_usage(self._folder.path).free
         if free < needed:
             raise OSError(f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
@@ -219,7 +213,7 @@ class Job(WorkerProcess):
 
     def _resulted(self, event: dict) -> None:
         with suppress(KeyError, TypeError, ValueError):  # a result that is incomplete counts as none
-            self._alignment = Alignment.from_dict(event["alignment"])
+            self._alignments = tuple(Alignment.from_dict(one) for one in event["alignments"])
 
     def _ended(self, status: int | None) -> None:
         self._status = [status]
@@ -230,8 +224,9 @@ class Job(WorkerProcess):
         if status is None:
             error = RunError(f"{self._python}: cannot be started", "install the application again")
             self._finish(JobOutcome.CRASHED, error)
-        elif status == 0 and self._alignment is not None:
-            self._finish(JobOutcome.ACCEPTED if self._alignment.accepted else JobOutcome.NOT_ACCEPTED)
+        elif status == 0 and self._alignments:
+            accepted = all(one.accepted for one in self._alignments)
+            self._finish(JobOutcome.ACCEPTED if accepted else JobOutcome.NOT_ACCEPTED)
         elif error is not None:
             # The log says what kept the package from loading.
             self._finish(JobOutcome.CRASHED if isinstance(error, PackageError) else JobOutcome.FAILED, error)
@@ -242,15 +237,15 @@ class Job(WorkerProcess):
 
     def _finish(self, outcome: JobOutcome, error: DNetError | None = None) -> None:
         self.over = True
-        aligned = self._alignment if outcome in (JobOutcome.ACCEPTED, JobOutcome.NOT_ACCEPTED) else None
+        aligned = self._alignments if outcome in (JobOutcome.ACCEPTED, JobOutcome.NOT_ACCEPTED) else ()
         try:
             if self._finished is not None:
                 self._finished(JobResult(outcome, self.folder, aligned, error, "\n".join(self.log)))
         except BaseException:
-            aligned = None
+            aligned = ()
             raise
         finally:
-            if aligned is None:
+            if not aligned:
                 self.close()
 
     def _abandon(self) -> None:

@@ -4,17 +4,18 @@ import json
 import shutil
 import sys
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
-from ..core.errors import DNetError, OptionError
+from ..core.errors import DNetError, OptionError, Setting
 from ..core.threads import let_threads_sleep
 from .cohort_job import CohortJob
 from .job import Job, JobResult
-from .parameters import FILE, OUTPUTS, ROLES, BoneChoice, DNetRegistrationParameterNode
-from .request import JobOptions
+from .parameters import FILE, OUTPUTS, ROLES, BoneChoice, DNetRegistrationParameterNode, plain_role
+from .request import CARTILAGE_KINDS, JobOptions, Joint, Request
 from .scene import check_transform, place, seen_pose, transform_above, undo
 from .scene_pose import UncheckedPose
 from .torch_setup import ensure_torch, require_torch
@@ -48,6 +49,8 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         cartilageNode=None,
         thicknessNode=None,
         cartilageSegment=False,
+        regionMask=None,
+        medialPoint=None,
         anyway=False,
         contrast="moving",
         fixedMask=None,
@@ -63,6 +66,8 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             cartilageNode, thicknessNode: a table node and a model node, for the cartilage that is measured where they
                 are given, or where it is to be a segment.
             cartilageSegment: cartilage is the third segment of `segmentationNode`.
+            regionMask: where the joint is on the scan without agent, as the masks below.
+            medialPoint: a markups node with one point on the medial side of that scan.
             anyway: measure cartilage although the alignment is not accepted.
             contrast: the scan with contrast agent, "fixed" or "moving"; for the subtraction and the cartilage.
             fixedMask, movingMask: where to look for bone: a segmentation node, of which all segments count, or a pair
@@ -70,7 +75,9 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             options: of `registration.align.align`: threshold, device, weights, hypotheses, refine, progress, ...
 
         Returns:
-            The transform node above the moving volume, and the `Alignment`.
+            The transform node above the moving volume, and the `Alignment`. With ``bone="each"`` a list of such pairs,
+            the largest bone first: each bone has a transform and outputs of its own, and nodes that were given are
+            for the largest.
 
         Raises:
             ScanError, OptionError: a volume or an option cannot be used.
@@ -88,7 +95,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         from ..imaging.masks import mask_on
         from ..registration.align import align
         from .contents import Contents
-        from .scene_outputs import write_steps
+        from .scene_outputs import write_each
 
         scans, bones = (fixed.volume(), moving.volume()), []
         masks = [
@@ -100,14 +107,20 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         options |= {
             f"{placed.role}_mask": mask for placed, mask in zip((fixed, moving), masks, strict=True) if mask is not None
         }
-        alignment = align(*scans, **options, posed=lambda matrix, segmented: bones.append(segmented))
+        joint = self._joint(regionMask, medialPoint, fixed if contrast == "moving" else moving)
+        found = align(*scans, **options, posed=lambda matrix, segmented: bones.append(segmented))
+        alignments = found if isinstance(found, list) else [found]
         given = transformNode, segmentationNode, tableNode, resampledNode, subtractionNode, cartilageNode, thicknessNode
         nodes = {name: node for name, node in zip(OUTPUTS, given, strict=True) if node is not None}
         wanted = {*nodes, "layer"} if cartilageSegment else set(nodes)
         segmented = bones[-1] if bones else None
-        contents = Contents.computed(*scans, alignment, segmented, wanted, contrast, masks, anyway=anyway)
-        *_, transform = write_steps(fixed, moving, alignment, nodes, contents)
-        return transform, alignment
+        contents = [
+            Contents.computed(*scans, one, segmented, wanted, contrast, masks, joint=joint, anyway=anyway)
+            for one in alignments
+        ]
+        transforms = dict.fromkeys(write_each(fixed, moving, alignments, nodes, contents))  # in order, once each
+        pairs = list(zip(reversed(transforms), alignments, strict=True))
+        return pairs if isinstance(found, list) else pairs[0]
 
     def check(self, fixedNode, movingNode, transformNode=None):
         """Two volumes as they stand, where they can be aligned and the transform node can take the result.
@@ -135,14 +148,31 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
 
         return spacing_doubt(placed.volume())
 
-    def masks(self, parameters, fixed, moving):
-        """The masks that a parameter node holds, or None, of two volumes from `check`; see `scene_masks.mask_of`.
+    def request(self, parameters, fixed, moving) -> Request:
+        """What a parameter node asks for.
+
+        Args:
+            parameters: the parameter node.
+            fixed, moving: from `check`.
 
         Raises:
-            ScanError: one cannot be used.
+            ScanError: a mask cannot be used.
+            OptionError: what is asked for does not go together.
         """
+        options = self.options(parameters, moving)
+        measured = bool(options.wanted & set(CARTILAGE_KINDS))
+        if measured and parameters.bone is BoneChoice.each:
+            setting = Setting("bone", value=BoneChoice.largest.value)
+            raise OptionError("cartilage is measured on one bone", "align the largest", setting)
         given = [(getattr(parameters, f"{role}Mask"), getattr(parameters, f"{role}Segment")) for role in ROLES]
-        return self._masks([None if node is None else (node, segment) for node, segment in given], (fixed, moving))
+        masks = self._masks([None if node is None else (node, segment) for node, segment in given], (fixed, moving))
+        request = Request(fixed.volume(), moving.volume(), options, *masks)
+        if not measured:
+            return request
+        plain = fixed if plain_role(parameters) == "fixed" else moving
+        region = None if parameters.regionMask is None else (parameters.regionMask, parameters.regionSegment)
+        joint = self._joint(region, parameters.medialPoint, plain)
+        return replace(request, region=joint.region, medial=joint.medial)
 
     def _masks(self, given, volumes):
         from .scene_masks import mask_of
@@ -151,6 +181,15 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         return tuple(
             None if node is None else mask_of(node, placed, segment)
             for (node, segment), placed in zip(pairs, volumes, strict=True)
+        )
+
+    def _joint(self, region, medial, plain) -> Joint:
+        from .scene_masks import mask_of, point_of
+
+        node, segment = region if isinstance(region, tuple) else (region, "")
+        return Joint(
+            None if node is None else mask_of(node, plain, segment, Setting("region")),
+            None if medial is None else point_of(medial, plain, Setting("medial")),
         )
 
     def flip(self, volume, axis: str) -> None:
@@ -220,14 +259,12 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         if job is not None:
             job.cancel()
 
-    def start(self, fixed, moving, options, progress, posed, finished, masks=(None, None)):
+    def start(self, request: Request, progress, posed, finished):
         """Begins an alignment in the background, in the process that waits for one or in a new one.
 
         Args:
-            fixed, moving: from `check`.
-            options: from `options`.
+            request: from `request`.
             progress, posed, finished: see `job.Job.align`; where it aligned, `write` takes the result.
-            masks: from `masks`.
 
         Returns:
             The `job.Job`, and an iterator that hands the scans to it, with the application's turn between its steps.
@@ -239,8 +276,7 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
         if job is None or not job.alive:
             job = self._newJob()
             job.start()
-        scans = fixed.volume(), moving.volume()
-        return job, job.align(*scans, options, masks, progress=progress, posed=posed, finished=finished)
+        return job, job.align(request, progress=progress, posed=posed, finished=finished)
 
     def showPose(self, fixed, moving, matrix, transformNode=None) -> UncheckedPose:
         """Lays the moving volume where it will lie if nothing speaks against it; see `scene_pose`.
@@ -267,10 +303,11 @@ class DNetRegistrationLogic(ScriptedLoadableModuleLogic):
             FileError: a file of the job cannot be read; by the iterator too.
             ScanError, OptionError: from the first step, see `scene.apply_alignment`; the scene is as it was.
         """
-        from .contents import Contents
-        from .scene_outputs import write_steps
+        from .contents import Contents, place_of
+        from .scene_outputs import write_each
 
-        return write_steps(fixed, moving, result.alignment, nodes, Contents.read(result.folder))
+        contents = [Contents.read(place_of(result.folder, number)) for number in range(len(result.alignments))]
+        return write_each(fixed, moving, result.alignments, nodes, contents)
 
     def showLayers(self, fixed, moving) -> None:
         """Shows both volumes in the slice views."""

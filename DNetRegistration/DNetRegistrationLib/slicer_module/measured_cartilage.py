@@ -13,16 +13,15 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..cartilage.measure import measure_cartilage
 from ..cartilage.result import CartilageMeasurement, ThicknessMap
 from ..core.errors import DNetError
 from ..core.progress import ProgressFunction, no_progress
 from ..imaging.volume import Volume
 from ..outputs.cartilage_table import rows
 from ..outputs.thickness_surface import color_limit_um
-from ..outputs.thickness_volume import thickness_volume
 from ..registration.result import Alignment
 from .events import error_values
+from .request import ANYWHERE, Joint
 
 _FILE = "cartilage.npz"
 _NONE, _VECTORS = np.zeros(0), np.zeros((0, 3))
@@ -61,6 +60,7 @@ class MeasuredCartilage:
         wanted: Collection[str],
         contrast: str,
         masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+        joint: Joint = ANYWHERE,
         anyway: bool = False,
         progress: ProgressFunction = no_progress,
     ) -> MeasuredCartilage:
@@ -71,13 +71,24 @@ class MeasuredCartilage:
             wanted: of `request.CARTILAGE_KINDS`.
             contrast: which scan has the contrast agent, "fixed" or "moving".
             masks: of both scans, where bone is looked for.
+            joint: what the user says of it.
             anyway: measure although the alignment was not accepted.
             progress: called with a fraction and a message.
         """
+        from ..cartilage.measure import measure_cartilage  # slow to import: the window only reads what it gives
+
         plain, agent, mask = (fixed, moving, masks[0]) if contrast == "moving" else (moving, fixed, masks[1])
         try:
             found = measure_cartilage(
-                alignment, plain, agent, agent_in=contrast, mask=mask, anyway=anyway, progress=progress
+                alignment,
+                plain,
+                agent,
+                agent_in=contrast,
+                mask=mask,
+                region=joint.region,
+                medial=joint.medial,
+                anyway=anyway,
+                progress=progress,
             )
         except DNetError as error:
             # An alignment is not lost with it.
@@ -108,6 +119,8 @@ class MeasuredCartilage:
         if "layer" in wanted:
             layer = _NO_LAYER
             if seen:
+                from ..outputs.thickness_volume import thickness_volume
+
                 layer, affine = _cropped(thickness_volume(found.map, fixed, placed))
         return cls(told, table, surface, limit, layer, affine)
 

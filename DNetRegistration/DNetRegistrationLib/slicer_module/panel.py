@@ -13,6 +13,7 @@ from ..core.errors import DNetError
 from .bond import forget_check_sums
 from .cohort_section import CohortSection
 from .logic import DNetRegistrationLogic
+from .panel_alignments import AlignmentList
 from .panel_choices import Choices
 from .panel_compare import CompareControls
 from .panel_masks import MaskControls
@@ -20,7 +21,7 @@ from .panel_result import ResultView
 from .panel_run import AlignmentRun
 from .panel_thresholds import ThresholdControls
 from .parameters import FILE, OUTPUTS
-from .scene import alignment_of, find_transforms, last_scans, outputs_of, undo
+from .scene import alignment_of, find_transforms, is_applied, last_scans, outputs_of, undo
 from .standing import current_alignment
 from .wording import explain
 
@@ -62,6 +63,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._masks = MaskControls(self.ui, self.onChosen)
         self._choices = Choices(self.ui, self.onChosen, self.logic.findDevices)
         self._compare = CompareControls(self.ui)
+        self._alignments = AlignmentList(self.ui)
         self._result = ResultView(self.ui)
         self._run = AlignmentRun(self.logic, self.ui, self._result, self._compare, self._update, self._select)
         self.cohort = CohortSection(self.logic, uiWidget.layout(), self._showPair)
@@ -89,6 +91,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._thresholds.forget()
         self._masks.forget()
         self._compare.forget()
+        self._alignments.forget()
         self.removeObservers()
 
     def enter(self) -> None:
@@ -118,6 +121,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._thresholds.forget()
         self._masks.forget()
         self._compare.forget()
+        self._alignments.forget()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
@@ -133,8 +137,12 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
-        """A volume that is being aligned may be deleted."""
+        """A volume that is being aligned may be deleted, or what moves it onto the other one."""
+        from .scene_outputs import hide_bones
+
         self._run.volumeRemoved(node)
+        if is_applied(node) and not slicer.mrmlScene.IsClosing():
+            hide_bones(node)  # the moving bone will no longer lie there
 
     def initializeParameterNode(self) -> None:
         """Makes sure that there is a parameter node, connected to the panel."""
@@ -263,6 +271,7 @@ class DNetRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             found = None if self.running else self._alignmentOfPair()
             self._result.update(self._parameterNode, self.running, found)
             self._compare.update(self._parameterNode, found)
+            self._alignments.update(self._parameterNode, found)
         finally:
             self._updating = False
 

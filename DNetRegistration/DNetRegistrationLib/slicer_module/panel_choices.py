@@ -62,8 +62,10 @@ class Choices:
             if selector.findData(parameters.device) < 0:
                 selector.addItem(_("{name} (not found here)").format(name=parameters.device), parameters.device)
             selector.currentIndex = selector.findData(parameters.device)
-        asked = (parameters.subtraction, parameters.cartilage, parameters.thickness)
-        self._ui.contrastSelector.enabled = parameters.cartilageSegment or any(node is not None for node in asked)
+        measured = parameters.cartilageSegment or parameters.cartilage or parameters.thickness
+        self._ui.contrastSelector.enabled = bool(measured or parameters.subtraction)
+        for name in ("regionMask", "regionSegment", "medialPoint"):
+            getattr(self._ui, f"{name}Selector").enabled = bool(measured)
 
     def close(self) -> None:
         """Ends the search for devices."""

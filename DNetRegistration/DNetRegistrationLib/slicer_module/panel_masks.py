@@ -8,11 +8,11 @@ from slicer.i18n import tr as _
 
 from ..core.errors import DNetError
 from .panel_choices import signalsBlocked
-from .parameters import ROLES
+from .parameters import MASKS, ROLES, plain_role
 from .scene import place
 
-#: Yellow and orange: bone's own outlines are blue and red.
-_COLORS = {"fixed": (1.0, 1.0, 0.3), "moving": (1.0, 0.6, 0.0)}
+#: Yellow, orange and green: bone's own outlines are blue and red.
+_COLORS = {"fixed": (1.0, 1.0, 0.3), "moving": (1.0, 0.6, 0.0), "region": (0.3, 1.0, 0.4)}
 
 
 class MaskControls:
@@ -34,13 +34,15 @@ class MaskControls:
         # Not bound to the parameter node by Slicer, which would offer all nodes of the parameter's class.
         ui.fixedMaskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._fixedMaskChanged)
         ui.movingMaskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._movingMaskChanged)
+        ui.regionMaskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._regionMaskChanged)
         ui.fixedSegmentSelector.connect("currentIndexChanged(int)", self._fixedChanged)
         ui.movingSegmentSelector.connect("currentIndexChanged(int)", self._movingChanged)
+        ui.regionSegmentSelector.connect("currentIndexChanged(int)", self._regionChanged)
 
     def update(self, parameters, shown: bool) -> None:
         """Brings lists and outlines up to date with the parameter node; outlines are drawn only where `shown`."""
         self._parameters = parameters
-        for role in ROLES:
+        for role in MASKS:
             self._updateSegments(role)
         if shown:
             self._timer.start()
@@ -54,7 +56,7 @@ class MaskControls:
             self._shown = False
             from .scene_preview import hide_outlines
 
-            hide_outlines(slicer.mrmlScene, [f"{role} mask" for role in ROLES])
+            hide_outlines(slicer.mrmlScene, [f"{role} mask" for role in MASKS])
 
     def forget(self) -> None:
         """Lets go of a scene that is about to be closed."""
@@ -86,12 +88,13 @@ class MaskControls:
 
         if self._parameters is None:
             return
-        for role in ROLES:
-            node, volume = (getattr(self._parameters, f"{role}{kind}") for kind in ("Mask", "Volume"))
+        for role in MASKS:
+            of = role if role in ROLES else plain_role(self._parameters)
+            node, volume = getattr(self._parameters, f"{role}Mask"), getattr(self._parameters, f"{of}Volume")
             lines = None
             if node and volume:
                 with suppress(DNetError):  # Align tells of it
-                    placed = place(volume, role)
+                    placed = place(volume, of)
                     lines = outline(mask_of(node, placed, getattr(self._parameters, f"{role}Segment")), placed)
             if lines is None:
                 hide_outlines(slicer.mrmlScene, [f"{role} mask"])
@@ -100,18 +103,26 @@ class MaskControls:
             draw(lines, volume, f"{role} mask", f"Mask outline, {role} (preview)", _COLORS[role])
 
     def _fixedMaskChanged(self, node) -> None:
-        self._changed("fixedMask", node)
-        self._changed("fixedSegment", "")  # the one that was chosen is of another node
+        self._chooseMask("fixed", node)
 
     def _movingMaskChanged(self, node) -> None:
-        self._changed("movingMask", node)
-        self._changed("movingSegment", "")
+        self._chooseMask("moving", node)
+
+    def _regionMaskChanged(self, node) -> None:
+        self._chooseMask("region", node)
 
     def _fixedChanged(self, index: int) -> None:
         self._choose("fixed", index)
 
     def _movingChanged(self, index: int) -> None:
         self._choose("moving", index)
+
+    def _regionChanged(self, index: int) -> None:
+        self._choose("region", index)
+
+    def _chooseMask(self, role: str, node) -> None:
+        self._changed(f"{role}Mask", node)
+        self._changed(f"{role}Segment", "")  # the one that was chosen is of another node
 
     def _choose(self, role: str, index: int) -> None:
         if index >= 0:

@@ -6,9 +6,9 @@ from slicer.i18n import tr as _
 
 from ..core.words import micrometres, percent
 from .events import error_of
-from .scene import alignment_of, lies_beside, outputs_of, transform_above
+from .scene import alignment_of, find_transforms, left_behind, transform_above
 from .scene_cartilage import told_of
-from .standing import AS_ALIGNED, Standing
+from .standing import AS_ALIGNED, Standing, choosable
 from .wording import explain
 
 # Colours of their own for text and ground, so that they can be read in light and dark themes.
@@ -30,8 +30,8 @@ class ResultView:
     def __init__(self, ui) -> None:
         self._ui = ui
         self._message = None  # of what has just happened; it goes before what the scene says
-        self._seen = None  # the alignment that the scene last told of, and whether it held
-        self._hid = []  # what was drawn of it when it ceased to hold
+        self._drawn = {}  # whether the bones were last where a node draws them, by its ID
+        self._hid = {}  # what was shown of a node when they ceased to be
 
     def tell(self, kind: str, text: str, details: str = "") -> None:
         """Says something that has just happened, until `forget`. It shows with the next `update`.
@@ -49,7 +49,7 @@ class ResultView:
 
     def replaced(self) -> None:
         """Another alignment is written: what was hidden of the one before stays hidden."""
-        self._hid = []
+        self._drawn, self._hid = {}, {}
 
     def update(self, parameters, running: bool, found) -> None:
         """Shows what was told last or, where nothing was, what the scene says of the selected volumes.
@@ -71,18 +71,19 @@ class ResultView:
             return "plain", _("Aligning…"), ""
         alignment = alignment_of(found[0]) if found else None
         if alignment is None:
-            self._seen, self._hid = None, []
+            self._drawn, self._hid = {}, {}
             return "plain", _("Not aligned yet."), ""
         (transform, standing), moving = found, parameters.movingVolume
         name = transform.GetName()
         holds = standing in AS_ALIGNED
-        segmentation = outputs_of(transform).get("segmentation")
-        there = segmentation is None or lies_beside(segmentation, transform)
-        self._followBones(transform, holds and there)
+        behind = left_behind(transform)
+        self._followBones(parameters, transform if holds else None, behind)
+        notes = other_lines(parameters, transform)
+        if behind:
+            text = _("Left where the fixed volume was before it was moved: {names}. Align again.")
+            notes.append(text.format(names=", ".join(node.GetName() for node in behind)))
         if holds:
-            details = "\n".join((figures(alignment), *cartilage_lines(told_of(transform))))
-            if not there:
-                details += "\n" + _("The outlines lie where the fixed volume was before it was moved. Align again.")
+            details = "\n".join((figures(alignment), *cartilage_lines(told_of(transform)), *notes))
             if standing is Standing.HARDENED:
                 note = _("{moving} lies so without {name}, as after hardening: Undo cannot take it back.")
                 details += "\n" + note.format(moving=moving.GetName(), name=name)
@@ -90,7 +91,7 @@ class ResultView:
         if standing is Standing.APART:
             text = _("Aligned, but not applied: choose As aligned, or put the moving volume under {name}.")
             said = _("As aligned: {verdict}").format(verdict=micrometres(alignment.verdict))
-            return "plain", text.format(name=name), f"{said}\n{figures(alignment)}"
+            return "plain", text.format(name=name), "\n".join((said, figures(alignment), *notes))
         cause = {
             Standing.MOVED: _("Moved since it was aligned"),
             Standing.EDITED: _("Voxels were changed since it was aligned"),
@@ -99,19 +100,45 @@ class ResultView:
         remedy = _("Undo, or align again.") if transform_above(moving) is transform else _("Align again.")
         return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
 
-    def _followBones(self, transform, holds: bool) -> None:
-        """Hides what is drawn of the bones when they come to lie elsewhere, and shows it when they are back."""
-        from .scene_outputs import hide_bones
+    def _followBones(self, parameters, current, behind) -> None:
+        """Hides what is drawn of the bones when they come to lie elsewhere, and shows it when they are back.
 
-        before, self._seen = self._seen, (transform.GetID(), holds)
-        if before != (transform.GetID(), not holds):
-            return
-        if not holds:
-            self._hid = hide_bones(transform)
-            return
-        for display in self._hid:
-            if display.GetScene() is not None:
-                display.SetVisibility(True)
+        Args:
+            parameters: the parameter node.
+            current: the transform node of the alignment by which the volumes lie, or None.
+            behind: of `left_behind`.
+        """
+        from .scene_outputs import drawn, hide
+
+        for transform in find_transforms(parameters.fixedVolume, parameters.movingVolume):
+            for node in drawn(transform):
+                name, there = node.GetID(), transform is current and node not in behind
+                if self._drawn.get(name) is there:  # what the user shows or hides meanwhile stays
+                    continue
+                self._drawn[name] = there
+                if not there:
+                    self._hid[name] = hide(node)
+                    continue
+                for display in self._hid.pop(name, ()):
+                    if display.GetScene() is not None:
+                        display.SetVisibility(True)
+
+
+def other_lines(parameters, transform) -> list[str]:
+    """What is said of the other alignments by which the volumes could lie."""
+    nodes = choosable(parameters.fixedVolume, parameters.movingVolume)
+    text = _("Another choice, {name}: {verdict}")
+    return [
+        text.format(name=name_of(node), verdict=micrometres(alignment_of(node).verdict))
+        for node in nodes
+        if node is not transform
+    ]
+
+
+def name_of(transform) -> str:
+    """The bone that an alignment is of, where it is one of several; else the name of its transform."""
+    bone = alignment_of(transform).bone
+    return transform.GetName() if bone is None else bone.name
 
 
 def cartilage_lines(told: dict | None) -> list[str]:

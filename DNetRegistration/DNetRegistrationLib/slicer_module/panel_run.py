@@ -75,7 +75,7 @@ class AlignmentRun:
         """
         parameters = parameterNode()
         placed = self._check(parameters)
-        self._logic.masks(parameters, *placed)  # told before PyTorch is installed
+        self._logic.request(parameters, *placed)  # what speaks against it is told before PyTorch is installed
         if not all(self._confirmSpacing(one) for one in placed):
             self._tell("plain", _("Not aligned: correct the voxel size first."))
             return
@@ -83,15 +83,12 @@ class AlignmentRun:
         # Installing takes minutes, in which the scene can change.
         parameters = parameterNode()
         self._placed = self._check(parameters)
-        options = self._logic.options(parameters, self._placed[1])
-        masks = self._logic.masks(parameters, *self._placed)
+        request = self._logic.request(parameters, *self._placed)
         self._outputs = {name: getattr(parameters, name) for name in OUTPUTS}
         self._result.forget()
         self._inView = False
         with slicer.util.WaitCursor():
-            self.job, self._scans = self._logic.start(
-                *self._placed, options, self._progressed, self._posed, self._finished, masks
-            )
+            self.job, self._scans = self._logic.start(request, self._progressed, self._posed, self._finished)
             self._last = self.job
             self._progressed(0.0, _("Starting"))
             try:
@@ -204,7 +201,7 @@ class AlignmentRun:
     def _finished(self, result: JobResult) -> None:
         job, self.job = self.job, None
         outputs, self._outputs = self._outputs, {}
-        if result.alignment is not None:
+        if result.alignments:
             self._done = job
             if self._pose is not None:
                 outputs["transform"] = self._pose.transform

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from slicer import (
     vtkMRMLLinearTransformNode,
+    vtkMRMLMarkupsFiducialNode,
     vtkMRMLModelNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
@@ -18,6 +19,15 @@ from .scene import OUTPUT_ROLES
 
 #: Of the volumes.
 ROLES = ("fixed", "moving")
+
+#: What masks are of: the volumes, and the joint on the one without agent.
+MASKS = (*ROLES, "region")
+
+
+def plain_role(parameters) -> str:
+    """The role of the volume without contrast agent."""
+    return "fixed" if parameters.contrast is Contrast.moving else "moving"
+
 
 #: The parameters that are output nodes.
 OUTPUTS = ("transform", *OUTPUT_ROLES)
@@ -65,9 +75,14 @@ class BoneChoice(enum.Enum):
 
     all = "all"
     largest = "largest"
+    each = "each"
 
     def label(self) -> str:
-        return {"all": _("All in view, as one"), "largest": _("The largest that moved by itself")}[self.value]
+        return {
+            "all": _("All in view, as one"),
+            "largest": _("The largest that moved by itself"),
+            "each": _("Each that moved by itself"),
+        }[self.value]
 
 
 @parameterNodeWrapper
@@ -76,8 +91,9 @@ class DNetRegistrationParameterNode:
 
     Thresholds are in the grey values of each volume; `automaticThreshold` overrides them. `workingSpacing` is in mm, 0
     for automatic. Masks are nodes of the classes of `scene_masks.MASK_CLASSES`; a segment is the ID of one, empty for
-    all. With `startAsSeen` the pose in which the volumes lie is tried first. `weights` is the name of shipped weights,
-    empty for the default, or `FILE` and a path.
+    all. `regionMask` says where the joint is, and `medialPoint` holds a point on the medial side; both are of the scan
+    without agent. With `startAsSeen` the pose in which the volumes lie is tried first. `weights` is the name of shipped
+    weights, empty for the default, or `FILE` and a path.
     """
 
     fixedVolume: vtkMRMLScalarVolumeNode
@@ -94,6 +110,9 @@ class DNetRegistrationParameterNode:
     cartilage: vtkMRMLTableNode
     thickness: vtkMRMLModelNode
     cartilageSegment: bool = False
+    regionMask: vtkMRMLTransformableNode
+    regionSegment: str = ""
+    medialPoint: vtkMRMLMarkupsFiducialNode
     contrast: Contrast = Contrast.moving
     automaticThreshold: bool = True
     fixedThreshold: float = 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,29 +51,65 @@ class JobOptions:
         }
 
 
-Masks = tuple["Volume | None", "Volume | None"]
+@dataclass(frozen=True)
+class Joint:
+    """What a user says of the joint, on the scan without agent. None is found by itself.
+
+    Attributes:
+        region: where the joint's surface is: a mask, on any grid.
+        medial: ``(3,)`` a point on the medial side, LPS mm.
+    """
+
+    region: Volume | None = None
+    medial: list[float] | None = None
 
 
-def write_request(
-    folder: Path, fixed: Volume, moving: Volume, options: JobOptions, masks: Masks = (None, None)
-) -> Iterator[None]:
-    """Writes scans and options into a folder; yields between parts. At the end the request is there, all at once.
+ANYWHERE = Joint()
 
-    Masks, of the fixed and of the moving scan, lie on grids of their own.
+
+@dataclass(frozen=True)
+class Request:
+    """What to align, and how. All volumes lie in one world, LPS mm; masks are on grids of their own.
+
+    Attributes:
+        fixed, moving: the scans.
+        options: how.
+        fixed_mask, moving_mask: where to look for bone, or None.
+        region, medial: of the joint, for the cartilage; see `Joint`.
+    """
+
+    fixed: Volume
+    moving: Volume
+    options: JobOptions = field(default_factory=JobOptions)
+    fixed_mask: Volume | None = None
+    moving_mask: Volume | None = None
+    region: Volume | None = None
+    medial: list[float] | None = None
+
+    @property
+    def volumes(self) -> dict[str, Volume]:
+        """Those that are there, by their attributes."""
+        found = {name: getattr(self, name) for name in _VOLUMES}
+        return {name: volume for name, volume in found.items() if volume is not None}
+
+
+_VOLUMES = ("fixed", "moving", "fixed_mask", "moving_mask", "region")
+
+
+def write_request(folder: Path, request: Request) -> Iterator[None]:
+    """Writes a request into a folder; yields between parts. At the end the request is there, all at once.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: it cannot be written.
     """
     scans = {}
-    volumes = {"fixed": fixed, "moving": moving, "fixed mask": masks[0], "moving mask": masks[1]}
-    for role, scan in volumes.items():
-        if scan is None:
-            continue
+    for role, scan in request.volumes.items():
         file = RawFile.of(folder / f"{role}.raw", scan.voxels)
         yield from file.write(scan.voxels)
         scans[role] = {"name": scan.name, "affine": scan.affine.tolist(), "voxels": file.to_dict()}
+    values = {"scans": scans, "options": asdict(request.options), "medial": request.medial}
     beginning = folder / f"{_FILE}.part"
-    beginning.write_text(json.dumps({"scans": scans, "options": asdict(options)}), encoding="ascii")
+    beginning.write_text(json.dumps(values), encoding="ascii")
     os.replace(beginning, folder / _FILE)
 
 
@@ -82,9 +118,9 @@ def is_requested(folder: Path) -> bool:
     return (folder / _FILE).exists()
 
 
-def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions, Masks]:
-    """What `write_request` wrote: the scans, under their own names, options and masks. The voxels stay in the files."""
-    request = json.loads((folder / _FILE).read_text(encoding="ascii"))
+def read_request(folder: Path) -> Request:
+    """The request that `write_request` wrote. The voxels stay in the files."""
+    values = json.loads((folder / _FILE).read_text(encoding="ascii"))
     volumes = {
         role: Volume(
             RawFile.from_dict(folder, scan["voxels"]).mapped(),
@@ -92,7 +128,6 @@ def read_request(folder: Path) -> tuple[Volume, Volume, JobOptions, Masks]:
             scan["name"],
             spacing_given=True,  # whoever wrote the request was asked about spacings that look lost
         )
-        for role, scan in request["scans"].items()
+        for role, scan in values["scans"].items()
     }
-    masks = volumes.get("fixed mask"), volumes.get("moving mask")
-    return volumes["fixed"], volumes["moving"], JobOptions(**request["options"]), masks
+    return Request(**volumes, options=JobOptions(**values["options"]), medial=values["medial"])

@@ -136,6 +136,12 @@ def transform_above(moving) -> slicer.vtkMRMLLinearTransformNode | None:
     return parent if parent is not None and _is_of(parent, MOVING_ROLE, moving) else None
 
 
+def is_applied(node) -> bool:
+    """Whether a node is the transform of an alignment under which the moving volume stands."""
+    moving = node.GetNodeReference(MOVING_ROLE)
+    return moving is not None and transform_above(moving) is node
+
+
 def find_transforms(fixed, moving) -> list[slicer.vtkMRMLLinearTransformNode]:
     """The transform nodes of all alignments of two volumes, applied or not; the one above the moving volume first."""
     above = transform_above(moving)
@@ -171,7 +177,9 @@ def check_transform(transform, fixed: Placed, moving: Placed) -> None:
             )
 
 
-def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) -> slicer.vtkMRMLLinearTransformNode:
+def apply_alignment(
+    fixed: Placed, moving: Placed, alignment, transform=None, *, another: bool = False
+) -> slicer.vtkMRMLLinearTransformNode:
     """Lays the moving volume on the fixed one, by a transform node above it. Nothing is hardened.
 
     The matrix relates the volumes as they stood when they were placed. Where the fixed one has moved since, the moving
@@ -181,6 +189,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         fixed, moving: where the volumes stood when they were aligned.
         alignment: of the two.
         transform: the node to write to; None is the one of an earlier alignment of the moving volume, or a new one.
+        another: None is a new one in any case: the earlier alignment is of another bone.
 
     Returns:
         The transform node.
@@ -190,7 +199,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         OptionError: see `check_transform`.
     """
     now = [_as_before(placed) for placed in (fixed, moving)]
-    if transform is None:
+    if transform is None and not another:
         transform = transform_above(moving.node)
     if transform is not None:
         check_transform(transform, *now)
@@ -201,7 +210,7 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
     bond = Bond.of((fixed.node, moving.node), (fixed.affine, moving.affine), alignment.matrix)
     scene = moving.node.GetScene()
     if transform is None:
-        name = scene.GenerateUniqueName(f"{moving.name} to {fixed.name}")
+        name = scene.GenerateUniqueName(f"{moving.name}{of_bone(alignment)} to {fixed.name}")
         transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
     with slicer.util.NodeModify(transform):
         transform.SetMatrixTransformToParent(vtkMatrixFromArray(to_parent))
@@ -214,6 +223,11 @@ def apply_alignment(fixed: Placed, moving: Placed, alignment, transform=None) ->
         transform.SetAttribute(f"{ATTRIBUTE}version", json.dumps(__version__))
     moving.node.SetAndObserveTransformNodeID(transform.GetID())
     return transform
+
+
+def of_bone(alignment) -> str:
+    """What names of nodes say of the bone that an alignment is of, where it is one of several."""
+    return "" if alignment.bone is None or alignment.bone.count == 1 else f" bone {alignment.bone.number}"
 
 
 def lay(moving, transform) -> None:
@@ -250,7 +264,10 @@ def lies_beside(output, transform) -> bool:
         return False
     size = np.array(fixed.GetImageData().GetDimensions())
     corners = np.array([(*(end * size - 0.5), 1.0) for end in np.ndindex(2, 2, 2)]).T
-    grids = np.array(grid), matrix_of(fixed.GetIJKToRASMatrix)
+    grids = [np.array(grid), matrix_of(fixed.GetIJKToRASMatrix)]
+    image = output.GetImageData() if output.IsA("vtkMRMLVolumeNode") else None
+    if image is not None and image.GetDimensions() == fixed.GetImageData().GetDimensions():  # else it was cropped
+        grids[0] = matrix_of(output.GetIJKToRASMatrix)
     parents = output.GetParentTransformNode(), fixed.GetParentTransformNode()
     if not all(parent is None or parent.IsTransformToWorldLinear() for parent in parents):
         return False
@@ -258,6 +275,12 @@ def lies_beside(output, transform) -> bool:
     # Slicer turns the slices of a left-handed grid round when it reads it.
     turned = now.reshape(4, 4, 2)[..., ::-1].reshape(4, 8)
     return bool(min(np.abs(was - one).max() for one in (now, turned)) < 1e-3)
+
+
+def left_behind(transform) -> list[slicer.vtkMRMLNode]:
+    """The outputs of an alignment that do not lie on the fixed volume as they were written; see `lies_beside`."""
+    nodes = (node for node in outputs_of(transform).values() if node.IsA("vtkMRMLTransformableNode"))
+    return [node for node in nodes if not lies_beside(node, transform)]
 
 
 def last_scans(scene) -> list[slicer.vtkMRMLScalarVolumeNode]:

@@ -1,6 +1,7 @@
 """Masks of volume nodes: a segment of a segmentation, a label volume, or a markups ROI; and their outline in the views.
 
-A mask comes as an image on a grid of its own: the alignment puts it on the scan's.
+A mask comes as an image on a grid of its own: the alignment puts it on the scan's. A point beside a volume lies in the
+same way.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .scene_preview import surface
 MASK_CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode", "vtkMRMLMarkupsROINode")
 
 
-def mask_of(node, placed: Placed, segment: str = "") -> Volume:
+def mask_of(node, placed: Placed, segment: str = "", setting: Setting | None = None) -> Volume:
     """The mask of a volume in world coordinates, on a grid of its own; true where it is above 0.
 
     A mask that stands under the transform of an earlier alignment of the volume moves along with it. Any other one lies
@@ -32,12 +33,13 @@ def mask_of(node, placed: Placed, segment: str = "") -> Volume:
         node: of one of `MASK_CLASSES`. In a label volume all labels above 0 count.
         placed: the volume.
         segment: the ID of a segment of a segmentation; empty for all of them.
+        setting: what errors name; None is the mask of the volume.
 
     Raises:
         ScanError: it is no such node, has no such segment, is empty, or stands under a transform that is not linear.
     """
     name = node.GetName() or "unnamed mask"
-    setting = Setting("mask", placed.role)
+    setting = setting or Setting("mask", placed.role)
     if node.IsA("vtkMRMLSegmentationNode"):
         voxels, to_local = _segment(node, segment, name, setting)
     elif node.IsA("vtkMRMLLabelMapVolumeNode"):
@@ -48,12 +50,28 @@ def mask_of(node, placed: Placed, segment: str = "") -> Volume:
         raise ScanError(f"{name}: cannot be a mask", "select a segmentation, a label volume or an ROI", setting)
     if not voxels.any():
         raise ScanError(f"{name}: the mask is empty", "mark where to look, or select no mask", setting)
-    to_world = linear_to_world(node.GetParentTransformNode(), name)
-    own = transform_above(placed.node) if placed.role == "moving" else None
-    if own is not None and _is_under(node, own):
-        seen = linear_to_world(placed.node.GetParentTransformNode(), placed.name)
-        to_world = placed.to_world @ np.linalg.solve(seen, to_world)
-    return Volume(voxels.astype(np.uint8), FLIP @ to_world @ to_local, name)
+    return Volume(voxels.astype(np.uint8), FLIP @ _to_world(node, placed, name) @ to_local, name)
+
+
+def point_of(node, placed: Placed, setting: Setting) -> list[float]:
+    """The one point of a markups node beside a volume, ``(3,)``, LPS mm; it lies as a mask does, see `mask_of`.
+
+    Args:
+        node: a ``vtkMRMLMarkupsNode``.
+        placed: the volume.
+        setting: what errors name.
+
+    Raises:
+        ScanError: it has not one point, or stands under a transform that is not linear.
+    """
+    name = node.GetName() or "unnamed point"
+    count = node.GetNumberOfDefinedControlPoints()
+    if count != 1:
+        raise ScanError(f"{name}: has {count} points", "place one, or select none", setting)
+    placements = (node.GetNthControlPointPositionStatus(n) for n in range(node.GetNumberOfControlPoints()))
+    index = next(n for n, status in enumerate(placements) if status == node.PositionDefined)
+    point = FLIP @ _to_world(node, placed, name) @ (*node.GetNthControlPointPosition(index), 1.0)
+    return point[:3].tolist()
 
 
 def outline(mask: Volume, placed: Placed) -> vtk.vtkPolyData:
@@ -117,6 +135,16 @@ def _region(node, name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
     if not (np.isfinite(size).all() and (size > 0).all()):
         return np.zeros((1, 1, 1)), np.eye(4)
     return np.ones((1, 1, 1)), arrayFromVTKMatrix(node.GetObjectToNodeMatrix()) @ np.diag((*size, 1.0))
+
+
+def _to_world(node, placed: Placed, name: str) -> np.ndarray:
+    """``(4, 4)`` from the RAS of a node beside a volume to the world in which that lies as it is aligned."""
+    to_world = linear_to_world(node.GetParentTransformNode(), name)
+    own = transform_above(placed.node) if placed.role == "moving" else None
+    if own is None or not _is_under(node, own):
+        return to_world
+    seen = linear_to_world(placed.node.GetParentTransformNode(), placed.name)
+    return placed.to_world @ np.linalg.solve(seen, to_world)
 
 
 def _is_under(node, transform) -> bool:

@@ -25,11 +25,14 @@ from .scene import (
     MOVING_ROLE,
     OUTPUT_ROLES,
     Placed,
+    alignment_of,
     apply_alignment,
     find_transforms,
     node_id,
+    of_bone,
     outputs_of,
     put_beside,
+    transform_above,
 )
 from .scene_cartilage import write_cartilage_table, write_thickness, write_told
 from .scene_compare import Solid, distance_model, remove_distances, show_solid
@@ -56,7 +59,39 @@ _CLASSES = {
 SURFACE_NETS = "Conversion method", "1"
 
 
-def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents) -> Iterator:
+def write_each(fixed: Placed, moving: Placed, alignments, nodes: dict, contents: list[Contents]) -> Iterator:
+    """Writes the alignments of several bones, or the only one, in steps; see `write_steps`.
+
+    Each has a transform and outputs of its own. The moving volume comes to lie by the first.
+
+    Args:
+        fixed, moving: where the volumes stood when they were aligned.
+        alignments: the largest bone first.
+        nodes: for the first one. The others are written to those of an earlier alignment of each bone, or to new ones.
+        contents: for each alignment.
+    """
+    chosen = nodes.get("transform")
+    if chosen is None or chosen.GetScene() is None:
+        chosen = transform_above(moving.node)
+    spare = []
+    for node in find_transforms(fixed.node, moving.node):
+        earlier = alignment_of(node)
+        if node is not chosen and earlier is not None and of_bone(earlier):
+            spare.append((earlier.bone.number, node))
+    spare = [node for _number, node in sorted(spare, key=lambda one: one[0])]
+    # The last one that is written is the one that is seen.
+    for place in reversed(range(1, len(alignments))):
+        node = spare[place - 1] if place <= len(spare) else None
+        own = {"transform": node}
+        if "table" in nodes:
+            own["table"] = outputs_of(node).get("table")
+        yield from write_steps(fixed, moving, alignments[place], own, contents[place], another=True)
+    yield from write_steps(fixed, moving, alignments[0], {**nodes, "transform": chosen}, contents[0], another=True)
+
+
+def write_steps(
+    fixed: Placed, moving: Placed, alignment, nodes: dict, contents: Contents, *, another: bool = False
+) -> Iterator:
     """Writes an alignment into the scene in steps, between which the application can go on.
 
     The transform comes first, then the metrics, then the contents.
@@ -69,6 +104,7 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
             of the earlier alignment or a new one. Metrics are written where "table" is a key. What is not written to
             of the earlier alignment stays in the scene, hidden.
         contents: what there is to write.
+        another: where no transform is given, it is a new one.
 
     Yields:
         The transform node, after each step.
@@ -78,7 +114,8 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         FileError: a file with voxels cannot be read.
     """
     nodes = {name: node if node is not None and node.GetScene() is not None else None for name, node in nodes.items()}
-    transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"))
+    transform = apply_alignment(fixed, moving, alignment, nodes.get("transform"), another=another)
+    name = f"{moving.name}{of_bone(alignment)}"
     put_beside(transform, moving.node)
     metrics, nodes = "table" in nodes, outputs_of(transform) | nodes
     let_go(transform)
@@ -88,18 +125,18 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
     transform.SetAttribute(GRID, json.dumps(fixed.ijk_to_ras.tolist()))
     write_told(transform, contents.cartilage)
     if metrics:
-        node = make_output("table", transform, f"{moving.name} alignment metrics", nodes["table"])
+        node = make_output("table", transform, f"{name} alignment metrics", nodes["table"])
         write_table(node, alignment)
         refer(transform, "table", node)
     yield transform
     if contents.cortices is not None:
-        node = make_output("segmentation", transform, f"{moving.name} cortical bone", nodes.get("segmentation"))
+        node = make_output("segmentation", transform, f"{name} cortical bone", nodes.get("segmentation"))
         refer(transform, "segmentation", node)
         for _ in write_cortices(node, contents.cortices, fixed, contents.cartilage):
             yield transform
         show_solid(transform, Solid.CORTICES)
     if contents.resampled is not None:
-        node = make_output("resampled", transform, f"{moving.name} resampled", nodes.get("resampled"))
+        node = make_output("resampled", transform, f"{name} resampled", nodes.get("resampled"))
         source = moving.node.GetDisplayNode()
         window = None if source is None else (source.GetWindow(), source.GetLevel())
         for _ in write_volume_node(node, contents.resampled, fixed, window):
@@ -107,24 +144,24 @@ def write_steps(fixed: Placed, moving: Placed, alignment, nodes: dict, contents:
         refer(transform, "resampled", node)
         yield transform
     if contents.subtraction is not None:
-        node = make_output("subtraction", transform, f"{moving.name} subtraction", nodes.get("subtraction"))
+        node = make_output("subtraction", transform, f"{name} subtraction", nodes.get("subtraction"))
         # Zero is the middle grey.
         for _ in write_volume_node(node, contents.subtraction, fixed, (2 * contents.reach or 1.0, 0.0)):
             yield transform
         refer(transform, "subtraction", node)
         yield transform
     if contents.cartilage is not None:
-        yield from _write_cartilage(moving, fixed, contents.cartilage, nodes, transform)
+        yield from _write_cartilage(name, fixed, contents.cartilage, nodes, transform)
 
 
-def _write_cartilage(moving: Placed, fixed: Placed, cartilage: MeasuredCartilage, nodes: dict, transform) -> Iterator:
+def _write_cartilage(name: str, fixed: Placed, cartilage: MeasuredCartilage, nodes: dict, transform) -> Iterator:
     if cartilage.table is not None:
-        node = make_output("cartilage", transform, f"{moving.name} cartilage", nodes.get("cartilage"))
+        node = make_output("cartilage", transform, f"{name} cartilage", nodes.get("cartilage"))
         write_cartilage_table(node, cartilage.table)
         refer(transform, "cartilage", node)
         yield transform
     if cartilage.surface is not None:
-        node = make_output("thickness", transform, f"{moving.name} cartilage thickness", nodes.get("thickness"))
+        node = make_output("thickness", transform, f"{name} cartilage thickness", nodes.get("thickness"))
         write_thickness(node, cartilage.surface, cartilage.limit_um, fixed)
         refer(transform, "thickness", node)
         show_solid(transform, Solid.THICKNESS if len(cartilage.surface.points) else Solid.CORTICES)
@@ -231,15 +268,33 @@ def write_cortices(
 
 def hide_bones(transform) -> list[slicer.vtkMRMLDisplayNode]:
     """Hides all that is drawn of an alignment where the moving bone is no longer there; returns what was shown."""
-    nodes = [outputs_of(transform).get("segmentation"), outputs_of(transform).get("thickness")]
+    return [display for node in drawn(transform) for display in hide(node)]
+
+
+def drawn(transform) -> list[slicer.vtkMRMLDisplayableNode]:
+    """The nodes of an alignment that are drawn where the bones are."""
+    outputs = outputs_of(transform)
+    nodes = outputs.get("segmentation"), outputs.get("thickness"), distance_model(transform)
+    return [node for node in nodes if node is not None]
+
+
+def hide(node) -> list[slicer.vtkMRMLDisplayNode]:
+    """Hides all that is drawn of a node; returns what was shown."""
     shown = []
-    for node in (*nodes, distance_model(transform)):
-        for index in range(0 if node is None else node.GetNumberOfDisplayNodes()):
-            display = node.GetNthDisplayNode(index)
-            if display.GetVisibility():
-                shown.append(display)
-                display.SetVisibility(False)
+    for index in range(node.GetNumberOfDisplayNodes()):
+        display = node.GetNthDisplayNode(index)
+        if display.GetVisibility():
+            shown.append(display)
+            display.SetVisibility(False)
     return shown
+
+
+def show_bones(transform) -> None:
+    """Shows both cortices of an alignment, where it has any."""
+    segmentation = outputs_of(transform).get("segmentation")
+    if segmentation is not None and segmentation.GetDisplayNode() is not None:
+        segmentation.GetDisplayNode().SetVisibility(True)
+        show_solid(transform, Solid.CORTICES)
 
 
 def write_table(node, alignment) -> None:
@@ -252,6 +307,7 @@ def write_table(node, alignment) -> None:
     x, y, z = alignment.translation_mm
     rows = [
         ("Verdict", micrometres(alignment.verdict), ""),
+        *([] if alignment.bone is None else [("Bone", alignment.bone.name, "")]),
         ("Accepted", "yes" if alignment.accepted else "no", ""),
         ("Confidence", number(alignment.confidence, ".3f"), ""),
         ("Expected error", number(alignment.expected_error_um, ".2f"), "µm"),

@@ -7,7 +7,7 @@ from enum import Enum
 import slicer
 
 from .bond import Bond
-from .scene import BOND, find_transforms, transform_above
+from .scene import BOND, alignment_of, find_transforms, transform_above
 
 
 class Standing(Enum):
@@ -43,14 +43,28 @@ def standing(transform, fixed, moving) -> Standing:
     return Standing.APART if any(bond.holds(fixed, moving, way, transform) for way in ways) else Standing.MOVED
 
 
+def standings(fixed, moving) -> list[tuple[slicer.vtkMRMLLinearTransformNode, Standing]]:
+    """The transform nodes of all alignments of two volumes, and how the volumes lie beside each."""
+    return [(node, standing(node, fixed, moving)) for node in find_transforms(fixed, moving)]
+
+
+def choosable(fixed, moving) -> list[slicer.vtkMRMLLinearTransformNode]:
+    """The alignments by which two volumes lie, or would under their transform: one of each bone, say; by number."""
+    there = (*AS_ALIGNED, Standing.APART)
+    found = [(node, alignment_of(node)) for node, how in standings(fixed, moving) if how in there]
+    known = [(node, alignment.bone) for node, alignment in found if alignment is not None]
+    known.sort(key=lambda one: (one[1].number if one[1] else 0, one[0].GetName(), one[0].GetID()))
+    return [node for node, _bone in known]
+
+
 def current_alignment(fixed, moving, preferred=None) -> tuple[slicer.vtkMRMLLinearTransformNode, Standing] | None:
     """What the scene says of two volumes: the transform node of their alignment, and how they lie; None where of none.
 
     Of several alignments it is one by which they lie, else the one above the moving volume, else `preferred`.
     """
-    nodes = find_transforms(fixed, moving)
-    nodes.sort(key=lambda node: (node is not transform_above(moving), node is not preferred))
-    found = [(node, standing(node, fixed, moving)) for node in nodes]
+    found = standings(fixed, moving)
+    above = transform_above(moving)
+    found.sort(key=lambda one: (one[0] is not above, one[0] is not preferred))
     laid = [one for one in found if one[1] in AS_ALIGNED]
     return next(iter(laid + found), None)
 

@@ -4,7 +4,7 @@ from slicer.i18n import tr as _
 
 from ..core.errors import DNetError, Setting
 from ..core.words import micrometres
-from .parameters import Hypotheses, Refine
+from .parameters import BoneChoice, Hypotheses, Refine
 
 
 def explain(error: DNetError) -> str:
@@ -35,7 +35,8 @@ def controlOf(setting: Setting) -> str | None:
         "device": _("under Advanced, Device"),
         "contrast": _("under Outputs, Contrast agent in"),
         "anyway": _("in the Python console, with anyway=True"),
-        "region": _("on the command line"),
+        "region": _("under Outputs, Joint region"),
+        "medial": _("under Outputs, Medial point"),
         "temporary_folder": _("under Edit, Application Settings, Modules"),
         "torch": _(
             "in the module PyTorch Utils click Uninstall PyTorch, restart Slicer, then click Align again to install it"
@@ -44,5 +45,5 @@ def controlOf(setting: Setting) -> str | None:
     control = controls.get(setting.quantity)
     if control is None or setting.value is None:
         return control
-    choices = {"hypotheses": Hypotheses, "refine": Refine}.get(setting.quantity)
+    choices = {"hypotheses": Hypotheses, "refine": Refine, "bone": BoneChoice}.get(setting.quantity)
     return f"{control}: {setting.value if choices is None else choices(setting.value).label()}"

@@ -25,9 +25,9 @@ from ..core.private_folder import is_abandoned
 from ..core.progress import part
 from ..core.threads import let_threads_sleep
 from ..imaging.masks import mask_on
-from .contents import Contents
+from .contents import Contents, place_of
 from .events import ERROR, POSE, PROGRESS, READY, RESULT, WARNING, error_values, to_line
-from .request import is_requested, read_request
+from .request import Joint, is_requested, read_request
 
 # Seconds between looks for the request, and for the life of the application. A pipe from it would tell both at once,
 # but Slicer starts its Python through a launcher, which does not hand the standard input on.
@@ -42,7 +42,7 @@ def align_request(folder: Path, tell: Callable[..., None]):
         tell: called with an event and its values.
 
     Returns:
-        The `Alignment`.
+        A list of the `Alignment`; or of one for each bone that moved by itself, the largest first.
 
     Raises:
         DNetError: something is wrong with a scan or an option, or the results cannot be written.
@@ -65,12 +65,11 @@ def align_request(folder: Path, tell: Callable[..., None]):
     from ..registration.align import align
 
     progress(0.0, "reading the scans")
-    fixed, moving, options, given = read_request(folder)
-    masks = tuple(
-        None if mask is None else mask_on(mask, scan, role)
-        for mask, scan, role in zip(given, (fixed, moving), ("fixed", "moving"), strict=True)
-    )
-    alignment = align(
+    request = read_request(folder)
+    fixed, moving, options = request.fixed, request.moving, request.options
+    given = (request.fixed_mask, fixed, "fixed"), (request.moving_mask, moving, "moving")
+    masks = tuple(None if mask is None else mask_on(mask, scan, role) for mask, scan, role in given)
+    found = align(
         fixed,
         moving,
         threshold=(options.fixed_threshold, options.moving_threshold),
@@ -86,10 +85,16 @@ def align_request(folder: Path, tell: Callable[..., None]):
         progress=part(progress, 0.05, 0.8),
         posed=posed,
     )
-    wanted, further = options.wanted, part(progress, 0.8, 1.0)
-    Contents.computed(fixed, moving, alignment, bones, wanted, options.contrast, masks, further).write(folder)
+    joint = Joint(request.region, request.medial)
+    alignments = found if isinstance(found, list) else [found]
+    for number, alignment in enumerate(alignments):
+        further = part(progress, *(0.8 + 0.2 * (number + end) / len(alignments) for end in (0, 1)))
+        contents = Contents.computed(
+            fixed, moving, alignment, bones, options.wanted, options.contrast, masks, further, joint
+        )
+        contents.write(place_of(folder, number))
     progress(1.0, "handing over the result")
-    return alignment
+    return alignments
 
 
 def warm_up(cancelled: Callable[[], bool]) -> None:
@@ -159,12 +164,12 @@ def main(folder: str) -> int:
         while not is_requested(place):
             time.sleep(_SOON)
         warnings.showwarning = lambda message, *place: tell(WARNING, message=str(message))
-        alignment = align_request(place, tell)
+        alignments = align_request(place, tell)
     except Exception as error:
         traceback.print_exc()
         tell(ERROR, **error_values(error))
         return 2
-    tell(RESULT, alignment=alignment.to_dict())
+    tell(RESULT, alignments=[one.to_dict() for one in alignments])
     return 0
 
 
