@@ -669,7 +669,9 @@ def _of_another_size(pair: _Pair, inputs: AlignmentInputs, device: torch.device,
     left = find_strain(pair.fixed, pair.moving, refined.pose, watch.check)
     if left.significant and left.cause.kind != "size":
         return None
-    if not (verify(pair, refined).accepted or _fit_without(left, inputs, refined.pose, device, watch)):
+    fits = verify(pair, refined).accepted
+    del pair  # of large scans no more are held at once than where a strain alone is undone
+    if not (fits or _fit_without(left, inputs, refined.pose, device, watch)):
         return None
     return Cause("size", amount=scale * (1 + float(np.trace(left.tensor)) / 3) - 1).sentence(left.largest)
 
