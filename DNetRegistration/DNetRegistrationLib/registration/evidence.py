@@ -37,6 +37,7 @@ class Evidence:
             it takes back least. It is near 0 for a ball, which can be turned, and for a straight shaft.
         uncertainty: how far the pose may be off, by its residuals and by the shape of the bone.
         dice_before, dice: overlap of the cortices as the scans lie in the world, and in the pose.
+        misfit: of the inner surfaces of the cortices, in voxels; None where it was not asked or is not seen.
         blurs: covariances ``(3, 3)`` in mm2, each in its scan's world, of the Gaussians that make the blur of both
             images alike.
     """
@@ -48,6 +49,7 @@ class Evidence:
     uncertainty: Uncertainty = field(default_factory=lambda: Uncertainty(0.003, 0.25))
     dice_before: float = 0.0
     dice: float = 1.0
+    misfit: float | None = None
     blurs: tuple[np.ndarray, np.ndarray] = field(
         default_factory=lambda: (np.zeros((3, 3)), np.zeros((3, 3))), compare=False
     )

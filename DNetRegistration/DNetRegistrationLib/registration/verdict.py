@@ -30,6 +30,8 @@ REASONS = {
     "bright as bone in both scans (metal, a holder, a phantom), and mask it or raise the bone thresholds.",
     "little in common": "the scans seem to show little of the same bone. Check that both fields of view hold the same "
     "part of it.",
+    "shape": "the inner surfaces of the cortices differ by more than noise explains, as those of two littermates do. "
+    "Check that both scans are of the same bone.",
     "no agreement": "no pose makes the two bones agree. Check that both scans are of the same bone, that the voxel "
     "spacings are right, and that the bone thresholds separate bone from everything else.",
 }
