@@ -35,7 +35,7 @@ def contents_on(fixed) -> Contents:
     mask[1:5, 2:6, 3:7] = True
     corners = fixed.affine[:3, 3] + np.array([(0.1, 0.2, 0.3), (1.1, 0.2, 0.3), (0.1, 1.2, 0.3), (0.1, 0.2, 1.3)])
     ones = np.ones(4)
-    surface = ThicknessMap(corners, corners, np.array([(0, 1, 2), (1, 2, 3)]), *6 * [ones])
+    surface = ThicknessMap(corners, corners, np.array([(0, 1, 2), (1, 2, 3)]), *7 * [ones])
     cartilage = MeasuredCartilage({"compartments": [], "warnings": []}, None, surface, 60.0)
     return Contents(Cortices(mask, mask, fixed.affine), mask.astype(np.int16), None, 0.0, cartilage)
 
@@ -290,7 +290,8 @@ class Play:
     def edit_without_a_word(self):
         import slicer
 
-        slicer.util.arrayFromVolume(self.either()).flat[self.random.integers(0, 100)] += 1
+        voxels = slicer.util.arrayFromVolume(self.either())
+        voxels.flat[self.random.integers(0, voxels.size)] += 1
         self.panel.exit()
         self.panel.enter()
 
