@@ -6,11 +6,14 @@ On a grid half way between both scans they would be blurred alike, but the diffe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy import integrate, ndimage
+from scipy import integrate
 
+from ..core.threads import usable_threads
 from ..geometry.transforms import matrix_of
 from .resample import filled, sampled_affine
 from .volume import Volume
@@ -81,19 +84,50 @@ def blurred_slices(scan: Volume, weights: Sequence[np.ndarray]) -> Iterator[np.n
 
     Args:
         scan: to blur.
-        weights: along x, y, z; see `interpolation_blur`.
+        weights: along x, y, z, symmetric; see `interpolation_blur`.
     """
     depth, margin = len(scan.voxels), len(weights[2]) // 2
-    for first in range(0, depth, _SLICES):
-        low, high = max(first - margin, 0), min(first + _SLICES + margin, depth)
-        slab = scan.voxels[low:high].astype(np.float32)
-        unknown = ~np.isfinite(slab)
-        if unknown.any():
-            slab = filled(slab, unknown)
-        slab = ndimage.correlate1d(slab, weights[2], 0, mode="mirror")
-        # Its own slices, without the margins.
-        slab = slab[first - low :][: min(_SLICES, depth - first)]
-        for axis, kernel in ((1, weights[1]), (2, weights[0])):
-            slab = ndimage.correlate1d(slab, kernel, axis, mode="mirror")
-        slab[unknown[first - low :][: len(slab)]] = np.nan
-        yield from slab
+    with ThreadPoolExecutor(usable_threads()) as pool:
+        for first in range(0, depth, _SLICES):
+            low, high = max(first - margin, 0), min(first + _SLICES + margin, depth)
+            slab = scan.voxels[low:high].astype(np.float32)
+            unknown = ~np.isfinite(slab)
+            if unknown.any():
+                slab = filled(slab, unknown)
+            # Its own slices, without the margins.
+            own = range(first - low, min(first + _SLICES, depth) - low)
+            for z, plane in zip(own, pool.map(partial(_blurred_slice, slab, weights), own), strict=True):
+                plane[unknown[z]] = np.nan
+                yield plane
+
+
+def _blurred_slice(slab: np.ndarray, weights: Sequence[np.ndarray], z: int) -> np.ndarray:
+    """One slice of a slab, blurred along all axes: ``(y, x)``. A slice stays in the processor's cache."""
+    plane = _weighted(slab, weights[2], 0, z, 1)[0]
+    return _weighted(_weighted(plane, weights[1], 0), weights[0], 1)
+
+
+def _weighted(
+    values: np.ndarray, weights: np.ndarray, axis: int, first: int = 0, count: int | None = None
+) -> np.ndarray:
+    """Correlates with symmetric weights along an axis, mirrored at the outermost voxels, from `first` on.
+
+    SciPy's takes twice as long.
+    """
+    half, size = len(weights) // 2, values.shape[axis]
+    count = size if count is None else count
+    # Where the weights reach, mirrored as often as it takes.
+    at = np.abs(np.arange(first - half, first + count + half))
+    period = max(2 * size - 2, 1)
+    at = np.minimum(at % period, period - at % period) if size > 1 else 0 * at
+    reached = values.take(at, axis)
+
+    def shifted(by: int) -> np.ndarray:
+        return reached[by : by + count] if axis == 0 else reached[:, by : by + count]
+
+    total = np.float32(weights[half]) * shifted(half)
+    for k in range(half):
+        both = shifted(k) + shifted(2 * half - k)
+        both *= np.float32(weights[k])
+        total += both
+    return total
