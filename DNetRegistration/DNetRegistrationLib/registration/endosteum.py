@@ -60,7 +60,7 @@ def _one_way(greys: Sequence[BoneImage], bone: CorticalBone, pose: Tensor) -> fl
     """The mean square in mm2 at the first scan's endosteum."""
     template = edge_template(greys[0], POINTS)
     index = torch.linalg.inv(torch.tensor(greys[1].affine)) @ pose @ torch.tensor(template.affine)
-    at = apply(index, template.index.double()).to(template.values)
+    at = apply(index, template.index.cpu().double()).to(template.values)
     limit = torch.tensor(greys[1].shape[::-1], device=at.device) - 2
     seen = sample_through(template, greys[1], pose[None])[1][0] > 0.999
     kept = seen & _on_endosteum(template, bone) & ((at > 1) & (at < limit)).all(-1)
