@@ -126,6 +126,81 @@ def test_aligned_again_the_bones_keep_their_nodes(host, panel, pair, count):
         assert lies_by(fixed, moving, rigid(10 + number)) and GOOD in ui.verdictLabel.styleSheet
 
 
+def named(transform) -> set[str]:
+    """Which bone the names of a transform node and its outputs speak of, less what makes them different."""
+    from DNetRegistrationLib.slicer_module.scene import outputs_of
+
+    names = [node.GetName() for node in (transform, *outputs_of(transform).values())]
+    return {name.partition("PostContrast")[2].partition(" bone ")[2][:1] for name in names}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_aligned_again_from_another_bone_names_are_true(host, panel, pair, count):
+    """The second bone was seen when the pair was selected anew: its transform is the one that is selected then."""
+    fixed, moving = pair
+    ask_for_each(panel)
+    click(host, panel, Launcher(bones=[bone(1, 2), bone(2, 2)]))
+    before = transforms(fixed, moving)
+    panel.ui.alignmentSelector.currentIndex = 1
+    for chosen in (None, moving):
+        panel.ui.movingSelector.setCurrentNode(chosen)
+    assert panel._parameterNode.transform is before[1]
+    bones = [{**bone(number, 3), "matrix": rigid(10 + number)} for number in range(1, count + 1)]
+    click(host, panel, Launcher(bones=bones))
+    assert lies_by(fixed, moving, rigid(11)) and GOOD in panel.ui.verdictLabel.styleSheet
+    after = transforms(fixed, moving)
+    if count > 1:
+        assert after[:2] == before
+    for node in after:
+        moving.SetAndObserveTransformNodeID(node.GetID())
+        number = int(panel.ui.detailsLabel.text[len("Bone ")])
+        assert named(node) == {str(number)}
+
+
+def test_all_bone_has_no_name_of_one(host, panel, pair):
+    fixed, moving = pair
+    ask_for_each(panel)
+    click(host, panel, Launcher(bones=[bone(1, 2), bone(2, 2)]))
+    first, second = transforms(fixed, moving)
+    panel.ui.boneSelector.currentIndex = 0
+    click(host, panel, Launcher(rigid(5), pose=rigid(5)))
+    assert moving.GetParentTransformNode() is first and named(first) == {""} and named(second) == {"2"}
+
+
+def test_a_new_transform_leaves_what_was_found_before(host, panel, pair):
+    import slicer
+
+    fixed, moving = pair
+    ask_for_each(panel)
+    click(host, panel, Launcher(bones=[bone(1, 2), bone(2, 2)]))
+    before = transforms(fixed, moving)
+    for name in ("transform", "segmentation", "table"):
+        setattr(panel._parameterNode, name, None)
+    panel._parameterNode.transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "new")
+    click(host, panel, Launcher(bones=[{**bone(number, 2), "matrix": rigid(10 + number)} for number in (1, 2)]))
+    assert len(transforms(fixed, moving)) == 4
+    for number, node in enumerate(before, 1):
+        moving.SetAndObserveTransformNodeID(node.GetID())
+        assert lies_by(fixed, moving, rigid(number))
+    # Two are of each bone: the list tells them apart.
+    texts = [panel.ui.alignmentSelector.itemText(number) for number in range(4)]
+    assert len(set(texts)) == 4 and sum("(new)" in text for text in texts) == 1
+
+
+def test_what_lies_hardened_is_not_laid_twice(host, panel, pair):
+    """Aligned twice alike, and hardened: by either transform it would lie where it was moved once too often."""
+    import slicer
+
+    _fixed, moving = pair
+    click(host, panel, Launcher(rigid(1)))
+    panel._parameterNode.transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "second")
+    click(host, panel, Launcher(rigid(1)))
+    assert panel.ui.alignmentSelector.visible
+    moving.HardenTransform()
+    assert GOOD in panel.ui.verdictLabel.styleSheet and not panel.ui.alignmentSelector.visible
+    assert "Another choice" not in panel.ui.detailsLabel.text
+
+
 def test_a_scene_that_is_loaded_has_all_bones(host, panel, pair, tmp_path):
     import slicer
 

@@ -3,7 +3,7 @@
 from slicer.i18n import tr as _
 
 from .panel_choices import signalsBlocked
-from .panel_result import name_of
+from .panel_result import names_of
 from .scene import alignment_of, lay, left_behind, outputs_of
 from .standing import choosable
 
@@ -29,9 +29,9 @@ class AlignmentList:
         selector.visible = self._ui.alignmentLabel.visible = self._nodes not in ([], [current])
         with signalsBlocked(selector):
             selector.clear()
-            for node in self._nodes:
+            for node, name in zip(self._nodes, names_of(self._nodes), strict=True):
                 text = _("{name}: accepted") if alignment_of(node).accepted else _("{name}: not accepted")
-                selector.addItem(text.format(name=name_of(node)), node.GetID())
+                selector.addItem(text.format(name=name), node.GetID())
             selector.currentIndex = self._nodes.index(current) if current in self._nodes else -1
 
     def forget(self) -> None:

@@ -129,16 +129,22 @@ def other_lines(parameters, transform) -> list[str]:
     nodes = choosable(parameters.fixedVolume, parameters.movingVolume)
     text = _("Another choice, {name}: {verdict}")
     return [
-        text.format(name=name_of(node), verdict=micrometres(alignment_of(node).verdict))
-        for node in nodes
+        text.format(name=name, verdict=micrometres(alignment_of(node).verdict))
+        for node, name in zip(nodes, names_of(nodes), strict=True)
         if node is not transform
     ]
 
 
-def name_of(transform) -> str:
-    """The bone that an alignment is of, where it is one of several; else the name of its transform."""
-    bone = alignment_of(transform).bone
-    return transform.GetName() if bone is None else bone.name
+def names_of(transforms) -> list[str]:
+    """What tells alignments apart: the bone that each is of, where it is one of several, or the transform's name."""
+    bones = [alignment_of(transform).bone for transform in transforms]
+    numbers = [bone and bone.number for bone in bones]
+    names = []
+    for transform, bone in zip(transforms, bones, strict=True):
+        name = transform.GetName()
+        alone = bone is not None and numbers.count(bone.number) == 1
+        names.append(name if bone is None else bone.name if alone else f"{bone.name} ({name})")
+    return names
 
 
 def cartilage_lines(told: dict | None) -> list[str]:

@@ -16,6 +16,7 @@ in JSON: ``json.loads(node.GetAttribute("DNetRegistration.dice"))``. All of it i
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -212,6 +213,7 @@ def apply_alignment(
     if transform is None:
         name = scene.GenerateUniqueName(f"{moving.name}{of_bone(alignment)} to {fixed.name}")
         transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    name_bone(transform, moving.node, alignment)
     with slicer.util.NodeModify(transform):
         transform.SetMatrixTransformToParent(vtkMatrixFromArray(to_parent))
         transform.SetAndObserveTransformNodeID(node_id(now[1].parent))
@@ -228,6 +230,14 @@ def apply_alignment(
 def of_bone(alignment) -> str:
     """What names of nodes say of the bone that an alignment is of, where it is one of several."""
     return "" if alignment.bone is None or alignment.bone.count == 1 else f" bone {alignment.bone.number}"
+
+
+def name_bone(node, moving, alignment) -> None:
+    """Lets a name that was made for a node of one bone tell the bone that an alignment is of; other names stay."""
+    start, name = moving.GetName() or "unnamed volume", node.GetName() or ""
+    true = re.sub(rf"^{re.escape(start)} bone \d+(?= )", lambda _: f"{start}{of_bone(alignment)}", name)
+    if true != name:
+        node.SetName(node.GetScene().GenerateUniqueName(true))
 
 
 def lay(moving, transform) -> None:

@@ -28,6 +28,7 @@ from .scene import (
     alignment_of,
     apply_alignment,
     find_transforms,
+    name_bone,
     node_id,
     of_bone,
     outputs_of,
@@ -62,31 +63,31 @@ SURFACE_NETS = "Conversion method", "1"
 def write_each(fixed: Placed, moving: Placed, alignments, nodes: dict, contents: list[Contents]) -> Iterator:
     """Writes the alignments of several bones, or the only one, in steps; see `write_steps`.
 
-    Each has a transform and outputs of its own. The moving volume comes to lie by the first.
+    Each has a transform and outputs of its own. The moving volume comes to lie by the first. Where the chosen transform
+    is new, all are new: what was found before stays.
 
     Args:
         fixed, moving: where the volumes stood when they were aligned.
         alignments: the largest bone first.
-        nodes: for the first one. The others are written to those of an earlier alignment of each bone, or to new ones.
+        nodes: for the first one; or for the bone whose transform is chosen, where it is that of one. The others are
+            written to those of an earlier alignment of each bone, or to new ones.
         contents: for each alignment.
     """
     chosen = nodes.get("transform")
     if chosen is None or chosen.GetScene() is None:
         chosen = transform_above(moving.node)
-    spare = []
-    for node in find_transforms(fixed.node, moving.node):
-        earlier = alignment_of(node)
-        if node is not chosen and earlier is not None and of_bone(earlier):
-            spare.append((earlier.bone.number, node))
-    spare = [node for _number, node in sorted(spare, key=lambda one: one[0])]
+    known, number, earlier = alignment_of(chosen), 1, {}
+    if known is not None:
+        if of_bone(known) and known.bone.number <= len(alignments):
+            number = known.bone.number
+        found = [(alignment_of(node), node) for node in find_transforms(fixed.node, moving.node)]
+        earlier = {one.bone.number: node for one, node in found if one is not None and of_bone(one)}
     # The last one that is written is the one that is seen.
-    for place in reversed(range(1, len(alignments))):
-        node = spare[place - 1] if place <= len(spare) else None
-        own = {"transform": node}
-        if "table" in nodes:
-            own["table"] = outputs_of(node).get("table")
+    for place in reversed(range(len(alignments))):
+        node = chosen if place + 1 == number else earlier.get(place + 1)
+        table = {"table": outputs_of(node).get("table")} if "table" in nodes else {}
+        own = {**(nodes if place + 1 == number else table), "transform": node}
         yield from write_steps(fixed, moving, alignments[place], own, contents[place], another=True)
-    yield from write_steps(fixed, moving, alignments[0], {**nodes, "transform": chosen}, contents[0], another=True)
 
 
 def write_steps(
@@ -184,9 +185,11 @@ def make_output(kind: str, transform, name: str, node=None):
                 other.SetNodeReferenceID(OUTPUT_ROLES[held], None)
                 if held == "segmentation":
                     remove_distances(other)
+    moving = transform.GetNodeReference(MOVING_ROLE)
     if node is None:
         node = scene.AddNewNodeByClass(_CLASSES.get(kind, "vtkMRMLScalarVolumeNode"), scene.GenerateUniqueName(name))
-    put_beside(node, transform.GetNodeReference(MOVING_ROLE))
+    name_bone(node, moving, alignment_of(transform))
+    put_beside(node, moving)
     return node
 
 

@@ -82,12 +82,13 @@ def _state(transform) -> tuple:
     transform.GetMatrixTransformToParent(matrix)
     attributes = {name: transform.GetAttribute(name) for name in transform.GetAttributeNames() or ()}
     references = {role: transform.GetNodeReferenceID(role) for role in _ROLES}
-    return matrix, transform.GetTransformNodeID(), references, attributes
+    return matrix, transform.GetTransformNodeID(), references, attributes, transform.GetName()
 
 
 def _restore(transform, state: tuple) -> None:
-    matrix, parent, references, attributes = state
+    matrix, parent, references, attributes, name = state
     with NodeModify(transform):
+        transform.SetName(name)
         transform.SetMatrixTransformToParent(matrix)
         transform.SetAndObserveTransformNodeID(parent)
         for role, identifier in references.items():

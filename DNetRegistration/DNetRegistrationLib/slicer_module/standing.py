@@ -40,7 +40,7 @@ def standing(transform, fixed, moving) -> Standing:
         return Standing.EDITED
     if any(bond.holds(fixed, moving, way) for way in ways):
         return Standing.LAID if _is_under(moving, transform) else Standing.HARDENED
-    return Standing.APART if any(bond.holds(fixed, moving, way, transform) for way in ways) else Standing.MOVED
+    return Standing.APART if _would_lie(transform, fixed, moving) else Standing.MOVED
 
 
 def standings(fixed, moving) -> list[tuple[slicer.vtkMRMLLinearTransformNode, Standing]]:
@@ -49,9 +49,8 @@ def standings(fixed, moving) -> list[tuple[slicer.vtkMRMLLinearTransformNode, St
 
 
 def choosable(fixed, moving) -> list[slicer.vtkMRMLLinearTransformNode]:
-    """The alignments by which two volumes lie, or would under their transform: one of each bone, say; by number."""
-    there = (*AS_ALIGNED, Standing.APART)
-    found = [(node, alignment_of(node)) for node, how in standings(fixed, moving) if how in there]
+    """The alignments under whose transform two volumes lie, or would: one of each bone, say; by number."""
+    found = [(node, alignment_of(node)) for node in find_transforms(fixed, moving) if _would_lie(node, fixed, moving)]
     known = [(node, alignment.bone) for node, alignment in found if alignment is not None]
     known.sort(key=lambda one: (one[1].number if one[1] else 0, one[0].GetName(), one[0].GetID()))
     return [node for node, _bone in known]
@@ -67,6 +66,13 @@ def current_alignment(fixed, moving, preferred=None) -> tuple[slicer.vtkMRMLLine
     found.sort(key=lambda one: (one[0] is not above, one[0] is not preferred))
     laid = [one for one in found if one[1] in AS_ALIGNED]
     return next(iter(laid + found), None)
+
+
+def _would_lie(transform, fixed, moving) -> bool:
+    """Whether a moving volume lies as aligned once it is put under the transform node; hardened, it does not."""
+    bond = Bond.from_json(transform.GetAttribute(BOND))
+    ways = [] if bond is None else bond.same_voxels(fixed, moving)
+    return any(bond.holds(fixed, moving, way, transform) for way in ways)
 
 
 def _is_under(volume, transform) -> bool:
