@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from DNetRegistrationLib.cohort.naming import pairs_by_name
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
+from DNetRegistrationLib.cohort.result import Problem, told_once
 from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.survey import rows, shown, survey, table
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
@@ -67,6 +68,17 @@ def test_the_same_remedy_is_told_once(tmp_path):
     assert told["c"].endswith("; as for a")
     (odd,) = (line for line in lines if "odd name: " in line)
     assert "x.nrrd, y.nrrd, z.nrrd: their names fit to no pair; call a scan" in odd
+
+
+def test_a_pair_with_two_remedies_does_not_stand_for_one_of_them():
+    def remedies(*problems):
+        return told_once([Problem(kind="list", pair=pair, problem="lost", remedy=remedy) for pair, remedy in problems])
+
+    two = ("b", "mend it"), ("b", "give it")
+    assert remedies(("a", "give it"), *two, ("c", "mend it")) == ["give it", "mend it", "as for a", "mend it"]
+    # Also where the second one comes later.
+    assert remedies(*two, ("c", "mend it"), ("d", "mend it")) == ["mend it", "give it", "mend it", "as for c"]
+    assert remedies(("b", ""), ("b", "give it"), ("c", "give it")) == ["", "give it", "as for b"]
 
 
 def test_another_option_is_another_remedy(tmp_path):

@@ -56,6 +56,8 @@ class Problem:
 def told_once(problems: Sequence[Problem], more: Mapping[int, str] | None = None) -> list[str]:
     """What to do about each problem; where an earlier one has the same remedy, the name of its pair or file instead.
 
+    A name is given only where no other remedy stands beside it.
+
     Args:
         problems: in the order in which they are shown.
         more: words to add to a remedy, by the number of its problem.
@@ -65,12 +67,21 @@ def told_once(problems: Sequence[Problem], more: Mapping[int, str] | None = None
         >>> told_once(lost)
         ['give it', 'as for m1']
     """
-    first: dict[str, tuple[int, str]] = {}
+    remedies = [
+        one.remedy + (f" ({words})" if (words := (more or {}).get(number)) else "")
+        for number, one in enumerate(problems)
+    ]
+    names = [one.pair or (Path(one.files[0]).name if one.files else "") for one in problems]
+    # A name that stands beside several remedies would not tell which one is meant.
+    of_name: dict[str, set[str]] = {}
+    for name, remedy in zip(names, remedies, strict=True):
+        of_name.setdefault(name, set()).add(remedy)
+    first: dict[str, str] = {}
     told = []
-    for number, one in enumerate(problems):
-        remedy = one.remedy + (f" ({words})" if (words := (more or {}).get(number)) else "")
-        earlier, name = first.setdefault(remedy, (number, one.pair or (Path(one.files[0]).name if one.files else "")))
-        told.append(f"as for {name}" if remedy and name and earlier != number else remedy)
+    for name, remedy in zip(names, remedies, strict=True):
+        told.append(f"as for {first[remedy]}" if remedy in first else remedy)
+        if name and remedy and of_name[name] <= {remedy, ""}:
+            first.setdefault(remedy, name)
     return told
 
 
