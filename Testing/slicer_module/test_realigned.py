@@ -10,7 +10,7 @@ from cartilages import made_measurement
 from DNetRegistrationLib.outputs.segmentation import Cortices
 from DNetRegistrationLib.slicer_module.contents import Contents
 from DNetRegistrationLib.slicer_module.measured_cartilage import MeasuredCartilage
-from panels import Launcher, click, select_two_volumes
+from panels import Launcher, click, select, select_two_volumes
 from scene_nodes import add_transform, add_volume, aligned, rigid
 
 
@@ -133,6 +133,29 @@ def test_what_was_hidden_of_the_earlier_one_is_not_shown_again(host, panel, pair
     click(host, panel, Launcher(rigid(2)))
     second = panel._parameterNode.segmentation
     assert second is not first and any(drawn(second)) and not any(drawn(first))
+
+
+def test_what_another_pair_shows_of_the_moving_bone_goes(host, panel, pair):
+    """The moving bone lies on one of two fixed volumes. It is drawn there alone, whoever moves it."""
+    import slicer
+
+    fixed, moving = pair
+    third = add_volume("third", "plain")
+    click(host, panel, Launcher(rigid(1)))
+    transforms, drawings = [panel._parameterNode.transform], [panel._parameterNode.segmentation]
+    select(panel, third, moving)
+    panel._parameterNode.transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "new")
+    click(host, panel, Launcher(rigid(2)))
+    transforms.append(panel._parameterNode.transform)
+    drawings.append(panel._parameterNode.segmentation)
+    assert [any(drawn(node)) for node in drawings] == [False, True]
+    select(panel, fixed, moving)
+    for number in (0, 1, 0):
+        moving.SetAndObserveTransformNodeID(transforms[number].GetID())
+        assert panel.ui.verdictLabel.text.startswith("Accepted") == (number == 0)
+        assert not any(drawn(drawings[1]))
+    panel.ui.undoButton.click()
+    assert not any(drawn(node)[0] for node in drawings)
 
 
 @pytest.mark.parametrize("how", ["put under", "hardened"])

@@ -204,6 +204,23 @@ def test_aligning_again_replaces(depth):
         np.testing.assert_allclose(matrix[:3, :3] @ now + matrix[:3, 3], was, atol=1e-9)
 
 
+def test_the_name_tells_what_it_is_aligned_to():
+    """One that was made; a name of the user's stays."""
+    from DNetRegistrationLib.slicer_module.scene import apply_alignment, place
+    from DNetRegistrationLib.slicer_module.scene_pose import UncheckedPose
+
+    first, second, moving = (add_volume(name, "oblique") for name in ("day 1 (a)", "day 2", "day 3"))
+    transform = apply_alignment(place(first, "fixed"), place(moving, "moving"), aligned(rigid(1)))
+    assert transform.GetName() == "day 3 to day 1 (a)"
+    pose = UncheckedPose(place(second, "fixed"), place(moving, "moving"), rigid(2))
+    assert pose.transform is transform and transform.GetName() == "day 3 to day 2"
+    pose.take_back()
+    assert transform.GetName() == "day 3 to day 1 (a)"
+    transform.SetName("mine, from day 3 to day 1")
+    assert apply_alignment(place(second, "fixed"), place(moving, "moving"), aligned(rigid(2))) is transform
+    assert transform.GetName() == "mine, from day 3 to day 1"
+
+
 @pytest.mark.parametrize("depth", [0, 2])
 def test_undo(depth):
     from DNetRegistrationLib.slicer_module.scene import apply_alignment, find_transforms, place, transform_above, undo

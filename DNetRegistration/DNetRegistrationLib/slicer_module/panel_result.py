@@ -77,7 +77,7 @@ class ResultView:
         name = transform.GetName()
         holds = standing in AS_ALIGNED
         behind = left_behind(transform)
-        self._followBones(parameters, transform if holds else None, behind)
+        self._followBones(moving, transform if holds else None, behind)
         notes = other_lines(parameters, transform)
         if behind:
             text = _("Left where the fixed volume was before it was moved: {names}. Align again.")
@@ -100,17 +100,17 @@ class ResultView:
         remedy = _("Undo, or align again.") if transform_above(moving) is transform else _("Align again.")
         return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
 
-    def _followBones(self, parameters, current, behind) -> None:
+    def _followBones(self, moving, current, behind) -> None:
         """Hides what is drawn of the bones when they come to lie elsewhere, and shows it when they are back.
 
         Args:
-            parameters: the parameter node.
+            moving: the moving volume; what is drawn of it by alignments to any fixed one is followed.
             current: the transform node of the alignment by which the volumes lie, or None.
             behind: of `left_behind`.
         """
         from .scene_outputs import drawn, hide
 
-        for transform in find_transforms(parameters.fixedVolume, parameters.movingVolume):
+        for transform in find_transforms(None, moving):
             for node in drawn(transform):
                 name, there = node.GetID(), transform is current and node not in behind
                 if self._drawn.get(name) is there:  # what the user shows or hides meanwhile stays

@@ -144,10 +144,15 @@ def is_applied(node) -> bool:
 
 
 def find_transforms(fixed, moving) -> list[slicer.vtkMRMLLinearTransformNode]:
-    """The transform nodes of all alignments of two volumes, applied or not; the one above the moving volume first."""
+    """The transform nodes of all alignments of two volumes, applied or not; the one above the moving volume first.
+
+    Where `fixed` is None, those of the moving volume to any.
+    """
     above = transform_above(moving)
     nodes = slicer.util.getNodesByClass("vtkMRMLLinearTransformNode", moving.GetScene())
-    found = [node for node in nodes if _is_of(node, MOVING_ROLE, moving) and _is_of(node, FIXED_ROLE, fixed)]
+    found = [node for node in nodes if _is_of(node, MOVING_ROLE, moving)]
+    if fixed is not None:
+        found = [node for node in found if _is_of(node, FIXED_ROLE, fixed)]
     return sorted(found, key=lambda node: node is not above)
 
 
@@ -214,6 +219,7 @@ def apply_alignment(
         name = scene.GenerateUniqueName(f"{moving.name}{of_bone(alignment)} to {fixed.name}")
         transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
     name_bone(transform, moving.node, alignment)
+    _name_fixed(transform, fixed)
     with slicer.util.NodeModify(transform):
         transform.SetMatrixTransformToParent(vtkMatrixFromArray(to_parent))
         transform.SetAndObserveTransformNodeID(node_id(now[1].parent))
@@ -236,8 +242,20 @@ def name_bone(node, moving, alignment) -> None:
     """Lets a name that was made for a node of one bone tell the bone that an alignment is of; other names stay."""
     start, name = moving.GetName() or "unnamed volume", node.GetName() or ""
     true = re.sub(rf"^{re.escape(start)} bone \d+(?= )", lambda _: f"{start}{of_bone(alignment)}", name)
-    if true != name:
-        node.SetName(node.GetScene().GenerateUniqueName(true))
+    _rename(node, true)
+
+
+def _name_fixed(transform, fixed: Placed) -> None:
+    """Lets a name that was made for an alignment to another fixed volume tell the one that it now is to."""
+    former, name = transform.GetNodeReference(FIXED_ROLE), transform.GetName() or ""
+    if former is not None and former is not fixed.node:
+        end = re.escape(former.GetName() or "")
+        _rename(transform, re.sub(rf" to {end}(_\d+)?$", lambda _: f" to {fixed.name}", name))
+
+
+def _rename(node, name: str) -> None:
+    if name != (node.GetName() or ""):
+        node.SetName(node.GetScene().GenerateUniqueName(name))
 
 
 def lay(moving, transform) -> None:

@@ -121,7 +121,7 @@ def write_steps(
     metrics, nodes = "table" in nodes, outputs_of(transform) | nodes
     let_go(transform)
     remove_distances(transform)
-    for other in find_transforms(fixed.node, moving.node):
+    for other in find_transforms(None, moving.node):
         hide_bones(other)  # by another alignment, the moving bone no longer lies
     transform.SetAttribute(GRID, json.dumps(fixed.ijk_to_ras.tolist()))
     write_told(transform, contents.cartilage)
