@@ -481,6 +481,17 @@ def test_a_scene_that_is_closed_meanwhile(host, panel, pair):
     assert panel.ui.verdictLabel.text.startswith("Accepted")
 
 
+def test_a_scene_that_is_closed_while_another_module_is_open(host, panel, pair):
+    """The panel waits with the new scene until the user comes back."""
+    panel.parent.exit()
+    host.close_scene()
+    assert panel._parameterNode is None
+    panel.parent.enter()
+    assert panel._parameterNode is not None
+    host.close_scene()
+    assert panel._parameterNode is not None
+
+
 def test_an_application_that_is_closed_meanwhile(host, panel, pair):
     launcher = panel.logic.launch = Launcher(rigid(1), held=True)
     panel.ui.alignButton.click()
