@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -29,6 +31,23 @@ def scan_of(voxels, grid="plain", threshold=1000.0, maximum=3000.0, mask=None):
     direction, spacing, origin = GRIDS[grid]
     volume = Volume.from_geometry(voxels, spacing, direction, origin)
     return native_scan(volume, BoneScale(threshold, maximum), mask, CPU)
+
+
+def test_read_only_voxels_are_shared_and_no_filter_of_warnings_is_set(monkeypatch):
+    """Filters are those of all threads, and two scans are looked at at once."""
+    voxels = np.random.default_rng(2).integers(0, 4000, (5, 6, 7), dtype=np.int16)
+    voxels.flags.writeable = False
+    taken, filters, plain = [], list(warnings.filters), torch.from_numpy
+
+    def watched(array):
+        taken.append(list(warnings.filters))
+        return plain(array)
+
+    monkeypatch.setattr(torch, "from_numpy", watched)
+    with warnings.catch_warnings(record=True) as told:
+        found = scan_of(voxels, mask=voxels > 100)
+    assert taken == [filters, filters] and not told
+    assert found.raw.data_ptr() == voxels.ctypes.data and (found.raw.numpy() == voxels).all()
 
 
 def bone_of(voxels) -> np.ndarray:

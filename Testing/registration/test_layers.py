@@ -99,3 +99,12 @@ def test_a_film_as_bright_as_bone_does_not_lead_astray(seed):
     error = 1000 * target_registration_error(pair, found.matrix)
     assert found.accepted and found.doubts == ["layer"] and error < 3
     assert error < 2 * found.expected_error_um and "layer on the bone" in found.verdict
+
+
+@pytest.mark.slow
+def test_a_scan_of_the_wrong_size_shows_no_layer():
+    """Of one that is too large a layer was told, since more of it is bone; but nothing fits inside either."""
+    pair = make_pair(5552001)
+    larger = Volume(pair.moving.voxels, pair.moving.affine @ np.diag((1.25, 1.25, 1.25, 1)), "moving")
+    found = align(pair.fixed, larger, threads=1)
+    assert not found.accepted and "layer" not in found.doubts and "% larger than the fixed one" in found.verdict

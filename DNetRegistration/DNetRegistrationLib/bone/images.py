@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,11 +135,18 @@ def native_scan(volume: Volume, scale: BoneScale, mask: np.ndarray | None, devic
     )
 
 
+class _Writable:
+    """The memory of an array, whether it may be written to or not."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+
+
 def _tensor(array: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():
-        # torch warns that SimpleITK's views are read-only. Nothing here writes to them.
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(np.ascontiguousarray(array))
+    # torch warns of memory that is read-only, as SimpleITK's views are. Nothing here writes to it, and filters of
+    # warnings are those of all threads: of two that set them at once, one would leave its own behind.
+    return torch.from_numpy(np.asarray(_Writable(np.ascontiguousarray(array))))
 
 
 def bone_pyramid(scan: NativeScan, working: float, check: Callable[[], None] = lambda: None) -> list[BoneImage]:

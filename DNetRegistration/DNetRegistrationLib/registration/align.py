@@ -284,7 +284,8 @@ def _align(inputs: AlignmentInputs, device: torch.device, watch: _Watch) -> Alig
             verdict = verdict if fault is None else verdict.because(fault.kind, fault.sentence)
         watch.tell(0.9, "Looking for what speaks against it")
         verdict, kept = examine(verdict, answer.pair, answer.refined.pose, watch.check)
-        if answer.layer:
+        # Where nothing fits, what one scan shows more of need not be a layer: its voxels may be too large.
+        if answer.layer and verdict.accepted:
             verdict = replace(verdict, doubts=(*verdict.doubts, Doubt("layer", answer.layer)))
         # A holder that stood still has pulled at the pose.
         if kept is not answer.pair and inputs.refine != "none":
