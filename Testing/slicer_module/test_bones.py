@@ -242,6 +242,11 @@ def test_a_script_aligns_each_bone(host, monkeypatch):
     pairs = logic.DNetRegistrationLogic().align(fixed, moving, bone="each", tableNode=table)
     assert [alignment for _, alignment in pairs] == found and len({node for node, _ in pairs}) == 3
     assert outputs_of(pairs[0][0])["table"] is table and moving.GetParentTransformNode() is pairs[0][0]
+    # Again, while the volume lies by another bone.
+    moving.SetAndObserveTransformNodeID(pairs[1][0].GetID())
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "mine too")
+    again = logic.DNetRegistrationLogic().align(fixed, moving, bone="each", tableNode=other)
+    assert [node for node, _ in again] == [node for node, _ in pairs] and outputs_of(pairs[0][0])["table"] is other
     before = world_lps(moving, (1, 2, 3))
     for node, alignment in pairs:
         moving.SetAndObserveTransformNodeID(node.GetID())

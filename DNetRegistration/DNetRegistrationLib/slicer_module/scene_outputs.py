@@ -73,15 +73,19 @@ def write_each(fixed: Placed, moving: Placed, alignments, nodes: dict, contents:
             written to those of an earlier alignment of each bone, or to new ones.
         contents: for each alignment.
     """
-    chosen = nodes.get("transform")
-    if chosen is None or chosen.GetScene() is None:
-        chosen = transform_above(moving.node)
+    given = nodes.get("transform")
+    if given is not None and given.GetScene() is None:
+        given = None
+    chosen = given or transform_above(moving.node)
     known, number, earlier = alignment_of(chosen), 1, {}
     if known is not None:
-        if of_bone(known) and known.bone.number <= len(alignments):
-            number = known.bone.number
         found = [(alignment_of(node), node) for node in find_transforms(fixed.node, moving.node)]
         earlier = {one.bone.number: node for one, node in found if one is not None and of_bone(one)}
+        if of_bone(known) and 1 < known.bone.number <= len(alignments):
+            if given is None:
+                chosen = earlier.get(1)
+            else:
+                number = known.bone.number
     # The last one that is written is the one that is seen.
     for place in reversed(range(len(alignments))):
         node = chosen if place + 1 == number else earlier.get(place + 1)
