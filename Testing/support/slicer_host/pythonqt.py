@@ -253,6 +253,9 @@ def _normalized(signature: str) -> str:
     return f"{name.strip()}({','.join(part.replace(' ', '') for part in plain.split(','))})"
 
 
+_READING: set[tuple[int, str]] = set()  # the attributes that are being read
+
+
 class QtObject(_ObjectMethods):
     """The mixin that gives a PySide6 class the attributes of its PythonQt wrapper.
 
@@ -267,7 +270,15 @@ class QtObject(_ObjectMethods):
             return super().__getattribute__(name)
         if name in _ADDED:  # asked of the class, since PySide6 answers for its own `connect` first
             return types.MethodType(getattr(_ObjectMethods, name), self)
-        return read_attribute(self, name, super().__getattribute__)
+        # A property whose getter is virtual, such as the size hint, asks for an override of its own name: it has none.
+        reading = id(self), name
+        if reading in _READING:
+            return super().__getattribute__(name)
+        _READING.add(reading)
+        try:
+            return read_attribute(self, name, super().__getattribute__)
+        finally:
+            _READING.discard(reading)
 
     def __setattr__(self, name: str, value) -> None:
         # Classes of the host say `_offered`; a module's own subclass of them may have attributes of its own.
