@@ -22,8 +22,10 @@ from DNetRegistrationLib.networks import weights as weights_module
 from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.registration import align as module
-from DNetRegistrationLib.registration import inputs
-from DNetRegistrationLib.registration.align import STAGES, AlignmentCancelled, align
+from DNetRegistrationLib.registration import inputs, one_pair
+from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.result import AlignmentCancelled
+from DNetRegistrationLib.registration.watch import STAGES
 from DNetRegistrationLib.synthesis.grid import Grid
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
 
@@ -322,13 +324,13 @@ def test_the_pose_is_told_before_it_is_examined(pair):
 
 def test_the_pose_at_native_resolution_is_told_before_it_is_judged(monkeypatch):
     pair, order = make_pair(16, size=96, spacing=0.04, contrast=False), []
-    judge = module.verify
+    judge = one_pair.verify
 
     def verify(scans, refined):
         order.append(refined.pose.numpy())
         return judge(scans, refined)
 
-    monkeypatch.setattr(module, "verify", verify)
+    monkeypatch.setattr(one_pair, "verify", verify)
     found = align(pair.fixed, pair.moving, posed=lambda matrix, bones: order.append("told"))
     assert [isinstance(one, str) for one in order][-2:] == [True, False]
     np.testing.assert_allclose(order[-1], found.matrix, atol=1e-9)
@@ -500,21 +502,21 @@ def test_the_network_alone_needs_weights(pair, monkeypatch):
 )
 def test_the_cpu_takes_over_from_a_device_that_cannot(pair, monkeypatch, error, words):
     """The device is a stand-in that fails as the real ones do; the CPU's work is the real one."""
-    real = module._align
+    real = module.align_pair
 
     def failing(inputs, device, watch):
         if device.type != "cpu":
             raise error
         return real(inputs, device, watch)
 
-    monkeypatch.setattr(module, "_align", failing)
+    monkeypatch.setattr(module, "align_pair", failing)
     monkeypatch.setattr(module, "choose_device", lambda name: torch.device("mps"))
     alignment = align(pair.fixed, pair.moving, initial=pair.matrix)
     assert alignment.accepted and alignment.device == "cpu"
     assert any(words in warning for warning in alignment.warnings)
     with pytest.raises(type(error)):
         monkeypatch.setattr(module, "choose_device", lambda name: torch.device("cpu"))
-        monkeypatch.setattr(module, "_align", lambda *_: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(module, "align_pair", lambda *_: (_ for _ in ()).throw(error))
         align(pair.fixed, pair.moving)
 
 
@@ -522,7 +524,7 @@ def test_other_errors_are_not_blamed_on_the_device(pair, monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(module, "_align", broken)
+    monkeypatch.setattr(module, "align_pair", broken)
     monkeypatch.setattr(module, "choose_device", lambda name: torch.device("mps"))
     with pytest.raises(RuntimeError, match="shapes"):
         align(pair.fixed, pair.moving)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from DNetRegistrationLib.core.errors import OptionError
 from DNetRegistrationLib.geometry.transforms import mean_point_error
-from DNetRegistrationLib.registration.align import _Answer, align
+from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.answers import Answer
 from DNetRegistrationLib.registration.interior import refine_fully
 from DNetRegistrationLib.registration.motions import Motion, find_motions
 from DNetRegistrationLib.registration.verification import verify
@@ -134,7 +135,7 @@ def test_bones_of_unlike_density_and_size_are_found(seed):
 
 def test_one_bone_is_the_only_one(small_pair, monkeypatch):
     # Of bones that are aligned one by one, one may stand still: that another moved does not speak against it.
-    monkeypatch.setattr("DNetRegistrationLib.registration.align._stood_still", lambda *_: True)
+    monkeypatch.setattr("DNetRegistrationLib.registration.one_pair._stood_still", lambda *_: True)
     (alignment,) = align(small_pair.fixed, small_pair.moving, bone="each", refine="working")
     assert alignment.accepted and alignment.hypothesis == "search"
     assert (alignment.bone.number, alignment.bone.count) == (1, 1) and alignment.bone.share > 0.9
@@ -151,8 +152,8 @@ def test_a_motion_that_may_be_chance_has_to_be_accepted_and_the_rest_is_told(sma
     # The whole bone stands for 0.6 of it here, and a pose that fits nowhere for the rest.
     right = Motion(true, True, masks(upper | True), 0.6, np.zeros(3))
     chance = Motion(wrong, False, masks(~upper), 0.4, np.zeros(3))
-    monkeypatch.setattr("DNetRegistrationLib.registration.align.find_motions", lambda *_: [right, chance])
-    monkeypatch.setattr("DNetRegistrationLib.registration.align._best_answer", answered_by_start)
+    monkeypatch.setattr("DNetRegistrationLib.registration.each_bone.find_motions", lambda *_: [right, chance])
+    monkeypatch.setattr("DNetRegistrationLib.registration.one_pair.best_answer", answered_by_start)
     (alignment,) = align(small_pair.fixed, small_pair.moving, bone="each", refine="working")
     assert (alignment.bone.number, alignment.bone.count) == (1, 1) and alignment.accepted
     assert any("40 % of the bone in the fixed scan belongs to no bone" in warning for warning in alignment.warnings)
@@ -161,7 +162,7 @@ def test_a_motion_that_may_be_chance_has_to_be_accepted_and_the_rest_is_told(sma
 def answered_by_start(pair, inputs, watch):
     """The start pose alone is refined and judged: no search mends it."""
     refined = refine_fully(pair, inputs.initial, False)
-    return _Answer("initial", refined, verify(pair, refined), pair)
+    return Answer("initial", refined, verify(pair, refined), pair)
 
 
 @pytest.mark.slow
