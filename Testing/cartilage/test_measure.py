@@ -95,6 +95,20 @@ def test_a_hidden_part_is_filled_and_leaves_volume_and_area_as_they_were():
     assert row.volume_mm3 == pytest.approx(medial.volume_mm3, rel=0.07)
 
 
+def test_cartilage_that_the_scan_cuts_off_is_said_to_be_cut():
+    pair, whole = _pair(3), _found()
+    assert not any("ends at" in one for one in whole.warnings)
+    # A fifth of the articular surface, along the axis on which it is widest.
+    index = pair.fixed.to_index(whole.map.points)
+    axis = int(np.ptp(index, axis=0).argmax())
+    voxels = np.moveaxis(pair.fixed.voxels.astype(np.float32), 2 - axis, 0)
+    voxels[: int(np.quantile(index[:, axis], 0.2))] = np.nan
+    fixed = replace(pair.fixed, voxels=np.moveaxis(voxels, 0, 2 - axis))
+    found = measure_cartilage(_alignment(pair), fixed, pair.moving)
+    assert any("ends at" in one and "not of whole compartments" in one for one in found.warnings)
+    assert found.compartment("all").area_mm2 < 0.9 * whole.compartment("all").area_mm2
+
+
 @pytest.mark.slow
 def test_an_alignment_some_um_off_is_matched_on_the_bone_below():
     pair = _pair(3)

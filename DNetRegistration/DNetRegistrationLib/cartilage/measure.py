@@ -54,6 +54,8 @@ _APART = 0.3
 _LEAST_SHARE, _REST_ERROR = 0.5, 0.25
 # Standard error that the model of scanner and layer leaves to a mean, in voxels: twice it held 95 % of those errors.
 _MODEL_ERROR = 0.1
+# Where the scan ends at more than this share of the articular surface's border, the surface goes on beyond it.
+_CUT = 0.05
 # The rim is about so wide, mm.
 _RIM = 0.4
 # Cartilage covers most of what faces the joint, but leaves free its rim and its middle.
@@ -318,6 +320,13 @@ def _measured(
         reason=reason[left],
         filled_um=np.where(measured, thickness, np.clip(around_it, 0, None))[left],
     )
+    border = kept.border()
+    cut = float(sight.at_end[left][border].mean()) if len(border) else 0.0
+    if agent and cut > _CUT:
+        warnings.append(
+            f"the scan without contrast agent ends at {100 * cut:.0f} % of the border of the cartilage: "
+            "areas and volumes are of what it shows, not of whole compartments"
+        )
     compartments, sides_known = _compartments(
         found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
     )

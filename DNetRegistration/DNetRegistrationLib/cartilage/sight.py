@@ -35,6 +35,7 @@ class Sight:
         smoothed: ``(n, k)`` grey values of the scan without agent, means over neighbours.
         difference: ``(n, k)`` the scan with agent minus the other, matched to it, likewise.
         seen: ``(n, k)`` bool, whether both scans show that place.
+        at_end: ``(n,)`` bool, whether the scan without agent ends within two voxels.
         near: ``(n, n)`` the weights of those means.
         blur: standard deviation of the point spread of the scan without agent, mm.
         contrast: height of bone over what lies on it, in units of the scan with agent.
@@ -49,6 +50,7 @@ class Sight:
     smoothed: np.ndarray
     difference: np.ndarray
     seen: np.ndarray
+    at_end: np.ndarray
     near: sparse.csr_matrix
     blur: float
     contrast: float
@@ -62,7 +64,7 @@ class Sight:
     def part(self, chosen: np.ndarray) -> tuple[Sight, np.ndarray]:
         """Of some points; see `Mesh.part`."""
         mesh, left = self.mesh.part(chosen)
-        values = {name: getattr(self, name)[left] for name in ("normals", "smoothed", "difference", "seen")}
+        values = {name: getattr(self, name)[left] for name in ("normals", "smoothed", "difference", "seen", "at_end")}
         return replace(self, mesh=mesh, near=self.near[left], **values), left
 
     def fit(self, sign: float = 1.0) -> tuple[Layers, float]:
@@ -100,6 +102,8 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     values = sampler(points)
     agent = Sampler(contrast, match.matrix, mesh.points, 0.3)(points)
     seen = np.isfinite(values) & np.isfinite(agent)
+    ends = 2 * step * np.concatenate((np.eye(3), -np.eye(3)))
+    at_end = ~np.isfinite(sampler(mesh.points[:, None] + ends)).all(1)
     smoothed = _over(near, values)
     blur = edge_blur(smoothed[facing], heights, step)
     bend = np.gradient(np.gradient(_over(near, smoothed), heights, axis=1), heights, axis=1)
@@ -111,7 +115,7 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     deep = difference[facing][:, heights < -2 * step]
     rows = deep[np.isfinite(deep).all(1)]
     noise = max(float(np.median(rows.std(1))) if len(rows) else 0.0, 1e-4 * tall)
-    return Sight(mesh, normals, heights, step, match, smoothed, difference, seen, near, blur, tall, noise)
+    return Sight(mesh, normals, heights, step, match, smoothed, difference, seen, at_end, near, blur, tall, noise)
 
 
 def _matched(
