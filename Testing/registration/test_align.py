@@ -258,6 +258,30 @@ def test_a_voxel_size_that_is_wrong_by_far_is_told(pair, factor):
     assert float(percent) * {"larger": 1, "smaller": -1}[word] == pytest.approx(100 * (factor - 1), abs=1.5)
 
 
+@pytest.mark.parametrize(
+    ("role", "axis", "factor", "told"),
+    [
+        (
+            "moving",
+            2,
+            2.0,
+            r"moving scan is about 2\.0 times as long along z as the fixed one: check the slice distance",
+        ),
+        pytest.param("fixed", 0, 0.4, r"fixed scan is about (59|60|61) % shorter along x", marks=pytest.mark.slow),
+        pytest.param("moving", 1, 1.6, r"moving scan is about 1\.6 times as long along y", marks=pytest.mark.slow),
+        pytest.param("fixed", 2, 3.0, r"fixed scan is about (2\.9|3\.0) times as long along z", marks=pytest.mark.slow),
+    ],
+)
+def test_a_length_along_one_axis_that_is_wrong_by_far_is_told(pair, role, axis, factor, told):
+    scan = getattr(pair, role)
+    longer = np.ones(4)
+    longer[axis] = factor
+    scans = {"fixed": pair.fixed, "moving": pair.moving, role: replace(scan, affine=scan.affine * longer)}
+    found = align(scans["fixed"], scans["moving"], hypotheses="dnet", refine="working")
+    assert not found.accepted and found.doubts[0] == "strain"
+    assert re.search(told, found.verdict) and found.verdict.endswith(f"of the {role} scan.")
+
+
 def test_a_refusal_for_its_grey_values_says_so(small_pair):
     voxels = small_pair.moving.voxels.astype(np.float32)
     inverted = replace(small_pair.moving, voxels=voxels.max() - voxels)

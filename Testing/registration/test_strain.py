@@ -186,6 +186,11 @@ def test_a_size_is_told_no_finer_than_it_is_known(amount, told):
     assert Cause("size", amount=amount).sentence(0.1) == sentence
 
 
+def test_a_length_that_is_wrong_by_far_is_told_as_a_factor():
+    told = "The fixed scan is about 2.0 times as long along z as the moving one: check the slice distance of the fixed"
+    assert Cause("length", "fixed", "z", 0.97).sentence(0.1) == f"{told} scan."
+
+
 @pytest.mark.parametrize(
     ("chi_square", "unexplained", "share"),
     [(0.0, 0.5, 0.0), (6.0, 0.5, 0.0), (8.0, 0.5, 0.5), (600.0, 0.99, 0.995), (600.0, 1.0, 0.0)],

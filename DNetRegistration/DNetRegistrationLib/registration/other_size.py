@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +13,10 @@ from .answers import refined_near
 from .hypotheses import hypotheses_of, ranked_poses
 from .inputs import AlignmentInputs
 from .preparation import PreparedPair, prepared
+from .sizes import sizes_that_fit
 from .strain import Strain, find_strain
-from .strain_cause import Cause
 from .verification import verify
 from .watch import Watch
-
-# A strain is fitted from a rigid pose where one bone is larger by less (natural logarithm). The cortices of one bone in
-# two scans differed in thickness by 3 to 4 % (standard deviation; 42 pairs), in views of a part of it too.
-LEAST_LARGER = 0.08
 
 
 def size_fault(
@@ -51,26 +46,17 @@ def _fit_without(strain: Strain, inputs: AlignmentInputs, pose: Tensor, device: 
 
 
 def _of_another_size(pair: PreparedPair, inputs: AlignmentInputs, device: torch.device, watch: Watch) -> str | None:
-    """Says how much larger the moving scan is, where that is too much for a strain to be fitted at any rigid pose.
+    """Says which length of a grid is wrong, where that is too much for a strain to be fitted at any rigid pose."""
 
-    The cortices tell its size roughly, also of a part of the bone.
-    """
-    scale = pair.bones[1].thickness / pair.bones[0].thickness
-    if not abs(math.log(scale)) >= LEAST_LARGER:
-        return None
-    shrunk = np.diag((1 / scale, 1 / scale, 1 / scale, 1.0)) @ inputs.moving.affine
-    inputs = replace(inputs, moving=replace(inputs.moving, affine=shrunk))
-    pair = prepared(inputs, device, watch)
-    _, poses, _ = next(hypotheses_of(pair, inputs, watch))
-    if len(poses) == 0:
-        return None
-    pose, _ = ranked_poses(pair, poses, "working", watch.check)[0]
-    refined = refined_near(pair, pose, "working", watch.check)
-    left = find_strain(pair.fixed, pair.moving, refined.pose, watch.check)
-    if left.significant and left.cause.kind != "size":
-        return None
-    fits = verify(pair, refined).accepted
-    del pair  # of large scans no more are held at once than where a strain alone is undone
-    if not (fits or _fit_without(left, inputs, refined.pose, device, watch)):
-        return None
-    return Cause("size", amount=scale * (1 + float(np.trace(left.tensor)) / 3) - 1).sentence(left.largest)
+    def posed(scans: PreparedPair, near: Tensor | None) -> Tensor | None:
+        poses = next(hypotheses_of(scans, inputs, watch))[1] if near is None else near[None]
+        return ranked_poses(scans, poses, "working", watch.check)[0][0] if len(poses) else None
+
+    for size, cause, pose in sizes_that_fit(pair, posed, watch.check):
+        volume = getattr(inputs, size.scan)
+        right = replace(volume, affine=size.undone(getattr(pair, size.scan)) @ volume.affine)
+        again = prepared(replace(inputs, **{size.scan: right}), device, watch)
+        if verify(again, refined_near(again, pose, "working", watch.check)).accepted:
+            return cause.sentence(abs(cause.amount))
+        del again  # of large scans no more are held at once than where a strain alone is undone
+    return None

@@ -42,10 +42,12 @@ class Cause:
                 how = f"about {1 + self.amount:.1f} times as large as"
             return f"The moving scan is {how} the fixed one: check the voxel size of both."
         if self.kind == "length":
-            how = "longer" if self.amount > 0 else "shorter"
             what = "slice distance" if self.axes == "z" else "voxel size"
             along = " and ".join(self.axes)
-            return f"The {scan} scan is {percent} {how} along {along} than the {other} one: check the {what} {of}."
+            how = f"{percent} {'longer' if self.amount > 0 else 'shorter'} along {along} than"
+            if self.amount > 0.5:
+                how = f"about {1 + self.amount:.1f} times as long along {along} as"
+            return f"The {scan} scan is {how} the {other} one: check the {what} {of}."
         if self.kind == "shear":
             return (
                 f"The {scan} scan is sheared by {percent} between {' and '.join(self.axes)} against the {other} one: "
@@ -77,7 +79,7 @@ def find_cause(
     strain, precision = tensor[ROWS, COLUMNS], np.linalg.inv(covariance)
     total = float(strain @ precision @ strain)
     causes = []
-    for kind, scan, axes, error in _errors(rotation, fixed, moving):
+    for kind, scan, axes, error in grid_errors(rotation, fixed, moving):
         pattern = error[ROWS, COLUMNS]
         amount = float(pattern @ precision @ strain / (pattern @ precision @ pattern))
         left = float((strain - amount * pattern) @ precision @ (strain - amount * pattern))
@@ -93,7 +95,9 @@ def find_cause(
     return best
 
 
-def _errors(rotation: np.ndarray, fixed: np.ndarray, moving: np.ndarray) -> Iterator[tuple[str, str, str, np.ndarray]]:
+def grid_errors(
+    rotation: np.ndarray, fixed: np.ndarray, moving: np.ndarray
+) -> Iterator[tuple[str, str, str, np.ndarray]]:
     """Yields kind, scan, axes and the ``(3, 3)`` strain that each error of a grid makes, for an amount of one."""
     yield "size", "both", AXES, np.eye(3)
     for scan, affine, turn, sign in (("moving", moving, rotation, 1.0), ("fixed", fixed, np.eye(3), -1.0)):
