@@ -32,6 +32,9 @@ ALIKE = 1.25
 TURNS, PLAN = 24, SearchPlan(rotations=576, factor=4, grid=24, candidates=8, finalists=3)
 # Far is, in working voxels, the root mean square distance over the bone.
 FAR = 2.0
+# Voxels that are averaged along each axis, points, and steps of refinement at most. A pose that comes back is no rival:
+# along a piece of shaft it comes slowly, and after ten steps was still 2 to 3.5 voxels away.
+PASSES = ((2, 1500, 10), (1, 4000, 60))
 # What a rival leaves unexplained, in multiples of what the found pose does: 0.9 to 1.1 by symmetric solids, up to 1.35
 # by what can be turned or shifted, 2.5 and more by most bones, 1.39 by one that had changed. At half the resolution a
 # rival beyond the second limit is given up.
@@ -89,12 +92,12 @@ def find_rival(
         distance = (apply(poses, some) - apply(pose, some)).square().sum(-1).mean(-1).sqrt()
         return poses[distance > FAR * spacing]
 
-    for factor, count in ((2, 1500), (1, 4000)):
+    for factor, count, steps in PASSES:
         first, second = (pool_image(cube_image(scan.cube), factor) for scan in (fixed, moving))
         template, poses = edge_template(first, count), far(poses)
         if len(poses):
-            tolerance = 0.02 * spacing * factor
-            poses = far(gauss_newton(template, second, poses, 10, tolerance=tolerance, check=check).transforms)
+            tolerance = 0.01 * spacing * factor
+            poses = far(gauss_newton(template, second, poses, steps, tolerance=tolerance, check=check).transforms)
         told = distinctness(first, second, pose, poses)
         poses, told = poses[told < HOPELESS], told[told < HOPELESS]
         if len(poses) == 0:
