@@ -30,7 +30,8 @@ def _pair(seed, size=72, spacing=0.035, contrast=True):
 def _alignment(pair, matrix=None, accepted=True):
     """As if `align` had found the truth."""
     return Alignment(
-        accepted=accepted, verdict="bones differ", confidence=0.99, expected_error_um=1.0, dice_before=0.1, dice=0.9,
+        accepted=accepted, verdict="Not accepted: bones differ.",
+        confidence=0.99, expected_error_um=1.0, dice_before=0.1, dice=0.9,
         translation_mm=np.zeros(3), matrix=pair.matrix if matrix is None else matrix, hypothesis="search",
         working_spacing=0.08, fixed_threshold=find_bone_scale(pair.fixed).threshold,
         moving_threshold=find_bone_scale(pair.moving).threshold, device="cpu",
@@ -197,7 +198,7 @@ def test_without_agent_there_is_no_cartilage_and_a_warning():
     assert not found.agent
     thick = np.nan_to_num(found.map.thickness_um) > 0
     assert found.map.areas_mm2[thick].sum() <= 0.01 * found.map.areas_mm2.sum()
-    assert any("no contrast agent" in warning and " um on" in warning for warning in found.warnings)
+    assert any("No contrast agent" in warning and " um on" in warning for warning in found.warnings)
     # Nobody knows that the bone is bare.
     assert not found.found and np.isnan(found.compartment("all").mean_thickness_um)
 
@@ -207,7 +208,7 @@ def test_voxels_too_coarse_for_cartilage_measure_none_and_are_told():
     pair = _pair(3, size=44, spacing=0.07)
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
     assert found.agent and not found.found and np.isnan(found.map.thickness_um).all()
-    assert any("voxels of 70 um are too coarse" in warning for warning in found.warnings)
+    assert any("Voxels of 70 um are too coarse" in warning for warning in found.warnings)
     assert np.isnan(found.least_thickness_um)
 
 
@@ -225,7 +226,7 @@ def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
         measure_cartilage(refused, pair.fixed, pair.moving)
     assert caught.value.setting.quantity == "anyway"
     found = measure_cartilage(refused, pair.fixed, pair.moving, anyway=True)
-    assert not found.accepted and "not accepted" in found.warnings[0]
+    assert not found.accepted and found.warnings[0] == "The alignment was not accepted: bones differ."
 
 
 def test_a_region_is_measured_alone():

@@ -238,7 +238,7 @@ def test_no_scan_is_replaced_by_a_numbered_output(pair, tmp_path, capsys):
         write_volume(getattr(pair, role), tmp_path / f"{role}_2.nrrd")
     scans = [str(tmp_path / f"{role}_2.nrrd") for role in ("fixed", "moving")]
     assert main(["align", *scans, "--bone", "each", "--resampled", f"{tmp_path}/fixed.nrrd"]) == 2
-    assert "fixed_2.nrrd: the resampled would replace one of the scans" in capsys.readouterr().err
+    assert "fixed_2.nrrd: the resampled scan would replace one of the scans" in capsys.readouterr().err
 
 
 def test_nothing_saved_is_said(two, aligned_with, capsys):

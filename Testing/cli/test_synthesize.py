@@ -23,3 +23,10 @@ def test_varied_agent(tmp_path):
     pair = make_pair(5, size=20, spacing=0.24, agent="varied")
     written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "0001_moving.nrrd")))
     np.testing.assert_array_equal(written, pair.moving.voxels)
+
+
+def test_any_seed_that_the_docs_name_can_be_given(tmp_path):
+    arguments = ["--count", "1", "--size", "20", "--spacing", "0.24", "--seed", "8100000", "--clean"]
+    assert main(["synthesize", str(tmp_path), *arguments]) == 0
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "0001_fixed.nrrd")))
+    np.testing.assert_array_equal(written, make_pair(8100000, size=20, spacing=0.24, clean=True).fixed.voxels)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from DNetRegistrationLib.core.words import counted, percent, plain
+from DNetRegistrationLib.core.words import choice, counted, percent, plain, sentence
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,12 @@ def test_plain(value, words):
 def test_counted():
     assert [counted(n, "bone") for n in (0, 1, 2)] == ["0 bones", "1 bone", "2 bones"]
     assert counted(2, "study", "studies") == "2 studies"
+
+
+def test_choice():
+    assert [choice(words) for words in (["a"], ("a", "b"), {"a": 1, "b": 2, "c": 3})] == ["a", "a or b", "a, b or c"]
+
+
+@pytest.mark.parametrize(("text", "words"), [("on 26 % of it", "On 26 % of it."), ("It is. So.", "It is. So.")])
+def test_sentence(text, words):
+    assert sentence(text) == words

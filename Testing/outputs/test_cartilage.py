@@ -186,6 +186,11 @@ def test_the_picture_says_what_it_shows_and_what_not_to_trust(tmp_path):
     assert "medial\n60.0 µm" in words and "200 µm" in words and "NOT ACCEPTED" not in words
     words = _texts(draw_thickness(made_measurement(accepted=False, sides_known=False), scan, placed))
     assert "NOT ACCEPTED" in words and "medial (?)" in words
+    # A person who sees a grey map alone learns why; no sentence is cut off, however many there are.
+    for count in (1, 4):
+        told = [f"Agent {'lies on bone ' * 12}{number}, so nothing is measured." for number in range(count)]
+        words = _texts(draw_thickness(made_measurement(warnings=told), scan, placed))
+        assert all(one in words.replace("\n", " ") for one in told)
     for ending in ("png", "svg", "pdf"):
         write_picture(tmp_path / f"p.{ending}", made_measurement(), scan, placed)
         assert (tmp_path / f"p.{ending}").stat().st_size > 5000

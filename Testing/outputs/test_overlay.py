@@ -63,7 +63,9 @@ def test_words_and_numbers_are_the_alignments():
 
 def test_the_picture_of_one_bone_says_which():
     bone = Bone(1, 2, 0.6, np.array((1.0, 2.0, -3.5)))
-    assert "Bone 1 of 2, 60 % of the bone in view, about (1, 2, -3.5) mm" in words(drawn(tube(), tube(), bone=bone))
+    assert "Bone 1 of 2, 60 % of the bone in view, centred at (1, 2, -3.5) mm" in words(
+        drawn(tube(), tube(), bone=bone)
+    )
 
 
 def test_no_words_leave_the_page_or_run_into_each_other():

@@ -23,10 +23,15 @@ def test_summary():
     ]
 
 
+@pytest.mark.parametrize(("error", "words"), [(0.04, "0.04 um"), (1977.65, "1978 um"), (np.nan, "unknown um")])
+def test_no_more_digits_than_are_known(error, words):
+    assert f"expected error    {words}, mean over" in summary(made_alignment(expected_error_um=error))
+
+
 def test_summary_says_which_bone_first():
     alignment = made_alignment(bone=Bone(2, 3, 0.404, np.array((1.5, -20.25, 3.0))))
     first = summary(alignment).splitlines()[0]
-    assert first == "bone              bone 2 of 3, 40 % of the bone in view, about (1.5, -20.2, 3) mm"
+    assert first == "bone              bone 2 of 3, 40 % of the bone in view, centred at (1.5, -20.2, 3) mm"
 
 
 @pytest.mark.parametrize(

@@ -251,13 +251,16 @@ def test_the_same_alignment_gives_the_same_files(pair, written, tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ({"transform": "a.txt"}, "a.txt.*transform.*\\.tfm or \\.h5 or \\.mat"),
+        ({"transform": "a.txt"}, "a.txt.*transform.*\\.tfm, \\.h5 or \\.mat"),
         ({"report": "a.txt"}, "a.txt.*report.*json"),
         ({"overlay": "a.jpeg"}, "a.jpeg.*overlay.*png"),
         ({"segmentation": "a.nrrd"}, "a.nrrd.*seg.nrrd"),
-        ({"resampled": "a.seg.nrrd"}, "a.seg.nrrd.*resampled"),
+        (
+            {"resampled": "a.seg.nrrd"},
+            "a.seg.nrrd: the resampled scan cannot.*use .nrrd, .nii, .nii.gz, .mha, .tif or .tiff",
+        ),
         ({"subtraction": "a.png"}, "a.png.*subtraction"),
-        ({"resampled": "a.nrrd", "subtraction": "./a.nrrd"}, "subtraction would replace the resampled"),
+        ({"resampled": "a.nrrd", "subtraction": "./a.nrrd"}, "subtraction would replace the resampled scan"),
         ({"resampled": "scan.nrrd"}, "scan.nrrd.*would replace one of the scans"),
         ({"report": "missing/a.json"}, "missing.*does not exist"),
         ({"report": "folder.json"}, "folder.json.*is a folder"),

@@ -136,6 +136,13 @@ def test_accepted_from_the_limit_on():
     assert Verdict(ACCEPT, 0.01, GOOD).accepted and not Verdict(ACCEPT - 1e-9, 0.01, GOOD).accepted
 
 
+@pytest.mark.parametrize(
+    ("um", "words"), [(0.04, "within 0.1 um."), (0.06, "within about 0.1 um."), (12, "about 12.0 um.")]
+)
+def test_no_error_is_told_to_be_none(um, words):
+    assert Verdict(0.9, um / 1000, GOOD).sentence.endswith(words)
+
+
 def test_a_sliver_of_common_bone_is_not_believed():
     sliver = with_similarity(share=0.1, larger_share=0.15)
     assert judge(sliver, 0.08)[0] == pytest.approx(0.25 * judge(with_similarity(share=0.1), 0.08)[0])

@@ -11,6 +11,7 @@ import numpy as np
 from ..bone.cortex import GRID, CorticalBone, cortical_bone
 from ..bone.threshold import find_bone_scale
 from ..core.errors import OptionError, ScanError, Setting
+from ..core.words import sentence
 from ..imaging.masks import mask_on
 from ..imaging.morphology import dilate
 from ..imaging.resample import averaged, interpolate
@@ -225,7 +226,8 @@ def _measured(
     """The map and its table."""
     sight, left = around.part(facing)
     mesh = sight.mesh
-    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.verdict}"]
+    refused = alignment.verdict.removeprefix("Not accepted: ")
+    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {refused}"]
     every, doubt = around.fit()
     layers = every.part(left)
     covered, level = _covered(layers, sight)
@@ -266,7 +268,7 @@ def _measured(
         share = mesh.areas[articular_cover(mesh, cover & ~alike)].sum() / mesh.areas.sum()
         hidden = beside.share > _SPREAD or share < _HARDLY
         if beside.share > _SPREAD:
-            told = f"on {100 * beside.share:.0f} % of the bone beside the joint lies a layer like that on it"
+            told = f"on {100 * beside.share:.0f} % of the bone beside the joint lies a layer like the one on the joint"
             warnings.append(f"{told}: soft tissue with contrast agent, not told from cartilage, so nothing is measured")
         elif share < _HARDLY:
             told = f"only {100 * share:.0f} % of the bone that faces the joint bears a layer free of soft tissue"
@@ -349,7 +351,7 @@ def _measured(
         agent=bool(agent),
         accepted=bool(alignment.accepted),
         sides_known=sides_known,
-        warnings=warnings,
+        warnings=[sentence(text) for text in warnings],
     )
 
 

@@ -104,6 +104,8 @@ exit status:
 """
 
 COUNT = number(int, 0, 10_000)
+# With a number of pairs counted up from it, a seed stays within 32 bits.
+SEED = number(int, 0, 10**9)
 SIZE = number(int, 16, 2048)
 SPACING = number(float, 1e-4, 10)
 SHARE = number(float, 0, 1)

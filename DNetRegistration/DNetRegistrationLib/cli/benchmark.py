@@ -6,7 +6,7 @@ import argparse
 
 from ..core.threads import available_processors
 from ..version import PROGRAM
-from .arguments import COUNT, JOBS, Parser, number, several
+from .arguments import COUNT, JOBS, SEED, Parser, number, several
 
 _BENCHMARK = f"""\
 Measures on synthetic pairs how often and how closely scans are aligned, whether
@@ -80,7 +80,7 @@ def add_parser(commands) -> Parser:
         "--limit", type=number(float, 0.1, 1e6), default=300.0, metavar="S",
         help="seconds that a tool may take to refine a pair (%(default)g)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=number(int, 0, 10**6), default=0, help="shift of all seeds (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="shift of all seeds (%(default)s)")
     parser.add_argument(
         "--jobs", type=JOBS, default=available_processors(), help="processes, one thread each (%(default)s)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..core.threads import available_processors
 from ..experiments.methods import METHODS
 from ..version import PROGRAM
-from .arguments import COUNT, JOBS, SIZE, Parser, number, several, spell
+from .arguments import COUNT, JOBS, SEED, SIZE, Parser, number, several, spell
 
 _COMPARE = f"""\
 Aligns the same synthetic pairs of scans, turned by 0 to 180 degrees, with this
@@ -87,7 +87,7 @@ def add_parser(commands) -> Parser:
         "--keep", type=number(float, 0.01, 1), default=1.0, help="cut scans to this share of their bone (%(default)s)"
     )
     pairs.add_argument("--no-contrast", action="store_true", help="both scans without contrast agent")
-    pairs.add_argument("--seed", type=COUNT, default=0, help="number of the first pair (%(default)s)")
+    pairs.add_argument("--seed", type=SEED, default=0, help="number of the first pair (%(default)s)")
     cost = parser.add_argument_group("cost")
     cost.add_argument(
         "--growth",

@@ -12,7 +12,7 @@ from ..core.progress import say
 from ..outputs.paths import OutputPaths
 from ..version import PROGRAM
 from .align import align_and_tell
-from .arguments import COUNT, SIZE, SPACING, STATUSES, Parser, add_threads
+from .arguments import SEED, SIZE, SPACING, STATUSES, Parser, add_threads
 
 _DEMO = f"""\
 Makes two scans of a synthetic mouse tibia, the second turned and with contrast
@@ -39,7 +39,7 @@ def add_parser(commands) -> Parser:
     )
     parser.set_defaults(run=run)
     parser.add_argument("--output", metavar="FOLDER", default="dnet-demo", help="where the files go (%(default)s)")
-    parser.add_argument("--seed", type=COUNT, default=0, help="another seed is another animal (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="another seed is another animal (%(default)s)")
     parser.add_argument("--size", type=SIZE, default=128, help="voxels along each axis (%(default)s)")
     parser.add_argument("--spacing", type=SPACING, default=0.04, metavar="MM", help="voxel size (%(default)s)")
     add_threads(parser)

@@ -12,7 +12,7 @@ from ..experiments.paper.settings import DEFAULTS, SYNTHETIC_SCANS, EvaluationOp
 from ..networks.weights import SHIPPED
 from ..training.recipes import PRECISIONS, RECIPES
 from ..version import PROGRAM
-from .arguments import COUNT, ITERATIONS, JOBS, MANY, SIZE, SPACING, Parser, number, several, spell, triple
+from .arguments import ITERATIONS, JOBS, MANY, SEED, SIZE, SPACING, Parser, number, several, spell, triple
 from .wording import explain
 
 _EVALUATE = f"""\
@@ -112,7 +112,7 @@ def add_parser(commands) -> Parser:
     parser.add_argument("--report-only", action="store_true", help="only tables, figures and report of what is there")
     parser.add_argument("--train-only", action="store_true", help="stop when the networks are trained")
     parser.add_argument(
-        "--seed", type=COUNT, default=default["seed"], help="of synthetic bones, split and training (%(default)s)"
+        "--seed", type=SEED, default=default["seed"], help="of synthetic bones, split and training (%(default)s)"
     )
     scans = parser.add_argument_group("about the scans")
     scans.add_argument("--scan-spacing", metavar="X[,Y,Z]", type=triple, help="voxel size in mm, where files lack it")

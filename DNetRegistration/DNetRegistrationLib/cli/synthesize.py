@@ -8,7 +8,7 @@ from ..core.files import make_folder
 from ..core.progress import Progress, say
 from ..core.words import counted
 from ..version import PROGRAM
-from .arguments import COUNT, SIZE, SPACING, Parser, number
+from .arguments import COUNT, SEED, SIZE, SPACING, Parser, number
 
 _SYNTHESIZE = f"""\
 Writes synthetic pairs of scans of mouse tibiae with the true transform between
@@ -26,7 +26,7 @@ def add_parser(commands) -> Parser:
     parser.set_defaults(run=run)
     parser.add_argument("folder", metavar="FOLDER", help="where to write; made where it is missing")
     parser.add_argument("--count", type=COUNT, default=10, help="how many pairs (%(default)s)")
-    parser.add_argument("--seed", type=COUNT, default=0, help="of the first pair, then counting up (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the first pair, then counting up (%(default)s)")
     parser.add_argument("--size", type=SIZE, default=64, help="voxels along each axis (%(default)s)")
     parser.add_argument("--spacing", type=SPACING, default=0.08, metavar="MM", help="voxel size (%(default)s)")
     parser.add_argument(

@@ -10,10 +10,10 @@ from ..core.threads import available_processors
 from ..training.recipes import DATA, NETWORKS, RECIPES, Option, recipe_options
 from ..version import PROGRAM
 from .arguments import (
-    COUNT,
     ITERATIONS,
     JOBS,
     MANY,
+    SEED,
     SHARE,
     Parser,
     add_threads,
@@ -79,7 +79,7 @@ def add_parser(commands) -> Parser:
     parser.add_argument("--recipe", choices=RECIPES, default="fast", help="paper: as published (%(default)s)")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where the run lives; made where missing")
     parser.add_argument("--start", metavar="W", help="begin with these weights: a file, or a name that ships")
-    parser.add_argument("--seed", type=COUNT, default=0, help="of weights, bones and pairs (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of weights, bones and pairs (%(default)s)")
     data = parser.add_argument_group("what to train on")
     data.add_argument("--scans", metavar="SCANS", help="your scans, not synthetic bones: a folder, or a .csv")
     data.add_argument(

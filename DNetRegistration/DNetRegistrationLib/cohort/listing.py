@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import FileError, one_line
+from ..core.words import choice
 from .pairs import ROLES, FoundPairs, Pair
 from .result import Problem
 from .scan_file import ABOUT_SCAN, ScanFile
@@ -42,7 +43,7 @@ def _number(text: str) -> float:
 def _one_of(*words: str) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if text not in words:
-            raise ValueError(f"not {' or '.join(words)}")
+            raise ValueError(f"not {choice(words)}")
         return text
 
     return convert

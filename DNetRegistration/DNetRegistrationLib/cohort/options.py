@@ -12,6 +12,7 @@ from typing import Any
 from ..core.errors import OptionError, Setting
 from ..core.pictures import has_matplotlib
 from ..core.threads import checked_threads
+from ..core.words import choice
 from ..outputs.paths import ENDINGS, OutputPaths
 from .pairs import ROLES
 from .scan_file import ABOUT_SCAN
@@ -70,7 +71,7 @@ class CohortOptions:
         for name, ending in self.outputs.items():
             if name not in ENDINGS or ending not in ENDINGS[name]:
                 problem = f"{name} cannot be written as {ending!r}"
-                raise OptionError(problem, f"use {' or '.join(ENDINGS.get(name, ENDINGS))}", Setting(name))
+                raise OptionError(problem, f"use {choice(ENDINGS.get(name, ENDINGS))}", Setting(name))
         known = {f"{role}_{name}" for role in ROLES for name in ABOUT_SCAN}
         for name in self.scans:
             if name not in known:

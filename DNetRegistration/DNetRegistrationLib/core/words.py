@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 
 def percent(share: float) -> str:
@@ -28,6 +29,27 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
         ('1 bone', '0 bones', '2 studies')
     """
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def choice(words: Iterable[str]) -> str:
+    """Words of which one is to be taken.
+
+    Example:
+        >>> choice([".json"]), choice([".tfm", ".h5"]), choice([".png", ".pdf", ".svg"])
+        ('.json', '.tfm or .h5', '.png, .pdf or .svg')
+    """
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def sentence(text: str) -> str:
+    """A remark as a sentence, so that several can stand in one line.
+
+    Example:
+        >>> sentence("layers below 3 um cannot be told from none"), sentence("Not accepted.")
+        ('Layers below 3 um cannot be told from none.', 'Not accepted.')
+    """
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def plain(value: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.errors import FileError, OptionError, ScanError, Setting
 from ..core.files import atomic_write, writing
-from ..core.words import counted
+from ..core.words import choice, counted
 from ..geometry.mesh_files import MESH_ENDINGS, carry_mesh
 from ..geometry.point_files import POINT_ENDINGS, carried_point_file, carried_points
 from ..geometry.transform_files import read_transform
@@ -154,7 +154,7 @@ def apply_to_file(
             raise FileError(f"{target}: would replace {one}", "give it a name of its own")
     kind, endings = _kind(source)
     if not target.name.lower().endswith(endings):
-        raise FileError(f"{target}: {kind} cannot be written to this kind of file", f"use {' or '.join(endings)}")
+        raise FileError(f"{target}: {kind} cannot be written to this kind of file", f"use {choice(endings)}")
     if grid is not None and kind in ("points", "a mesh"):
         raise OptionError(f"{source}: {kind} has no grid", "leave the grid out", Setting("grid"))
     if not source.exists():

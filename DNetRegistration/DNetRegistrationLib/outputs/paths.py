@@ -15,6 +15,7 @@ from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write, is_unicode
 from ..core.packages import needed
 from ..core.pictures import require_matplotlib, require_pillow
+from ..core.words import choice
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -74,6 +75,14 @@ class OutputPaths:
 
 #: What the name of each output may end in, by the output's name.
 ENDINGS: dict[str, tuple[str, ...]] = {one.name: one.metadata["endings"] for one in fields(OutputPaths)}
+# What an output is called in messages, where its name is none.
+_CALLED = {
+    "before": "picture before",
+    "after": "picture after",
+    "resampled": "resampled scan",
+    "cartilage": "table of cartilage",
+    "thickness": "map of thickness",
+}
 #: The outputs that cartilage must be measured for.
 CARTILAGE = ("cartilage", "thickness", "thickness_volume", "cartilage_picture")
 
@@ -98,10 +107,10 @@ def check_outputs(paths: OutputPaths, *, contrast: str = "moving", inputs: Itera
         raise OptionError(f"contrast {contrast!r} is unknown", remedy, Setting("contrast"))
     taken = {_identity(path): "one of the scans" for path in inputs}
     for name, path in wanted.items():
-        ending, called = path.name.lower(), f"the {name.replace('_', ' ')}"
+        ending, called = path.name.lower(), f"the {_CALLED.get(name, name.replace('_', ' '))}"
         if not ending.endswith(ENDINGS[name]) or (name != "segmentation" and ending.endswith(".seg.nrrd")):
             problem = f"{path}: {called} cannot be written to this kind of file"
-            raise FileError(problem, f"use {' or '.join(ENDINGS[name])}", Setting(name))
+            raise FileError(problem, f"use {choice(ENDINGS[name])}", Setting(name))
         if not is_unicode(path):
             raise FileError(f"{path}: its name is not UTF-8", "give it another name", Setting(name))
         if (other := taken.setdefault(_identity(path), called)) != called:

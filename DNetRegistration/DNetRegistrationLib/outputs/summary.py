@@ -19,12 +19,13 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
     """
     voxel = 1000 * alignment.working_spacing
     x, y, z = alignment.translation_mm
+    error = alignment.expected_error_um
     rows = [
         *(() if alignment.bone is None else (("bone", alignment.bone.name),)),
         ("verdict", alignment.verdict),
         *(("warning", text) for text in alignment.remarks),
         ("confidence", f"{percent(alignment.confidence)} that the error is below one voxel of {voxel:.3g} um"),
-        ("expected error", f"{alignment.expected_error_um:.2f} um, mean over the bone"),
+        ("expected error", f"{number(error, '.2f' if error < 100 else '.0f')} um, mean over the bone"),
         *(() if alignment.check is None else (("repeatability", checked(alignment.check)),)),
         ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),
         ("rotation", f"{alignment.rotation_deg:.3f} degrees"),

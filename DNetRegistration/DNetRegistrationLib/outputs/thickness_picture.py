@@ -11,6 +11,7 @@ import numpy as np
 
 from ..cartilage.result import CartilageMeasurement, ThicknessMap
 from ..core.pictures import new_figure
+from ..core.words import micrometres
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..version import __version__
@@ -280,9 +281,12 @@ def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
             f"Cartilage {row.mean_thickness_um:.1f} ± {row.standard_error_um:.1f} µm (mean ± standard error), "
             f"{row.volume_mm3:.4f} mm³ on {row.area_mm2 * (row.measured_share + row.filled_share):.2f} mm²"
         )
-    figure.text(0.02, 0.972, title, size=12, weight="bold", color=_INK, va="center")
-    notes = [] if measurement.accepted else ["ALIGNMENT NOT ACCEPTED: do not trust these numbers."]
-    notes += [] if measurement.agent else ["No contrast agent was found."]
-    notes += [] if measurement.sides_known or len(measurement.compartments) < 3 else ["Sides may be swapped (?)."]
-    figure.text(0.98, 0.925, textwrap.fill("  ".join(notes), 64), size=9, color=_BAD, ha="right", va="center")
+    accepted, color = ("", _INK) if measurement.accepted else ("ALIGNMENT NOT ACCEPTED. ", _BAD)
+    figure.text(0.02, 0.972, accepted + title, size=12, weight="bold", color=color, va="center")
+    # Whole sentences: longer ones in smaller letters.
+    told = micrometres(" ".join(measurement.warnings))
+    lines, size = textwrap.wrap(told, 170), 8
+    if len(lines) > 3:
+        lines, size = textwrap.wrap(told, 225), 6
+    figure.text(0.02, 0.947, "\n".join(lines), size=size, color=_BAD, va="top")
     figure.text(0.98, 0.02, f"DNetRegistration {__version__}", size=7, color=_FAINT, ha="right")

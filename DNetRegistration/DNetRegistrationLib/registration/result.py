@@ -43,7 +43,9 @@ class Bone:
     def name(self) -> str:
         """In words: which one, how large, and where."""
         place = ", ".join(f"{value:.3g}" for value in self.center)
-        return f"bone {self.number} of {self.count}, {100 * self.share:.0f} % of the bone in view, about ({place}) mm"
+        return (
+            f"bone {self.number} of {self.count}, {100 * self.share:.0f} % of the bone in view, centred at ({place}) mm"
+        )
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,10 @@ class Verdict:
         """Says whether to trust the pose and, if not, what to check."""
         if self.accepted:
             how = "Accepted with reservations" if self.doubts else "Accepted"
-            told = f"{how}: the bones lie on each other, to within about {1000 * self.expected_error:.1f} um."
+            error = 1000 * self.expected_error
+            # No error is told to be none.
+            within = f"about {error:.1f}" if error >= 0.05 else "0.1"
+            told = f"{how}: the bones lie on each other, to within {within} um."
             return " ".join((told, *(doubt.sentence for doubt in self.doubts)))
         reason = self.doubts[0].sentence
         # An abbreviation keeps its capitals.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import OptionError
+from ..core.words import choice
 from ..networks.batch import PairBatch
 from ..synthesis.pairs import random_rotation
 from .dataset import BoneDataset
@@ -74,7 +75,7 @@ class PairSource:
     def __post_init__(self) -> None:
         for name, choices in (("rotations", ("uniform", "axis-angle")), ("placement", ("bone", "center"))):
             if getattr(self, name) not in choices:
-                raise OptionError(f"{name} {getattr(self, name)!r} is unknown", f"give {' or '.join(choices)}")
+                raise OptionError(f"{name} {getattr(self, name)!r} is unknown", f"give {choice(choices)}")
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep is {self.keep}", "give a fraction above 0 and at most 1")
         for name in ("cut_share", "contrast", "scale"):
