@@ -162,6 +162,24 @@ def test_command_on_points(tmp_path, quarter, capsys):
     assert "1 point\n" in capsys.readouterr().out
 
 
+def test_points_of_spreadsheets(tmp_path, quarter):
+    # QUARTER carries (5, 2, 1) to (2, 0, 1), as in the tests beside this one; here with a half more along z.
+    found = {
+        "x,y,z\n5,2,1.5\n": "x,y,z\n2.0,0.0,1.5\n",
+        "x;y;z\n5,0;2;1,5\n": "x;y;z\n2,0;0,0;1,5\n",
+        "x;y;z;note\n5;2;1.5;a,b\n": "x;y;z;note\n2.0;0.0;1.5;a,b\n",
+        "sep=;\nx;y;z\n5;2;1,5\n": "sep=;\nx;y;z\n2,0;0,0;1,5\n",
+        "note\tx\ty\tz\na,b,c,d\t5\t2\t1,5\n": "note\tx\ty\tz\na,b,c,d\t2,0\t0,0\t1,5\n",
+        "5\t2\t1,5\tP\n": "2,0\t0,0\t1,5\tP\n",
+        "x,y,z\n5,2,1.5,,\n": "x,y,z\n2.0,0.0,1.5,,\n",
+    }
+    for text, carried in found.items():
+        for encoding in ("utf-8-sig", "utf-16"):
+            (tmp_path / "in.csv").write_text(text, encoding)
+            apply_to_file(tmp_path / "in.csv", tmp_path / "out.csv", [(quarter, False)])
+            assert (tmp_path / "out.csv").read_text().replace("-0", "0") == carried
+
+
 def test_command_goes_there_and_back_in_order(tmp_path, quarter):
     write_transform(oblique(), tmp_path / "oblique.tfm")
     (tmp_path / "in.csv").write_text("1,2,3\n")
@@ -211,6 +229,9 @@ def test_points_of_slicer_in_ras(tmp_path, quarter):
         ("a.csv", "1,2\n", "too few columns"),
         ("a.csv", "x,y,z\n", "holds no points"),
         ("a.csv", "1,2,nan\n", "a position is not three numbers"),
+        # 1.5, 2.0 and 3.0 as a spreadsheet with decimal commas shows them.
+        ("a.csv", "x,y,z\n1,5,2,0,3,0\n", "more cells than the header"),
+        ("a.csv", "1,5,2,0,3,0\n", "more than three numbers, and no header"),
         ("a.fcsv", "# CoordinateSystem = 2\n1,1,2,3\n", "coordinate system is 'IJK'"),
         ("a.mrk.json", "{}", "lacks what Slicer's markups have"),
         ("a.mrk.json", "[" * 100_000, "lacks what Slicer's markups have"),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
-import io
 import os
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +13,7 @@ from typing import Any
 
 from ..core.errors import FileError, one_line
 from ..core.words import choice
+from ..core.spreadsheet import Sheet, read_sheet, with_point
 from .pairs import ROLES, FoundPairs, Pair
 from .result import Problem
 from .scan_file import ABOUT_SCAN, ScanFile
@@ -71,8 +69,8 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
         FileError: it cannot be read, has no rows, or lacks a column.
     """
     path = Path(path)
-    rows, delimiter = _rows(path)
-    header = [cell.strip() for cell in rows[0][1]]
+    sheet = _sheet(path)
+    header = [cell.strip() for cell in sheet.rows[0][1]]
     lower = [name.lower() for name in header]
     names = [low if low in (*COLUMNS, "time") else name for low, name in zip(lower, header, strict=True)]
     missing = [name for name in _NEEDED if name not in names]
@@ -81,10 +79,10 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
         raise FileError(f"{path}: {what}", "name the columns in the first row: id, fixed, moving, and others once each")
     pairs: list[Pair] = []
     problems = _odd_columns(path, names)
-    for line, cells in rows[1:]:
+    for line, cells in sheet.rows[1:]:
         values = dict(zip(names, (cell.strip() for cell in cells), strict=False))
-        if delimiter != ",":
-            values |= {name: _with_point(values[name]) for name in values if name.endswith(("_spacing", "_threshold"))}
+        if sheet.delimiter != ",":
+            values |= {name: with_point(values[name]) for name in values if name.endswith(("_spacing", "_threshold"))}
         pairs.append(_pair(path, line, len(cells) > len(names), values))
     problems += [pair.blocked for pair in pairs if pair.blocked is not None]
     counts = Counter(pair.name for pair in pairs)
@@ -107,36 +105,20 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
     return FoundPairs(pairs, problems)
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
-    """The rows that are not empty, with the number of the line on which each ends; and what parts cells."""
+def _sheet(path: Path) -> Sheet:
     try:
         if path.stat().st_size > _LONGEST:
             raise FileError(f"{path}: is too long for a list of pairs", "give a CSV file with a row for each pair")
         content = path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({one_line(error)})", "check the path") from error
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text" of spreadsheets
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    # A spreadsheet may say in a line of its own what parts cells.
-    stated = re.fullmatch(r"sep=([,;\t])[,;\t]*", first.strip(" "), re.IGNORECASE)
-    delimiter = stated[1] if stated else max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)][1 if stated else 0 :]
+        sheet = read_sheet(content)
     except csv.Error as error:
         raise FileError(f"{path}: cannot be read ({error})", "save it as CSV again") from error
-    if len(rows) < 2:
+    if len(sheet.rows) < 2:
         raise FileError(f"{path}: lists no pairs", "give a row for each pair below the names of the columns")
-    return rows, delimiter
-
-
-def _with_point(text: str) -> str:
-    """A number with a point, where it was written with a comma."""
-    return text if "." in text else text.replace(",", ".")
+    return sheet
 
 
 def _odd_columns(path: Path, names: list[str]) -> list[Problem]:

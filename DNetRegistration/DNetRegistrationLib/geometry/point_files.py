@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import FileError, one_line
+from ..core.spreadsheet import read_sheet, with_point
 
 POINT_ENDINGS = (".fcsv", ".mrk.json", ".csv")
 
@@ -41,7 +42,8 @@ def carried_point_file(path: Path, matrix: np.ndarray) -> tuple[str, int]:
     Args:
         path: ``.fcsv`` or ``.mrk.json`` of Slicer in LPS or RAS, as the file says (of ``.fcsv`` the positions alone are
             mapped, since versions of Slicer differ in what its orientations mean); or ``.csv`` with a header that names
-            columns x, y and z, or without a header and x, y, z in the first three: LPS, mm.
+            columns x, y and z, or without a header and x, y, z in the first three: LPS, mm. Cells are parted by
+            commas, semicolons or tabs; numbers have a point, or a comma where that does not part cells.
         matrix: ``(4, 4)``, rigid, where the points lie to where they go, LPS mm.
 
     Raises:
@@ -49,10 +51,10 @@ def carried_point_file(path: Path, matrix: np.ndarray) -> tuple[str, int]:
     """
     name = path.name.lower()
     try:
+        if name.endswith(".csv"):
+            return _csv(path.read_bytes(), matrix)
         text = path.read_text("utf-8-sig")
-        if name.endswith(".fcsv"):
-            return _fcsv(text, matrix)
-        return _markups(text, matrix) if name.endswith(".json") else _csv(text, matrix)
+        return _fcsv(text, matrix) if name.endswith(".fcsv") else _markups(text, matrix)
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({one_line(error)})", "check the file and its permissions") from error
     except (_Damaged, UnicodeDecodeError, csv.Error) as error:
@@ -77,12 +79,14 @@ def _position(values: Any) -> np.ndarray:
     return point
 
 
-def _moved(row: list[str], places: list[int], matrix: np.ndarray) -> list[str]:
+def _moved(row: list[str], places: list[int], matrix: np.ndarray, comma: bool = False) -> list[str]:
+    """A row with its point mapped; its numbers have a point, or a comma."""
     if max(places) >= len(row):
         raise _Damaged("a row has too few columns")
     row = list(row)
-    for place, value in zip(places, carried_points(_position([row[i] for i in places]), matrix), strict=True):
-        row[place] = repr(float(value))
+    point = _position([with_point(row[i]) if comma else row[i] for i in places])
+    for place, value in zip(places, carried_points(point, matrix), strict=True):
+        row[place] = repr(float(value)).replace(".", ",") if comma else repr(float(value))
     return row
 
 
@@ -134,11 +138,11 @@ def _axes(values: Any) -> np.ndarray:
         raise _Damaged("an orientation is not nine numbers") from None
 
 
-def _csv(text: str, matrix: np.ndarray) -> tuple[str, int]:
-    separator = ";" if text.partition("\n")[0].count(";") > text.partition("\n")[0].count(",") else ","
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in row)]
+def _csv(content: bytes, matrix: np.ndarray) -> tuple[str, int]:
+    sheet = read_sheet(content)
+    rows = [row for _, row in sheet.rows]
     places, header = [0, 1, 2], []
-    if rows and not _is_number(rows[0][0]):
+    if rows and not _is_number(with_point(rows[0][0])):
         names = [cell.strip().lower() for cell in rows[0]]
         if [names.count(axis) for axis in "xyz"] == [1, 1, 1]:
             places, header = [names.index(axis) for axis in "xyz"], [rows.pop(0)]
@@ -146,11 +150,18 @@ def _csv(text: str, matrix: np.ndarray) -> tuple[str, int]:
             raise _Damaged("its header does not name one column each x, y and z")
     if not rows:
         raise _Damaged("it holds no points")
+    # Where commas part cells, 1,5 for 1.5 would be taken for two numbers.
+    for row in rows:
+        if header and any(cell.strip() for cell in row[len(header[0]) :]):
+            raise _Damaged("a row has more cells than the header; are commas both in numbers and between them?")
+        if not header and any(_is_number(with_point(cell)) for cell in row[3:]):
+            raise _Damaged("a row has more than three numbers, and no header says which are x, y and z")
+    cells = [cell for row in rows for place, cell in enumerate(row) if place in places]
+    comma = sheet.delimiter != "," and any("," in cell for cell in cells)
+    moved = [_moved(row, places, matrix, comma) for row in rows]
     out = io.StringIO()
-    csv.writer(out, delimiter=separator, lineterminator="\n").writerows(
-        [*header, *(_moved(row, places, matrix) for row in rows)]
-    )
-    return out.getvalue(), len(rows)
+    csv.writer(out, delimiter=sheet.delimiter, lineterminator="\n").writerows([*header, *moved])
+    return (sheet.stated and sheet.stated + "\n") + out.getvalue(), len(rows)
 
 
 def _is_number(text: str) -> bool:
