@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import FileError, one_line
-from ..core.words import choice
 from ..core.spreadsheet import Sheet, read_sheet, with_point
+from ..core.words import choice
 from .pairs import ROLES, FoundPairs, Pair
 from .result import Problem
 from .scan_file import ABOUT_SCAN, ScanFile
