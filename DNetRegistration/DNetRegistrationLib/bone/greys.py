@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.errors import ScanError
+from ..core.words import capital
 from ..imaging.padding import with_data
 from ..imaging.volume import Volume
 from .scenes import preview
@@ -51,7 +52,7 @@ class GreyFault:
     @property
     def sentence(self) -> str:
         """The problem and the remedy, for a verdict."""
-        return f"{self.problem}. {self.remedy[:1].upper()}{self.remedy[1:]}."
+        return f"{self.problem}. {capital(self.remedy)}."
 
 
 def grey_fault(

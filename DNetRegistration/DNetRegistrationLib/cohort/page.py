@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..core.files import atomic_write, writing
-from ..core.words import percent
+from ..core.words import capital, percent
 from ..outputs.slices import length_text
 from ..outputs.summary import number
 from ..version import __version__
@@ -73,7 +73,7 @@ def render(result: CohortResult, folder: Path) -> str:
         undefined=StrictUndefined,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    environment.filters.update(number=_number, size=_length, percent=percent, sentence=_sentence, link=_link)
+    environment.filters.update(number=_number, size=_length, percent=percent, sentence=capital, link=_link)
     style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     order = {pair.name: place for place, pair in enumerate(result.pairs)}
     shown = [(order[pair.name], pair) for pair in needs_look(result.pairs)]
@@ -117,7 +117,7 @@ def looked_at(pair: PairResult) -> bool:
 def split_verdict(pair: PairResult) -> tuple[str, str]:
     """What was found, and what to do or to know about it, "" where there is nothing."""
     if pair.status == "failed":
-        return pair.verdict, _sentence(pair.remedy)
+        return pair.verdict, capital(pair.remedy)
     found, _, rest = pair.verdict.partition(". ")
     return (f"{found}.", rest) if rest else (pair.verdict, "")
 
@@ -185,10 +185,6 @@ def _number(value: float | None, style: str) -> str:
 
 def _length(um: float) -> str:
     return length_text(um / 1000)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _link(path: str) -> str:

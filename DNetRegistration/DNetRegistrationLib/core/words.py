@@ -42,6 +42,16 @@ def choice(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def capital(text: str) -> str:
+    """A text that begins with a capital letter; the others stay as they are.
+
+    Example:
+        >>> capital("is it MR?"), capital("")
+        ('Is it MR?', '')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def sentence(text: str) -> str:
     """A remark as a sentence, so that several can stand in one line.
 
@@ -49,7 +59,7 @@ def sentence(text: str) -> str:
         >>> sentence("layers below 3 um cannot be told from none"), sentence("Not accepted.")
         ('Layers below 3 um cannot be told from none.', 'Not accepted.')
     """
-    return text[:1].upper() + text[1:].rstrip(".") + "."
+    return capital(text.rstrip(".") + ".")
 
 
 def plain(value: float) -> str:

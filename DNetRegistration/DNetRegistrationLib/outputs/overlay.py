@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bone.cortex import CorticalBone
 from ..core.pictures import new_figure
-from ..core.words import micrometres, percent, plain
+from ..core.words import capital, micrometres, percent, plain
 from ..imaging.resample import interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
@@ -258,8 +258,7 @@ def _note(alignment: Alignment, subtraction: Volume | None) -> str:
 
 def _reason(alignment: Alignment) -> str:
     # The badge already says whether it was accepted; what follows the colon says why.
-    words = micrometres(str(alignment.verdict)).split(": ", 1)[-1]
-    return words[:1].upper() + words[1:]
+    return capital(micrometres(str(alignment.verdict)).split(": ", 1)[-1])
 
 
 def _beside_badge(alignment: Alignment) -> float:

@@ -41,8 +41,8 @@ def size_fault(
 def _fit_without(strain: Strain, inputs: AlignmentInputs, pose: Tensor, device: torch.device, watch: Watch) -> bool:
     """Whether two scans fit near a pose once the moving one is without a strain."""
     undone = pose.numpy() @ np.linalg.inv(strain.matrix) @ inputs.moving.affine
-    unstrained = prepared(replace(inputs, moving=replace(inputs.moving, affine=undone)), device, watch)
-    return verify(unstrained, refined_near(unstrained, pose, "working", watch.check)).accepted
+    unstrained = replace(inputs, moving=replace(inputs.moving, affine=undone))
+    return _fit(unstrained, pose, device, watch)
 
 
 def _of_another_size(pair: PreparedPair, inputs: AlignmentInputs, device: torch.device, watch: Watch) -> str | None:
@@ -55,8 +55,12 @@ def _of_another_size(pair: PreparedPair, inputs: AlignmentInputs, device: torch.
     for size, cause, pose in sizes_that_fit(pair, posed, watch.check):
         volume = getattr(inputs, size.scan)
         right = replace(volume, affine=size.undone(getattr(pair, size.scan)) @ volume.affine)
-        again = prepared(replace(inputs, **{size.scan: right}), device, watch)
-        if verify(again, refined_near(again, pose, "working", watch.check)).accepted:
+        if _fit(replace(inputs, **{size.scan: right}), pose, device, watch):
             return cause.sentence(abs(cause.amount))
-        del again  # of large scans no more are held at once than where a strain alone is undone
     return None
+
+
+def _fit(inputs: AlignmentInputs, pose: Tensor, device: torch.device, watch: Watch) -> bool:
+    """Whether two scans, prepared anew, fit near a pose. Nothing of them is held afterwards: they may be large."""
+    pair = prepared(inputs, device, watch)
+    return verify(pair, refined_near(pair, pose, "working", watch.check)).accepted

@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..core.errors import DNetError, OptionError
+from ..core.words import capital
 from .job import JobOutcome, JobResult
 from .parameters import OUTPUTS
 from .wording import explain
@@ -166,7 +167,7 @@ class AlignmentRun:
             self._changed()
 
     def _progressed(self, fraction: float, stage: str) -> None:
-        self._ui.statusLabel.text = stage[:1].upper() + stage[1:]
+        self._ui.statusLabel.text = capital(stage)
         self._ui.progressBar.value = round(100 * fraction)
 
     def _handOver(self) -> None:
