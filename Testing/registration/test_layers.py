@@ -9,6 +9,7 @@ import pytest
 import torch
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.registration import layers
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.holders import ScanPair
 from DNetRegistrationLib.registration.layers import may_have_layer, peeled, without_layer
@@ -55,6 +56,12 @@ def test_a_layer_of_either_scan_is_left_out_with_the_surface():
                 assert np.linalg.norm(points, axis=1).max() == pytest.approx(RADIUS, abs=0.1)
                 volume = len(index) * abs(np.linalg.det(affine[:3, :3]))
                 assert volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.05)
+
+
+def test_nothing_is_left_out_where_hardly_any_bone_would_be_left(monkeypatch):
+    """Below 0.7 mm lies the marrow. With one point of bone left, refinement ended in an IndexError (metal 7402002)."""
+    monkeypatch.setattr(layers, "SURFACE", 7.0)
+    assert without_layer(shells(RADIUS, THICKER), torch.from_numpy(POSE)) is None
 
 
 def test_nothing_is_left_out_where_both_scans_show_as_much_or_each_something_of_its_own():

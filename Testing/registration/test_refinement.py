@@ -156,6 +156,16 @@ def test_without_points_the_start_is_the_end():
     assert torch.equal(gauss_newton(template, image, start, 5).transforms, start)
 
 
+def test_a_single_point_ends_somewhere():
+    """A rotation about it has no size."""
+    grid = np.diag((0.5, 0.5, 0.5, 1.0))
+    at, gradient = torch.tensor([[4.0, 3.0, 3.0]]), torch.tensor([[2.0, 0.0, 0.0]])
+    template = make_template(at, grid, torch.tensor([4.0]), gradient)
+    assert template.radius == 0.25
+    ramp = BoneImage(torch.arange(8.0).expand(8, 8, 8).clone(), grid)
+    assert gauss_newton(template, ramp, torch.eye(4).double()[None], 5).transforms.isfinite().all()
+
+
 def test_points_that_see_nothing_do_not_move():
     fixed, moving, truth = two_scans("plain")
     template = edge_template(fixed, 500)

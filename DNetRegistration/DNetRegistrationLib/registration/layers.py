@@ -22,6 +22,8 @@ from .holders import ScanPair
 
 # A layer is at least this share of what counts as bone in its scan. In the other scan a smaller part of it is as much.
 LEAST_LAYER, ONE_SIDED = 0.15, 1 / 3
+# Where less of a scan's bone stays, nothing can be told of it.
+LEAST_LEFT = 0.05
 # Less deep than so many working spacings counts as the surface, and more of it before a pose is known, since the layer
 # is in it then. Depth is from the middle of the first voxel outside.
 SURFACE, PEEL = 0.5, 1.0
@@ -59,7 +61,8 @@ def without_layer(pair: ScanPair, pose: Tensor) -> tuple[ScanPair, str] | None:
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
 
     Returns:
-        None where neither scan, or either of them, shows bone that the other one does not.
+        None where neither scan, or either of them, shows bone that the other one does not, and where hardly any bone
+        would be left.
     """
     ways = pose, inverse(pose)
     alone = [_alone(pair.bones[k], pair.bones[1 - k], ways[k]) for k in range(2)]
@@ -71,7 +74,17 @@ def without_layer(pair: ScanPair, pose: Tensor) -> tuple[ScanPair, str] | None:
         return lambda points: torch.minimum(_depth(own, points)[0], _depth(other, apply(way, points))[0]) > depth
 
     kept = [inside(pair.bones[k], pair.bones[1 - k], ways[k]) for k in range(2)]
-    return _restricted(pair, kept), SENTENCES[int(np.argmax(alone))]
+    bare = _restricted(pair, kept)
+    left = (bare.fixed, pair.fixed), (bare.moving, pair.moving)
+    if any(_shown(after) <= LEAST_LEFT * _shown(before) for after, before in left):
+        return None
+    return bare, SENTENCES[int(np.argmax(alone))]
+
+
+def _shown(scan: PreparedScan) -> float:
+    """How much bone is in view."""
+    level = scan.levels[-1]
+    return float((level.values.clamp(min=0) * (1 if level.inside is None else level.inside)).sum())
 
 
 def _alone(own: CorticalBone, other: CorticalBone, pose: Tensor) -> float:

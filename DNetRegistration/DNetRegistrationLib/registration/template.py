@@ -26,7 +26,8 @@ class Template:
         values: ``(n,)`` bone values.
         gradient: ``(n, 3)`` their gradient per mm, along world x, y, z.
         center: ``(3,)`` float64 world centroid of the points, about which rotations are taken.
-        radius: root mean square distance of the points from it, in mm.
+        radius: root mean square distance of the points from it, in mm; of a single point half a voxel, since rotations
+            are measured by it.
     """
 
     index: Tensor
@@ -109,7 +110,8 @@ def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: T
     mean = index.cpu().double().mean(0).numpy()
     center = affine[:3, :3] @ mean + affine[:3, 3]
     template = Template(index, affine, values, gradient, center, 1.0)
-    radius = float(template.local().square().sum(-1).mean().sqrt())
+    distance = float(template.local().square().sum(-1).mean().sqrt())
+    radius = max(distance, float(template.spacing.min()) / 2)
     return Template(index, affine, values, gradient, center, radius)
 
 
