@@ -56,6 +56,42 @@ def test_wrong_usage_is_one_line(arguments, word, capsys):
     assert "--help" in captured.err
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_leads_to_the_help_of_its_command(command, capsys):
+    """What the command needs is given, as far as it needs anything: of a missing word argparse tells first."""
+    needed = {
+        "align": ["a", "b"], "apply": ["a", "b"], "cartilage": ["a", "b", "--report", "r.json"], "cohort": ["s"],
+        "synthesize": ["f"], "train": ["--network", "dnet", "--output", "f"], "evaluate": ["--output", "f"],
+        "compare": ["--output", "f"], "benchmark": ["--output", "f"],
+    }  # fmt: skip
+    assert main([command, *needed.get(command, ()), "--zzz", "1"]) == 2
+    expected = f"dnet-registration: error: unknown option --zzz; see dnet-registration {command} --help\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "align a b --spaceing 0.01",
+            "unknown option --spaceing; did you mean --fixed-spacing, --moving-spacing or --working-spacing? see ",
+        ),
+        ("align --fixed-spaceing=0.01 a b", "--fixed-spaceing; did you mean --fixed-spacing? see "),
+        ("align a b -overlay x.png", "-overlay; did you mean --overlay? see "),
+        ("cohort scans --ouput x --jobz 2", "options --ouput, --jobz; did you mean --output or --jobs? see "),
+        ("align Maus 1.nrrd Maus 2.nrrd", '2 words too many: Maus 2.nrrd; put a name with spaces in quotes ("..."); '),
+        ("align a b --moving-spacing 0,01", "with decimal points: 0.01 or 0.01,0.01,0.02"),
+        ("align a b --fixed-threshold 1,5", "'1,5' is not a number; write a decimal point, not a comma"),
+        ("align a b --medial 1,5 2 3", "'1,5' is not a number; write a decimal point, not a comma"),
+        ("align a b --moving-threshold nan", "'nan' is not a number"),
+        ("demo --spacing 0,04", "'0,04' is not a number from 0.0001 to 10; write a decimal point, not a comma"),
+    ],
+)
+def test_wrong_usage_says_what_would_be_right(arguments, said, capsys):
+    assert main(arguments.split()) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_no_one_expected_is_one_line_too(two, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise RuntimeError("first line\nsecond line")

@@ -15,7 +15,7 @@ from ..core.files import temporary_folder
 from ..core.progress import say, say_aside
 from ..outputs.paths import ENDINGS, OutputPaths
 from ..version import PROGRAM
-from .arguments import STATUSES, Parser, add_threads, triple
+from .arguments import REAL, STATUSES, Parser, add_threads, triple
 from .wording import option_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def add_measuring(how) -> None:
     how.add_argument(
         "--medial",
         metavar=("X", "Y", "Z"),
-        type=float,
+        type=REAL,
         nargs=3,
         help="a point on the medial side of the joint, in the scan without agent, LPS, mm (the fibula tells)",
     )
@@ -116,7 +116,7 @@ def add_scans(scans) -> None:
     """Adds what is said of both scans to a group of options."""
     for role in ("fixed", "moving"):
         scans.add_argument(
-            f"--{role}-threshold", metavar="X", type=float, help="grey value above which it is bone (automatic)"
+            f"--{role}-threshold", metavar="X", type=REAL, help="grey value above which it is bone (automatic)"
         )
     for role in ("fixed", "moving"):
         scans.add_argument(
@@ -147,9 +147,7 @@ def add_how(how, one: bool = True) -> None:
         how: the group.
         one: they are for one pair, which may be started from a transform, and of which each bone may be aligned.
     """
-    how.add_argument(
-        "--working-spacing", metavar="X", type=float, help="voxel size of the search in mm (0.08 for mice)"
-    )
+    how.add_argument("--working-spacing", metavar="X", type=REAL, help="voxel size of the search in mm (0.08 for mice)")
     if one:
         how.add_argument(
             "--initial",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
+from collections.abc import Iterable
+from difflib import SequenceMatcher
 
 from ..core.errors import OptionError
+from ..core.words import choice, counted
 from ..version import PROGRAM
 
 
@@ -18,6 +22,46 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise OptionError(message, f"see {self.prog} --help")
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As of argparse; but the command itself tells what it does not know, since its own help is what is needed."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            problem, remedy = _unknown(unknown, self._option_string_actions)
+            raise OptionError(problem, f"{remedy} see {self.prog} --help".lstrip())
+        return namespace, unknown
+
+
+def _unknown(words: list[str], options: Iterable[str]) -> tuple[str, str]:
+    """What is wrong with the words of a command line that nothing takes, and a guess of what was meant or nothing."""
+    unknown = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if not unknown:
+        # The shell parts a name at its spaces.
+        return f"{counted(len(words), 'word')} too many: {' '.join(words)}", 'put a name with spaces in quotes ("...");'
+    near = list(dict.fromkeys(option for name in unknown for option in near_options(name, options)))
+    problem = f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
+    return problem, f"did you mean {choice(near)}?" if near else ""
+
+
+def near_options(name: str, options: Iterable[str]) -> list[str]:
+    """The options whose spelling is near to that of one that does not exist, in their order; at most four.
+
+    Example:
+        >>> near_options("--spaceing", ["--overlay", "--fixed-spacing", "--moving-spacing"])
+        ['--fixed-spacing', '--moving-spacing']
+    """
+    word = name.lstrip("-").lower()
+
+    def nearness(option: str) -> float:
+        full = option.lstrip("-")
+        if len(word) > 2 and full.startswith(word):
+            return 1.0
+        # "--spacing" for "--fixed-spacing": the last word alone counts too.
+        return max(SequenceMatcher(None, word, key).ratio() for key in (full, full.rpartition("-")[2]))
+
+    found = {option: nearness(option) for option in options if option.startswith("--")}
+    best = max(found.values(), default=0.0)
+    return [option for option, ratio in found.items() if ratio >= max(0.7, best - 0.05)][:4]
+
 
 def triple(text: str) -> tuple[float, ...]:
     """A converter of argparse to one number or three."""
@@ -26,21 +70,24 @@ def triple(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a spacing in mm, one number or three as in 0.01,0.01,0.02")
+        what = "a voxel size in mm, one number or three, with decimal points: 0.01 or 0.01,0.01,0.02"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return values
 
 
-def number(kind: type, low: float, high: float):
-    """A converter of argparse to a number of a kind, int or float, from `low` to `high`."""
+def number(kind: type, low: float = -math.inf, high: float = math.inf):
+    """A converter of argparse to a finite number of a kind, int or float, from `low` to `high`."""
     what = "whole number" if kind is int else "number"
+    where = "" if math.isinf(low) and math.isinf(high) else f" from {low:g} to {high:g}"
 
     def convert(text: str):
         try:
             value = kind(text)
         except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {what} from {low:g} to {high:g}")
+            value = math.nan
+        if not (low <= value <= high and math.isfinite(value)):
+            point = "; write a decimal point, not a comma" if "," in text else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {what}{where}{point}")
         return value
 
     return convert
@@ -103,6 +150,7 @@ exit status:
   130  interrupted (Ctrl-C): nothing is half-written
 """
 
+REAL = number(float)
 COUNT = number(int, 0, 10_000)
 # With a number of pairs counted up from it, a seed stays within 32 bits.
 SEED = number(int, 0, 10**9)
