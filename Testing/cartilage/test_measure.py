@@ -30,7 +30,7 @@ def _pair(seed, size=72, spacing=0.035, contrast=True):
 def _alignment(pair, matrix=None, accepted=True):
     """As if `align` had found the truth."""
     return Alignment(
-        accepted=accepted, verdict="Not accepted: bones differ.",
+        accepted=accepted, verdict="Words that nobody reads.", reason="bones differ.",
         confidence=0.99, expected_error_um=1.0, dice_before=0.1, dice=0.9,
         translation_mm=np.zeros(3), matrix=pair.matrix if matrix is None else matrix, hypothesis="search",
         working_spacing=0.08, fixed_threshold=find_bone_scale(pair.fixed).threshold,
@@ -222,7 +222,7 @@ def test_agent_in_the_other_scan_is_said_so():
 def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
     pair = _pair(3)
     refused = _alignment(pair, accepted=False)
-    with pytest.raises(OptionError, match="not accepted") as caught:
+    with pytest.raises(OptionError, match="not accepted, so cartilage is not measured: bones differ") as caught:
         measure_cartilage(refused, pair.fixed, pair.moving)
     assert caught.value.setting.quantity == "anyway"
     found = measure_cartilage(refused, pair.fixed, pair.moving, anyway=True)

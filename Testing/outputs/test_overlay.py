@@ -71,7 +71,7 @@ def test_the_picture_of_one_bone_says_which():
 def test_no_words_leave_the_page_or_run_into_each_other():
     figure = drawn(
         tube(name="n" * 90), tube(name="m" * 90), accepted=False, expected_error_um=12345.0, dice_before=0.0,
-        verdict="Not accepted: " + "a long explanation of what does not fit and why, " * 9,
+        reason="a long explanation of what does not fit and why, " * 9,
         translation_mm=np.full(3, 123.456),
     )  # fmt: skip
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -133,9 +133,7 @@ def test_edges_are_named_by_the_body_only_where_the_file_tells_of_it():
 
 def test_a_verdict_of_any_length_stands_there_in_full():
     for sentence in ("Short.", "What was found and what to do about it, at some length. " * 12, "/a/folder" * 30):
-        said = words(
-            drawn(tube(), tube(), accepted=False, verdict=f"Not accepted: {sentence}", moving_threshold=32991.4)
-        )
+        said = words(drawn(tube(), tube(), accepted=False, reason=sentence, moving_threshold=32991.4))
         told = next(text for text in said if text.startswith(sentence[:6]))
         # A line ends where a blank was, or within a word that is too long for one.
         assert told.replace("\n", "").replace(" ", "") == sentence.replace(" ", "")

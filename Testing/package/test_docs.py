@@ -96,7 +96,10 @@ def test_readme_has_two_commands_that_set_everything_up():
     assert [text.replace("\\\n", "").count("\n") for text in setting_up] == [1, 1]
     command = runpy.run_path(str(ROOT / ".ci" / "readme.py"))["command"]
     assert [command(name, windows=False) + "\n" for name in ("demo", "test")] == setting_up
-    assert "pytest" in setting_up[1]
+    quick = setting_up[1].rpartition("&& ")[2]
+    assert quick.startswith(".venv/bin/pytest ")
+    for name in ("CONTRIBUTING.md", "docs/developing.md"):
+        assert quick in (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True)
     for name in ("demo", "test"):
         assert command(name, windows=True).startswith("python -m venv .venv && .venv\\Scripts\\pip install ")
         assert "bin/" not in command(name, windows=True)

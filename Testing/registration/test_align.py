@@ -246,6 +246,26 @@ def test_a_scan_that_fits_at_another_scale_is_refused_and_told_by_how_much(pair)
     assert percent == pytest.approx(6, abs=1)
 
 
+def given(scan, factor):
+    """The scan with a voxel size that was given, so many times that of its file."""
+    affine = scan.affine.copy()
+    affine[:3, :3] *= factor
+    return replace(scan, affine=affine, stated_affine=scan.affine, spacing_given=True)
+
+
+def test_of_scans_that_do_not_fit_a_voxel_size_that_was_given_against_the_file_is_the_cause(pair):
+    found = align(pair.fixed, given(pair.moving, 1.06), hypotheses="dnet", refine="working")
+    assert not found.accepted and found.doubts[:2] == ["voxel size", "strain"]
+    assert found.reason.startswith("the voxels of the moving scan were given as 0.0848 x 0.0848 x 0.0848 mm; its file")
+    assert "states 0.08 x 0.08 x 0.08 mm, and the bones do not fit." in found.reason
+    assert float(re.search(r"about ([\d.]+) % larger", found.reason)[1]) == pytest.approx(6, abs=1)
+
+
+def test_a_mirror_image_is_the_cause_whatever_voxel_size_was_given(mirror_pair):
+    found = align(given(mirror_pair.fixed, 1.01), mirror_pair.moving, hypotheses="dnet", refine="working")
+    assert found.doubts[0] == "mirrored"
+
+
 @pytest.mark.parametrize("factor", [pytest.param(0.7, marks=pytest.mark.slow), 1.3])
 def test_a_voxel_size_that_is_wrong_by_far_is_told(pair, factor):
     """Off the origin: a size is no shift."""
@@ -473,7 +493,7 @@ def matrix(threads):
     return align(pair.fixed, pair.moving, threads=threads).matrix.tolist()
 here = matrix(2)
 with multiprocessing.get_context("fork").Pool(1) as pool:
-    print(pool.map_async(matrix, [None, 2]).get(100) == [here, here])
+    print(pool.map_async(matrix, [None, 2]).get(1500) == [here, here])
 """
 
 
@@ -577,6 +597,17 @@ def test_scans_of_implausibly_different_lengths_are_refused(pair):
     large = replace(pair.moving, affine=np.diag((12.5, 12.5, 12.5, 1)) @ pair.moving.affine)
     with pytest.raises(ScanError, match="too different"):
         align(pair.fixed, large)
+
+
+def test_of_lengths_that_differ_implausibly_a_voxel_size_that_was_given_against_the_file_is_the_cause(pair):
+    with pytest.raises(ScanError, match=r"\(the file of the moving scan states 0\.08 x") as caught:
+        align(pair.fixed, given(pair.moving, 12.5))
+    assert caught.value.setting == Setting("spacing", "moving")
+    # Where the file states nothing that could be true, the other scan is doubted.
+    lost = replace(given(pair.moving, 12.5), stated_affine=np.eye(4))
+    with pytest.raises(ScanError, match="lost; give the true voxel size of the fixed scan") as caught:
+        align(pair.fixed, lost)
+    assert caught.value.setting == Setting("spacing", "fixed")
 
 
 @pytest.mark.slow

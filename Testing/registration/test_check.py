@@ -109,7 +109,8 @@ def test_beyond_the_expected_error_it_warns():
 def test_of_two_accepted_answers_that_differ_by_more_than_a_working_voxel_neither_is():
     two = checked((900.0, False), (80.1, True))
     assert not two.accepted and two.confidence == 0 and two.doubts == ["check"]
-    assert two.verdict.startswith("Not accepted: turned and aligned again,") and "80.1 um" in two.verdict
+    assert two.reason.startswith("turned and aligned again,") and "80.1 um" in two.reason
+    assert two.verdict == f"Not accepted: {two.reason}"
     assert checked((79.9, True)).accepted
     refused = checked((900.0, True), accepted=False, verdict="Not accepted: other.", confidence=0.1)
     assert refused.verdict == "Not accepted: other." and refused.confidence == 0.1 and not refused.doubts

@@ -179,7 +179,11 @@ def test_the_likeliest_reason_comes_first():
     undetermined = Verdict(0.1, 1.0, GOOD, (Doubt("no agreement", REASONS["no agreement"]),))
     mirrored = undetermined.because("mirrored")
     assert [doubt.kind for doubt in mirrored.doubts] == ["mirrored", "no agreement"]
-    assert "mirror image" in mirrored.sentence and mirrored.sentence.startswith("Not accepted")
+    assert mirrored.reason.startswith("one scan shows the mirror image")
+    assert mirrored.sentence == f"Not accepted: {mirrored.reason}"
+    limited = Verdict(0.9, 0.0034, GOOD, (Doubt("part", "Most lies outside."),))
+    assert limited.reason == "the bones lie on each other, to within about 3.4 um. Most lies outside."
+    assert limited.sentence == f"Accepted with reservations: {limited.reason}"
 
 
 def test_a_sliver_that_fits_anywhere_does_not_end_the_search():

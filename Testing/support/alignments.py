@@ -12,6 +12,7 @@ def made_alignment(matrix=None, **changes) -> Alignment:
         matrix=np.eye(4) if matrix is None else np.asarray(matrix, float),
         accepted=True,
         verdict="Accepted: the bones lie on each other.",
+        reason="the bones lie on each other.",
         confidence=0.97,
         expected_error_um=3.4,
         dice_before=0.11,

@@ -118,7 +118,7 @@ def measure_cartilage(
     if agent_in not in ("moving", "fixed"):
         raise OptionError(f"agent_in {agent_in!r} is unknown", "give moving or fixed", Setting("contrast"))
     if not alignment.accepted and not anyway:
-        problem = f"the alignment was not accepted, so cartilage is not measured: {alignment.verdict}"
+        problem = f"the alignment was not accepted, so cartilage is not measured: {alignment.why}"
         raise OptionError(problem, "look at it, and measure anyway if it is right", Setting("anyway"))
     matrix: np.ndarray = np.asarray(alignment.matrix, np.float64)
     threshold = alignment.fixed_threshold
@@ -226,8 +226,7 @@ def _measured(
     """The map and its table."""
     sight, left = around.part(facing)
     mesh = sight.mesh
-    refused = alignment.verdict.removeprefix("Not accepted: ")
-    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {refused}"]
+    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.why}"]
     every, doubt = around.fit()
     layers = every.part(left)
     covered, level = _covered(layers, sight)

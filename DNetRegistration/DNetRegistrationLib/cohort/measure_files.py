@@ -139,6 +139,7 @@ def _alignment(
     from ..bone.threshold import find_bone_scale, without_metal
     from ..imaging.padding import with_data
     from ..registration.result import Alignment
+    from ..registration.verdict import NOT_ACCEPTED
 
     known, about = (None, {}) if told is None else told
     if matrix is None:
@@ -168,12 +169,14 @@ def _alignment(
         working_spacing=spacing,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
     )
-    if known is not None and doubt is None:
+    if doubt is None:
+        assert known is not None
         return replace(known, **values)
     return Alignment(
         **values,
         accepted=False,
-        verdict=f"Not accepted: {doubt}",
+        verdict=f"{NOT_ACCEPTED}: {doubt}",
+        reason=doubt,
         doubts=["unvouched"],
         confidence=math.nan,
         expected_error_um=math.nan,

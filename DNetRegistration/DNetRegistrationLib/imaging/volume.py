@@ -442,11 +442,23 @@ def overruled_spacing(volume: Volume) -> str | None:
     """
     if volume.stated_affine is None:
         return None
-    stated = Volume(volume.voxels, volume.stated_affine)
+    stated = _as_stated(volume)
     ratio = volume.spacing / stated.spacing
     change = max(ratio.max(), 1 / ratio.min())
     # Sizes that were rounded to three digits agree.
     return times(stated) if 1.005 < change <= _PLAUSIBLE_RATIO and not spacing_doubt(stated) else None
+
+
+def _as_stated(volume: Volume) -> Volume:
+    """The scan with the voxel size that its file states."""
+    return volume if volume.stated_affine is None else Volume(volume.voxels, volume.stated_affine)
+
+
+def _fits_as_stated(volume: Volume, other: float) -> bool:
+    """Whether a scan whose voxel size was given has, by its file, about the length of the other scan, in mm."""
+    stated = _as_stated(volume)
+    ratio = stated.extent.max() / other
+    return stated is not volume and not spacing_doubt(stated) and 1 / _PLAUSIBLE_RATIO <= ratio <= _PLAUSIBLE_RATIO
 
 
 def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
@@ -460,14 +472,18 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     doubted = [role for role in scans if not scans[role].spacing_given]
     if max(lengths.values()) <= _PLAUSIBLE_RATIO * min(lengths.values()) or not doubted:
         return
+    # Where it is the file itself that a given size contradicts, the file may be right.
+    others = {"fixed": "moving", "moving": "fixed"}
+    given = [one for one in scans if one not in doubted and _fits_as_stated(scans[one], lengths[others[one]])]
     # Where one spacing is 1 mm and the other was measured, the 1 mm is at fault.
     defaults = [role for role in doubted if np.isclose(scans[role].spacing, 1).any()]
-    suspects = defaults if len(defaults) == 1 else doubted
+    suspects = given or (defaults if len(defaults) == 1 else doubted)
     suspect = suspects[0] if len(suspects) == 1 else None
+    stated = "" if not given else f" (the file of the {given[0]} scan states {times(_as_stated(scans[given[0]]))} mm)"
     raise ScanError(
         f"{fixed.name} and {moving.name}: the fixed scan is {lengths['fixed']:.4g} mm long (voxels of {times(fixed)} "
         f"mm), the moving scan {lengths['moving']:.4g} mm (voxels of {times(moving)} mm), too different for one "
-        "object, as if a voxel size were lost",
+        f"object, as if a voxel size were {'wrong' if given else 'lost'}{stated}",
         f"give the true voxel size of the {f'{suspect} scan' if suspect else 'wrong one'} in mm",
         Setting("spacing", suspect),
     )

@@ -257,8 +257,8 @@ def _note(alignment: Alignment, subtraction: Volume | None) -> str:
 
 
 def _reason(alignment: Alignment) -> str:
-    # The badge already says whether it was accepted; what follows the colon says why.
-    return capital(micrometres(str(alignment.verdict)).split(": ", 1)[-1])
+    # The badge already says whether it was accepted.
+    return capital(micrometres(alignment.why))
 
 
 def _beside_badge(alignment: Alignment) -> float:

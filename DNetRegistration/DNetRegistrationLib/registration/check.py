@@ -22,6 +22,7 @@ from ..imaging.volume import Volume
 from .align import align
 from .inputs import as_volume
 from .result import Alignment, Check, Repeat
+from .verdict import NOT_ACCEPTED
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -122,12 +123,13 @@ def with_check(alignment: Alignment, check: Check) -> Alignment:
     doubts = ["check", *alignment.doubts]
     rival = max((one.error_um for one in check.repeats if one.accepted), default=0.0)
     if rival > 1000 * alignment.working_spacing:
-        verdict = (
-            f"Not accepted: turned and aligned again, the moving scan comes to lie {rival:.1f} um from this answer, "
+        reason = (
+            f"turned and aligned again, the moving scan comes to lie {rival:.1f} um from this answer, "
             "and is accepted there too. One of the two is wrong. Mask what is not this bone, and look for symmetry or "
             "for little of the bone in common."
         )
-        return replace(checked, accepted=False, confidence=0.0, verdict=verdict, doubts=doubts)
+        verdict = f"{NOT_ACCEPTED}: {reason}"
+        return replace(checked, accepted=False, confidence=0.0, verdict=verdict, reason=reason, doubts=doubts)
     warning = (
         f"Turned and aligned again, the moving scan comes to lie up to {check.error_um:.1f} um from this answer, "
         "which is more than the expected error. Trust it no further than that, and look at the picture."

@@ -21,7 +21,8 @@ from .other_size import size_fault
 from .preparation import PreparedPair, grey_fault_of, prepared
 from .refinement import distance
 from .result import Alignment
-from .verdict import Doubt
+from .slips import given_against_file
+from .verdict import VAGUE, Doubt
 from .verification import verify
 from .watch import Watch
 
@@ -65,6 +66,11 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         if not (verdict.accepted or mirrored) and verdict.doubts[0].kind != "strain":
             sentence = size_fault(pair, inputs, answer.refined.pose, device, watch)
             verdict = verdict if sentence is None else verdict.because("strain", sentence)
+        given = given_against_file(inputs.fixed, inputs.moving)
+        if not verdict.accepted and given is not None and verdict.doubts[0].kind in VAGUE:
+            # What was found of a size speaks for it.
+            found = f" {verdict.doubts[0].sentence}" if verdict.doubts[0].kind == "strain" else ""
+            verdict = verdict.because("voxel size", given + found)
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     # Only the threshold that the program finds lies half way up, from which the bone's contrast is known.
     medium = _medium_change(pair, matrix) if verdict.accepted and inputs.thresholds[0] is None else None
@@ -82,6 +88,7 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         seconds=watch.seconds,
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
         verdict=verdict.sentence,
+        reason=verdict.reason,
         doubts=[*(doubt.kind for doubt in verdict.doubts), *(["metal"] if pair.has_metal else [])],
         warnings=watch.warnings,
         surroundings="" if medium is None else medium.sentence,

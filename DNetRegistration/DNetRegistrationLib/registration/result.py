@@ -102,6 +102,8 @@ class Alignment:
     Attributes:
         accepted: whether verification passed.
         verdict: a sentence that says whether to trust it and, if not, what to check.
+        reason: the sentence without the words that say whether: why it is accepted or not, and what to check. Empty in
+            a report of a program version that had none.
         warnings: sentences on what else a user should know.
         surroundings: a sentence on what surrounds the bone where it differs between the scans, else empty. The
             alignment is none the worse; a subtraction shows it.
@@ -127,6 +129,7 @@ class Alignment:
 
     accepted: bool
     verdict: str
+    reason: str = ""
     warnings: list[str] = field(default_factory=list)
     surroundings: str = ""
     doubts: list[str] = field(default_factory=list)
@@ -155,6 +158,11 @@ class Alignment:
 
     def __hash__(self) -> int:
         return hash((self.accepted, *np.asarray(self.matrix, np.float64).ravel().tolist()))
+
+    @property
+    def why(self) -> str:
+        """The reason; of a report without one, the verdict."""
+        return self.reason or self.verdict
 
     @property
     def remarks(self) -> list[str]:

@@ -20,16 +20,31 @@ def slips(fixed: Volume, moving: Volume) -> list[str]:
                 "micrometres?"
             )
         if (stated := overruled_spacing(scan)) is not None:
-            told.append(
-                f"The voxels of the {role} scan were given as {times(scan)} mm; its file states {stated} mm. All "
-                "lengths are by the former."
-            )
+            told.append(f"{_disagreement(role, scan, stated)}. All lengths are by the former.")
     if _same_voxels(fixed.voxels, moving.voxels):
         told.append(
             "Both scans hold the same voxels: one scan was given twice, or a copy of it. The alignment says nothing "
             "about two scans of one bone then."
         )
     return told
+
+
+def given_against_file(fixed: Volume, moving: Volume) -> str | None:
+    """Why two scans may not fit: a voxel size was given of which a file states another one. None where none was."""
+    told = [
+        _disagreement(role, scan, stated)
+        for role, scan in (("fixed", fixed), ("moving", moving))
+        if (stated := overruled_spacing(scan)) is not None
+    ]
+    if not told:
+        return None
+    return (
+        f"{'. '.join(told)}, and the bones do not fit. Find out which is true; leave out what was given if it is not."
+    )
+
+
+def _disagreement(role: str, scan: Volume, stated: str) -> str:
+    return f"The voxels of the {role} scan were given as {times(scan)} mm; its file states {stated} mm"
 
 
 def _same_voxels(first: np.ndarray, second: np.ndarray) -> bool:

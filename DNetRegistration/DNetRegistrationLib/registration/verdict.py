@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Accepted at this confidence and above. A littermate's bone can look like the same one, moved: of 356 impostors two
 # reached 0.57, of 998 right poses four stayed below 0.7.
 ACCEPT = 0.7
+#: How a verdict begins that is none to rely on; its reason follows.
+NOT_ACCEPTED = "Not accepted"
 
 #: Why a pose is not accepted, by the kind of doubt; the likeliest reason of a refused pose comes first.
 REASONS = {
@@ -36,11 +38,15 @@ REASONS = {
     "spacings are right, and that the bone thresholds separate bone from everything else.",
 }
 
+#: Of these, a wrong voxel size may be the cause.
+VAGUE = ("strain", "slices", "cortices", "little in common", "shape", "no agreement")
+
 #: What to set to mend it, by the kind of doubt.
 SETTINGS = {
     "mirrored": Setting("flip", value="z"),
     "not CT": Setting("threshold"),
     "standstill": Setting("threshold"),
+    "voxel size": Setting("spacing"),
 }
 
 
@@ -84,18 +90,23 @@ class Verdict:
         return told and self.evidence.similarity.share >= 0.5
 
     @property
-    def sentence(self) -> str:
-        """Says whether to trust the pose and, if not, what to check."""
+    def reason(self) -> str:
+        """Why the pose is accepted or not, and what to check; it can stand after a colon."""
         if self.accepted:
-            how = "Accepted with reservations" if self.doubts else "Accepted"
             error = 1000 * self.expected_error
             # No error is told to be none.
             within = f"about {error:.1f}" if error >= 0.05 else "0.1"
-            told = f"{how}: the bones lie on each other, to within {within} um."
+            told = f"the bones lie on each other, to within {within} um."
             return " ".join((told, *(doubt.sentence for doubt in self.doubts)))
         reason = self.doubts[0].sentence
         # An abbreviation keeps its capitals.
-        return f"Not accepted: {reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]}"
+        return reason if reason[1:2].isupper() else reason[:1].lower() + reason[1:]
+
+    @property
+    def sentence(self) -> str:
+        """Says whether to trust the pose and, if not, what to check."""
+        how = "Accepted with reservations" if self.doubts else "Accepted"
+        return f"{how if self.accepted else NOT_ACCEPTED}: {self.reason}"
 
     def because(self, kind: str, sentence: str | None = None) -> Verdict:
         """The same verdict with a likelier reason than all others, in the words of `REASONS` or in a sentence."""
