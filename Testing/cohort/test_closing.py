@@ -101,7 +101,7 @@ def scans(tmp_path):
     for number in range(3):
         for word in ("pre", "post"):
             write_volume(
-                Volume.from_geometry(noise(8, 9, 10 + number, dtype=np.uint16), 0.02),
+                Volume.from_geometry(noise(8, 9, 10 + number, dtype=np.uint16, seed=len(word)), 0.02),
                 folder / f"m1_{number}_{word}.nrrd",
             )
     return folder

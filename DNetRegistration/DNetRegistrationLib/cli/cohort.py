@@ -139,12 +139,19 @@ def run(options) -> int:
     if options.output is None:
         raise OptionError("there is no folder for the results", "give one", Setting("output"))
     from ..cohort.run import State, align_cohort
+    from ..cohort.survey import Survey, shown
     from ..cohort.tables import CARTILAGE, PAGE, TABLE
 
     with Progress(options.verbose) as progress:
 
         def tell(state: State) -> None:
             progress.tell(state.line)
+
+        def surveyed(found: Survey) -> None:
+            tried = {pair.name for pair in found.pairs if pair.blocked is None}
+            doubtful = [one for one in found.problems if one.pair in tried]
+            for one, remedy in zip(doubtful, told_once(doubtful), strict=True):
+                progress.tell(shown(f"{one.pair}: {one.problem}{f'; {remedy}' if remedy else ''}"))
 
         result = align_cohort(
             options.scans,
@@ -156,6 +163,7 @@ def run(options) -> int:
             dask=options.dask,
             progress=progress,
             tell=tell,
+            surveyed=surveyed,
             command=spell(*sys.argv[1:]) if sys.argv[1:2] == ["cohort"] else "",
         )
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())

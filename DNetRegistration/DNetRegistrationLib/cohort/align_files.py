@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..cartilage.result import CartilageMeasurement
+    from ..imaging.volume import Volume
     from ..registration.result import Alignment
 
 
@@ -29,12 +30,14 @@ class AlignedFiles:
         outputs: the files that were written, for each alignment.
         cartilage: what was measured, or None: nobody asked, or the alignment was not accepted.
         bone_points: ``(n, 3)`` of bone in the fixed scan, of the bone that the first alignment is of; LPS mm.
+        marks: of the voxels of the fixed and the moving scan and their masks; see `imaging.copies.voxel_mark`.
     """
 
     alignments: list[Alignment]
     outputs: list[OutputPaths]
     cartilage: CartilageMeasurement | None
     bone_points: np.ndarray
+    marks: tuple[str, str]
 
 
 def align_files(
@@ -120,7 +123,14 @@ def align_files(
     first = alignments[0]
     where = scans.masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]
     points = scans.fixed.points_above(first.fixed_threshold, where)
-    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points)
+    fixed_mark, moving_mark = map(_mark, pair, scans.masks)
+    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points, (fixed_mark, moving_mark))
+
+
+def _mark(scan: Volume, mask: np.ndarray | None) -> str:
+    from ..imaging.copies import voxel_mark
+
+    return "+".join(voxel_mark(voxels) for voxels in (scan.voxels, mask) if voxels is not None)
 
 
 def read_pair(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -14,11 +13,10 @@ from ..core.provenance import code_hash
 from ..version import __version__
 from .options import CohortOptions
 from .pairs import ROLES, Pair
-from .scan_file import ABOUT_SCAN, beside
+from .scan_file import ABOUT_SCAN, files_of
 
 #: The rooms that decide what comes of a pair.
 _ALIGNING = ("core", "geometry", "imaging", "bone", "networks", "registration", "cartilage", "outputs")
-_LEVELS = 5
 _BLOCK = 1 << 20
 
 
@@ -76,16 +74,5 @@ def paths_of(pair: Pair, options: CohortOptions) -> dict[str, str | None]:
 def _files(pair: Pair, options: CohortOptions) -> Iterator[tuple[str, Path]]:
     """The files that a pair is read from, each with a name that does not depend on where they lie."""
     for role, root in paths_of(pair, options).items():
-        if root is None:
-            continue
-        path = Path(root)
-        if not path.is_dir():
-            yield role, path
-            yield from ((f"{role} data {number}", file) for number, file in enumerate(beside(path)))
-            continue
-        for folder, folders, names in os.walk(path):
-            inside = os.path.relpath(folder, path)
-            folders[:] = sorted(one for one in folders if not one.startswith(".") and inside.count(os.sep) < _LEVELS)
-            for name in sorted(names):
-                if not name.startswith("."):
-                    yield f"{role} {inside}/{name}", Path(folder) / name
+        if root is not None:
+            yield from ((f"{role} {name}".rstrip(), file) for name, file in files_of(root))

@@ -153,7 +153,18 @@ def _row(place: int, pair: PairResult) -> dict[str, Any]:
     """What the script of the page knows of a pair."""
     # What does not say how the pair lies may change without making a rating worthless.
     values = pair.to_dict()
-    for name in ("fixed", "moving", "identities", "columns", "reference", "seconds", "folder", "outputs", "pictures"):
+    for name in (
+        "fixed",
+        "moving",
+        "identities",
+        "marks",
+        "columns",
+        "reference",
+        "seconds",
+        "folder",
+        "outputs",
+        "pictures",
+    ):
         del values[name]
     words = (pair.name, pair.fixed, pair.moving, *pair.columns.values(), pair.verdict, pair.remedy, *pair.warnings)
     return {

@@ -109,6 +109,8 @@ class PairResult:
         name: of the pair; no other pair of the cohort has it.
         fixed, moving: paths of the scans as they were found or listed; "" for a partner that is missing.
         identities: what tells both scans from others, also where one file holds several; see `ScanFile.identity`.
+        marks: of the voxels of both scans, by which copies are known; see `imaging.copies.voxel_mark`. "" where the
+            pair failed.
         columns: what else the list or the names say of it, such as time and group, by the name of the column.
         status: "accepted", "refused" (aligned, but not to be trusted) or "failed" (not aligned).
         verdict: a sentence: whether to trust it and, if not, what to check; of a failed pair what went wrong.
@@ -143,6 +145,7 @@ class PairResult:
     fixed: str
     moving: str
     identities: tuple[str, str] = ("", "")
+    marks: tuple[str, str] = ("", "")
     columns: dict[str, str] = field(default_factory=dict)
     status: Status
     verdict: str

@@ -16,6 +16,7 @@ from ..core.progress import ProgressFunction, no_progress
 from ..core.provenance import machine, versions
 from ..core.threads import available_processors
 from ..version import __version__
+from .copies import with_copies
 from .dask import done_by_dask
 from .fingerprint import stamp, way_of_aligning
 from .listing import pairs_of_list
@@ -102,6 +103,7 @@ def align_cohort(
     dask: str | None = None,
     progress: ProgressFunction = no_progress,
     tell: Callable[[State], None] | None = None,
+    surveyed: Callable[[Survey], None] | None = None,
     command: str = "",
 ) -> CohortResult:
     """Aligns the pairs of a folder or a list. Those that an earlier run into the same folder did are not done again.
@@ -119,6 +121,7 @@ def align_cohort(
         dask: the address of a Dask scheduler, or ``local``; see `dask.done_by_dask`.
         progress: called with a fraction and a message.
         tell: called after each pair.
+        surveyed: called once, before anything is aligned, with what names and headers show.
         command: as typed, for the record.
 
     Raises:
@@ -139,11 +142,13 @@ def align_cohort(
     _require_outside(Path(output), found)
     with opened_results(output) as folder:
         looked = survey(found, options.scans, lambda f, m: progress(0.05 * f, m), options.loops)
+        if surveyed is not None:
+            surveyed(looked)
         if not options.loops:
             folder.forget_loops()
         results, closing = _all_done(folder, looked, options, jobs, dask, progress, tell)
         all_told = with_loops(results, closing)
-        results, closing = all_told[: len(results)], all_told[len(results) :]
+        results, closing = with_copies(all_told[: len(results)]), all_told[len(results) :]
         results = on_reference(results, closing, looked.references, folder.place, options.outputs.get("transform"))
         told = CohortResult(
             scans=os.path.abspath(scans),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,9 @@ class ScanFile:
         return [path for path in (self.path, self.mask) if path is not None]
 
 
+#: Folders of DICOM lie no further down.
+_LEVELS = 5
+
 #: What is said of a scan beside its path.
 ABOUT_SCAN = tuple(one.name for one in fields(ScanFile) if one.name != "path")
 
@@ -102,3 +106,18 @@ def beside(path: Path) -> list[Path]:
     other = {".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower())
     files = [*data_files(path)] if other is None else [path.with_suffix(other)]
     return [file for file in files if file.is_file()]
+
+
+def files_of(path: str | Path) -> Iterator[tuple[str, Path]]:
+    """The files that a scan is read from, in an order and with names that do not depend on where it lies."""
+    path = Path(path)
+    if not path.is_dir():
+        yield "", path
+        yield from ((f"data {number}", file) for number, file in enumerate(beside(path)))
+        return
+    for folder, folders, names in os.walk(path):
+        inside = os.path.relpath(folder, path)
+        folders[:] = sorted(one for one in folders if not one.startswith(".") and inside.count(os.sep) < _LEVELS)
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield f"{inside}/{name}", Path(folder) / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
 from ..core.words import counted
 from .closing import closing_pairs, references
+from .copies import same_files
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem, told_once
 from .scan_file import ScanFile
@@ -54,7 +55,7 @@ def survey(
     progress: ProgressFunction = no_progress,
     loops: bool = True,
 ) -> Survey:
-    """Reads the headers of all scans.
+    """Reads the headers of all scans, and of files of one length so much as tells copies.
 
     Args:
         found: the pairs.
@@ -65,6 +66,9 @@ def survey(
     pairs = [_of_two(pair.with_scans(about or {})) for pair in found.pairs]
     before = {pair.name for pair in found.pairs if pair.blocked is not None}
     problems = [*found.problems, *(p.blocked for p in pairs if p.blocked is not None and p.name not in before)]
+    copies = same_files(pairs)
+    problems += copies
+    pairs = [_of_two_files(pair, copies) for pair in pairs]
     settings: dict[int, Setting] = {}
     sizes: dict[str, str] = {}
     memory: dict[str, float] = {}
@@ -103,6 +107,15 @@ def _of_two(pair: Pair) -> Pair:
     problem = f"{' and '.join(files)}: both scans of {pair.name} are the same"
     remedy = "correct one of them"
     return replace(pair, blocked=Problem(kind="duplicate", pair=pair.name, files=files, problem=problem, remedy=remedy))
+
+
+def _of_two_files(pair: Pair, copies: Iterable[Problem]) -> Pair:
+    """The pair, blocked where one of its scans is a copy of the other."""
+    if pair.blocked is not None or pair.fixed is None or pair.moving is None:
+        return pair
+    both = {pair.fixed.path, pair.moving.path}
+    own = next((one for one in copies if one.pair == pair.name and both <= set(one.files)), None)
+    return pair if own is None else replace(pair, blocked=own)
 
 
 def _memory(pair: Pair, taken: Mapping[tuple, float]) -> float:

@@ -114,6 +114,7 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
         rotation_deg=alignment.rotation_deg,
         moved_um=1000 * float((alignment.translation_mm**2).sum() ** 0.5),
         matrix=tuple(alignment.matrix.ravel().tolist()),
+        marks=done.marks,
         bone_points=tuple(spread_points(done.bone_points).ravel().tolist()) if len(done.bone_points) else (),
         hypothesis=alignment.hypothesis,
         working_spacing_um=1000 * alignment.working_spacing,

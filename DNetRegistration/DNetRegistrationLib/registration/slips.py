@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..imaging.copies import voxel_mark
 from ..imaging.volume import Volume, overruled_spacing, times
 
 #: No scanner makes voxels of a bone that are so large along all axes, mm. Voxels of micro-CT in um are from 3 to 100.
@@ -56,16 +57,10 @@ def _same_voxels(first: np.ndarray, second: np.ndarray) -> bool:
         return True
     if sorted(first.shape) != sorted(second.shape) or "f" in (first.dtype.kind, second.dtype.kind):
         return False
-    # A few planes tell nearly all other scans, so that only copies are gone through as a whole.
-    return _middle(first) == _middle(second) and all(
+    # Only copies are gone through as a whole.
+    return voxel_mark(first) == voxel_mark(second) and all(
         _moment(first, power) == _moment(second, power) for power in (1, 2, 3)
     )
-
-
-def _middle(voxels: np.ndarray) -> list[int]:
-    """Sums over the two planes in the middle of each axis, by size: a turn or a flip of the grid only reorders them."""
-    places = [(axis, index // 2) for axis, size in enumerate(voxels.shape) for index in (size - 1, size)]
-    return sorted(int(voxels.take(place, axis).sum(dtype=np.int64)) for axis, place in places)
 
 
 def _moment(voxels: np.ndarray, power: int) -> int:
