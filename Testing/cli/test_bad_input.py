@@ -121,9 +121,19 @@ def spacing_of_the_table(folder):
     return scan(folder / "table.nrrd", noise(256, 24, 24), spacing=1.0)
 
 
+def name_too_long(folder):
+    return folder / f"{'scan' * 80}.nrrd"
+
+
+def misnamed(folder):
+    return scan(folder / "scan.nrrd", noise(16, 16, 16)).rename(folder / "scan.tif")
+
+
 # What makes the scan, and what the message must say besides its name.
 SCANS = {
     missing: "check the path",
+    name_too_long: "check the path",
+    misnamed: "rename it, so that it ends in .nrrd",
     text: "give NRRD",
     text_named_as_a_scan: "",
     folder_without_images: "give a folder of",
@@ -186,11 +196,11 @@ def test_spacing_lost_in_one_of_two(pair, good, tmp_path, capfd):
         (["--moving-spacing", "0.01,0.02"], ["--moving-spacing"]),
         (["--fixed-threshold", "1e9"], ["fixed.nrrd", "lower the threshold"]),
         (["--moving-threshold", "1e9"], ["fixed.nrrd", "lower the threshold"]),
-        (["--fixed-threshold", "nan"], ["fixed.nrrd"]),
+        (["--fixed-threshold", "nan"], ["--fixed-threshold"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
         (["--working-spacing", "0"], ["working spacing", "above 0"]),
         (["--working-spacing", "-1"], ["working spacing"]),
-        (["--working-spacing", "nan"], ["working spacing"]),
+        (["--working-spacing", "nan"], ["--working-spacing"]),
         (["--working-spacing", "1000"], ["working spacing"]),
         (["--weights", "nowhere.pt"], ["nowhere.pt"]),
         (["--initial", "nowhere.tfm"], ["nowhere.tfm"]),

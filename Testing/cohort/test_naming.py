@@ -147,4 +147,6 @@ def test_two_folders_of_scans_of_the_same_names_are_told_how_to_be_paired(tmp_pa
     assert scans["m1"] == ("m1", "m1") and [kind for kind, *_ in problems] == ["partner"]
     # Folders of slices by other names, and two that hold nothing alike, are called otherwise.
     place(tmp_path / "other", "bmp/m1/", "dicom/m3/")
-    assert "call a scan {id}_pre or {id}_post" in pairs_by_name(tmp_path / "other").problems[0].remedy
+    assert (
+        "the two scans of a pair NAME_pre and NAME_post, give" in pairs_by_name(tmp_path / "other").problems[0].remedy
+    )

@@ -165,6 +165,7 @@ def test_as_many_processes_as_processors_memory_and_pairs_allow(monkeypatch):
     assert processes_for([1e9] * 19 + [3e9], None) == 2
     assert processes_for([99e9], None) == 1
     assert processes_for([99e9] * 4, 4) == 4
+    assert processes_for([0.0], None) == 1  # its headers could not be read
 
 
 def test_durations():

@@ -69,7 +69,9 @@ def test_the_same_remedy_is_told_once(tmp_path):
     assert told["b"].endswith("; as for a") and "b_post.mha: its voxels are 1 mm" in told["b"]
     assert told["c"].endswith("; as for a")
     (odd,) = (line for line in lines if "odd name: " in line)
-    assert "x.nrrd, y.nrrd, z.nrrd: their names fit to no pair; call a scan" in odd
+    assert (
+        "x.nrrd, y.nrrd, z.nrrd: their names fit to no pair; name the two scans of a pair NAME_pre and NAME_post" in odd
+    )
 
 
 def test_a_pair_with_two_remedies_does_not_stand_for_one_of_them():

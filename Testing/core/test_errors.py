@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 from DNetRegistrationLib.core import errors
-from DNetRegistrationLib.core.errors import DNetError, PackageError, RunError, Setting, known_error, one_line
+from DNetRegistrationLib.core.errors import DNetError, FileError, PackageError, RunError, Setting, known_error, one_line
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DNetError)]
 
@@ -26,6 +26,8 @@ def test_an_error_is_the_same_in_another_process(kind):
         (MemoryError(), RunError, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), RunError, "not enough memory"),
         (ModuleNotFoundError("no", name="mistyped"), type(None), "None"),
+        (PermissionError(13, "Permission denied", "a.nrrd"), FileError, "a.nrrd: cannot be used (Permission denied); "),
+        (OSError("no file"), type(None), "None"),
         (KeyError("a"), type(None), "None"),
     ],
 )

@@ -147,7 +147,7 @@ def test_dicom_folder_with_several_series(tmp_path):
         assert np.array_equal(read_volume(folder, series=series).voxels, bone)
     assert np.array_equal(read_volume(folder, series=2).voxels, soft)
     for series in (3, 0, "cartilage"):
-        with pytest.raises(ScanError, match=r"has no one scan.*1 is 1\.2\.3\.10"):
+        with pytest.raises(ScanError, match=r"holds no scan called.*1 is 1\.2\.3\.10"):
             read_volume(folder, series=series)
 
 
@@ -359,6 +359,39 @@ def test_nifti_in_several_gzip_members_is_whole(tmp_path):
     content = (tmp_path / "scan.nii").read_bytes()
     (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(content[:9000]) + gzip.compress(content[9000:]))
     assert np.array_equal(read_volume(tmp_path / "scan.nii.gz").voxels, noise(20, 30, 40))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "other", "kind"),
+    [
+        (".nrrd", ".tif", "NRRD"),
+        (".nrrd", ".isq", "NRRD"),
+        (".nrrd", "", "NRRD"),
+        (".nii", ".nrrd", "NIfTI"),
+        (".nii.gz", ".nii", "packed NIfTI"),
+        (".nii.gz", ".gz", "packed NIfTI"),
+        (".mha", ".nii.gz", "MetaImage"),
+        (".tif", ".nrrd", "TIFF"),
+    ],
+)
+def test_another_kind_than_the_name_says_is_told(tmp_path, capfd, suffix, other, kind):
+    path = tmp_path / f"scan{suffix}"
+    write_volume(Volume.from_geometry(noise(9, 10, 11, dtype=np.int16), 0.05), path)
+    wrong = path.rename(tmp_path / f"wrong{other}")
+    said = f"{wrong}: holds {kind}, and its name ends otherwise; rename it, so that it ends in {suffix}"
+    assert said in one_line_error(capfd, wrong)
+    assert read_volume(wrong.rename(path), 0.05).voxels.shape == (9, 10, 11)
+
+
+def test_a_dicom_file_that_is_named_as_a_picture_is_told(tmp_path, capfd):
+    series = dicom_files.write_series(tmp_path / "series", noise(9, 9, 9), (0, 0, 0))
+    wrong = min(series.iterdir()).rename(tmp_path / "wrong.tif")
+    assert "holds DICOM, and its name ends otherwise; rename it" in one_line_error(capfd, wrong)
+
+
+def test_a_web_page_that_was_saved_as_a_scan_is_told(tmp_path, capfd):
+    (tmp_path / "scan.nii.gz").write_text("\n<!DOCTYPE html>\n<html><body>Sign in</body></html>")
+    assert "is a web page, not a scan; download the file itself" in one_line_error(capfd, tmp_path / "scan.nii.gz")
 
 
 def test_a_single_slice(tmp_path, capfd):

@@ -64,7 +64,7 @@ def run(options) -> int:
     say(
         f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the first in\n"
         f"{pair.fixed_session.background}, the second in {pair.moving_session.background} with contrast agent and "
-        f"turned by {pair.drawn['rotation_deg']:.1f} degrees, are\nin {folder}. To align them:\n"
+        f"turned by {pair.drawn['rotation_deg']:.1f} degrees, are\nin {folder}. This command aligns them:\n"
     )
     pictures = has_matplotlib()
     files = {name: str(folder / file) for name, file in _FILES.items() if pictures or name != "overlay"}

@@ -17,6 +17,7 @@ import numpy as np
 from ..core.constants import PAPER_SPACING
 from ..core.errors import FileError, OptionError, Setting, one_line
 from ..core.progress import ProgressFunction, no_progress, part
+from ..core.words import plain
 from ..outputs.paths import OutputPaths
 from .align_files import read_pair
 from .measuring import Measuring, PairOfScans
@@ -206,8 +207,8 @@ def _doubt(
     apart = float(np.linalg.norm(moved, axis=0).max())
     if apart > _SAME_PLACE:
         return (
-            f"the transform puts the bone {1000 * apart:.3g} um from where its report says. Check that they belong "
-            "together."
+            f"the transform puts the bone {plain(1000 * apart, 3)} um from where its report says. Check that they "
+            "belong together."
         )
     if not overlap >= known.dice - _DICE:
         return (

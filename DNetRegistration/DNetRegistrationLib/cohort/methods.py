@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 
+from ..core.words import plain
 from ..registration.verdict import ACCEPT
 from .result import CohortResult, PairResult
 
@@ -85,7 +86,7 @@ def _bone(result: CohortResult) -> str:
     sentence = f"Thresholds of bone were {'given' if given else 'found automatically unless they were listed'}"
     if sizes:
         low, high = min(sizes), max(sizes)
-        span = f"{low:.3g} um" if low == high else f"{low:.3g} to {high:.3g} um"
+        span = f"{plain(low, 3)} um" if low == high else f"{plain(low, 3)} to {plain(high, 3)} um"
         sentence += f"; the working voxel size was {span}"
     rest = [f"{name} = {value}" for name, value in options.items() if name not in _TOLD]
     return f"{sentence}." + (f" Other options: {', '.join(rest)}." if rest else "")

@@ -82,8 +82,9 @@ def pairs_by_name(
         columns = dict(zip(names, key, strict=True))
         pairs.append(_pair("_".join(key), columns, found[key], words, hints))
     problems = [pair.blocked for pair in pairs if pair.blocked is not None]
-    shown = " or ".join(pattern.replace("{scan}", word) for word in words)
-    remedy = f"call a scan {shown} as the rule says, give other words or another pattern, or list the pairs"
+    plain = "NAME_{scan}" if pattern == PATTERN else pattern
+    shown = " and ".join(plain.replace("{scan}", word) for word in words)
+    remedy = f"name the two scans of a pair {shown}, give other words or another pattern, or list the pairs"
     if not found and "/" not in pattern and (two := _two_kinds(odd)):
         remedy = f"if they hold a scan of each pair, give the pattern {{scan}}/{{id}} and the words {' and '.join(two)}"
     if odd:

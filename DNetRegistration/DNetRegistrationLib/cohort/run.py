@@ -180,13 +180,13 @@ def processes_for(memory: Sequence[float], jobs: int | None, threads: int = 1) -
     """How many processes work at once: one a processor, and as many as the largest pair leaves memory for.
 
     Args:
-        memory: bytes that each pair may take.
+        memory: bytes that each pair may take; 0 where its headers could not be read.
         jobs: what was asked for; None for as many as possible.
         threads: of each.
     """
     if jobs is not None:
         return jobs
-    room = (1 - _SPARED) * available_memory() / max(memory, default=1.0)
+    room = (1 - _SPARED) * available_memory() / max([*memory, 1.0])
     return max(1, int(min(len(memory), available_processors() // threads, room)))
 
 

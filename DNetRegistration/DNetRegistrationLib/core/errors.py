@@ -67,7 +67,7 @@ class RunError(DNetError, RuntimeError):
 
 
 def known_error(error: BaseException) -> DNetError | None:
-    """The error that an exception of another library stands for: memory, a missing package. None where it is neither.
+    """The error that another exception stands for: memory, a missing package, a file. None where it is none of these.
 
     Example:
         >>> str(known_error(ModuleNotFoundError("No module named 'torch'", name="torch")))
@@ -79,6 +79,8 @@ def known_error(error: BaseException) -> DNetError | None:
     # torch says so in a RuntimeError.
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
         return RunError("not enough memory", "close other programs, or crop the scans to the bone")
+    if isinstance(error, OSError) and error.filename is not None:
+        return FileError(f"{error.filename}: cannot be used ({one_line(error)})", "check the path and its permissions")
     return None
 
 

@@ -62,16 +62,16 @@ def sentence(text: str) -> str:
     return capital(text.rstrip(".") + ".")
 
 
-def plain(value: float) -> str:
-    """A number to four digits without an exponent; whole digits are never cut.
+def plain(value: float, digits: int = 4) -> str:
+    """A number to so many digits without an exponent; whole digits are never cut.
 
     Example:
-        >>> plain(32991.4), plain(0.012346), plain(-2.5)
-        ('32991', '0.01235', '-2.5')
+        >>> plain(32991.4), plain(0.012346), plain(-2.5), plain(1234.5, 3)
+        ('32991', '0.01235', '-2.5', '1234')
     """
     if not math.isfinite(value):
         return "unknown"
-    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+    digits = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
     text = f"{value:.{max(digits, 0)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 

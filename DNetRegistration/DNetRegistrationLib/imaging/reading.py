@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..core.errors import ScanError, one_line
+from ..core.errors import DNetError, ScanError, one_line
 from .dicom import read_dicom
 from .dicom_header import is_dicom
-from .foreign import unknown_kind
+from .foreign import misnamed, unknown_kind
 from .itk_reader import (
     FoundImage,
     image_affine,
@@ -62,7 +62,12 @@ def read_image(
             raise ScanError(f"{path}: the file is empty", "export or copy the scan again")
         if path.suffix.lower() not in SLICE_SUFFIXES and is_dicom(path):
             return read_dicom(path, [path], series, role, header_only)
-        return _read_file(path, series, role, header_only)
+        try:
+            return _read_file(path, series, role, header_only)
+        except DNetError:
+            if (error := misnamed(path)) is not None:
+                raise error from None
+            raise
     except OSError as error:
         raise ScanError(f"{path}: cannot be read ({one_line(error)})", "check the file and its permissions") from error
 

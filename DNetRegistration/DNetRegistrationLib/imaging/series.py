@@ -53,5 +53,6 @@ def choose(path: Path, listed: list[Series], wanted: str | int | None, role: str
         f"{n} is {s.uid} ({s.description or 'no description'}, {s.size})" for n, s in enumerate(listed, 1)
     )
     where = "folder" if path.is_dir() else "file"
-    problem = f"holds {len(listed)} scans" if wanted is None else f"has no one scan {text!r}"
+    many = "several scans" if matches else "no scan"
+    problem = f"holds {len(listed)} scans" if wanted is None else f"holds {many} called {text!r}"
     raise ScanError(f"{path}: the {where} {problem}: {table}", "choose one by number or name", Setting("series", role))

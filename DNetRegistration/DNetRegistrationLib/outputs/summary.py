@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.words import percent
+from ..core.words import percent, plain
 from ..registration.result import Alignment, Check
 
 
@@ -24,7 +24,7 @@ def summary(alignment: Alignment, files: Iterable[str | Path] = ()) -> str:
         *(() if alignment.bone is None else (("bone", alignment.bone.name),)),
         ("verdict", alignment.verdict),
         *(("warning", text) for text in alignment.remarks),
-        ("confidence", f"{percent(alignment.confidence)} that the error is below one voxel of {voxel:.3g} um"),
+        ("confidence", f"{percent(alignment.confidence)} that the error is below one voxel of {plain(voxel, 3)} um"),
         ("expected error", f"{number(error, '.2f' if error < 100 else '.0f')} um, mean over the bone"),
         *(() if alignment.check is None else (("repeatability", checked(alignment.check)),)),
         ("Dice of cortices", f"{alignment.dice_before:.3f} before, {alignment.dice:.3f} aligned"),

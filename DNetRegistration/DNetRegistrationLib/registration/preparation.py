@@ -12,6 +12,7 @@ from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import BoneScale, BrightPiece, find_bone_scale, without_metal
 from ..core.errors import ScanError, Setting
 from ..core.threads import of_both
+from ..core.words import plain
 from ..imaging.padding import with_data
 from ..imaging.volume import Volume
 from .holders import ScanPair
@@ -102,10 +103,10 @@ def looked_at(scan: PreparedScan) -> np.ndarray | None:
 
 
 def _brightness(volume: Volume, piece: BrightPiece) -> str:
-    place = ", ".join(f"{c:.3g}" for c in piece.center)
+    place = ", ".join(plain(c, 3) for c in piece.center)
     return (
-        f"{volume.name}: {piece.volume:.2g} mm3 about ({place}) mm are about {piece.times:.0f} times as bright as "
-        "dense bone: metal? It was left out."
+        f"{volume.name}: {plain(piece.volume, 2)} mm3 about ({place}) mm are about {piece.times:.0f} times as bright "
+        "as dense bone: metal? It was left out."
     )
 
 

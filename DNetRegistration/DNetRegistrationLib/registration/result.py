@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.jsonable import attributes_of, jsonable
+from ..core.words import plain
 from ..geometry.transforms import rotation_error_deg, to_sitk
 
 # Of attributes, by their annotations: the word "false" would be taken for true.
@@ -42,7 +43,7 @@ class Bone:
     @property
     def name(self) -> str:
         """In words: which one, how large, and where."""
-        place = ", ".join(f"{value:.3g}" for value in self.center)
+        place = ", ".join(plain(value, 3) for value in self.center)
         return (
             f"bone {self.number} of {self.count}, {100 * self.share:.0f} % of the bone in view, centred at ({place}) mm"
         )

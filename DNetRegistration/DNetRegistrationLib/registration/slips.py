@@ -15,10 +15,10 @@ def slips(fixed: Volume, moving: Volume) -> list[str]:
     """Sentences on what looks like a slip, for the warnings of an alignment."""
     told = []
     for role, scan in (("fixed", fixed), ("moving", moving)):
-        if not scan.spacing_given and scan.spacing.min() >= _TOO_LARGE:
+        if scan.spacing.min() >= _TOO_LARGE:
             told.append(
                 f"The voxels of the {role} scan are {times(scan)} mm, too large for a scan of a bone: are these "
-                "micrometres?"
+                "micrometres? 10 um are 0.01 mm."
             )
         if (stated := overruled_spacing(scan)) is not None:
             told.append(f"{_disagreement(role, scan, stated)}. All lengths are by the former.")

@@ -4,7 +4,7 @@ import math
 
 from slicer.i18n import tr as _
 
-from ..core.words import micrometres, percent
+from ..core.words import micrometres, percent, plain
 from .events import error_of
 from .scene import alignment_of, find_transforms, left_behind, transform_above
 from .scene_cartilage import told_of
@@ -190,7 +190,7 @@ def figures(alignment) -> str:
             before=number(alignment.dice_before, ".3f"), after=number(alignment.dice, ".3f")
         ),
         _("Confidence: {percent} that the mean error is below {voxel} µm").format(
-            percent=percent(alignment.confidence), voxel=f"{1000 * alignment.working_spacing:.3g}"
+            percent=percent(alignment.confidence), voxel=plain(1000 * alignment.working_spacing, 3)
         ),
         _("Expected error: {error} µm, mean over the bone").format(error=number(alignment.expected_error_um, ".1f")),
         _("Rotation: {angle}°; translation of the bone: {length} mm").format(
