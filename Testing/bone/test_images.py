@@ -234,6 +234,19 @@ def test_the_mirror_image_is_of_the_bone_not_of_the_grid(small_pair):
     np.testing.assert_allclose(mirror.levels[-1].affine, flip @ scan.levels[-1].affine)
 
 
+def test_a_cube_on_the_centre_of_the_scan(small_pair):
+    """Also of the mirror image, whose centre is the mirrored one."""
+    native = native_scan(small_pair.fixed, find_bone_scale(small_pair.fixed), None, CPU)
+    scan, _ = prepare(native, native)
+    assert scan.cube_on("bone") is scan.cube
+    cube, mirrored = scan.cube_on("center"), scan.mirrored().cube_on("center")
+    np.testing.assert_allclose(cube.center, small_pair.fixed.center)
+    assert np.linalg.norm(cube.center - scan.cube.center) > 0.1 and cube.spacing == scan.cube.spacing
+    np.testing.assert_allclose(mirrored.center, cube.center * (-1, 1, 1))
+    torch.testing.assert_close(mirrored.image.flip(-1), cube.image, atol=1e-4, rtol=0)
+    torch.testing.assert_close(mirrored.inside.flip(-1), cube.inside, atol=1e-4, rtol=0)
+
+
 def test_levels_go_on_to_a_coarser_spacing():
     voxels = np.random.default_rng(0).integers(0, 3000, (32, 32, 32)).astype(np.int16)
     levels = extended(bone_pyramid(scan_of(voxels), 0.04), 0.16)

@@ -293,6 +293,27 @@ def test_a_failed_save_leaves_the_old_pair(saved, monkeypatch):
     assert sorted(p.name for p in saved.parent.iterdir()) == ["mine.json", "mine.pt"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "placement"),
+    [
+        ({"placement": "center"}, "center"),
+        ({"placement": "bone"}, "bone"),
+        ({}, "bone"),
+        ("fast", "bone"),
+        (None, "bone"),
+    ],
+)
+def test_weights_know_where_cubes_lay_in_their_training(tmp_path, recipe, placement):
+    save_weights(fresh(), tmp_path / "w.pt", {} if recipe is None else {"recipe": recipe})
+    assert load_weights(tmp_path / "w.pt").placement == placement
+
+
+@pytest.mark.parametrize("placement", ["corner", ["bone"], None])
+def test_an_unknown_placement_is_refused(tmp_path, placement):
+    save_weights(fresh(), tmp_path / "w.pt", {"recipe": {"placement": placement}})
+    refused(tmp_path / "w.pt", "learned on cubes that are placed in another way", "update this package")
+
+
 def test_what_ships():
     """The default network is there, small, and its card says where it comes from and how well it does."""
     assert weights.DEFAULT_WEIGHTS in available_weights()
@@ -302,6 +323,7 @@ def test_what_ships():
         for key in ("recipe", "bank", "seed", "iterations", "device", "command", "go_on", "validation"):
             assert loaded.card[key] or key == "seed", key
         assert all(parameter.isfinite().all() for parameter in loaded.network.parameters())
+        assert loaded.card["recipe"]["placement"] == loaded.placement == "bone"
     assert set(available_weights()) == {"equivariant", "dnet"}
     assert (weights.FOLDER / "equivariant.pt").stat().st_size <= 3e6
     assert (weights.FOLDER / "dnet.pt").stat().st_size <= 11e6

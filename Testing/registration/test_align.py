@@ -24,6 +24,7 @@ from DNetRegistrationLib.networks.weights import load_weights, save_weights
 from DNetRegistrationLib.registration import align as module
 from DNetRegistrationLib.registration import inputs, one_pair
 from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.proposal import propose
 from DNetRegistrationLib.registration.result import AlignmentCancelled
 from DNetRegistrationLib.registration.watch import STAGES
 from DNetRegistrationLib.synthesis.grid import Grid
@@ -163,6 +164,24 @@ def test_the_report_tells_who_proposed(pair, tmp_path, monkeypatch):
     found = align(pair.fixed, pair.moving)
     assert found.hypothesis == "search" and found.network is None
     assert any("No trained network" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("placement", ["bone", "center"])
+@pytest.mark.parametrize("bone", [None, "largest"])
+def test_a_network_sees_cubes_where_they_lay_in_its_training(pair, tmp_path, monkeypatch, placement, bone):
+    seen = []
+
+    def spy(network, fixed, moving, turns=None):
+        seen.append((fixed, moving))
+        return propose(network, fixed, moving, turns)
+
+    monkeypatch.setattr("DNetRegistrationLib.registration.proposal.propose", spy)
+    save_weights(load_weights("equivariant").network, tmp_path / "w.pt", {"recipe": {"placement": placement}})
+    found = align(pair.fixed, pair.moving, weights=str(tmp_path / "w.pt"), hypotheses="dnet", bone=bone)
+    assert found.accepted and found.hypothesis in ("dnet", "initial")
+    fixed, moving = seen[0]
+    off = [np.linalg.norm(cube.center - scan.center) for cube, scan in ((fixed, pair.fixed), (moving, pair.moving))]
+    assert max(off) < 1e-9 if placement == "center" else min(off) > 0.1
 
 
 def test_masks_leave_out_what_misleads(pair):

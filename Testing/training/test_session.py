@@ -331,6 +331,16 @@ def test_a_start_lowers_the_learning_rate_by_itself(options, tmp_path):
     assert options(tmp_path).decided_recipe().learning_rate == 2e-3
 
 
+@pytest.mark.parametrize("placement", ["center", "bone"])
+def test_a_start_keeps_cubes_where_its_weights_saw_them(small_dnet, options, tmp_path, placement):
+    save_weights(Small(7), tmp_path / "start.pt", {"recipe": {"placement": placement}})
+    for recipe in recipes.RECIPES:
+        on = options(tmp_path, recipe=recipe, start=tmp_path / "start.pt")
+        assert on.decided_recipe().placement == placement
+    chosen = options(tmp_path, start=tmp_path / "start.pt", changes={"placement": "center"})
+    assert chosen.decided_recipe().placement == "center"
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(small, options, tmp_path, monkeypatch):
     train(options(tmp_path / "whole"))
 

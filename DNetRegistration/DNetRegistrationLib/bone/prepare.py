@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.constants import PAPER_SPACING
+from ..core.constants import PAPER_SPACING, Placement
 from .cube import BonePlace, CanonicalCube, canonical_cube, place_of_bone, working_spacing
 from .images import BoneImage, NativeScan, bone_pyramid, extended
 
@@ -20,7 +20,7 @@ class PreparedScan:
         native: its voxels.
         levels: its bone images, finest first; the last is near the working spacing.
         place: where its bone is.
-        cube: its canonical cube.
+        cube: its canonical cube, on the bone.
     """
 
     native: NativeScan
@@ -44,6 +44,14 @@ class PreparedScan:
         values = self.levels[-1].values
         faces = [values.select(axis, side) for axis in range(3) for side in (0, -1)]
         return min(float(face.mean()) for face in faces) < 0.5 * float(values.mean())
+
+    def cube_on(self, placement: Placement) -> CanonicalCube:
+        """The canonical cube on the "bone", or on the "center" of the scan's voxels."""
+        if placement == "bone":
+            return self.cube
+        middle = (np.array(self.native.shape[::-1]) - 1) / 2
+        center = self.native.affine[:3, :3] @ middle + self.native.affine[:3, 3]
+        return canonical_cube(self.levels, replace(self.place, center=center), self.cube.spacing)
 
     def mirrored(self) -> PreparedScan:
         """The same scan of the mirror image of the bone (x reversed)."""

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..core.constants import PLACEMENTS, Placement
 from ..core.errors import FileError, OptionError, Setting
 from ..core.files import atomic_write, writing
 from .tensor_files import load_plain
@@ -41,6 +42,15 @@ class LoadedWeights(NamedTuple):
 
     network: Network
     card: dict[str, Any]
+
+    @property
+    def placement(self) -> Placement:
+        """Where the cubes lay that the network learned on, and so where those must lie that it is asked about.
+
+        A card that does not say it is taken to mean the bone, as all weights that ship do.
+        """
+        recipe = self.card.get("recipe")
+        return recipe.get("placement", PLACEMENTS[0]) if isinstance(recipe, dict) else PLACEMENTS[0]
 
 
 def available_weights() -> tuple[str, ...]:
@@ -117,7 +127,11 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
     if card.get("network", stored["network"]) != stored["network"]:
         raise FileError(f"{path}: the file is of {stored['network']!r}, its card of {card['network']!r}", remedy)
     network = _fill(stored["network"], stored["state"], path, remedy)
-    return LoadedWeights(network, {**card, "network": stored["network"], "sha256": sha256})
+    loaded = LoadedWeights(network, {**card, "network": stored["network"], "sha256": sha256})
+    if loaded.placement not in PLACEMENTS:
+        problem = f"{path}: learned on cubes that are placed in another way, {str(loaded.placement)[:200]!r}"
+        raise FileError(problem, f"{remedy}, or update this package")
+    return loaded
 
 
 def weights_path(name_or_path: str | os.PathLike) -> Path:

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bone.cube import CanonicalCube
 from ..bone.prepare import PreparedScan
 from ..core.errors import ScanError
-from .hypotheses import proposal_of
 from .inputs import AlignmentInputs
 from .motions import find_motions
 from .one_pair import align_pair
 from .preparation import found_bone
+from .proposal import proposal_of
 from .result import Alignment, Bone
 from .search import FAST, search
 from .watch import Watch
@@ -37,7 +36,7 @@ def align_bones(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> 
         own = replace(own, thresholds=thresholds or inputs.thresholds, spacing=spacing or inputs.spacing)
         return found_bone(own, device, watch)
 
-    def proposed(first: CanonicalCube, second: CanonicalCube) -> Tensor:
+    def proposed(first: PreparedScan, second: PreparedScan) -> Tensor:
         watch.tell(0.1, "Looking for bones that moved on their own")
         poses = [torch.empty(0, 4, 4, dtype=torch.float64)]
         if inputs.initial is not None:
@@ -45,7 +44,7 @@ def align_bones(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> 
         if inputs.network is not None:
             poses.append(proposal_of(inputs.network, first, second).poses)
         if inputs.hypotheses != "dnet":
-            poses.append(search(first, second, FAST, lambda fraction: watch.check()))
+            poses.append(search(first.cube, second.cube, FAST, lambda fraction: watch.check()))
         return torch.cat(poses)
 
     with watch.stage("search"):

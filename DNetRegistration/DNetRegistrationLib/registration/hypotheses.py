@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from ..bone.cube import CanonicalCube
 from ..bone.images import pool_image
-from ..networks.weights import LoadedWeights
 from .holders import ScanPair
 from .inputs import AlignmentInputs
 from .layers import may_have_layer, peeled
 from .preparation import PreparedPair
-from .proposal import Proposal, propose
+from .proposal import proposal_of
 from .refinement import gauss_newton
 from .search import FAST, FINE, distinct_indices, search
 from .similarity import overlap_scores
@@ -35,7 +33,7 @@ def hypotheses_of(pair: PreparedPair, inputs: AlignmentInputs, watch: Watch) -> 
         with watch.stage("dnet"):
             watch.tell(0.2, "Asking the network")
             watch.network_ran = True
-            proposal = proposal_of(inputs.network, pair.fixed.cube, pair.moving.cube)
+            proposal = proposal_of(inputs.network, pair.fixed, pair.moving)
             watch.network_spread = proposal.spread
         yield "dnet", proposal.poses, pair
     if inputs.hypotheses == "dnet":
@@ -54,10 +52,6 @@ def hypotheses_of(pair: PreparedPair, inputs: AlignmentInputs, watch: Watch) -> 
             report = watch.within(0.25, 0.6, "Searching all rotations inside the bone")
             poses = search(inner.fixed.cube, inner.moving.cube, FAST, report)
         yield "search", poses, inner
-
-
-def proposal_of(network: LoadedWeights, fixed: CanonicalCube, moving: CanonicalCube) -> Proposal:
-    return propose(network.network.to(fixed.image.device), fixed, moving)
 
 
 def ranked_poses(pair: ScanPair, poses: Tensor, refine: str, check: Callable[[], None]) -> list[tuple[Tensor, float]]:

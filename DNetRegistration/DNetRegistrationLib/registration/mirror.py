@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..networks.weights import LoadedWeights
 from .answers import HOPELESS, refined_near
-from .hypotheses import proposal_of, ranked_poses
+from .hypotheses import ranked_poses
 from .preparation import PreparedPair
+from .proposal import proposal_of
 from .search import FAST, search
 from .verification import verify
 from .watch import Watch
@@ -18,7 +19,7 @@ def fits_mirrored(pair: PreparedPair, network: LoadedWeights | None, watch: Watc
     """
     mirrored, report = pair.mirrored(), watch.within(0.75, 0.9, "Trying the mirror image")
     if network is not None:
-        poses = proposal_of(network, mirrored.fixed.cube, mirrored.moving.cube).poses
+        poses = proposal_of(network, mirrored.fixed, mirrored.moving).poses
     else:
         poses = search(mirrored.fixed.cube, mirrored.moving.cube, FAST, report)
     if len(poses) == 0:

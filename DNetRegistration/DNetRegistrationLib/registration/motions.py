@@ -48,7 +48,7 @@ ROUNDS, POINTS = 4, 6000
 Masks = Sequence[np.ndarray]
 Prepare = Callable[[Masks | None, tuple[float, float] | None, float | None], tuple[PreparedScan, PreparedScan]]
 
-Propose = Callable[[CanonicalCube, CanonicalCube], Tensor]
+Propose = Callable[[PreparedScan, PreparedScan], Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def find_motions(prepare: Prepare, propose: Propose) -> list[Motion]:
     Args:
         prepare: both scans, of which only what lies in masks ``(z, y, x)`` counts, at a working spacing; None is all,
             and a spacing by the size of the bone. Their thresholds are found there, or given.
-        propose: poses ``(h, 4, 4)`` for two cubes, fixed to moving, LPS mm.
+        propose: poses ``(h, 4, 4)`` for two scans, fixed to moving, LPS mm.
 
     Raises:
         ScanError: `prepare` raises it for the whole scans. For what is left of them it says that nothing is.
@@ -135,7 +135,7 @@ def _views(pose: Tensor, scans: Sequence[PreparedScan]) -> tuple[Neighbourhoods,
 
 def _best(scans: tuple[PreparedScan, PreparedScan], propose: Propose, totals: list[float]) -> tuple[Tensor, float]:
     """The pose that holds for most of the bone, refined, and the share of all bone for which it holds, 0 for none."""
-    proposed = list(propose(scans[0].cube, scans[1].cube))
+    proposed = list(propose(*scans))
     if not proposed:
         return torch.eye(4, dtype=torch.float64), 0.0
     best = max(proposed, key=lambda pose: _agreed(pose, scans, totals))

@@ -1,4 +1,4 @@
-"""What a network proposes for a pair of canonical cubes: a few rigid transforms."""
+"""What a network proposes for two scans, or for a pair of canonical cubes: a few rigid transforms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ..networks.contract import Candidate, Network
 
 if TYPE_CHECKING:
     from ..bone.cube import CanonicalCube
+    from ..bone.prepare import PreparedScan
+    from ..networks.weights import LoadedWeights
 
 
 class Proposal(NamedTuple):
@@ -26,6 +28,14 @@ class Proposal(NamedTuple):
 
     poses: Tensor
     spread: float = math.nan
+
+
+def proposal_of(
+    weights: LoadedWeights, fixed: PreparedScan, moving: PreparedScan, turns: int | None = None
+) -> Proposal:
+    """Asks a network about two scans, by cubes that lie where those lay that it learned on; see `propose`."""
+    first, second = (scan.cube_on(weights.placement) for scan in (fixed, moving))
+    return propose(weights.network.to(first.image.device), first, second, turns)
 
 
 def propose(network: Network, fixed: CanonicalCube, moving: CanonicalCube, turns: int | None = None) -> Proposal:

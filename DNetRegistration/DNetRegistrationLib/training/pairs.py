@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.constants import PLACEMENTS, Placement
 from ..core.errors import OptionError
 from ..core.words import choice
 from ..networks.batch import PairBatch
@@ -67,13 +68,13 @@ class PairSource:
     max_angle: float = math.pi
     keep: float = 0.5
     cut_share: float = 0.5
-    placement: str = "bone"
+    placement: Placement = "bone"
     contrast: float = 0.5
     scale: float = 0.05
     noise: float = 0.001
 
     def __post_init__(self) -> None:
-        for name, choices in (("rotations", ("uniform", "axis-angle")), ("placement", ("bone", "center"))):
+        for name, choices in (("rotations", ("uniform", "axis-angle")), ("placement", PLACEMENTS)):
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name} {getattr(self, name)!r} is unknown", f"give {choice(choices)}")
         if not 0 < self.keep <= 1:

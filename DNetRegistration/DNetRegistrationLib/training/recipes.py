@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
+from ..core.constants import PLACEMENTS
 from ..core.errors import OptionError, Setting
 
 SIAMESE = ("se", "sed", "snl-sed", "dnet")
@@ -118,10 +119,8 @@ class Recipe:
     rotations: str = _option(
         "axis-angle", "over SO(3), or as the paper draws them", about=DATA, choices=("uniform", "axis-angle")
     )
-    #: `align` places cubes on the bone, the paper on the image's centre.
-    placement: str = _option(
-        "center", "cubes on the bone, or on the image's centre", about=DATA, choices=("bone", "center")
-    )
+    #: The paper's are on the image's centre. Wherever the network is asked, its cubes lie as in training.
+    placement: str = _option("center", "cubes on the bone, or on the image's centre", about=DATA, choices=PLACEMENTS)
     cut_share: float = _option(0.0, "share of the pairs with cut fields of view,", about=DATA)
     #: A cut leaves a fraction U(keep, 1) on one side, as in `synthesis.pairs.make_pair`.
     keep: float = _option(1.0, "down to this share of their bone", about=DATA, low=0.01)

@@ -61,7 +61,7 @@ class TrainingOptions(Pace):
             an item as it is.
         start: weights to begin with: a file, or the name of weights that ship. Then the recipe's easy starts are left
             out: all begin with the motion, any rotation and whole cubes. So is most of its learning rate, which would
-            undo what the weights have learned.
+            undo what the weights have learned. Cubes lie where the weights have learned to see them.
         seed: of weights, bones and pairs.
         scans: a folder of the user's scans, to be trained on instead of synthetic bones, see
             `dataset.dataset_of_scans`.
@@ -95,10 +95,13 @@ class TrainingOptions(Pace):
 
         Raises:
             OptionError: there is no such recipe or field, a value is out of range, or it is not for this network.
+            FileError: the weights to begin with cannot be read.
         """
         recipe = recipe_for(self.recipe, self.network)
         if self.start is not None:
             recipe = replace(recipe, **NO_CURRICULUM, learning_rate=_later(recipe.learning_rate))
+            if "placement" not in self.changes:
+                recipe = replace(recipe, placement=load_weights(self.start).placement)
         changes = dict(self.changes)
         for name in changes:
             if name not in recipe_options():

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ...bone.cube import CanonicalCube
+from ...bone.prepare import PreparedScan
 from ...core.errors import RunError
 from ...geometry.transforms import from_sitk, require_rigid
-from ...networks.contract import Network
-from ...networks.weights import load_weights, weights_stamp
+from ...networks.weights import LoadedWeights, load_weights, weights_stamp
 from ...registration.align import align
-from ...registration.proposal import propose
+from ...registration.proposal import proposal_of
 from .pairs import PreparedPair
 from .plan import METHODS, UNMOVED
 
@@ -24,8 +24,8 @@ SMALLEST_STEP = 1e-4
 def estimate(method: str, pair: PreparedPair, weights: Path | None = None) -> np.ndarray:
     """The ``(4, 4)`` float64 transform that a method gives, fixed to moving points, LPS mm.
 
-    SimpleITK and networks see canonical cubes on the images' centres. "search" and "full" see the scans, as `align`
-    does.
+    SimpleITK sees canonical cubes on the images' centres; a network sees them where those lay that it learned on, which
+    is on the images' centres too where it was trained here. "search" and "full" see the scans, as `align` does.
 
     Args:
         method: a name of `METHODS`.
@@ -38,7 +38,7 @@ def estimate(method: str, pair: PreparedPair, weights: Path | None = None) -> np
         RunError: the network gave no finite transform.
     """
     if METHODS[method].network is not None:
-        return by_network(weights, *pair.cubes, METHODS[method].turns)
+        return by_network(weights, *pair.scans, METHODS[method].turns)
     if method == UNMOVED:
         return np.eye(4)
     if method == "sitk":
@@ -82,7 +82,7 @@ def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:
     return require_rigid(matrix)
 
 
-def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube, turns: int = 1) -> np.ndarray:
+def by_network(weights: Path, fixed: PreparedScan, moving: PreparedScan, turns: int = 1) -> np.ndarray:
     """The transform that a network gives for (fixed, moving); the one with most consensus where it gives several.
 
     With several turns it is the median of the answers to both directions of as many turned pairs.
@@ -90,13 +90,13 @@ def by_network(weights: Path, fixed: CanonicalCube, moving: CanonicalCube, turns
     Raises:
         RunError: it gives no finite transform.
     """
-    poses = propose(_network(weights, weights_stamp(weights)), fixed, moving, turns).poses
+    poses = proposal_of(_loaded(weights, weights_stamp(weights)), fixed, moving, turns).poses
     if not len(poses):
         raise RunError("the network gave no transform")
     return require_rigid(poses[0].numpy())
 
 
 @lru_cache(maxsize=64)
-def _network(weights: Path, stamp: tuple) -> Network:
+def _loaded(weights: Path, stamp: tuple) -> LoadedWeights:
     """A network from its file, read anew where the file's `stamp` is another."""
-    return load_weights(weights).network
+    return load_weights(weights)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ...bone.cortex import CorticalBone, cortical_bone
-from ...bone.cube import BonePlace, CanonicalCube, canonical_cube
+from ...bone.cube import CanonicalCube
 from ...bone.images import native_scan
-from ...bone.prepare import prepare
+from ...bone.prepare import PreparedScan, prepare
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
 from ...geometry.transform_files import read_transform
@@ -66,21 +66,22 @@ class PreparedPair:
     truth: np.ndarray | None
 
     @cached_property
-    def cubes(self) -> tuple[CanonicalCube, CanonicalCube]:
-        """The canonical cubes, on the centres of the images as in the paper, at one working spacing."""
+    def scans(self) -> tuple[PreparedScan, PreparedScan]:
+        """What networks see of the two, at one working spacing."""
         cpu = torch.device("cpu")
-        natives = [native_scan(v, s, None, cpu) for v, s in zip((self.fixed, self.moving), self.scales, strict=True)]
-        prepared = prepare(*natives)
-        cubes = [
-            canonical_cube(scan.levels, BonePlace(volume.center, scan.place.radius), scan.cube.spacing)
-            for scan, volume in zip(prepared, (self.fixed, self.moving), strict=True)
-        ]
-        return cubes[0], cubes[1]
+        volumes = (self.fixed, self.moving)
+        return prepare(*[native_scan(v, s, None, cpu) for v, s in zip(volumes, self.scales, strict=True)])
+
+    @property
+    def cubes(self) -> tuple[CanonicalCube, CanonicalCube]:
+        """The canonical cubes, on the centres of the images as in the paper."""
+        fixed, moving = (scan.cube_on("center") for scan in self.scans)
+        return fixed, moving
 
     @property
     def spacing(self) -> float:
         """The working spacing in mm."""
-        return self.cubes[0].spacing
+        return self.scans[0].cube.spacing
 
     @cached_property
     def bones(self) -> tuple[CorticalBone, CorticalBone]:

@@ -170,7 +170,7 @@ def _options(
         "bones": len(load_dataset(dataset)),
         "iterations": iterations,
         "batch": batch,
-        # As in the tests, cubes lie on image centres and fields of view are whole.
+        # As in the paper, cubes lie on image centres. As in the tests, fields of view are whole.
         "placement": "center",
         "cut_share": 0.0,
         "contrast": 0.5 if strategy.contrast else 0.0,
