@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ def draw_training(runs: Mapping[str, Path]) -> Figure | None:
                 whole = validation[validation.views == "whole"]
                 line = {"marker": style.marker, "linestyle": "" if len(drawn) else style.line, "color": style.color}
                 panel.plot(whole.iteration, whole[validated.format("mean")], **{**_THIN, **line, "markersize": 4})
-    _legend(figure, list(logs))
+    _legend(figure, {method: METHODS[method].label for method in logs})
     return figure
 
 
@@ -108,7 +108,7 @@ def draw_positions(results: EvaluationResults, test: str) -> Figure | None:
         if test == "rotation":
             panel.set_xticks(range(-180, 181, 60))
         panel.grid(alpha=0.3, linewidth=0.4)
-    _legend(figure, list(found), truth=True)
+    _legend(figure, _labels(results, found, results.main_strategies), truth=True)
     return figure
 
 
@@ -135,7 +135,7 @@ def draw_subjects(results: EvaluationResults) -> Figure | None:
     panel.set_xticks(range(len(bones)), bones, rotation=90, fontsize=7, parse_math=False)
     panel.set(ylabel=DSC.label, ylim=(-2, 102), xlim=(-0.5, len(bones) - 0.5))
     panel.grid(alpha=0.3, linewidth=0.4)
-    _legend(figure, list(found), truth=len(known) > 0)
+    _legend(figure, _labels(results, found, results.main_strategies), truth=len(known) > 0)
     return figure
 
 
@@ -166,7 +166,7 @@ def draw_strategies(results: EvaluationResults) -> Figure | None:
         panel.set(ylabel=DSC.label, ylim=(0, 100), title=f"{test} test")
         panel.grid(alpha=0.3, linewidth=0.4, axis="y")
         panel.set_axisbelow(True)
-    _legend(figure, methods, bars=True)
+    _legend(figure, _labels(results, methods, strategies), bars=True)
     return figure
 
 
@@ -189,13 +189,17 @@ def _panels(count: int, size: tuple[float, float]):
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
-def _legend(figure, methods: Sequence[str], truth: bool = False, bars: bool = False) -> None:
+def _labels(results: EvaluationResults, methods: Iterable[str], strategies: Sequence[str]) -> dict[str, str]:
+    return {method: results.label(method, strategies) for method in methods}
+
+
+def _legend(figure, labels: Mapping[str, str], truth: bool = False, bars: bool = False) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles = []
-    for method in methods:
-        style, label = STYLES[method], METHODS[method].label
+    for method, label in labels.items():
+        style = STYLES[method]
         if bars:
             hatch = "////" if style.line == "--" else None
             handles.append(Patch(facecolor=style.color, edgecolor="white", hatch=hatch, label=label))

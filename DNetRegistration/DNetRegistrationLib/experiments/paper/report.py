@@ -25,8 +25,8 @@ from ..tables import html, markdown, write_csv
 from .figures import draw_positions, draw_strategies, draw_subjects, draw_training
 from .measure import PairResult
 from .plan import METHODS, PlannedPair
-from .results import EvaluationResults
-from .settings import DEFAULTS, PAIRS, TRAINING, EvaluationRecord
+from .results import LEARNED, NOT_LEARNED, EvaluationResults
+from .settings import PAIRS, TRAINING, EvaluationRecord
 from .significance import analyses
 from .surfaces import PlacedSurface, draw_surfaces
 from .tables import (
@@ -54,9 +54,10 @@ except ImportError as error:
 SHOWN = ("me", "sed", "dnet", "equivariant", "full")
 REPORT, TABLE, TABLE_CSV, SUMMARY, ANOVA = "report.html", "table1.md", "table1.csv", "summary.csv", "anova.csv"
 _TEMPLATE = "report.html.jinja"
-_QUICK = (
-    "The networks were trained for a few iterations only, to try the program. They have learned next to nothing, "
-    "and neither their errors nor their order can be compared with the paper's. Numbers stand in the CSV files alone."
+_NOT_LEARNED = (
+    f"{NOT_LEARNED.capitalize()}: the network's mean RE is not below {LEARNED:g} times what its answers would have if "
+    "they were given to the other pairs. So it does not see how a pair is turned. Its errors and its place among the "
+    "others are chance, and cannot be compared with the paper's. Numbers stand in the CSV files alone."
 )
 
 
@@ -101,11 +102,10 @@ def write_results(
     progress(0.05, "tables")
     summary = summaries(results)
     analysed = list(analyses(results)) if has_anova() else []
-    unlearned = _unlearned(record)
-    first = table_1(summary, record.trained, unlearned)
-    quick = f"\n{_QUICK}\n" if unlearned else ""
+    first = table_1(summary, record.trained)
+    note = "" if summary.learned.all() else f"\n{_NOT_LEARNED}\n"
     with atomic_write() as staging, writing(folder):
-        staging.path(folder / TABLE).write_text(markdown(first) + f"\n{quick}", encoding="utf-8")
+        staging.path(folder / TABLE).write_text(markdown(first) + f"\n{note}", encoding="utf-8")
         write_csv(table_1_numbers(summary), staging.path(folder / TABLE_CSV))
         write_csv(summary_numbers(summary), staging.path(folder / SUMMARY))
         if analysed:
@@ -121,11 +121,11 @@ def write_results(
         halves=Counter(bone.fold for bone in record.bones.values()),
         codes=sorted({result.code for result in store.results.values()}),
         table_1=first,
-        quick=quick.strip(),
-        order=order_table(summary[~summary.method.isin(unlearned)]),
+        note=note.strip(),
+        order=order_table(summary),
         paper_order=", then ".join(" and ".join(METHODS[name].label for name in place) for place in PAPER_ORDER),
         training=training_table(results, record.trained),
-        tests={test: results_table(summary, test, unlearned) for test in results.tests},
+        tests={test: results_table(summary, test) for test in results.tests},
         figures=figures,
         subjects=[figures[f"bone {name}"] for name in subjects],
         has_anova=has_anova(),
@@ -136,14 +136,6 @@ def write_results(
         staging.path(folder / REPORT).write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
     progress(1.0, "done")
     return folder / REPORT
-
-
-def _unlearned(record: EvaluationRecord) -> set[str]:
-    """The methods that ask a network that was trained here, and no longer than a quick evaluation trains it."""
-    trained = {name.partition("/")[2]: one["iterations"] for name, one in record.trained.items() if not one["given"]}
-    budgets = {name: "own_iterations" if METHODS[name].own_budget else "iterations" for name in trained}
-    few = {name for name, budget in budgets.items() if trained[name] <= DEFAULTS[budget][1]}
-    return {method.name for method in METHODS.values() if (method.asks or method.name) in few}
 
 
 def _page(**content: Any) -> str:
@@ -255,8 +247,9 @@ def _surfaces(record: EvaluationRecord, results: EvaluationResults, name: str):
     planned = PlannedPair("real", name, "both", 0, 0.0, ())
     bones = load_pair(planned, record.bones[name], None if spacing is None else tuple(spacing)).bones
     shown = [method for method in SHOWN if method in found] or list(found)[: len(SHOWN)]
+    labels = {method: results.label(method, results.main_strategies) for method in shown}
     placed = [
-        PlacedSurface(METHODS[method].label, np.reshape(found[method].estimate, (4, 4)), found[method].dice)
-        for method in shown
+        PlacedSurface(label, np.reshape(found[method].estimate, (4, 4)), found[method].dice)
+        for method, label in labels.items()
     ]
     return draw_surfaces(name, bones, placed)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas
 
 from ..tables import frame
@@ -46,6 +47,12 @@ SECONDS = Criterion("time", "s", "seconds", 1, True)
 ALL_CRITERIA = (TE, RE, DSC, TRUE_DSC, TARGET, SECONDS)
 #: The criteria of Table 1 by test.
 CRITERIA = {"translation": (TE, RE, DSC), "rotation": (TE, RE, DSC), "real": (DSC,)}
+#: Is said of a network, and stands in place of numbers that would only tell how wrong it is.
+NOT_LEARNED = "not learned"
+#: A network has learned whose answers have a mean RE below this share of the one that they have to other pairs' truths.
+LEARNED = 0.75
+# Degrees. Where true rotations differ by less on average, what a network has learned about them cannot be told.
+_DIFFERENT = 45.0
 _GROUP_OF = {"": "", **{strategy: group for group, strategies in GROUPS.items() for strategy in strategies}}
 
 
@@ -81,6 +88,38 @@ class EvaluationResults:
             return found[found.fold.isin([STRATEGIES[strategy].test for strategy in strategies])]
         return found[found.strategy.isin(list(strategies))]
 
+    def learned(self, method: str, strategies: Iterable[str]) -> bool:
+        """Whether the network of a method tells the rotation of one pair from that of another; see `LEARNED`.
+
+        One that answers the same to all pairs, or at random, has learned nothing. True also where it cannot be told, as
+        without a known truth, and of a method without a network.
+        """
+        if METHODS[method].network is None:
+            return True
+        strategies = list(strategies)
+        found = pandas.concat([self.of(test, method, strategies) for test in CRITERIA])
+        found = found[found.truth.map(bool)]
+        if len(found) < 2:
+            return True
+        answers, truths = (
+            np.array(found[name].tolist()).reshape(-1, 4, 4)[:, :3, :3] for name in ("estimate", "truth")
+        )
+        if _mean_of_others(_angles(truths, truths)) < _DIFFERENT:
+            return True
+        errors = _angles(answers, truths)
+        return bool(np.diag(errors).mean() < LEARNED * _mean_of_others(errors))
+
+    def label(self, method: str, strategies: Iterable[str]) -> str:
+        """The method's label, with the strategies of which its network has not learned."""
+        strategies = list(strategies)
+        label = METHODS[method].label
+        if not METHODS[method].by_strategy:
+            return label if self.learned(method, strategies) else f"{label}, {NOT_LEARNED}"
+        without = [name for name in strategies if not self.learned(method, [name])]
+        if not without:
+            return label
+        return f"{label}, {NOT_LEARNED}" + ("" if without == strategies else f" by {' and '.join(without)}")
+
     @property
     def methods(self) -> list[str]:
         """The methods that have results, in the order of Table 1."""
@@ -102,3 +141,14 @@ class EvaluationResults:
     def main_strategies(self) -> list[str]:
         """The strategies that figures show: S1 and S2 as far as they have results, else all."""
         return [name for name in GROUPS["S1&S2"] if name in self.strategies] or self.strategies
+
+
+def _angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``(n, m)`` angles in degrees between rotations ``(n, 3, 3)`` and ``(m, 3, 3)``."""
+    traces = first.reshape(-1, 9) @ second.reshape(-1, 9).T
+    return np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
+
+
+def _mean_of_others(matrix: np.ndarray) -> float:
+    """The mean of a square matrix off its diagonal."""
+    return float(matrix[~np.eye(len(matrix), dtype=bool)].mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,11 +12,9 @@ import pandas
 from ..statistics import rate, summarize
 from ..tables import number, text_table
 from .plan import GROUPS, METHODS, TESTS, UNMOVED, network_of
-from .results import ALL_CRITERIA, CRITERIA, DSC, RE, SECONDS, TARGET, TE, TRUE_DSC, EvaluationResults
+from .results import ALL_CRITERIA, CRITERIA, DSC, NOT_LEARNED, RE, SECONDS, TARGET, TE, TRUE_DSC, EvaluationResults
 from .significance import LEVEL, VarianceAnalysis
 
-#: Stands in the place of numbers that would only tell how wrong an untrained network is.
-NOT_LEARNED = "not learned"
 TITLES = {"translation": "Transl", "rotation": "Rot", "real": "Real"}
 
 # Table 1 of the paper: TE/um, RE/degrees, DSC/% in the translation and the rotation test, DSC/% in the real test.
@@ -49,15 +47,20 @@ def summaries(results: EvaluationResults) -> pandas.DataFrame:
 
     Columns: "test", "criterion", "unit", "method", "strategies" (group of strategies, "" where nothing is trained),
     "label" (strategies that have results), "pairs", "mean", "median", "sd"; "success" (a `Rate` over the pairs with a
-    known truth); "errors" (pairs that ended with one); "paper" (the paper's mean, or NaN).
+    known truth); "errors" (pairs that ended with one); "learned" (`EvaluationResults.learned`); "paper" (the paper's
+    mean, or NaN).
     """
     rows = []
     there = results.strategies
+    learned = {
+        (method, group): results.learned(method, strategies)
+        for method in results.methods
+        for group, strategies in _groups(method, there).items()
+    }
     for test in TESTS:
         for criterion in ALL_CRITERIA:
             for method in results.methods:
-                groups = GROUPS if METHODS[method].by_strategy else {"": there}
-                for group, strategies in groups.items():
+                for group, strategies in _groups(method, there).items():
                     found = results.of(test, method, strategies)
                     summary = summarize(found[criterion.name])
                     if summary.count:
@@ -68,17 +71,19 @@ def summaries(results: EvaluationResults) -> pandas.DataFrame:
                             "strategies": group, "label": label if group else "-", "pairs": summary.count,
                             "mean": summary.mean, "median": summary.median, "sd": summary.sd,
                             "success": rate(found.success.dropna()), "errors": int((found.failure != "").sum()),
-                            "paper": paper,
+                            "learned": learned[method, group], "paper": paper,
                         })  # fmt: skip
     return pandas.DataFrame(rows)
 
 
-def table_1(
-    summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]], unlearned: Container[str] = ()
-) -> pandas.DataFrame:
+def _groups(method: str, there: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    return GROUPS if METHODS[method].by_strategy else {"": there}
+
+
+def table_1(summary: pandas.DataFrame, trained: Mapping[str, Mapping[str, Any]]) -> pandas.DataFrame:
     """Means as in the paper's Table 1, a row for each method, with the paper's own mean in brackets.
 
-    Of methods in `unlearned`, whose networks have learned next to nothing, it gives no numbers.
+    Of a network that has not learned it gives no numbers.
     """
     columns = [(test, criterion) for test in CRITERIA for criterion in CRITERIA[test]]
     rows = []
@@ -88,7 +93,7 @@ def table_1(
         for test, criterion in columns:
             line, form = lines.get((test, criterion.name)), ".2f" if criterion is DSC else ".1f"
             paper = "" if line is None or math.isnan(line.paper) else f" ({line.paper:{form}})"
-            mean = "-" if line is None else NOT_LEARNED if method in unlearned else f"{line.mean:{form}}"
+            mean = "-" if line is None else f"{line.mean:{form}}" if line.learned else NOT_LEARNED
             row.append(f"{mean}{paper}")
         rows.append(row)
     truth = ["True pose", "-", "-"]
@@ -101,7 +106,7 @@ def table_1(
     return text_table(("Method", "Variables", "Strategies", *names), [*rows, truth])
 
 
-def results_table(summary: pandas.DataFrame, test: str, unlearned: Container[str] = ()) -> pandas.DataFrame:
+def results_table(summary: pandas.DataFrame, test: str) -> pandas.DataFrame:
     """Success rate, and mean, standard deviation and median of each criterion, in one test; see `table_1`."""
     shown = (TARGET, TE, RE, DSC)
     rows = []
@@ -112,7 +117,7 @@ def results_table(summary: pandas.DataFrame, test: str, unlearned: Container[str
         for criterion in shown:
             one = lines.get(criterion.name)
             cell = "-" if one is None else f"{number(one.mean)} ± {number(one.sd)}, {number(one.median)}"
-            row.append(NOT_LEARNED if one is not None and method in unlearned else cell)
+            row.append(cell if one is None or one.learned else NOT_LEARNED)
         row += [number(lines[TRUE_DSC.name].mean) if TRUE_DSC.name in lines else "-"]
         row += [number(lines[SECONDS.name].median), str(some.errors or "-")]
         rows.append(row)
@@ -124,7 +129,8 @@ def results_table(summary: pandas.DataFrame, test: str, unlearned: Container[str
 def order_table(summary: pandas.DataFrame) -> pandas.DataFrame:
     """The order of the paper's networks by their means, and whether it is that of `PAPER_ORDER`.
 
-    A row for each group of strategies, test and criterion of which all five networks have results.
+    A row for each group of strategies, test and criterion of which all five networks have results, unless those that
+    have not learned are of several places: their order is chance.
     """
     rows = []
     networks = [method for place in PAPER_ORDER for method in place]
@@ -136,7 +142,9 @@ def order_table(summary: pandas.DataFrame) -> pandas.DataFrame:
                 ]
                 sign = 1 if criterion.smaller_is_better else -1
                 means = {line.method: sign * line.mean for line in of.itertuples() if line.method in networks}
-                if len(means) < len(networks):
+                unlearned = set(of[~of.learned.astype(bool)].method)
+                by_chance = sum(bool(unlearned & set(place)) for place in PAPER_ORDER) > 1
+                if len(means) < len(networks) or by_chance:
                     continue
                 holds = all(
                     means[better] < means[worse]
