@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.cohort.closing import closing_pairs, references
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.run import find_pairs
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.survey import survey
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from grids import noise

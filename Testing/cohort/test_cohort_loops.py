@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohort_results import failed_pair, made_pair
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort.loops import with_loops
 from DNetRegistrationLib.cohort.reference import on_reference, to_reference
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.geometry.loops import spread_points, star_and_ring
 from DNetRegistrationLib.geometry.transform_files import read_transform
 from scipy.spatial.transform import Rotation

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort import store
 from DNetRegistrationLib.cohort.fingerprint import content_hash, options_of, stamp
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
 from DNetRegistrationLib.cohort.result import PairResult
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.store import opened_results
 from DNetRegistrationLib.cohort.task import Done
 from DNetRegistrationLib.core.errors import FileError

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from cohort_results import made_pair
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort.fingerprint import content_hash
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.store import opened_results, recorded_pair
 from DNetRegistrationLib.cohort.task import Done
 from DNetRegistrationLib.core.errors import FileError

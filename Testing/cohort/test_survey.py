@@ -5,10 +5,10 @@ import zlib
 
 import numpy as np
 import pytest
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort.naming import pairs_by_name
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.result import Problem, told_once
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.survey import rows, shown, survey, table
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from grids import noise

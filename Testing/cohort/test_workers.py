@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import places
 import pytest
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort import workers
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.task import PairTask
 from DNetRegistrationLib.cohort.workers import done_by_processes
 
@@ -85,7 +85,7 @@ def test_processes_end_with_the_one_that_started_them(tasks, tmp_path):
         from DNetRegistrationLib.cohort.options import CohortOptions
         from DNetRegistrationLib.cohort.pairs import Pair
         from DNetRegistrationLib.cohort.result import Problem
-        from DNetRegistrationLib.cohort.scan_file import ScanFile
+        from DNetRegistrationLib.bone.scan_file import ScanFile
         from DNetRegistrationLib.cohort.task import PairTask
         from DNetRegistrationLib.cohort.workers import done_by_processes
         if __name__ == "__main__":

@@ -156,10 +156,10 @@ def test_a_process_that_cannot_be_started(section, panel):
 
 def stored_pair(folder: Path, matrix, **changes):
     """A cohort of one pair, with its record and its report as a run leaves them; nothing is aligned."""
+    from DNetRegistrationLib.bone.scan_file import ScanFile
     from DNetRegistrationLib.cohort.fingerprint import content_hash, stamp
     from DNetRegistrationLib.cohort.options import CohortOptions
     from DNetRegistrationLib.cohort.pairs import Pair
-    from DNetRegistrationLib.cohort.scan_file import ScanFile
     from DNetRegistrationLib.cohort.store import opened_results
     from DNetRegistrationLib.cohort.task import Done
 

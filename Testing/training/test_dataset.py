@@ -12,7 +12,9 @@ import pytest
 import torch
 from DNetRegistrationLib.bone.cube import CUBE_REACH, BonePlace, canonical_cube, place_of_bone
 from DNetRegistrationLib.bone.images import BoneImage, bone_pyramid, native_scan
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.bone.threshold import find_bone_scale
+from DNetRegistrationLib.cohort.listing import pairs_of_list
 from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, ScanError
 from DNetRegistrationLib.geometry.transform_files import write_transform
 from DNetRegistrationLib.geometry.transforms import to_sitk
@@ -335,8 +337,11 @@ def test_scans_without_a_transform_are_aligned(folder, read, tmp_path):
 def test_scans_that_cannot_be_aligned_are_named(folder, tmp_path, monkeypatch):
     for name in ("mouse_pre.nrrd", "mouse_post.mha"):
         (tmp_path / name).write_bytes((folder[0] / name).read_bytes())
-    monkeypatch.setattr(scanned_bones, "align", lambda *scans, **options: SimpleNamespace(accepted=False))
-    with pytest.raises(ScanError, match=r"mouse_post.mha: could not be aligned with mouse_pre.nrrd.*mouse.tfm"):
+    monkeypatch.setattr(scanned_bones, "align", lambda **options: SimpleNamespace(accepted=False, verdict="Not alike."))
+    with pytest.raises(
+        ScanError,
+        match=r"mouse_post.mha: could not be aligned with \S*mouse_pre.nrrd for sure \(Not alike\); .*mouse.tfm",
+    ):
         dataset_of_scans(tmp_path)
 
 
@@ -373,7 +378,10 @@ def test_names_tell_pairs_from_single_scans(tmp_path):
     for name in ("b_post.nrrd", "b_pre.mha", "a.nii.gz", "pre.nrrd", "c_pre_post.nrrd", "c_pre_pre.nrrd", ".d.nrrd"):
         (tmp_path / name).touch()
     (tmp_path / "slices").mkdir()
-    found = [(e.name, e.plain.name, e.contrast and e.contrast.name) for e in scanned_bones.find_bone_scans(tmp_path)]
+    found = [
+        (e.name, Path(e.fixed.path).name, e.moving and Path(e.moving.path).name)
+        for e in scanned_bones.find_bone_scans(tmp_path)
+    ]
     assert found == [
         ("a", "a.nii.gz", None),
         ("b", "b_pre.mha", "b_post.nrrd"),
@@ -383,34 +391,85 @@ def test_names_tell_pairs_from_single_scans(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        "name,pre,post,transform,pre_spacing,post_spacing",
-        "id,fixed,moving,transform,fixed_spacing,moving_spacing",
-    ],
-)
-def test_a_table_lists_bones_and_the_spacing_of_each_scan(names, tmp_path, monkeypatch):
+TABLES = {
+    "of bones": "group,name,pre,post,transform,pre_spacing,post_spacing\n"
+    '1,one,a.tif,b.tif,t.tfm,0.01,"0.01,0.01,0.02"\n2,two,c.tif,,,,\n',
+    "of pairs": "id,fixed,moving,transform,fixed_spacing,moving_spacing\n"
+    "one,a.tif,b.tif,t.tfm,0.01,0.01 0.01 0.02\ntwo,c.tif,,,,\n",
+    "of a spreadsheet with decimal commas": "sep=;\nName;Pre;Post;Transform;Pre_spacing;Post_spacing\n"
+    "one;a.tif;b.tif;t.tfm;0,01;0,01 0,01 0,02\n;;;;;\ntwo;c.tif;;;;\n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_lists_bones_and_the_spacing_of_each_scan(kind, tmp_path, monkeypatch):
     for file in ("a.tif", "b.tif", "c.tif", "t.tfm"):
         (tmp_path / file).write_bytes(b"")
     table = tmp_path / "bones.csv"
-    table.write_text(f'group,{names}\n1,one,a.tif,b.tif,t.tfm,0.01,"0.01,0.01,0.02"\n2,two,c.tif,,,,\n')
+    table.write_text(TABLES[kind])
     first, second = scanned_bones.find_bone_scans(table)
-    assert (first.name, first.plain, first.contrast) == ("one", tmp_path / "a.tif", tmp_path / "b.tif")
-    assert first.transform == tmp_path / "t.tfm"
-    assert (first.plain_spacing, first.contrast_spacing) == ((0.01,), (0.01, 0.01, 0.02))
-    assert second == scanned_bones.BoneScans("two", tmp_path / "c.tif")
+    assert first == scanned_bones.BoneScans(
+        "one",
+        ScanFile(str(tmp_path / "a.tif"), (0.01,)),
+        ScanFile(str(tmp_path / "b.tif"), (0.01, 0.01, 0.02)),
+        tmp_path / "t.tfm",
+    )
+    assert second == scanned_bones.BoneScans("two", ScanFile(str(tmp_path / "c.tif")))
     read = []
 
-    def read_volume(path, spacing):
-        read.append((path.name, spacing))
+    def read_scan(scan, role):
+        read.append((Path(scan.path).name, scan.spacing))
         raise ScanError("enough")
 
-    monkeypatch.setattr(scanned_bones, "read_volume", read_volume)
-    for bone in (first, replace(first, plain=first.contrast, plain_spacing=None)):
+    monkeypatch.setattr(ScanFile, "read", read_scan)
+    for bone in (first, second):
         with pytest.raises(ScanError, match="enough"):
             scanned_bones.resample_bone(bone, 8, 0.5, (0.3,))
-    assert read == [("a.tif", (0.01,)), ("b.tif", (0.3,))]
+    assert read == [("a.tif", (0.01,)), ("c.tif", (0.3,))]
+
+
+def test_a_list_of_pairs_says_of_scans_what_it_says_to_align(tmp_path):
+    for file in ("a.tif", "b.tif", "m.seg.nrrd", "i.tfm"):
+        (tmp_path / file).write_bytes(b"")
+    (tmp_path / "pairs.csv").write_text(
+        "id;time;fixed;moving;fixed_mask;fixed_segment;fixed_threshold;moving_series;moving_flip;initial;contrast;group\n"
+        "m1;4w;a.tif;b.tif;m.seg.nrrd;tibia;1200,5;2;z;i.tfm;fixed;sham\n"
+    )
+    (bone,) = scanned_bones.find_bone_scans(tmp_path / "pairs.csv")
+    (pair,) = pairs_of_list(tmp_path / "pairs.csv").pairs
+    assert (bone.name, bone.fixed, bone.moving, bone.contrast) == (pair.name, pair.fixed, pair.moving, "fixed")
+    assert str(bone.initial) == pair.initial and bone.fixed.mask.endswith("m.seg.nrrd")
+    assert (bone.fixed.threshold, bone.moving.flip, bone.transform) == (1200.5, "z", None)
+
+
+def test_bone_outside_a_mask_is_not_trained_on(folder, read, tmp_path):
+    """Something as bright as bone in a corner of one scan, masked away as `align` does it."""
+    scan = folder[1].fixed
+    voxels = scan.voxels.copy()
+    voxels[-14:-2, -14:-2, -14:-2] = np.percentile(voxels, 99.5)
+    mask = np.ones(voxels.shape, np.uint8)
+    mask[-16:, -16:, -16:] = 0
+    write_volume(replace(scan, voxels=voxels), tmp_path / "pre.nrrd")
+    write_volume(replace(scan, voxels=mask), tmp_path / "mask.nrrd")
+    for name in ("mouse_post.mha", "mouse.tfm"):
+        (tmp_path / name).write_bytes((folder[0] / name).read_bytes())
+    rows = "id,fixed,moving,transform,fixed_mask\nmouse,pre.nrrd,mouse_post.mha,mouse.tfm,"
+    (tmp_path / "masked.csv").write_text(f"{rows}mask.nrrd\n")
+    (tmp_path / "whole.csv").write_text(f"{rows}\n")
+    masked, whole = (dataset_of_scans(tmp_path / name) for name in ("masked.csv", "whole.csv"))
+    for found, alike in ((masked, True), (whole, False)):
+        assert (np.corrcoef(found.values(0).flatten(), read.values(0).flatten())[0, 1] > 0.99) == alike
+
+
+def test_the_scan_with_the_agent_may_be_the_fixed_one(folder, tmp_path):
+    for name in ("mouse_pre.nrrd", "mouse_post.mha", "mouse.tfm"):
+        (tmp_path / name).write_bytes((folder[0] / name).read_bytes())
+    columns = "id,fixed,moving,transform,contrast\nmouse,mouse_pre.nrrd,mouse_post.mha,mouse.tfm"
+    (tmp_path / "fixed.csv").write_text(f"{columns},fixed\n")
+    (tmp_path / "moving.csv").write_text(f"{columns},moving\n")
+    fixed, moving = (dataset_of_scans(tmp_path / f"{name}.csv") for name in ("fixed", "moving"))
+    assert torch.equal(fixed.plain, moving.contrast) and torch.equal(fixed.contrast, moving.plain)
+    assert torch.equal(fixed.fields.flip(1), moving.fields)
 
 
 @pytest.mark.parametrize(
@@ -419,8 +478,16 @@ def test_a_table_lists_bones_and_the_spacing_of_each_scan(names, tmp_path, monke
         ("name,pre\n", "lists no bones"),
         ("name,post\none,a.tif\n", "line 2 has no pre"),
         ("name,pre\none,z.tif\n", r"z\.tif: there is no such file \(.*line 2\)"),
-        ("name,pre,pre_spacing\none,a.tif,wide\n", "line 2 has the spacing 'wide'; give mm"),
-        ("name,pre,pre_spacing\none,a.tif,-1\n", "line 2 has the spacing '-1'; give mm"),
+        (
+            "name,pre,pre_spacing\none,a.tif,wide\n",
+            "line 2 has 'wide' as pre_spacing, not one or three voxel sizes in mm",
+        ),
+        ("name,pre,pre_spacing\none,a.tif,-1\n", "line 2 has '-1' as pre_spacing, not one or three"),
+        ("id,fixed,contrast\none,a.tif,both\n", "line 2 has 'both' as contrast, not fixed or moving"),
+        ("id,fixed,fixed_mask\none,a.tif,z.nrrd\n", r"z\.nrrd: there is no such file \(.*line 2\)"),
+        ("id,fixed,fixed_spacing\none,a.tif,0,01\n", "line 2 has more cells than there are columns"),
+        ("id,name,fixed\none,1,a.tif\n", "has two columns that mean name"),
+        ("name,pre\none,a.tif\none,a.tif\n", "line 3 is the second of the name 'one'"),
     ],
 )
 def test_a_table_that_cannot_be_used(text, words, tmp_path):

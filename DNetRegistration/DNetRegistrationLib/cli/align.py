@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bone.scan_file import ABOUT_SCAN, ScanFile
 from ..cohort.align_files import align_files
 from ..cohort.measuring import Measuring
-from ..cohort.scan_file import ABOUT_SCAN, ScanFile
 from ..core.files import temporary_folder
 from ..core.progress import say, say_aside
 from ..outputs.paths import ENDINGS, OutputPaths

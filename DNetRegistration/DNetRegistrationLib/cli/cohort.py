@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..bone.scan_file import ABOUT_SCAN
 from ..cohort.options import CohortOptions, usual_outputs
 from ..cohort.pairs import ROLES
 from ..cohort.result import told_once
-from ..cohort.scan_file import ABOUT_SCAN
 from ..core.errors import OptionError, Setting
 from ..core.words import counted
 from ..outputs.paths import ENDINGS

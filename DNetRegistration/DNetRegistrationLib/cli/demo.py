@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 
-from ..cohort.scan_file import ScanFile
+from ..bone.scan_file import ScanFile
 from ..core.files import atomic_write, make_folder
 from ..core.pictures import has_matplotlib
 from ..core.progress import say

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..bone.scan_file import ScanFile, members
 from ..core.errors import OptionError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
 from ..core.threads import thread_limit
 from ..outputs.paths import OutputPaths, check_grid, check_outputs
 from .measuring import Measuring, PairOfScans
-from .scan_file import ScanFile, members
 
 if TYPE_CHECKING:
     import numpy as np

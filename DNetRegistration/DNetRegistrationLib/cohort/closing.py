@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..bone.scan_file import ScanFile
 from ..geometry.loops import star_and_ring
 from .pairs import ROLES, Pair
-from .scan_file import ScanFile
 
 
 def closing_pairs(pairs: Iterable[Pair]) -> list[Pair]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+from ..bone.scan_file import ABOUT_SCAN, files_of
 from ..core.jsonable import jsonable
 from ..core.provenance import code_hash
 from ..version import __version__
 from .options import CohortOptions
 from .pairs import ROLES, Pair
-from .scan_file import ABOUT_SCAN, files_of
 
 #: The rooms that decide what comes of a pair.
 _ALIGNING = ("core", "geometry", "imaging", "bone", "networks", "registration", "cartilage", "outputs")

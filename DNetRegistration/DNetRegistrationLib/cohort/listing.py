@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ..core.errors import FileError, one_line
-from ..core.spreadsheet import Sheet, read_sheet, with_point
-from ..core.words import choice
+from ..bone.scan_file import ABOUT_SCAN, NUMBERS, one_of, scan_of_cells
+from ..core.errors import FileError
+from ..core.spreadsheet import read_list
 from .pairs import ROLES, FoundPairs, Pair
 from .result import Problem
-from .scan_file import ABOUT_SCAN, ScanFile
 
 _NEEDED = ("id", *ROLES)
 #: Columns that say how a pair is aligned. All others travel into the results.
 COLUMNS = (*_NEEDED, *(f"{role}_{name}" for role in ROLES for name in ABOUT_SCAN), "initial", "contrast")
-_LONGEST = 1 << 24
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    values = tuple(float(part) for part in text.replace(",", " ").split())
-    if len(values) not in (1, 3) or not all(0 < value < 1e30 for value in values):
-        raise ValueError("not one or three voxel sizes in mm, as 0.01 or 0.01 0.01 0.02")
-    return values
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("not a number, as 1200.5") from None
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"not {choice(words)}")
-        return text
-
-    return convert
-
-
-_CONVERT: dict[str, Callable[[str], Any]] = {
-    "spacing": _numbers,
-    "threshold": _number,
-    "flip": _one_of("x", "y", "z"),
-    "contrast": _one_of("fixed", "moving"),
-}
+_CONTRAST = one_of(*ROLES)
 
 
 def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
@@ -69,8 +34,10 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
         FileError: it cannot be read, has no rows, or lacks a column.
     """
     path = Path(path)
-    sheet = _sheet(path)
-    header = [cell.strip() for cell in sheet.rows[0][1]]
+    sheet = read_list(path)
+    if len(sheet.rows) < 2:
+        raise FileError(f"{path}: lists no pairs", "give a row for each pair below the names of the columns")
+    header = sheet.header
     lower = [name.lower() for name in header]
     names = [low if low in (*COLUMNS, "time") else name for low, name in zip(lower, header, strict=True)]
     missing = [name for name in _NEEDED if name not in names]
@@ -79,11 +46,8 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
         raise FileError(f"{path}: {what}", "name the columns in the first row: id, fixed, moving, and others once each")
     pairs: list[Pair] = []
     problems = _odd_columns(path, names)
-    for line, cells in sheet.rows[1:]:
-        values = dict(zip(names, (cell.strip() for cell in cells), strict=False))
-        if sheet.delimiter != ",":
-            values |= {name: with_point(values[name]) for name in values if name.endswith(("_spacing", "_threshold"))}
-        pairs.append(_pair(path, line, len(cells) > len(names), values))
+    for line, too_long, values in sheet.lines(names, tuple(f"_{name}" for name in NUMBERS)):
+        pairs.append(_pair(path, line, too_long, values))
     problems += [pair.blocked for pair in pairs if pair.blocked is not None]
     counts = Counter(pair.name for pair in pairs)
     seen: Counter[str] = Counter()
@@ -105,22 +69,6 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
     return FoundPairs(pairs, problems)
 
 
-def _sheet(path: Path) -> Sheet:
-    try:
-        if path.stat().st_size > _LONGEST:
-            raise FileError(f"{path}: is too long for a list of pairs", "give a CSV file with a row for each pair")
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read ({one_line(error)})", "check the path") from error
-    try:
-        sheet = read_sheet(content)
-    except csv.Error as error:
-        raise FileError(f"{path}: cannot be read ({error})", "save it as CSV again") from error
-    if len(sheet.rows) < 2:
-        raise FileError(f"{path}: lists no pairs", "give a row for each pair below the names of the columns")
-    return sheet
-
-
 def _odd_columns(path: Path, names: list[str]) -> list[Problem]:
     """Columns that look like a misspelled one, which would be carried along and not heeded."""
     found = []
@@ -140,23 +88,15 @@ def _pair(path: Path, line: int, too_long: bool, values: dict[str, str]) -> Pair
     if not values.get("id"):
         name = f"line {line}"
         wrong.append("has no id")
-    read: dict[str, Any] = {}
-    for column in COLUMNS:
-        text = values.get(column, "")
-        if not text or column in _NEEDED:
-            continue
-        kind = column.split("_", 1)[-1]
-        try:
-            # Paths count from the folder of the list.
-            read[column] = str(path.parent / text) if kind in ("mask", "initial") else _CONVERT.get(kind, str)(text)
-        except ValueError as error:
-            wrong.append(f"has {text!r} as {column}, {error}")
-    scans = {
-        role: ScanFile(str(path.parent / values[role]), **{n: read.get(f"{role}_{n}") for n in ABOUT_SCAN})
-        if values.get(role)
-        else None
-        for role in ROLES
-    }
+    scans = {}
+    for role in ROLES:
+        scans[role], its = scan_of_cells(role, values, path.parent)
+        wrong += its
+    contrast = None
+    try:
+        contrast = _CONTRAST(values["contrast"]) if values.get("contrast") else None
+    except ValueError as error:
+        wrong.append(f"has {values['contrast']!r} as contrast, {error}")
     blocked = None
     files = tuple(scan.path for scan in scans.values() if scan is not None)
     lacks = [role for role in ROLES if scans[role] is None]
@@ -172,8 +112,8 @@ def _pair(path: Path, line: int, too_long: bool, values: dict[str, str]) -> Pair
         fixed=scans["fixed"],
         moving=scans["moving"],
         columns=columns,
-        initial=read.get("initial"),
-        contrast=read.get("contrast"),
+        initial=str(path.parent / values["initial"]) if values.get("initial") else None,
+        contrast=contrast,
         blocked=blocked,
         bone=(values["id"],) if values.get("id") else (),
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..bone.scan_file import ScanFile
 from ..core.constants import PAPER_SPACING
 from ..core.errors import FileError, OptionError, Setting, one_line
 from ..core.progress import ProgressFunction, no_progress, part
@@ -21,7 +22,6 @@ from ..core.words import plain
 from ..outputs.paths import OutputPaths
 from .align_files import read_pair
 from .measuring import Measuring, PairOfScans
-from .scan_file import ScanFile
 
 if TYPE_CHECKING:
     from ..cartilage.result import CartilageMeasurement

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..bone.scan_file import ScanFile
 from ..core.errors import OptionError, ScanError, Setting
 from ..core.progress import ProgressFunction
-from .scan_file import ScanFile
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..bone.scan_file import ScanFile
 from ..core.errors import FileError, OptionError, Setting
 from ..imaging.foreign import foreign_kind
 from ..imaging.scan_folders import SCAN_SUFFIXES
 from ..imaging.stacks import natural
 from .pairs import FoundPairs, Pair
 from .result import Problem
-from .scan_file import ScanFile
 from .store import is_results
 
 #: The rule where no other is given: NAME_pre and NAME_post.

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..bone.scan_file import ABOUT_SCAN
 from ..core.errors import OptionError, Setting
 from ..core.pictures import has_matplotlib
 from ..core.threads import checked_threads
 from ..core.words import choice
 from ..outputs.paths import ENDINGS, OutputPaths
 from .pairs import ROLES
-from .scan_file import ABOUT_SCAN
 
 #: What is no argument of `align_files`.
 _NOT_OF_A_PAIR = ("outputs", "scans", "loops")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..bone.scan_file import ABOUT_SCAN, ScanFile
 from .result import Problem
-from .scan_file import ABOUT_SCAN, ScanFile
 
 ROLES = ("fixed", "moving")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bone.scan_file import ScanFile
 from ..core.files import atomic_write, writing
 from ..geometry.transform_files import write_transform
 from .pairs import ROLES
 from .result import PairResult
-from .scan_file import ScanFile
 
 
 def to_reference(

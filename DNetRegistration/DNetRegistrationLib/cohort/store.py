@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bone.scan_file import ABOUT_SCAN, ScanFile
 from ..core.errors import FileError, RunError, Setting
 from ..core.files import make_folder, writing
 from ..core.packages import needed
@@ -18,7 +19,6 @@ from .fingerprint import content_hash, options_of, paths_of, stamp, way_of_align
 from .options import CohortOptions, folder_name
 from .pairs import ROLES, Pair
 from .result import PairResult
-from .scan_file import ABOUT_SCAN, ScanFile
 from .tables import RECORD
 from .task import Done, PairTask, of_pair
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bone.scan_file import ScanFile
 from ..core.errors import DNetError, FileError, Setting, known_error, one_line
 from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
@@ -16,7 +17,6 @@ from .closing import closing_pairs, references
 from .copies import same_files
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem, told_once
-from .scan_file import ScanFile
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume

@@ -6,7 +6,13 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import FileError, one_line
+
+_LONGEST = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,43 @@ class Sheet:
     rows: list[tuple[int, list[str]]]
     delimiter: str
     stated: str
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns: the cells of the first row, without spaces around them."""
+        return [cell.strip() for cell in self.rows[0][1]] if self.rows else []
+
+    def lines(self, names: Sequence[str], numbers: tuple[str, ...] = ()) -> Iterator[tuple[int, bool, dict[str, str]]]:
+        """The rows below the first: each with its line, whether it has more cells than there are names, and its cells.
+
+        Args:
+            names: of the columns.
+            numbers: how the names of columns end that hold numbers. Where commas part no cells, they may be written
+                with a comma.
+        """
+        for line, row in self.rows[1:]:
+            cells = dict(zip(names, (cell.strip() for cell in row), strict=False))
+            if numbers and self.delimiter != ",":
+                cells |= {name: with_point(text) for name, text in cells.items() if name.endswith(numbers)}
+            yield line, len(row) > len(names), cells
+
+
+def read_list(path: Path) -> Sheet:
+    """Reads a CSV file that lists scans.
+
+    Raises:
+        FileError: it cannot be read, is too long, or is no CSV.
+    """
+    try:
+        if path.stat().st_size > _LONGEST:
+            raise FileError(f"{path}: is too long for a list of scans", "give a CSV file with a row for each")
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({one_line(error)})", "check the path") from error
+    try:
+        return read_sheet(content)
+    except csv.Error as error:
+        raise FileError(f"{path}: cannot be read ({error})", "save it as CSV again") from error
 
 
 def read_sheet(content: bytes) -> Sheet:

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from ..cohort.scan_file import ABOUT_SCAN
+from ..bone.scan_file import ABOUT_SCAN
 from ..core.threads import let_threads_sleep
 from .events import ERROR, FOUND, PROGRESS, error_values, to_line
 

@@ -233,11 +233,10 @@ def dataset_of_bones(
         try:
             add(bone)
         except DNetError:
-            if bone.contrast is None or not apart:
+            if bone.moving is None or not apart:
                 raise
-            own = bone.plain_spacing, bone.contrast_spacing
-            for scan, spacing in zip((bone.plain, bone.contrast), own, strict=True):
-                add(BoneScans(scan.name, scan, plain_spacing=spacing))
+            for scan in (bone.fixed, bone.moving):
+                add(BoneScans(Path(scan.path).name, scan))
     progress(1.0, f"{counted(len(bones), 'bone')} read")
     plain, contrast = (torch.stack(side).to(device) for side in sides)
     return BoneDataset(plain, contrast, GRID_SPACING, names, torch.from_numpy(np.stack(fields)))

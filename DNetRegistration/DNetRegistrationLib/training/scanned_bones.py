@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..bone.cube import points_of_bone
-from ..bone.images import BoneImage, NativeScan, native_scan
-from ..bone.prepare import PreparedScan, prepare
-from ..bone.threshold import find_bone_scale
+from ..bone.images import BoneImage, NativeScan
+from ..bone.prepare import PreparedScan
+from ..bone.scan_file import ABOUT_SCAN, NUMBERS, ScanFile, one_of, scan_of_cells
 from ..core.constants import PAPER_SPACING
-from ..core.errors import FileError, ScanError, one_line
+from ..core.errors import FileError, ScanError
+from ..core.spreadsheet import read_list
 from ..geometry.transform_files import read_transform
 from ..imaging.scan_folders import find_scans
-from ..imaging.volume import Volume, read_volume
 from ..registration.align import align
+from ..registration.inputs import checked_inputs
+from ..registration.preparation import found_bone
+from ..registration.watch import Watch
 
 # Slices resampled at a time.
 _SLAB = 16
@@ -32,18 +34,19 @@ class BoneScans:
 
     Attributes:
         name: of the bone.
-        plain: the scan without contrast agent, or the only one.
-        contrast: the scan with contrast agent, or None.
-        transform: file of the transform from `plain` to `contrast`; where it is None, they are aligned.
-        plain_spacing, contrast_spacing: voxel size in mm where the file does not say it, one number or three.
+        fixed: a scan of it, without contrast agent where there are two.
+        moving: another scan, or None.
+        transform: file of the transform from `fixed` to `moving`; where it is None, they are aligned.
+        initial: file of a transform that the alignment tries first.
+        contrast: which of the two has the contrast agent, "fixed" or "moving".
     """
 
     name: str
-    plain: Path
-    contrast: Path | None = None
+    fixed: ScanFile
+    moving: ScanFile | None = None
     transform: Path | None = None
-    plain_spacing: tuple[float, ...] | None = None
-    contrast_spacing: tuple[float, ...] | None = None
+    initial: Path | None = None
+    contrast: str = "moving"
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,15 @@ def find_bone_scans(folder) -> list[BoneScans]:
     """The bones of a table, or of a folder by the names of its scans: ``NAME_pre`` with ``NAME_post``, and single ones.
 
     Args:
-        folder: of scans; or a CSV file with a line a bone and the columns name and pre, and if wanted post, transform,
-            pre_spacing and post_spacing (mm, "0.01" or "0.01,0.01,0.02"). The columns of a list of pairs to align, id,
-            fixed, moving, fixed_spacing and moving_spacing, mean the same. Paths are relative to the table; other
-            columns are passed over.
+        folder: of scans; or a CSV file with a line a bone, parted by commas, semicolons or tabs, and the columns name
+            and pre, and if wanted post, transform, initial, contrast, and what else is to be said of each scan:
+            pre_spacing (mm, "0.01" or "0.01 0.01 0.02"), post_mask and others, see `ScanFile`. The columns of a list of
+            pairs to align, id, fixed, moving, fixed_spacing and others, mean the same. Paths are relative to the table;
+            other columns are passed over.
 
     Raises:
         FileError: there is no such folder, no scan in it, one without its partner, or two of one name; or a table
-            cannot be read, lacks a column, or names a file that is not there.
+            cannot be read, lacks a column, has a cell that cannot be used, or names a file that is not there.
     """
     if Path(folder).suffix.lower() == ".csv":
         return _in_table(Path(folder))
@@ -77,50 +81,63 @@ def find_bone_scans(folder) -> list[BoneScans]:
     entries = []
     for pair in found.pairs:
         transform = pair.pre.with_name(f"{pair.name}.tfm")
-        entries.append(BoneScans(pair.name, pair.pre, pair.post, transform if transform.exists() else None))
-    entries += [BoneScans(name, path) for name, path in found.singles.items()]
-    return sorted(entries, key=lambda entry: entry.plain)
+        scans = ScanFile(str(pair.pre)), ScanFile(str(pair.post))
+        entries.append(BoneScans(pair.name, *scans, transform if transform.exists() else None))
+    entries += [BoneScans(name, ScanFile(str(path))) for name, path in found.singles.items()]
+    return sorted(entries, key=lambda entry: entry.fixed.path)
 
 
-# Columns of a list of pairs to align, by what they mean here.
-_ALSO = {"id": "name", "fixed": "pre", "moving": "post", "fixed_spacing": "pre_spacing",
-         "moving_spacing": "post_spacing"}  # fmt: skip
+# Columns of a table of bones, as those of a list of pairs are called.
+_CALLED = {"name": "id", "pre": "fixed", "post": "moving"}
+_OF_SCANS = {f"{word}_{about}": f"{_CALLED[word]}_{about}" for word in ("pre", "post") for about in ABOUT_SCAN}
+_CONTRAST = one_of("fixed", "moving")
 
 
 def _in_table(path: Path) -> list[BoneScans]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            lines = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"{path}: cannot be read as CSV ({one_line(error)})", "save it as CSV in UTF-8") from error
-    found = []
-    for number, line in enumerate(lines, 2):
-        cells = {_ALSO.get(key, key): (value or "").strip() for key, value in line.items() if isinstance(key, str)}
-        where = f"{path}: line {number}"
-        for column in ("name", "pre"):
-            if not cells.get(column):
-                raise FileError(f"{where} has no {column}", "give each bone a name, and a scan in the column pre")
-        files = [path.parent / cells[key] if cells.get(key) else None for key in ("pre", "post", "transform")]
-        for file in files:
-            if file is not None and not file.exists():
-                raise FileError(f"{file}: there is no such file ({where})", "correct the path")
-        spacings = [_spacing(cells.get(key, ""), where) for key in ("pre_spacing", "post_spacing")]
-        found.append(BoneScans(cells["name"], *files, *spacings))
+    sheet = read_list(path)
+    header = [name.lower() for name in sheet.header]
+    names = [{**_CALLED, **_OF_SCANS}.get(name, name) for name in header]
+    called = dict(zip(names, header, strict=True))
+    for name in filter(None, called):
+        if names.count(name) > 1:
+            raise FileError(f"{path}: has two columns that mean {called[name]}", "keep one of them")
+    found: dict[str, BoneScans] = {}
+    for line, too_long, cells in sheet.lines(names, tuple(f"_{name}" for name in NUMBERS)):
+        bone = _of_row(f"{path}: line {line}", path.parent, cells, called, too_long)
+        if bone.name in found:
+            raise FileError(f"{path}: line {line} is the second of the name {bone.name!r}", "give each its own name")
+        found[bone.name] = bone
     if not found:
         raise FileError(f"{path}: lists no bones", "give columns name and pre, and a line for each bone")
-    return found
+    return list(found.values())
 
 
-def _spacing(text: str, where: str) -> tuple[float, ...] | None:
-    if not text:
-        return None
+def _of_row(where: str, folder: Path, cells: dict[str, str], called: dict[str, str], too_long: bool) -> BoneScans:
+    """The bone of a row of a table; `called` has the names of the columns in the file."""
+    if too_long:
+        raise FileError(f"{where} has more cells than there are columns", "correct it")
+    for column, usual in (("id", "name"), ("fixed", "pre")):
+        if not cells.get(column):
+            remedy = "give each bone a name, and a scan in the column pre"
+            raise FileError(f"{where} has no {called.get(column, usual)}", remedy)
+    scans = []
+    for role in ("fixed", "moving"):
+        scan, wrong = scan_of_cells(role, cells, folder, called)
+        if wrong:
+            raise FileError(f"{where} {wrong[0]}", "correct it")
+        scans.append(scan)
+    transform, initial = (folder / cells[key] if cells.get(key) else None for key in ("transform", "initial"))
+    files = [Path(path) for scan in scans if scan is not None for path in scan.paths]
+    for file in (*files, transform, initial):
+        if file is not None and not file.exists():
+            raise FileError(f"{file}: there is no such file ({where})", "correct the path")
     try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in (1, 3) or not all(0 < value < math.inf for value in values):
-        raise FileError(f"{where} has the spacing {text!r}", "give mm, one number or three as in 0.01,0.01,0.02")
-    return values
+        contrast = _CONTRAST(cells.get("contrast") or "moving")
+    except ValueError as error:
+        raise FileError(f"{where} has {cells['contrast']!r} as contrast, {error}", "correct it") from error
+    # In a list of pairs one bone may be scanned at several times.
+    name = "_".join(filter(None, (cells["id"], cells.get("time"))))
+    return BoneScans(name, scans[0], scans[1], transform, initial, contrast)
 
 
 def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
@@ -137,20 +154,23 @@ def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None
         scan_spacing: true voxel size of the scans in mm, where the files do not say it.
 
     Raises:
-        ScanError: a scan cannot be read, shows no bone, or cannot be aligned with its partner.
+        ScanError: a scan or its mask cannot be read, a scan shows no bone, or cannot be aligned with its partner.
     """
-    own = entry.plain_spacing, entry.contrast_spacing
-    volumes = [
-        read_volume(path, spacing or scan_spacing)
-        for path, spacing in zip((entry.plain, entry.contrast), own, strict=True)
-        if path is not None
-    ]
-    natives = [native_scan(volume, find_bone_scale(volume), None, torch.device("cpu")) for volume in volumes]
-    matrices = [np.eye(4)]
-    if entry.contrast is not None:
-        matrices.append(_between(entry, *volumes))
+    files = [scan for scan in (entry.fixed, entry.moving) if scan is not None]
+    if scan_spacing is not None:
+        stated = tuple(np.atleast_1d(scan_spacing).tolist())
+        files = [replace(scan, spacing=scan.spacing or stated) for scan in files]
+    volumes = [scan.read(None) for scan in files]
+    masks = [scan.read_mask(None, volume) for scan, volume in zip(files, volumes, strict=True)]
     # A single scan is its own partner.
-    scans = prepare(natives[0], natives[-1])[: len(volumes)]
+    pair = {
+        "fixed": volumes[0], "moving": volumes[-1], "fixed_mask": masks[0], "moving_mask": masks[-1],
+        "threshold": (files[0].threshold, files[-1].threshold), "hypotheses": "search",
+    }  # fmt: skip
+    matrices = [np.eye(4)] if entry.moving is None else [np.eye(4), _between(entry, pair)]
+    inputs = checked_inputs(**pair, spacing=None, initial=None, weights=None, refine="native", bone=None)
+    # As `align` sees them: within their masks, and without metal.
+    scans = found_bone(inputs, torch.device("cpu"), Watch(None, None))[: len(volumes)]
     larger = scans[0].cube.spacing / PAPER_SPACING
     to_world = np.eye(4)  # from mm about the middle of the grid
     to_world[:3, :3] = larger * own_axes(scans[0].images[-1])
@@ -159,6 +179,8 @@ def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None
     for scan, matrix in zip(scans, matrices, strict=True):
         values.append(_on_grid(_image(scan, spacing * larger), matrix @ to_world, size, spacing))
         fields.append(_field(scan.native, matrix @ to_world))
+    if entry.contrast == "fixed":
+        values, fields = values[::-1], fields[::-1]
     return ResampledBone((values[0], values[-1]), np.stack((fields[0], fields[-1])))
 
 
@@ -175,15 +197,18 @@ def own_axes(image: BoneImage) -> np.ndarray:
     return axes
 
 
-def _between(entry: BoneScans, plain: Volume, contrast: Volume) -> np.ndarray:
-    """The ``(4, 4)`` transform from the scan without to the one with contrast agent, LPS mm."""
+def _between(entry: BoneScans, pair: dict[str, Any]) -> np.ndarray:
+    """The ``(4, 4)`` transform from the fixed to the moving scan, LPS mm; `pair` is what `align` takes."""
     if entry.transform is not None:
         return read_transform(entry.transform)
-    alignment = align(plain, contrast, hypotheses="search")
+    initial = None if entry.initial is None else read_transform(entry.initial)
+    alignment = align(**pair, initial=initial)
     if not alignment.accepted:
+        verdict = alignment.verdict.rstrip(".")
         raise ScanError(
-            f"{entry.contrast}: could not be aligned with {entry.plain.name} for sure",
-            f"put the transform beside them as {entry.name}.tfm, or drop _pre and _post from both names",
+            f"{pair['moving'].name}: could not be aligned with {pair['fixed'].name} for sure ({verdict})",
+            f"put the transform beside them as {entry.name}.tfm or into the column transform of a table; or train on "
+            "both as two bones, in a folder by names without _pre and _post",
         )
     return alignment.matrix
 

@@ -115,6 +115,19 @@ def test_a_table(tmp_path, folders):
     assert len(halves) == 4 and Counter(fold for _, fold in halves) == {"A": 2, "B": 2}
 
 
+def test_a_table_of_a_spreadsheet(tmp_path):
+    """Parted by semicolons, with capitals in the header, an empty row, and an umlaut in Latin-1."""
+    for name in ("ä1.nrrd", "ä2.nrrd"):
+        (tmp_path / name).write_text("")
+    text = "sep=;\nName;Pre;Post\nbone;ä1.nrrd;ä2.nrrd\n;;\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
+    found = find_bones([tmp_path / "t.csv"], least=0)
+    assert not found.problems and [(bone.name, bone.pre.name) for bone in found.bones] == [("bone", "ä1.nrrd")]
+    (tmp_path / "t.csv").write_text("name,pre,post\nbone,ä1.nrrd,ä2.nrrd,more\n")
+    (problem,) = find_bones([tmp_path / "t.csv"], least=0).problems
+    assert "line 2 has more cells than there are columns" in str(problem)
+
+
 def test_a_table_with_mistakes(tmp_path):
     (tmp_path / "x.nrrd").write_text("")
     lines = [

@@ -5,7 +5,6 @@ All that is wrong with them is gathered before anything runs: a list of errors, 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -17,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ...bone.threshold import find_bone_scale
-from ...core.errors import DNetError, FileError, ScanError, one_line
+from ...core.errors import DNetError, FileError, ScanError
 from ...core.files import make_folder
 from ...core.progress import ProgressFunction, no_progress
+from ...core.spreadsheet import read_list
 from ...geometry.transform_files import read_transform
 from ...imaging.scan_folders import find_scans
 from ...imaging.volume import Volume, check_pair_spacing, read_volume
@@ -209,25 +209,23 @@ def _transform_beside(scan: Path, name: str) -> Path | None:
 
 
 def _in_table(path: Path) -> Cohort:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            lines = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"{path}: cannot be read as CSV ({one_line(error)})", "save it as CSV in UTF-8") from error
-    columns = set(lines[0]) if lines else set()
+    sheet = read_list(path)
+    names = [name.lower() for name in sheet.header]
+    columns, lines = set(names), list(sheet.lines(names))
     if not lines or not columns >= _COLUMNS:
         missing = ", ".join(sorted(_COLUMNS - columns)) or "lines"
         raise FileError(f"{path}: lacks {missing}", "give columns name, pre, post, and one line a bone")
     bones: list[ScannedBone] = []
     problems: list[DNetError] = []
-    unknown = sorted(str(column) for column in columns - _COLUMNS - _OPTIONAL)
+    unknown = sorted(columns - _COLUMNS - _OPTIONAL - {""})
     if unknown:
         remedy = f"name it one of {', '.join(sorted(_OPTIONAL))}"
         problems.append(FileError(f"{path}: column {', '.join(unknown)} is unknown", remedy))
-    for number, line in enumerate(lines, 2):
-        cells = {key: (value or "").strip() for key, value in line.items() if isinstance(key, str)}
+    for number, too_long, cells in lines:
         where = f"{path}: line {number}"
-        empty = [column for column in sorted(_COLUMNS) if not cells[column]]
+        if too_long:
+            problems.append(FileError(f"{where} has more cells than there are columns", "correct it"))
+        empty = [column for column in sorted(_COLUMNS) if not cells.get(column)]
         if empty:
             problems.append(FileError(f"{where} has no {' and no '.join(empty)}", "fill it in, or remove the line"))
             continue

@@ -1,15 +1,17 @@
-"""A scan to align as its owner names it: a path, and what its file does not say."""
+"""A scan as its owner names it, on a command line or in a table: a path, and what its file does not say."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OptionError, Setting
+from ..core.words import choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScanFile:
-    """A scan to align, and what its file does not say.
+    """A scan, and what its file does not say.
 
     Attributes:
         path: the file, or the folder of slices.
@@ -39,8 +41,8 @@ class ScanFile:
     segment: str | None = None
     flip: str | None = None
 
-    def read(self, role: str) -> Volume:
-        """The scan, as the "fixed" or the "moving" one."""
+    def read(self, role: str | None) -> Volume:
+        """The scan, as the "fixed" or the "moving" one of a pair, or by itself."""
         from ..imaging.volume import read_volume
 
         return read_volume(self.path, self.spacing, self.series, name=self.path, role=role, flip=self.flip)
@@ -89,6 +91,71 @@ _LEVELS = 5
 
 #: What is said of a scan beside its path.
 ABOUT_SCAN = tuple(one.name for one in fields(ScanFile) if one.name != "path")
+#: Of these, numbers.
+NUMBERS = ("spacing", "threshold")
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Reads a cell that holds one of these words; raises ValueError otherwise."""
+
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"not {choice(words)}")
+        return text
+
+    return convert
+
+
+def _voxel_sizes(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(0 < value < 1e30 for value in values):
+        raise ValueError("not one or three voxel sizes in mm, as 0.01 or 0.01 0.01 0.02")
+    return values
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("not a number, as 1200.5") from None
+
+
+_CELLS: dict[str, Callable[[str], Any]] = {
+    "spacing": _voxel_sizes,
+    "threshold": _number,
+    "flip": one_of("x", "y", "z"),
+}
+
+
+def scan_of_cells(
+    role: str, cells: Mapping[str, str], folder: Path, called: Mapping[str, str] = MappingProxyType({})
+) -> tuple[ScanFile | None, list[str]]:
+    """A scan of a row of a table, and what is wrong with its cells, in words that follow "the row ...".
+
+    Args:
+        role: what the row's columns begin with, "fixed" or "moving".
+        cells: of the row, by column: the path, ``fixed``, and what is said of the scan, ``fixed_spacing`` and others.
+        folder: of the table, from which paths count.
+        called: what the table calls its columns, where it is something else.
+
+    Returns:
+        The scan, None where its path is empty; without what is wrong.
+    """
+    about: dict[str, Any] = {}
+    wrong = []
+    for name in ABOUT_SCAN:
+        column = f"{role}_{name}"
+        text = cells.get(column, "")
+        try:
+            if text:
+                about[name] = str(folder / text) if name == "mask" else _CELLS.get(name, str)(text)
+        except ValueError as error:
+            wrong.append(f"has {text!r} as {called.get(column, column)}, {error}")
+    path = cells.get(role)
+    return (ScanFile(str(folder / path), **about) if path else None), wrong
 
 
 def members(path: str | Path) -> list[Path]:
