@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cohort_results import failed_pair, made_pair
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.cohort.copies import same_files, with_copies
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
 from DNetRegistrationLib.cohort.result import CohortResult
 from DNetRegistrationLib.cohort.run import align_cohort, find_pairs
-from DNetRegistrationLib.cohort.scan_file import ScanFile
 from DNetRegistrationLib.cohort.survey import survey
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from grids import noise

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..bone.scan_file import ScanFile, files_of
 from .pairs import ROLES, Pair
 from .result import PairResult, Problem
-from .scan_file import ScanFile, files_of
 
 _BLOCK = 1 << 20
 #: Bytes at both ends of a file that tell nearly all other files of its length.
