@@ -38,6 +38,7 @@ def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path
             "good,a.nrrd,b.nrrd,,\n"
             "alone,a.nrrd,,,\n"
             "wrong,a.nrrd,b.nrrd,0.01 0.02,q\n"
+            "words,a.nrrd,b.nrrd,ten,\n"
             ",a.nrrd,b.nrrd,,\n"
             "long,a.nrrd,b.nrrd,,,more\n"
             "twice,a.nrrd,b.nrrd,,\n"
@@ -47,11 +48,14 @@ def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path
     problems = {one.pair: (one.kind, one.problem) for one in found.problems}
     assert [pair.name for pair in found.pairs if pair.blocked is None] == ["good"]
     assert {name: kind for name, (kind, _) in problems.items()} == {
-        "alone": "partner", "wrong": "list", "line 5": "list", "long": "list",
+        "alone": "partner", "wrong": "list", "words": "list", "line 6": "list", "long": "list",
         "twice": "duplicate", "twice (2)": "duplicate",
     }  # fmt: skip
     assert "line 4" in problems["wrong"][1] and "'q'" in problems["wrong"][1] and "0.01 0.02" in problems["wrong"][1]
-    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 7
+    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 8
+    assert problems["words"][1].endswith(
+        "'ten' as fixed_spacing, not one or three voxel sizes in mm, as 0.01 or 0.01 0.01 0.02"
+    )
 
 
 def test_a_row_may_have_several_problems_and_each_is_told(tmp_path):
@@ -108,3 +112,10 @@ def test_ways_of_spreadsheets(tmp_path, encoding, first, delimiter):
 def test_a_list_that_is_none_is_refused(tmp_path, text, told):
     with pytest.raises(FileError, match=told):
         pairs_of_list(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("start", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"))
+def test_a_workbook_is_told_from_csv(tmp_path, start):
+    (tmp_path / "list.xlsx").write_bytes(start + bytes(100))
+    with pytest.raises(FileError, match="is a workbook of a spreadsheet program; save its table as CSV"):
+        pairs_of_list(tmp_path / "list.xlsx")

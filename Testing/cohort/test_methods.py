@@ -1,7 +1,9 @@
 """The paragraph on methods: its numbers are those of the run, and what was not done is not claimed."""
 
+import math
 from dataclasses import replace
 
+import pytest
 from cohort_results import failed_pair, made_cohort, made_pair, refused_pair
 from DNetRegistrationLib.cohort.methods import methods_paragraph
 
@@ -64,7 +66,16 @@ def test_what_there_is_none_of_is_not_told():
 
 
 def test_cartilage_of_pairs_that_are_not_accepted_is_not_passed_off():
-    measured = [make("m", compartments=({"compartment": "all"},)) for make in (made_pair, refused_pair)]
+    rows = ({"mean_thickness_um": 40.0}, {"mean_thickness_um": None})
+    measured = [make("m", compartments=rows) for make in (made_pair, refused_pair)]
     assert "cartilage was measured in 1 pair: along" in methods_paragraph(made_cohort(measured[0], failed_pair("f")))
     text = methods_paragraph(made_cohort(*measured, made_pair("n")))
     assert "cartilage was measured in 2 pairs (1 of them not accepted): along" in text
+
+
+@pytest.mark.parametrize("unknown", (None, math.nan))
+def test_cartilage_that_could_not_be_measured_is_not_counted(unknown):
+    empty = made_pair("e", compartments=({"mean_thickness_um": unknown},))
+    text = methods_paragraph(made_cohort(made_pair("m", compartments=({"mean_thickness_um": 40.0},)), empty))
+    assert "cartilage was measured in 1 pair, and could not be in 1 more: along" in text
+    assert "cartilage could not be measured (1 pair tried)." in methods_paragraph(made_cohort(empty))

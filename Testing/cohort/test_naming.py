@@ -138,6 +138,23 @@ def test_results_among_the_scans_are_no_scans(tmp_path):
     assert [pair.name for pair in found.pairs] == ["a"] and not found.problems
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("{id} {scan}", ("M 1 vor.nrrd", "M 1 nach.nrrd", "M 2 vor.nrrd")),
+        ("{id}-{scan}", ("1-vor/", "1-Nach/")),
+        ("{scan}_{id}", ("vor_1.tif", "nach_1.nrrd")),
+        ("{id}/{scan}", ("m1/vor.nrrd", "m1/nach.nrrd", "m2/vor/", "m2/nach/")),
+        ("{id}/*{scan}", ("m1/scan_vor.nrrd", "m1/scan_nach.nrrd")),
+    ],
+)
+def test_a_pattern_that_fits_is_proposed(tmp_path, pattern, names):
+    place(tmp_path, *names)
+    (odd,) = pairs_by_name(tmp_path, words=("vor", "nach")).problems
+    assert odd.remedy == f"if vor and nach tell the two scans of a pair, give the pattern {pattern}"
+    assert len(pairs_by_name(tmp_path, pattern, ("vor", "nach")).pairs) >= 1
+
+
 def test_two_folders_of_scans_of_the_same_names_are_told_how_to_be_paired(tmp_path):
     place(tmp_path, "dicom/m1/", "dicom/m2/", "bmp/m1/", "bmp/.hidden")
     found = pairs_by_name(tmp_path)

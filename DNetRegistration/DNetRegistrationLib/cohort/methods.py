@@ -119,19 +119,23 @@ def _accuracy(accepted: Sequence[PairResult]) -> str:
 
 
 def _cartilage(pairs: Iterable[PairResult]) -> str:
-    measured = [pair.status for pair in pairs if pair.compartments]
-    if not measured:
+    tried = [pair for pair in pairs if pair.compartments]
+    measured = [pair.status for pair in tried if _finite(row.get("mean_thickness_um") for row in pair.compartments)]
+    if not tried:
         return ""
+    if not measured:
+        return f"Thickness of cartilage could not be measured ({_many(len(tried), 'pair')} tried)."
     others = len(measured) - measured.count("accepted")
     unsure = f" ({others} of them not accepted)" if others else ""
+    left = f", and could not be in {len(tried) - len(measured)} more" if len(tried) > len(measured) else ""
     return (
-        f"Thickness of cartilage was measured in {_many(len(measured), 'pair')}{unsure}: along the normals of the bone "
-        f"surface, a layer seen through the scanner's blur was fitted to the difference of both scans."
+        f"Thickness of cartilage was measured in {_many(len(measured), 'pair')}{unsure}{left}: along the normals of "
+        "the bone surface, a layer seen through the scanner's blur was fitted to the difference of both scans."
     )
 
 
-def _finite(values: Iterable[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
+def _finite(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _many(count: int, noun: str) -> str:

@@ -22,6 +22,11 @@ from .store import is_results
 PATTERN = "{id}_{scan}"
 #: What `{scan}` stands for: the word of the fixed scan and that of the moving one.
 WORDS = ("pre", "post")
+#: Other ways to name two scans, of which one is proposed where the rule that was given fits to nothing.
+_OTHER_PATTERNS = (
+    PATTERN, "{id} {scan}", "{id}-{scan}", "{id}.{scan}", "{id}{scan}", "{scan}_{id}", "{scan} {id}", "{scan}-{id}",
+    "{id}/{scan}", "{id}/*{scan}", "{id}/{scan}*",
+)  # fmt: skip
 #: Kinds of file that hold a scan; of DICOM, an enhanced file does.
 _SUFFIXES = (*SCAN_SUFFIXES, ".dcm")
 
@@ -85,7 +90,9 @@ def pairs_by_name(
     plain = "NAME_{scan}" if pattern == PATTERN else pattern
     shown = " and ".join(plain.replace("{scan}", word) for word in words)
     remedy = f"name the two scans of a pair {shown}, give other words or another pattern, or list the pairs"
-    if not found and "/" not in pattern and (two := _two_kinds(odd)):
+    if not found and (other := _fitting(folder, words)):
+        remedy = f"if {' and '.join(words)} tell the two scans of a pair, give the pattern {other}"
+    elif not found and "/" not in pattern and (two := _two_kinds(odd)):
         remedy = f"if they hold a scan of each pair, give the pattern {{scan}}/{{id}} and the words {' and '.join(two)}"
     if odd:
         fit = "its name fits" if len(odd) == 1 else "their names fit"
@@ -164,6 +171,22 @@ def _candidates(folder: Path, depth: int) -> Iterator[Path]:
             yield path
         elif path.is_dir():
             yield from _candidates(path, depth - 1)
+
+
+def _fitting(folder: Path, words: tuple[str, str]) -> str | None:
+    """The pattern of `_OTHER_PATTERNS` by which most scans of a folder are pairs; None where none makes a pair."""
+    best, most = None, 0
+    for pattern in _OTHER_PATTERNS:
+        rule = _rule(pattern, words)
+        roles = defaultdict(set)
+        for path in _candidates(folder, pattern.count("/")):
+            name = path.relative_to(folder).as_posix()
+            if (match := rule.fullmatch(name[: len(name) - len(_ending(path))])) and (path.is_dir() or _ending(path)):
+                roles[match["id"]].add(match["scan"].lower())
+        count = sum(len(one) == 2 for one in roles.values())
+        if count > most:
+            best, most = pattern, count
+    return best
 
 
 def _two_kinds(paths: list[Path]) -> list[str]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from .errors import FileError, one_line
 
 _LONGEST = 1 << 24  # bytes
+#: How workbooks start: .xlsx and .ods, and .xls.
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def read_list(path: Path) -> Sheet:
     """Reads a CSV file that lists scans.
 
     Raises:
-        FileError: it cannot be read, is too long, or is no CSV.
+        FileError: it cannot be read, is too long, a workbook, or no CSV.
     """
     try:
         if path.stat().st_size > _LONGEST:
@@ -61,6 +63,8 @@ def read_list(path: Path) -> Sheet:
         content = path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({one_line(error)})", "check the path") from error
+    if content.startswith(_WORKBOOKS):
+        raise FileError(f"{path}: is a workbook of a spreadsheet program", "save its table as CSV, and give that")
     try:
         return read_sheet(content)
     except csv.Error as error:
