@@ -25,6 +25,25 @@ def test_bias_and_spread_are_those_of_the_compartments():
     assert _table([(3.0, 5.0), (4.0,)]).holds
 
 
+def test_a_pair_of_which_no_point_is_measured_says_nothing_of_points():
+    table = _table([(3.0, 5.0), (4.0,)])
+    table.results.append(
+        CartilageResult(
+            "20 um",
+            9,
+            True,
+            True,
+            stated_um=(np.nan,) * 2,
+            stated_true_um=(np.nan,) * 2,
+            standard_errors_um=(np.nan,) * 2,
+            volumes_mm3=(np.nan,) * 2,
+            true_volumes_mm3=(0.0,) * 2,
+        )
+    )
+    found = next(one for one in table.findings() if "error of a point" in one.what)
+    assert found.measured == "3.0 um" and found.holds
+
+
 def test_means_are_held_against_twice_their_standard_error():
     """One of 20 may be off by more; what was not measured does not count."""
     for off, holds in ((1, True), (2, False)):

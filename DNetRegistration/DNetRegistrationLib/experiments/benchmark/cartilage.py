@@ -114,7 +114,7 @@ class CartilageTable(CaseTable[CartilageResult]):
             return []
         bias, spread, point, share = KINDS[kind][2]
         off, errors_of_volume = _stated(good)
-        points = float(np.median([one.point_error_um for one in good]))
+        points = float(np.nanmedian([one.point_error_um for one in good]))
         mean, deviation = float(errors.mean()), float(errors.std(ddof=1))
         return [
             at_most(
