@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..bone.scan_file import ScanFile, files_of
+from ..core.words import sentence
 from .pairs import ROLES, Pair
 from .result import PairResult, Problem
 
@@ -61,10 +62,15 @@ def same_files(pairs: Sequence[Pair]) -> list[Problem]:
     return sorted(found, key=lambda one: order[one.pair])
 
 
-def with_copies(pairs: Sequence[PairResult]) -> tuple[PairResult, ...]:
+def with_copies(pairs: Sequence[PairResult], files: Iterable[Problem] = ()) -> tuple[PairResult, ...]:
     """The pairs, each with a warning where another pair has a scan of the same voxels, in whatever kind of file.
 
     That both scans of one pair have them, its own alignment says.
+
+    Args:
+        pairs: of the cohort.
+        files: what `same_files` found, since one of the pairs may not have been read to its end; without what blocks
+            a pair.
     """
     seen: dict[str, list[_Place]] = defaultdict(list)
     for number, pair in enumerate(pairs):
@@ -80,6 +86,12 @@ def with_copies(pairs: Sequence[PairResult]) -> tuple[PairResult, ...]:
                     f"The {place.role} scan holds the same voxels as {_listed(others)}: one is a copy of the other, or "
                     "was given for it. Check which animal and which time it is of."
                 )
+    by_files: dict[str, list[str]] = defaultdict(list)
+    for one in files:
+        by_files[one.pair].append(sentence(one.problem))
+    for number, pair in enumerate(pairs):
+        if number not in warnings and pair.name in by_files:
+            warnings[number] = by_files[pair.name]
     return tuple(
         replace(pair, warnings=(*pair.warnings, *warnings[number])) if number in warnings else pair
         for number, pair in enumerate(pairs)

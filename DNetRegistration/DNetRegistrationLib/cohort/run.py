@@ -148,7 +148,7 @@ def align_cohort(
             folder.forget_loops()
         results, closing = _all_done(folder, looked, options, jobs, dask, progress, tell)
         all_told = with_loops(results, closing)
-        results, closing = with_copies(all_told[: len(results)]), all_told[len(results) :]
+        results, closing = with_copies(all_told[: len(results)], looked.copies), all_told[len(results) :]
         results = on_reference(results, closing, looked.references, folder.place, options.outputs.get("transform"))
         told = CohortResult(
             scans=os.path.abspath(scans),

@@ -37,6 +37,7 @@ class Survey:
         sizes: of each pair whose headers could be read: the sizes of both scans, for a person.
         memory: of each of them, bytes that its alignment may take.
         closing: pairs to align besides, to close loops; `memory` holds them too.
+        copies: those of the problems that tell of copies in pairs that are aligned all the same.
         references: the scan that all of a bone are carried onto, by the name of each pair.
     """
 
@@ -47,6 +48,7 @@ class Survey:
     memory: dict[str, float]
     closing: list[Pair] = field(default_factory=list)
     references: dict[str, ScanFile] = field(default_factory=dict)
+    copies: list[Problem] = field(default_factory=list)
 
 
 def survey(
@@ -96,7 +98,9 @@ def survey(
     good = [pair for pair in pairs if pair.name not in wrong]
     closing = closing_pairs(good) if loops else []
     memory |= {pair.name: _memory(pair, taken) for pair in closing}
-    return Survey(pairs, problems, settings, sizes, memory, closing, references(good))
+    blocked = [pair.blocked for pair in pairs if pair.blocked is not None]
+    copies = [one for one in copies if one not in blocked]
+    return Survey(pairs, problems, settings, sizes, memory, closing, references(good), copies)
 
 
 def _of_two(pair: Pair) -> Pair:
