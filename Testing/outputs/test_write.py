@@ -96,7 +96,7 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     fixed, moving, result = pair
     read = json.loads(written["report"].read_text("utf-8"))
     keys = """matrix accepted confidence expected_error_um dice_before dice hypothesis rotation_deg translation_mm
-    seconds device network weights_sha256 fixed moving version verdict warnings doubts working_spacing bone
+    seconds device network weights_sha256 fixed moving version verdict reason warnings doubts working_spacing bone
     check contrast grey_value_fit units made network_spread_um surroundings""".split()
     assert set(keys) == set(read)
     assert list(read).index("rotation_deg") + 1 == list(read).index("translation_mm")
@@ -122,8 +122,10 @@ def test_a_report_is_read_as_the_alignment_that_it_is_of(pair, tmp_path):
     assert read.transform.TransformPoint((1.0, 2.0, 3.0)) == result.transform.TransformPoint((1.0, 2.0, 3.0))
     for lacking in ("{}", "[]", "words", '{"fixed": {"threshold": 1}, "moving": {"threshold": 1}}'):
         (tmp_path / "b.json").write_text(lacking)
-        with pytest.raises((KeyError, TypeError, ValueError)):
+        with pytest.raises(FileError, match=r"b\.json: is no report of an alignment"):
             read_report(tmp_path / "b.json")
+    with pytest.raises(FileError, match="No such file"):
+        read_report(tmp_path / "c.json")
 
 
 def test_the_report_of_one_bone_says_which_and_is_read_back(pair, tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..bone.scan_file import ScanFile
 from ..core.constants import PAPER_SPACING
-from ..core.errors import FileError, OptionError, Setting, one_line
+from ..core.errors import OptionError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
 from ..core.words import plain
 from ..outputs.paths import OutputPaths
@@ -112,20 +112,15 @@ def _read_report(path: str) -> tuple[Alignment, dict]:
         FileError: it cannot be read, or is none.
     """
     from ..geometry.transforms import require_rigid
-    from ..outputs.report import read_report, read_scans
+    from ..outputs.report import no_report, read_report, read_scans
 
-    setting = Setting("report")
+    found, scans = read_report(path), read_scans(path)
+    if found.working_spacing < _SPACINGS[0] or found.working_spacing > _SPACINGS[1]:
+        raise no_report(path)
     try:
-        found, scans = read_report(path), read_scans(path)
-        if found.working_spacing < _SPACINGS[0] or found.working_spacing > _SPACINGS[1]:
-            raise ValueError("no such working spacing")
         return replace(found, matrix=require_rigid(found.matrix)), scans
-    except OSError as error:
-        problem = f"{path}: cannot be read ({one_line(error)})"
-        raise FileError(problem, "check the path and its permissions", setting) from error
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-        problem = f"{path}: is no report of an alignment"
-        raise FileError(problem, "give the one that was written with it", setting) from error
+    except OptionError as error:
+        raise no_report(path) from error
 
 
 def _alignment(

@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..cartilage.result import CartilageMeasurement
+from ..core.errors import FileError, Setting, one_line
 from ..core.jsonable import jsonable
 from ..core.provenance import versions
 from ..imaging.grey_fit import GreyFit
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
 from ..version import __version__
+
+T = TypeVar("T")
 
 #: Units of the numbers in a report, by key; coordinates are LPS.
 UNITS = {
@@ -39,29 +43,48 @@ def read_report(path: str | Path) -> Alignment:
     """The alignment of a report that `write_report` wrote.
 
     Raises:
-        OSError: it cannot be read.
-        KeyError, TypeError, ValueError: it is not such a report.
+        FileError: it cannot be read, or is no such report.
     """
-    values = _values(path)
-    thresholds = {f"{role}_threshold": values[role]["threshold"] for role in ("fixed", "moving")}
-    return Alignment.from_dict(values | thresholds)
+
+    def alignment(values: dict[str, Any]) -> Alignment:
+        thresholds = {f"{role}_threshold": values[role]["threshold"] for role in ("fixed", "moving")}
+        return Alignment.from_dict(values | thresholds)
+
+    return _taken(path, alignment)
 
 
 def read_scans(path: str | Path) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """The scans that a report is of: of "fixed" and "moving" the size in voxels and the voxel size in mm, x, y, z.
 
     Raises:
-        OSError, KeyError, TypeError, ValueError: see `read_report`.
+        FileError: see `read_report`.
     """
-    values = _values(path)
-    return {
-        role: (tuple(map(int, values[role]["size"])), tuple(map(float, values[role]["spacing"])))
-        for role in ("fixed", "moving")
-    }
+
+    def scans(values: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+        return {
+            role: (tuple(map(int, values[role]["size"])), tuple(map(float, values[role]["spacing"])))
+            for role in ("fixed", "moving")
+        }
+
+    return _taken(path, scans)
 
 
-def _values(path: str | Path) -> dict[str, Any]:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def no_report(path: str | Path) -> FileError:
+    """The error of a file that is no report."""
+    return FileError(
+        f"{path}: is no report of an alignment", "give the one that was written with it", Setting("report")
+    )
+
+
+def _taken(path: str | Path, take: Callable[[dict[str, Any]], T]) -> T:
+    """What is taken from the values of a report."""
+    try:
+        return take(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        problem = f"{path}: cannot be read ({one_line(error)})"
+        raise FileError(problem, "check the path and its permissions", Setting("report")) from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise no_report(path) from error
 
 
 def report(

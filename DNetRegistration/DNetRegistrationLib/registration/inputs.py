@@ -117,7 +117,7 @@ def as_volume(scan: Any, role: str) -> Volume:
     name = f"{role} scan"
     if not isinstance(scan, Volume):
         if not hasattr(scan, "GetDirection"):
-            raise ScanError(f"the {name} is a {type(scan).__name__}", "give a Volume or a SimpleITK image")
+            raise ScanError(f"the {name} is of the type {type(scan).__name__}", "give a Volume or a SimpleITK image")
         scan = Volume.from_sitk(scan, name)
     if scan.name == Volume.name:
         scan = replace(scan, name=name)
