@@ -73,7 +73,7 @@ def test_a_transform_alone_is_measured_on_request_and_marked(reported, two, meas
     words = ["cartilage", *two, "--transform", str(tmp_path / "t.tfm"), "--cartilage", str(table)]
     assert main(words) == 1
     said = capsys.readouterr().out
-    assert "nothing vouches for this transform" in said and "--anyway" in said
+    assert "whether this transform is right is not known" in said and "--anyway" in said
     assert not measured_with and not table.exists()
     assert main([*words, "--anyway", "--fixed-threshold", "1500"]) == 1
     assert "NOT TO BE TRUSTED" in capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_masks_region_and_side_are_passed_on(
     ("extra", "error"),
     [
         (["--region", "none.nrrd"], "(--region)"),
-        (["--region-segment", "2"], "the segment 2 is of no mask; give the file of the mask too (--region)"),
+        (["--region-segment", "2"], "the segment 2 is given, but no mask; give the file of the mask too (--region)"),
         (["--region", "REGION", "--region-segment", "7"], "(--region-segment)"),
         (["--region", "EMPTY"], "the region of the joint: "),
     ],

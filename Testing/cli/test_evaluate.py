@@ -80,7 +80,7 @@ def test_problems_with_scans_are_listed(monkeypatch, tmp_path, capsys):
     assert main(["evaluate", "--output", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert said.out.splitlines() == ["- a.nrrd: is odd", "- b.tif: has no voxel size; give it in mm (--scan-spacing)"]
-    assert said.err == "dnet-registration: error: 2 problems with the scans; mend them first\n"
+    assert said.err == "dnet-registration: error: 2 problems with the scans; correct them first\n"
 
 
 @pytest.mark.parametrize(

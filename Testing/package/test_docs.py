@@ -343,6 +343,7 @@ STUMBLED = (
     "turned any way", "any way round", "proposal does not hold", "given by hand", "no one answer", "parts bone from",
     "which place of one", "it comes out too", "in a program that has aligned", "and nothing tells",
     "learning more from each", "gone on with", "having had a GPU", "mend what D-net", "not to be had",
+    "nothing vouches for this", "mend {", "no one scan", "no one pose",
 )  # fmt: skip
 
 

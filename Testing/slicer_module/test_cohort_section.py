@@ -204,7 +204,7 @@ def test_a_double_click_loads_a_pair_as_it_was_aligned(section, panel, tmp_path)
     write_volume(Volume(scan, np.diag((0.1, 0.1, 0.1, 1.0))), paths["moving"])
     section.table.cellDoubleClicked.emit(0, 0)
     assert parameters.movingVolume.GetName() == "m1 moving_1"
-    assert "nothing vouches for this" in panel.ui.verdictLabel.text
+    assert "the verdict does not apply to this" in panel.ui.verdictLabel.text
     assert "#d7f0dd" not in panel.ui.verdictLabel.styleSheet
 
 
@@ -226,7 +226,7 @@ def test_weights_of_ones_own_are_vouched_for_while_they_are_the_same(section, pa
     assert panel.ui.verdictLabel.text.startswith("Accepted")
     weights.write_bytes(b"y")
     section.table.cellDoubleClicked.emit(0, 0)
-    assert "nothing vouches for this" in panel.ui.verdictLabel.text
+    assert "the verdict does not apply to this" in panel.ui.verdictLabel.text
 
 
 def test_a_pair_whose_scan_is_gone(section, panel, tmp_path):

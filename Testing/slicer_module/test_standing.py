@@ -437,7 +437,10 @@ def test_a_hardened_result_is_recognised(laid):
     assert "as after hardening: Undo cannot take it back" in panel.ui.detailsLabel.text
     moving.SetAndObserveTransformNodeID(transform.GetID())
     assert np.abs(positions(moving) - before).max() > 1
-    assert panel.ui.verdictLabel.text == "Moved since it was aligned: nothing vouches for this. Undo, or align again."
+    assert (
+        panel.ui.verdictLabel.text
+        == "Moved since it was aligned: the verdict does not apply to this. Undo, or align again."
+    )
 
 
 @pytest.mark.parametrize("who", [1, 2])

@@ -62,7 +62,7 @@ class ScanFile:
         """
         if self.mask is None:
             if self.segment is not None:
-                problem = f"{scan.name}: the segment {self.segment} is of no mask"
+                problem = f"{scan.name}: the segment {self.segment} is given, but no mask"
                 raise OptionError(problem, "give the file of the mask too", Setting("mask", role))
             return None
         from ..imaging.masks import mask_on, read_mask

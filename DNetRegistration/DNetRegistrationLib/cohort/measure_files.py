@@ -154,7 +154,7 @@ def _alignment(
         found.append(scale.threshold)
         bones.append(cortical_bone(scan, scale.threshold, spacing, without_metal(scan, scale, seen)))
     overlap, center = dice(bones[0], bones[1], matrix), bones[0].center
-    doubt: str | None = "nothing vouches for this transform, since the report of its alignment is not given."
+    doubt: str | None = "whether this transform is right is not known, since the report of its alignment is not given."
     if known is not None:
         doubt = _doubt(pair, matrix, known, about, overlap, center)
     values: dict[str, Any] = dict(

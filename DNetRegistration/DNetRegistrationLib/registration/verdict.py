@@ -20,8 +20,8 @@ NOT_ACCEPTED = "Not accepted"
 REASONS = {
     "mirrored": "one scan shows the mirror image of the other. Flip the one whose slices were read in reverse order; a "
     "left and a right leg do not fit.",
-    "undetermined": "what both scans show looks the same after it is turned or shifted, so that no one pose is "
-    "determined. Check that the fields of view hold more than a straight piece of shaft.",
+    "undetermined": "what both scans show looks the same after it is turned or shifted, so that several poses "
+    "fit. Check that the fields of view hold more than a straight piece of shaft.",
     "symmetry": "the bone in view fits as well after a turn or a shift, so that this is one of several poses that fit "
     "equally. Check that the fields of view hold what tells one side of the bone from another.",
     "strain": "the two scans show the bone in shapes that differ by some percent. Check the voxel sizes and the slice "

@@ -98,7 +98,11 @@ class ResultView:
             Standing.UNKNOWN: _("What was aligned is not on record"),
         }[standing]
         remedy = _("Undo, or align again.") if transform_above(moving) is transform else _("Align again.")
-        return "doubt", _("{cause}: nothing vouches for this. {remedy}").format(cause=cause, remedy=remedy), ""
+        return (
+            "doubt",
+            _("{cause}: the verdict does not apply to this. {remedy}").format(cause=cause, remedy=remedy),
+            "",
+        )
 
     def _followBones(self, moving, current, behind) -> None:
         """Hides what is drawn of the bones when they come to lie elsewhere, and shows it when they are back.

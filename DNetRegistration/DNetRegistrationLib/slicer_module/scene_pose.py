@@ -62,7 +62,7 @@ class UncheckedPose:
 def _unchecked(matrix: np.ndarray) -> Alignment:
     return Alignment(
         accepted=False,
-        verdict=_("Not checked: nothing vouches for this pose. Align again."),
+        verdict=_("Not checked: whether this pose is right is not known. Align again."),
         doubts=["unchecked"],
         confidence=math.nan,
         expected_error_um=math.nan,

@@ -52,7 +52,7 @@ def test_everything_wrong_is_told_before_anything_runs(folders, tmp_path):
     ball(a / "spare.nrrd", 51)  # an odd name
     (b / "B-one_pre.nrrd").write_bytes(b"NRRD0004\ngarbage")  # unreadable
     (b / "B-two_post.nrrd").write_bytes((b / "B-two_pre.nrrd").read_bytes())  # twice the same scan
-    with pytest.raises(CohortError, match=r"^5 problems with the scans; mend them first$") as caught:
+    with pytest.raises(CohortError, match=r"^5 problems with the scans; correct them first$") as caught:
         evaluate(output=tmp_path / "out", scans=folders, quick=True)
     problems = caught.value.problems
     assert len(problems) == 5

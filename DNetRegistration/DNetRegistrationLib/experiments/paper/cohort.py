@@ -49,7 +49,7 @@ class CohortError(ScanError):
     def __init__(self, problems: Sequence[DNetError]) -> None:
         several = len(problems) > 1
         count = f"{len(problems)} problem{'s' if several else ''} with the scans"
-        super().__init__(count, f"mend {'them' if several else 'it'} first")
+        super().__init__(count, f"correct {'them' if several else 'it'} first")
         self.problems = list(problems)
 
 
