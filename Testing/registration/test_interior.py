@@ -14,8 +14,9 @@ from DNetRegistrationLib.bone.threshold import BoneScale, find_bone_scale
 from DNetRegistrationLib.geometry.rigid import inverse
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration.holders import ScanPair
-from DNetRegistrationLib.registration.interior import _edge_noise, _greys, _sealed, refine_fully, refine_inside
-from DNetRegistrationLib.registration.refinement import Refined, distance, gauss_newton, motion_jacobian, refine
+from DNetRegistrationLib.registration.interior import _greys, _sealed, refine_fully, refine_inside
+from DNetRegistrationLib.registration.refinement import Refined, distance, refine
+from DNetRegistrationLib.registration.settling import Frame, told_by_edges
 from DNetRegistrationLib.registration.template import edge_template
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
 from edge_phantom import GRIDS, TURNS, grid_points, pose_at
@@ -202,25 +203,12 @@ def test_a_bone_that_holds_its_marrow_stays_as_it_is():
     assert _sealed(bones[1], bones[0], inverse(truth), 0.1) is bones[1]
 
 
-def test_the_noise_of_edges_is_what_leads_them_astray():
+def test_edges_that_agent_displaces_count_for_little():
     told = {}
     for agent in (0.0, 1.2):
         fixed, moving, _, truth = phantoms("plain", agent)
-        edges = edge_template(fixed.levels[-1], 300)
-        fit = gauss_newton(edges, moving.levels[-1], truth[None], 0)
-        residual, seen = fit.residual[0].double().numpy(), fit.seen[0].double().numpy()
-        deviation = max(1.4826 * np.median(np.abs(residual[seen > 0])), 0.03)
-        weight = seen * np.clip(1 - (residual / (4.685 * deviation)) ** 2, 0, None) ** 2
-        jacobian = motion_jacobian(edges).double().numpy()
-        sums: dict[tuple, np.ndarray] = {}
-        for place, w, r, row in zip(edges.index.long().tolist(), weight, residual, jacobian, strict=True):
-            cell = tuple(n // 4 for n in place)
-            sums[cell] = sums.get(cell, 0) + w * r * row
-        middle = sum(np.outer(one, one) for one in sums.values())
-        inverted = np.linalg.inv((jacobian * weight[:, None]).T @ jacobian)
-        by_hand = np.trace(jacobian.T @ jacobian @ inverted @ middle @ inverted) / 6
-        told[agent] = _edge_noise(edges, moving, truth)
-        assert told[agent] == pytest.approx(by_hand, rel=1e-3)
+        frame = Frame.of(edge_template(fixed.levels[-1], 4000))
+        told[agent] = float(told_by_edges(fixed.levels[-1], moving.levels[-1], truth, frame).covariance.trace())
     assert told[1.2] > 5 * told[0.0]
 
 

@@ -25,9 +25,9 @@ from ..imaging.splines import sample_spline, spline_coefficients, spline_derivat
 from ..imaging.tensors import MOST_POINTS, gaussian, sample_linear
 from .blur import blurred
 from .holders import ScanPair
-from .refinement import Refined, distance, gauss_newton, motion, motion_jacobian, refine, resolutions, tukey
+from .refinement import Refined, distance, motion, motion_jacobian, refine, resolutions, tukey
+from .settling import Frame, Part, settled, told_by, told_by_edges
 from .template import Template, edge_template
-from .uncertainty import cell_scores
 
 # Greys count between these; the bone threshold is 0, dense bone 1, and marrow lies near -1.
 GREYS = (-3.0, 3.0)
@@ -41,8 +41,8 @@ WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
 # While steps are taken, an edge of the whole bone counts by this share of a point inside. Where nothing is seen inside
 # the bone, edges decide alone.
 EDGES = 0.05
-# In the end it counts by what its residuals say, but by no less than this share.
-LEAST_TRUST = 0.01
+# Steps at the end, where each of inside and edges counts by how little it scatters, and fits of their robust weights.
+SETTLING, REWEIGHTED = 4, 3
 # Marrow has leaked out of a bone that holds less than this share of what lies so many working spacings below the
 # surface in the other scan. Contrast agent that counts as bone there is no thicker. One of so many voxels along each
 # axis is asked.
@@ -140,14 +140,12 @@ class _Equations:
         right: ``(6,)``.
         levels: ``(2,)`` the gain and the offset.
         blur: by how much of the Laplacian the other scan is sharper, mm2.
-        scores: ``(n, 6)`` what each point's residual adds to the gradient.
     """
 
     normal: Tensor
     right: Tensor
     levels: Tensor
     blur: float
-    scores: Tensor
 
 
 def refine_fully(
@@ -186,8 +184,8 @@ def refine_inside(
     noise adds to both as if the other scan were blurred more: half of their difference is free of it. Once s is known,
     the sharper scan is blurred by a Gaussian, and s tells what is left.
 
-    The pose that edges of the whole bone told is the prior. Its weight is what the residuals of the edges leave of
-    their information, against those inside: edges that contrast agent displaces do not agree with what lies inside, a
+    The pose that edges of the whole bone told is the prior at first. In the end both count by the covariance of what
+    their residuals tell of the pose: edges that contrast agent displaces do not agree with what lies inside, a
     neighbourhood at a time, and count for little.
 
     Args:
@@ -233,14 +231,19 @@ def refine_inside(
         pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
         if every == 1 and float(change.abs().max()) < STILL * refined.spacing:
             break
-    scores = torch.cat([cell_scores(side.index, part.scores) for side, part in zip(some, parts, strict=True)])
-    noise = float((scores @ torch.linalg.inv(inside + 1e-6 * prior) * scores).sum()) / 6
-    other = edge_template(moving.levels[-1], EDGE_POINTS)
-    edge_noise = sum(of_both(_edge_noise, (edges, other), (moving, fixed), (pose, inverse(pose)))) / 2
-    trusted = max(noise / edge_noise, LEAST_TRUST * count / WORKING_POINTS) * jacobian.T @ jacobian
-    # The residuals of the last step, moved back from the prior that steps were taken with to this one.
-    step = torch.linalg.solve(inside + trusted, (inside + prior) @ step)
-    pose = start @ inverse(motion(step[None], edges.center, edges.radius))[0]
+    # Where little holds the pose, these steps were too short, and so were those that led to the start.
+    frame, ends = Frame.of(edges), (fixed.levels[-1], moving.levels[-1])
+    every = max(1, count // WORKING_POINTS)
+    others = of_both(_other_jacobian, sides, (pose,) * 2, (frame,) * 2, (every,) * 2)
+    for _ in range(SETTLING):
+        check()
+        within = of_both(_part, sides, others, (pose,) * 2, (every,) * 2)
+        change = settled((told_by(within, frame), told_by_edges(*ends, pose, frame)))
+        length = float((change @ frame.mean_square @ change).sqrt())
+        change = change * min(1.0, refined.spacing / 2 / max(length, 1e-12))
+        pose = pose @ inverse(motion(change[None], frame.center, frame.radius))[0]
+        if length < STILL * refined.spacing:
+            break
     if distance(pose, start, fixed.place) > refined.spacing:
         return refined
     return replace(refined, pose=pose)
@@ -334,17 +337,36 @@ def _side(image: _Greys, other: _Greys, index: Tensor, pose: Tensor | None, edge
     return _Side(index, points, values, blurred, jacobian if pose is None else -jacobian, other, pose is None)
 
 
-def _edge_noise(edges: Template, image: PreparedScan, pose: Tensor) -> float:
-    """The variance of edges' residuals at a pose that explains how far they lead astray, in squared bone values."""
-    fit = gauss_newton(edges, image.levels[-1], pose[None], 0)
-    weight = (fit.seen * tukey(fit.residual, fit.seen))[0].cpu().double()[:, None]
-    jacobian = motion_jacobian(edges).cpu().double()
-    information = (weight * jacobian).T @ jacobian
-    information += (1e-6 * information.trace() + 1e-12) * torch.eye(6).double()
-    scores = cell_scores(edges.index, weight * fit.residual[0].cpu().double()[:, None] * jacobian)
-    steps = torch.linalg.solve(information, scores.T)
-    # The sum of squares of how far all steps lead all values astray.
-    return max(float((steps * (jacobian.T @ jacobian @ steps)).sum()) / 6, 1e-12)
+def _other_jacobian(side: _Side, pose: Tensor, frame: Frame, every: int) -> Tensor:
+    """``(m, 6)`` how residuals of one of `every` points change with a step, by the other scan's greys."""
+    affine = side.image.image.affine
+    points = side.points[::every]
+    to_index = torch.from_numpy(np.linalg.inv(affine)) @ (pose if side.forward else inverse(pose))
+    at, ends = apply(to_index, points), torch.eye(3).double() / 2
+    values = [
+        side.image.sample((at + end).to(side.values)) - side.image.sample((at - end).to(side.values)) for end in ends
+    ]
+    gradient = torch.stack(values, -1).cpu().double() @ torch.from_numpy(np.linalg.inv(affine[:3, :3]))
+    if side.forward:
+        return frame.jacobian(points, gradient @ pose[:3, :3])
+    return -frame.jacobian(apply(inverse(pose), points), gradient)
+
+
+def _part(side: _Side, other: Tensor, pose: Tensor, every: int) -> Part:
+    """The points of one scan at a pose, and the `_other_jacobian` of one of `every`; gain, offset, blur are fitted."""
+    to_index = torch.from_numpy(np.linalg.inv(side.image.image.affine)) @ (pose if side.forward else inverse(pose))
+    values = side.image.sample(apply(to_index, side.points).to(side.values)).cpu().double()
+    columns = torch.stack((values, torch.ones_like(values), side.blurred.cpu().double()), -1)
+    target = side.values.cpu().double()
+    weight = torch.ones_like(target)
+    for _ in range(REWEIGHTED):
+        root = weight.sqrt()
+        fitted = torch.linalg.lstsq(root[:, None] * columns, (root * target)[:, None], driver="gelsd").solution[:, 0]
+        residual = columns @ fitted - target
+        weight = tukey(residual[None], torch.ones_like(residual)[None])[0]
+    points = side.points if side.forward else apply(inverse(pose), side.points)
+    jacobian = side.jacobian.cpu().double()
+    return Part(points, jacobian, float(fitted[0]) * other, residual, weight, columns, every)
 
 
 def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None, blur: float) -> _Equations:
@@ -371,7 +393,6 @@ def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None, blur: fl
     further = torch.linalg.lstsq(normal, right[:, None], driver="gelsd").solution[8, 0]
     # Gain and offset are eliminated (Schur complement).
     solved = torch.linalg.solve(normal[6:8, 6:8], torch.cat((normal[6:8, :6], right[6:8, None]), -1))
-    free = both[:, :6] - columns @ solved[:, :6].to(columns)
     part = normal[:6, :6] - normal[:6, 6:8] @ solved[:, :6]
     pull = right[:6] - normal[:6, 6:8] @ solved[:, 6]
-    return _Equations(part, pull, solved[:, 6], blur + float(further), free * (weight * residual)[:, None])
+    return _Equations(part, pull, solved[:, 6], blur + float(further))
