@@ -64,8 +64,12 @@ def test_judged_by_hand(monkeypatch):
     expected = 1 / (1 + np.exp(-(2 - 0.5 * np.log(0.1))))
     confidence, error = judge(evidence, 0.08)
     assert confidence == pytest.approx(expected)
-    # Accepted: the error of a right pose. With 4 less it is not, and the error is that of a mixture.
+    # Accepted: the error of a right pose.
     assert error == pytest.approx(0.2 * 0.25 * 0.25 * 0.08)
+    # What is held loosely may be off by more: by 0.005 voxels of 20 um times 40.
+    loose = judge(replace(evidence, looseness=40.0), 0.08)
+    assert loose == pytest.approx((confidence, np.hypot(error, 0.004)))
+    # With 4 less it is not, and the error is that of a mixture.
     model["confidence"][0] -= 4
     low = 1 / (1 + np.exp(-(-2 - 0.5 * np.log(0.1))))
     assert judge(evidence, 0.08) == pytest.approx((low, low * 0.2 * 0.25 * 0.25 * 0.08 + (1 - low) * 0.8))

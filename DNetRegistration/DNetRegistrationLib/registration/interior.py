@@ -26,7 +26,7 @@ from ..imaging.tensors import MOST_POINTS, gaussian, sample_linear
 from .blur import blurred
 from .holders import ScanPair
 from .refinement import Refined, distance, motion, motion_jacobian, refine, resolutions, tukey
-from .settling import Frame, Part, settled, told_by, told_by_edges
+from .settling import Frame, Part, moved, settled, told_by, told_by_edges
 from .template import Template, edge_template
 
 # Greys count between these; the bone threshold is 0, dense bone 1, and marrow lies near -1.
@@ -239,9 +239,7 @@ def refine_inside(
         check()
         within = of_both(_part, sides, others, (pose,) * 2, (every,) * 2)
         change = settled((told_by(within, frame), told_by_edges(*ends, pose, frame)))
-        length = float((change @ frame.mean_square @ change).sqrt())
-        change = change * min(1.0, refined.spacing / 2 / max(length, 1e-12))
-        pose = pose @ inverse(motion(change[None], frame.center, frame.radius))[0]
+        pose, length = moved(pose, change, frame, refined.spacing / 2)
         if length < STILL * refined.spacing:
             break
     if distance(pose, start, fixed.place) > refined.spacing:

@@ -22,6 +22,7 @@ from ..geometry.rigid import apply, inverse, rotation_from_axis_angle, spiral_ro
 from ..imaging.tensors import sample_linear
 from .refinement import gauss_newton
 from .search import SearchPlan, correlate_rotations, cube_image, distinct_indices
+from .settling import rested
 from .similarity import overlap_scores
 from .template import edge_template
 
@@ -30,11 +31,11 @@ from .template import edge_template
 ALIKE = 1.25
 # So many turns about an axis, or over all of SO(3), that refinement finds what lies between.
 TURNS, PLAN = 24, SearchPlan(rotations=576, factor=4, grid=24, candidates=8, finalists=3)
-# A pose is another one from so many working voxels on, root mean square distance over the bone. Of pieces of shaft that
-# were right those that slid back came to rest within 0.65; of two littermates' one rested at 1.4 and fitted better.
+# A pose is another one from so many working voxels on, root mean square distance over the bone. Right pieces of shaft
+# slid back and came to rest within 0.65; of two littermates' one rested at 2.1 and fitted better.
 APART = 1.0
 # Voxels that are averaged along each axis, points, and steps of refinement at most. A pose that comes back is no rival:
-# along a piece of shaft it comes slowly, and after ten steps was still 2 to 3.5 voxels away.
+# along a piece of shaft it comes slowly, and after ten steps was still 2 to 3.5 voxels away, after sixty one 1.6.
 PASSES = ((2, 1500, 10), (1, 4000, 60))
 # What a rival leaves unexplained, in multiples of what the found pose does: 0.9 to 1.1 by symmetric solids, up to 1.35
 # by what can be turned or shifted, 2.5 and more by most bones, 1.39 by one that had changed. At half the resolution a
@@ -105,7 +106,11 @@ def find_rival(
             return None
         best = distinct_indices(poses, -told, PLAN.finalists, fixed.place.center, shift=spacing)
         poses, told = poses[best], told[best]
-    return Rival(poses[0], float(told[0]))
+    for one, distinct in zip(poses, told.tolist(), strict=True):
+        # These steps are too short along a shaft.
+        if distinct >= DISTINCT or len(apart(rested(first, second, one)[None])):
+            return Rival(one, distinct)
+    return None
 
 
 def _candidates(fixed: PreparedScan, moving: PreparedScan, rotations: Tensor, check: Callable[[], None]) -> Tensor:

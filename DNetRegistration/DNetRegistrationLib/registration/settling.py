@@ -18,11 +18,13 @@ from torch import Tensor
 from ..bone.images import BoneImage
 from ..core.threads import of_both
 from ..geometry.rigid import apply, inverse, rigid
-from .refinement import gauss_newton, tukey
+from .refinement import gauss_newton, motion, tukey
 from .template import Template, edge_template, sample_through
 from .uncertainty import cell_scores
 
 EDGES = 4000
+# Steps until a pose rests, at most, and the share of a voxel that it then moves by.
+STEPS, STILL = 6, 0.02
 # The bone's share of a gradient's square is taken to be no less: what is below that, a pose is not moved by.
 LEAST_SHARE = 0.02
 # Interpolation alone leaves such residuals (dense bone is 1), another one at each point.
@@ -133,6 +135,24 @@ def settled(tolds: Sequence[Told]) -> Tensor:
     pulls = [torch.linalg.solve(told.covariance, told.information).T for told in tolds]
     precision = sum(pull @ told.information for pull, told in zip(pulls, tolds, strict=True))
     return torch.linalg.solve(precision, sum(pull @ told.score for pull, told in zip(pulls, tolds, strict=True)))
+
+
+def moved(pose: Tensor, step: Tensor, frame: Frame, most: float) -> tuple[Tensor, float]:
+    """A pose ``(4, 4)`` after a step, of `most` mm at most, and how far all of the step would move the edges, mm."""
+    length = float((step @ frame.mean_square @ step).sqrt())
+    part = step * min(1.0, most / max(length, 1e-12))
+    return pose @ inverse(motion(part[None], frame.center, frame.radius))[0], length
+
+
+def rested(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Tensor:
+    """Where a pose ``(4, 4)``, fixed to moving, comes to rest by the edges of both scans."""
+    frame = Frame.of(edge_template(fixed, EDGES))
+    for _ in range(STEPS):
+        step = settled((told_by_edges(fixed, moving, pose, frame),))
+        pose, length = moved(pose, step, frame, frame.voxel / 2)
+        if length < STILL * frame.voxel:
+            break
+    return pose
 
 
 def looseness(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:

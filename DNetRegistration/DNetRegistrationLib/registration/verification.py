@@ -32,9 +32,9 @@ ASKED, NEUTRAL, LEAST_MISFIT, POWER = (0.3, 0.98), 0.028, 0.015, 4.0
 # inner ones too: edges of nine pieces of shaft of two littermates correlated at 0.87 to 0.93, those of two right pairs
 # with agent at 0.70 to 0.79, with misfits of 0.045 to 0.076.
 MOST_BLUR, ALIKE = 0.6, 0.85
-# By so many working voxels edges are displaced alike over much of a bone, by agent, blur, what changed and the grids.
-# In voxels of 80 um, the true errors of 57 pieces of shaft, 21 slender bones and 24 plain pairs, which are held very
-# differently, were 0.42, 0.35 and 0.28 um times their looseness (medians).
+# By so many voxels edges are displaced alike over much of a bone, by agent, blur, what changed and the grids. In voxels
+# of 80 um, the true errors of 57 pieces of shaft, 21 slender bones and 24 plain pairs, which are held very differently,
+# were 0.42, 0.35 and 0.28 um times their looseness (medians), of six bones in voxels of 40 um 0.07.
 PULL = 0.005
 CALIBRATION = Path(__file__).with_name("calibration.json")
 
@@ -104,7 +104,7 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     confidence *= float(np.clip(evidence.similarity.larger_share / LEAST_SHARE, 0, 1)) ** 2
     confidence *= float(np.clip(evidence.dice / evidence.least_dice, 0, 1)) ** 2
     right = float(np.exp(evidence.error_features(working) @ model["log_error"]) * working)
-    right = float(np.hypot(right, PULL * working * evidence.looseness))
+    right = float(np.hypot(right, PULL * evidence.spacing * evidence.looseness))
     if confidence >= ACCEPT:
         return confidence, right
     # A wrong pose is off by about the size of the bone, whatever its agreement.
