@@ -146,3 +146,31 @@ def alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+POOL = """
+import multiprocessing
+from DNetRegistrationLib.cohort.workers import done_by_processes
+from DNetRegistrationLib.core.errors import RunError
+def told(number):
+    try:
+        return list(done_by_processes([None], 1))
+    except RunError as error:
+        return str(error)
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map_async(told, [0]).get(100))
+"""
+
+
+def test_a_worker_of_a_pool_is_told_that_it_may_start_no_processes(tmp_path):
+    (tmp_path / "script.py").write_text(POOL)
+    start = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(start, capture_output=True, text=True, env=places.environment())
+    assert "this process may start no others" in done.stdout and "started the workers" in done.stdout
+
+
+def test_a_program_from_the_standard_input_is_told_to_be_a_file():
+    program = "from DNetRegistrationLib.cohort.workers import done_by_processes\nlist(done_by_processes([None], 1))"
+    done = subprocess.run([sys.executable], input=program, capture_output=True, text=True, env=places.environment())
+    assert done.stderr.splitlines()[-1].endswith("save the program to a file, which a process can import")

@@ -145,7 +145,7 @@ STATUSES = """\
 exit status:
   0    aligned, and accepted: verification says that the result can be trusted
   1    aligned, but not accepted: outputs are written, and marked as such
-  2    bad input or bad usage, or an output cannot be written: nothing is written
+  2    bad input, bad usage, or an output cannot be written: nothing is written
   3    done and written, but the result could not be printed (a full disk)
   130  interrupted (Ctrl-C, SIGTERM): nothing is half-written
 """

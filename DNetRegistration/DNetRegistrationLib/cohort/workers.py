@@ -40,6 +40,9 @@ def done_by_processes(
     Raises:
         RunError: no process can be started.
     """
+    if multiprocessing.current_process().daemon:
+        problem = "this process may start no others, as a worker of a pool or of Dask"
+        raise RunError(problem, "call it in the process that started the workers", Setting("jobs"))
     waiting = list(reversed(range(len(tasks))))
     workers: list[_Worker] = []
     broken = 0
@@ -55,8 +58,7 @@ def done_by_processes(
                     if not worker.began:
                         broken += 1
                         if broken > 2:
-                            remedy = 'in a script, call it below `if __name__ == "__main__":`'
-                            raise RunError(f"no process can be started ({reason})", remedy, Setting("jobs"))
+                            raise RunError(f"no process can be started ({reason})", _how_to_start(), Setting("jobs"))
                         waiting.append(worker.task)
                         continue
                     problem = f"its process ended in the midst of the work ({reason})"
@@ -79,6 +81,13 @@ def done_by_processes(
     finally:
         for worker in workers:
             worker.end()
+
+
+def _how_to_start() -> str:
+    # Each process imports the program that started it, which Python calls so where it was no file.
+    if getattr(sys.modules.get("__main__"), "__file__", None) == "<stdin>":
+        return "save the program to a file, which a process can import"
+    return 'in a script, call it below `if __name__ == "__main__":`'
 
 
 class _Worker:
