@@ -215,8 +215,10 @@ def test_voxels_too_coarse_for_cartilage_measure_none_and_are_told():
 def test_agent_in_the_other_scan_is_said_so():
     pair = _pair(3)
     swapped = replace(_alignment(pair, np.linalg.inv(pair.matrix)), fixed_threshold=_alignment(pair).moving_threshold)
-    with pytest.raises(ScanError, match="bright layer lies on the bone in the scan that should be without"):
-        measure_cartilage(swapped, pair.moving, pair.fixed)
+    with pytest.raises(
+        ScanError, match=r"^after\.nrrd: a bright layer lies on the bone in this scan, which should be the"
+    ):
+        measure_cartilage(swapped, replace(pair.moving, name="after.nrrd"), pair.fixed)
 
 
 def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():

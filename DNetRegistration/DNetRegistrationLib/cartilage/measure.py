@@ -137,7 +137,8 @@ def measure_cartilage(
     sight = look(plain, contrast, surface, matrix)
     tell(0.4, "fitting layers")
     coarse = float(max(plain.spacing.max(), contrast.spacing.max()))
-    return _measured(alignment, sight, coarse, surface.facing, bone, end, threshold, medial, marked is not None)
+    marks = medial, marked is not None
+    return _measured(plain.name, alignment, sight, coarse, surface.facing, bone, end, threshold, *marks)
 
 
 def _outlined(
@@ -213,6 +214,7 @@ def _surface(
 
 
 def _measured(
+    name: str,
     alignment: Alignment,
     around: Sight,
     coarse: float,
@@ -223,7 +225,7 @@ def _measured(
     medial: Sequence[float] | None,
     marked: bool,
 ) -> CartilageMeasurement:
-    """The map and its table."""
+    """The map and its table; `name` is that of the scan without agent."""
     sight, left = around.part(facing)
     mesh = sight.mesh
     warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.why}"]
@@ -236,7 +238,7 @@ def _measured(
         reverse, _ = _covered(other, sight)
         if mesh.areas[reverse].sum() > 4 * _NO_AGENT * mesh.areas.sum():
             raise ScanError(
-                "a bright layer lies on the bone in the scan that should be without contrast agent",
+                f"{name}: a bright layer lies on the bone in this scan, which should be the one without contrast agent",
                 "swap the scans, or say which one has the agent",
                 Setting("contrast"),
             )
