@@ -428,6 +428,20 @@ def test_a_table_lists_bones_and_the_spacing_of_each_scan(kind, tmp_path, monkey
     assert read == [("a.tif", (0.01,)), ("c.tif", (0.3,))]
 
 
+def test_what_synthesize_writes_are_pairs(tmp_path):
+    for name in ("fixed", "moving", "fixed_bone", "fixed_cartilage", "moving_bone", "moving_cartilage"):
+        (tmp_path / f"0001_{name}.nrrd").touch()
+    (tmp_path / "0001_truth.tfm").touch()
+    told = []
+    (bone,) = scanned_bones.find_bone_scans(tmp_path, told.append)
+    assert (bone.name, Path(bone.moving.path).name, bone.transform.name) == (
+        "0001",
+        "0001_moving.nrrd",
+        "0001_truth.tfm",
+    )
+    assert told == ["passed over, since they are called like masks: 0001_fixed_bone.nrrd and 3 more"]
+
+
 def test_a_list_of_pairs_says_of_scans_what_it_says_to_align(tmp_path):
     for file in ("a.tif", "b.tif", "m.seg.nrrd", "i.tfm"):
         (tmp_path / file).write_bytes(b"")

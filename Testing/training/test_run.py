@@ -157,6 +157,13 @@ def test_time_left_includes_validations(every, end, done, ahead, tmp_path):
     assert run._seconds_left(1.0, time.monotonic()) == pytest.approx(end - done + ahead * 20)
 
 
+@pytest.mark.parametrize(("iterations", "batch", "every"), [(300, 16, 128), (40_000, 64, 1000), (7656, 16, 191)])
+def test_a_short_run_does_not_validate_more_than_it_trains(iterations, batch, every, tmp_path):
+    """300 iterations of 16 pairs were followed by 43 validations of 256 pairs."""
+    recipe = replace(QUICK, iterations=iterations, batch=batch, micro_batch=2)
+    assert run_in(tmp_path, recipe=recipe, pace=Pace())._validate_every == every
+
+
 def test_ctrl_c_in_a_validation(tmp_path):
     run = run_in(tmp_path)
     run.validation["whole"] = interrupting(1)

@@ -27,7 +27,8 @@ SCANS is
                     or folder that align reads), one NAME a bone. Pairs of
                     "{PROGRAM} synthesize", NAME_fixed and NAME_moving,
                     will do. NAME.tfm or NAME_truth.tfm beside them is the true
-                    transform, fixed (pre) to moving points
+                    transform, fixed (pre) to moving points. Masks that are
+                    called after a scan, NAME_pre_mask.nrrd, are passed over
   one folder        of the same, which is split in halves at random
   one CSV file      with columns name, pre, post and, where wanted, animal, fold
                     (A or B), transform; its paths begin in its own folder

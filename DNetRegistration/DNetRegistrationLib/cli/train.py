@@ -95,7 +95,7 @@ def add_parser(commands) -> Parser:
     add_threads(when)
     when.add_argument("--minutes", type=number(float, 0, 1e6), metavar="X", help="stop then; the same command goes on")
     when.add_argument("--log-every", type=ITERATIONS, default=20, metavar="N", help="iterations a line (%(default)s)")
-    when.add_argument("--validate-every", type=ITERATIONS, metavar="N", help="iterations (40 times in all)")
+    when.add_argument("--validate-every", type=ITERATIONS, metavar="N", help="iterations (at most 40 times)")
     when.add_argument("--validation-pairs", type=MANY, default=128, metavar="N", help="of a kind (%(default)s)")
     when.add_argument(
         "--checkpoint-minutes", type=number(float, 0, 1e6), default=5.0, metavar="X", help="(%(default)s)"

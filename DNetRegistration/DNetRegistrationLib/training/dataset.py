@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -170,12 +170,14 @@ def dataset_of_scans(
     scan_spacing=None,
     device: str | torch.device = "cpu",
     progress: ProgressFunction = no_progress,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> BoneDataset:
     """A user's own scans, read from a folder.
 
     ``NAME_pre.nrrd`` and ``NAME_post.nrrd`` (or any kind of file or folder that `read_volume` knows) are one bone
     without and with contrast agent, in any pose. The second is laid on the first by ``NAME.tfm`` (a transform from pre
-    to post, as `write_transform` writes it), or where there is none, by `align`. Every other scan is a bone of its own.
+    to post, as `write_transform` writes it) or ``NAME_truth.tfm``, or where there is none, by `align`. Every other scan
+    is a bone of its own, but masks are passed over; see `scanned_bones.find_bone_scans`.
 
     Args:
         folder: of the scans; or a CSV file that lists them, see `scanned_bones.find_bone_scans`.
@@ -189,7 +191,7 @@ def dataset_of_scans(
     """
     from .scanned_bones import find_bone_scans
 
-    bones = find_bone_scans(folder)
+    bones = find_bone_scans(folder, tell)
     found = dataset_of_bones(bones, scan_spacing=scan_spacing, device=device, progress=progress)
     return replace(found, made={"folder": str(folder)})
 

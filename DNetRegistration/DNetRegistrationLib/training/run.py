@@ -25,6 +25,7 @@ from .trainer import GRADIENT_NORM, Trainer
 from .validation import Figures, validate
 
 LOG, VALIDATION, WEIGHTS = "log.csv", "validation.csv", "weights.pt"
+TRAINED_FOR_ONE = 8  # pairs, for each that is validated
 LINE_SECONDS = 2.0  # from one line that is shown to the next; the log has them all
 
 
@@ -34,7 +35,8 @@ class Pace:
 
     Attributes:
         log_every: iterations from one line of the log to the next.
-        validate_every: iterations from one validation to the next; None for 40 in all.
+        validate_every: iterations from one validation to the next; None for 40 in all, or for fewer where a run is
+            short: at most one pair is validated for eight that are trained on.
         validation_pairs: pairs of each kind.
         checkpoint_minutes: from one checkpoint to the next.
         minutes: after which the run stops; the same options go on from there. None for never.
@@ -159,7 +161,10 @@ class Run:
 
     @property
     def _validate_every(self) -> int:
-        return self.pace.validate_every or max(1, self.recipe.iterations // 40)
+        if self.pace.validate_every:
+            return self.pace.validate_every
+        pairs = len(self.validation) * self.pace.validation_pairs
+        return max(1, self.recipe.iterations // 40, -(-TRAINED_FOR_ONE * pairs // self.recipe.batch))
 
     def _validation_is_due(self) -> bool:
         return self.trainer.iteration > 0 and self.trainer.iteration % self._validate_every == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,10 @@ class ResampledBone:
     fields: np.ndarray
 
 
-def find_bone_scans(folder) -> list[BoneScans]:
+def find_bone_scans(folder, tell: Callable[[str], None] = lambda line: None) -> list[BoneScans]:
     """The bones of a table, or of a folder by the names of its scans: ``NAME_pre`` with ``NAME_post``, and single ones.
+
+    In a folder ``NAME_fixed`` and ``NAME_moving`` are a pair too, and masks, called after a scan, are passed over.
 
     Args:
         folder: of scans; or a CSV file with a line a bone, parted by commas, semicolons or tabs, and the columns name
@@ -66,6 +69,7 @@ def find_bone_scans(folder) -> list[BoneScans]:
             pre_spacing (mm, "0.01" or "0.01 0.01 0.02"), post_mask and others, see `ScanFile`. The columns of a list of
             pairs to align, id, fixed, moving, fixed_spacing and others, mean the same. Paths are relative to the table;
             other columns are passed over.
+        tell: called with a line about what is passed over in a folder.
 
     Raises:
         FileError: there is no such folder, no scan in it, one without its partner, or two of one name; or a table
@@ -78,11 +82,12 @@ def find_bone_scans(folder) -> list[BoneScans]:
         raise found.problems[0]
     for path, partner in found.unpaired.items():
         raise FileError(f"{path}: its partner {partner}.* is missing", "add it, or rename the scan to use it by itself")
-    entries = []
-    for pair in found.pairs:
-        transform = pair.pre.with_name(f"{pair.name}.tfm")
-        scans = ScanFile(str(pair.pre)), ScanFile(str(pair.post))
-        entries.append(BoneScans(pair.name, *scans, transform if transform.exists() else None))
+    if found.masks:
+        more = f" and {len(found.masks) - 1} more" if len(found.masks) > 1 else ""
+        tell(f"passed over, since they are called like masks: {found.masks[0].name}{more}")
+    entries = [
+        BoneScans(pair.name, ScanFile(str(pair.pre)), ScanFile(str(pair.post)), pair.transform) for pair in found.pairs
+    ]
     entries += [BoneScans(name, ScanFile(str(path))) for name, path in found.singles.items()]
     return sorted(entries, key=lambda entry: entry.fixed.path)
 

@@ -253,7 +253,7 @@ def _prepared(
     if checkpoint is not None and "micro_batch" not in options.changes:
         recipe = replace(recipe, micro_batch=checkpoint.micro_batch)
     recipe = recipe.in_micro_batches(processes.count, room_for_pairs(device))
-    bones = _bones(options, recipe, device, processes, progress)
+    bones = _bones(options, recipe, device, processes, progress, report)
     settings["dataset"] = _description(bones)
     if checkpoint is not None:
         _require_same(checkpoint.settings, settings, folder)
@@ -378,10 +378,12 @@ def _bones(
     device: torch.device,
     processes: Processes,
     progress: ProgressFunction,
+    report: Callable[[str], None] = lambda line: None,
 ) -> BoneDataset:
     """The bones to train on and to validate on."""
     if options.scans is not None:
-        return dataset_of_scans(options.scans, scan_spacing=options.scan_spacing, device=device, progress=progress)
+        spacing = options.scan_spacing
+        return dataset_of_scans(options.scans, scan_spacing=spacing, device=device, progress=progress, tell=report)
     jobs = options.jobs or available_processors()
     made = partial(
         synthetic_dataset,

@@ -30,8 +30,6 @@ from .plan import FOLDS, ScannedBone
 #: Seeds from here on are neither the benchmark's nor the calibration's.
 FIRST_SEED = 5_000_000
 SEEDS_PER_EVALUATION = 10_000
-# The last words in the names of a bone's scans, without and with contrast agent. `synthesize` writes the second pair.
-_WORDS = (("pre", "post"), ("fixed", "moving"))
 _COLUMNS, _OPTIONAL = {"name", "pre", "post"}, {"animal", "fold", "transform"}
 
 
@@ -97,8 +95,8 @@ def find_bones(paths: Sequence[str | os.PathLike], seed: int = 0, least: int = 1
     """Finds the bones of two folders (the halves A and B), of one folder or of a CSV file.
 
     Scans in folders are ``NAME_pre`` and ``NAME_post`` (or ``NAME_fixed`` and ``NAME_moving``), the true transform
-    beside them ``NAME.tfm`` or ``NAME_truth.tfm``. A table has columns name, pre, post, and may have animal, fold,
-    transform; its paths are relative to its own folder.
+    beside them ``NAME.tfm`` or ``NAME_truth.tfm``; masks, called after a scan, are passed over. A table has columns
+    name, pre, post, and may have animal, fold, transform; its paths are relative to its own folder.
 
     Args:
         paths: one or two.
@@ -187,7 +185,7 @@ def _digest(volume: Volume) -> str:
 
 def _in_folder(folder: Path, fold: str) -> Cohort:
     try:
-        scans = find_scans(folder, _WORDS)
+        scans = find_scans(folder)
     except FileError as error:
         return Cohort([], [error])
     problems: list[DNetError] = list(scans.problems)
@@ -197,15 +195,10 @@ def _in_folder(folder: Path, fold: str) -> Cohort:
     for path, partner in scans.unpaired.items():
         problems.append(ScanError(f"{path}: its partner {partner}.* is missing", "add it, or move this away"))
     bones = [
-        ScannedBone(pair.name, pair.name, fold, pair.pre, pair.post, _transform_beside(pair.pre, pair.name))
+        ScannedBone(pair.name, pair.name, fold, pair.pre, pair.post, pair.transform)
         for pair in sorted(scans.pairs, key=lambda pair: pair.name)
     ]
     return Cohort(bones, problems)
-
-
-def _transform_beside(scan: Path, name: str) -> Path | None:
-    paths = (scan.with_name(f"{name}.tfm"), scan.with_name(f"{name}_truth.tfm"))
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _in_table(path: Path) -> Cohort:

@@ -17,7 +17,7 @@ from ...core.files import atomic_write, make_folder, writing
 from ...core.progress import ProgressFunction, no_progress
 from ...networks.weights import load_weights
 from ...training.dataset import BoneDataset, dataset_of_bones, load_dataset, save_dataset
-from ...training.run import WEIGHTS
+from ...training.run import TRAINED_FOR_ONE, WEIGHTS
 from ...training.scanned_bones import BoneScans
 from ...training.session import TrainingOptions, iterations_within, train
 from .measure import WeightsFile
@@ -27,8 +27,8 @@ from .settings import EvaluationOptions
 BONES = "bones.pt"
 #: In the folder of a run: how many iterations take the time that it was given.
 MEASURED = "measured.json"
-#: At most so many validations in a run, at most so many pairs in each, and training pairs for each validation pair.
-VALIDATIONS, VALIDATION_PAIRS, TRAINED_FOR_ONE = 10, 32, 8
+#: At most so many validations in a run, and at most so many pairs in each.
+VALIDATIONS, VALIDATION_PAIRS = 10, 32
 
 
 @dataclass(frozen=True)
