@@ -104,11 +104,16 @@ def test_preview_is_the_mean_of_blocks():
 @pytest.mark.parametrize(
     "voxels, options, words",
     [
-        (np.random.default_rng(0).normal(size=(30, 30, 30)), {}, "found no bone"),
+        (np.random.default_rng(0).normal(size=(30, 30, 30)), {}, "found no bone.*check that this is the right scan"),
         (3000 * ball(), {"threshold": 4000.0}, "no bone above the threshold 4000"),
         (3000 * ball(), {"threshold": np.nan}, "is not a number"),
         (3000 * ball(), {"threshold": 1.0, "mask": np.zeros((32, 32, 32), bool)}, "mask"),
         (3000 * ball(), {"mask": np.zeros((32, 32, 32), bool)}, "found no bone"),
+        (
+            3000 * ball(),
+            {"mask": ball() >= 1},
+            "found no bone.*; give .*, or let the mask hold what surrounds the bone",
+        ),
         (3000 * ball(radius=1.0), {"threshold": 1.0}, "no bone above"),
         (1e-44 * 3000 * ball(), {}, "scale its values up"),
     ],

@@ -93,7 +93,7 @@ def find_bone_scale(
     Raises:
         ScanError: the scan has nothing above the threshold, or nothing that stands out as bone.
     """
-    setting = Setting("threshold", role)
+    setting, masked = Setting("threshold", role), mask is not None
     volume, mask = part_of(volume, with_data(volume, mask), content(volume))
     whole = preview(volume, mask)
     if threshold is None:
@@ -101,7 +101,8 @@ def find_bone_scale(
         if found is None:
             raise ScanError(
                 f"{volume.name}: found no bone in it (nothing stands out from its surroundings)",
-                "give the bone threshold in the scan's units, or check that this is the right scan",
+                "give the bone threshold in the scan's units, or "
+                + ("let the mask hold what surrounds the bone too" if masked else "check that this is the right scan"),
                 setting,
             )
         scene, material = found

@@ -101,7 +101,7 @@ class BoneDataset:
         if held >= len(self):
             raise OptionError(
                 f"of {counted(len(self), 'bone')} {held} would be held out for validation, and none left to train on",
-                "give more bones, or hold out a smaller share",
+                "give more bones",
             )
         order = np.random.default_rng([seed, 8]).permutation(len(self)).tolist()
         return self._of(sorted(order[held:])), self._of(sorted(order[:held]))

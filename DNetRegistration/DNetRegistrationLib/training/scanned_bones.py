@@ -120,7 +120,8 @@ def _in_table(path: Path) -> list[BoneScans]:
 def _of_row(where: str, folder: Path, cells: dict[str, str], called: dict[str, str], too_long: bool) -> BoneScans:
     """The bone of a row of a table; `called` has the names of the columns in the file."""
     if too_long:
-        raise FileError(f"{where} has more cells than there are columns", "correct it")
+        remedy = "put quotes about a cell with commas in it, or part cells by semicolons"
+        raise FileError(f"{where} has more cells than there are columns", remedy)
     for column, usual in (("id", "name"), ("fixed", "pre")):
         if not cells.get(column):
             remedy = "give each bone a name, and a scan in the column pre"

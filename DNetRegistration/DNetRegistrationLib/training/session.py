@@ -289,8 +289,9 @@ def _in_words(run: Run) -> str:
     count = sum(p.numel() for p in network.parameters())
     several = f" in each of {processes.count} processes" if processes.count > 1 else ""
     return (
-        f"{network.name} ({count:,} parameters), recipe {recipe.name}: {recipe.iterations} iterations of "
-        f"{recipe.batch} pairs in micro-batches of {recipe.micro_batch}, on {describe(run.trainer.device)}{several}"
+        f"{network.name} ({count:,} parameters), recipe {recipe.name}: "
+        f"{counted(recipe.iterations, 'iteration')} of {counted(recipe.batch, 'pair')} in micro-batches of "
+        f"{recipe.micro_batch}, on {describe(run.trainer.device)}{several}"
     )
 
 

@@ -92,6 +92,22 @@ def test_a_budget_of_processor_time_is_measured_once(bones, tmp_path, monkeypatc
         train_all({network: None}, bones, options, tmp_path)
 
 
+def test_a_quick_evaluation_waits_for_no_head(bones, tmp_path, monkeypatch):
+    """It learns for a minute and a half of a core, for each of four networks and each strategy."""
+    runs = []
+
+    def trained(options, *, report):
+        runs.append(options.decided_recipe())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paper_training, "train", trained)
+    for quick in (True, False):
+        options = EvaluationOptions(output=tmp_path, device="cpu", quick=quick).resolved()
+        with pytest.raises(KeyboardInterrupt):
+            train_all({PlannedNetwork("S1", "dnet"): None}, bones, options, tmp_path)
+    assert [recipe.pose_iterations for recipe in runs] == [0, 460]
+
+
 def test_every_network_gets_its_budget_and_its_half(bones, tmp_path, monkeypatch):
     runs = []
 

@@ -217,7 +217,8 @@ def _in_table(path: Path) -> Cohort:
     for number, too_long, cells in lines:
         where = f"{path}: line {number}"
         if too_long:
-            problems.append(FileError(f"{where} has more cells than there are columns", "correct it"))
+            remedy = "put quotes about a cell with commas in it, or part cells by semicolons"
+            problems.append(FileError(f"{where} has more cells than there are columns", remedy))
         empty = [column for column in sorted(_COLUMNS) if not cells.get(column)]
         if empty:
             problems.append(FileError(f"{where} has no {' and no '.join(empty)}", "fill it in, or remove the line"))

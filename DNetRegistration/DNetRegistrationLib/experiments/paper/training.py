@@ -17,12 +17,13 @@ from ...core.files import atomic_write, make_folder, writing
 from ...core.progress import ProgressFunction, no_progress
 from ...networks.weights import load_weights
 from ...training.dataset import BoneDataset, dataset_of_bones, load_dataset, save_dataset
+from ...training.recipes import SIAMESE
 from ...training.run import TRAINED_FOR_ONE, WEIGHTS
 from ...training.scanned_bones import BoneScans
 from ...training.session import TrainingOptions, iterations_within, train
 from .measure import WeightsFile
 from .plan import METHODS, STRATEGIES, PlannedNetwork, ScannedBone, Strategy
-from .settings import EvaluationOptions
+from .settings import DEFAULTS, EvaluationOptions
 
 BONES = "bones.pt"
 #: In the folder of a run: how many iterations take the time that it was given.
@@ -179,6 +180,9 @@ def _options(
         "cut_share": 0.0,
         "contrast": 0.5 if strategy.contrast else 0.0,
     }
+    if name in SIAMESE and iterations <= DEFAULTS["iterations"][1]:
+        # A head that learns from random poses beforehand would take longer than all of a quick evaluation.
+        changes["pose_pretraining"] = 0.0
     # The equivariant network is not one of the paper's.
     own = name == "equivariant"
     return TrainingOptions(
