@@ -252,7 +252,8 @@ def test_a_file_of_other_bones(changes, words, quantity, value, small, options, 
 def test_scans_of_the_user(small, tmp_path, monkeypatch):
     calls = []
 
-    def dataset_of_scans(folder, *, scan_spacing, device, progress):
+    def dataset_of_scans(folder, *, scan_spacing, device, progress, tell):
+        tell("passed over")
         calls.append((folder, scan_spacing))
         made = {"folder": str(folder)}
         return BoneDataset(*torch.full((2, 5, 40, 40, 40), 100, dtype=torch.uint8), 0.222, list("abcde"), made=made)
@@ -260,12 +261,15 @@ def test_scans_of_the_user(small, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "dataset_of_scans", dataset_of_scans)
     changes = {"iterations": 2, "batch": 4, "micro_batch": 2}
     scans = tmp_path / "mice"
+    said = []
     train(
         TrainingOptions(
             "dnet", tmp_path / "run", changes=changes, scans=scans, scan_spacing=(0.01,), device="cpu",
             validation_pairs=4,
-        )
+        ),
+        report=said.append,
     )  # fmt: skip
+    assert said[0] == "passed over"
     assert calls == [(scans, (0.01,))]
     card = card_of(tmp_path / "run")
     assert card["dataset"]["folder"] == "mice" and card["dataset"]["bones"] == 5
