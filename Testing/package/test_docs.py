@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import DNetRegistrationLib
+import numpy as np
 import pytest
-from DNetRegistrationLib import write_transform, write_volume
+from DNetRegistrationLib import align, make_pair, write_transform, write_volume
 from DNetRegistrationLib.cli.main import COMMANDS, build_parser, main
 from DNetRegistrationLib.registration.verdict import REASONS
 from places import LIBRARY, ROOT, environment
@@ -290,6 +291,19 @@ def test_python_in_slicer_runs(block, host, small_pair, capsys):  # noqa: F811
     volume_node(small_pair.fixed, "PreContrast"), volume_node(small_pair.moving, "PostContrast")
     exec(compile(block.text, str(block), "exec"), {"slicer": slicer, "getNode": slicer.util.getNode})
     assert capsys.readouterr().out.startswith("True")
+
+
+@pytest.mark.slow
+def test_figures_of_the_tutorial_are_those_of_its_scans():
+    """The pair of `slicer_module.sample_data`, which is that of the demo."""
+    pair = make_pair(0, size=128, spacing=0.04)
+    found = align(pair.fixed, pair.moving)
+    text = " ".join((ROOT / "docs" / "slicer.md").read_text(encoding="utf-8").split())
+    assert (
+        f"accepted, Dice {found.dice_before:.2f} before and {found.dice:.2f} after, expected error "
+        f"{found.expected_error_um:.0f} µm, rotation {found.rotation_deg:.2f}°, translation "
+        f"{np.linalg.norm(found.translation_mm):.2f} mm."
+    ) in text
 
 
 def anchors(document: Path) -> set[str]:
