@@ -77,6 +77,10 @@ def test_an_unknown_option_leads_to_the_help_of_its_command(command, capsys):
             "unknown option --spaceing; did you mean --fixed-spacing, --moving-spacing or --working-spacing? see ",
         ),
         ("align --fixed-spaceing=0.01 a b", "--fixed-spaceing; did you mean --fixed-spacing? see "),
+        (
+            "align -- a b --overlay x.png",
+            "behind -- all words are names of files, --overlay too; give options before it;",
+        ),
         ("align a b -overlay x.png", "-overlay; did you mean --overlay? see "),
         ("cohort scans --ouput x --jobz 2", "options --ouput, --jobz; did you mean --output or --jobs? see "),
         ("align Maus 1.nrrd Maus 2.nrrd", '2 words too many: Maus 2.nrrd; put a name with spaces in quotes ("..."); '),

@@ -25,6 +25,7 @@ def test_an_error_is_the_same_in_another_process(kind):
         (ModuleNotFoundError("no", name="scipy.ndimage"), PackageError, "scipy is not installed; install it"),
         (MemoryError(), RunError, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), RunError, "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), RunError, "not enough memory"),
         (ModuleNotFoundError("no", name="mistyped"), type(None), "None"),
         (PermissionError(13, "Permission denied", "a.nrrd"), FileError, "a.nrrd: cannot be used (Permission denied); "),
         (OSError("no file"), type(None), "None"),

@@ -37,6 +37,8 @@ def _unknown(words: list[str], options: Iterable[str]) -> tuple[str, str]:
     if not unknown:
         # The shell parts a name at its spaces.
         return f"{counted(len(words), 'word')} too many: {' '.join(words)}", 'put a name with spaces in quotes ("...");'
+    if late := [name for name in unknown if name in options]:
+        return f"behind -- all words are names of files, {choice(late)} too", "give options before it;"
     near = list(dict.fromkeys(option for name in unknown for option in near_options(name, options)))
     problem = f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
     return problem, f"did you mean {choice(near)}?" if near else ""

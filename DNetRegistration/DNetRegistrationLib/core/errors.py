@@ -76,8 +76,9 @@ def known_error(error: BaseException) -> DNetError | None:
     package = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in ("torch", "scipy", "SimpleITK"):
         return PackageError(f"{package} is not installed", f"install it: pip install {package}")
-    # torch says so in a RuntimeError.
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+    # torch says so in a RuntimeError; a library that finds no room while it loads, in an ImportError.
+    told = str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in told or told.endswith("segment from shared object"):
         return RunError("not enough memory", "close other programs, or crop the scans to the bone")
     if isinstance(error, OSError) and error.filename is not None:
         return FileError(f"{error.filename}: cannot be used ({one_line(error)})", "check the path and its permissions")
