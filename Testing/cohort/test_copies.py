@@ -73,6 +73,21 @@ def test_folders_of_slices_are_compared_slice_by_slice(tmp_path):
     assert all("b_pre" not in one.problem for one in same_files(pairs))
 
 
+def test_a_pair_that_is_listed_under_two_names_is_told_on_both(folder):
+    rows = [
+        "id,fixed,moving",
+        "m01,m01_pre.nrrd,m01_post.nrrd",
+        "m02,m01_pre.nrrd,m01_post.nrrd",
+        "m03,m01_post.nrrd,m01_pre.nrrd",
+        "m04,m01_pre.nrrd,m04_post.nrrd",
+    ]
+    (folder / "list.csv").write_text("\n".join(rows))
+    found = survey(find_pairs(folder / "list.csv"))
+    assert [one.pair for one in found.problems] == ["m01", "m02", "m03"] and found.copies == found.problems
+    assert found.problems[0].problem.endswith("are both scans of m02, m03 too")
+    assert not any(pair.blocked for pair in found.pairs)
+
+
 def test_what_is_meant_is_no_problem(folder):
     def pair(name, fixed, moving, bone, **about):
         return Pair(

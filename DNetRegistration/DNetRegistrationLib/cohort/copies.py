@@ -39,7 +39,7 @@ def same_files(pairs: Sequence[Pair]) -> list[Problem]:
     """A problem for each pair whose scan is a copy of another one, byte by byte, in this pair or in another.
 
     A scan that lies in several places as the fixed one, or as the moving one, of the same bone is no problem. A path
-    that stands in several pairs is none either: these pairs share a scan.
+    that stands in several pairs is none either: these pairs share a scan; unless they share both, under two names.
 
     Args:
         pairs: of the cohort. What cannot be read is passed over.
@@ -54,7 +54,7 @@ def same_files(pairs: Sequence[Pair]) -> list[Problem]:
                 scans[place] = scan
                 # Two masks of one scan are no two scans, nor are two series of one folder.
                 seen[scan.series, scan.mask, scan.segment].append(place)
-    found: list[Problem] = []
+    found = list(_given_twice(pairs))
     for places in seen.values():
         for group in _copies(places):
             found += _told(pairs, group, scans)
@@ -96,6 +96,26 @@ def with_copies(pairs: Sequence[PairResult], files: Iterable[Problem] = ()) -> t
         replace(pair, warnings=(*pair.warnings, *warnings[number])) if number in warnings else pair
         for number, pair in enumerate(pairs)
     )
+
+
+def _given_twice(pairs: Sequence[Pair]) -> Iterator[Problem]:
+    """A problem for each pair that has both scans of another one."""
+    same: dict[frozenset[str], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        if pair.fixed is not None and pair.moving is not None and pair.fixed.image != pair.moving.image:
+            same[frozenset(pair.identities)].append(pair)
+    for group in same.values():
+        for pair in group:
+            others = [one.name for one in group if one is not pair]
+            if others:
+                paths = pair.fixed.path, pair.moving.path  # type: ignore[union-attr]
+                yield Problem(
+                    kind="duplicate",
+                    pair=pair.name,
+                    files=paths[:1],
+                    problem=f"{paths[0]} and {paths[1]}: are both scans of {', '.join(others[:_NAMED])} too",
+                    remedy="correct one of them, or take it away",
+                )
 
 
 def _told(pairs: Sequence[Pair], group: list[_Place], scans: dict[_Place, ScanFile]) -> Iterator[Problem]:
