@@ -62,6 +62,14 @@ def test_a_fault_is_named(scan, kind):
     assert fault(FAULTS[kind](scan)) == kind.split()[0].rstrip(",")
 
 
+def test_a_mask_in_place_of_a_scan_is_told(scan):
+    scale = find_bone_scale(scan)
+    marked = replace(scan, voxels=(scan.voxels > scale.threshold).astype(np.uint8))
+    found = grey_fault(marked, 0.5, None)
+    assert found.kind == "clipped" and found.remedy == "give the scan itself"
+    assert found.problem == f"all of the bone in {scan.name} has one grey value, 1, as in a mask or an image of labels"
+
+
 def test_an_ordinary_scan_has_none_also_where_it_is_cut_or_masked(scan):
     assert fault(scan) is None
     middle = scan.voxels.shape[0] // 2

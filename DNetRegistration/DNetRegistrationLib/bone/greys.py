@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.errors import ScanError
-from ..core.words import capital
+from ..core.words import capital, percent
 from ..imaging.padding import with_data
 from ..imaging.volume import Volume
 from .scenes import preview
@@ -89,10 +89,17 @@ def grey_fault(
         return None
     bone = volume.voxels[inside & (volume.voxels > threshold)]
     clipped = float(np.mean(bone == bone.max())) if bone.size else 0.0
+    if clipped == 1:
+        return GreyFault(
+            "clipped",
+            f"all of the bone in {name} has one grey value, {bone[0]:g}, as in a mask or an image of labels",
+            "give the scan itself",
+        )
     if clipped >= LEAST_CLIPPED:
         return GreyFault(
             "clipped",
-            f"{clipped:.0%} of the bone in {name} has its greatest grey value, {bone.max():g}: the rest is cut off",
+            f"{percent(clipped)} of the bone in {name} has its greatest grey value, {bone.max():g}: the rest is cut "
+            "off",
             "export the scan with a wider range of grey values",
         )
     data = with_data(volume, None)
@@ -100,7 +107,7 @@ def grey_fault(
     if filled > MOST_BONE:
         return GreyFault(
             "not CT",
-            f"{filled:.0%} of {name} is as bright as bone, as marrow and muscle are in MR, where bone is dark",
+            f"{percent(filled)} of {name} is as bright as bone, as marrow and muscle are in MR, where bone is dark",
             "align CT with CT; if it is CT, raise the bone threshold",
         )
     if _rise(volume, threshold, data) > LEAST_RISE:
