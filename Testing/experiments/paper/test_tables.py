@@ -146,6 +146,22 @@ def test_figures_name_networks_that_have_not_learned():
         assert legend.get_texts()[0].get_text() == "D-net, not learned"
 
 
+def test_the_legend_of_all_methods_lies_within_the_figure():
+    found = [
+        replace(answered(name, "S1" if method.by_strategy else "", angle, 0.0), step=step, position=angle, fold="B")
+        for name, method in METHODS.items()
+        for step, angle in enumerate((0.0, 90.0, 180.0))
+    ]
+    trained = {network.name: {**FACTS, "given": False} for network in networks(("S1",), tuple(METHODS))}
+    found = [replace(one, weights="w" if METHODS[one.method].network else "") for one in found]
+    figure = draw_positions(EvaluationResults(found, trained), "rotation")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(METHODS) + 1
+    drawn = legend.get_window_extent()
+    assert figure.bbox.x0 <= drawn.x0 and drawn.x1 <= figure.bbox.x1 and figure.bbox.y0 <= drawn.y0
+
+
 def test_the_order_of_the_papers_networks():
     names = [method for place in PAPER_ORDER for method in place]
     trained = {f"S1/{name}": {**FACTS, "given": False} for name in names}

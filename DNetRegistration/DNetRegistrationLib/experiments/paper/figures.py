@@ -208,7 +208,10 @@ def _legend(figure, labels: Mapping[str, str], truth: bool = False, bars: bool =
             handles.append(Line2D([], [], label=label, **line, **_THIN))
     if truth:
         handles.append(Line2D([], [], label="at the true pose", **{**_TRUTH, "zorder": 1}))
-    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // 2), fontsize=8, frameon=False)
+    # In as few rows as let the longest labels fit.
+    rows = -(-len(handles) // 5)
+    columns = -(-len(handles) // rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
 def _table(path: Path) -> pandas.DataFrame:
