@@ -1,7 +1,7 @@
 """Thickness where it was not measured, against energies written out edge by edge and values known exactly."""
 
 import numpy as np
-from DNetRegistrationLib.cartilage.filling import smooth_surface
+from DNetRegistrationLib.cartilage.filling import carried_on, smooth_surface
 from DNetRegistrationLib.cartilage.mesh import Mesh
 
 
@@ -56,3 +56,24 @@ def test_a_piece_of_which_nothing_is_known_stays_at_0():
     known = np.arange(72) < 36
     found = smooth_surface(both, known, np.full(72, 50.0))
     np.testing.assert_allclose(found, np.where(known, 50, 0), atol=1e-3)
+
+
+def test_uneven_agent_is_carried_on_into_and_a_step_is_not():
+    mesh, x, y = _plane(side=48)
+    # A dome, and agent that fades smoothly towards the end of x: there it is doubted.
+    thickness, level = 70 - 60 * (x - 0.5) ** 2, 100 - 45 * np.clip((x - 0.3) / 0.6, 0, 1)
+    faint = level < 75
+    film = ~faint & (y > 0.6)
+    thickness, level = thickness + 25 * film, np.where(film, 70, level)
+    generator = np.random.default_rng(1)
+    thickness = thickness + 2 * generator.standard_normal(len(x))
+    level = level * (1 + 0.05 * generator.standard_normal(len(x)))
+    found = carried_on(mesh, ~faint & ~film, faint | film, thickness, level)
+    assert found[faint & (y < 0.5)].mean() > 0.95
+    assert not found[film & (x < 0.4)].any()
+
+
+def test_nothing_is_carried_on_from_nothing():
+    mesh, x, _ = _plane(side=6)
+    none = np.zeros(len(x), bool)
+    assert not carried_on(mesh, none, ~none, np.full(len(x), 40.0), np.full(len(x), 100.0)).any()

@@ -17,9 +17,10 @@ from ..imaging.morphology import dilate
 from ..imaging.resample import averaged, interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
+from .amount import level_around, thickness_by_amount
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
 from .compartments import across, articular_cover, lateral_by_fibula, parting
-from .filling import smooth_surface
+from .filling import carried_on, smooth_surface
 from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
 from .sight import MISMATCH, Sight, look
@@ -42,8 +43,6 @@ _ROUGH = 0.2
 # Where what lies on a layer is brighter than on most of the joint, by this share of the level, it is soft tissue, and
 # its edge is taken for that of the layer.
 _BRIGHT_BEYOND = 0.7
-# What is too thin to be resolved tells its amount only: its level is taken for at least this share of the median.
-_AMOUNT = 0.85
 # The articular surface ends where the layer, smoothed, is as thin as this share of the median.
 _BORDER = 0.25
 # A layer that is hidden and lies apart from it covers at most this share of its area, else its border is not known: on
@@ -256,14 +255,20 @@ def _measured(
     beside = look_beside(around.mesh, facing, every, _EVIDENCE, level, typical)
     alike = beside.near > _NEAR_SPREAD
     usual = float(np.median(layers.level[seen])) if seen.any() else 0.0
-    unresolved = layers.thickness_mm < _RESOLVED * sight.agent_blur
-    reason[seen & (alike | _unlike(layers, sight, seen, usual, typical))] = Reason.SOFT_TISSUE
-    # The thickness of as much agent at the usual level.
-    amount = 1000 * layers.thickness_mm * np.clip(layers.level / max(_AMOUNT * usual, 1e-30), 0, 1)
+    resolved = seen & (layers.level > _FAINT * usual) & (layers.thickness_mm > _RESOLVED * sight.agent_blur)
+    nearby = level_around(mesh, seen, resolved & ~alike, layers.level)
+    amount = 1000 * thickness_by_amount(layers, nearby)
+    unresolved = np.minimum(amount, 1000 * layers.thickness_mm) < 1000 * _RESOLVED * sight.agent_blur
+    doubted = seen & (alike | _unlike(layers, sight, seen, usual, typical, unresolved))
+    reason[doubted] = Reason.SOFT_TISSUE
+    error = 1000 * layers.error_mm * np.sqrt(np.maximum(layers.misfit, 1))
+    most_error = 1000 * _UNCERTAIN * max(sight.agent_blur, sight.step)
+    unresolved |= error > most_error
     thickness = np.where(covered, np.where(unresolved, amount, 1000 * layers.thickness_mm), 0.0)
     # What is measured, a layer or bare bone; specks of a layer apart from the rest are of something else.
     sure = reason == Reason.MEASURED
     sure &= ~covered | articular_cover(mesh, covered & sure)
+    further = carried_on(mesh, covered & sure, doubted, thickness, layers.level)
     articular = np.ones(len(covered), bool)
     if agent and not marked:
         share = mesh.areas[articular_cover(mesh, cover & ~alike)].sum() / mesh.areas.sum()
@@ -280,7 +285,7 @@ def _measured(
             # Where soft tissue lies, the border goes where the layer around it would end.
             here = covered & sure
             middle = float(np.median(thickness[here])) if here.any() else 0.0
-            articular = articular_cover(mesh, smooth_surface(mesh, sure, thickness) > _BORDER * middle)
+            articular = articular_cover(mesh, smooth_surface(mesh, sure | further, thickness) > _BORDER * middle)
             # Cartilage may lie under what is far from all that was measured.
             apart = mesh.areas[covered & ~sure & ~articular].sum() / max(mesh.areas[articular].sum(), 1e-12)
             hidden = bool(apart > _APART)
@@ -296,11 +301,8 @@ def _measured(
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, amount, thickness)
     reason[thin & (reason == Reason.MEASURED) & (amount > 1000 * sight.agent_blur)] = Reason.UNCERTAIN
-    error = 1000 * layers.error_mm * np.sqrt(np.maximum(layers.misfit, 1))
-    error = np.where(thickness > 0, error, _bare_error(sight, level))
-    reason[(reason == Reason.MEASURED) & (error > 1000 * _UNCERTAIN * max(sight.agent_blur, sight.step))] = (
-        Reason.UNCERTAIN
-    )
+    error = np.where((thickness > 0) & ~unresolved, error, _bare_error(sight, level))
+    reason[(reason == Reason.MEASURED) & (error > most_error)] = Reason.UNCERTAIN
     if coarse > _COARSE:
         reason[reason == Reason.MEASURED] = Reason.UNCERTAIN
         warnings.append(
@@ -308,7 +310,7 @@ def _measured(
             f"{1000 * _COARSE:.0f} um is the most"
         )
     measured = reason == Reason.MEASURED
-    around_it = smooth_surface(mesh, measured & (sure | thin), thickness)
+    around_it = smooth_surface(mesh, (measured & (sure | thin)) | further, thickness)
     doubts = np.where(unresolved, _LEVEL_ERROR * thickness, 0)
     kept, left = mesh.part(articular)
     found = ThicknessMap(
@@ -391,7 +393,9 @@ def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) ->
     return reason
 
 
-def _unlike(layers: Layers, sight: Sight, seen: np.ndarray, usual: float, typical: float) -> np.ndarray:
+def _unlike(
+    layers: Layers, sight: Sight, seen: np.ndarray, usual: float, typical: float, unresolved: np.ndarray
+) -> np.ndarray:
     """``(n,)`` bool, where a layer is not of the cartilage that most of the joint bears, or does not end there.
 
     Args:
@@ -399,9 +403,10 @@ def _unlike(layers: Layers, sight: Sight, seen: np.ndarray, usual: float, typica
         sight: of it.
         seen: ``(n,)`` bool, where a layer is seen.
         usual, typical: median level and thickness (mm) of those.
+        unresolved: ``(n,)`` bool, where a layer is too thin to tell its level.
     """
     thickness = layers.thickness_mm
-    faint = (thickness > _RESOLVED * sight.agent_blur) & (layers.level < _FAINT * usual)
+    faint = ~unresolved & (layers.level < _FAINT * usual)
     thick = thickness > _THICK * typical
     near = sight.mesh.smoothing(4)
     count = np.maximum(near @ seen.astype(float), 1e-9)
