@@ -15,8 +15,8 @@ from .mesh import Mesh
 
 # What lies on a layer counts as fainter than it by at least this share of its level.
 _LEAST_OVER = 0.25
-# With less resolved than this share of the layer, what seems resolved is thin and fitted too thick and faint.
-_LEAST_RESOLVED = 0.1
+# With less resolved than this share of the layer, what seems resolved is thin and fitted too thick and faint (40 um).
+_LEAST_RESOLVED = 0.4
 
 
 def level_around(mesh: Mesh, seen: np.ndarray, resolved: np.ndarray, levels: np.ndarray) -> np.ndarray:

@@ -300,7 +300,9 @@ def _measured(
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, amount, thickness)
-    reason[thin & (reason == Reason.MEASURED) & (amount > 1000 * sight.agent_blur)] = Reason.UNCERTAIN
+    # Under something as bright as cartilage no amount tells how thick it is.
+    untold = (amount > 1000 * sight.agent_blur) | (layers.beyond > _BRIGHT_BEYOND * nearby)
+    reason[thin & (reason == Reason.MEASURED) & untold] = Reason.UNCERTAIN
     error = np.where((thickness > 0) & ~unresolved, error, _bare_error(sight, level))
     reason[(reason == Reason.MEASURED) & (error > most_error)] = Reason.UNCERTAIN
     if coarse > _COARSE:
