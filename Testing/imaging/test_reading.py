@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from DNetRegistrationLib.core.errors import DNetError, OptionError, ScanError, Setting
-from DNetRegistrationLib.imaging.volume import Volume, check_pair_spacing, check_volume, read_volume, write_volume
+from DNetRegistrationLib.imaging.volume import (
+    Volume,
+    check_pair_spacing,
+    check_volume,
+    read_header,
+    read_labels,
+    read_volume,
+    write_volume,
+)
 from grids import noise
 from scipy.spatial.transform import Rotation
 
@@ -159,6 +167,25 @@ def test_dicom_folder_with_a_missing_or_double_slice(tmp_path, capfd):
         folder = write_dicom(tmp_path / name, voxels, "1.2.3.4", "bone", 1, positions=positions)
         message = one_line_error(capfd, folder)
         assert "not evenly spaced" in message and "export the complete series" in message
+
+
+def test_of_a_file_with_one_scan_no_other_one_is_read(tmp_path):
+    path = tmp_path / "scan.nrrd"
+    write_volume(Volume(noise(8, 9, 10), np.diag((0.1, 0.1, 0.1, 1.0))), path)
+    with pytest.raises(ScanError, match="holds one scan, and '2' of it was asked for") as caught:
+        read_volume(path, series=2, role="fixed")
+    assert caught.value.setting == Setting("series", "fixed")
+    assert read_volume(path, series="1").voxels.shape == (8, 9, 10)
+
+
+@pytest.mark.parametrize("read", [read_volume, read_header, read_labels])
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, read):
+    for number in range(8):
+        sitk.WriteImage(sitk.GetImageFromArray(noise(9, 10, dtype=np.uint8)), tmp_path / f"slice{number}.png")
+    monkeypatch.chdir(tmp_path)
+    assert read(".", spacing=0.1).voxels.shape == (8, 9, 10)
+    with pytest.raises(ScanError, match="path of a scan is empty"):
+        read("", spacing=0.1)
 
 
 def test_a_fourth_axis_of_length_one(tmp_path):

@@ -86,7 +86,7 @@ def test_a_check_lists_problems_first(section, panel, tmp_path):
     good, bad = ["a", "a_pre.nrrd", "a_post.nrrd", "9 x 9 x 9", "-"], ["<b>", "b_pre", "-", "-", "missing partner: b"]
     process.tell(events.FOUND, rows=[good, bad])
     process.end(0)
-    assert rows(section) == [bad, good] and section.statusLabel.text == "2 pairs, 1 problems"
+    assert rows(section) == [bad, good] and section.statusLabel.text == "Pairs: 2, problems: 1"
     assert section.alignButton.text == "Align all" and section.checkButton.enabled
 
 
@@ -105,7 +105,7 @@ def test_the_table_has_those_first_that_need_a_look(section, panel, tmp_path, mo
         ["c", "failed", "", ""], ["b", "not accepted", "900.0", "0.30"], ["a", "accepted", "3.4", "0.90"]
     ]  # fmt: skip
     assert rows(section)[2][4] == "Accepted: the bones lie on each other, to within about 3.4 µm."
-    assert section.statusLabel.text == "3 pairs: 1 accepted, 1 not accepted, 1 failed"
+    assert section.statusLabel.text == "Pairs: 3 (1 accepted, 1 not accepted, 1 failed)"
     opened = []
     monkeypatch.setattr(qt, "QDesktopServices", type("Services", (), {"openUrl": opened.append}))
     section.pageButton.click()
@@ -251,7 +251,7 @@ def test_a_real_cohort(host, section, panel, tmp_path):
         write_volume(pair.moving, scans / f"{name}_post.nrrd")
     section.checkButton.click()
     host.wait_until(lambda: section.job is None, 120)
-    assert [row[0] for row in rows(section)] == ["m1", "m2"] and section.statusLabel.text == "2 pairs, 0 problems"
+    assert [row[0] for row in rows(section)] == ["m1", "m2"] and section.statusLabel.text == "Pairs: 2, problems: 0"
     section.alignButton.click()
     host.wait_until(lambda: section.job is None, 300)
     assert [row[:2] for row in rows(section)] == [["m2", "not accepted"], ["m1", "accepted"]], section.statusLabel.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..core.errors import DNetError, ScanError, one_line
+from ..core.errors import DNetError, ScanError, Setting, one_line
 from .dicom import read_dicom
 from .dicom_header import is_dicom
 from .foreign import misnamed, unknown_kind
@@ -75,6 +75,9 @@ def read_image(
 def _read_file(path: Path, series: str | int | None, role: str | None, header_only: bool) -> FoundImage:
     if path.suffix.lower() in (".tif", ".tiff"):
         return read_tiff(path, series, role, header_only)
+    if series is not None and str(series) != "1":
+        problem = f"{path}: the file holds one scan, and {str(series)!r} of it was asked for"
+        raise ScanError(problem, "leave the choice out", Setting("series", role))
     if is_nifti(path):
         return read_nifti(path, header_only)
     if is_scanco(path):

@@ -213,7 +213,7 @@ def read_volume(
     role: str | None = None,
     flip: str | None = None,
 ) -> Volume:
-    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, DICOM, ISQ/AIM, or a folder of numbered TIFF, PNG, BMP or DICOM slices.
+    """Reads a scan: NRRD, NIfTI, MHA/MHD, TIFF, DICOM, ISQ/AIM, or a folder of slices (numbered, or DICOM).
 
     Infinities become NaN, which is outside the field of view. The voxels share the memory they were read into.
 
@@ -234,7 +234,7 @@ def read_volume(
     Example:
         >>> scan = read_volume("slices/", spacing=0.01)  # doctest: +SKIP
     """
-    path = Path(path)
+    path = _given(path)
     if flip is not None:
         _checked_axis(flip, str(path), role)
     volume = _read(path, spacing, series, role, header_only=False)
@@ -256,7 +256,7 @@ def read_labels(
     Raises:
         ScanError, OptionError: it cannot be read, or its spacing is lost; see `read_volume`.
     """
-    return _read(Path(path), spacing, series, role, header_only=False)
+    return _read(_given(path), spacing, series, role, header_only=False)
 
 
 def read_header(
@@ -279,10 +279,17 @@ def read_header(
     Raises:
         ScanError, OptionError: what `read_volume` raises, as far as headers and lengths of files tell.
     """
-    path = Path(path)
+    path = _given(path)
     volume = _read(path, spacing, series, role, header_only=True)
     check_shape(volume)
     return replace(volume, name=(path.name or str(path)) if name is None else name)
+
+
+def _given(path: str | os.PathLike) -> Path:
+    # An empty path, as of a variable of a script that is not set, would be the current folder.
+    if not os.fspath(path):
+        raise ScanError("the path of a scan is empty", "give the path of a file or folder")
+    return Path(path)
 
 
 def _read(

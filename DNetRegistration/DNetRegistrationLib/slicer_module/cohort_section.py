@@ -144,7 +144,7 @@ class CohortSection:
         self._showRows(names, sorted(rows, key=lambda row: row[4] == "-"))
         problems = sum(row[4] != "-" for row in rows)
         pairs = sum(row[0] not in ("", "-") for row in rows)
-        self._tell(_("{pairs} pairs, {problems} problems").format(pairs=pairs, problems=problems))
+        self._tell(_("Pairs: {pairs}, problems: {problems}").format(pairs=pairs, problems=problems))
 
     def _showResults(self) -> None:
         """The table of the folder of results, those first that need a look; nothing where there is none."""
@@ -174,7 +174,7 @@ class CohortSection:
         self._pairs = pairs
         counts = told.counts
         self._tell(
-            _("{pairs} pairs: {accepted} accepted, {refused} not accepted, {failed} failed").format(
+            _("Pairs: {pairs} ({accepted} accepted, {refused} not accepted, {failed} failed)").format(
                 pairs=len(pairs), **counts
             )
         )
