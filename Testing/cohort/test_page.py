@@ -61,8 +61,9 @@ class Reader(HTMLParser):
 def cohort_of(text: str):
     """A cohort of which every word is `text`."""
     outside = dict(
-        fixed=text, moving=text, columns={text: text}, verdict=text, warnings=(text,), folder=text, remedy=text
-    )
+        fixed=text, moving=text, columns={text: text}, verdict=text, warnings=(text,), folder=text, remedy=text,
+        surroundings=text,
+    )  # fmt: skip
     row = {"compartment": text, "mean_thickness_um": 60.0, "standard_error_um": None, "volume_mm3": 0.01}
     return made_cohort(
         made_pair(text, **outside, hypothesis=text, compartments=(row,), doubts=(text,)),

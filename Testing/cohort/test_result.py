@@ -24,6 +24,7 @@ def test_a_cohort_goes_to_json_and_back():
         columns={"group": "=1+1", "time": "4 w"},
         doubts=("strain",),
         warnings=("w",),
+        surroundings="s",
         confidence=0.9,
         expected_error_um=2.5,
         matrix=tuple(range(16)),

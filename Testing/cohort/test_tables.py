@@ -25,6 +25,7 @@ def cohort() -> CohortResult:
         verdict="Accepted: fine.",
         doubts=("strain", "pieces"),
         warnings=("One.", "Two."),
+        surroundings="The moving scan is darker.",
         confidence=0.987654321,
         expected_error_um=2.5,
         rotation_deg=-0.0,
@@ -50,6 +51,7 @@ def test_a_row_for_each_pair_with_what_was_carried_along(tmp_path):
     assert first["confidence"] == "0.987654" and first["expected_error_um"] == "2.5"
     assert first["fixed"] == "a\nb.nrrd" and first["moving"] == "caf\\udce9.nrrd"
     assert first["doubts"] == "strain; pieces" and first["warnings"] == "One. Two."
+    assert first["surroundings"] == "The moving scan is darker." and second["surroundings"] == ""
     assert (first["version"], first["code"]) == (__version__, "c0de")
     assert second["confidence"] == second["group"] == second["loop_error_um"] == "" and second["age"] == "9"
 

@@ -11,12 +11,15 @@ from dataclasses import replace
 import numpy as np
 import places
 import pytest
+from alignments import made_alignment
 from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort import workers
+from DNetRegistrationLib.cohort.align_files import AlignedFiles
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
-from DNetRegistrationLib.cohort.task import PairTask
+from DNetRegistrationLib.cohort.task import PairTask, do_pair
 from DNetRegistrationLib.cohort.workers import done_by_processes
+from DNetRegistrationLib.outputs.paths import OutputPaths
 
 OPTIONS = CohortOptions(outputs={"report": ".json"})
 
@@ -46,6 +49,14 @@ def test_tasks_are_done_and_one_that_fails_is_a_result(tasks, alignment):
     assert good.result.matrix == again.result.matrix == tuple(alignment.matrix.ravel())
     assert bad.result.status == "failed" and "missing.nrrd" in bad.result.verdict and not bad.content
     assert any(number == 0 and 0 <= fraction <= 1 for number, fraction, _ in told)
+
+
+def test_what_surrounds_the_bone_is_told_without_reservation(tasks, monkeypatch):
+    found = made_alignment(accepted=True, doubts=[], warnings=[], surroundings="The moving scan is darker.")
+    done = AlignedFiles([found], [OutputPaths()], None, np.zeros((0, 3)), ("", ""))
+    monkeypatch.setattr("DNetRegistrationLib.cohort.align_files.align_files", lambda *args, **options: done)
+    result = do_pair(tasks[0]).result
+    assert result.surroundings == "The moving scan is darker." and not result.warnings and not result.reserved
 
 
 @pytest.mark.slow
@@ -86,8 +97,9 @@ def test_processes_end_with_the_one_that_started_them(tasks, tmp_path):
         from DNetRegistrationLib.cohort.pairs import Pair
         from DNetRegistrationLib.cohort.result import Problem
         from DNetRegistrationLib.bone.scan_file import ScanFile
-        from DNetRegistrationLib.cohort.task import PairTask
+        from DNetRegistrationLib.cohort.task import PairTask, do_pair
         from DNetRegistrationLib.cohort.workers import done_by_processes
+from DNetRegistrationLib.outputs.paths import OutputPaths
         if __name__ == "__main__":
             tell = lambda *told: print("working", flush=True)
             list(done_by_processes({tasks[:1]!r}, 1, tell))
@@ -151,6 +163,7 @@ def alive(pid: int) -> bool:
 POOL = """
 import multiprocessing
 from DNetRegistrationLib.cohort.workers import done_by_processes
+from DNetRegistrationLib.outputs.paths import OutputPaths
 from DNetRegistrationLib.core.errors import RunError
 def told(number):
     try:

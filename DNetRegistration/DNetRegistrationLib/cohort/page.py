@@ -158,6 +158,7 @@ def _row(place: int, pair: PairResult) -> dict[str, Any]:
         "moving",
         "identities",
         "marks",
+        "surroundings",
         "columns",
         "reference",
         "seconds",
@@ -166,7 +167,8 @@ def _row(place: int, pair: PairResult) -> dict[str, Any]:
         "pictures",
     ):
         del values[name]
-    words = (pair.name, pair.fixed, pair.moving, *pair.columns.values(), pair.verdict, pair.remedy, *pair.warnings)
+    said = pair.verdict, pair.remedy, *pair.warnings, pair.surroundings
+    words = (pair.name, pair.fixed, pair.moving, *pair.columns.values(), *said)
     return {
         "place": place,
         "name": pair.name,

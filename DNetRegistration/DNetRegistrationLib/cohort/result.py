@@ -118,6 +118,8 @@ class PairResult:
         doubts: what speaks against the answer or limits it, as words that do not change, the gravest first; see
             `registration.result.Alignment`.
         warnings: sentences on what else to know.
+        surroundings: a sentence on what surrounds the bone where it differs between the scans, else ""; see
+            `registration.result.Alignment`.
         confidence: 0 to 1, calibrated probability that the mean error is below one working voxel.
         expected_error_um: estimate of the mean error over the bone.
         dice_before, dice: overlap of the cortices as the scans lie in the world, and aligned.
@@ -152,6 +154,7 @@ class PairResult:
     remedy: str = ""
     doubts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    surroundings: str = ""
     confidence: float = math.nan
     expected_error_um: float = math.nan
     dice_before: float = math.nan

@@ -37,6 +37,7 @@ PAIR_COLUMNS = {
     "verdict": ("", "whether to trust it and, if not, what to check"),
     "remedy": ("", "of a failed pair: what to do"),
     "warnings": ("", "what else to know"),
+    "surroundings": ("", "what surrounds the bone where it differs between the scans, which a subtraction shows"),
     "seconds": ("s", "from the start of reading to the last output"),
     "fixed": ("", "the scan that stays"),
     "moving": ("", "the scan that is carried onto it"),

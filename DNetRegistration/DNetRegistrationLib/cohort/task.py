@@ -107,6 +107,7 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
         verdict=alignment.verdict,
         doubts=tuple(alignment.doubts),
         warnings=(*alignment.warnings, *(done.cartilage.warnings if done.cartilage is not None else ())),
+        surroundings=alignment.surroundings,
         confidence=alignment.confidence,
         expected_error_um=alignment.expected_error_um,
         dice_before=alignment.dice_before,
