@@ -79,11 +79,14 @@ def test_a_pair_of_one_scan_is_a_problem_whichever_way_its_path_is_written(scans
     ]
     (scans / "list.csv").write_text("\n".join(rows))
     found = survey(find_pairs(scans / "list.csv"))
-    assert [(one.kind, one.pair) for one in found.problems] == [("duplicate", "same")]
+    # The other scan of that file is no copy, but the file holds none.
+    assert [(one.kind, one.pair) for one in found.problems] == [("duplicate", "same"), ("unreadable", "series")]
     assert (
         found.pairs[0].blocked == found.problems[0] and "both scans of same are the same" in found.problems[0].problem
     )
-    assert survey(find_pairs(scans / "list.csv"), {"moving_series": "1"}).problems == []
+    assert "holds one scan, and '2' of it was asked for" in found.problems[1].problem
+    others = survey(find_pairs(scans / "list.csv"), {"moving_series": "1"}).problems
+    assert [(one.kind, one.pair) for one in others] == [("unreadable", "series")]
 
 
 def test_an_identity_is_of_the_scan_and_not_of_the_way_its_path_is_written():
