@@ -165,10 +165,10 @@ def test_masks_region_and_side_are_passed_on(
     write_volume(Volume(region, pair.moving.affine), tmp_path / "region.nrrd")
     write_volume(Volume(mask, pair.moving.affine), tmp_path / "mask.nrrd")
     words = reported() if command == "cartilage" else ["align", *two, "--cartilage", str(tmp_path / "c.csv")]
-    words += ["--contrast", "fixed", "--medial", "-1.5", "2", "0.25", "--moving-mask", str(tmp_path / "mask.nrrd")]
+    words += ["--contrast", "fixed", "--medial", "-1.5", "-2e-1", "0.25", "--moving-mask", str(tmp_path / "mask.nrrd")]
     assert main([*words, "--region", str(tmp_path / "region.nrrd"), "--region-segment", "2"]) == 0
     (call,) = measured_with
-    assert call["plain"] == two[1] and call["medial"] == (-1.5, 2.0, 0.25)
+    assert call["plain"] == two[1] and call["medial"] == (-1.5, -0.2, 0.25)
     np.testing.assert_array_equal(call["region"], z > 50)
     assert call["mask"].all() and call["mask"].shape == z.shape
 

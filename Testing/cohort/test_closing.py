@@ -86,13 +86,13 @@ def test_a_pair_of_one_scan_is_a_problem_whichever_way_its_path_is_written(scans
     )
     assert "holds one scan, and '2' of it was asked for" in found.problems[1].problem
     others = survey(find_pairs(scans / "list.csv"), {"moving_series": "1"}).problems
-    assert [(one.kind, one.pair) for one in others] == [("unreadable", "series")]
+    assert [(one.kind, one.pair) for one in others] == [("duplicate", "same"), ("unreadable", "series")]
 
 
 def test_an_identity_is_of_the_scan_and_not_of_the_way_its_path_is_written():
     ways = [dict(path="x/../a", mask="m"), dict(path="./a", mask="./m"), dict(path=os.path.abspath("a"), mask="m")]
     assert len({ScanFile(**way).identity for way in ways}) == 1
-    others = [ScanFile("a", **about) for about in ({}, {"series": "1"}, {"mask": "1"}, {"segment": "1"})]
+    others = [ScanFile("a", **about) for about in ({}, {"series": "2"}, {"mask": "1"}, {"segment": "1"})]
     assert len({other.identity for other in others}) == 4
     assert ScanFile("a", threshold=3.0, spacing=(1.0,), flip="x").identity == ScanFile("a").identity
 

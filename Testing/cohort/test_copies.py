@@ -75,10 +75,10 @@ def test_folders_of_slices_are_compared_slice_by_slice(tmp_path):
 
 def test_a_pair_that_is_listed_under_two_names_is_told_on_both(folder):
     rows = [
-        "id,fixed,moving",
+        "id,fixed,moving,fixed_series",
         "m01,m01_pre.nrrd,m01_post.nrrd",
         "m02,m01_pre.nrrd,m01_post.nrrd",
-        "m03,m01_post.nrrd,m01_pre.nrrd",
+        "m03,m01_post.nrrd,m01_pre.nrrd,1",
         "m04,m01_pre.nrrd,m04_post.nrrd",
     ]
     (folder / "list.csv").write_text("\n".join(rows))
@@ -102,11 +102,13 @@ def test_what_is_meant_is_no_problem(folder):
     assert same_files(weeks) == []
     assert same_files([weeks[0], pair("x", first, other, ("m02",))]) == []
     assert len(same_files([weeks[0], pair("x", second, other, ("m02",))])) == 2
-    # Two bones of one scan, of which copies lie in two folders.
+    # Copies of one scan are told also where each has a mask of its own.
     parts = [
         pair(name, path, f"{name}_post.nrrd", (name,), mask=name) for name, path in (("m01", first), ("m02", second))
     ]
-    assert same_files(parts) == []
+    assert [one.pair for one in same_files(parts)] == ["m01", "m02"]
+    bones = [replace(one, fixed=replace(one.fixed, path=parts[0].fixed.path)) for one in parts]
+    assert same_files(bones) == []
     # What cannot be read, and what is empty, is told elsewhere.
     for name in ("m03_pre.nrrd", "m04_pre.nrrd"):
         (folder / name).write_bytes(b"")

@@ -8,8 +8,18 @@ import numpy as np
 import pytest
 import torch
 from DNetRegistrationLib.geometry.rigid import inverse
+from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration.align import align
-from DNetRegistrationLib.registration.settling import Frame, Part, looseness, settled, told_by, told_by_edges
+from DNetRegistrationLib.registration.settling import (
+    LOOSEST,
+    Frame,
+    Part,
+    looseness,
+    rested,
+    settled,
+    told_by,
+    told_by_edges,
+)
 from DNetRegistrationLib.registration.template import edge_template
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from noisy_box import image_of, turn
@@ -81,3 +91,22 @@ def test_a_piece_of_shaft_does_not_stop_on_its_way(seed):
     found = align(pair.fixed, pair.moving, threads=1)
     error = 1000 * pair.error_mm(found.matrix)
     assert found.accepted and error < 16 and error < 2 * found.expected_error_um
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("part", [np.s_[:3, :3, :3], np.s_[19:21, 19:21, 19:21]])
+def test_a_pose_of_which_no_edge_tells_is_held_by_nothing_and_stays(which, part):
+    """In a corner beside the box, and in its middle."""
+    images = [image_of(torch.eye(4).double(), 0.03, 1), image_of(turn(), 0.03, 2)]
+    seen = torch.zeros(images[which].shape)
+    seen[part] = 1
+    images[which] = replace(images[which], inside=seen)
+    assert looseness(*images, turn()) == LOOSEST
+    assert torch.equal(rested(*images, turn()), turn())
+
+
+def test_a_scan_that_shows_no_edge_is_refused():
+    pair, step = make_adversarial(980_006, "crop"), 4
+    coarse = Volume(pair.moving.voxels[::4, ::4, ::4].copy(), pair.moving.affine @ np.diag((step, step, step, 1.0)))
+    found = align(pair.fixed, coarse)
+    assert not found.accepted and np.isfinite(found.expected_error_um)

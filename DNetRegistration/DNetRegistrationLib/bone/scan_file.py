@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -72,7 +73,9 @@ class ScanFile:
     @property
     def image(self) -> tuple[str, str | None]:
         """Tells scans apart, by whatever path they are given: the real path, and which scan of it."""
-        return os.path.realpath(self.path), self.series
+        # The first scan of a file that holds one is the file.
+        first = self.series == "1" and not os.path.isdir(self.path)
+        return os.path.realpath(self.path), None if first else self.series
 
     @property
     def identity(self) -> str:
@@ -118,9 +121,12 @@ def _voxel_sizes(text: str) -> tuple[float, ...]:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise ValueError("not a number, as 1200.5") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError("not a number, as 1200.5")
+    return value
 
 
 _CELLS: dict[str, Callable[[str], Any]] = {

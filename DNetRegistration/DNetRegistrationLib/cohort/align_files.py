@@ -10,6 +10,7 @@ from ..bone.scan_file import ScanFile, members
 from ..core.errors import OptionError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
 from ..core.threads import thread_limit
+from ..imaging.copies import voxel_mark
 from ..outputs.paths import OutputPaths, check_grid, check_outputs
 from .measuring import Measuring, PairOfScans
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..cartilage.result import CartilageMeasurement
-    from ..imaging.volume import Volume
     from ..registration.result import Alignment
 
 
@@ -30,7 +30,7 @@ class AlignedFiles:
         outputs: the files that were written, for each alignment.
         cartilage: what was measured, or None: nobody asked, or the alignment was not accepted.
         bone_points: ``(n, 3)`` of bone in the fixed scan, of the bone that the first alignment is of; LPS mm.
-        marks: of the voxels of the fixed and the moving scan and their masks; see `imaging.copies.voxel_mark`.
+        marks: of the voxels of the fixed and the moving scan; see `imaging.copies.voxel_mark`.
     """
 
     alignments: list[Alignment]
@@ -123,14 +123,8 @@ def align_files(
     first = alignments[0]
     where = scans.masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]
     points = scans.fixed.points_above(first.fixed_threshold, where)
-    fixed_mark, moving_mark = map(_mark, pair, scans.masks)
-    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points, (fixed_mark, moving_mark))
-
-
-def _mark(scan: Volume, mask: np.ndarray | None) -> str:
-    from ..imaging.copies import voxel_mark
-
-    return "+".join(voxel_mark(voxels) for voxels in (scan.voxels, mask) if voxels is not None)
+    marks = voxel_mark(scans.fixed.voxels), voxel_mark(scans.moving.voxels)
+    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points, marks)
 
 
 def read_pair(

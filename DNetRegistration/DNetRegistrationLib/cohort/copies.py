@@ -44,7 +44,7 @@ def same_files(pairs: Sequence[Pair]) -> list[Problem]:
     Args:
         pairs: of the cohort. What cannot be read is passed over.
     """
-    seen: dict[tuple, list[_Place]] = defaultdict(list)
+    seen: dict[str | None, list[_Place]] = defaultdict(list)
     scans: dict[_Place, ScanFile] = {}
     for number, pair in enumerate(pairs):
         for role in ROLES:
@@ -52,8 +52,8 @@ def same_files(pairs: Sequence[Pair]) -> list[Problem]:
             if scan is not None:
                 place = _Place(number, role, pair.name, scan.path)
                 scans[place] = scan
-                # Two masks of one scan are no two scans, nor are two series of one folder.
-                seen[scan.series, scan.mask, scan.segment].append(place)
+                # Two series of one folder are no two scans of the same bytes. Masks differ from scan to scan.
+                seen[scan.image[1]].append(place)
     found = list(_given_twice(pairs))
     for places in seen.values():
         for group in _copies(places):

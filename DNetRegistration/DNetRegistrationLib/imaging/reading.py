@@ -75,8 +75,9 @@ def read_image(
 def _read_file(path: Path, series: str | int | None, role: str | None, header_only: bool) -> FoundImage:
     if path.suffix.lower() in (".tif", ".tiff"):
         return read_tiff(path, series, role, header_only)
-    if series is not None and str(series) != "1":
-        problem = f"{path}: the file holds one scan, and {str(series)!r} of it was asked for"
+    wanted = "1" if series is None else str(series).strip()
+    if not (wanted.isdecimal() and int(wanted) == 1):
+        problem = f"{path}: the file holds one scan, and {wanted!r} of it was asked for"
         raise ScanError(problem, "leave the choice out", Setting("series", role))
     if is_nifti(path):
         return read_nifti(path, header_only)

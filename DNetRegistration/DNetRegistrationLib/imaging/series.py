@@ -45,7 +45,7 @@ def choose(path: Path, listed: list[Series], wanted: str | int | None, role: str
     matches = [s for s in listed if text == s.uid] or [
         s for s in listed if text and text.lower() == s.description.strip().lower()
     ]
-    if not matches and text.isdigit() and 1 <= int(text) <= len(listed):
+    if not matches and text.isdecimal() and 1 <= int(text) <= len(listed):
         matches = [listed[int(text) - 1]]
     if len(matches) == 1:
         return matches[0]

@@ -238,7 +238,8 @@ def refine_inside(
     for _ in range(SETTLING):
         check()
         within = of_both(_part, sides, others, (pose,) * 2, (every,) * 2)
-        change = settled((told_by(within, frame), told_by_edges(*ends, pose, frame)))
+        told = told_by(within, frame), told_by_edges(*ends, pose, frame)
+        change = settled([one for one in told if one is not None])
         pose, length = moved(pose, change, frame, refined.spacing / 2)
         if length < STILL * refined.spacing:
             break

@@ -109,6 +109,8 @@ def _gain(values: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def tukey(residual: Tensor, prior: Tensor) -> Tensor:
     """Tukey's biweight ``(h, n)`` of residuals, scaled by the median absolute residual of the points with weight."""
+    if residual.shape[-1] == 0:  # there is no median of nothing
+        return residual
     masked = residual.abs().where(prior > 0, torch.nan)
     deviation = (1.4826 * masked.nanmedian(-1).values).nan_to_num(1.0).clamp(min=LEAST_DEVIATION)
     return (1 - (residual / (TUKEY * deviation[:, None])).square()).clamp(min=0).square()

@@ -27,6 +27,8 @@ EDGES = 4000
 STEPS, STILL = 6, 0.02
 # The bone's share of a gradient's square is taken to be no less: what is below that, a pose is not moved by.
 LEAST_SHARE = 0.02
+# With fewer edges in view nothing is known of a step, and the pose counts as held as loosely as this.
+LEAST_EDGES, LOOSEST = 50, 1000.0
 # Interpolation alone leaves such residuals (dense bone is 1), another one at each point.
 INTERPOLATION = 0.01
 
@@ -148,7 +150,9 @@ def rested(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Tensor:
     """Where a pose ``(4, 4)``, fixed to moving, comes to rest by the edges of both scans."""
     frame = Frame.of(edge_template(fixed, EDGES))
     for _ in range(STEPS):
-        step = settled((told_by_edges(fixed, moving, pose, frame),))
+        if (told := told_by_edges(fixed, moving, pose, frame)) is None:
+            break
+        step = settled((told,))
         pose, length = moved(pose, step, frame, frame.voxel / 2)
         if length < STILL * frame.voxel:
             break
@@ -159,23 +163,28 @@ def looseness(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
     """How many mm the bone moves when its edges are displaced by 1 mm, root mean squares, in the worst way.
 
     That is by the step which displaces edges least across themselves: 2 to 4 for most bones, 4 to 5 for slender ones,
-    10 to 30 for pieces of shaft, which slide along their axis.
+    10 to 30 for pieces of shaft, which slide along their axis, and `LOOSEST` where hardly any edge is seen.
 
     Args:
         fixed, moving: bone images of about one resolution.
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm, refined.
     """
     frame = Frame.of(edge_template(fixed, EDGES))
-    information = told_by_edges(fixed, moving, pose, frame).information
-    aside = torch.linalg.inv(torch.linalg.cholesky(frame.mean_square))
-    least = torch.linalg.eigvalsh(aside @ information @ aside.T)[0]
-    return float((information[3:, 3:].trace() / least.clamp(min=1e-12)).sqrt())
+    told = told_by_edges(fixed, moving, pose, frame)
+    factor, fault = torch.linalg.cholesky_ex(frame.mean_square)
+    if told is None or fault:  # edges on a line say nothing of a turn about it
+        return LOOSEST
+    aside = torch.linalg.inv(factor)
+    least = torch.linalg.eigvalsh(aside @ told.information @ aside.T)[0]
+    return min(float((told.information[3:, 3:].trace() / least.clamp(min=1e-12)).sqrt()), LOOSEST)
 
 
-def told_by_edges(fixed: BoneImage, moving: BoneImage, pose: Tensor, frame: Frame) -> Told:
-    """What the edges of both scans tell of a step at a pose ``(4, 4)``, fixed to moving."""
+def told_by_edges(fixed: BoneImage, moving: BoneImage, pose: Tensor, frame: Frame) -> Told | None:
+    """What the edges of both scans tell of a step at a pose ``(4, 4)``, fixed to moving; None where few are seen."""
     scans = fixed, moving
-    return told_by(of_both(_edges, scans, scans[::-1], (pose, inverse(pose)), (frame,) * 2, (True, False)), frame)
+    parts = of_both(_edges, scans, scans[::-1], (pose, inverse(pose)), (frame,) * 2, (True, False))
+    seen = sum(int((part.weight > 0).sum()) for part in parts)
+    return told_by(parts, frame) if seen >= LEAST_EDGES else None
 
 
 def _edges(image: BoneImage, other: BoneImage, pose: Tensor, frame: Frame, forward: bool) -> Part:
