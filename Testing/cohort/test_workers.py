@@ -97,9 +97,8 @@ def test_processes_end_with_the_one_that_started_them(tasks, tmp_path):
         from DNetRegistrationLib.cohort.pairs import Pair
         from DNetRegistrationLib.cohort.result import Problem
         from DNetRegistrationLib.bone.scan_file import ScanFile
-        from DNetRegistrationLib.cohort.task import PairTask, do_pair
+        from DNetRegistrationLib.cohort.task import PairTask
         from DNetRegistrationLib.cohort.workers import done_by_processes
-from DNetRegistrationLib.outputs.paths import OutputPaths
         if __name__ == "__main__":
             tell = lambda *told: print("working", flush=True)
             list(done_by_processes({tasks[:1]!r}, 1, tell))
@@ -163,7 +162,6 @@ def alive(pid: int) -> bool:
 POOL = """
 import multiprocessing
 from DNetRegistrationLib.cohort.workers import done_by_processes
-from DNetRegistrationLib.outputs.paths import OutputPaths
 from DNetRegistrationLib.core.errors import RunError
 def told(number):
     try:

@@ -75,7 +75,9 @@ def completed_calls(
                 yield future.result()
     except BrokenProcessPool as error:
         problem = "a process ended in the midst of its work, perhaps for want of memory"
-        raise RunError(problem, "use fewer processes", Setting("jobs")) from error
+        # A process that imports a script anew ends where the script starts processes itself.
+        remedy = 'use fewer processes; in a script, begin below if __name__ == "__main__":'
+        raise RunError(problem, remedy, Setting("jobs")) from error
 
 
 def depend_on_parent() -> None:
