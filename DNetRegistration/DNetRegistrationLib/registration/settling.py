@@ -20,7 +20,7 @@ from ..core.threads import of_both
 from ..geometry.rigid import apply, inverse, rigid
 from .refinement import gauss_newton, motion, tukey
 from .template import Template, edge_template, sample_through
-from .uncertainty import cell_scores
+from .uncertainty import cell_scores, mean_square
 
 EDGES = 4000
 # Steps until a pose rests, at most, and the share of a voxel that it then moves by.
@@ -52,12 +52,7 @@ class Frame:
     @classmethod
     def of(cls, edges: Template) -> Frame:
         """That of the fixed scan's edges."""
-        local = (edges.local() / edges.radius).cpu().double()
-        axes = torch.eye(3).double().expand(len(local), 3, 3)
-        # What a step does to a point p is the cross product of its rotation and p, plus its translation.
-        moved = torch.cat((torch.linalg.cross(axes, local[:, None].expand(-1, 3, 3)), axes), dim=1)
-        mean_square = torch.einsum("nij,nkj->ik", moved, moved) / len(local)
-        return cls(edges.center, edges.radius, float(edges.spacing.mean()), mean_square)
+        return cls(edges.center, edges.radius, float(edges.spacing.mean()), mean_square(edges))
 
     def jacobian(self, points: Tensor, gradient: Tensor) -> Tensor:
         """``(n, 6)`` how values with a gradient ``(n, 3)`` at ``(n, 3)`` mm change with a step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..bone.images import BoneImage
 from ..geometry.rigid import rigid
 from .refinement import gauss_newton, motion_jacobian, tukey
-from .template import edge_template, sample_through
+from .template import Template, edge_template, sample_through
 
 POINTS = 4000
 # Edge of a cell in voxels.
@@ -56,19 +56,24 @@ def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Uncertaint
     information = (weight * jacobian).T @ jacobian
     # Where the other image shows no edge, nothing is known.
     ridge = (1e-6 * information.trace() + 1e-12) * torch.eye(6).double()
-    # What a step does to a point p is the cross product of its rotation and p, plus its translation.
-    local = (template.local() / template.radius).cpu().double()
-    turned = torch.linalg.cross(torch.eye(3).double().expand(len(local), 3, 3), local[:, None].expand(-1, 3, 3))
-    moved = torch.cat((turned, torch.eye(3).double().expand(len(local), 3, 3)), dim=1)
-    mean_square = torch.einsum("nij,nkj->ik", moved, moved) / len(local)
+    squares = mean_square(template)
 
     def spread(residual: Tensor) -> float:
         """The deviation of the pose that residuals ``(n,)`` of the points lead to."""
         scores = cell_scores(template.index, weight * residual.cpu().double()[:, None] * jacobian)
         steps = torch.linalg.solve(information + ridge, scores.T)
-        return float((mean_square * (steps @ steps.T)).sum().clamp(min=0).sqrt())
+        return float((squares * (steps @ steps.T)).sum().clamp(min=0).sqrt())
 
     return Uncertainty(spread(fit.residual[0]), spread(template.gradient.norm(dim=-1)))
+
+
+def mean_square(template: Template) -> Tensor:
+    """``(6, 6)`` float64 on the CPU: as a form of a step, the mean square in mm2 of how far it moves the points."""
+    # What a step does to a point p is the cross product of its rotation and p, plus its translation.
+    local = (template.local() / template.radius).cpu().double()
+    axes = torch.eye(3).double().expand(len(local), 3, 3)
+    moved = torch.cat((torch.linalg.cross(axes, local[:, None].expand(-1, 3, 3)), axes), dim=1)
+    return torch.einsum("nij,nkj->ik", moved, moved) / len(local)
 
 
 def cell_scores(index: Tensor, scores: Tensor) -> Tensor:
