@@ -288,6 +288,28 @@ def test_precision_of_a_device():
     assert hardware.precision_on(CPU, "bfloat16") == torch.bfloat16
 
 
+def test_a_precision_that_is_slow_on_a_processor_is_told(monkeypatch):
+    seconds = {torch.float32: 0.002, torch.bfloat16: 0.068}
+    monkeypatch.setattr(hardware, "_seconds_of_convolution", lambda dtype: seconds[dtype])
+    assert hardware.slow_precision(CPU, torch.bfloat16) == (
+        "this processor takes about 34 times as long in bfloat16 as in float32: use the precision float32"
+    )
+    assert hardware.slow_precision(CPU, torch.float32) is None
+    assert hardware.slow_precision(torch.device("cuda"), torch.bfloat16) is None
+    seconds[torch.bfloat16] = 0.003
+    assert hardware.slow_precision(CPU, torch.bfloat16) is None
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX2" or torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this processor may have bfloat16",
+)
+def test_a_processor_without_bfloat16_is_slow_in_it():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert "times as long in bfloat16" in hardware.slow_precision(CPU, torch.bfloat16)
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+
+
 @pytest.mark.slow
 def test_freed_memory_can_be_kept():
     """In a process of its own: it is for good."""

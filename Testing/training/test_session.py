@@ -65,6 +65,14 @@ def test_iterations_that_fit_a_time(small, options, tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_slow_precision_is_told_before_training(small, options, tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(session, "slow_precision", lambda device, dtype: f"slow: {dtype} on {device}")
+    said = []
+    train(options(tmp_path, changes={"precision": precision}, minutes=0), report=said.append)
+    assert said[0] == f"slow: torch.{precision} on cpu" and "micro-batches" in said[1]
+
+
 @pytest.fixture(scope="module")
 def begun(blobs, tmp_path_factory):
     """The folder of a run that has begun."""

@@ -10,12 +10,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import conv3d
 from torch.utils.flop_counter import FlopCounterMode
+
+from ..core.threads import torch_threads
 
 _BYTES_PER_PAIR = 0.5e9  # D-net keeps 0.21e9 for the backward pass, and the dataset of bones takes room too
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _ROOM_ON_CPU = 8  # more are no faster there, and memory is for other things too
+# A processor without instructions for bfloat16 took 24 to 60 times as long as in float32; one with them takes less.
+_SLOW = 2.0
 
 
 def describe(device: torch.device) -> str:
@@ -31,6 +36,35 @@ def precision_on(device: torch.device, wanted: str) -> torch.dtype:
     if wanted == "auto":
         wanted = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+
+
+def slow_precision(device: torch.device, dtype: torch.dtype) -> str | None:
+    """A sentence where a processor is so slow in this precision that training should not use it, else None.
+
+    It is timed: what a processor states of itself is named differently on each kind, and torch does not publish it.
+    """
+    if device.type != "cpu" or dtype == torch.float32:
+        return None
+    times = _seconds_of_convolution(dtype) / _seconds_of_convolution(torch.float32)
+    if times < _SLOW:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    return f"this processor takes about {times:.0f} times as long in {name} as in float32: use the precision float32"
+
+
+def _seconds_of_convolution(dtype: torch.dtype) -> float:
+    """The least of some times that a small convolution takes, forward and backward."""
+    weights = torch.ones(32, 32, 3, 3, 3, requires_grad=True)
+    features = torch.ones(2, 32, 8, 8, 8, requires_grad=True)
+    seconds = []
+    with torch_threads(1):  # several would wait for each other beside other work
+        for _ in range(5):
+            began = time.perf_counter()
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                loss = conv3d(features, weights, padding=1).sum()
+            loss.backward()
+            seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])  # the first one warms up
 
 
 def room_for_pairs(device: torch.device) -> int:

@@ -33,7 +33,7 @@ from .checkpoints import Checkpoint
 from .curves import draw_curves
 from .dataset import BoneDataset, dataset_of_scans, load_dataset, save_dataset, synthetic_dataset
 from .distributed import Processes, launched
-from .hardware import describe, keep_freed_memory, room_for_pairs, wait_for
+from .hardware import describe, keep_freed_memory, precision_on, room_for_pairs, slow_precision, wait_for
 from .optimizers import require_muon
 from .pairs import PairSource
 from .recipes import KINDS, MATCHING, NO_CURRICULUM, SIAMESE, Recipe, recipe_for, recipe_options
@@ -244,8 +244,10 @@ def _prepared(
     report: Callable[[str], None],
     spell: Callable[[TrainingOptions], str],
 ) -> Run:
-    """The run of these options, new or continued; reports a line about it."""
+    """The run of these options, new or continued; reports a line about it, and one about a slow precision."""
     device = _prepared_device(options.device, processes)
+    if processes.first and (slow := slow_precision(device, precision_on(device, recipe.precision))):
+        report(slow)
     folder = make_folder(options.output, parents=True)
     network, start = _network(options)
     settings = _settings(options, recipe, start)
