@@ -30,6 +30,24 @@ examples:
   {PROGRAM} benchmark --only refinement --kinds "80 um contrast"
 """
 
+_BENCHMARK_END = """\
+kinds of pairs for refinement:
+  80 um plain, contrast, faint, bright, varied, cut, noisy
+  40 um contrast
+  25 um plain, contrast, varied
+  10 um plain, contrast
+
+methods for refinement, by tool, measure and mask:
+  refine, oracle (this project, and had there been no agent)
+  elastix-correlation-all, -dilated, -eroded, -shrunk
+  elastix-information-all, -dilated, -eroded, -shrunk
+  simpleitk-correlation-dilated, -eroded
+  simpleitk-information-dilated, -eroded
+  simpleitk-neighbourhood-dilated, -eroded
+  ants-information-all, -dilated, -eroded
+  ants-correlation-dilated, -eroded
+  neuroreg-all, -dilated, -eroded
+"""
 
 #: Parts that are measured only when asked for.
 REFINEMENT, CARTILAGE, LOOPS = "refinement", "cartilage", "loops"
@@ -55,7 +73,12 @@ def _methods(text: str) -> tuple[str, ...]:
 
 def add_parser(commands) -> Parser:
     """Adds the command."""
-    parser = commands.add_parser("benchmark", help="measure success, accuracy and speed", description=_BENCHMARK)
+    parser = commands.add_parser(
+        "benchmark",
+        help="measure success, accuracy and speed",
+        description=_BENCHMARK,
+        epilog=_BENCHMARK_END,
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "--pairs",
@@ -74,7 +97,7 @@ def add_parser(commands) -> Parser:
         "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement, "
         "cartilage and loops, which are measured only when named",
     )
-    parser.add_argument("--kinds", metavar="KIND[,KIND]", type=_kinds, help='of pairs for refinement, as "25 um plain"')
+    parser.add_argument("--kinds", metavar="KIND[,KIND]", type=_kinds, help='for refinement, as "25 um plain" (all)')
     parser.add_argument("--methods", metavar="M[,M]", type=_methods, help='for refinement, as "refine,oracle" (all)')
     parser.add_argument(
         "--limit", type=number(float, 0.1, 1e6), default=300.0, metavar="S",
