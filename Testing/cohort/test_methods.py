@@ -8,7 +8,7 @@ from cohort_results import failed_pair, made_cohort, made_pair, refused_pair
 from DNetRegistrationLib.cohort.methods import methods_paragraph
 
 PAIRS = (
-    made_pair("a", expected_error_um=2.0, dice_before=0.1, dice=0.8),
+    made_pair("a", expected_error_um=2.0, dice_before=0.1, dice=0.8, warnings=("The cartilage is cut off.",)),
     made_pair("b", expected_error_um=3.0, dice_before=0.2, dice=0.9, doubts=("strain",)),
     made_pair("c", expected_error_um=10.0, dice_before=0.3, dice=0.95),
     refused_pair("d"),

@@ -57,5 +57,8 @@ def test_pairs_that_need_a_look_come_first():
     # Whether it is open the three expected errors of a loop say; see `geometry.loops.suspects`.
     closed_loop = pair("closed loop", confidence=0.95, expected_error_um=2.0, loop_error_um=3.0)
     refused, failed = pair("refused", "refused", confidence=0.1), pair("failed", "failed")
-    order = [one.name for one in needs_look([sure, closed_loop, reserved, failed, open_loop, less_sure, refused])]
-    assert order == ["failed", "refused", "open loop", "reserved", "less sure", "closed loop", "sure"]
+    warned = pair("warned", confidence=0.999, warnings=("The scan ends at the border of the cartilage.",))
+    pairs = [sure, closed_loop, warned, reserved, failed, open_loop, less_sure, refused]
+    order = [one.name for one in needs_look(pairs)]
+    assert order == ["failed", "refused", "open loop", "reserved", "warned", "less sure", "closed loop", "sure"]
+    assert [one.reserved for one in (reserved, open_loop, warned, sure)] == [True, True, False, False]

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from command import run
 from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort.naming import pairs_by_name
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
@@ -28,6 +29,18 @@ def folder(tmp_path):
             scan(tmp_path / f"{name}_post.mha", spacing={"lost": 1.0, "long": 0.5}.get(name, 0.02))
     os.truncate(tmp_path / "cut_pre.nrrd", 1500)
     return tmp_path
+
+
+def test_it_needs_neither_torch_nor_what_comes_with_it(folder):
+    """In Slicer, a check does not wait until PyTorch is installed."""
+    script = """
+        import sys
+        sys.modules |= dict.fromkeys(("torch", "jinja2", "filelock"))
+        from DNetRegistrationLib.cohort.run import find_pairs
+        from DNetRegistrationLib.cohort.survey import survey
+        print(len(survey(find_pairs(sys.argv[1])).problems))
+        """
+    assert run(folder, code=script).stdout == "4\n"
 
 
 def test_each_problem_is_told_of_its_pair(folder):

@@ -74,7 +74,8 @@ def test_closed_and_idle_at_first(host):
     assert section.alignButton.enabled and not section.pageButton.enabled
 
 
-def test_a_check_lists_problems_first(section, panel, tmp_path):
+def test_a_check_lists_problems_first(section, panel, tmp_path, monkeypatch):
+    monkeypatch.setattr(panel.logic, "ensureTorch", lambda: pytest.fail("a check needs no PyTorch"))
     section.checkButton.click()
     process = panel.logic.launch
     assert process.command[1:] == [
@@ -98,13 +99,13 @@ def test_the_table_has_those_first_that_need_a_look(section, panel, tmp_path, mo
     assert process.command[3:] == ["align", str(tmp_path / "scans"), str(tmp_path / "results")]
     process.tell(events.PROGRESS, fraction=0.4, message="1 of 3 (1 accepted); a: to within about 3.4 um")
     assert section.progressBar.value == 40 and section.statusLabel.text.endswith("about 3.4 µm")
-    write_record(tmp_path / "results", made_pair("a"), refused_pair("b"), failed_pair("c"))
+    write_record(tmp_path / "results", made_pair("a", warnings=("Cut off.",)), refused_pair("b"), failed_pair("c"))
     (tmp_path / "results" / "cohort.html").write_text("")
     process.end(0)
     assert [row[:4] for row in rows(section)] == [
         ["c", "failed", "", ""], ["b", "not accepted", "900.0", "0.30"], ["a", "accepted", "3.4", "0.90"]
     ]  # fmt: skip
-    assert rows(section)[2][4] == "Accepted: the bones lie on each other, to within about 3.4 µm."
+    assert rows(section)[2][4] == "Accepted: the bones lie on each other, to within about 3.4 µm. Cut off."
     assert section.statusLabel.text == "Pairs: 3 (1 accepted, 1 not accepted, 1 failed)"
     opened = []
     monkeypatch.setattr(qt, "QDesktopServices", type("Services", (), {"openUrl": opened.append}))

@@ -11,6 +11,7 @@ from ..cohort.options import CohortOptions, usual_outputs
 from ..cohort.pairs import ROLES
 from ..cohort.result import told_once
 from ..core.errors import OptionError, Setting
+from ..core.pictures import how_to_install
 from ..core.words import counted
 from ..outputs.paths import ENDINGS
 from ..version import PROGRAM
@@ -179,7 +180,7 @@ def run(options) -> int:
         if (path := Path(options.output) / name).is_file():
             say(f"{'written':<17} {path}")
     if "before" not in chosen.outputs:
-        say('No pictures were drawn, for that install them: pip install "dnet-registration[pictures]"')
+        say(f"No pictures were drawn, for that install matplotlib and Pillow: {how_to_install()}")
     return 0 if result.accepted else 1
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.errors import RunError, Setting, one_line
 from ..core.packages import needed
+from ..core.pip import pip_install
 from .task import Done, PairTask, do_pair, failed_pair
 
 #: Of a cluster on this machine. A task that brought a worker down is not tried on the next one; what a worker is at is
@@ -37,7 +38,7 @@ def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Ite
         PackageError: Dask is missing.
         RunError: there is no scheduler at the address.
     """
-    what, extra = "work on a Dask cluster", 'install it: pip install "dnet-registration[dask]"'
+    what, extra = "work on a Dask cluster", f"install it: {pip_install('dask[distributed]', extra='dask')}"
     distributed = needed("distributed", what, "dask[distributed]", extra)
     dask = needed("dask", what, "dask[distributed]", extra)
     local = None

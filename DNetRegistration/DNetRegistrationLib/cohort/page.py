@@ -111,7 +111,7 @@ def render(result: CohortResult, folder: Path) -> str:
 
 def looked_at(pair: PairResult) -> bool:
     """Whether a person should look at the pair first."""
-    return pair.status != "accepted" or pair.reserved
+    return pair.status != "accepted" or bool(pair.doubts or pair.warnings)
 
 
 def split_verdict(pair: PairResult) -> tuple[str, str]:

@@ -176,8 +176,8 @@ class PairResult:
 
     @property
     def reserved(self) -> bool:
-        """Whether it is accepted with a doubt or a warning, as there is where a measured error is too large."""
-        return self.status == "accepted" and bool(self.doubts or self.warnings)
+        """Whether it is accepted with a doubt. A warning alone, as of the cartilage, is no reservation."""
+        return self.status == "accepted" and bool(self.doubts)
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON's own types; numbers that are not known are None."""
@@ -263,12 +263,12 @@ class CohortResult:
 def needs_look(pairs: Iterable[PairResult]) -> Sequence[PairResult]:
     """Pairs in the order in which a person should look at them.
 
-    Those that failed come first, then the refused ones, then what is accepted with reservations; among these the least
-    sure first.
+    Those that failed come first, then the refused ones, then what is accepted with reservations, then with warnings
+    alone; among these the least sure first.
     """
 
     def grade(pair: PairResult) -> tuple[int, float]:
-        group = {"failed": 0, "refused": 1, "accepted": 2 if pair.reserved else 3}[pair.status]
+        group = {"failed": 0, "refused": 1, "accepted": 2 if pair.reserved else 3 if pair.warnings else 4}[pair.status]
         return group, -math.inf if math.isnan(pair.confidence) else pair.confidence
 
     return sorted(pairs, key=grade)

@@ -23,7 +23,6 @@ from .listing import pairs_of_list
 from .loops import with_loops
 from .naming import WORDS, pairs_by_name
 from .options import CohortOptions
-from .page import write_page
 from .pairs import FoundPairs, Pair
 from .reference import on_reference
 from .result import CohortResult, PairResult
@@ -133,6 +132,8 @@ def align_cohort(
         ...     found = align_cohort("scans", "results")
         ...     print(found.counts)
     """
+    from .page import write_page  # it needs jinja2, which Slicer has once torch is there; `find_pairs` does not
+
     options = (CohortOptions() if options is None else options).absolute()
     if Path(scans).is_dir() and os.path.realpath(scans) == os.path.realpath(output):
         raise FileError(f"{output}: holds the scans", "write the results to another folder", Setting("output"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .pip import pip_install
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -75,7 +77,7 @@ def known_error(error: BaseException) -> DNetError | None:
     """
     package = (getattr(error, "name", None) or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and package in ("torch", "scipy", "SimpleITK"):
-        return PackageError(f"{package} is not installed", f"install it: pip install {package}")
+        return PackageError(f"{package} is not installed", f"install it: {pip_install(package)}")
     # torch says so in a RuntimeError; a library that finds no room while it loads, in an ImportError.
     told = str(error)
     if isinstance(error, MemoryError) or "allocate memory" in told or told.endswith("segment from shared object"):

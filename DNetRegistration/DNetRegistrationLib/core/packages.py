@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from .errors import PackageError
+from .pip import pip_install
 
 
 def needed(module: str, what: str, package: str | None = None, remedy: str | None = None) -> Any:
@@ -24,4 +25,5 @@ def needed(module: str, what: str, package: str | None = None, remedy: str | Non
         return import_module(module)
     except ImportError as error:
         name = package or module
-        raise PackageError(f"{what} needs {name}", remedy or f'install it: pip install "{name}"') from error
+        command = pip_install(f'"{name}"')
+        raise PackageError(f"{what} needs {name}", remedy or f"install it: {command}") from error

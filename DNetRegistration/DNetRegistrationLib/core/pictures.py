@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Literal
 
 from .errors import PackageError
 from .packages import needed
+from .pip import pip_install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_REMEDY = 'install it: pip install "dnet-registration[pictures]"'
 
 
 def has_matplotlib() -> bool:
     """Whether pictures can be drawn."""
     return find_spec("matplotlib") is not None
+
+
+def how_to_install() -> str:
+    """The command that installs what draws pictures."""
+    return pip_install("matplotlib pillow", extra="pictures")
 
 
 def require_matplotlib(what: str) -> None:
@@ -28,7 +32,7 @@ def require_matplotlib(what: str) -> None:
         PackageError: `what` needs matplotlib, which is missing or does not load.
     """
     if not has_matplotlib():
-        raise PackageError(f"{what} needs matplotlib", _REMEDY)
+        raise PackageError(f"{what} needs matplotlib", f"install it: {how_to_install()}")
     _figure_class(what)
 
 
@@ -38,7 +42,7 @@ def require_pillow(what: str) -> None:
     Raises:
         PackageError: `what` needs Pillow, which is missing or does not load.
     """
-    needed("PIL.Image", what, "pillow", _REMEDY)
+    needed("PIL.Image", what, "pillow", f"install it: {how_to_install()}")
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
@@ -66,5 +70,5 @@ def _figure_class(what: str) -> type[Figure]:
                 if backend is not None:
                     os.environ["MPLBACKEND"] = backend
     except ImportError as error:
-        raise PackageError(f"{what} needs matplotlib", _REMEDY) from error
+        raise PackageError(f"{what} needs matplotlib", f"install it: {how_to_install()}") from error
     return Figure

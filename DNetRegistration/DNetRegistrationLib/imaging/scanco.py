@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.errors import ScanError, one_line
 from ..core.packages import needed
+from ..core.pip import pip_install
 from .itk_reader import FoundImage, blank
 from .text_headers import CORRECT_SPACING
 from .truncation import ends_early
@@ -49,7 +50,7 @@ def read_scanco(path: Path, header_only: bool = False) -> FoundImage:
     """
     isq = _ending(path) == ".isq"
     way_out = ", or open it in 3D Slicer, which reads ISQ, and save it as NRRD" if isq else ", or export DICOM"
-    remedy = f'install it: pip install "dnet-registration[scanco]"{way_out}'
+    remedy = f"install it: {pip_install('aimio-py', extra='scanco')}{way_out}"
     aimio = needed("py_aimio", f"{path}: {'ISQ' if isq else 'AIM'} of a Scanco scanner", "aimio-py", remedy)
     try:
         return _read_isq(aimio, path, header_only) if isq else _read_aim(aimio, path, header_only)

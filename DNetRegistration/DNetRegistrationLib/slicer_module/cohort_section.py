@@ -107,13 +107,14 @@ class CohortSection:
         self._start("align")
 
     def _start(self, what: str) -> None:
-        try:
-            self._logic.ensureTorch()  # packages that come with it are needed to check too
-        except DNetError as error:
-            self._tell(explain(error))
-            return
-        if self.job is not None:  # installing PyTorch takes minutes, in which it can be clicked again
-            return
+        if what == "align":
+            try:
+                self._logic.ensureTorch()
+            except DNetError as error:
+                self._tell(explain(error))
+                return
+            if self.job is not None:  # installing PyTorch takes minutes, in which it can be clicked again
+                return
         scans = str(Path(self.scansPath.currentPath.strip()).expanduser().absolute())
         results = str(self._results) if self.resultsPath.currentPath.strip() else ""
         self._showRows([], [])
@@ -165,11 +166,11 @@ class CohortSection:
                 _status(pair),
                 _number(pair.expected_error_um, ".1f"),
                 _number(pair.dice, ".2f"),
-                micrometres(f"{pair.verdict} {pair.remedy}".strip()),
+                micrometres(" ".join(text for text in (pair.verdict, pair.remedy, *pair.warnings) if text)),
             )
             for pair in pairs
         ]
-        names = [_("Pair"), _("Status"), _("Expected error (µm)"), _("Dice"), _("Verdict")]
+        names = [_("Pair"), _("Status"), _("Expected error (µm)"), _("Dice"), _("Verdict and warnings")]
         self._showRows(names, rows)
         self._pairs = pairs
         counts = told.counts
