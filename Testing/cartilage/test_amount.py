@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.cartilage.amount import level_around, thickness_by_amount
+from DNetRegistrationLib.cartilage.amount import amount_tells, level_around, thickness_by_amount
 from DNetRegistrationLib.cartilage.layer import Layers, responses
 from DNetRegistrationLib.cartilage.mesh import Mesh
 from scipy.special import ndtr
@@ -33,6 +33,11 @@ def test_fits_of_any_thickness_tell_that_of_the_layer(beyond):
 def test_what_is_not_brighter_than_what_lies_on_it_is_no_layer():
     found = thickness_by_amount(_layers([0.02, 0.02], [30.0, 60.0], [40.0, 60.0]), np.full(2, 100.0))
     np.testing.assert_array_equal(found, 0)
+
+
+def test_no_amount_tells_under_something_about_as_bright_or_where_no_cartilage_is_seen():
+    layers = _layers(np.full(4, 0.06), [100.0, 100.0, 100.0, 40.0], [-20.0, 69.0, 71.0, 0.0])
+    assert amount_tells(layers, np.array([100.0, 100.0, 100.0, 0.0])).tolist() == [True, True, False, False]
 
 
 def _plane(side=40, step=0.02):

@@ -284,11 +284,18 @@ def test_soaked_soft_tissue_is_not_passed_off_as_cartilage(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "seed", [pytest.param(400023, marks=pytest.mark.long), 400029, pytest.param(400039, marks=pytest.mark.long)]
+    ("seed", "agent"),
+    [
+        pytest.param(400023, "varied", marks=pytest.mark.long),
+        (400029, "varied"),
+        pytest.param(400039, "varied", marks=pytest.mark.long),
+        (300002, "even"),
+    ],
 )
-def test_what_is_stated_among_soft_tissue_holds_to_its_standard_error(seed):
-    # Compartments were 13, 33 and 14 um too thick there, with standard errors of 2 um.
-    pair = make_pair(seed, size=128, spacing=0.02, focus=JOINT, max_translation=0.1, agent="varied")
+def test_what_is_stated_among_soft_tissue_holds_to_its_standard_error(seed, agent):
+    # Compartments were 13, 33 and 14 um too thick there, with standard errors of 2 um. On the last one layers of 60 um
+    # under tissue as bright as they are counted as some um.
+    pair = make_pair(seed, size=128, spacing=0.02, focus=JOINT, max_translation=0.1, agent=agent)
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
     truth = pair.cartilage
     apart, nearest = cKDTree(truth.points).query(found.map.points)

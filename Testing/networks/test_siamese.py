@@ -222,6 +222,8 @@ def test_smaller_cubes_are_seen_by_first_blocks_that_keep_their_grid(edge, kept)
             network(torch.rand(1, 1, other, other, other), moving)
 
 
+# Processors without bfloat16 take a minute.
+@pytest.mark.slow
 def test_bfloat16_agrees_and_answers_in_float32():
     network = build("dnet").eval()
     pair = cubes()

@@ -13,8 +13,8 @@ from .filling import smooth_surface
 from .layer import Layers
 from .mesh import Mesh
 
-# What lies on a layer counts as fainter than it by at least this share of its level.
-_LEAST_OVER = 0.25
+# What lies on a layer and reaches this share of its level is about as bright: what is left to tell them apart is noise.
+BRIGHT_BEYOND = 0.7
 # With less resolved than this share of the layer, what seems resolved is thin and fitted too thick and faint (40 um).
 _LEAST_RESOLVED = 0.4
 
@@ -43,6 +43,16 @@ def thickness_by_amount(layers: Layers, level: np.ndarray) -> np.ndarray:
         layers: as they were fitted.
         level: ``(n,)`` of the same material where it is resolved; where it is 0, so is the thickness.
     """
-    over = np.maximum(level - layers.beyond, _LEAST_OVER * level)
+    over = np.maximum(level - layers.beyond, (1 - BRIGHT_BEYOND) * level)
     held = layers.thickness_mm * np.clip(layers.level - layers.beyond, 0, None)
     return np.where(level > 0, held / np.where(level > 0, over, 1), 0)
+
+
+def amount_tells(layers: Layers, level: np.ndarray) -> np.ndarray:
+    """``(n,)`` bool, where what lies on a layer is so much fainter that its amount tells its thickness.
+
+    Args:
+        layers: as they were fitted.
+        level: ``(n,)`` of cartilage near by, 0 where none is seen.
+    """
+    return (level > 0) & (layers.beyond <= BRIGHT_BEYOND * level)

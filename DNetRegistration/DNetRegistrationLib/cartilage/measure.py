@@ -17,7 +17,7 @@ from ..imaging.morphology import dilate
 from ..imaging.resample import averaged, interpolate
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
-from .amount import level_around, thickness_by_amount
+from .amount import BRIGHT_BEYOND, amount_tells, level_around, thickness_by_amount
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
 from .compartments import across, articular_cover, lateral_by_fibula, parting
 from .filling import carried_on, smooth_surface
@@ -40,9 +40,6 @@ _SPREAD, _NEAR_SPREAD = 0.25, 0.3
 _RESOLVED, _FAINT = 2.5, 0.75
 _LESS_FAINT, _THICK = 0.85, 1.4
 _ROUGH = 0.2
-# Where what lies on a layer is brighter than on most of the joint, by this share of the level, it is soft tissue, and
-# its edge is taken for that of the layer.
-_BRIGHT_BEYOND = 0.7
 # The articular surface ends where the layer, smoothed, is as thin as this share of the median.
 _BORDER = 0.25
 # A layer that is hidden and lies apart from it covers at most this share of its area, else its border is not known: on
@@ -258,13 +255,16 @@ def _measured(
     resolved = seen & (layers.level > _FAINT * usual) & (layers.thickness_mm > _RESOLVED * sight.agent_blur)
     nearby = level_around(mesh, seen, resolved & ~alike, layers.level)
     amount = 1000 * thickness_by_amount(layers, nearby)
-    unresolved = np.minimum(amount, 1000 * layers.thickness_mm) < 1000 * _RESOLVED * sight.agent_blur
+    untold = ~amount_tells(layers, nearby)
+    fitted = 1000 * layers.thickness_mm
+    unresolved = np.where(untold, fitted, np.minimum(amount, fitted)) < 1000 * _RESOLVED * sight.agent_blur
     doubted = seen & (alike | _unlike(layers, sight, seen, usual, typical, unresolved))
     reason[doubted] = Reason.SOFT_TISSUE
     error = 1000 * layers.error_mm * np.sqrt(np.maximum(layers.misfit, 1))
     most_error = 1000 * _UNCERTAIN * max(sight.agent_blur, sight.step)
-    unresolved |= error > most_error
-    thickness = np.where(covered, np.where(unresolved, amount, 1000 * layers.thickness_mm), 0.0)
+    reason[covered & untold & unresolved & (reason == Reason.MEASURED)] = Reason.UNCERTAIN
+    unresolved = (unresolved | (error > most_error)) & ~untold
+    thickness = np.where(covered, np.where(unresolved, amount, fitted), 0.0)
     # What is measured, a layer or bare bone; specks of a layer apart from the rest are of something else.
     sure = reason == Reason.MEASURED
     sure &= ~covered | articular_cover(mesh, covered & sure)
@@ -300,8 +300,7 @@ def _measured(
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~covered & (layers.level > 0) & agent
     thickness = np.where(thin, amount, thickness)
-    # Under something as bright as cartilage no amount tells how thick it is.
-    untold = (amount > 1000 * sight.agent_blur) | (layers.beyond > _BRIGHT_BEYOND * nearby)
+    untold |= amount > 1000 * sight.agent_blur
     reason[thin & (reason == Reason.MEASURED) & untold] = Reason.UNCERTAIN
     error = np.where((thickness > 0) & ~unresolved, error, _bare_error(sight, level))
     reason[(reason == Reason.MEASURED) & (error > most_error)] = Reason.UNCERTAIN
@@ -414,7 +413,8 @@ def _unlike(
     count = np.maximum(near @ seen.astype(float), 1e-9)
     mean = near @ (seen * thickness) / count
     spread = np.sqrt(np.maximum(near @ (seen * thickness**2) / count - mean**2, 0))
-    bright = layers.beyond - (np.median(layers.beyond[seen]) if seen.any() else 0.0) > _BRIGHT_BEYOND * usual
+    # It is soft tissue, whose edge is taken for that of the layer.
+    bright = layers.beyond - (np.median(layers.beyond[seen]) if seen.any() else 0.0) > BRIGHT_BEYOND * usual
     return faint | bright | (thick & ((layers.level < _LESS_FAINT * usual) | (spread > _ROUGH * mean)))
 
 
