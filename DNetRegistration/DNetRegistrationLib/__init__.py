@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from .core import forks as _forks  # noqa: F401  (before anything of torch runs)
 from .version import __version__ as __version__
 
 _HOME = {

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import OptionError, Setting
+from .forks import threads_lost
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -28,7 +29,6 @@ S = TypeVar("S")
 _lock = threading.Lock()
 _parked = 0  # threads that sleep in `_park`
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
-_forked = False  # this process is the fork of one that may have used torch
 
 
 def available_processors(proc: Path = Path("/proc/self"), groups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -110,8 +110,7 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
 
     Args:
         threads: 1 or more, whatever the processors; or None for what torch is set to, but no more than there are
-            processors. In a process that was forked it is always one: OpenMP's threads are lost in a fork, and torch
-            would wait for them for ever.
+            processors. Where torch's threads were lost in a fork (see `forks`) it is always one.
 
     Raises:
         OptionError: see `checked_threads`.
@@ -120,7 +119,7 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
 
     checked_threads(threads)
     before = torch.get_num_threads()
-    count = 1 if _forked else threads or min(before, usable_threads(), available_processors())
+    count = 1 if threads_lost() else threads or min(before, usable_threads(), available_processors())
     let_threads_sleep(count)
     if count != before:
         torch.set_num_threads(count)
@@ -236,12 +235,8 @@ def _park(library: Any, threads: int) -> None:
 
 
 def _after_fork() -> None:
-    global _forked, _lock
+    global _lock
     _lock = threading.Lock()
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        _forked = True
-        torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

@@ -111,23 +111,23 @@ def align(
         FileError: the weights file cannot be read.
         AlignmentCancelled: see `cancelled`.
     """
-    inputs = checked_inputs(
-        fixed,
-        moving,
-        threshold=threshold,
-        spacing=spacing,
-        fixed_mask=fixed_mask,
-        moving_mask=moving_mask,
-        initial=initial,
-        weights=weights,
-        hypotheses=hypotheses,
-        refine=refine,
-        bone=bone,
-    )
-    watch, chosen = Watch(progress, cancelled, posed), choose_device(device)
-    watch.warnings.extend(slips(inputs.fixed, inputs.moving))
-    run = align_pair if bone is None else align_bones
     with torch_threads(threads):
+        inputs = checked_inputs(
+            fixed,
+            moving,
+            threshold=threshold,
+            spacing=spacing,
+            fixed_mask=fixed_mask,
+            moving_mask=moving_mask,
+            initial=initial,
+            weights=weights,
+            hypotheses=hypotheses,
+            refine=refine,
+            bone=bone,
+        )
+        watch, chosen = Watch(progress, cancelled, posed), choose_device(device)
+        watch.warnings.extend(slips(inputs.fixed, inputs.moving))
+        run = align_pair if bone is None else align_bones
         try:
             return run(inputs, chosen, watch)
         except (RuntimeError, TypeError) as error:
