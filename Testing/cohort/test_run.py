@@ -14,6 +14,7 @@ import numpy as np
 import places
 import pytest
 from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.cohort import dask
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.result import CohortResult, needs_look
 from DNetRegistrationLib.cohort.run import State, align_cohort, duration, find_pairs, processes_for
@@ -209,8 +210,9 @@ def test_a_cohort_on_dask_gives_the_same(mixed, unbroken, tmp_path):
     assert told(found) == told(unbroken[1])
 
 
-def test_a_dask_scheduler_that_does_not_answer_is_an_error_in_words(scans, tmp_path):
+def test_a_dask_scheduler_that_does_not_answer_is_an_error_in_words(scans, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="Dask is not installed: pip install 'dnet-registration[dask]'")
+    monkeypatch.setattr(dask, "_PATIENCE", 1)
     with pytest.raises(RunError, match="no Dask scheduler answers there"):
         align_cohort(scans, tmp_path / "r", OPTIONS, dask="tcp://127.0.0.1:1")
 

@@ -21,6 +21,8 @@ _LOCAL = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 27,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 25,
 }
+#: So long a scheduler may take to answer, in seconds.
+_PATIENCE = 20
 
 
 def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Iterator[tuple[int, Done]]:
@@ -46,7 +48,7 @@ def done_by_dask(tasks: Sequence[PairTask], address: str, processes: int) -> Ite
         try:
             if address == "local":
                 local = distributed.LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None)
-            client = distributed.Client(local or address, timeout=20)
+            client = distributed.Client(local or address, timeout=_PATIENCE)
         except (OSError, ValueError, TimeoutError) as error:
             if local is not None:
                 local.close()
