@@ -40,7 +40,7 @@ exit status:
   0    written
   2    bad input or bad usage: nothing is written
   3    written, but what was done could not be printed (a full disk)
-  130  interrupted (Ctrl-C, SIGTERM): nothing is half-written
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): nothing is half-written
 """
 
 

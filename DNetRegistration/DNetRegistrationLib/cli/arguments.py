@@ -152,7 +152,7 @@ exit status:
   1    aligned, but not accepted: outputs are written, and marked as such
   2    bad input, bad usage, or an output cannot be written: nothing is written
   3    done and written, but the result could not be printed (a full disk)
-  130  interrupted (Ctrl-C, SIGTERM): nothing is half-written
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): nothing is half-written
 """
 
 REAL = number(float)

@@ -32,7 +32,7 @@ exit status:
        is written and marked; or no cartilage could be measured
   2    bad input or bad usage: nothing is written
   3    done and written, but the result could not be printed (a full disk)
-  130  interrupted (Ctrl-C, SIGTERM): nothing is half-written
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): nothing is half-written
 """
 
 #: The outputs that it writes.

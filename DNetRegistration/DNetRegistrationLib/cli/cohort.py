@@ -50,7 +50,7 @@ exit status:
   1    some are refused or failed; of a dry run: there are problems
   2    bad input or bad usage
   3    all is done and written, but could not be printed (a full disk)
-  130  interrupted (Ctrl-C, SIGTERM); the same command goes on from there
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the same command goes on from there
 """
 
 

@@ -49,7 +49,7 @@ loses nothing: the same command goes on, and with all done it draws anew.
 exit status:
   0    done
   2    bad input or bad usage
-  130  interrupted (Ctrl-C, SIGTERM): the same command goes on
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): the same command goes on
 """
 
 

@@ -75,7 +75,7 @@ nothing: the same command goes on, and --report-only shows what is there.
 exit status:
   0    done
   2    bad input or bad usage; all that is wrong with the scans is in one list
-  130  interrupted (Ctrl-C, SIGTERM): the same command goes on
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): the same command goes on
 """
 
 

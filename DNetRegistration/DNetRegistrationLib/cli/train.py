@@ -58,7 +58,7 @@ how to read what it says:
 exit status:
   0    all iterations made, or --minutes are up: weights are written
   2    bad input or bad usage, or training failed
-  130  interrupted (Ctrl-C, SIGTERM): checkpoint and weights are written
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): checkpoint and weights are written
 """
 
 # Options of earlier versions, each for one share of the resolution schedule.

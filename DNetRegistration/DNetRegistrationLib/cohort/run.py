@@ -116,7 +116,8 @@ def align_cohort(
             pair.
         options: how the pairs are aligned, and what is written of each.
         pattern, words: see `naming.pairs_by_name`.
-        jobs: processes, one thread each; None for as many as there are processors and as memory allows.
+        jobs: processes, of `options.threads` each; None for as many as there are processors for so many threads, and as
+            memory allows.
         dask: the address of a Dask scheduler, or ``local``; see `dask.done_by_dask`.
         progress: called with a fraction and a message.
         tell: called after each pair.
@@ -178,7 +179,8 @@ def _require_outside(output: Path, found: FoundPairs) -> None:
 
 
 def processes_for(memory: Sequence[float], jobs: int | None, threads: int = 1) -> int:
-    """How many processes work at once: one a processor, and as many as the largest pair leaves memory for.
+    """How many processes work at once: as many as have processors for their threads, and as the largest pair leaves
+    memory for.
 
     Args:
         memory: bytes that each pair may take; 0 where its headers could not be read.
