@@ -8,7 +8,7 @@ import pytest
 from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort import store
 from DNetRegistrationLib.cohort.fingerprint import content_hash, options_of, stamp
-from DNetRegistrationLib.cohort.options import CohortOptions
+from DNetRegistrationLib.cohort.options import CohortOptions, folder_name
 from DNetRegistrationLib.cohort.pairs import Pair
 from DNetRegistrationLib.cohort.result import PairResult
 from DNetRegistrationLib.cohort.store import opened_results
@@ -49,6 +49,34 @@ def test_nothing_changed(tmp_path, pair):
         assert results.done(replace(pair, columns={"group": "x"}), OPTIONS).columns == {"group": "x"}
 
 
+def test_names_that_differ_in_the_case_of_letters_have_folders_of_their_own(tmp_path, pair):
+    first, second = replace(pair, name="Mouse 1"), replace(pair, name="mouse 1")
+    with opened_results(tmp_path / "r") as results:
+        work(results, first)
+        work(results, second)
+    folders = sorted(path.name for path in (tmp_path / "r/pairs").iterdir())
+    assert folders == ["Mouse 1", folder_name("mouse 1", taken=True)]
+    with opened_results(tmp_path / "r") as results:  # in the other order
+        assert [results.done(one, OPTIONS).folder for one in (second, first)] == [
+            f"pairs/{folders[1]}",
+            "pairs/Mouse 1",
+        ]
+
+
+def test_the_folder_of_an_earlier_run_is_used_again(tmp_path, pair):
+    """Earlier versions changed names with capitals or spaces."""
+    pair = replace(pair, name="Mouse 1")
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+    earlier = folder_name("Mouse 1", taken=True)
+    (tmp_path / "r/pairs/Mouse 1").rename(tmp_path / "r/pairs" / earlier)
+    record = tmp_path / "r/pairs" / earlier / "pair.json"
+    record.write_text(record.read_text().replace("pairs/Mouse 1", f"pairs/{earlier}"))
+    with opened_results(tmp_path / "r") as results:
+        assert results.done(pair, OPTIONS).folder == f"pairs/{earlier}"
+        assert results.task(pair, OPTIONS).folder == f"pairs/{earlier}"
+
+
 def test_files_that_were_copied_or_touched_are_the_same_and_others_are_not(tmp_path, pair):
     file = Path(pair.moving.path) / "deep" / "1.dcm"
     with opened_results(tmp_path / "r") as results:
@@ -82,6 +110,8 @@ def test_scans_that_were_moved_are_the_same(tmp_path, pair):
         lambda pair, options: (replace(pair, fixed=replace(pair.fixed, threshold=1.0)), options),
         lambda pair, options: (replace(pair, moving=replace(pair.moving, spacing=(0.1,))), options),
         lambda pair, options: (replace(pair, contrast="fixed"), options),
+        lambda pair, options: (replace(pair, medial=(1.0, 2.0, 3.0)), options),
+        lambda pair, options: (replace(pair, region_segment="2"), options),
         lambda pair, options: (pair, replace(options, refine="working")),
         lambda pair, options: (pair, replace(options, outputs={"report": ".json", "transform": ".h5"})),
     ],
@@ -97,10 +127,11 @@ def test_other_options_are_other_results(tmp_path, pair, change):
 def test_a_detached_data_file_a_mask_and_weights_count(tmp_path, pair):
     header = tmp_path / "c.mhd"
     header.write_text("ElementDataFile = c.raw\n")
-    files = [tmp_path / name for name in ("c.raw", "mask.nrrd", "w.pt", "start.tfm")]
+    files = [tmp_path / name for name in ("c.raw", "mask.nrrd", "w.pt", "start.tfm", "region.nrrd")]
     for file in files:
         file.write_bytes(b"1")
     pair = replace(pair, fixed=ScanFile(str(header), mask=str(files[1])), initial=str(files[3]))
+    pair = replace(pair, region=str(files[4]))
     options = replace(OPTIONS, weights=str(files[2]))
     before = content_hash(pair, options)
     for file in files:

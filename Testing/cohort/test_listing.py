@@ -16,7 +16,8 @@ def test_a_row_says_how_a_pair_is_aligned_and_what_travels(tmp_path, delimiter):
     row = {
         "ID": "m1", "fixed": "a.nrrd", "moving": "sub/b", "Group": "=sham", "time": "4 w", "contrast": "fixed",
         "fixed_spacing": "0.01 0.01 0.02", "moving_threshold": "1200.5", "fixed_mask": "m.seg.nrrd", "moving_flip": "z",
-        "initial": "t.tfm", "moving_series": "2",
+        "initial": "t.tfm", "moving_series": "2", "region": "j.seg.nrrd", "region_segment": "tibia",
+        "medial": "1.2 -0.4 3e0",
     }  # fmt: skip
     text = "\ufeff" + delimiter.join(row) + "\r\n" + delimiter.join(row.values()) + "\r\n\r\n"
     found = pairs_of_list(write(tmp_path, text))
@@ -28,31 +29,35 @@ def test_a_row_says_how_a_pair_is_aligned_and_what_travels(tmp_path, delimiter):
     assert (pair.moving.path, pair.moving.threshold) == (str(tmp_path / "sub/b"), 1200.5)
     assert (pair.moving.flip, pair.moving.series) == ("z", "2")
     assert (pair.contrast, pair.initial) == ("fixed", str(tmp_path / "t.tfm"))
+    assert (pair.region, pair.region_segment) == (str(tmp_path / "j.seg.nrrd"), "tibia")
+    assert pair.medial == (1.2, -0.4, 3.0)
 
 
 def test_rows_that_cannot_be_used_are_problems_and_the_others_are_pairs(tmp_path):
     found = pairs_of_list(
         write(
             tmp_path,
-            "id,fixed,moving,fixed_spacing,moving_flip\n"
-            "good,a.nrrd,b.nrrd,,\n"
-            "alone,a.nrrd,,,\n"
-            "wrong,a.nrrd,b.nrrd,0.01 0.02,q\n"
-            "words,a.nrrd,b.nrrd,ten,\n"
-            ",a.nrrd,b.nrrd,,\n"
-            "long,a.nrrd,b.nrrd,,,more\n"
-            "twice,a.nrrd,b.nrrd,,\n"
-            "twice,c.nrrd,d.nrrd,,\n",
+            "id,fixed,moving,fixed_spacing,moving_flip,medial\n"
+            "good,a.nrrd,b.nrrd,,,\n"
+            "alone,a.nrrd,,,,\n"
+            "wrong,a.nrrd,b.nrrd,0.01 0.02,q,\n"
+            "words,a.nrrd,b.nrrd,ten,,\n"
+            ",a.nrrd,b.nrrd,,,\n"
+            "long,a.nrrd,b.nrrd,,,,more\n"
+            "point,a.nrrd,b.nrrd,,,1 2\n"
+            "twice,a.nrrd,b.nrrd,,,\n"
+            "twice,c.nrrd,d.nrrd,,,\n",
         )
     )
     problems = {one.pair: (one.kind, one.problem) for one in found.problems}
     assert [pair.name for pair in found.pairs if pair.blocked is None] == ["good"]
     assert {name: kind for name, (kind, _) in problems.items()} == {
-        "alone": "partner", "wrong": "list", "words": "list", "line 6": "list", "long": "list",
+        "alone": "partner", "wrong": "list", "words": "list", "line 6": "list", "long": "list", "point": "list",
         "twice": "duplicate", "twice (2)": "duplicate",
     }  # fmt: skip
     assert "line 4" in problems["wrong"][1] and "'q'" in problems["wrong"][1] and "0.01 0.02" in problems["wrong"][1]
-    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 8
+    assert len({pair.name for pair in found.pairs}) == len(found.pairs) == 9
+    assert problems["point"][1].endswith("has '1 2' as medial, not three numbers in mm, as 1.2 -0.4 3.0")
     assert problems["words"][1].endswith(
         "'ten' as fixed_spacing, not one or three voxel sizes in mm, as 0.01 or 0.01 0.01 0.02"
     )

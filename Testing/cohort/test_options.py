@@ -7,17 +7,21 @@ from DNetRegistrationLib.core.errors import OptionError
 
 
 def test_plain_names_are_names_of_folders():
-    assert [folder_name(name) for name in ("m01", "a_b-c.d", "7")] == ["m01", "a_b-c.d", "7"]
+    assert [folder_name(name) for name in ("M01", "a_b-c.d", "7 a")] == ["M01", "a_b-c.d", "7 a"]
+    assert folder_name("m01", taken=True) != folder_name("M01", taken=True)
 
 
 def test_other_names_have_folders_of_their_own():
-    names = ["M01", "m 01", "m/01", "..", ".", "", "con", "NUL.txt", "two\nlines", "caf\udce9", "x" * 300, "a.", "\xe4"]
+    names = [
+        " m01", "m01 ", "m/01", "..", ".", "", "con", "NUL.txt", "aux .x", "two\nlines",
+        "caf\udce9", "x" * 300, "a.", "\xe4",
+    ]  # fmt: skip
     folders = [folder_name(name) for name in [*names, "m01"]]
     assert len({folder.lower() for folder in folders}) == len(folders)
     for folder in folders:
         assert folder.isascii() and not set(folder) & set('<>:"/\\|?* \n') and len(folder) < 100
         assert not folder.startswith(".") and not folder.endswith(".")
-        assert folder.split(".")[0].lower() not in ("con", "nul")
+        assert folder.split(".")[0].lower() not in ("con", "nul", "aux ")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command import run
 from DNetRegistrationLib.bone.scan_file import ScanFile
+from DNetRegistrationLib.cohort.listing import pairs_of_list
 from DNetRegistrationLib.cohort.naming import pairs_by_name
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.result import Problem, told_once
@@ -50,6 +51,13 @@ def test_each_problem_is_told_of_its_pair(folder):
     assert all(one.problem and one.remedy for one in found.problems)
     assert [found.settings[number].quantity for number in sorted(found.settings)] == ["spacing", "spacing"]
     assert set(found.sizes) == {"good", "long"}
+
+
+def test_files_that_a_row_names_beside_its_scans_are_looked_for(folder):
+    row = "good,good_pre.nrrd,good_post.mha"
+    (folder / "list.csv").write_text(f"id,fixed,moving,region,initial\n{row},joint.nrrd,\nagain,{row[5:]},,start.tfm\n")
+    told = [one.problem for one in survey(pairs_of_list(folder / "list.csv")).problems if one.kind == "unreadable"]
+    assert told == [f"{folder / name}: there is no such file" for name in ("joint.nrrd", "start.tfm")]
 
 
 def test_the_table_has_a_row_for_each_pair_and_the_remedies(folder):

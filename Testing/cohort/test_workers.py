@@ -51,6 +51,19 @@ def test_tasks_are_done_and_one_that_fails_is_a_result(tasks, alignment):
     assert any(number == 0 and 0 <= fraction <= 1 for number, fraction, _ in told)
 
 
+def test_where_cartilage_is_measured_is_that_of_the_pair(tasks, monkeypatch):
+    given = {}
+
+    def take(*args, **options):
+        given.update(options)
+        raise KeyError
+
+    monkeypatch.setattr("DNetRegistrationLib.cohort.align_files.align_files", take)
+    own = {"region": "r.nrrd", "region_segment": "2", "medial": (1.0, 2.0, 3.0), "initial": "t.tfm"}
+    do_pair(replace(tasks[0], pair=replace(tasks[0].pair, **own)))
+    assert own.items() <= given.items() and given["contrast"] == "moving"
+
+
 def test_what_surrounds_the_bone_is_told_without_reservation(tasks, monkeypatch):
     found = made_alignment(accepted=True, doubts=[], warnings=[], surroundings="The moving scan is darker.")
     done = AlignedFiles([found], [OutputPaths()], None, np.zeros((0, 3)), ("", ""))

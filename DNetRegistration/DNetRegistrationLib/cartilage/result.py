@@ -81,7 +81,7 @@ class Compartment:
     14:974, 2006).
 
     Attributes:
-        name: "medial", "lateral", "whole" (the articular surface as one) or "all" (the sum of the others).
+        name: "medial", "lateral" or "all" (the sum of the others).
         area_mm2: of the articular bone surface, worn places included (tAB).
         measured_share, filled_share: of that area, 0 to 1; the thickness of the rest is not known.
         covered_share: of the measured area, where a layer is, 0 to 1.

@@ -32,6 +32,7 @@ def options_of(pair: Pair, options: CohortOptions) -> str:
         said[f"{role}_mask"] = said[f"{role}_mask"] is not None
     said |= {one.name: getattr(options, one.name) for one in fields(options) if one.name not in ("scans", "loops")}
     said |= {"initial": pair.initial is not None, "contrast": pair.contrast or options.contrast}
+    said |= {"region": pair.region is not None, "region_segment": pair.region_segment, "medial": pair.medial}
     if options.weights_file() is not None:
         said["weights"] = "a file"
     return json.dumps(jsonable(said), sort_keys=True)
@@ -68,7 +69,7 @@ def content_hash(pair: Pair, options: CohortOptions) -> str:
 def paths_of(pair: Pair, options: CohortOptions) -> dict[str, str | None]:
     """The files and folders that a pair is read from, by what they are; None for what is not used."""
     paths = {f"{role}_{kind}": getattr(getattr(pair, role), kind) for role in ROLES for kind in ("path", "mask")}
-    return paths | {"initial": pair.initial, "weights": options.weights_file()}
+    return paths | {"initial": pair.initial, "region": pair.region, "weights": options.weights_file()}
 
 
 def _files(pair: Pair, options: CohortOptions) -> Iterator[tuple[str, Path]]:

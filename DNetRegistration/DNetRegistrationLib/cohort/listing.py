@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..bone.scan_file import ABOUT_SCAN, NUMBERS, one_of, scan_of_cells
 from ..core.errors import FileError
@@ -16,8 +19,23 @@ from .result import Problem
 
 _NEEDED = ("id", *ROLES)
 #: Columns that say how a pair is aligned. All others travel into the results.
-COLUMNS = (*_NEEDED, *(f"{role}_{name}" for role in ROLES for name in ABOUT_SCAN), "initial", "contrast")
-_CONTRAST = one_of(*ROLES)
+COLUMNS = (
+    *_NEEDED, *(f"{role}_{name}" for role in ROLES for name in ABOUT_SCAN),
+    "initial", "contrast", "region", "region_segment", "medial",
+)  # fmt: skip
+
+
+def _point(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise ValueError("not three numbers in mm, as 1.2 -0.4 3.0")
+    return values
+
+
+_CELLS: dict[str, Callable[[str], Any]] = {"contrast": one_of(*ROLES), "medial": _point}
 
 
 def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
@@ -26,9 +44,9 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
     Args:
         path: a CSV file whose first row names its columns, parted by commas, semicolons or tabs. ``id``, ``fixed`` and
             ``moving`` are needed; paths are taken from the folder of the list. ``fixed_spacing``, ``moving_threshold``
-            and others like it (see `ScanFile`), ``initial`` and ``contrast`` say how a pair is aligned. All other
-            columns, such as ``time`` and ``group``, travel into the results. With ``time``, one ``id`` may have several
-            rows.
+            and others like it (see `ScanFile`), ``initial`` and ``contrast`` say how a pair is aligned, ``region``,
+            ``region_segment`` and ``medial`` where its cartilage is measured (see `Measuring`). All other columns, such
+            as ``time`` and ``group``, travel into the results. With ``time``, one ``id`` may have several rows.
 
     Raises:
         FileError: it cannot be read, has no rows, or lacks a column.
@@ -46,7 +64,7 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
         raise FileError(f"{path}: {what}", "name the columns in the first row: id, fixed, moving, and others once each")
     pairs: list[Pair] = []
     problems = _odd_columns(path, names)
-    for line, too_long, values in sheet.lines(names, tuple(f"_{name}" for name in NUMBERS)):
+    for line, too_long, values in sheet.lines(names, (*(f"_{name}" for name in NUMBERS), "medial")):
         pairs.append(_pair(path, line, too_long, values))
     problems += [pair.blocked for pair in pairs if pair.blocked is not None]
     counts = Counter(pair.name for pair in pairs)
@@ -92,11 +110,14 @@ def _pair(path: Path, line: int, too_long: bool, values: dict[str, str]) -> Pair
     for role in ROLES:
         scans[role], its = scan_of_cells(role, values, path.parent)
         wrong += its
-    contrast = None
-    try:
-        contrast = _CONTRAST(values["contrast"]) if values.get("contrast") else None
-    except ValueError as error:
-        wrong.append(f"has {values['contrast']!r} as contrast, {error}")
+    own: dict[str, Any] = {}
+    for column, convert in _CELLS.items():
+        try:
+            own[column] = convert(values[column]) if values.get(column) else None
+        except ValueError as error:
+            wrong.append(f"has {values[column]!r} as {column}, {error}")
+    for column in ("initial", "region"):
+        own[column] = str(path.parent / values[column]) if values.get(column) else None
     blocked = None
     files = tuple(scan.path for scan in scans.values() if scan is not None)
     lacks = [role for role in ROLES if scans[role] is None]
@@ -112,8 +133,8 @@ def _pair(path: Path, line: int, too_long: bool, values: dict[str, str]) -> Pair
         fixed=scans["fixed"],
         moving=scans["moving"],
         columns=columns,
-        initial=str(path.parent / values["initial"]) if values.get("initial") else None,
-        contrast=contrast,
+        region_segment=values.get("region_segment") or None,
+        **own,
         blocked=blocked,
         bone=(values["id"],) if values.get("id") else (),
     )

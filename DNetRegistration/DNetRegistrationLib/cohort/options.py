@@ -117,18 +117,21 @@ class CohortOptions:
         return self.weights if self.weights is not None and Path(self.weights).is_file() else None
 
 
-def folder_name(name: str) -> str:
+def folder_name(name: str, taken: bool = False) -> str:
     """The name of a pair's folder: the pair's own where all file systems take it, else one that is like it.
 
-    Two names that differ in the case of letters alone have folders of their own.
+    Args:
+        name: of the pair.
+        taken: another pair has the folder of this name, perhaps in other cases of letters.
 
     Example:
-        >>> folder_name("mouse_07"), folder_name("a/b")
-        ('mouse_07', 'a_b-c14cddc0')
+        >>> folder_name("Mouse 07"), folder_name("a/b")
+        ('Mouse 07', 'a_b-c14cddc0')
     """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "_" for c in name)[:80].rstrip(".")
-    reserved = plain.split(".")[0].lower() in _RESERVED
-    if plain == name and name == name.lower() and name and not name.startswith(".") and not reserved:
+    reserved = name.split(".")[0].rstrip(" ").lower() in _RESERVED
+    odd = reserved or plain != name.replace(" ", "_") or name != name.strip(" ") or name[:1] in ("", ".")
+    if not (odd or taken):
         return name
     plain = f"_{plain}" if reserved else plain.lstrip(".") or "pair"
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

@@ -22,6 +22,7 @@ class Pair:
         columns: what else names or list say of it; they travel into the results.
         initial: file of a transform to start from.
         contrast: which scan has the contrast agent; None for what holds for the whole cohort.
+        region, region_segment, medial: where its cartilage is measured, see `measuring.Measuring`.
         blocked: why it cannot be aligned, where that is known beforehand.
         bone: which bone it is of, at whatever time, as names or list say; empty where they do not.
         closing: nobody asked for it; it is aligned to close loops. See `closing.closing_pairs`.
@@ -33,6 +34,9 @@ class Pair:
     columns: dict[str, str] = field(default_factory=dict)
     initial: str | None = None
     contrast: str | None = None
+    region: str | None = None
+    region_segment: str | None = None
+    medial: tuple[float, ...] | None = None
     blocked: Problem | None = None
     bone: tuple[str, ...] = ()
     closing: bool = False
@@ -42,6 +46,11 @@ class Pair:
         """What tells the fixed and the moving scan from others; "" for one that is missing."""
         fixed, moving = ("" if scan is None else scan.identity for scan in (self.fixed, self.moving))
         return fixed, moving
+
+    @property
+    def paths(self) -> list[str]:
+        """The files that it names beside its scans."""
+        return [path for path in (self.initial, self.region) if path is not None]
 
     def with_scans(self, about: Mapping[str, Any]) -> Pair:
         """The pair with what `about` says of each scan (``fixed_spacing``, ...) where the scan itself says nothing."""

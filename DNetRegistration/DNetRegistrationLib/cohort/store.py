@@ -78,10 +78,11 @@ class ResultsFolder:
     def __init__(self, place: Path, work: Path) -> None:
         self.place, self.work = place, work
         self._way = way_of_aligning()
+        self._holders: dict[str, str] = {}  # of folders, by their names in small letters: the pairs
 
     def done(self, pair: Pair, options: CohortOptions) -> PairResult | None:
         """The result of a pair of an earlier run; None where there is none, or what it depends on has changed."""
-        folder = _folder(pair)
+        folder = self._folder(pair)
         record = self.place / folder / _RECORD
         try:
             stored = json.loads(record.read_text(encoding="utf-8"))
@@ -106,7 +107,7 @@ class ResultsFolder:
         Raises:
             FileError: the place of its results holds what is not of this program; or the folder cannot be made.
         """
-        folder = _folder(pair)
+        folder = self._folder(pair)
         there = self.place / folder
         if there.exists() and not (there / _RECORD).is_file() and not (there.is_dir() and not any(there.iterdir())):
             raise FileError(f"{there}: is not of this program, and not replaced", "move it, or write elsewhere")
@@ -142,17 +143,32 @@ class ResultsFolder:
                 os.replace(there, Path(tempfile.mkdtemp(dir=self.work)) / "old")
             os.replace(work, there)
 
+    def _folder(self, pair: Pair) -> str:
+        """Where the outputs of a pair lie, below the folder of results: where an earlier run has put them, if one has.
+
+        Where file systems pass over the case of letters, two names that differ in it alone would have one folder.
+        """
+        room = _LOOPS if pair.closing else _PAIRS
+        own, other = (f"{room}/{folder_name(pair.name, taken)}" for taken in (False, True))
+        there = self._pair_in(own)
+        free = there is None and self._pair_in(other) is None
+        if there == pair.name or (free and self._holders.setdefault(own.lower(), pair.name) == pair.name):
+            return own
+        return other
+
+    def _pair_in(self, folder: str) -> str | None:
+        """The name of the pair whose outputs lie in a folder; None where none do."""
+        try:
+            return json.loads((self.place / folder / _RECORD).read_text(encoding="utf-8"))["result"]["name"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def forget_loops(self) -> None:
         """Removes what was aligned to close loops, and nothing else."""
         for record in self.place.glob(f"{_LOOPS}/*/{_RECORD}"):
             shutil.rmtree(record.parent, ignore_errors=True)
         with suppress(OSError):  # there are none, or what is not of this program
             (self.place / _LOOPS).rmdir()
-
-
-def _folder(pair: Pair) -> str:
-    """Where the outputs of a pair lie, below the folder of results."""
-    return f"{_LOOPS if pair.closing else _PAIRS}/{folder_name(pair.name)}"
 
 
 @dataclass(frozen=True)

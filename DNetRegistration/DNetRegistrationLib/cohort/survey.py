@@ -129,7 +129,8 @@ def _memory(pair: Pair, taken: Mapping[tuple, float]) -> float:
 def _header(pair: Pair, role: str) -> Volume:
     scan = getattr(pair, role)
     header = scan.read_header(role)
-    for path in (*scan.paths, *([pair.initial] if pair.initial else [])):
+    # What both scans share is looked for once.
+    for path in (*scan.paths, *(pair.paths if role == ROLES[0] else ())):
         if not os.path.exists(path):
             raise FileError(f"{path}: there is no such file", "check the path")
     return header

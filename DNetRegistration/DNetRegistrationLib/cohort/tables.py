@@ -45,7 +45,7 @@ PAIR_COLUMNS = {
     "folder": ("", "where the outputs lie, below the folder of results"),
 }
 _COMPARTMENT = {
-    "compartment": ("", "medial, lateral, whole, or all: the sum of the others"),
+    "compartment": ("", "medial, lateral, or all: the sum of the others"),
     "area_mm2": ("mm2", "articular bone surface, worn places included (tAB)"),
     "measured_share": ("", "of that area, 0 to 1"),
     "filled_share": ("", "of that area, filled from what lies around it, 0 to 1"),

@@ -90,9 +90,8 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
 
     pair, options = task.pair, task.options
     assert pair.fixed is not None and pair.moving is not None
-    given = options.of_alignment() | {"initial": pair.initial}
-    if pair.contrast is not None:
-        given["contrast"] = pair.contrast
+    own = {name: getattr(pair, name) for name in ("initial", "contrast", "region", "region_segment", "medial")}
+    given = options.of_alignment() | {name: value for name, value in own.items() if value is not None}
     done = align_files(pair.fixed, pair.moving, options.paths(Path(task.work)), progress=progress, **given)
     (alignment,), (paths,) = done.alignments, done.outputs
     outputs = _below(paths, task.folder)

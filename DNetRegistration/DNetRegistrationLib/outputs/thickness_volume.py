@@ -13,7 +13,8 @@ def thickness_volume(found: ThicknessMap, grid: Volume, placed: np.ndarray | Non
     """Paints the layer on a grid.
 
     A voxel is cartilage where its centre lies above the nearest point of the surface by no more than the thickness
-    there. A layer thinner than a voxel has gaps, so volumes are those of the table, not counts of these voxels.
+    there. A layer thinner than a voxel has gaps, and what was filled is left out: volumes are those of the table, not
+    counts of these voxels.
 
     Args:
         found: the map.

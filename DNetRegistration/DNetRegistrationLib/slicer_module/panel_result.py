@@ -161,7 +161,7 @@ def cartilage_lines(told: dict | None) -> list[str]:
         return [_("Cartilage was not measured: {reason}").format(reason=reason)]
     lines = []
     for one in told["compartments"]:
-        name = {"medial": _("medial"), "lateral": _("lateral"), "all": _("all"), "whole": _("whole")}[one["name"]]
+        name = {"medial": _("medial"), "lateral": _("lateral"), "all": _("all")}[one["name"]]
         if one["mean_thickness_um"] is None:
             lines.append(_("Cartilage, {name}: not measured").format(name=name))
             continue
