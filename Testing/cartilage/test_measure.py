@@ -203,6 +203,12 @@ def test_without_agent_there_is_no_cartilage_and_a_warning():
     assert not found.found and np.isnan(found.compartment("all").mean_thickness_um)
 
 
+def test_voxels_too_coarse_to_look_into_are_an_error_in_a_region_too(small_pair):
+    region = np.ones(small_pair.fixed.voxels.shape, bool)
+    with pytest.raises(ScanError, match="voxels of 160 um are too coarse to look for cartilage"):
+        measure_cartilage(_alignment(small_pair), small_pair.fixed, small_pair.moving, region=region)
+
+
 def test_voxels_too_coarse_for_cartilage_measure_none_and_are_told():
     """A fit takes 42 um for 21 um there."""
     pair = _pair(3, size=44, spacing=0.07)

@@ -6,6 +6,7 @@ Needs no torch, so that a preview can be drawn before anything is aligned.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -13,7 +14,7 @@ from scipy import ndimage
 from ..core.errors import ScanError, Setting
 from ..imaging.morphology import dilate
 from ..imaging.padding import content, with_data
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, as_volume
 from .materials import Material, bone_material, brightest
 from .scenes import (
     FAR_BRIGHTER,
@@ -28,6 +29,9 @@ from .scenes import (
     scene_of_objects,
     size_of,
 )
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 # A scene is looked at closer until the size of its bone changes by less than this share, or so many times.
 SAME_SIZE, MOST_SCENES = 0.1, 3
@@ -73,7 +77,10 @@ class BoneScale:
 
 
 def find_bone_scale(
-    volume: Volume, threshold: float | None = None, mask: np.ndarray | None = None, role: str | None = None
+    volume: Volume | sitk.Image,
+    threshold: float | None = None,
+    mask: np.ndarray | None = None,
+    role: str | None = None,
 ) -> BoneScale:
     """Finds the bone threshold and the level of dense bone of a scan.
 
@@ -82,7 +89,7 @@ def find_bone_scale(
     surface is right for any scale of the scanner, and in air, water, dense fixative or bright muscle.
 
     Args:
-        volume: the scan.
+        volume: the scan, a Volume or a SimpleITK image.
         threshold: x_th in the scan's own units, or None to find it.
         mask: boolean array of the scan's shape; bone is looked for only there.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose threshold to set.
@@ -91,9 +98,9 @@ def find_bone_scale(
         BoneScale: x_th, and as x_max the 99th percentile of the values above it that are not far brighter than bone.
 
     Raises:
-        ScanError: the scan has nothing above the threshold, or nothing that stands out as bone.
+        ScanError: the scan is another thing, has nothing above the threshold, or nothing that stands out as bone.
     """
-    setting, masked = Setting("threshold", role), mask is not None
+    setting, masked, volume = Setting("threshold", role), mask is not None, as_volume(volume, "scan")
     volume, mask = part_of(volume, with_data(volume, mask), content(volume))
     whole = preview(volume, mask)
     if threshold is None:

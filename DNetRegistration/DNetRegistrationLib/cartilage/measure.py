@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..core.words import sentence
 from ..imaging.masks import mask_on
 from ..imaging.morphology import dilate
 from ..imaging.resample import averaged, interpolate
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, as_scan
 from ..registration.result import Alignment
 from .amount import BRIGHT_BEYOND, amount_tells, level_around, thickness_by_amount
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
@@ -25,6 +25,9 @@ from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
 from .sight import MISMATCH, Sight, look
 from .surroundings import look_beside
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 # A layer is one where chi-squared says so, and its level is at least this share of the typical one; brighter than this
 # share is soft tissue.
@@ -72,8 +75,8 @@ _LEVEL_ERROR = 0.12
 
 def measure_cartilage(
     alignment: Alignment,
-    plain: Volume,
-    contrast: Volume,
+    plain: Volume | sitk.Image,
+    contrast: Volume | sitk.Image,
     *,
     agent_in: str = "moving",
     mask: Any = None,
@@ -90,8 +93,8 @@ def measure_cartilage(
 
     Args:
         alignment: of the two scans, as `align` gives it.
-        plain: the scan without contrast agent.
-        contrast: the scan with it.
+        plain: the scan without contrast agent, a Volume or a SimpleITK image.
+        contrast: the scan with it, likewise.
         agent_in: which scan of the alignment has the agent, "moving" or "fixed".
         mask: where bone is looked for in the scan without agent, as `align` takes it. The place of the one bone that
             the alignment is of goes before it.
@@ -103,7 +106,8 @@ def measure_cartilage(
 
     Raises:
         OptionError: the alignment was not accepted, or an option has a value that it cannot have.
-        ScanError: no bone surface is in view of both scans, or the agent is in the other scan.
+        ScanError: something is wrong with a scan or a mask, no bone surface is in view of both scans, or the agent is
+            in the other scan.
 
     Example:
         >>> found = measure_cartilage(alignment, plain, contrast)  # doctest: +SKIP
@@ -116,6 +120,7 @@ def measure_cartilage(
     if not alignment.accepted and not anyway:
         problem = f"the alignment was not accepted, so cartilage is not measured: {alignment.why}"
         raise OptionError(problem, "look at it, and measure anyway if it is right", Setting("anyway"))
+    plain, contrast = as_scan(plain, "scan without agent"), as_scan(contrast, "scan with agent")
     matrix: np.ndarray = np.asarray(alignment.matrix, np.float64)
     threshold = alignment.fixed_threshold
     if agent_in == "fixed":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..core.errors import ScanError
 from ..imaging.volume import Volume
 from .articular import JointSurface
 from .layer import THICKEST, Layers, Profiles, fit_layers
@@ -18,6 +19,8 @@ from .profiles import Sampler, along, edge_blur, half_height
 # Bone that the scans are matched on: from so many voxels below the surface on, which the blur of the layer does not
 # reach, to this depth in mm. So many lines of it are enough.
 _CLEAR, _DEEP, _LINES = 3.0, 0.4, 3000
+# In larger voxels (mm) there is none between the surface and the bone that it is compared to.
+_COARSEST = 0.11
 # The match on bone leaves about this much, mm; with noise, more.
 MISMATCH = 0.0003
 
@@ -84,7 +87,14 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
         plain, contrast: the scan without and with agent.
         surface: in the world of the former.
         matrix: ``(4, 4)`` of the alignment, to the world of the latter.
+
+    Raises:
+        ScanError: the voxels are too coarse to tell bone from what lies on it.
     """
+    for scan in (plain, contrast):
+        if (edge := np.prod(scan.spacing) ** (1 / 3)) > _COARSEST:
+            problem = f"{scan.name}: its voxels of {1000 * edge:.0f} um are too coarse to look for cartilage in"
+            raise ScanError(problem, "scan the joint finer; cartilage of a mouse needs voxels of at most 55 um")
     mesh, facing = surface.mesh, surface.facing
     step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
     normals = _units(mesh.smoothing(3) @ mesh.normals)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.errors import ScanError, Setting
 from .resample import resample_mask
-from .volume import Volume, check_affine, reversed_along, spacing_doubt
+from .volume import Volume, as_volume, check_affine, reversed_along, spacing_doubt
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -26,7 +26,7 @@ _SAME_GRID = 1e-3
 
 
 def read_mask(
-    path: str | os.PathLike, scan: Volume, segment: str | int | None = None, role: str | None = None
+    path: str | os.PathLike, scan: Volume | sitk.Image, segment: str | int | None = None, role: str | None = None
 ) -> np.ndarray:
     """Reads a mask of a scan: of any kind that `read_volume` reads, or a segmentation of Slicer (``.seg.nrrd``).
 
@@ -36,7 +36,7 @@ def read_mask(
 
     Args:
         path: the file or folder.
-        scan: the scan that it belongs to, as `read_volume` gave it.
+        scan: the scan that it belongs to, as `read_volume` gave it, or as a SimpleITK image.
         segment: the name or the identifier of a segment, or the label of a label image. None takes all voxels above 0.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
 
@@ -48,7 +48,7 @@ def read_mask(
     """
     from .reading import read_image
 
-    path = Path(path)
+    path, scan = Path(path), as_volume(scan, "scan")
     if path.name.lower().endswith(_LAYERED) and path.is_file():
         labels, affine, lacks = _read_layers(path, segment, role)
     else:

@@ -21,6 +21,7 @@ from ..core.files import atomic_write, writing
 if TYPE_CHECKING:
     import SimpleITK as sitk
     from numpy.typing import ArrayLike
+    from typing_extensions import TypeIs
 
 #: Fewest voxels along an axis that a scan can be aligned with.
 MINIMUM_SIZE = 8
@@ -205,6 +206,37 @@ class Volume:
         return self.to_world(np.stack(index[::-1], -1))
 
 
+def is_image(given: object) -> TypeIs[Volume | sitk.Image]:
+    """Whether it is a `Volume` or a SimpleITK image."""
+    return isinstance(given, Volume) or hasattr(given, "GetDirection")
+
+
+def as_volume(image: Volume | sitk.Image, name: str = "image") -> Volume:
+    """The Volume, or one that shares the memory of a SimpleITK image.
+
+    Args:
+        image: what a caller gave.
+        name: what messages call it where it has no name of its own.
+
+    Raises:
+        ScanError: it is another thing, or holds no one real number a voxel in three dimensions.
+    """
+    if not is_image(image):
+        raise ScanError(f"the {name} is of the type {type(image).__name__}", "give a Volume or a SimpleITK image")
+    if not isinstance(image, Volume):
+        return Volume.from_sitk(image, name)
+    return replace(image, name=name) if image.name == Volume.name else image
+
+
+def as_scan(scan: Volume | sitk.Image, name: str = "scan") -> Volume:
+    """`as_volume`, with its voxels checked by `check_volume`.
+
+    Raises:
+        ScanError: see there.
+    """
+    return check_volume(as_volume(scan, name))
+
+
 def read_volume(
     path: str | os.PathLike,
     spacing: float | Sequence[float] | np.ndarray | None = None,
@@ -317,19 +349,20 @@ def _read(
     return volume
 
 
-def write_volume(volume: Volume, path: str | os.PathLike, compress: bool = False) -> None:
+def write_volume(volume: Volume | sitk.Image, path: str | os.PathLike, compress: bool = False) -> None:
     """Writes NRRD, NIfTI, MHA or TIFF for ImageJ. The file appears whole or not at all.
 
     Args:
-        volume: the scan.
+        volume: a Volume or a SimpleITK image.
         path: ends in .nrrd, .nii, .nii.gz, .mha, .tif or .tiff; other kinds cannot hold the geometry in one file. Of
             TIFF see `tiff_writer`.
         compress: smaller but slower.
 
     Raises:
         FileError: unknown kind of file, one that cannot hold the grid, or it cannot be written.
+        ScanError: the volume is another thing.
     """
-    path = Path(path)
+    volume, path = as_volume(volume), Path(path)
     require_holdable(volume, path)
     if not path.name.lower().endswith(_WRITABLE):
         raise FileError(f"{path}: cannot write this kind of file", f"end its name in one of {', '.join(_WRITABLE)}")

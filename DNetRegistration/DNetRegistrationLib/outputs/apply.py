@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -24,9 +24,20 @@ from ..geometry.transforms import composed, inverted
 from ..imaging.masks import read_layers
 from ..imaging.nrrd import write_nrrd
 from ..imaging.resample import are_labels, cast_like, resample, resample_labels
-from ..imaging.volume import Volume, read_header, read_labels, read_volume, require_holdable
+from ..imaging.volume import (
+    Volume,
+    as_volume,
+    is_image,
+    read_header,
+    read_labels,
+    read_volume,
+    require_holdable,
+)
 from .paths import SCAN_ENDINGS
 from .write import write_scan
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 INTERPOLATIONS = ("auto", "spline", "nearest")
 _SEGMENTATION = ".seg.nrrd"
@@ -51,7 +62,7 @@ def apply_transform(
 ) -> np.ndarray: ...
 @overload
 def apply_transform(
-    what: Volume, *transforms: Any, inverse: bool = False, grid: Any = None, interpolation: str = "auto"
+    what: Volume | sitk.Image, *transforms: Any, inverse: bool = False, grid: Any = None, interpolation: str = "auto"
 ) -> Volume: ...
 def apply_transform(
     what: Any, *transforms: Any, inverse: bool = False, grid: Any = None, interpolation: str = "auto"
@@ -89,27 +100,22 @@ def apply_transform(
     if not transforms:
         raise OptionError("no transform is given", "give one", Setting("transform"))
     matrix = composed(transforms, inverse)
-    volume, target = _as_volume(what, "image"), _as_volume(grid, "grid")
-    if volume is None:
+    if not is_image(what):
         points = np.asarray(what, np.float64)
         if points.ndim < 1 or points.shape[-1] != 3:
             raise OptionError(f"points of the shape {points.shape} are not three-dimensional", "give (..., 3) in mm")
         if grid is not None:
             raise OptionError("points have no grid", "leave the grid out", Setting("grid"))
         return carried_points(points, inverted(matrix))
-    if target is None:
+    volume = as_volume(what)
+    if grid is None:
         return replace(volume, affine=inverted(matrix) @ volume.affine, stated_affine=None)
+    target = as_volume(grid, "grid")
     if _is_nearest(volume, interpolation):
         shape: Any = target.voxels.shape
         voxels = resample_labels(volume.voxels, volume.affine, target.affine, shape, matrix)
         return Volume(voxels, target.affine, volume.name)
     return resample(volume, target, matrix)
-
-
-def _as_volume(image: Any, name: str) -> Volume | None:
-    if image is None or isinstance(image, Volume):
-        return image
-    return Volume.from_sitk(image, name) if hasattr(image, "GetDirection") else None
 
 
 def _is_nearest(volume: Volume, interpolation: str) -> bool:

@@ -5,7 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,17 +16,20 @@ from ..core.errors import OptionError, Setting
 from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
 from ..imaging.resample import resample, resample_mask
-from ..imaging.volume import Volume, check_volume
+from ..imaging.volume import Volume, as_scan
 from ..registration.result import Alignment
 from .segmentation import segment
 from .subtraction import match_grey_values
 from .subtraction import subtract as subtract_resampled
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
 
 def subtract(
     alignment: Alignment,
-    fixed: Volume,
-    moving: Volume,
+    fixed: Volume | sitk.Image,
+    moving: Volume | sitk.Image,
     contrast: str = "moving",
     masks: tuple[Any, Any] = (None, None),
 ) -> Volume:
@@ -34,7 +37,7 @@ def subtract(
 
     Args:
         alignment: of the two scans.
-        fixed, moving: the scans. They are not changed.
+        fixed, moving: the scans, as `align` takes them. They are not changed.
         contrast: which scan has the contrast agent, "fixed" or "moving".
         masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
 
@@ -43,11 +46,12 @@ def subtract(
 
     Raises:
         OptionError: `contrast` is something else.
-        ScanError: a mask cannot be used.
+        ScanError: something is wrong with a scan or its mask.
     """
     if contrast not in ("fixed", "moving"):
         remedy = "give fixed or moving, the scan with contrast agent"
         raise OptionError(f"contrast {contrast!r} is unknown", remedy, Setting("contrast"))
+    fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
     first, second = (
         None if mask is None else mask_on(mask, scan) for mask, scan in zip(masks, (fixed, moving), strict=True)
     )
@@ -57,12 +61,12 @@ def subtract(
 
 
 def segment_cortex(
-    scan: Volume, threshold: float | None = None, mask: Any = None, working_spacing: float = PAPER_SPACING
+    scan: Volume | sitk.Image, threshold: float | None = None, mask: Any = None, working_spacing: float = PAPER_SPACING
 ) -> Volume:
     """Segments the cortical bone of a scan, in its own voxels; see `bone.cortex.cortical_bone`.
 
     Args:
-        scan: the scan.
+        scan: the scan, a Volume or a SimpleITK image.
         threshold: grey value above which it is bone; None finds it.
         mask: as `align` takes it: where bone is looked for; None for everywhere.
         working_spacing: in mm, the length that all lengths of the method are scaled with: 0.08 for a mouse, for larger
@@ -74,7 +78,7 @@ def segment_cortex(
     Raises:
         ScanError: the scan or its mask cannot be used, or no threshold is found.
     """
-    scan = check_volume(scan)
+    scan = as_scan(scan)
     where = None if mask is None else mask_on(mask, scan)
     if threshold is None:
         threshold = find_bone_scale(scan, mask=where).threshold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.tiff_writer import write_tiff
-from ..imaging.volume import Volume, write_image
+from ..imaging.volume import Volume, as_scan, write_image
 from ..registration.result import Alignment
 from .before_after import before_and_after, write_slices
 from .cartilage_table import write_table
@@ -33,11 +33,14 @@ from .thickness_picture import write_picture
 from .thickness_surface import write_surface
 from .thickness_volume import thickness_volume
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
 
 def write_outputs(
     alignment: Alignment | Sequence[Alignment],
-    fixed: Volume,
-    moving: Volume,
+    fixed: Volume | sitk.Image,
+    moving: Volume | sitk.Image,
     paths: OutputPaths | None = None,
     *,
     contrast: str = "moving",
@@ -52,7 +55,7 @@ def write_outputs(
     Args:
         alignment: the alignment, accepted or not; or one of each bone. The names of their files are numbered then, as
             in ``report_1.json``.
-        fixed, moving: the scans it aligns.
+        fixed, moving: the scans it aligns, as `align` takes them.
         paths: where the outputs go; or None, and
         outputs: the fields of `OutputPaths` as keywords. transform: ``.tfm``, ``.h5`` or ``.mat``; report: ``.json``;
             overlay: ``.png``, ``.pdf`` or ``.svg``; before and after: ``.webp`` or ``.png``; segmentation:
@@ -66,13 +69,14 @@ def write_outputs(
 
     Raises:
         FileError: an output cannot be written; the error names the file.
-        ScanError: a mask cannot be used.
+        ScanError: something is wrong with a scan or its mask.
         OptionError: an output of cartilage is wanted, and it was not measured; or see `check_outputs`.
         PackageError: see `check_outputs`.
 
     Example:
         >>> write_outputs(alignment, fixed, moving, overlay="overlay.png", report="report.json")  # doctest: +SKIP
     """
+    fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
     paths = OutputPaths(**outputs) if paths is None else paths
     tell = progress or (lambda fraction, message: None)
     if isinstance(alignment, Alignment):

@@ -18,9 +18,8 @@ from ..core.progress import ProgressFunction, no_progress, part
 from ..geometry.transforms import mean_point_error
 from ..imaging.masks import mask_on
 from ..imaging.turning import TurnedScan, turn_grid, turn_obliquely
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, as_scan
 from .align import align
-from .inputs import as_volume
 from .result import Alignment, Check, Repeat
 from .verdict import NOT_ACCEPTED
 
@@ -75,7 +74,7 @@ def check_alignment(
         OptionError: an alignment of one bone of several does not hold its masks, or an option cannot be used.
         ScanError: something is wrong with a scan or its mask.
     """
-    fixed, moving = as_volume(fixed, "fixed"), as_volume(moving, "moving")
+    fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
     given = (fixed_mask, fixed, "fixed"), (moving_mask, moving, "moving")
     masks = tuple(None if mask is None else mask_on(mask, scan, role) for mask, scan, role in given)
     every: list[Alignment] = [alignment] if isinstance(alignment, Alignment) else alignment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import OptionError, ScanError, Setting
+from ..core.errors import OptionError, Setting
 from ..geometry.transforms import require_rigid
 from ..imaging.masks import mask_on
-from ..imaging.volume import Volume, check_pair_spacing, check_volume
+from ..imaging.volume import Volume, as_scan, check_pair_spacing
 from ..networks.weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
 
 HYPOTHESES, REFINEMENTS = ("auto", "dnet", "search"), ("native", "working", "none")
@@ -78,7 +78,7 @@ def checked_inputs(
     if spacing is not None and not (np.isfinite(spacing) and spacing > 0):
         problem = f"the working spacing must be above 0 mm, not {spacing}"
         raise OptionError(problem, "leave it out to have it chosen", Setting("working_spacing"))
-    fixed, moving = as_volume(fixed, "fixed"), as_volume(moving, "moving")
+    fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
     check_pair_spacing(fixed, moving)
     masked = (fixed_mask, fixed, "fixed"), (moving_mask, moving, "moving")
     fixed_mask, moving_mask = (None if mask is None else mask_on(mask, scan, role) for mask, scan, role in masked)
@@ -106,22 +106,6 @@ def _check_bone(bone: Any) -> None:
 def _check_choice(quantity: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise OptionError(f"{quantity} {value!r} is unknown", f"give one of {', '.join(choices)}", Setting(quantity))
-
-
-def as_volume(scan: Any, role: str) -> Volume:
-    """A scan that was given as a Volume or a SimpleITK image, checked.
-
-    Raises:
-        ScanError: it is another thing, or something is wrong with it.
-    """
-    name = f"{role} scan"
-    if not isinstance(scan, Volume):
-        if not hasattr(scan, "GetDirection"):
-            raise ScanError(f"the {name} is of the type {type(scan).__name__}", "give a Volume or a SimpleITK image")
-        scan = Volume.from_sitk(scan, name)
-    if scan.name == Volume.name:
-        scan = replace(scan, name=name)
-    return check_volume(scan)
 
 
 def _thresholds(threshold: Any) -> tuple[float | None, float | None]:
