@@ -145,7 +145,9 @@ SMALLER = {
     "compare": "--pairs 1 --methods full --growth none --size 32 --threads 1",
     "evaluate": "--methods unmoved,full --strategies S1 --tests real --animals 4 --size 32 --spacing 0.16 --jobs 1",
     "synthesize": "--count 1 --size 16 --spacing 0.3",
-    "train": "--iterations 2 --batch 2 --micro-batch 1 --validation-pairs 1 --validate-every 2 --jobs 1",
+    # In bfloat16 a processor without it takes minutes.
+    "train": "--iterations 2 --batch 2 --micro-batch 1 --validation-pairs 1 --validate-every 2 --jobs 1 "
+    "--precision float32",
 }
 #: Blocks that take more than some seconds even so, by a word that is in no other.
 SLOW = ("evaluate A/", "my-scans", "runs/dnet-1", "--recipe paper", "--quick", "--start dnet ", "--output results/")
