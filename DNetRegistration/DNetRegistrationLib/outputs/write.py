@@ -76,7 +76,6 @@ def write_outputs(
     Example:
         >>> write_outputs(alignment, fixed, moving, overlay="overlay.png", report="report.json")  # doctest: +SKIP
     """
-    fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
     paths = OutputPaths(**outputs) if paths is None else paths
     tell = progress or (lambda fraction, message: None)
     if isinstance(alignment, Alignment):
@@ -90,6 +89,8 @@ def write_outputs(
         raise OptionError("cartilage was measured on one bone of several", "align the largest alone", Setting("bone"))
     for _, one_paths in every:
         check_outputs(one_paths, contrast=contrast)
+    fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
+    for _, one_paths in every:
         check_grid(one_paths, fixed)
     first, second = (
         None if mask is None else mask_on(mask, scan) for mask, scan in zip(masks, (fixed, moving), strict=True)
