@@ -28,8 +28,8 @@ SCANS is a folder with NAME_pre and NAME_post for each pair: files (NRRD, NIfTI,
 MHA, TIFF, ...), folders of slices, or folders of DICOM. NAME_post is carried
 onto NAME_pre. Other names are told by a pattern. Or SCANS is a list: a CSV file
 with the columns id, fixed, moving; and, if wanted, time, group and others,
-which travel into the results, and fixed_spacing, moving_threshold, ... for one
-pair, called as the options below.
+which travel into the results, and fixed_spacing, moving_threshold, medial and
+others for one pair, called as the options of align.
 
 examples:
   {PROGRAM} cohort scans/ --dry-run
@@ -50,7 +50,7 @@ exit status:
   1    some are refused or failed; of a dry run: there are problems
   2    bad input or bad usage
   3    all is done and written, but could not be printed (a full disk)
-  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the same command goes on from there
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the same again goes on from there
 """
 
 
