@@ -8,7 +8,7 @@ import torch
 from DNetRegistrationLib.bone.cortex import CorticalBone
 from DNetRegistrationLib.bone.images import BoneImage
 from DNetRegistrationLib.registration.align import align
-from DNetRegistrationLib.registration.endosteum import endosteal_misfit
+from DNetRegistrationLib.registration.endosteum import _covariance, endosteal_misfit
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from edge_phantom import TURNS, pose_at
 
@@ -50,9 +50,24 @@ def test_noise_is_no_shape_and_a_wave_of_the_inner_surface_is_measured(voxel):
     waved = tube(OBLIQUE, 0.05, wave=0.012, voxel=voxel, seed=1)
     noise, found = misfit(fixed, same, OBLIQUE), misfit(fixed, waved, OBLIQUE)
     # The longest edge is the unit. The root mean square of a wave is 0.71 of its amplitude, less in the flatter
-    # direction of the tube, and a neighbourhood averages over an eighth to a quarter of its length.
+    # direction of the tube, and less what edges some voxels apart share of it.
     wave = 0.012 / np.sqrt(2) / (SPACING * max(voxel))
     assert noise < 0.15 * wave and 0.5 * wave < found < wave
+
+
+@pytest.mark.parametrize(("reach", "within"), [(1, 0), (7, 3)])
+def test_covariance_of_edges_by_loops(reach, within):
+    generator = np.random.default_rng(3)
+    masses = generator.uniform(0.5, 2, (9, 8, 10)) * (generator.random((9, 8, 10)) < 0.1)
+    pulls = masses * (0.3 + generator.normal(0, 1, masses.shape))
+    at = np.argwhere(masses)
+    shared = whole = 0.0
+    for one in map(tuple, at):
+        for other in map(tuple, at):
+            if within < np.abs(np.subtract(one, other)).max() <= reach:
+                shared += pulls[one] * pulls[other]
+                whole += masses[one] * masses[other]
+    assert _covariance(pulls, masses, reach, within) == pytest.approx(shared / whole)
 
 
 def test_the_outer_surface_does_not_count():
@@ -73,6 +88,15 @@ def test_shafts_of_littermates_are_told_by_their_inner_surface():
     pair = make_adversarial(970009, "littermate crop")
     found = align(pair.fixed, pair.moving)
     assert not found.accepted and "shape" in found.doubts and "littermates" in found.verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [983013, pytest.param(986050, marks=pytest.mark.long)])
+def test_what_changes_slowly_along_a_surface_is_of_the_scanner(seed):
+    """Their inner surfaces were told to be 0.056 and 0.045 voxels apart, and the pairs refused, 4 and 0.5 um off."""
+    pair = make_adversarial(seed, "crop")
+    found = align(pair.fixed, pair.moving)
+    assert found.accepted and 1000 * pair.error_mm(found.matrix) < 2 * found.expected_error_um
 
 
 def test_one_shaft_in_two_scans_is_told_by_its_inner_surface():

@@ -1,8 +1,8 @@
 """The inner surface of the cortex in two scans: of one bone it differs by noise, of two relatives by their shape.
 
-Pieces of shaft of two littermates agree nearly as well as two scans of one piece do. But noise is another one at each
-place of the surface, and shape the same one over some voxels of it. Agent and callus lie against the outer surface, so
-that only the inner one is asked.
+Pieces of shaft of two littermates agree nearly as well as two scans of one piece do. But noise is another one in each
+voxel, and shape differs over about a voxel of the surface. What differs over more voxels is of the scanner: beam
+hardening, rings, blur. Agent and callus lie against the outer surface, so that only the inner one is asked.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .template import Template, edge_template, sample_through
 POINTS = 16000
 # Edges within so many voxels of the marrow's border are the endosteum's.
 NEAR = 1.5
-# Edge of a neighbourhood in voxels, within which shape displaces a surface by about one distance.
-CELL = 5
-# With fewer edges, or fewer neighbourhoods, nothing is told.
-LEAST_POINTS, LEAST_CELLS = 500, 20
+# Edges of two relatives are displaced alike within `BESIDE` voxels and as they happen to be from `APART` to `FAR` ones.
+BESIDE, APART, FAR = 1, 4, 7
+# With fewer edges nothing is told.
+LEAST_POINTS = 500
 ITERATIONS = 5
 
 
 def endosteal_misfit(greys: Sequence[BoneImage], bones: Sequence[CorticalBone], pose: Tensor) -> float | None:
-    """Root mean square distance between the inner surfaces of two cortices, beyond noise, in voxels.
+    """Root mean square distance between the inner surfaces of two cortices, beyond noise and scanner, in voxels.
 
     A displacement d along the gradient g of a grey I changes it by |g| d. What an affine motion, gain, offset, a blur
-    that differs and a threshold that differs change is fitted and taken out. Then d is the weighted mean over each
-    neighbourhood, and its mean square less the variance of that mean is what noise does not explain. The mean of both
-    directions.
+    that differs and a threshold that differs change is fitted and taken out. The covariance of d over edges beside each
+    other holds no white noise; less that over edges some voxels apart, it holds nothing that changes slowly. The mean
+    of both directions.
 
     Args:
         greys: of the fixed and the moving scan, of about one resolution and blur; 0 at the bone threshold.
@@ -79,13 +79,33 @@ def _one_way(greys: Sequence[BoneImage], bone: CorticalBone, pose: Tensor) -> fl
         fitted = torch.linalg.lstsq(root * columns, root * target[:, None], driver="gelsd").solution[:, 0]
         residual = target - columns @ fitted
         weight = tukey(residual[None], torch.ones_like(residual)[None])[0]
-    cells = torch.unique(voxels.cpu() // CELL, dim=0, return_inverse=True)[1]
-    if int(cells.max()) + 1 < LEAST_CELLS:
-        return None
-    empty = torch.zeros(int(cells.max()) + 1, dtype=torch.float64)
-    pull, mass = (empty.index_add(0, cells, weight * steep * one) for one in (residual, steep))
-    noise = (weight * residual.square()).sum() / weight.sum() / mass.mean()
-    return float((pull.square() / mass.clamp(min=1e-9)).sum() / mass.sum() - noise)
+    pulls, masses = (_on_grid(voxels, weight * steep * one) for one in (residual, steep))
+    return _covariance(pulls, masses, BESIDE, 0) - _covariance(pulls, masses, FAR, APART - 1)
+
+
+def _on_grid(voxels: Tensor, values: Tensor) -> np.ndarray:
+    """``(z, y, x)`` values ``(n,)`` at voxels ``(n, 3)`` (x, y, z), 0 elsewhere, on the box that holds them."""
+    at = (voxels - voxels.min(0).values).cpu().numpy()[:, ::-1]
+    grid = np.zeros(at.max(0) + 1)
+    grid[tuple(at.T)] = values.numpy()
+    return grid
+
+
+def _covariance(pulls: np.ndarray, masses: np.ndarray, reach: int, within: int) -> float:
+    """The covariance in mm2 of the displacements of edges that are more than `within` and up to `reach` voxels apart.
+
+    Args:
+        pulls: ``(z, y, x)`` displacements times `masses`, 0 where no edge is.
+        masses: ``(z, y, x)`` how much each edge tells of its displacement.
+    """
+
+    def around(values: np.ndarray) -> np.ndarray:
+        """The sums over such places about each voxel."""
+        sides = 2 * reach + 1, 2 * within + 1
+        larger, smaller = (ndimage.uniform_filter(values, side, mode="constant") * side**3 for side in sides)
+        return larger - smaller
+
+    return float((pulls * around(pulls)).sum() / max((masses * around(masses)).sum(), 1e-12))
 
 
 def _on_endosteum(template: Template, bone: CorticalBone) -> Tensor:
