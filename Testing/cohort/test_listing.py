@@ -124,3 +124,24 @@ def test_a_workbook_is_told_from_csv(tmp_path, start):
     (tmp_path / "list.xlsx").write_bytes(start + bytes(100))
     with pytest.raises(FileError, match="is a workbook of a spreadsheet program; save its table as CSV"):
         pairs_of_list(tmp_path / "list.xlsx")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("1.5 -2 3", (1.5, -2, 3)),
+        ("1,5 -2 3e0", (1.5, -2, 3)),
+        ("1,-2,3", (1, -2, 3)),
+        ("1.5, -2, 3", (1.5, -2, 3)),
+        ("1,5 2", None),
+        ("1 2 nan", None),
+    ],
+)
+def test_a_point_is_three_numbers_however_they_are_parted(tmp_path, delimiter, text, point):
+    path = tmp_path / "list.csv"
+    cells = ["m1", "a.nrrd", "b.nrrd", f'"{text}"']
+    path.write_text(delimiter.join(("id", "fixed", "moving", "medial")) + "\n" + delimiter.join(cells) + "\n")
+    (pair,) = pairs_of_list(path).pairs
+    assert pair.medial == point
+    assert (pair.blocked is None) == (point is not None)

@@ -19,11 +19,12 @@ from DNetRegistrationLib.core.errors import FileError
 def keep(tmp_path):
     """Keeps a result of a pair of two files, with what is said of them."""
 
-    def keep(initial=None, weights=None, **about):
+    def keep(initial=None, weights=None, where=None, **about):
         for name in ("a", "b", "other"):
             (tmp_path / name).write_bytes(name.encode())
         fixed = ScanFile(str(tmp_path / "a"), **about)
         pair = Pair(name="m1", fixed=fixed, moving=ScanFile(str(tmp_path / "b")), initial=initial)
+        pair = replace(pair, **(where or {}))
         options = CohortOptions(outputs={}, weights=weights)
         with opened_results(tmp_path / "results") as results:
             task = results.task(pair, options)
@@ -42,6 +43,15 @@ def test_a_pair_is_read_again_as_it_was(keep, tmp_path):
     (tmp_path / "b").write_bytes(b"c")
     assert not recorded.holds()
     (tmp_path / "b").unlink()
+    assert not recorded.holds()
+
+
+def test_where_its_cartilage_is_measured_is_on_record(keep, tmp_path):
+    where = {"region": str(tmp_path / "other"), "region_segment": "2", "medial": (1.0, -2.5, 3.0)}
+    pair, result = keep(where=where)
+    recorded = recorded_pair(tmp_path / "results", result)
+    assert recorded.pair == pair and recorded.holds()
+    (tmp_path / "other").write_bytes(b"another")
     assert not recorded.holds()
 
 

@@ -190,6 +190,13 @@ def test_numbers_that_itk_does_not_have(kind):
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_label_map_is_refused():
+    """NumPy's view of one ended the process."""
+    labels = sitk.Cast(sitk.Image([8, 8, 8], sitk.sitkUInt8) + 1, sitk.sitkLabelUInt8)
+    with pytest.raises(ScanError, match="holds label of 8-bit unsigned integer voxels"):
+        Volume.from_sitk(labels)
+
+
 def test_voxels_outlive_their_image():
     image = sitk.Image([64, 64, 64], sitk.sitkInt16) + 7
     voxels = Volume.from_sitk(image).voxels

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..bone.scan_file import ABOUT_SCAN, NUMBERS, one_of, scan_of_cells
 from ..core.errors import FileError
-from ..core.spreadsheet import read_list
+from ..core.spreadsheet import read_list, with_point
 from .pairs import ROLES, FoundPairs, Pair
 from .result import Problem
 
@@ -27,7 +27,9 @@ COLUMNS = (
 
 def _point(text: str) -> tuple[float, ...]:
     try:
-        values = tuple(float(part) for part in text.replace(",", " ").split())
+        # Where spaces part the numbers, a comma within one is a decimal one.
+        parts = text.split() if len(text.split()) > 1 else text.split(",")
+        values = tuple(float(with_point(part.rstrip(","))) for part in parts)
     except ValueError:
         values = ()
     if len(values) != 3 or not all(map(math.isfinite, values)):
@@ -64,7 +66,7 @@ def pairs_of_list(path: str | os.PathLike) -> FoundPairs:
         raise FileError(f"{path}: {what}", "name the columns in the first row: id, fixed, moving, and others once each")
     pairs: list[Pair] = []
     problems = _odd_columns(path, names)
-    for line, too_long, values in sheet.lines(names, (*(f"_{name}" for name in NUMBERS), "medial")):
+    for line, too_long, values in sheet.lines(names, tuple(f"_{name}" for name in NUMBERS)):
         pairs.append(_pair(path, line, too_long, values))
     problems += [pair.blocked for pair in pairs if pair.blocked is not None]
     counts = Counter(pair.name for pair in pairs)

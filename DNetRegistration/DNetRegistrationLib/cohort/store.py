@@ -213,7 +213,17 @@ def recorded_pair(place: str | os.PathLike, result: PairResult) -> RecordedPair:
             about = {name: said[f"{role}_{name}"] for name in ABOUT_SCAN} | {"mask": paths[f"{role}_mask"]}
             spacing = None if about["spacing"] is None else tuple(about["spacing"])
             scans[role] = ScanFile(paths[f"{role}_path"], **{**about, "spacing": spacing})
-        pair = Pair(name=result.name, fixed=scans["fixed"], moving=scans["moving"], initial=paths["initial"])
+        # Records of earlier versions know no region.
+        medial = said.get("medial")
+        pair = Pair(
+            name=result.name,
+            fixed=scans["fixed"],
+            moving=scans["moving"],
+            initial=paths["initial"],
+            region=paths.get("region"),
+            region_segment=said.get("region_segment"),
+            medial=None if medial is None else tuple(medial),
+        )
         return RecordedPair(pair, paths["weights"], stored["content"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{record}: is no record of a pair", "run the cohort again") from error

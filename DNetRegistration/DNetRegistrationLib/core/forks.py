@@ -38,10 +38,11 @@ def begun_by_fork(status: str | os.PathLike = "/proc/self/stat") -> bool:
 
 def _use_one_thread() -> None:
     global _lost
-    torch = sys.modules.get("torch")
-    if torch is not None:
+    # While another thread loads it, it is there without its functions.
+    set_threads = getattr(sys.modules.get("torch"), "set_num_threads", None)
+    if set_threads is not None:
         _lost = True
-        torch.set_num_threads(1)
+        set_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
