@@ -7,7 +7,8 @@ import inspect
 import DNetRegistrationLib as library
 import numpy as np
 import pytest
-from DNetRegistrationLib import Alignment, ScanError, Volume, align, write_volume
+from DNetRegistrationLib import Alignment, DNetError, ScanError, Volume, align, write_volume
+from DNetRegistrationLib.core.errors import OptionError
 
 QUICK = {"hypotheses": "dnet", "refine": "none"}
 
@@ -87,8 +88,105 @@ def test_another_thing_is_told(name, small_pair, small_alignment, tmp_path):
 
 
 def test_a_grid_that_is_none_is_told(small_pair, small_alignment):
-    with pytest.raises(ScanError, match="the grid is of the type str"):
+    with pytest.raises(ScanError, match="the grid is a path"):
         library.apply_transform(small_pair.moving, small_alignment, grid="before.nrrd")
+
+
+def slices(voxels: np.ndarray) -> Volume:
+    return Volume(voxels[0])
+
+
+def nothing(voxels: np.ndarray) -> Volume:
+    return Volume(voxels[:0])
+
+
+def colours(voxels: np.ndarray) -> Volume:
+    return Volume(np.repeat(voxels[..., None], 3, axis=3))
+
+
+def complex_numbers(voxels: np.ndarray) -> Volume:
+    return Volume(voxels.astype(np.complex64))
+
+
+def flat(voxels: np.ndarray) -> Volume:
+    return Volume(voxels, np.diag((1.0, 0.0, 1.0, 1.0)))
+
+
+def lost(voxels: np.ndarray) -> Volume:
+    return Volume(voxels, np.diag((1.0, np.nan, 1.0, 1.0)))
+
+
+#: What is no scan, and what is said of it.
+BROKEN = {
+    slices: "has 2 dimensions", nothing: "has only 0 voxels along z", colours: "has 4 dimensions",
+    complex_numbers: "holds complex64 voxels", flat: "the spacing along y is zero", lost: "is not finite",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("name", USES)
+def test_volumes_that_are_no_scans_are_told(name, broken, small_pair, small_alignment, tmp_path):
+    for place in (0, 1):
+        scans = [small_pair.fixed, small_pair.moving]
+        scans[place] = broken(scans[place].voxels)
+        if place and name in ("read_mask", "write_volume", "find_bone_scale"):
+            continue  # they take one scan
+        if not place and name == "segment_cortex":
+            continue
+        with pytest.raises(ScanError, match=BROKEN[broken]) as caught:
+            USES[name](small_alignment, *scans, tmp_path)
+        assert caught.value.remedy
+
+
+@pytest.mark.parametrize("broken", [one for one in BROKEN if one is not nothing], ids=lambda one: one.__name__)
+def test_masks_that_are_no_images_are_told(broken, small_pair):
+    mask = broken(np.ones((8, 8, 8), np.uint8))
+    with pytest.raises(ScanError, match=BROKEN[broken]):
+        align(small_pair.fixed, small_pair.moving, fixed_mask=mask)
+
+
+class OtherImage:
+    """An image of another library, which has a method of the same name."""
+
+    def GetDirection(self):
+        return np.eye(3)
+
+    TransformPoint = GetDirection
+
+
+@pytest.mark.parametrize("name", USES)
+@pytest.mark.parametrize("given, words", [(OtherImage(), "OtherImage"), ("before.nrrd", "is a path: 'before.nrrd'")])
+def test_images_of_other_libraries_and_paths_are_told(name, given, words, small_alignment, tmp_path):
+    with pytest.raises(DNetError, match=words) as caught:
+        USES[name](small_alignment, given, given, tmp_path)
+    assert caught.value.remedy
+
+
+#: By the function's name: what takes a transform, and what an alignment.
+TRANSFORMS = {
+    "align": lambda given, fixed, moving, folder: align(fixed, moving, initial=given),
+    "apply_transform": lambda given, fixed, moving, folder: library.apply_transform(moving, given),
+    "resample": lambda given, fixed, moving, folder: library.resample(moving, fixed, given),
+    "write_transform": lambda given, fixed, moving, folder: library.write_transform(given, folder / "t.tfm"),
+}
+ALIGNMENTS = ("check_alignment", "measure_cartilage", "subtract", "write_outputs")
+
+
+@pytest.mark.parametrize(
+    "given, words", [("pair.tfm", "is a path: 'pair.tfm'"), (OtherImage(), "OtherImage|not a 4x4 matrix")]
+)
+@pytest.mark.parametrize("name", [*TRANSFORMS, *ALIGNMENTS])
+def test_what_is_no_transform_is_told(name, given, words, small_pair, tmp_path):
+    with pytest.raises(OptionError, match=words) as caught:
+        (USES | TRANSFORMS)[name](given, small_pair.fixed, small_pair.moving, tmp_path)
+    assert caught.value.remedy
+
+
+def test_an_alignment_does_as_its_matrix_does(small_pair, small_alignment, tmp_path):
+    library.write_transform(small_alignment, tmp_path / "t.tfm")
+    np.testing.assert_allclose(library.read_transform(tmp_path / "t.tfm"), small_alignment.matrix, atol=1e-12)
+    again = align(small_pair.fixed, small_pair.moving, initial=small_alignment, refine="none")
+    assert again.hypothesis == "initial"
 
 
 def test_no_public_function_takes_volumes_alone():

@@ -16,7 +16,7 @@ from ..imaging.masks import mask_on
 from ..imaging.morphology import dilate
 from ..imaging.resample import averaged, interpolate
 from ..imaging.volume import Volume, as_scan
-from ..registration.result import Alignment
+from ..registration.result import Alignment, require_alignment
 from .amount import BRIGHT_BEYOND, amount_tells, level_around, thickness_by_amount
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
 from .compartments import across, articular_cover, lateral_by_fibula, parting
@@ -105,7 +105,7 @@ def measure_cartilage(
         progress: called with a fraction and a message.
 
     Raises:
-        OptionError: the alignment was not accepted, or an option has a value that it cannot have.
+        OptionError: the alignment was not accepted or is another thing, or an option has a value that it cannot have.
         ScanError: something is wrong with a scan or a mask, no bone surface is in view of both scans, or the agent is
             in the other scan.
 
@@ -115,6 +115,7 @@ def measure_cartilage(
         41.3
     """
     tell = progress or (lambda fraction, message: None)
+    alignment = require_alignment(alignment)
     if agent_in not in ("moving", "fixed"):
         raise OptionError(f"agent_in {agent_in!r} is unknown", "give moving or fixed", Setting("contrast"))
     if not alignment.accepted and not anyway:

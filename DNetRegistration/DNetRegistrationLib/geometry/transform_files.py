@@ -22,7 +22,7 @@ import numpy as np
 from ..core.errors import FileError, OptionError, one_line
 from ..core.files import is_unicode
 from ..core.quiet import quietly
-from .transforms import affine_matrix, from_sitk, require_rigid, to_sitk
+from .transforms import affine_matrix, from_sitk, is_sitk, matrix_of, require_rigid, to_sitk
 
 _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 matrix as text"
 #: Files of rigid transforms are small; those of deformations are not.
@@ -278,13 +278,16 @@ def write_transform(transform: Any, path: str | os.PathLike) -> None:
     """Writes a transform file (.tfm, .h5 or .mat).
 
     Args:
-        transform: a ``(4, 4)`` matrix or a SimpleITK transform, fixed to moving points, LPS mm.
+        transform: a ``(4, 4)`` matrix, an `Alignment` or a SimpleITK transform, fixed to moving points, LPS mm.
         path: the file.
 
     Raises:
+        OptionError: it is none of them, or not rigid.
         RuntimeError: SimpleITK cannot write it.
     """
     import SimpleITK as sitk
 
-    is_matrix = isinstance(transform, np.ndarray | list | tuple)
-    sitk.WriteTransform(to_sitk(np.asarray(transform)) if is_matrix else transform, os.fspath(path))
+    if not is_sitk(transform):
+        matrix_of(transform)  # refuses what is none; the matrix itself is written to the last bit
+        transform = to_sitk(getattr(transform, "matrix", transform))
+    sitk.WriteTransform(transform, os.fspath(path))

@@ -6,6 +6,7 @@ A matrix maps fixed to moving points, in world coordinates (LPS, mm). Needs no t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,20 +96,30 @@ def from_sitk(transform: Any) -> np.ndarray:
     return require_rigid(matrix, name)
 
 
-def matrix_of(transform: Any) -> np.ndarray:
+def matrix_of(transform: Any, name: str = "the transform") -> np.ndarray:
     """The rigid ``(4, 4)`` float64 matrix of a matrix, a SimpleITK transform, or an `Alignment`.
 
     Raises:
-        OptionError: it is none of them, or not rigid to 1e-4.
+        OptionError: it is none of them, or not rigid to 1e-4; it is called by `name`.
     """
-    if hasattr(transform, "TransformPoint"):
+    if isinstance(transform, str | os.PathLike):
+        remedy = "read it first, with read_transform or read_report"
+        raise OptionError(f"{name} is a path: {os.fspath(transform)!r}", remedy)
+    if is_sitk(transform):
         return from_sitk(transform)
     try:
-        return require_rigid(getattr(transform, "matrix", transform), "the transform")
+        return require_rigid(getattr(transform, "matrix", transform), name)
     except (TypeError, ValueError) as error:
         if isinstance(error, OptionError):
             raise
-        raise OptionError("the transform is not a 4x4 matrix", "give a matrix, an alignment or a transform") from error
+        raise OptionError(f"{name} is not a 4x4 matrix", "give a matrix, an alignment or a transform") from error
+
+
+def is_sitk(transform: Any) -> bool:
+    """Whether it is a transform of SimpleITK."""
+    import SimpleITK as sitk
+
+    return isinstance(transform, sitk.Transform)
 
 
 def composed(transforms: Sequence[Any], inverse: bool = False) -> np.ndarray:

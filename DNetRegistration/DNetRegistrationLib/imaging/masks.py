@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.errors import ScanError, Setting
 from .resample import resample_mask
-from .volume import Volume, as_volume, check_affine, reversed_along, spacing_doubt
+from .volume import Volume, as_volume, check_affine, check_image, is_image, reversed_along, spacing_doubt
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -84,7 +84,11 @@ def mask_on(mask: Any, scan: Volume, role: str | None = None) -> np.ndarray:
         ScanError: an array of another shape, or nothing of the scan is in the mask.
     """
     setting = Setting("mask", role)
-    if hasattr(mask, "GetDirection"):
+    if isinstance(mask, str | os.PathLike):
+        raise ScanError(
+            f"{scan.name}: its mask is a path: {os.fspath(mask)!r}", "read it first, with read_mask", setting
+        )
+    if is_image(mask) and not isinstance(mask, Volume):
         mask = _from_sitk(mask, f"the mask of {scan.name}")
     if isinstance(mask, Volume):
         mask = _resampled(mask, scan, scan.affine, role)
@@ -101,7 +105,7 @@ def mask_on(mask: Any, scan: Volume, role: str | None = None) -> np.ndarray:
 
 def _resampled(mask: Volume, scan: Volume, affine: np.ndarray, role: str | None) -> np.ndarray:
     """Where a mask is above 0, by nearest neighbour on a grid of the scan's shape and an ``(4, 4)`` affine."""
-    check_affine(mask.affine, mask.name)
+    check_image(mask)
     marked, (z, y, x) = mask.voxels > 0, scan.voxels.shape
     tolerance = _SAME_GRID * np.linalg.norm(affine[:3, :3], axis=0).min()
     if marked.shape == (z, y, x) and np.allclose(mask.affine, affine, rtol=0, atol=tolerance):

@@ -55,7 +55,7 @@ class Volume:
         anatomical: its file says how the world lies in the body, so that L, P and S mean left, posterior and superior.
 
     Raises:
-        ScanError: the affine is not a 4x4 matrix. `check_volume` checks everything else.
+        ScanError: the affine is not a 4x4 matrix. What takes it checks everything else: see `check_image`.
 
     Example:
         >>> scan = Volume.from_geometry(np.zeros((4, 3, 2)), spacing=(0.01, 0.01, 0.02), origin=(5, 0, 0))
@@ -76,7 +76,7 @@ class Volume:
     anatomical: bool = False
 
     def __post_init__(self) -> None:
-        affine = np.array(self.affine, dtype=np.float64)
+        affine = _numbers(self.affine)
         if affine.shape != (4, 4):
             raise ScanError(f"{self.name}: the index-to-world affine has the shape {affine.shape}", "give a 4x4 matrix")
         affine.flags.writeable = False
@@ -103,11 +103,15 @@ class Volume:
 
         Raises:
             OptionError: a spacing is zero, negative or not finite, or there are not one or three.
+            ScanError: the direction is no 3x3 matrix, or the origin not three numbers.
         """
         affine = np.eye(4)
-        axes = np.eye(3) if direction is None else np.asarray(direction, float).reshape(3, 3)
-        affine[:3, :3] = axes * _checked_spacing(spacing, name)
-        affine[:3, 3] = origin
+        axes, place = np.eye(3) if direction is None else _numbers(direction), _numbers(origin)
+        if axes.size != 9 or place.shape != (3,):
+            what, remedy = ("direction", "a 3x3 matrix") if axes.size != 9 else ("origin", "three numbers in mm")
+            raise ScanError(f"{name}: its {what} is not {remedy}", f"give {remedy}")
+        affine[:3, :3] = axes.reshape(3, 3) * _checked_spacing(spacing, name)
+        affine[:3, 3] = place
         return cls(voxels, affine, name)
 
     @classmethod
@@ -123,9 +127,14 @@ class Volume:
         return cls(shared_voxels(image), image_affine(image), name)
 
     def to_sitk(self) -> sitk.Image:
-        """Copies the scan to a SimpleITK image."""
+        """Copies the scan to a SimpleITK image.
+
+        Raises:
+            ScanError: `check_image` refuses it.
+        """
         import SimpleITK as sitk
 
+        check_image(self)
         # ITK has no booleans, and neither half nor extended precision.
         converted = {"?": np.uint8, "e": np.float32, "g": np.float64}.get(self.voxels.dtype.char)
         voxels = self.voxels if converted is None else self.voxels.astype(converted)
@@ -208,24 +217,33 @@ class Volume:
 
 def is_image(given: object) -> TypeIs[Volume | sitk.Image]:
     """Whether it is a `Volume` or a SimpleITK image."""
-    return isinstance(given, Volume) or hasattr(given, "GetDirection")
+    if isinstance(given, Volume):
+        return True
+    import SimpleITK as sitk
+
+    return isinstance(given, sitk.Image)
 
 
 def as_volume(image: Volume | sitk.Image, name: str = "image") -> Volume:
-    """The Volume, or one that shares the memory of a SimpleITK image.
+    """The Volume, or one that shares the memory of a SimpleITK image: the door of all functions that take scans.
 
     Args:
         image: what a caller gave.
         name: what messages call it where it has no name of its own.
 
     Raises:
-        ScanError: it is another thing, or holds no one real number a voxel in three dimensions.
+        ScanError: it is another thing, or `check_image` refuses it.
     """
+    if isinstance(image, str | os.PathLike):
+        raise ScanError(f"the {name} is a path: {os.fspath(image)!r}", "read it first, with read_volume")
     if not is_image(image):
         raise ScanError(f"the {name} is of the type {type(image).__name__}", "give a Volume or a SimpleITK image")
     if not isinstance(image, Volume):
-        return Volume.from_sitk(image, name)
-    return replace(image, name=name) if image.name == Volume.name else image
+        volume = Volume.from_sitk(image, name)
+    else:
+        volume = replace(image, name=name) if image.name == Volume.name else image
+    check_image(volume)
+    return volume
 
 
 def as_scan(scan: Volume | sitk.Image, name: str = "scan") -> Volume:
@@ -360,7 +378,7 @@ def write_volume(volume: Volume | sitk.Image, path: str | os.PathLike, compress:
 
     Raises:
         FileError: unknown kind of file, one that cannot hold the grid, or it cannot be written.
-        ScanError: the volume is another thing.
+        ScanError: the volume is another thing, or `check_image` refuses it.
     """
     volume, path = as_volume(volume), Path(path)
     require_holdable(volume, path)
@@ -441,20 +459,31 @@ def check_shape(volume: Volume) -> None:
     Raises:
         ScanError: see there.
     """
-    name, voxels, affine = volume.name, volume.voxels, volume.affine
+    check_image(volume, MINIMUM_SIZE)
+    if not volume.spacing_given and _lost_slice_spacing(volume.spacing):
+        raise ScanError(f"{volume.name}: {spacing_doubt(volume)}", "correct the voxel size", Setting("spacing"))
+
+
+def check_image(volume: Volume, least: int = 1) -> None:
+    """Checks what any image must be, a mask too: three-dimensional, of real numbers, and with a place in the world.
+
+    Args:
+        volume: the image.
+        least: voxels along each axis.
+
+    Raises:
+        ScanError: it is not.
+    """
+    name, voxels = volume.name, volume.voxels
     if voxels.ndim != 3:
         raise ScanError(f"{name}: has {voxels.ndim} dimensions {voxels.shape}", "give one 3D scan of grey values")
     if voxels.dtype.kind not in "biuf":
         raise ScanError(f"{name}: holds {voxels.dtype} voxels", "give a scan with one real number a voxel")
-    if min(voxels.shape) < MINIMUM_SIZE:
+    if min(voxels.shape) < least:
         axis = int(np.argmin(volume.size))
-        raise ScanError(
-            f"{name}: has only {volume.size[axis]} voxels along {'xyz'[axis]}",
-            f"give a scan with at least {MINIMUM_SIZE}",
-        )
-    check_affine(affine, name)
-    if not volume.spacing_given and _lost_slice_spacing(volume.spacing):
-        raise ScanError(f"{name}: {spacing_doubt(volume)}", "correct the voxel size", Setting("spacing"))
+        problem = f"{name}: has only {volume.size[axis]} voxels along {'xyz'[axis]}"
+        raise ScanError(problem, f"give a scan with at least {least}")
+    check_affine(volume.affine, name)
 
 
 def spacing_doubt(volume: Volume) -> str | None:
@@ -547,12 +576,17 @@ def times(volume: Volume) -> str:
     return " x ".join(f"{s:.4g}" for s in volume.spacing)
 
 
+def _numbers(values: ArrayLike) -> np.ndarray:
+    """A float64 copy; of what holds no numbers, an empty array."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
 def _checked_spacing(spacing: float | Sequence[float] | np.ndarray, name: str, role: str | None = None) -> np.ndarray:
     setting = Setting("spacing", role)
-    try:
-        values = np.asarray(spacing, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
+    values = _numbers(spacing)
     if values.shape not in ((), (1,), (3,)):
         remedy = "give the true voxel size in mm"
         raise OptionError(f"{name}: the spacing {spacing} is not one number or three (x, y, z)", remedy, setting)

@@ -100,8 +100,15 @@ def apply_transform(
     if not transforms:
         raise OptionError("no transform is given", "give one", Setting("transform"))
     matrix = composed(transforms, inverse)
+    if isinstance(what, str | os.PathLike):
+        remedy = "read it first, with read_volume (or carry the file, with apply_to_file of outputs.apply)"
+        raise OptionError(f"what to carry is a path: {os.fspath(what)!r}", remedy)
     if not is_image(what):
-        points = np.asarray(what, np.float64)
+        try:
+            points = np.asarray(what, np.float64)
+        except (TypeError, ValueError):
+            problem = f"what to carry is of the type {type(what).__name__}"
+            raise OptionError(problem, "give a Volume, a SimpleITK image, or points (..., 3) in mm") from None
         if points.ndim < 1 or points.shape[-1] != 3:
             raise OptionError(f"points of the shape {points.shape} are not three-dimensional", "give (..., 3) in mm")
         if grid is not None:

@@ -17,7 +17,7 @@ from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
 from ..imaging.resample import resample, resample_mask
 from ..imaging.volume import Volume, as_scan
-from ..registration.result import Alignment
+from ..registration.result import Alignment, require_alignment
 from .segmentation import segment
 from .subtraction import match_grey_values
 from .subtraction import subtract as subtract_resampled
@@ -45,9 +45,10 @@ def subtract(
         Volume: signed float32 on the fixed scan's grid, NaN outside the overlap of both fields of view.
 
     Raises:
-        OptionError: `contrast` is something else.
+        OptionError: the alignment or `contrast` is something else.
         ScanError: something is wrong with a scan or its mask.
     """
+    alignment = require_alignment(alignment)
     if contrast not in ("fixed", "moving"):
         remedy = "give fixed or moving, the scan with contrast agent"
         raise OptionError(f"contrast {contrast!r} is unknown", remedy, Setting("contrast"))

@@ -21,7 +21,7 @@ from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
 from ..imaging.tiff_writer import write_tiff
 from ..imaging.volume import Volume, as_scan, write_image
-from ..registration.result import Alignment
+from ..registration.result import Alignment, alignments
 from .before_after import before_and_after, write_slices
 from .cartilage_table import write_table
 from .overlay import write_overlay
@@ -70,7 +70,8 @@ def write_outputs(
     Raises:
         FileError: an output cannot be written; the error names the file.
         ScanError: something is wrong with a scan or its mask.
-        OptionError: an output of cartilage is wanted, and it was not measured; or see `check_outputs`.
+        OptionError: the alignment is another thing; an output of cartilage is wanted, and it was not measured; or see
+            `check_outputs`.
         PackageError: see `check_outputs`.
 
     Example:
@@ -78,10 +79,8 @@ def write_outputs(
     """
     paths = OutputPaths(**outputs) if paths is None else paths
     tell = progress or (lambda fraction, message: None)
-    if isinstance(alignment, Alignment):
-        every = [(alignment, paths)]
-    else:
-        every = [(one, paths.numbered(number)) for number, one in enumerate(alignment, 1)]
+    alone = isinstance(alignment, Alignment)
+    every = [(one, paths if alone else paths.numbered(n)) for n, one in enumerate(alignments(alignment), 1)]
     if measurement is None and (missing := paths.of_cartilage):
         problem = f"the {missing[0].replace('_', ' ')} cannot be written, cartilage was not measured"
         raise OptionError(problem, "measure it first", Setting(missing[0]))

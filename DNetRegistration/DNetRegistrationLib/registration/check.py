@@ -15,12 +15,12 @@ from scipy.spatial.transform import Rotation
 
 from ..core.errors import OptionError, ScanError
 from ..core.progress import ProgressFunction, no_progress, part
-from ..geometry.transforms import mean_point_error
+from ..geometry.transforms import matrix_of, mean_point_error
 from ..imaging.masks import mask_on
 from ..imaging.turning import TurnedScan, turn_grid, turn_obliquely
 from ..imaging.volume import Volume, as_scan
 from .align import align
-from .result import Alignment, Check, Repeat
+from .result import Alignment, Check, Repeat, alignments
 from .verdict import NOT_ACCEPTED
 
 if TYPE_CHECKING:
@@ -71,13 +71,14 @@ def check_alignment(
         more than a working voxel: of two such answers one is wrong.
 
     Raises:
-        OptionError: an alignment of one bone of several does not hold its masks, or an option cannot be used.
+        OptionError: the alignment is another thing, or of one bone of several and does not hold its masks; or an
+            option cannot be used.
         ScanError: something is wrong with a scan or its mask.
     """
     fixed, moving = as_scan(fixed, "fixed scan"), as_scan(moving, "moving scan")
     given = (fixed_mask, fixed, "fixed"), (moving_mask, moving, "moving")
     masks = tuple(None if mask is None else mask_on(mask, scan, role) for mask, scan, role in given)
-    every: list[Alignment] = [alignment] if isinstance(alignment, Alignment) else alignment
+    every = alignments(alignment)
     checked: Any = []
     for number, one in enumerate(every):
         own = masks if one.bone is None else one.bone.masks
@@ -103,7 +104,7 @@ def _repeated(
         tell = part(progress, number / len(TURNS), (number + 1) / len(TURNS))
         tell(0.0, f"Turning the moving scan, {number + 1} of {len(TURNS)}")
         turned = turn(moving, masks[1])
-        start = None if initial is None else turned.matrix @ initial
+        start = None if initial is None else turned.matrix @ matrix_of(initial, "the initial transform")
         about: dict[str, Any] = {"fixed_mask": masks[0], "moving_mask": turned.mask, "initial": start, "progress": tell}
         try:
             again = align(fixed, turned.scan, **about, **options)

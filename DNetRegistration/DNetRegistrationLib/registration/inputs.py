@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import OptionError, Setting
-from ..geometry.transforms import require_rigid
+from ..geometry.transforms import matrix_of
 from ..imaging.masks import mask_on
 from ..imaging.volume import Volume, as_scan, check_pair_spacing
 from ..networks.weights import DEFAULT_WEIGHTS, LoadedWeights, available_weights, load_weights, weights_stamp
@@ -129,12 +129,7 @@ def _optional_number(value: Any, name: str, setting: Setting) -> float | None:
 
 def _initial(initial: Any) -> Tensor:
     try:
-        matrix = np.asarray(initial, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        problem = "the initial transform holds something other than numbers"
-        raise OptionError(problem, "give a 4x4 matrix", Setting("initial")) from error
-    try:
-        return torch.from_numpy(require_rigid(matrix, "the initial transform"))
+        return torch.from_numpy(matrix_of(initial, "the initial transform"))
     except OptionError as error:
         raise OptionError(error.problem, error.remedy, Setting("initial")) from error
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from ..core.errors import OptionError
 from ..core.jsonable import attributes_of, jsonable
 from ..core.words import plain
 from ..geometry.transforms import rotation_error_deg, to_sitk
@@ -20,6 +22,28 @@ MOST_BONES = 4
 
 class AlignmentCancelled(Exception):
     """The caller's `cancelled` returned true; nothing was changed."""
+
+
+def require_alignment(given: Any) -> Alignment:
+    """What a caller gave as an alignment.
+
+    Raises:
+        OptionError: it is another thing.
+    """
+    if isinstance(given, Alignment):
+        return given
+    if isinstance(given, str | os.PathLike):
+        raise OptionError(f"the alignment is a path: {os.fspath(given)!r}", "read it first, with read_report")
+    raise OptionError(f"the alignment is of the type {type(given).__name__}", "give what align or read_report returns")
+
+
+def alignments(given: Any) -> list[Alignment]:
+    """What a caller gave as an alignment, or as a list of them, one of each bone.
+
+    Raises:
+        OptionError: it is another thing.
+    """
+    return [require_alignment(one) for one in (given if isinstance(given, list | tuple) else [given])]
 
 
 @dataclass(frozen=True, eq=False)
