@@ -63,6 +63,45 @@ def test_names_that_differ_in_the_case_of_letters_have_folders_of_their_own(tmp_
         ]
 
 
+def test_names_of_two_runs_that_differ_in_the_case_of_letters(tmp_path, pair):
+    """Where file systems pass over the case of letters, results that are copied there would lose one of them."""
+    for name in ("Mouse 1", "mouse 1"):
+        with opened_results(tmp_path / "r") as results:
+            work(results, replace(pair, name=name))
+    folders = sorted(path.name for path in (tmp_path / "r/pairs").iterdir())
+    assert folders == ["Mouse 1", folder_name("mouse 1", taken=True)]
+    (tmp_path / "r/pairs/MINE").mkdir()
+    with opened_results(tmp_path / "r") as results:
+        assert results.task(replace(pair, name="mine"), OPTIONS).folder == "pairs/" + folder_name("mine", taken=True)
+
+
+def test_the_folder_of_a_name_that_earlier_versions_changed_otherwise_is_found(tmp_path, pair):
+    pair = replace(pair, name="con ")
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+    now = folder_name("con ")
+    earlier = now.removeprefix("_")
+    (tmp_path / "r/pairs" / now).rename(tmp_path / "r/pairs" / earlier)
+    record = tmp_path / "r/pairs" / earlier / "pair.json"
+    record.write_text(record.read_text().replace(f"pairs/{now}", f"pairs/{earlier}"))
+    with opened_results(tmp_path / "r") as results:
+        assert results.done(pair, OPTIONS).folder == f"pairs/{earlier}"
+
+
+def test_going_on_reads_each_record_once(tmp_path, pair, monkeypatch):
+    pairs = [replace(pair, name=name) for name in ("a", "b", "c")]
+    with opened_results(tmp_path / "r") as results:
+        for one in pairs:
+            work(results, one)
+    read, text = [], Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, *args, **more: (read.append(path), text(path, *args, **more))[1]
+    )
+    with opened_results(tmp_path / "r") as results:
+        assert all(results.done(one, OPTIONS) for one in pairs)
+    assert sorted(path.parent.name for path in read if path.name == "pair.json") == ["a", "b", "c"]
+
+
 def test_the_folder_of_an_earlier_run_is_used_again(tmp_path, pair):
     """Earlier versions changed names with capitals or spaces."""
     pair = replace(pair, name="Mouse 1")
@@ -157,7 +196,8 @@ def test_an_output_that_is_gone_and_a_record_that_is_damaged(tmp_path, pair):
         assert results.done(pair, OPTIONS) is None
         work(results, pair, text="new")
         assert (folder / "report.json").read_text() == "new"
-        (folder / "pair.json").write_text("{")
+    (folder / "pair.json").write_text("{")
+    with opened_results(tmp_path / "r") as results:
         assert results.done(pair, OPTIONS) is None
 
 

@@ -78,14 +78,13 @@ class ResultsFolder:
     def __init__(self, place: Path, work: Path) -> None:
         self.place, self.work = place, work
         self._way = way_of_aligning()
-        self._holders: dict[str, str] = {}  # of folders, by their names in small letters: the pairs
+        self._rooms = {room: _Room(place / room) for room in (_PAIRS, _LOOPS)}
 
     def done(self, pair: Pair, options: CohortOptions) -> PairResult | None:
         """The result of a pair of an earlier run; None where there is none, or what it depends on has changed."""
-        folder = self._folder(pair)
-        record = self.place / folder / _RECORD
+        record = self.place / self._folder(pair) / _RECORD
         try:
-            stored = json.loads(record.read_text(encoding="utf-8"))
+            stored = self._rooms[_room(pair)].records[pair.name]
             result = PairResult.from_dict(stored["result"])
             valid = (stored["way"], stored["options"]) == (self._way, options_of(pair, options))
             valid = valid and all((self.place / file).is_file() for file in result.outputs.values())
@@ -96,7 +95,8 @@ class ResultsFolder:
                 return None
             places = paths_of(pair, options)
             if (stored["stamp"], stored["paths"]) != (now, places):
-                _write(record, {**stored, "stamp": now, "paths": places})
+                stored |= {"stamp": now, "paths": places}
+                _write(record, stored)
         except (OSError, ValueError, KeyError, TypeError):  # no record, or none of this program's
             return None
         return of_pair(result, pair)
@@ -142,26 +142,12 @@ class ResultsFolder:
             if there.exists():
                 os.replace(there, Path(tempfile.mkdtemp(dir=self.work)) / "old")
             os.replace(work, there)
+        self._rooms[_room(task.pair)].records[task.pair.name] = record
 
     def _folder(self, pair: Pair) -> str:
-        """Where the outputs of a pair lie, below the folder of results: where an earlier run has put them, if one has.
-
-        Where file systems pass over the case of letters, two names that differ in it alone would have one folder.
-        """
-        room = _LOOPS if pair.closing else _PAIRS
-        own, other = (f"{room}/{folder_name(pair.name, taken)}" for taken in (False, True))
-        there = self._pair_in(own)
-        free = there is None and self._pair_in(other) is None
-        if there == pair.name or (free and self._holders.setdefault(own.lower(), pair.name) == pair.name):
-            return own
-        return other
-
-    def _pair_in(self, folder: str) -> str | None:
-        """The name of the pair whose outputs lie in a folder; None where none do."""
-        try:
-            return json.loads((self.place / folder / _RECORD).read_text(encoding="utf-8"))["result"]["name"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        """Where the outputs of a pair lie, below the folder of results: if an earlier run has put them there, where."""
+        room = _room(pair)
+        return f"{room}/{self._rooms[room].folder(pair.name)}"
 
     def forget_loops(self) -> None:
         """Removes what was aligned to close loops, and nothing else."""
@@ -169,6 +155,54 @@ class ResultsFolder:
             shutil.rmtree(record.parent, ignore_errors=True)
         with suppress(OSError):  # there are none, or what is not of this program
             (self.place / _LOOPS).rmdir()
+        self._rooms[_LOOPS] = _Room(self.place / _LOOPS)
+
+
+def _room(pair: Pair) -> str:
+    return _LOOPS if pair.closing else _PAIRS
+
+
+class _Room:
+    """The folders of pairs in one place, and their records, each of which is read once.
+
+    Args:
+        place: where they lie, or will.
+
+    Attributes:
+        records: what lay there, by the names of the pairs.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.records: dict[str, dict] = {}
+        self._folders: dict[str, str] = {}  # by the names of the pairs
+        # By the names of folders in small letters: the pairs. Where file systems pass over the case of letters, names
+        # that differ in it alone are one folder.
+        self._holders: dict[str, str] = {}
+        for folder in sorted(place.iterdir()) if place.is_dir() else ():
+            stored = _stored(folder)
+            name = folder.name if stored is None else stored["result"]["name"]
+            self._holders[folder.name.lower()] = name
+            # Earlier versions called the folders of odd names otherwise.
+            called = (folder_name(name), folder_name(name, taken=True))
+            if stored is not None and (name not in self.records or folder.name in called):
+                self.records[name], self._folders[name] = stored, folder.name
+
+    def folder(self, name: str) -> str:
+        """The folder of a pair: its own, where no other pair has it."""
+        if name not in self._folders:
+            own = folder_name(name)
+            free = self._holders.setdefault(own.lower(), name) == name
+            self._folders[name] = own if free else folder_name(name, taken=True)
+        return self._folders[name]
+
+
+def _stored(folder: Path) -> dict | None:
+    """The record of a folder; None where there is none of this program's."""
+    try:
+        stored = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        return stored if isinstance(stored["result"]["name"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
