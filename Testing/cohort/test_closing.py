@@ -8,6 +8,7 @@ import pytest
 from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.cohort.closing import closing_pairs, references
+from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.run import find_pairs
 from DNetRegistrationLib.cohort.survey import survey
@@ -85,7 +86,7 @@ def test_a_pair_of_one_scan_is_a_problem_whichever_way_its_path_is_written(scans
         found.pairs[0].blocked == found.problems[0] and "both scans of same are the same" in found.problems[0].problem
     )
     assert "holds one scan, and '2' of it was asked for" in found.problems[1].problem
-    others = survey(find_pairs(scans / "list.csv"), {"moving_series": "1"}).problems
+    others = survey(find_pairs(scans / "list.csv"), CohortOptions(scans={"moving_series": "1"})).problems
     assert [(one.kind, one.pair) for one in others] == [("duplicate", "same"), ("unreadable", "series")]
 
 
@@ -139,4 +140,4 @@ def test_a_list_has_one_bone_an_id(scans):
     found = survey(find_pairs(scans / "list.csv"))
     assert [one.name for one in found.closing] == ["m1_0 moving to m1_1 moving"]
     assert found.references == dict.fromkeys(["m1_0", "m1_1"], ScanFile(str(scans / "m1_0_pre.nrrd")))
-    assert not survey(FoundPairs(found.pairs, []), loops=False).closing
+    assert not survey(FoundPairs(found.pairs, []), CohortOptions(loops=False)).closing

@@ -1,18 +1,24 @@
 """Headers tell every problem of a cohort, in one table of lines that can be printed."""
 
 import os
+import re
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from command import run
 from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.cohort.listing import pairs_of_list
 from DNetRegistrationLib.cohort.naming import pairs_by_name
+from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.result import Problem, told_once
+from DNetRegistrationLib.cohort.run import find_pairs
 from DNetRegistrationLib.cohort.survey import rows, shown, survey, table
-from DNetRegistrationLib.imaging.volume import Volume, write_volume
+from DNetRegistrationLib.imaging.nrrd import write_nrrd
+from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
 from grids import noise
 
 
@@ -57,7 +63,66 @@ def test_files_that_a_row_names_beside_its_scans_are_looked_for(folder):
     row = "good,good_pre.nrrd,good_post.mha"
     (folder / "list.csv").write_text(f"id,fixed,moving,region,initial\n{row},joint.nrrd,\nagain,{row[5:]},,start.tfm\n")
     told = [one.problem for one in survey(pairs_of_list(folder / "list.csv")).problems if one.kind == "unreadable"]
-    assert told == [f"{folder / name}: there is no such file" for name in ("joint.nrrd", "start.tfm")]
+    assert told == [
+        f"the region of the joint: {folder / 'joint.nrrd'}: there is no such file or folder",
+        f"{folder / 'start.tfm'}: there is no such transform file",
+    ]
+
+
+WRONG = {
+    "no image": ({"region": "text.nrrd"}, {}, "the region of the joint: .*text.nrrd"),
+    "no segment": ({"region": "segments.seg.nrrd", "region_segment": "femur"}, {}, "has no segment 'femur'"),
+    "a segment of nothing": ({"region_segment": "2"}, {}, "the region of the joint: .*the segment 2 is given"),
+    "a label by name": ({"fixed_mask": "mask.nrrd", "fixed_segment": "bone"}, {}, "has labels without names"),
+    "a segment of no mask": ({"moving_segment": "2"}, {}, "the segment 2 is given, but no mask"),
+    "elsewhere": ({"moving_mask": "far.nrrd"}, {}, "good_post.mha: its mask lies elsewhere"),
+    "no place": ({"fixed_mask": "bare"}, {"fixed_mask": "bare"}, "the mask states no voxel size"),
+    "mirrored": ({"initial": "mirror.txt"}, {}, "mirrors"),
+    "far point": ({"medial": "100 100 100"}, {"outputs": {"cartilage": ".csv"}}, "lies far out of the scan"),
+    "sheared": ({"fixed": "sheared.nrrd"}, {"outputs": {"resampled": ".nii.gz"}}, "NIfTI cannot hold"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_the_alignment_would_refuse_is_told_by_headers(folder, wrong):
+    (folder / "text.nrrd").write_text("no image")
+    (folder / "mirror.txt").write_text("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1")
+    mask = read_volume(folder / "good_pre.nrrd")
+    write_volume(mask, folder / "mask.nrrd")
+    write_volume(replace(mask, affine=mask.affine + np.eye(4, k=3)), folder / "far.nrrd")
+    write_volume(
+        replace(mask, affine=mask.affine @ (np.eye(4) + np.eye(4, k=1) * 0.5 * (np.arange(4) < 2))),
+        folder / "sheared.nrrd",
+    )
+    write_nrrd(
+        folder / "segments.seg.nrrd",
+        np.ones((10, 11, 12), np.uint8),
+        (10, 11, 12),
+        np.dtype(np.uint8),
+        mask.affine,
+        {"Segment0_ID": "s1", "Segment0_Name": "tibia", "Segment0_Layer": "0", "Segment0_LabelValue": "1"},
+    )
+    (folder / "bare").mkdir()
+    for number in range(9):
+        sitk.WriteImage(sitk.GetImageFromArray(np.ones((7, 7), np.uint8)), str(folder / f"bare/{number}.png"))
+    cells, options, words = WRONG[wrong]
+    row = {"id": "good", "fixed": "good_pre.nrrd", "moving": "good_post.mha"} | cells
+    (folder / "list.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    chosen = CohortOptions(outputs=options.get("outputs", {}))
+    (problem,) = survey(find_pairs(folder / "list.csv"), chosen).problems
+    assert problem.pair == "good" and re.search(words, problem.problem) and problem.remedy
+
+
+def test_what_headers_tell_of_masks_is_no_more_than_the_alignment_refuses(folder):
+    mask = read_volume(folder / "good_pre.nrrd")
+    write_volume(replace(mask, affine=mask.affine + 0.1 * np.eye(4, k=3)), folder / "mask.nrrd")
+    layers = np.ones((10, 11, 12, 2), np.uint8)
+    segments = {"Segment0_ID": "s1", "Segment0_Name": "tibia", "Segment0_Layer": "1", "Segment0_LabelValue": "1"}
+    write_nrrd(folder / "joint.seg.nrrd", layers, layers.shape, layers.dtype, mask.affine, segments)
+    columns = "id,fixed,moving,fixed_mask,fixed_segment,region,region_segment,medial"
+    row = "good,good_pre.nrrd,good_post.mha,mask.nrrd,1,joint.seg.nrrd,tibia,0.1 0.1 0.1"
+    (folder / "list.csv").write_text(f"{columns}\n{row}\n")
+    assert not survey(find_pairs(folder / "list.csv"), CohortOptions(outputs={"cartilage": ".csv"})).problems
 
 
 def test_the_table_has_a_row_for_each_pair_and_the_remedies(folder):
@@ -117,7 +182,7 @@ def test_another_option_is_another_remedy(tmp_path):
 
 def test_what_is_given_for_all_mends_what_no_list_gave(folder):
     about = {"moving_spacing": (0.02,)}
-    found = survey(pairs_by_name(folder), about)
+    found = survey(pairs_by_name(folder), CohortOptions(scans=about))
     assert [one.pair for one in found.problems] == ["alone", "cut"]
     assert {pair.moving.spacing for pair in found.pairs if pair.moving} == {(0.02,)}
     own = Pair(name="p", fixed=None, moving=ScanFile("x", spacing=(0.5,)))
@@ -126,7 +191,11 @@ def test_what_is_given_for_all_mends_what_no_list_gave(folder):
 
 def test_a_voxel_size_given_for_all_is_told_where_a_file_contradicts_it(folder):
     """In a folder of mixed kinds it is meant for the scans that lack one."""
-    (row,) = (row for row in rows(survey(pairs_by_name(folder), {"moving_spacing": (0.03,)})) if row[0] == "good")
+    (row,) = (
+        row
+        for row in rows(survey(pairs_by_name(folder), CohortOptions(scans={"moving_spacing": (0.03,)})))
+        if row[0] == "good"
+    )
     one, other = row[3].split(", ")
     assert one == "12 x 11 x 10 of 0.02 x 0.02 x 0.02 mm"
     assert other == "12 x 11 x 10 of 0.03 x 0.03 x 0.03 mm (given; the file states 0.02 x 0.02 x 0.02)"

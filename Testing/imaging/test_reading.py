@@ -441,6 +441,13 @@ def test_colours(tmp_path, capfd):
         Volume.from_sitk(sitk.GetImageFromArray(voxels, isVector=True))
 
 
+def test_vectors_of_one_value_are_grey_values():
+    voxels = noise(9, 10, 11, dtype=np.uint8)
+    image = sitk.GetImageFromArray(voxels[..., None], isVector=True)
+    assert "vector" in image.GetPixelIDTypeAsString()
+    np.testing.assert_array_equal(Volume.from_sitk(image).voxels, voxels)
+
+
 def test_grey_values_saved_as_colours_are_grey(tmp_path):
     grey = noise(9, 10, 11, dtype=np.uint8)
     for number, pixels in enumerate(grey):

@@ -61,14 +61,27 @@ class ScanFile:
             ScanError: it cannot be read, or holds nothing of the scan.
             OptionError: a segment is chosen of no mask.
         """
-        if self.mask is None:
-            if self.segment is not None:
-                problem = f"{scan.name}: the segment {self.segment} is given, but no mask"
-                raise OptionError(problem, "give the file of the mask too", Setting("mask", role))
-            return None
         from ..imaging.masks import mask_on, read_mask
 
-        return mask_on(read_mask(self.mask, scan, self.segment, role), scan, role)
+        self._check_segment(role, scan)
+        return None if self.mask is None else mask_on(read_mask(self.mask, scan, self.segment, role), scan, role)
+
+    def check_mask(self, role: str | None, header: Volume) -> None:
+        """Checks the mask by its header and that of the scan; see `imaging.masks.check_mask`.
+
+        Raises:
+            ScanError, OptionError: as `read_mask` does, but for what voxels tell.
+        """
+        from ..imaging.masks import check_mask
+
+        self._check_segment(role, header)
+        if self.mask is not None:
+            check_mask(self.mask, header, self.segment, role)
+
+    def _check_segment(self, role: str | None, scan: Volume) -> None:
+        if self.mask is None and self.segment is not None:
+            problem = f"{scan.name}: the segment {self.segment} is given, but no mask"
+            raise OptionError(problem, "give the file of the mask too", Setting("mask", role))
 
     @property
     def image(self) -> tuple[str, str | None]:

@@ -133,7 +133,7 @@ def measure_cartilage(
         mask = alignment.bone.masks[0 if agent_in == "moving" else 1]
     mask, marked = (None if one is None else mask_on(one, plain) for one in (mask, region))
     alone, bone, end = _outlined(plain, threshold, alignment.working_spacing, mask)
-    _check_medial(medial, plain)
+    check_medial(medial, plain)
     surface, end = _surface(alone, bone, end, threshold, marked)
     tell(0.2, "matching the bone under the cartilage")
     sight = look(plain, contrast, surface, matrix)
@@ -164,8 +164,12 @@ def _outlined(
     return alone, replace(bone, grey=averaged(plain, spacing * GRID)[0]), end
 
 
-def _check_medial(medial: Sequence[float] | None, plain: Volume) -> None:
-    """Raises an `OptionError` for a point that is none, or lies beside the scan."""
+def check_medial(medial: Sequence[float] | None, plain: Volume) -> None:
+    """Checks a point on the medial side by the header of the scan without agent.
+
+    Raises:
+        OptionError: it is none, or lies far from the scan.
+    """
     if medial is None:
         return
     point = np.asarray(medial, float)
@@ -276,7 +280,11 @@ def _measured(
     sure &= ~covered | articular_cover(mesh, covered & sure)
     further = carried_on(mesh, covered & sure, doubted, thickness, layers.level)
     articular = np.ones(len(covered), bool)
-    if agent and not marked:
+    if agent and marked:
+        warnings.append(
+            "in the given region all that lies on the bone counts as cartilage: soft tissue is not looked for"
+        )
+    elif agent:
         share = mesh.areas[articular_cover(mesh, cover & ~alike)].sum() / mesh.areas.sum()
         hidden = beside.share > _SPREAD or share < _HARDLY
         if beside.share > _SPREAD:

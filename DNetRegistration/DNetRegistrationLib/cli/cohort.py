@@ -9,7 +9,7 @@ from pathlib import Path
 from ..bone.scan_file import ABOUT_SCAN
 from ..cohort.options import CohortOptions, usual_outputs
 from ..cohort.pairs import ROLES
-from ..cohort.result import told_once
+from ..cohort.result import looked_at, told_once
 from ..core.errors import OptionError, Setting
 from ..core.pictures import how_to_install
 from ..core.words import counted
@@ -133,7 +133,7 @@ def run(options) -> int:
 
         with Progress(options.verbose) as progress:
             pairs = find_pairs(options.scans, options.pattern, options.words)
-            found = survey(pairs, about, progress, not options.no_loops)
+            found = survey(pairs, chosen, progress)
         remedies = {number: option_of(setting, values) or "" for number, setting in found.settings.items()}
         say(table(found, remedies))
         return 1 if found.problems else 0
@@ -173,6 +173,9 @@ def run(options) -> int:
         lost = sum(pair.status != "accepted" for pair in result.closing)
         open_ones = f"; {lost} not accepted, which measure nothing" if lost else ""
         say(f"{counted(len(result.closing), 'alignment')} to close loops{open_ones}")
+        for pair in filter(looked_at, result.closing):
+            told = [*([] if pair.status == "accepted" else [pair.verdict]), *pair.warnings]
+            say(f"{'to close loops':<17} {shown(pair.name)}: {shown(' '.join(told) or pair.verdict)}")
     loose = [problem for problem in result.problems if not problem.pair]
     for problem, remedy in zip(loose, told_once(loose), strict=True):
         say(f"{'left out':<17} {problem.problem}; {remedy}")

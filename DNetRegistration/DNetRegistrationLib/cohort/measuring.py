@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,17 @@ class PairOfScans:
     moving: Volume
     masks: tuple[np.ndarray | None, np.ndarray | None]
     region: np.ndarray | None
+
+
+@contextmanager
+def _of_region() -> Iterator[None]:
+    """Says of the region of the joint what is said of the masks of bone elsewhere."""
+    try:
+        yield
+    except (ScanError, OptionError) as error:
+        asked = error.setting is not None and error.setting.quantity == "segment"
+        setting = Setting("region_segment" if asked else "region")
+        raise type(error)(f"the region of the joint: {error.problem}", error.remedy, setting) from error
 
 
 @dataclass(frozen=True)
@@ -68,13 +81,29 @@ class Measuring:
             OptionError: a segment is chosen of no region.
         """
         plain, _ = self.in_order(fixed, moving)
-        try:
-            return ScanFile(plain.name, mask=self.region, segment=self.region_segment).read_mask(None, plain)
-        except (ScanError, OptionError) as error:
-            # What is wrong with a mask is said of the masks of bone elsewhere.
-            asked = error.setting is not None and error.setting.quantity == "segment"
-            setting = Setting("region_segment" if asked else "region")
-            raise type(error)(f"the region of the joint: {error.problem}", error.remedy, setting) from error
+        with _of_region():
+            return self._region(plain).read_mask(None, plain)
+
+    def check_headers(self, fixed: Volume, moving: Volume, wanted: bool) -> None:
+        """Checks by headers where cartilage is to be measured.
+
+        Args:
+            fixed, moving: the headers of the scans.
+            wanted: it will be measured; the region is read all the same.
+
+        Raises:
+            ScanError, OptionError: as `read_region` and `measure` do, but for what voxels tell.
+        """
+        from ..cartilage.measure import check_medial
+
+        plain, _ = self.in_order(fixed, moving)
+        with _of_region():
+            self._region(plain).check_mask(None, plain)
+        if wanted:
+            check_medial(self.medial, plain)
+
+    def _region(self, plain: Volume) -> ScanFile:
+        return ScanFile(plain.name, mask=self.region, segment=self.region_segment)
 
     def measure(
         self, alignment: Alignment, pair: PairOfScans, progress: ProgressFunction

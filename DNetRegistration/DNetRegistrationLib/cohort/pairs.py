@@ -47,11 +47,6 @@ class Pair:
         fixed, moving = ("" if scan is None else scan.identity for scan in (self.fixed, self.moving))
         return fixed, moving
 
-    @property
-    def paths(self) -> list[str]:
-        """The files that it names beside its scans."""
-        return [path for path in (self.initial, self.region) if path is not None]
-
     def with_scans(self, about: Mapping[str, Any]) -> Pair:
         """The pair with what `about` says of each scan (``fixed_spacing``, ...) where the scan itself says nothing."""
         completed: dict[str, Any] = {}

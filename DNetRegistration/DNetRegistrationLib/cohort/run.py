@@ -143,7 +143,7 @@ def align_cohort(
     found = find_pairs(scans, pattern, words)
     _require_outside(Path(output), found)
     with opened_results(output) as folder:
-        looked = survey(found, options.scans, lambda f, m: progress(0.05 * f, m), options.loops)
+        looked = survey(found, options, lambda f, m: progress(0.05 * f, m))
         if surveyed is not None:
             surveyed(looked)
         if not options.loops:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..bone.scan_file import ScanFile
-from ..core.errors import DNetError, FileError, Setting, known_error, one_line
+from ..core.errors import DNetError, Setting, known_error, one_line
 from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
 from ..core.words import counted
+from ..geometry.transform_files import read_transform
+from ..outputs.paths import check_grid
 from .closing import closing_pairs, references
 from .copies import same_files
+from .measuring import Measuring
+from .options import CohortOptions
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem, told_once
 
@@ -53,19 +56,20 @@ class Survey:
 
 def survey(
     found: FoundPairs,
-    about: Mapping[str, Any] | None = None,
+    options: CohortOptions | None = None,
     progress: ProgressFunction = no_progress,
-    loops: bool = True,
 ) -> Survey:
-    """Reads the headers of all scans, and of files of one length so much as tells copies.
+    """Reads the headers of all scans and masks, all transforms to start from, and of files of one length so much as
+    tells copies.
 
     Args:
         found: the pairs.
-        about: what holds for all of them, as ``fixed_spacing``; see `Pair.with_scans`.
+        options: how they will be aligned. With its `loops`, pairs that close loops are found among those without a
+            problem.
         progress: called with a fraction and a message.
-        loops: find the pairs that close loops, of those without a problem.
     """
-    pairs = [_of_two(pair.with_scans(about or {})) for pair in found.pairs]
+    options = CohortOptions() if options is None else options
+    pairs = [_of_two(pair.with_scans(options.scans)) for pair in found.pairs]
     before = {pair.name for pair in found.pairs if pair.blocked is not None}
     problems = [*found.problems, *(p.blocked for p in pairs if p.blocked is not None and p.name not in before)]
     copies = same_files(pairs)
@@ -81,14 +85,15 @@ def survey(
         for role in ROLES:
             try:
                 if getattr(pair, role) is not None:
-                    headers[role] = _header(pair, role)
+                    headers[role] = getattr(pair, role).read_header(role)
             except Exception as error:  # whatever is wrong with one pair, the others are looked at
                 _note(problems, settings, pair, (getattr(pair, role).path,), error)
         if len(headers) == 2:
-            try:
-                _check_both(pair, headers)
-            except DNetError as error:
-                _note(problems, settings, pair, (pair.fixed.path, pair.moving.path), error)  # type: ignore[union-attr]
+            for check in (_check_both, _check_masks, _check_measuring, _check_initial):
+                try:
+                    check(pair, headers, options)
+                except Exception as error:
+                    _note(problems, settings, pair, (pair.fixed.path, pair.moving.path), error)  # type: ignore[union-attr]
             sizes[pair.name] = ", ".join(dict.fromkeys(_size(scan) for scan in headers.values()))
             for role, scan in headers.items():
                 voxel = scan.voxels.dtype.itemsize + _PER_VOXEL
@@ -96,7 +101,7 @@ def survey(
             memory[pair.name] = _memory(pair, taken)
     wrong = {one.pair for one in problems}
     good = [pair for pair in pairs if pair.name not in wrong]
-    closing = closing_pairs(good) if loops else []
+    closing = closing_pairs(good) if options.loops else []
     memory |= {pair.name: _memory(pair, taken) for pair in closing}
     blocked = [pair.blocked for pair in pairs if pair.blocked is not None]
     copies = [one for one in copies if one not in blocked]
@@ -126,20 +131,28 @@ def _memory(pair: Pair, taken: Mapping[tuple, float]) -> float:
     return _BASE + sum(taken[getattr(pair, role).image] for role in ROLES)
 
 
-def _header(pair: Pair, role: str) -> Volume:
-    scan = getattr(pair, role)
-    header = scan.read_header(role)
-    # What both scans share is looked for once.
-    for path in (*scan.paths, *(pair.paths if role == ROLES[0] else ())):
-        if not os.path.exists(path):
-            raise FileError(f"{path}: there is no such file", "check the path")
-    return header
-
-
-def _check_both(pair: Pair, headers: dict[str, Volume]) -> None:
+def _check_both(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
     from ..imaging.volume import check_pair_spacing
 
     check_pair_spacing(headers["fixed"], headers["moving"])
+    check_grid(options.paths(Path(pair.name)), headers["fixed"])
+
+
+def _check_masks(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+    for role in ROLES:
+        getattr(pair, role).check_mask(role, headers[role])
+
+
+def _check_measuring(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+    contrast = pair.contrast or options.contrast
+    measuring = Measuring(contrast, options.anyway, pair.region, pair.region_segment, pair.medial)
+    wanted = bool(options.paths(Path(pair.name)).of_cartilage)
+    measuring.check_headers(headers["fixed"], headers["moving"], wanted)
+
+
+def _check_initial(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+    if pair.initial is not None:
+        read_transform(pair.initial)
 
 
 def _note(

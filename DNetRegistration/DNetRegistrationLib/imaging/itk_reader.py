@@ -163,29 +163,32 @@ def scalar_3d(image: sitk.Image, name: object, grey_as_colours: bool = False) ->
     Raises:
         ScanError: two or four dimensions, colours or other vectors, complex numbers.
     """
+    import SimpleITK as sitk
+
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
-    kind = image.GetPixelIDTypeAsString()
     channels = image.GetNumberOfComponentsPerPixel()
+    if channels == 1 and "vector" in image.GetPixelIDTypeAsString():
+        image = sitk.VectorIndexSelectionCast(image, 0)
+    kind = image.GetPixelIDTypeAsString()
     if channels > 1 and grey_as_colours and image.GetDimension() == 3:
         grey = _grey(image)
         if grey is not None:
             return grey
-    vectors = "vector" in kind or channels > 1
-    require_scalar_3d(name, image.GetSize(), channels if vectors else None, "complex" in kind)
+    require_scalar_3d(name, image.GetSize(), channels, "complex" in kind)
     # NumPy is given no label map: SimpleITK ends the process.
     if "label" in kind or not re.search(r"(integer|float)$", kind):
         raise ScanError(f"{name}: holds {kind} voxels", "export it with one grey value a voxel")
     return image
 
 
-def require_scalar_3d(name: object, size: Sequence[int], channels: int | None = None, is_complex: bool = False) -> None:
+def require_scalar_3d(name: object, size: Sequence[int], channels: int = 1, is_complex: bool = False) -> None:
     """Checks that an image is three-dimensional with one real number a voxel.
 
     Args:
         name: what messages call it.
         size: along each axis.
-        channels: values a voxel, where they are colours or other vectors.
+        channels: values a voxel.
         is_complex: the values are complex numbers.
 
     Raises:
@@ -198,7 +201,7 @@ def require_scalar_3d(name: object, size: Sequence[int], channels: int | None = 
         raise ScanError(f"{name}: has {len(size)} dimensions ({text})", "give one 3D scan, as of one time point")
     if is_complex:
         raise ScanError(f"{name}: holds complex numbers", "give one real value a voxel, such as the magnitude")
-    if channels is not None:
+    if channels > 1:
         raise too_many_values(name, channels)
 
 
@@ -259,6 +262,25 @@ def read_itk_header(file: Path, reader: str) -> FoundImage:
     """
     import SimpleITK as sitk
 
+    found = opened_header(file, reader)
+    size, channels = found.GetSize(), found.GetNumberOfComponents()
+    while len(size) > 2 and size[-1] == 1:
+        size = size[:-1]
+    kind = sitk.GetPixelIDValueAsString(found.GetPixelID())
+    require_scalar_3d(file, size, channels, "complex" in kind)
+    bits = {"8": "u1", "16": "u2", "32": "f4", "64": "f8"}
+    width = re.search(r"\d+", kind)
+    return FoundImage(blank(size[::-1], bits[width[0]] if width else "f4"), header_affine(found))
+
+
+def opened_header(file: Path, reader: str) -> sitk.ImageFileReader:
+    """What the header of a file says, of images of vectors too.
+
+    Raises:
+        ScanError: it cannot be read, or the file ends early.
+    """
+    import SimpleITK as sitk
+
     _check_file(file, header=True)
     found = sitk.ImageFileReader()
     found.SetFileName(str(file))
@@ -268,17 +290,13 @@ def read_itk_header(file: Path, reader: str) -> FoundImage:
             found.ReadImageInformation()
     except RuntimeError as error:
         raise _explained(file, error) from error
-    size, channels = found.GetSize(), found.GetNumberOfComponents()
-    while len(size) > 2 and size[-1] == 1:
-        size = size[:-1]
-    kind = sitk.GetPixelIDValueAsString(found.GetPixelID())
-    require_scalar_3d(file, size, channels if channels > 1 or "vector" in kind else None, "complex" in kind)
-    # Of an image with a fourth axis of length one, the first three count.
+    return found
+
+
+def header_affine(found: sitk.ImageFileReader) -> np.ndarray:
+    """``(4, 4)`` index (x, y, z) to world LPS mm. Where there is a fourth axis of length one, the first three count."""
     axes = np.reshape(found.GetDirection(), (found.GetDimension(),) * 2)[:3, :3]
-    affine = affine_matrix(axes * np.array(found.GetSpacing()[:3]), found.GetOrigin()[:3])
-    bits = {"8": "u1", "16": "u2", "32": "f4", "64": "f8"}
-    width = re.search(r"\d+", kind)
-    return FoundImage(blank(size[::-1], bits[width[0]] if width else "f4"), affine)
+    return affine_matrix(axes * np.array(found.GetSpacing()[:3]), found.GetOrigin()[:3])
 
 
 def _check_file(file: Path, header: bool = False) -> None:

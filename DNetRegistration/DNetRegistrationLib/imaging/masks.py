@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +55,68 @@ def read_mask(
     else:
         found = read_image(path, None, role)
         labels, affine, lacks = _labelled(found.voxels, segment, path, role), found.affine, bool(found.lacks)
-    mask = Volume(labels, affine, str(path))
-    stated = scan.affine if scan.stated_affine is None else scan.stated_affine
-    if labels.shape == scan.voxels.shape and (lacks or spacing_doubt(mask)):
-        mask = Volume(labels, stated, str(path))
-    elif lacks:
+    mask = _placed(Volume(labels, affine, str(path)), lacks, scan, role)
+    return reversed_along(_resampled(mask, scan, _stated(scan), role), scan.flipped_axes)
+
+
+def check_mask(
+    path: str | os.PathLike, scan: Volume, segment: str | int | None = None, role: str | None = None
+) -> None:
+    """Checks a mask of a scan by headers: what `read_mask` refuses, but for what its voxels tell.
+
+    Args:
+        path, segment, role: as `read_mask` takes them.
+        scan: the scan, or its header.
+
+    Raises:
+        ScanError: see `read_mask`.
+    """
+    from .reading import read_image
+
+    path = Path(path)
+    if path.name.lower().endswith(_LAYERED) and path.is_file():
+        mask, lacks = _layers_header(path, segment, role)
+    else:
+        _label(segment, path, role)
+        found = read_image(path, None, role, header_only=True)
+        mask, lacks = Volume(found.voxels, found.affine, str(path)), bool(found.lacks)
+    mask = _placed(mask, lacks, scan, role)
+    check_image(mask)
+    if _apart(mask, replace(scan, affine=_stated(scan))):
+        raise _elsewhere(scan, role)
+
+
+def _apart(mask: Volume, scan: Volume) -> bool:
+    """Whether the boxes of two grids lie apart along an axis of one of them; nearly so for grids that are turned."""
+    for one, other in ((mask, scan), (scan, mask)):
+        corners = np.stack(np.meshgrid(*((-0.5, n - 0.5) for n in other.size), indexing="ij"), -1).reshape(8, 3)
+        index = one.to_index(other.to_world(corners))
+        if ((index.max(0) < -0.5) | (index.min(0) > one.size - 0.5)).any():
+            return True
+    return False
+
+
+def _stated(scan: Volume) -> np.ndarray:
+    """The affine of a scan as its file states it, where masks lie that were drawn on it."""
+    return scan.affine if scan.stated_affine is None else scan.stated_affine
+
+
+def _placed(mask: Volume, lacks: bool, scan: Volume, role: str | None) -> Volume:
+    """The mask where it lies: where its file does not say so, and it has as many voxels as the scan, on the scan.
+
+    Raises:
+        ScanError: nothing says where it lies.
+    """
+    if mask.voxels.shape == scan.voxels.shape and (lacks or spacing_doubt(mask)):
+        return replace(mask, affine=_stated(scan))
+    if lacks:
         raise ScanError(
-            f"{path}: the mask states no voxel size, and has {_times(labels)} voxels where {scan.name} has "
+            f"{mask.name}: the mask states no voxel size, and has {_times(mask.voxels)} voxels where {scan.name} has "
             f"{_times(scan.voxels)}",
             "save it with its voxel size, or with as many voxels as the scan",
             Setting("mask", role),
         )
-    return reversed_along(_resampled(mask, scan, stated, role), scan.flipped_axes)
+    return mask
 
 
 def mask_on(mask: Any, scan: Volume, role: str | None = None) -> np.ndarray:
@@ -112,9 +163,13 @@ def _resampled(mask: Volume, scan: Volume, affine: np.ndarray, role: str | None)
         return marked
     found = resample_mask(marked, mask.affine, affine, (z, y, x), np.eye(4), whole_voxels=True)
     if marked.any() and not found.any():
-        problem = f"{scan.name}: its mask lies elsewhere, and holds none of its voxels"
-        raise ScanError(problem, "draw the mask on this scan, and keep its coordinates", Setting("mask", role))
+        raise _elsewhere(scan, role)
     return found
+
+
+def _elsewhere(scan: Volume, role: str | None) -> ScanError:
+    problem = f"{scan.name}: its mask lies elsewhere, and holds none of its voxels"
+    return ScanError(problem, "draw the mask on this scan, and keep its coordinates", Setting("mask", role))
 
 
 def _times(voxels: np.ndarray) -> str:
@@ -139,25 +194,57 @@ def _has_layers(image: sitk.Image) -> bool:
 def _read_layers(path: Path, segment: str | int | None, role: str | None) -> tuple[np.ndarray, np.ndarray, bool]:
     """The mask of an NRRD file whose voxels may be vectors: where it is true, its affine, and what the file lacks."""
     image, layers, affine, lacks = _layers(path)
-    try:
-        segments = _segments(image)
-    except ValueError as error:
-        raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again") from error
+    chosen = _chosen(image, layers.shape[-1], segment, path, role)
     if segment is None:
         mask = np.any(layers > 0, axis=-1)
-    elif segments:
-        chosen = [one for one in segments if str(segment) in one[:2]]
-        if not chosen:
-            names = ", ".join(name or identifier for identifier, name, _, _ in segments)
-            problem = f"{path}: has no segment {str(segment)!r}"
-            raise ScanError(problem, f"choose one of {names}", Setting("segment", role))
-        _, _, layer, label = chosen[0]
-        if not 0 <= layer < layers.shape[-1]:
-            raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again")
+    elif chosen is not None:
+        layer, label = chosen
         mask = layers[..., layer] == label
     else:
         mask = _labelled(layers[..., 0], segment, path, role)
     return mask, affine, lacks
+
+
+def _layers_header(path: Path, segment: str | int | None, role: str | None) -> tuple[Volume, bool]:
+    """By its header: where the mask of such a file lies, without its voxels, and whether it lacks a voxel size."""
+    from .itk_reader import READERS, blank, header_affine, opened_header, read_itk_header
+    from .text_headers import in_millimetres
+
+    found = opened_header(path, READERS[".nrrd"])
+    if found.GetDimension() == 3 and found.GetNumberOfComponents() > 1:
+        voxels, affine = blank(found.GetSize()[::-1], "u1"), header_affine(found)
+    else:
+        image = read_itk_header(path, READERS[".nrrd"])
+        voxels, affine = image.voxels, image.affine
+    if _chosen(found, found.GetNumberOfComponents(), segment, path, role) is None:
+        _label(segment, path, role)
+    affine, lacks = in_millimetres(path, affine)
+    return Volume(voxels, affine, str(path)), bool(lacks)
+
+
+def _chosen(
+    image: sitk.Image | sitk.ImageFileReader, layers: int, segment: str | int | None, path: Path, role: str | None
+) -> tuple[int, int] | None:
+    """The layer and the label of a segment of an image or its header; None where none is asked for, or it lists none.
+
+    Raises:
+        ScanError: it has no such segment, or its list is damaged.
+    """
+    try:
+        segments = _segments(image)
+    except ValueError as error:
+        raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again") from error
+    if segment is None or not segments:
+        return None
+    chosen = [one for one in segments if str(segment) in one[:2]]
+    if not chosen:
+        names = ", ".join(name or identifier for identifier, name, _, _ in segments)
+        problem = f"{path}: has no segment {str(segment)!r}"
+        raise ScanError(problem, f"choose one of {names}", Setting("segment", role))
+    _, _, layer, label = chosen[0]
+    if not 0 <= layer < layers:
+        raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again")
+    return layer, label
 
 
 def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
@@ -188,7 +275,7 @@ def _layers(path: Path) -> tuple[sitk.Image, np.ndarray, np.ndarray, bool]:
     return image, sitk.GetArrayFromImage(image).reshape(*image.GetSize()[::-1], -1), affine, bool(lacks)
 
 
-def _segments(image: sitk.Image) -> list[tuple[str, str, int, int]]:
+def _segments(image: sitk.Image | sitk.ImageFileReader) -> list[tuple[str, str, int, int]]:
     """Identifier, name, layer and label of each segment of an image with the fields of vtkMRMLSegmentationStorageNode.
 
     Before Slicer 4.11 each segment had a layer of its own, and neither layer nor label was written.
@@ -203,14 +290,19 @@ def _segments(image: sitk.Image) -> list[tuple[str, str, int, int]]:
 
 def _labelled(voxels: np.ndarray, label: str | int | None, path: Path, role: str | None) -> np.ndarray:
     """Where a label image has a label; without one, where it is above 0."""
-    if label is None:
+    wanted = _label(label, path, role)
+    if wanted is None:
         return voxels > 0
-    try:
-        wanted = float(label)
-    except ValueError as error:
-        problem = f"{path}: has labels without names, and so no segment {str(label)!r}"
-        raise ScanError(problem, "give the number of the label", Setting("segment", role)) from error
     mask = voxels == wanted
     if not mask.any():
         raise ScanError(f"{path}: has no voxel of the label {label}", "give another label", Setting("segment", role))
     return mask
+
+
+def _label(label: str | int | None, path: Path, role: str | None) -> float | None:
+    """The label of a label image as a number; None for none."""
+    try:
+        return None if label is None else float(label)
+    except ValueError as error:
+        problem = f"{path}: has labels without names, and so no segment {str(label)!r}"
+        raise ScanError(problem, "give the number of the label", Setting("segment", role)) from error

@@ -99,8 +99,8 @@ def _voxels(nibabel: Any, path: Path, header: Any, header_only: bool) -> np.ndar
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     # Vectors lie along the fifth axis.
-    channels = shape[4] if len(shape) == 5 and shape[3] == 1 else len(kind.names or ()) or None
-    require_scalar_3d(path, shape[:3] if channels else shape, channels, kind.kind == "c")
+    channels = shape[4] if len(shape) == 5 and shape[3] == 1 else len(kind.names or "1")
+    require_scalar_3d(path, shape[:3] if channels > 1 else shape, channels, kind.kind == "c")
     # Sizes and the checksum come first: nibabel asks for all the memory at once, and reads no further than it must.
     end = start + math.prod(shape) * kind.itemsize
     most = 2 * end + _LONGEST_REST
