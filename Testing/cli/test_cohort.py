@@ -10,6 +10,7 @@ from importlib import import_module
 
 import places
 import pytest
+from cohort_results import made_cohort, made_pair, refused_pair
 from command import COMMAND, run
 from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.cohort.result import CohortResult
@@ -51,6 +52,16 @@ def test_a_dry_run_lists_pairs_and_problems_with_the_options_that_mend_them(scan
     assert sorted(path.name for path in scans.parent.iterdir()) == ["scans"], "a dry run writes nothing"
     assert main(["cohort", str(scans), "--dry-run", "--moving-spacing", "0.16"]) == 1
     assert "3 pairs, 2 of them" in capsys.readouterr().out
+
+
+def test_warnings_of_what_closes_loops_are_printed(called, monkeypatch, tmp_path, capsys):
+    closing = made_pair("fine"), made_pair("m1 to m2", warnings=("Some slices are lost.",)), refused_pair("m1 to m3")
+    result = made_cohort(made_pair("m1"), closing=closing)
+    monkeypatch.setattr(import_module("DNetRegistrationLib.cohort.run"), "align_cohort", lambda *_, **__: result)
+    assert main(["cohort", "scans", "--output", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "3 alignments to close loops; 1 not accepted, which measure nothing" in out
+    assert "m1 to m2: Some slices are lost." in out and "m1 to m3: Not accepted: no pose" in out and "fine" not in out
 
 
 def test_options_are_those_of_align_for_all_pairs(called, tmp_path):

@@ -277,3 +277,11 @@ def test_without_pillow_it_is_a_page_without_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "find_spec", lambda name: None)
     html = render(cohort, tmp_path)
     assert "data:image" not in html and html.count("cannot be read") == 4
+
+
+def test_what_was_aligned_to_close_loops_is_shown_where_it_needs_a_look(tmp_path):
+    closing = made_pair("fine"), made_pair("m1 to m2", warnings=("Some slices are lost.",)), refused_pair("m1 to m3")
+    text = " ".join(Reader(render(made_cohort(made_pair("m1"), closing=closing), tmp_path)).text)
+    assert "2 of 3 alignments made to close loops are not accepted or warned of" in text
+    assert "m1 to m2" in text and "Some slices are lost." in text and "no pose makes the two bones agree" in text
+    assert "to close loops" not in render(made_cohort(made_pair("m1"), closing=closing[:1]), tmp_path)

@@ -25,7 +25,7 @@ from ..outputs.summary import number
 from ..version import __version__
 from . import plot
 from .methods import CITATION, methods_paragraph
-from .result import KINDS, CohortResult, PairResult, needs_look, told_once
+from .result import KINDS, CohortResult, PairResult, looked_at, needs_look, told_once
 
 #: Bytes of all pictures, and the least and the most that each may take; larger ones are made smaller. With their text,
 #: and in base64, 200 pairs of three pictures take less than 40 MB.
@@ -93,6 +93,7 @@ def render(result: CohortResult, folder: Path) -> str:
         plot_size=plot.size(),
         plot=plot,
         pairs=shown,
+        closing=[pair for pair in needs_look(result.closing) if looked_at(pair)],
         looked_at=looked_at,
         state=_state,
         split=split_verdict,
@@ -107,11 +108,6 @@ def render(result: CohortResult, folder: Path) -> str:
             "pairs": [_row(place, pair) for place, pair in shown],
         },
     )
-
-
-def looked_at(pair: PairResult) -> bool:
-    """Whether a person should look at the pair first."""
-    return pair.status != "accepted" or bool(pair.doubts or pair.warnings)
 
 
 def split_verdict(pair: PairResult) -> tuple[str, str]:

@@ -260,6 +260,11 @@ class CohortResult:
         return cls(**chosen)
 
 
+def looked_at(pair: PairResult) -> bool:
+    """Whether a person should look at the pair first."""
+    return pair.status != "accepted" or bool(pair.doubts or pair.warnings)
+
+
 def needs_look(pairs: Iterable[PairResult]) -> Sequence[PairResult]:
     """Pairs in the order in which a person should look at them.
 
