@@ -199,14 +199,16 @@ def test_other_bones_do_not_go_on(small, options, blobs, begun, tmp_path):
         train(options(begun, dataset=tmp_path / "other.pt"))
 
 
-def test_start_from_weights(small_dnet, options, tmp_path):
+def test_start_from_weights(small_dnet, options, tmp_path, monkeypatch):
     network = Small(7)
     save_weights(network, tmp_path / "start.pt", {})
     # The first iteration's learning rate is so small that nothing moves.
-    still = {"learning_rate": 1e-9, "weight_decay": 0.0}
+    still, loaded = {"learning_rate": 1e-9, "weight_decay": 0.0}, []
+    monkeypatch.setattr(session, "load_weights", lambda path: (loaded.append(path), load_weights(path))[1])
     train(options(tmp_path / "run", start=tmp_path / "start.pt", changes=still))
     for key, value in weights(tmp_path / "run").items():
         torch.testing.assert_close(value, network.state_dict()[key], atol=1e-6, rtol=0)
+    assert loaded == [tmp_path / "start.pt"]  # once
     card = card_of(tmp_path / "run")
     assert card["start"]["sha256"] == load_weights(tmp_path / "start.pt").card["sha256"]
     # What is learned already needs no easy start, unless it is asked for.

@@ -129,6 +129,9 @@ def _of_row(where: str, folder: Path, cells: dict[str, str], called: dict[str, s
     scans = []
     for role in ("fixed", "moving"):
         scan, wrong = scan_of_cells(role, cells, folder, called)
+        if scan is None:
+            about = [f"moving_{name}" for name in ABOUT_SCAN] + ["transform", "initial"]
+            wrong += [f"has {called[name]} but no {called.get('moving', 'post')}" for name in about if cells.get(name)]
         if wrong:
             raise FileError(f"{where} {wrong[0]}", "correct it")
         scans.append(scan)

@@ -26,7 +26,7 @@ from ..core.threads import available_processors, torch_threads
 from ..core.words import counted
 from ..networks.contract import Network
 from ..networks.registry import build
-from ..networks.weights import load_weights
+from ..networks.weights import LoadedWeights, load_weights
 from ..registration.devices import choose_device
 from . import checkpoints
 from .checkpoints import Checkpoint
@@ -90,8 +90,11 @@ class TrainingOptions(Pace):
     half: bool = False
     plot: bool = False
 
-    def decided_recipe(self) -> Recipe:
+    def decided_recipe(self, start: LoadedWeights | None = None) -> Recipe:
         """The recipe with what `start` leaves out and with the `changes`.
+
+        Args:
+            start: the weights to begin with, where they are loaded already.
 
         Raises:
             OptionError: there is no such recipe or field, a value is out of range, or it is not for this network.
@@ -101,7 +104,8 @@ class TrainingOptions(Pace):
         if self.start is not None:
             recipe = replace(recipe, **NO_CURRICULUM, learning_rate=_later(recipe.learning_rate))
             if "placement" not in self.changes:
-                recipe = replace(recipe, placement=load_weights(self.start).placement)
+                start = load_weights(self.start) if start is None else start
+                recipe = replace(recipe, placement=start.placement)
         changes = dict(self.changes)
         for name in changes:
             if name not in recipe_options():
@@ -175,7 +179,8 @@ def train(
         >>> train(options, report=print).weights  # doctest: +SKIP
         PosixPath('runs/mine/weights.pt')
     """
-    recipe = options.decided_recipe()
+    start = _loaded_start(options)
+    recipe = options.decided_recipe(start)
     if options.plot:
         require_matplotlib("a plot of the curves")
     if recipe.optimizer == "muon":
@@ -183,7 +188,7 @@ def train(
     with launched(options.device) as processes, torch_threads(options.threads):
         report = report if processes.first else (lambda line: None)
         progress = progress if processes.first and progress is not None else no_progress
-        run = _prepared(options, recipe, processes, progress, report, spell)
+        run = _prepared(options, recipe, start, processes, progress, report, spell)
         try:
             with _enough_memory(run.recipe.micro_batch):
                 finished = run.go()
@@ -215,9 +220,10 @@ def iterations_within(options: TrainingOptions, seconds: float) -> int:
     Raises:
         DNetError: as `train`.
     """
-    recipe, processes = replace(options.decided_recipe(), iterations=_STAGED), Processes()
+    start, processes = _loaded_start(options), Processes()
+    recipe = replace(options.decided_recipe(start), iterations=_STAGED)
     device = _prepared_device(options.device, processes)
-    network, _ = _network(options)
+    network, _ = _network(options, start)
     recipe = recipe.in_micro_batches(1, room_for_pairs(device))
     bones, _ = _bones(options, recipe, device, processes, no_progress).split(HELD_OUT, options.seed)
 
@@ -239,6 +245,7 @@ def iterations_within(options: TrainingOptions, seconds: float) -> int:
 def _prepared(
     options: TrainingOptions,
     recipe: Recipe,
+    weights: LoadedWeights | None,
     processes: Processes,
     progress: ProgressFunction,
     report: Callable[[str], None],
@@ -249,7 +256,7 @@ def _prepared(
     if processes.first and (slow := slow_precision(device, precision_on(device, recipe.precision))):
         report(slow)
     folder = make_folder(options.output, parents=True)
-    network, start = _network(options)
+    network, start = _network(options, weights)
     settings = _settings(options, recipe, start)
     checkpoint = _checkpoint(folder, settings, processes)
     if checkpoint is not None and "micro_batch" not in options.changes:
@@ -311,12 +318,10 @@ def _prepared_device(name: str, processes: Processes) -> torch.device:
     return device
 
 
-def _network(options: TrainingOptions) -> tuple[Network, dict[str, Any] | None]:
-    """The network as it begins, the same in all processes, and the card of the weights that it begins with."""
-    torch.manual_seed(options.seed)
-    network = build(options.network)
+def _loaded_start(options: TrainingOptions) -> LoadedWeights | None:
+    """The weights to begin with; None where there are none."""
     if options.start is None:
-        return network, None
+        return None
     loaded = load_weights(options.start)
     if loaded.network.name != options.network:
         raise FileError(
@@ -324,7 +329,13 @@ def _network(options: TrainingOptions) -> tuple[Network, dict[str, Any] | None]:
             "start from others, or choose that network",
             Setting("start"),
         )
-    return loaded.network, loaded.card
+    return loaded
+
+
+def _network(options: TrainingOptions, start: LoadedWeights | None) -> tuple[Network, dict[str, Any] | None]:
+    """The network as it begins, the same in all processes, and the card of the weights that it begins with."""
+    torch.manual_seed(options.seed)
+    return (build(options.network), None) if start is None else start
 
 
 def _settings(options: TrainingOptions, recipe: Recipe, start: dict[str, Any] | None) -> dict[str, Any]:
