@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -82,6 +82,18 @@ class ScanFile:
         if self.mask is None and self.segment is not None:
             problem = f"{scan.name}: the segment {self.segment} is given, but no mask"
             raise OptionError(problem, "give the file of the mask too", Setting("mask", role))
+
+    def with_spacing(self, spacing: float | Sequence[float] | None) -> ScanFile:
+        """The scan with a voxel size in mm, one number or three, where none is said of it."""
+        if spacing is None or self.spacing is not None:
+            return self
+        values = (spacing,) if isinstance(spacing, int | float) else spacing
+        return replace(self, spacing=tuple(float(value) for value in values))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is said of it beside its path."""
+        return {name: value for name in ABOUT_SCAN if (value := getattr(self, name)) is not None}
 
     @property
     def image(self) -> tuple[str, str | None]:

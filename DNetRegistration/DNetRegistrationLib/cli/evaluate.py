@@ -31,7 +31,8 @@ SCANS is
                     called after a scan, NAME_pre_mask.nrrd, are passed over
   one folder        of the same, which is split in halves at random
   one CSV file      with columns name, pre, post and, where wanted, animal, fold
-                    (A or B), transform; its paths begin in its own folder
+                    (A or B), transform, and pre_spacing, post_mask and others
+                    of each scan; its paths begin in its own folder
   nothing           bones are synthetic
 
 examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +92,16 @@ def find_bone_scans(folder, tell: Callable[[str], None] = lambda line: None) -> 
     return sorted(entries, key=lambda entry: entry.fixed.path)
 
 
-# Columns of a table of bones, as those of a list of pairs are called.
 _CALLED = {"name": "id", "pre": "fixed", "post": "moving"}
-_OF_SCANS = {f"{word}_{about}": f"{_CALLED[word]}_{about}" for word in ("pre", "post") for about in ABOUT_SCAN}
+#: Columns of a table of bones, as those of a list of pairs are called.
+AS_OF_PAIRS = _CALLED | {f"{word}_{one}": f"{_CALLED[word]}_{one}" for word in ("pre", "post") for one in ABOUT_SCAN}
 _CONTRAST = one_of("fixed", "moving")
 
 
 def _in_table(path: Path) -> list[BoneScans]:
     sheet = read_list(path)
     header = [name.lower() for name in sheet.header]
-    names = [{**_CALLED, **_OF_SCANS}.get(name, name) for name in header]
+    names = [AS_OF_PAIRS.get(name, name) for name in header]
     called = dict(zip(names, header, strict=True))
     for name in filter(None, called):
         if names.count(name) > 1:
@@ -166,9 +166,7 @@ def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None
         ScanError: a scan or its mask cannot be read, a scan shows no bone, or cannot be aligned with its partner.
     """
     files = [scan for scan in (entry.fixed, entry.moving) if scan is not None]
-    if scan_spacing is not None:
-        stated = tuple(np.atleast_1d(scan_spacing).tolist())
-        files = [replace(scan, spacing=scan.spacing or stated) for scan in files]
+    files = [scan.with_spacing(scan_spacing) for scan in files]
     volumes = [scan.read(None) for scan in files]
     masks = [scan.read_mask(None, volume) for scan, volume in zip(files, volumes, strict=True)]
     # A single scan is its own partner.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.experiments.paper.cohort import CohortError, check_bones, find_bones, write_bones
 from DNetRegistrationLib.experiments.paper.run import evaluate
+from DNetRegistrationLib.experiments.paper.settings import EvaluationRecord
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.synthesis.dataset import synthesize
 
@@ -41,7 +45,9 @@ def test_two_folders(folders):
     assert [(bone.name, bone.animal, bone.fold) for bone in found.bones] == [
         ("A-one", "A-one", "A"), ("A-two", "A-two", "A"), ("B-one", "B-one", "B"), ("B-two", "B-two", "B"),
     ]  # fmt: skip
-    assert found.bones[0].pre.name == "A-one_pre.nrrd" and found.bones[0].post.name == "A-one_post.nrrd"
+    assert Path(found.bones[0].pre.path).name == "A-one_pre.nrrd" and found.bones[0].post.path.endswith(
+        "A-one_post.nrrd"
+    )
     assert found.bones[0].transform.name == "A-one.tfm" and found.bones[1].transform is None
 
 
@@ -109,10 +115,50 @@ def test_a_table(tmp_path, folders):
         for role in ("pre", "post"):
             (tmp_path / line[role]).write_text("")
     found = find_bones([table(tmp_path / "t.csv", lines)])
-    assert not found.problems and found.bones[3].pre == tmp_path / "3.nrrd"
+    assert not found.problems and found.bones[3].pre == ScanFile(str(tmp_path / "3.nrrd"))
     # Both bones of an animal are in one half.
     halves = {(bone.animal, bone.fold) for bone in found.bones}
     assert len(halves) == 4 and Counter(fold for _, fold in halves) == {"A": 2, "B": 2}
+
+
+def test_a_table_says_of_each_scan_what_a_list_of_pairs_does(tmp_path):
+    for number in range(4):
+        ball(tmp_path / f"{number}.nrrd", number)
+    half = np.zeros((16, 16, 16), np.uint8)
+    half[:9] = 1
+    write_volume(Volume(half, np.diag((0.1, 0.1, 0.1, 1))), tmp_path / "mask.nrrd")
+    row = {
+        "pre_spacing": "0.2",
+        "post_mask": "mask.nrrd",
+        "post_segment": "1",
+        "pre_threshold": "400",
+        "post_flip": "x",
+    }
+    lines = [{"name": "a", "pre": "0.nrrd", "post": "1.nrrd", **row}]
+    lines += [{**dict.fromkeys(row, ""), "name": "b", "pre": "2.nrrd", "post": "3.nrrd"}]
+    found = find_bones([table(tmp_path / "t.csv", lines)])
+    assert not found.problems
+    (bone,) = (bone for bone in found.bones if bone.name == "a")
+    assert bone.pre == ScanFile(str(tmp_path / "0.nrrd"), spacing=(0.2,), threshold=400.0)
+    assert bone.post.about == {"mask": str(tmp_path / "mask.nrrd"), "segment": "1", "flip": "x"}
+    # The same by the names of a list of pairs.
+    called = {"name": "id", "pre": "fixed", "post": "moving"}
+    names = [called.get(one, one.replace("pre_", "fixed_").replace("post_", "moving_")) for one in lines[0]]
+    listed = [{new: line[old] for old, new in zip(lines[0], names, strict=True)} for line in lines]
+    assert find_bones([table(tmp_path / "u.csv", listed)]).bones == found.bones
+    # All of it is read, and counts for what an evaluation is of.
+    problems, before = check_bones(found.bones)
+    assert not problems
+    others = [replace(one, post=replace(one.post, segment=None)) for one in found.bones]
+    assert check_bones(others)[1] != before
+    problems, _ = check_bones([replace(bone, post=replace(bone.post, segment="7"))])
+    assert "has no voxel of the label 7" in str(problems[0])
+    # A record holds it, and gives it back.
+    record = EvaluationRecord({}, {"a": bone}, {}, "", "")
+    record.save(tmp_path)
+    assert EvaluationRecord.load(tmp_path).bones == {"a": bone}
+    lines[0]["pre_spacing"] = "wide"
+    assert any("'wide' as pre_spacing" in str(one) for one in find_bones([table(tmp_path / "t.csv", lines)]).problems)
 
 
 def test_a_table_of_a_spreadsheet(tmp_path):
@@ -122,7 +168,9 @@ def test_a_table_of_a_spreadsheet(tmp_path):
     text = "sep=;\nName;Pre;Post\nbone;ä1.nrrd;ä2.nrrd\n;;\n"
     (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
     found = find_bones([tmp_path / "t.csv"], least=0)
-    assert not found.problems and [(bone.name, bone.pre.name) for bone in found.bones] == [("bone", "ä1.nrrd")]
+    assert not found.problems and [(bone.name, bone.pre.path) for bone in found.bones] == [
+        ("bone", str(tmp_path / "ä1.nrrd"))
+    ]
     (tmp_path / "t.csv").write_text("name,pre,post\nbone,ä1.nrrd,ä2.nrrd,more\n")
     (problem,) = find_bones([tmp_path / "t.csv"], least=0).problems
     assert "line 2 has more cells than there are columns" in str(problem)
@@ -160,7 +208,7 @@ def test_what_synthesize_writes_will_do(tmp_path):
             path.rename(path.with_name(path.name.replace("0001", f"{fold}1")))
     found = find_bones([tmp_path / "A", tmp_path / "B"])
     assert not found.problems
-    assert [(bone.pre.name, bone.transform.name) for bone in found.bones] == [
+    assert [(Path(bone.pre.path).name, bone.transform.name) for bone in found.bones] == [
         ("A1_fixed.nrrd", "A1_truth.tfm"), ("B1_fixed.nrrd", "B1_truth.tfm"),
     ]  # fmt: skip
 
@@ -169,14 +217,15 @@ def test_made_up_bones_go_on_and_have_a_fingerprint(tmp_path):
     folders = write_bones(tmp_path, 2, 0, 24, 0.2)
     bones = find_bones(folders).bones
     assert [bone.fold for bone in bones] == ["A", "B"] and all(bone.transform for bone in bones)
-    first = bones[0].pre.read_bytes()
+    paths = [Path(bone.pre.path) for bone in bones]
+    first = paths[0].read_bytes()
     problems, fingerprint = check_bones(bones)
     assert not problems
     # What was lost is made again, the same; what is there stays.
-    bones[0].pre.unlink()
-    stamp = bones[1].pre.stat().st_mtime_ns
+    paths[0].unlink()
+    stamp = paths[1].stat().st_mtime_ns
     write_bones(tmp_path, 2, 0, 24, 0.2)
-    assert bones[0].pre.read_bytes() == first and bones[1].pre.stat().st_mtime_ns == stamp
+    assert paths[0].read_bytes() == first and paths[1].stat().st_mtime_ns == stamp
     assert check_bones(bones) == ([], fingerprint)
-    ball(bones[0].pre, 3)
+    ball(paths[0], 3)
     assert check_bones(bones)[1] != fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from DNetRegistrationLib.bone.cube import CanonicalCube
+from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.experiments.metrics import measure, translation_error_um
 from DNetRegistrationLib.experiments.paper import methods as evaluation_methods
@@ -148,7 +150,8 @@ def scans(tmp_path_factory):
     for role in ("fixed", "moving"):
         write_volume(getattr(pair, role), folder / f"{role}.nrrd")
     sitk.WriteTransform(to_sitk(pair.matrix), str(folder / "truth.tfm"))
-    return ScannedBone("tibia", "mouse", "A", folder / "fixed.nrrd", folder / "moving.nrrd", folder / "truth.tfm"), pair
+    files = [ScanFile(str(folder / f"{role}.nrrd")) for role in ("fixed", "moving")]
+    return ScannedBone("tibia", "mouse", "A", *files, folder / "truth.tfm"), pair
 
 
 def test_the_real_pair(scans):
@@ -159,6 +162,28 @@ def test_the_real_pair(scans):
     assert pair.cubes[0].center == pytest.approx(CENTER) and pair.cubes[1].center == pytest.approx(-CENTER)
     found = measure(pair.truth, pair.truth, pair.fixed.center, pair.bones)
     assert found.dice == found.dice_true > 0.7 and found.te_um == found.re_deg == 0
+
+
+def test_masks_thresholds_and_voxel_sizes_of_a_table_hold(scans, tmp_path):
+    bone, made = scans
+    upper = np.zeros(made.moving.voxels.shape, np.uint8)
+    upper[:, :20] = 1
+    write_volume(replace(made.moving, voxels=upper), tmp_path / "mask.nrrd")
+    post = replace(bone.post, mask=str(tmp_path / "mask.nrrd"), threshold=2500.0)
+    masked = replace(bone, pre=replace(bone.pre, spacing=(0.12,)), post=post)
+    real = load_pair(PlannedPair("real", "tibia", "both", 0, 0.0, ()), masked, (0.3,))
+    assert real.fixed.spacing == pytest.approx(0.12) and real.moving.spacing == pytest.approx(0.3)
+    assert real.thresholds == (None, 2500.0) and real.scales[1].threshold == 2500.0
+    assert real.masks[0] is None and np.array_equal(real.masks[1], upper)
+    turned = load_pair(PlannedPair("rotation", "tibia", "post", 3, 1.3, ()), masked)
+    assert np.array_equal(turned.masks[0], upper) and turned.thresholds == (2500.0, 2500.0)
+    # The copy's mask moves with the copy.
+    bone = turned.bones[1]
+    for marked, affine in ((turned.masks[1], turned.moving.affine), (bone.whole, bone.affine)):
+        index = np.argwhere(marked)[:, ::-1]
+        to_scan = np.linalg.inv(turned.truth @ made.moving.affine) @ affine
+        back = index @ to_scan[:3, :3].T + to_scan[:3, 3]
+        assert len(back) and (back[:, 1] < 20.5).all()
 
 
 def test_weights_that_ship_are_asked_as_they_were_trained():

@@ -6,6 +6,7 @@ All that is wrong with them is gathered before anything runs: a list of errors, 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...bone.scan_file import ABOUT_SCAN, NUMBERS, ScanFile, scan_of_cells
 from ...bone.threshold import find_bone_scale
 from ...core.errors import DNetError, FileError, ScanError
 from ...core.files import make_folder
@@ -22,15 +24,19 @@ from ...core.progress import ProgressFunction, no_progress
 from ...core.spreadsheet import read_list
 from ...geometry.transform_files import read_transform
 from ...imaging.scan_folders import find_scans
-from ...imaging.volume import Volume, check_pair_spacing, read_volume
+from ...imaging.volume import Volume, check_pair_spacing
 from ...synthesis.dataset import write_pair
 from ...synthesis.pairs import make_pair
+from ...training.scanned_bones import AS_OF_PAIRS
 from .plan import FOLDS, ScannedBone
 
 #: Seeds from here on are neither the benchmark's nor the calibration's.
 FIRST_SEED = 5_000_000
 SEEDS_PER_EVALUATION = 10_000
-_COLUMNS, _OPTIONAL = {"name", "pre", "post"}, {"animal", "fold", "transform"}
+#: The columns that a table needs, as they are called in a list of pairs, and usually here.
+_NEEDED = {"id": "name", "moving": "post", "fixed": "pre"}
+_OPTIONAL = ("animal", "fold", "transform")
+_COLUMNS = (*_NEEDED, *_OPTIONAL, *(f"{role}_{name}" for role in ("fixed", "moving") for name in ABOUT_SCAN))
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ def find_bones(paths: Sequence[str | os.PathLike], seed: int = 0, least: int = 1
 
     Scans in folders are ``NAME_pre`` and ``NAME_post`` (or ``NAME_fixed`` and ``NAME_moving``), the true transform
     beside them ``NAME.tfm`` or ``NAME_truth.tfm``; masks, called after a scan, are passed over. A table has columns
-    name, pre, post, and may have animal, fold, transform; its paths are relative to its own folder.
+    name, pre, post, and may have animal, fold, transform, and what else is to be said of each scan, as pre_spacing and
+    post_mask, see `ScanFile`; or they are called as in a list of pairs: id, fixed, moving, moving_mask. Its paths are
+    relative to its own folder.
 
     Args:
         paths: one or two.
@@ -138,28 +146,34 @@ def check_bones(
 
     Args:
         bones: see `find_bones`.
-        spacing: the true voxel size of all scans, in mm, where files lack it.
+        spacing: the true voxel size of all scans, in mm, where files lack it and their table does not say it.
         progress: called with the fraction done and a message.
 
     Returns:
         The problems, and a fingerprint of all scans: hex digits that change with any voxel.
     """
     problems: list[DNetError] = []
-    seen: dict[str, Path] = {}
+    seen: dict[str, str] = {}
     everything = hashlib.sha256()
     for number, bone in enumerate(bones):
         progress(number / len(bones), f"reading {bone.name}")
         pair: list[Volume] = []
-        for path in (bone.pre, bone.post):
+        for scan in (bone.pre, bone.post):
             with _gathered(problems):
-                volume = read_volume(path, spacing, name=str(path))
-                find_bone_scale(volume)
+                volume = scan.with_spacing(spacing).read(None)
+                mask = scan.read_mask(None, volume)
+                find_bone_scale(volume, scan.threshold, mask)
                 pair.append(volume)
-                digest = _digest(volume)
+                digest = _digest(volume.voxels)
                 everything.update(f"{bone.name} {bone.fold} {digest}\n".encode("utf-8", "surrogateescape"))
+                if scan.about:  # wherever its mask lies
+                    said = {**scan.about, "mask": None if mask is None else _digest(mask)}
+                    everything.update(json.dumps(said, sort_keys=True).encode("utf-8", "surrogateescape"))
+                # Masks may part several bones of one scan.
+                digest += "" if mask is None else _digest(mask)
                 if digest in seen:
-                    raise ScanError(f"{path}: holds the same voxels as {seen[digest]}", "put the right scan there")
-                seen[digest] = path
+                    raise ScanError(f"{scan.path}: holds the same voxels as {seen[digest]}", "put the right scan there")
+                seen[digest] = scan.path
         with _gathered(problems):
             if len(pair) == 2:
                 check_pair_spacing(*pair)
@@ -178,8 +192,8 @@ def _gathered(problems: list[DNetError]) -> Iterator[None]:
         problems.append(error)
 
 
-def _digest(volume: Volume) -> str:
-    voxels = np.ascontiguousarray(volume.voxels)
+def _digest(voxels: np.ndarray) -> str:
+    voxels = np.ascontiguousarray(voxels)
     return hashlib.sha256(voxels.view(np.uint8).reshape(-1).data).hexdigest()
 
 
@@ -195,7 +209,7 @@ def _in_folder(folder: Path, fold: str) -> Cohort:
     for path, partner in scans.unpaired.items():
         problems.append(ScanError(f"{path}: its partner {partner}.* is missing", "add it, or move this away"))
     bones = [
-        ScannedBone(pair.name, pair.name, fold, pair.pre, pair.post, pair.transform)
+        ScannedBone(pair.name, pair.name, fold, ScanFile(str(pair.pre)), ScanFile(str(pair.post)), pair.transform)
         for pair in sorted(scans.pairs, key=lambda pair: pair.name)
     ]
     return Cohort(bones, problems)
@@ -203,33 +217,42 @@ def _in_folder(folder: Path, fold: str) -> Cohort:
 
 def _in_table(path: Path) -> Cohort:
     sheet = read_list(path)
-    names = [name.lower() for name in sheet.header]
-    columns, lines = set(names), list(sheet.lines(names))
-    if not lines or not columns >= _COLUMNS:
-        missing = ", ".join(sorted(_COLUMNS - columns)) or "lines"
+    header = [name.lower() for name in sheet.header]
+    names = [AS_OF_PAIRS.get(name, name) for name in header]
+    called = _NEEDED | dict(zip(names, header, strict=True))
+    lines = list(sheet.lines(names, tuple(f"_{name}" for name in NUMBERS)))
+    if not lines or not set(names) >= _NEEDED.keys():
+        missing = ", ".join(usual for name, usual in _NEEDED.items() if name not in names) or "lines"
         raise FileError(f"{path}: lacks {missing}", "give columns name, pre, post, and one line a bone")
+    for name in filter(None, set(names)):
+        if names.count(name) > 1:
+            raise FileError(f"{path}: has two columns that mean {called[name]}", "keep one of them")
     bones: list[ScannedBone] = []
     problems: list[DNetError] = []
-    unknown = sorted(columns - _COLUMNS - _OPTIONAL - {""})
+    unknown = sorted(set(names).difference(_COLUMNS, {""}))
     if unknown:
-        remedy = f"name it one of {', '.join(sorted(_OPTIONAL))}"
+        remedy = f"name it one of {', '.join(_OPTIONAL)}, or as pre_mask, post_spacing and others of a scan"
         problems.append(FileError(f"{path}: column {', '.join(unknown)} is unknown", remedy))
     for number, too_long, cells in lines:
         where = f"{path}: line {number}"
         if too_long:
             remedy = "put quotes about a cell with commas in it, or part cells by semicolons"
             problems.append(FileError(f"{where} has more cells than there are columns", remedy))
-        empty = [column for column in sorted(_COLUMNS) if not cells.get(column)]
+        empty = [called[column] for column in _NEEDED if not cells.get(column)]
         if empty:
             problems.append(FileError(f"{where} has no {' and no '.join(empty)}", "fill it in, or remove the line"))
             continue
+        (pre, wrong), (post, more) = (scan_of_cells(role, cells, path.parent, called) for role in ("fixed", "moving"))
+        problems += [FileError(f"{where} {one}", "correct it") for one in (*wrong, *more)]
+        assert pre is not None and post is not None
         fold = cells.get("fold", "")
         if fold not in ("", *FOLDS):
             problems.append(FileError(f"{where} has the fold {fold!r}", "give A, B, or nothing in all lines"))
-        files = {key: path.parent / cells[key] for key in ("pre", "post", "transform") if cells.get(key)}
-        absent = [file for file in files.values() if not file.exists()]
+        transform = path.parent / cells["transform"] if cells.get("transform") else None
+        files = [*map(Path, (*pre.paths, *post.paths)), *([] if transform is None else [transform])]
+        absent = [file for file in files if not file.exists()]
         problems += [FileError(f"{file}: there is no such file ({where})", "correct the path") for file in absent]
-        bones.append(ScannedBone(cells["name"], cells.get("animal") or cells["name"], fold, **files))
+        bones.append(ScannedBone(cells["id"], cells.get("animal") or cells["id"], fold, pre, post, transform))
     if {bone.fold for bone in bones} > {""}:
         problems.append(FileError(f"{path}: only some lines have a fold", "give all of them one, or none"))
     return Cohort(bones, problems)
@@ -239,11 +262,13 @@ def _repeated(bones: Sequence[ScannedBone]) -> Iterator[ScanError]:
     """Finds names and files that occur twice, and animals in both halves."""
     names = Counter(bone.name for bone in bones)
     for name in (name for name, count in names.items() if count > 1):
-        where = " and ".join(str(bone.pre) for bone in bones if bone.name == name)
+        where = " and ".join(bone.pre.path for bone in bones if bone.name == name)
         yield ScanError(f"{name}: there are {names[name]} bones of this name ({where})", "give each its own name")
-    files = Counter(path.resolve() for bone in bones for path in (bone.pre, bone.post))
-    for path in (path for path, count in files.items() if count > 1):
-        yield ScanError(f"{path}: is given {files[path]} times", "give each scan once")
+    scans = [scan for bone in bones for scan in (bone.pre, bone.post)]
+    counts = Counter(scan.identity for scan in scans)
+    for identity, path in {scan.identity: scan.path for scan in scans}.items():
+        if counts[identity] > 1:
+            yield ScanError(f"{path}: is given {counts[identity]} times", "give each scan once")
     folds = defaultdict(set)
     for bone in bones:
         folds[bone.animal].add(bone.fold)

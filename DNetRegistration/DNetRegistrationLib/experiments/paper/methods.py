@@ -44,7 +44,8 @@ def estimate(method: str, pair: PreparedPair, weights: Path | None = None) -> np
     if method == "sitk":
         return by_simpleitk(*pair.cubes)
     options = {"hypotheses": "search", "refine": "none"} if method == "search" else {}
-    return align(pair.fixed, pair.moving, device="cpu", **options).matrix
+    masks = {"fixed_mask": pair.masks[0], "moving_mask": pair.masks[1]}
+    return align(pair.fixed, pair.moving, threshold=pair.thresholds, device="cpu", **masks, **options).matrix
 
 
 def by_simpleitk(fixed: CanonicalCube, moving: CanonicalCube) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,11 +13,12 @@ from ...bone.cortex import CorticalBone, cortical_bone
 from ...bone.cube import CanonicalCube
 from ...bone.images import native_scan
 from ...bone.prepare import PreparedScan, prepare
+from ...bone.scan_file import ScanFile
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
 from ...geometry.transform_files import read_transform
-from ...imaging.resample import resample
-from ...imaging.volume import Volume, read_volume
+from ...imaging.resample import resample, resample_mask
+from ...imaging.volume import Volume
 from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, PlannedPair, ScannedBone
 
 
@@ -58,19 +58,23 @@ class PreparedPair:
         fixed, moving: the scans.
         scales: the bone threshold of each.
         truth: ``(4, 4)``, fixed to moving points, LPS mm; None where it is not known.
+        masks: ``(z, y, x)`` bool of where bone is looked for in each, or None.
+        thresholds: those that were given, or None for each that was found.
     """
 
     fixed: Volume
     moving: Volume
     scales: tuple[BoneScale, BoneScale]
     truth: np.ndarray | None
+    masks: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    thresholds: tuple[float | None, float | None] = (None, None)
 
     @cached_property
     def scans(self) -> tuple[PreparedScan, PreparedScan]:
         """What networks see of the two, at one working spacing."""
         cpu = torch.device("cpu")
-        volumes = (self.fixed, self.moving)
-        return prepare(*[native_scan(v, s, None, cpu) for v, s in zip(volumes, self.scales, strict=True)])
+        each = zip((self.fixed, self.moving), self.scales, self.masks, strict=True)
+        return prepare(*[native_scan(volume, scale, mask, cpu) for volume, scale, mask in each])
 
     @property
     def cubes(self) -> tuple[CanonicalCube, CanonicalCube]:
@@ -86,10 +90,8 @@ class PreparedPair:
     @cached_property
     def bones(self) -> tuple[CorticalBone, CorticalBone]:
         """The cortices, each segmented in its own scan."""
-        fixed, moving = (
-            cortical_bone(v, s.threshold, self.spacing)
-            for v, s in zip((self.fixed, self.moving), self.scales, strict=True)
-        )
+        each = zip((self.fixed, self.moving), self.scales, self.masks, strict=True)
+        fixed, moving = (cortical_bone(volume, s.threshold, self.spacing, mask) for volume, s, mask in each)
         return fixed, moving
 
 
@@ -99,23 +101,30 @@ def load_pair(planned: PlannedPair, bone: ScannedBone, spacing: Sequence[float] 
     Args:
         planned: which pair.
         bone: its scans.
-        spacing: the true voxel size of the scans, in mm, where files lack it.
+        spacing: the true voxel size of the scans, in mm, where files lack it and their table does not say it.
 
     Raises:
         ScanError: a scan cannot be read, or shows no bone.
         FileError: the transform cannot be read.
     """
     if planned.test == "real":
-        fixed, moving = (_read(path, spacing) for path in (bone.pre, bone.post))
+        fixed, moving = (_read(scan.with_spacing(spacing)) for scan in (bone.pre, bone.post))
         truth = None if bone.transform is None else read_transform(bone.transform)
-        return PreparedPair(fixed[0], moving[0], (fixed[1], moving[1]), truth)
-    volume, scale = _read(bone.scan(planned.scan), spacing)
+        given = bone.pre.threshold, bone.post.threshold
+        return PreparedPair(fixed[0], moving[0], (fixed[1], moving[1]), truth, (fixed[2], moving[2]), given)
+    scan = bone.scan(planned.scan)
+    volume, scale, mask = _read(scan.with_spacing(spacing))
     truth = true_motion(planned.test, planned.position, volume.center)
-    return PreparedPair(volume, moved(volume, truth), (scale, scale), truth)
+    carried = None
+    if mask is not None:
+        z, y, x = mask.shape
+        carried = resample_mask(mask, volume.affine, volume.affine, (z, y, x), np.linalg.inv(truth))
+    return PreparedPair(volume, moved(volume, truth), (scale, scale), truth, (mask, carried), (scan.threshold,) * 2)
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, spacing) -> tuple[Volume, BoneScale]:
-    """A scan and its bone threshold. The last two are kept, since the pairs of one scan follow one another."""
-    volume = read_volume(path, spacing)
-    return volume, find_bone_scale(volume)
+def _read(scan: ScanFile) -> tuple[Volume, BoneScale, np.ndarray | None]:
+    """A scan, its bone threshold and its mask. The last two are kept, since pairs of one scan follow one another."""
+    volume = scan.read(None)
+    mask = scan.read_mask(None, volume)
+    return volume, find_bone_scale(volume, scan.threshold, mask), mask

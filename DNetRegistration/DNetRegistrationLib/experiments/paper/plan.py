@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...bone.scan_file import ScanFile
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -125,12 +127,12 @@ class ScannedBone:
     name: str
     animal: str
     fold: str
-    pre: Path
-    post: Path
+    pre: ScanFile
+    post: ScanFile
     transform: Path | None = None
 
-    def scan(self, which: str) -> Path:
-        """The path of "pre" or "post"."""
+    def scan(self, which: str) -> ScanFile:
+        """The scan "pre" or "post"."""
         return self.pre if which == "pre" else self.post
 
 

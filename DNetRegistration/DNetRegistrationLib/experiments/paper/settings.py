@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ...bone.scan_file import ScanFile
 from ...core.errors import FileError, OptionError, Setting, one_line
 from ...core.files import atomic_write, writing
 from ...core.provenance import machine
@@ -206,7 +207,7 @@ def _of_another(folder: Path, differs: str) -> FileError:
     return FileError(f"{folder}: holds an evaluation {differs}", "evaluate into another folder", Setting("output"))
 
 
-def _plain(bone: ScannedBone, folder: Path) -> dict[str, str | None]:
+def _plain(bone: ScannedBone, folder: Path) -> dict[str, Any]:
     def of(path: Path | None) -> str | None:
         if path is None:
             return None
@@ -214,12 +215,21 @@ def _plain(bone: ScannedBone, folder: Path) -> dict[str, str | None]:
         inside = path.resolve().is_relative_to(folder.resolve())
         return str(path.resolve().relative_to(folder.resolve()) if inside else path.resolve())
 
+    def scan(file: ScanFile) -> str | dict[str, Any] | None:
+        about = file.about | ({} if file.mask is None else {"mask": of(Path(file.mask))})
+        return {"path": of(Path(file.path)), **about} if about else of(Path(file.path))
+
     return {
-        "animal": bone.animal, "fold": bone.fold, "pre": of(bone.pre), "post": of(bone.post),
+        "animal": bone.animal, "fold": bone.fold, "pre": scan(bone.pre), "post": scan(bone.post),
         "transform": of(bone.transform),
     }  # fmt: skip
 
 
 def _bone(name: str, entry: Mapping[str, Any], folder: Path) -> ScannedBone:
+    def scan(told: str | dict[str, Any]) -> ScanFile:
+        about = {"path": told} if isinstance(told, str) else dict(told)
+        about |= {key: str(folder / about[key]) for key in ("path", "mask") if key in about}
+        return ScanFile(**about | ({"spacing": tuple(about["spacing"])} if "spacing" in about else {}))
+
     transform = None if entry["transform"] is None else folder / entry["transform"]
-    return ScannedBone(name, entry["animal"], entry["fold"], folder / entry["pre"], folder / entry["post"], transform)
+    return ScannedBone(name, entry["animal"], entry["fold"], scan(entry["pre"]), scan(entry["post"]), transform)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...bone.scan_file import ScanFile
 from ...core.errors import FileError, Setting, one_line
 from ...core.files import atomic_write, make_folder, writing
 from ...core.progress import ProgressFunction, no_progress
@@ -108,10 +107,7 @@ def make_dataset(
     Raises:
         ScanError: a scan cannot be used at all.
     """
-    scans = [
-        BoneScans(bone.name, ScanFile(str(bone.pre)), ScanFile(str(bone.post)) if contrast else None, bone.transform)
-        for bone in bones
-    ]
+    scans = [BoneScans(bone.name, bone.pre, bone.post if contrast else None, bone.transform) for bone in bones]
     found = dataset_of_bones(scans, scan_spacing=spacing, progress=progress, apart=True)
     return replace(found, made={"contrast": contrast})
 
