@@ -10,8 +10,9 @@ import torch
 from DNetRegistrationLib.bone.images import BoneImage, native_scan
 from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import BoneScale
+from DNetRegistrationLib.imaging.tensors import erode, inner_slopes
 from DNetRegistrationLib.imaging.volume import Volume
-from DNetRegistrationLib.registration.template import edge_template, erode, finer_template, index_gradient
+from DNetRegistrationLib.registration.template import edge_template, finer_template
 from edge_phantom import TURNS, two_scans
 
 
@@ -23,7 +24,7 @@ def test_gradients_are_those_of_a_ramp_in_the_world():
     z, y, x = np.indices((7, 8, 9))
     world = np.stack((x, y, z), -1) @ affine[:3, :3].T + affine[:3, 3]
     values = torch.tensor(world @ slope)
-    inner = index_gradient(values)[1:-1, 1:-1, 1:-1].numpy()
+    inner = np.stack(inner_slopes(values), -1)
     np.testing.assert_allclose(inner @ np.linalg.inv(affine[:3, :3]), np.broadcast_to(slope, inner.shape), atol=1e-9)
     template = edge_template(BoneImage((values - values.min()).float(), affine), 50)
     np.testing.assert_allclose(template.gradient, np.broadcast_to(slope, (50, 3)), atol=1e-4)
@@ -31,12 +32,17 @@ def test_gradients_are_those_of_a_ramp_in_the_world():
     np.testing.assert_allclose(template.values, positions @ slope - float(values.min()), atol=1e-4)
 
 
-def test_edges_are_the_steepest_inner_voxels():
+SHEARED = np.array(((-1.0, 0.4, 0), (0, 1, -0.3), (0.2, 0, 1)))
+
+
+@pytest.mark.parametrize("turn", [np.eye(3), TURNS[0], TURNS[0] @ SHEARED], ids=["straight", "oblique", "sheared"])
+def test_edges_are_the_steepest_inner_voxels(turn):
     generator = np.random.default_rng(3)
     values = generator.random((9, 10, 11)).astype(np.float32)
     inside = np.ones_like(values)
     inside[4, 5, 6] = 0.5
-    affine = np.diag((0.1, 0.2, 0.3, 1))
+    affine = np.eye(4)
+    affine[:3, :3] = turn * (0.1, 0.2, 0.3)
     template = edge_template(BoneImage(torch.tensor(values), affine, torch.tensor(inside)), 40)
     strength = {}
     for z, y, x in np.ndindex(*values.shape):
@@ -49,11 +55,11 @@ def test_edges_are_the_steepest_inner_voxels():
         ):
             continue
         gradient = (
-            (values[z, y, x + 1] - values[z, y, x - 1]) / 0.2,
-            (values[z, y + 1, x] - values[z, y - 1, x]) / 0.4,
-            (values[z + 1, y, x] - values[z - 1, y, x]) / 0.6,
+            (values[z, y, x + 1] - values[z, y, x - 1]) / 2,
+            (values[z, y + 1, x] - values[z, y - 1, x]) / 2,
+            (values[z + 1, y, x] - values[z - 1, y, x]) / 2,
         )
-        strength[x, y, z] = np.linalg.norm(gradient)
+        strength[x, y, z] = np.linalg.norm(np.linalg.solve(affine[:3, :3].T, gradient))
     steepest = sorted(strength, key=strength.get)[-40:]
     assert {tuple(index) for index in template.index.int().tolist()} == set(steepest)
     assert erode(torch.tensor(inside)).sum() == inside.size - 27 * 0.5

@@ -6,6 +6,7 @@ They pass through the voxels as trilinear interpolation does, but blur and disto
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -13,67 +14,94 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def spline_coefficients(image: Tensor) -> Tensor:
-    """The coefficients ``(z, y, x)`` float32 of the cubic B-spline through a finite image, mirrored at its border.
+@dataclass(frozen=True)
+class Spline:
+    """The cubic B-spline through the voxels of an image.
 
-    They cost a product with a square matrix along each axis, so that images of up to some 200 voxels an axis are quick.
+    Attributes:
+        coefficients: ``(z, y, x)`` float32.
+        rows: ``(z', y', x', 8)`` those of the grid with one more voxel about it, eight along x from every fourth one
+            on: one row holds the four neighbours of a point, wherever it lies between voxels.
     """
-    z, y, x = (_inverse(size).to(image.device) for size in image.shape)
-    image = y @ (image.float() @ x.T)
-    return (z @ image.flatten(1)).view(image.shape)
+
+    coefficients: Tensor
+    rows: Tensor
+
+    @classmethod
+    def through(cls, image: Tensor) -> Spline:
+        """The spline through a finite image ``(z, y, x)``, mirrored at its border.
+
+        It costs a product with a square matrix along each axis, so that images of up to some 200 voxels an axis are
+        quick.
+        """
+        z, y, x = (_inverse(size).to(image.device) for size in image.shape)
+        coefficients = y @ (image.float() @ x.T)
+        coefficients = (z @ coefficients.flatten(1)).view(image.shape)
+        wide = coefficients
+        for axis, size in enumerate(image.shape):
+            # Of a single voxel too, two to each side of a place between voxels are read.
+            beyond = _mirrored(torch.arange(-1, max(size, 2) + 1), size)
+            wide = wide.index_select(axis, beyond.to(image.device))
+        # A row for each fourth place that a point can lie behind.
+        count = -(-(wide.shape[2] - 3) // 4)
+        wide = F.pad(wide, (0, 4 * count + 4 - wide.shape[2]))
+        return cls(coefficients, wide.unfold(2, 8, 4).contiguous())
+
+    def sample(self, index: Tensor) -> Tensor:
+        """The spline's values ``(n,)`` at continuous indices ``(n, 3)`` float32 (x, y, z), clamped to the grid.
+
+        The rows of a point's 16 neighbours across x are added by one call of `embedding_bag`, which takes a fifth of
+        the time of eight linear interpolations (Sigg & Hadwiger, GPU Gems 2, ch. 20, 2005).
+        """
+        size = index.new_tensor(self.coefficients.shape[::-1])[:, None]
+        # A place that is not known counts as 0.
+        at = torch.fmax(index.T.contiguous(), torch.zeros_like(size)).minimum(size - 1)
+        low = at.floor().minimum((size - 2).clamp(min=0))
+        low[0] = (low[0] / 4).floor_()
+        # Where points lie among the coefficients of their rows, of which one comes before.
+        x, y, z = at - low * index.new_tensor((4, 1, 1))[:, None] + 1
+        _, height, width, _ = self.rows.shape
+        first = torch.tensor((1, width, height * width), dtype=torch.int32, device=index.device)[:, None]
+        first = (low.int() * first).sum(0, dtype=torch.int32)
+        four = torch.arange(4, dtype=torch.int32, device=index.device)
+        corners = ((four[:, None] * height + four) * width).view(-1)
+        # A product with ones repeats columns in a third of the time of broadcasting over four.
+        apart = torch.eye(4, device=index.device)
+        weights = (_weights(z, 4) @ apart.repeat_interleave(4, 1)) * (_weights(y, 4) @ apart.repeat(1, 4))
+        rows = self.rows.view(-1, 8)
+        row = F.embedding_bag(first[:, None] + corners, rows, per_sample_weights=weights, mode="sum")
+        return (row * _weights(x, 8)).sum(-1)
+
+    def derivatives(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """The spline's first and second derivatives, each ``(n, 3)``, per voxel along x, y, z.
+
+        Args:
+            at: ``(n,)`` voxels, counted in memory order. They must not lie on the border.
+        """
+        coefficients = self.coefficients
+        _, height, width = coefficients.shape
+        smooth, slope = torch.tensor((1 / 6, 2 / 3, 1 / 6)), torch.tensor((-0.5, 0.0, 0.5))
+        curve, shifts = torch.tensor((1.0, -2.0, 1.0)), torch.arange(-1, 2)
+        offsets = (shifts[:, None, None] * height + shifts[:, None]) * width + shifts
+        around = coefficients.reshape(-1)[at[:, None] + offsets.view(-1).to(at.device)]
+        stencils = [
+            torch.einsum("i,j,k->ijk", *(along if axis == other else smooth for other in (2, 1, 0))).reshape(-1)
+            for along in (slope, curve)
+            for axis in (0, 1, 2)
+        ]
+        found = around @ torch.stack(stencils, -1).to(around)
+        return found[:, :3], found[:, 3:]
 
 
-def sample_spline(coefficients: Tensor, index: Tensor) -> Tensor:
-    """The spline's values ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z), clamped to the grid.
-
-    The 64 neighbours of a point are read as eight linear interpolations, two along each axis (Sigg & Hadwiger, GPU Gems
-    2, ch. 20, 2005).
-    """
-    size = index.new_tensor(coefficients.shape[::-1])
-    index = index.clamp(min=0).minimum(size - 1)
-    low = index.floor().minimum((size - 2).clamp(min=0))
-    t = index - low
-    # The weights of the neighbours at low - 1, low, low + 1, low + 2, added in pairs.
-    first, last = (1 - t) ** 3 / 6, t**3 / 6
-    second = 2 / 3 - t * t * (1 - t / 2)
-    before = first + second
-    after = 1 - before
-    # Where in each pair its linear interpolation is read, from -1 to 1 as torch counts the grid.
-    at = torch.stack((low - first / before, low + 1 + last / after))
-    at = (_mirrored(at, size) + 0.5) * (2 / size) - 1
-    corners = torch.tensor([(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)], device=index.device)
-    points = torch.stack([at[corners[:, axis], :, axis] for axis in range(3)], -1)
-    weights = torch.stack((before, after))
-    weight = torch.stack([weights[corners[:, axis], :, axis] for axis in range(3)]).prod(0)
-    values = F.grid_sample(coefficients[None, None], points[None, None], padding_mode="border", align_corners=False)[
-        0, 0, 0
-    ]
-    return (weight * values).sum(0)
+def _weights(at: Tensor, count: int) -> Tensor:
+    """``(n, count)`` the cubic B-spline about points ``(n,)`` at 0, 1, 2 and so on."""
+    away = (torch.arange(count, dtype=at.dtype, device=at.device) - at[:, None]).abs_()
+    far, near = (2 - away).clamp_(min=0), (1 - away).clamp_(min=0)
+    return (far * far * far).sub_(near * near * near, alpha=4).div_(6)
 
 
-def spline_derivatives(coefficients: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """The spline's first and second derivatives, each ``(n, 3)``, per voxel along x, y, z.
-
-    Args:
-        coefficients: ``(z, y, x)``.
-        at: ``(n,)`` voxels, counted in memory order. They must not lie on the border.
-    """
-    _, height, width = coefficients.shape
-    smooth, slope = torch.tensor((1 / 6, 2 / 3, 1 / 6)), torch.tensor((-0.5, 0.0, 0.5))
-    curve, shifts = torch.tensor((1.0, -2.0, 1.0)), torch.arange(-1, 2)
-    offsets = (shifts[:, None, None] * height + shifts[:, None]) * width + shifts
-    around = coefficients.reshape(-1)[at[:, None] + offsets.view(-1).to(at.device)]
-    stencils = [
-        torch.einsum("i,j,k->ijk", *(along if axis == other else smooth for other in (2, 1, 0))).reshape(-1)
-        for along in (slope, curve)
-        for axis in (0, 1, 2)
-    ]
-    found = around @ torch.stack(stencils, -1).to(around)
-    return found[:, :3], found[:, 3:]
-
-
-def _mirrored(at: Tensor, size: Tensor) -> Tensor:
-    """Positions beyond the outermost voxels of a grid, mirrored at them."""
+def _mirrored(at: Tensor, size: int) -> Tensor:
+    """Positions beyond the outermost voxels of a line, mirrored at them."""
     at = at.abs()
     return torch.where(at > size - 1, (2 * (size - 1) - at).clamp(min=0), at)
 

@@ -59,6 +59,21 @@ def dilate(image: Tensor, reach: int = 1) -> Tensor:
     return image
 
 
+def erode(inside: Tensor) -> Tensor:
+    """The least share inside of each voxel and its 26 neighbours."""
+    return -dilate(-inside)
+
+
+def inner_slopes(values: Tensor) -> list[Tensor]:
+    """Central differences of an image per voxel, along x, y, z, without those of its outermost voxels."""
+    inner = (slice(1, -1),) * 3
+    found = []
+    for axis in (2, 1, 0):
+        after, before = ((*inner[:axis], part, *inner[axis + 1 :]) for part in (slice(2, None), slice(None, -2)))
+        found.append((values[after] - values[before]).mul_(0.5))
+    return found
+
+
 def sample_linear(
     image: Tensor,
     index: Tensor,
@@ -160,7 +175,8 @@ def sample_channels(channels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 
     Nothing in them is NaN.
     """
-    at = (index + 0.5) * (2 / index.new_tensor(channels.shape[:0:-1])) - 1
+    scale = 2 / index.new_tensor(channels.shape[:0:-1])
+    at = torch.addcmul(scale / 2 - 1, index, scale)
     on_grid = _within(at, 1.0)
     # The processor's threads share the points of different batches only.
     parts = min(torch.get_num_threads(), len(index) // LEAST_PART) if channels.device.type == "cpu" else 1

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage
 from ..geometry.rigid import apply, inverse
-from ..imaging.splines import sample_spline, spline_coefficients
+from ..imaging.splines import Spline
 from ..imaging.tensors import sample_linear
 from .refinement import tukey
 from .template import Template, edge_template, sample_through
@@ -68,7 +68,7 @@ def _one_way(greys: Sequence[BoneImage], bone: CorticalBone, pose: Tensor) -> fl
         return None
     target, gradient, local = template.values[kept], template.gradient[kept], template.local()[kept] / template.radius
     steep, voxels = gradient.norm(dim=-1), template.index[kept].long()
-    values = sample_spline(spline_coefficients(greys[1].values), at[kept])
+    values = Spline.through(greys[1].values).sample(at[kept])
     linear = (gradient[:, :, None] * local[:, None]).flatten(1)
     plain = torch.stack((values, torch.ones_like(values), _laplacian(greys[0].values, voxels), steep), -1)
     columns = torch.cat((plain, gradient, linear), -1).cpu().double()

@@ -21,7 +21,7 @@ from ..bone.prepare import PreparedScan
 from ..core.threads import of_both
 from ..geometry.rigid import apply, inverse
 from ..imaging.resample import resample_mask
-from ..imaging.splines import sample_spline, spline_coefficients, spline_derivatives
+from ..imaging.splines import Spline
 from ..imaging.tensors import MOST_POINTS, gaussian, sample_linear
 from .blur import blurred
 from .holders import ScanPair
@@ -71,11 +71,11 @@ class _Greys:
     """The greys of a scan about its bone, as a cubic spline or, where there are too many voxels for one, trilinear."""
 
     image: BoneImage | NativeScan
-    spline: Tensor | None
+    spline: Spline | None
 
     def sample(self, index: Tensor) -> Tensor:
         """Greys ``(n,)`` at continuous indices ``(n, 3)`` (x, y, z)."""
-        return self.image.sample(index)[0] if self.spline is None else sample_spline(self.spline, index)
+        return self.image.sample(index)[0] if self.spline is None else self.spline.sample(index)
 
     def at(self, index: Tensor) -> Tensor:
         """Greys ``(n,)`` of voxels ``(n, 3)``."""
@@ -86,7 +86,7 @@ class _Greys:
         """The same blurred by a Gaussian of a variance in mm2. Only with a spline."""
         assert isinstance(self.image, BoneImage)
         image = blurred(self.image, variance * np.eye(3))
-        return _Greys(image, spline_coefficients(image.values))
+        return _Greys(image, Spline.through(image.values))
 
     def derivatives(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Their first and second derivatives, each ``(n, 3)``, per voxel at voxels ``(n, 3)`` within the border."""
@@ -94,7 +94,7 @@ class _Greys:
         strides = (1, width, width * height)
         at = index @ torch.tensor(strides, device=index.device)
         if self.spline is not None:
-            return spline_derivatives(self.spline, at)
+            return self.spline.derivatives(at)
         here = self.image.read(at)[0]
         ends = [(self.image.read(at + s)[0], self.image.read(at - s)[0]) for s in strides]
         first, second = (
@@ -292,7 +292,7 @@ def _greys(scan: PreparedScan, bone: CorticalBone, spacing: float) -> _Greys:
     affine[:3, 3] += affine[:3, :3] @ start
     values = values.nan_to_num(0.0)
     values = values + SHARPENED * (values - gaussian(values, BLUR))
-    return _Greys(BoneImage(values, affine), spline_coefficients(values))
+    return _Greys(BoneImage(values, affine), Spline.through(values))
 
 
 def _inside(image: _Greys, bone: CorticalBone, other: CorticalBone, pose: Tensor, most: int) -> Tensor:

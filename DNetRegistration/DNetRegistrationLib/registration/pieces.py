@@ -19,7 +19,7 @@ from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
 from ..core.threads import at_once
 from ..geometry.rigid import inverse
-from ..imaging.tensors import gaussian
+from ..imaging.tensors import erode, gaussian, inner_slopes
 
 # Neighbourhoods lie on a grid of every second working voxel, and are Gaussians of so many of its voxels.
 FACTOR, AGREEMENT_REACH, SHIFT_REACH = 2, 2.0, 2.5
@@ -159,14 +159,15 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     gain = _gain(moments)
     second, other = gain * second, gain * other
     moments *= gain ** torch.tensor((0.0, 0, 1, 0, 2, 1), device=gain.device)[:, None, None, None]
-    difference, slopes = second - first, _gradient((first + second) / 2)
+    difference = second - first
+    slopes = [F.pad(slope, (1,) * 6) for slope in inner_slopes((first + second) / 2)]
     # Differences reach one voxel to either side.
-    inner = seen * (F.avg_pool3d(seen[None], 3, 1, 1, count_include_pad=False)[0] > 0.999)
-    inner_slopes = [inner * slope for slope in slopes]
+    inner = erode(seen)
+    within = [inner * slope for slope in slopes]
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
     fine = [
-        *(inner_slopes[a] * slopes[b] for a, b in pairs),
-        *(slope * difference for slope in inner_slopes),
+        *(within[a] * slopes[b] for a, b in pairs),
+        *(slope * difference for slope in within),
         *(seen * difference.clamp(max=0).neg(), seen * difference.clamp(min=0)),
     ]
     coarse = F.avg_pool3d(torch.stack(fine)[None], FACTOR)[0]
@@ -225,16 +226,6 @@ def _gain(moments: Tensor) -> Tensor:
     if float((alike * product).sum()) < LEAST_PIECE * float(product.sum()):
         alike = torch.ones_like(alike)
     return ((alike * product).sum() / (alike * square).sum().clamp(min=1e-6)).clamp(0.5, 2.0)
-
-
-def _gradient(values: Tensor) -> list[Tensor]:
-    """Central differences per voxel along the axes in memory, zero on the border."""
-    slopes = []
-    for axis in range(3):
-        inner, slope = values.shape[axis] - 2, torch.zeros_like(values)
-        slope.narrow(axis, 1, inner).copy_((values.narrow(axis, 2, inner) - values.narrow(axis, 0, inner)) / 2)
-        slopes.append(slope)
-    return slopes
 
 
 def _pieces(found: Neighbourhoods, to_fixed: np.ndarray) -> list[Piece]:

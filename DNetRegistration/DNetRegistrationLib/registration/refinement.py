@@ -112,8 +112,19 @@ def tukey(residual: Tensor, prior: Tensor) -> Tensor:
     if residual.shape[-1] == 0:  # there is no median of nothing
         return residual
     masked = residual.abs().where(prior > 0, torch.nan)
-    deviation = (1.4826 * masked.nanmedian(-1).values).nan_to_num(1.0).clamp(min=LEAST_DEVIATION)
+    deviation = (1.4826 * _nanmedian(masked)).nan_to_num(1.0).clamp(min=LEAST_DEVIATION)
     return (1 - (residual / (TUKEY * deviation[:, None])).square()).clamp(min=0).square()
+
+
+def _nanmedian(values: Tensor) -> Tensor:
+    """``(h,)`` `torch.nanmedian` of ``(h, n)`` values of 0 and more; on the CPU in a third of its time."""
+    if values.device.type != "cpu":
+        return values.nanmedian(-1).values
+    rows = values.numpy()
+    middle = np.maximum(np.count_nonzero(rows >= 0, axis=-1) - 1, 0) // 2
+    # NaN comes last.
+    found = [np.partition(row, at)[at] for row, at in zip(rows, middle, strict=True)]
+    return torch.from_numpy(np.array(found, rows.dtype))
 
 
 def _solve(jacobian: Tensor, values: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

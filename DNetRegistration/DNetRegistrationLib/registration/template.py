@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..bone.images import BoneImage, NativeScan
-from ..imaging.tensors import SLAB_VOXELS, dilate
+from ..imaging.tensors import SLAB_VOXELS, erode, inner_slopes
 
 # No template has more voxels of an image at the working spacing.
 MOST_EDGES = 1 << 17
@@ -81,14 +82,20 @@ def _edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]
 def _found_edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
     values = image.values
     depth, height, width = values.shape
-    to_world = torch.as_tensor(np.linalg.inv(image.affine[:3, :3]), dtype=torch.float32, device=values.device)
+    to_world = np.linalg.inv(image.affine[:3, :3])
+    # The square of a gradient in the world, as a form of the one along the axes of the grid.
+    form = to_world @ to_world.T
     strength = torch.zeros_like(values)
     step = max(1, SLAB_VOXELS // (height * width))
     for start in range(1, depth - 1, step):
         check()
         stop = min(start + step, depth - 1)
-        gradient = index_gradient(values[start - 1 : stop + 1])[1:-1, 1:-1, 1:-1] @ to_world
-        inner = gradient.square().sum(-1).sqrt()
+        slopes = inner_slopes(values[start - 1 : stop + 1])
+        inner = torch.zeros_like(slopes[0])
+        for first, second in combinations_with_replacement(range(3), 2):
+            if abs(factor := form[first, second] * (1 if first == second else 2)) > 1e-9 * form.trace():
+                inner.addcmul_(slopes[first], slopes[second], value=float(factor))
+        inner = inner.clamp_(min=0).sqrt_()
         if image.inside is not None:
             inner = inner * (erode(image.inside[start - 1 : stop + 1])[1:-1, 1:-1, 1:-1] > 0.999)
         strength[start:stop, 1:-1, 1:-1] = inner
@@ -115,20 +122,6 @@ def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: T
     return Template(index, affine, values, gradient, center, radius)
 
 
-def index_gradient(values: Tensor) -> Tensor:
-    """Central differences ``(z, y, x, 3)`` of an image per voxel, along x, y, z; zero on the border."""
-    gradient = values.new_zeros((*values.shape, 3))
-    gradient[:, :, 1:-1, 0] = (values[:, :, 2:] - values[:, :, :-2]) / 2
-    gradient[:, 1:-1, :, 1] = (values[:, 2:] - values[:, :-2]) / 2
-    gradient[1:-1, :, :, 2] = (values[2:] - values[:-2]) / 2
-    return gradient
-
-
-def erode(inside: Tensor) -> Tensor:
-    """The least share inside of each voxel and its 26 neighbours."""
-    return -dilate(-inside)
-
-
 def _index_maps(template: Template, image_affine: np.ndarray, transforms: Tensor) -> Tensor:
     """``(h, 4, 4)`` float64 maps from template index to image index, through each world transform."""
     to_index = torch.from_numpy(np.linalg.inv(image_affine))
@@ -142,7 +135,8 @@ def sample_through(template: Template, image: BoneImage | NativeScan, transforms
         ``(h, n)`` bone values, and ``(h, n)`` the share of each that lies in the field of view.
     """
     maps = _index_maps(template, image.affine, transforms).to(torch.float32).to(template.index.device)
-    index = template.index @ maps[:, :3, :3].transpose(-1, -2) + maps[:, None, :3, 3]
+    points = template.index.expand(len(maps), -1, -1)
+    index = torch.baddbmm(maps[:, None, :3, 3], points, maps[:, :3, :3].transpose(-1, -2))
     values, inside = image.sample(index.view(-1, 3))
     return values.view(index.shape[:2]), inside.view(index.shape[:2])
 
