@@ -9,7 +9,7 @@ import torch
 from command import run
 from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.threshold import BoneScale
-from DNetRegistrationLib.imaging.tensors import dilate, gaussian, sample_linear
+from DNetRegistrationLib.imaging.tensors import dilate, gaussian, grid_index, sample_linear, sample_lines
 from DNetRegistrationLib.imaging.volume import Volume
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,3 +174,21 @@ def test_dilation_is_that_of_scipy(reach):
     image = torch.randn(7, 9, 8, generator=torch.Generator().manual_seed(2))
     expected = ndimage.maximum_filter(image.numpy(), 2 * reach + 1, mode="constant", cval=-np.inf)
     np.testing.assert_array_equal(dilate(image, reach).numpy(), expected)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_grid_along_the_axes_is_interpolated_as_its_points_are(shares):
+    generator = np.random.default_rng(4)
+    image = torch.from_numpy(generator.random((7, 9, 6), np.float32))
+    inside = torch.from_numpy((generator.random(image.shape) > 0.3).astype(np.float32)) if shares else None
+    # One axis is turned back, and the grid reaches beyond the image.
+    to_index = torch.from_numpy(np.diag((0.7, -1.3, 0.4, 1.0)))
+    to_index[:3, 3] = torch.tensor((-2.1, 9.3, 1.6))
+    shape = (11, 12, 13)
+    index = grid_index(shape, to_index).view(-1, 3).float()
+    values, seen = (one.view(shape) for one in sample_linear(image, index, inside))
+    found = sample_lines(image, to_index, shape, inside)
+    assert 0.2 < (seen > 1e-3).float().mean() < 0.8
+    torch.testing.assert_close(found[1], seen, atol=1e-5, rtol=0)
+    told = seen > 1e-3
+    torch.testing.assert_close(found[0][told], values[told], atol=2e-3, rtol=0)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from ..core.constants import CUBE_SIZE, PAPER_SPACING
-from ..imaging.tensors import sample_linear
+from ..imaging.tensors import sample_linear, sample_lines
 from .images import BoneImage, pooled
 
 # Bone that reaches further from its centroid than this share of half the cube's edge makes the working spacing grow. A
 # mouse tibia of the paper, cut by its field of view of 5.12 mm, reaches to about one.
 CUBE_REACH = 1.2
+# Grids whose axes differ by less over a voxel lie along each other.
+STRAIGHT = 1e-7
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,13 @@ def sample_on_cube(image: BoneImage, to_index: np.ndarray) -> tuple[Tensor, Tens
     Returns:
         ``(64, 64, 64)`` bone values, and the share of each that lies in the image's field of view.
     """
+    shape = (CUBE_SIZE,) * 3
+    linear = to_index[:3, :3]
+    if np.abs(linear - np.diag(linear.diagonal())).max() < STRAIGHT:
+        return sample_lines(image.values, torch.from_numpy(to_index), shape, image.inside)
     # Shares of each index axis, summed over the grid.
     axis = torch.arange(CUBE_SIZE, dtype=torch.float64)[:, None]
-    x, y, z = (axis * column for column in torch.from_numpy(to_index[:3, :3].T.copy()))
+    x, y, z = (axis * column for column in torch.from_numpy(linear.T.copy()))
     index = ((z + torch.from_numpy(to_index[:3, 3]))[:, None, None] + y[:, None] + x).view(-1, 3)
     values, inside = sample_linear(image.values, index.float().to(image.values.device), image.inside, finite=True)
-    shape = (CUBE_SIZE,) * 3
     return values.view(shape), inside.view(shape)

@@ -193,6 +193,37 @@ def sample_channels(channels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return found[0] / found[1].clamp(min=1e-6) * on_grid, found[1] * on_grid
 
 
+def sample_lines(
+    image: Tensor, to_index: Tensor, shape: Sequence[int], inside: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`sample_linear` of a finite float32 image at all voxels of a grid along its own axes, one axis after the other.
+
+    Args:
+        image: ``(z, y, x)``.
+        to_index: ``(4, 4)`` float64, index of the grid to that of the image: a diagonal one, and a translation.
+        shape: of the grid, (z, y, x).
+        inside: as there.
+
+    Returns:
+        values, and shares inside, of that shape.
+    """
+    lines, on_grid = [], []
+    for number, size, count in zip((2, 1, 0), image.shape, shape, strict=True):
+        at = torch.arange(count, dtype=torch.float64) * to_index[number, number] + to_index[number, 3]
+        away = at.clamp(0, size - 1)[:, None] - torch.arange(size, dtype=torch.float64)
+        lines.append((1 - away.abs()).clamp(min=0).to(image))
+        on_grid.append(((at >= -0.5) & (at <= size - 0.5)).to(image.device))
+    z, y, x = lines
+    values = image[None] if inside is None else weighted(image, inside)
+    values = y @ (values @ x.T)
+    values = (z @ values.flatten(-2)).view(-1, *shape)
+    z, y, x = on_grid
+    there = z[:, None, None] & y[:, None] & x
+    if inside is None:
+        return values[0] * there, there.float()
+    return values[0] / values[1].clamp(min=1e-6) * there, values[1] * there
+
+
 def _between(corners: Tensor, weight_high: Tensor) -> Tensor:
     """Interpolates in cells of ``(8, n)`` corners, z slowest, at ``(n, 3)`` fractions x, y, z."""
     for axis in (2, 1, 0):

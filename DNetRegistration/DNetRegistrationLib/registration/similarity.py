@@ -205,15 +205,27 @@ def bone_templates(image: BoneImage, filtered: Sequence[BoneImage]) -> list[Temp
 
     Each has the values of one of the images `filtered` on the same grid. Their gradients are zero.
     """
-    near = dilate((image.values > 0.05).float()) > 0
+    chosen, template = _near_bone(image)
+    return [replace(template, values=one.values.reshape(-1)[chosen]) for one in filtered]
+
+
+def _near_bone(image: BoneImage) -> tuple[Tensor, Template]:
+    """The voxels of `bone_templates`, counted in memory order, and their template.
+
+    They are kept with the image, which is compared in one pose after another.
+    """
+    kept: tuple[Tensor, Template] | None = vars(image).get("near_bone")
+    if kept is not None:
+        return kept
+    near = dilate((image.values > 0.05).byte()) > 0
     if image.inside is not None:
         near &= image.inside > 0.999
     chosen = near.view(-1).nonzero()[:, 0]
     chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
-    index = index_of(chosen, image.values.shape).float()
-    values = [one.values.reshape(-1)[chosen] for one in filtered]
-    template = make_template(index, image.affine, values[0], values[0].new_zeros(len(chosen), 3))
-    return [replace(template, values=one) for one in values]
+    index, values = index_of(chosen, image.values.shape).float(), image.values.reshape(-1)[chosen]
+    template = make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
+    kept = vars(image)["near_bone"] = chosen, template
+    return kept
 
 
 def band_passed(image: BoneImage) -> BoneImage:
