@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tensors import along_axes
+
 
 @dataclass(frozen=True)
 class Spline:
@@ -35,9 +37,7 @@ class Spline:
         quick.
         """
         z, y, x = (_inverse(size).to(image.device) for size in image.shape)
-        coefficients = y @ (image.float() @ x.T)
-        coefficients = (z @ coefficients.flatten(1)).view(image.shape)
-        wide = coefficients
+        wide = coefficients = along_axes(image.float(), z, y, x)
         for axis, size in enumerate(image.shape):
             # Of a single voxel too, two to each side of a place between voxels are read.
             beyond = _mirrored(torch.arange(-1, max(size, 2) + 1), size)

@@ -27,8 +27,7 @@ def gaussian(image: Tensor, sigma: float | Sequence[float]) -> Tensor:
     sigmas = (sigma,) * 3 if isinstance(sigma, float) else tuple(sigma)
     if max(image.shape[-3:]) <= SHORT_AXIS:
         z, y, x = (_band(size, one).to(image) for size, one in zip(image.shape[-3:], sigmas, strict=True))
-        image = y @ (image @ x)
-        return (z @ image.flatten(-2)).view(image.shape)
+        return along_axes(image, z, y, x)
     if image.ndim > 3:
         return torch.stack([gaussian(one, sigmas) for one in image])
     kernels = [_kernel(one).tolist() for one in sigmas]
@@ -44,6 +43,12 @@ def gaussian(image: Tensor, sigma: float | Sequence[float]) -> Tensor:
             slab = sum(weight * slab.narrow(axis, k, size) for k, weight in enumerate(kernels[axis]))
         out[start : start + step] = slab
     return out
+
+
+def along_axes(image: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """An image ``(..., z, y, x)`` with a matrix applied to its lines along each axis."""
+    image = y @ (image @ x.T)
+    return (z @ image.flatten(-2)).view(*image.shape[:-3], len(z), *image.shape[-2:])
 
 
 def dilate(image: Tensor, reach: int = 1) -> Tensor:
@@ -214,9 +219,7 @@ def sample_lines(
         lines.append((1 - away.abs()).clamp(min=0).to(image))
         on_grid.append(((at >= -0.5) & (at <= size - 0.5)).to(image.device))
     z, y, x = lines
-    values = image[None] if inside is None else weighted(image, inside)
-    values = y @ (values @ x.T)
-    values = (z @ values.flatten(-2)).view(-1, *shape)
+    values = along_axes(image[None] if inside is None else weighted(image, inside), z, y, x)
     z, y, x = on_grid
     there = z[:, None, None] & y[:, None] & x
     if inside is None:

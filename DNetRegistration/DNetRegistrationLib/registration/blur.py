@@ -19,6 +19,7 @@ from torch import Tensor
 from ..bone.images import BoneImage
 from ..bone.threshold import HIGHEST
 from ..core.threads import of_both
+from ..imaging.tensors import along_axes
 from .similarity import agreement
 
 # Deviations that are tried, in voxels of the coarser image: the first step to either side, then on by the second one.
@@ -91,17 +92,19 @@ def blurred(image: BoneImage, covariance: np.ndarray) -> BoneImage:
     to_index = np.linalg.inv(image.affine[:3, :3])
     variance = to_index @ covariance @ to_index.T
     straight = np.allclose(variance, np.diag(variance.diagonal()), rtol=0, atol=1e-9 * np.trace(variance))
-    if image.inside is None and straight:
-        (total,) = _smoothed(image.values[None], variance)
-        # Of a full field of view, lines along the axes tell all that is seen.
-        z, y, x = (
-            _smoothed(image.values.new_ones(1, size), variance[axis : axis + 1, axis : axis + 1])[0]
-            for axis, size in zip((2, 1, 0), image.shape, strict=True)
-        )
-        seen = z[:, None, None] * y[:, None] * x
-    else:
-        inside = torch.ones_like(image.values) if image.inside is None else image.inside
+    inside = torch.ones_like(image.values) if image.inside is None else image.inside
+    if not straight:
         total, seen = _smoothed(torch.stack((image.values * inside, inside)), variance)
+        return BoneImage(total / seen.clamp(min=1e-3), image.affine, image.inside)
+    # Lines along the axes, one axis after the other, take a third of the time.
+    lines = [
+        _smoothed(torch.eye(size).to(inside), variance[axis : axis + 1, axis : axis + 1]).T
+        for axis, size in zip((2, 1, 0), image.shape, strict=True)
+    ]
+    if image.inside is None:
+        means = [line / line.sum(1, keepdim=True) for line in lines]
+        return BoneImage(along_axes(image.values, *means), image.affine)
+    total, seen = along_axes(torch.stack((image.values * inside, inside)), *lines)
     return BoneImage(total / seen.clamp(min=1e-3), image.affine, image.inside)
 
 
