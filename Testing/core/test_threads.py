@@ -18,6 +18,7 @@ from DNetRegistrationLib.core.threads import (
     available_processors,
     let_threads_sleep,
     of_both,
+    small_work,
     thread_limit,
     torch_threads,
     usable_threads,
@@ -164,6 +165,25 @@ def test_two_functions_run_at_once_with_half_of_the_threads_each_and_the_limit_o
         assert torch.get_num_threads() == 4
     assert first[:2] == second[:2] == (2, 4)
     assert first[2] is threading.current_thread() is not second[2]
+
+
+def test_small_work_is_shared_by_functions_that_have_one_thread_of_torch_each():
+    meeting = threading.Barrier(2)
+
+    def met(check):
+        meeting.wait(10)
+        inner = at_once(*[lambda _: (torch.get_num_threads(), threading.current_thread())] * 2)
+        return inner[0][0], inner[0][1] is inner[1][1] is threading.current_thread()
+
+    with torch_threads(2):
+        with small_work():
+            assert at_once(met, met) == ((1, True), (1, True))
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    with torch_threads(1), small_work():
+        assert at_once(lambda _: threading.current_thread(), lambda _: threading.current_thread())[1] is (
+            threading.current_thread()
+        )
 
 
 def test_with_one_thread_two_functions_run_one_after_the_other():

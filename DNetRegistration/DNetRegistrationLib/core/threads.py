@@ -29,6 +29,8 @@ S = TypeVar("S")
 _lock = threading.Lock()
 _parked = 0  # threads that sleep in `_park`
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
+# Threads that functions at once share, where torch has one in each of them; or None for those that torch has.
+_shared: ContextVar[int | None] = ContextVar("shared", default=None)
 
 
 def available_processors(proc: Path = Path("/proc/self"), groups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -131,14 +133,33 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@contextmanager
+def small_work() -> Iterator[None]:
+    """Inside the block torch has one thread, and functions `at_once` share those that it had before.
+
+    Small tensors gain nothing by several threads in each of their operations: these wake and wait for each other.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    token = _shared.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _shared.reset(token)
+
+
 def at_once(
     first: Callable[[Callable[[], None]], R],
     second: Callable[[Callable[[], None]], S],
     check: Callable[[], None] = lambda: None,
 ) -> tuple[R, S]:
     """What two functions return; they run at once, each with half of torch's threads, where it has several.
-
-    Small tensors gain nothing by several threads in each of their operations.
 
     Args:
         first, second: each is called with a check of its own, to be called between steps. The first one runs in this
@@ -147,7 +168,8 @@ def at_once(
     """
     import torch
 
-    threads = torch.get_num_threads()
+    shared, before = _shared.get(), torch.get_num_threads()
+    threads = shared or before
     if threads == 1:
         return first(check), second(check)
     ended = threading.Event()
@@ -156,8 +178,9 @@ def at_once(
         if ended.is_set():
             raise CancelledError
 
+    token = _shared.set(threads // 2 if shared else None)
     # A new thread takes the number that was set last.
-    torch.set_num_threads(threads // 2)
+    torch.set_num_threads(1 if shared else threads // 2)
     try:
         with ThreadPoolExecutor(1) as pool:
             beside = pool.submit(copy_context().run, second, go_on)
@@ -170,7 +193,8 @@ def at_once(
                 raise
             return found, beside.result()
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+        _shared.reset(token)
 
 
 def of_both(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..core.errors import ScanError, Setting
+from ..core.threads import small_work
 from .holders import ScanPair
 from .hypotheses import hypotheses_of, ranked_poses
 from .inputs import AlignmentInputs
@@ -75,6 +76,7 @@ def best_answer(pair: PreparedPair, inputs: AlignmentInputs, watch: Watch) -> An
     return best
 
 
+@small_work()
 def _answered(pair: ScanPair, seen_by: ScanPair, pose: Tensor, hypothesis: str, refine: str, watch: Watch) -> Answer:
     """A pose refined as what proposed it sees the pair, and judged.
 

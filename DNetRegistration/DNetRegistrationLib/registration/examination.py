@@ -15,7 +15,7 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone
 from ..bone.cube import canonical_cube
 from ..bone.prepare import PreparedScan
-from ..core.threads import at_once
+from ..core.threads import at_once, of_both, small_work
 from .blur import as_bone, blurred
 from .evidence import grey_image
 from .holders import ScanPair
@@ -38,6 +38,7 @@ STOOD_STILL = (
 )
 
 
+@small_work()
 def examine(
     verdict: Verdict,
     pair: ScanPair,
@@ -109,7 +110,7 @@ def _alike(pair: ScanPair, blurs: tuple[np.ndarray, np.ndarray]) -> tuple[Prepar
     """The scans, with their images at the working spacing and their cubes at one blur."""
     if not any(one.any() for one in blurs):
         return pair.fixed, pair.moving
-    return _blurred(pair.fixed, pair.bones[0], blurs[0]), _blurred(pair.moving, pair.bones[1], blurs[1])
+    return of_both(_blurred, (pair.fixed, pair.moving), pair.bones, blurs)
 
 
 def _blurred(scan: PreparedScan, bone: CorticalBone, covariance: np.ndarray) -> PreparedScan:

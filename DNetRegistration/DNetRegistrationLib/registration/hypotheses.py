@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from ..bone.images import pool_image
+from ..core.threads import small_work
 from .holders import ScanPair
 from .inputs import AlignmentInputs
 from .layers import may_have_layer, peeled
@@ -54,6 +55,7 @@ def hypotheses_of(pair: PreparedPair, inputs: AlignmentInputs, watch: Watch) -> 
         yield "search", poses, inner
 
 
+@small_work()
 def ranked_poses(pair: ScanPair, poses: Tensor, refine: str, check: Callable[[], None]) -> list[tuple[Tensor, float]]:
     """The few distinct poses that agree best, best first, roughly refined, each with its correlation over the overlap.
 

@@ -47,7 +47,7 @@ class Template:
         """``(n, 3)`` positions relative to `center`, in mm."""
         linear = torch.tensor(self.affine[:3, :3], dtype=torch.float32, device=self.index.device)
         offset = torch.as_tensor(self.affine[:3, 3] - self.center, dtype=torch.float32, device=self.index.device)
-        return self.index @ linear.T + offset
+        return torch.addmm(offset[:, None], linear, self.index.T).T
 
 
 def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lambda: None) -> Template:
@@ -135,10 +135,11 @@ def sample_through(template: Template, image: BoneImage | NativeScan, transforms
         ``(h, n)`` bone values, and ``(h, n)`` the share of each that lies in the field of view.
     """
     maps = _index_maps(template, image.affine, transforms).to(torch.float32).to(template.index.device)
-    points = template.index.expand(len(maps), -1, -1)
-    index = torch.baddbmm(maps[:, None, :3, 3], points, maps[:, :3, :3].transpose(-1, -2))
-    values, inside = image.sample(index.view(-1, 3))
-    return values.view(index.shape[:2]), inside.view(index.shape[:2])
+    # One product for all, whose x, y and z are lines of memory: triples take three to ten times as long.
+    linear, offset = maps[:, :3, :3].transpose(0, 1).reshape(-1, 3), maps[:, :3, 3].T.reshape(-1, 1)
+    index = torch.addmm(offset, linear, template.index.T).view(3, -1).T
+    values, inside = image.sample(index)
+    return values.view(len(maps), -1), inside.view(len(maps), -1)
 
 
 def finer_template(image: BoneImage | NativeScan, coarser: Template, count: int) -> Template:

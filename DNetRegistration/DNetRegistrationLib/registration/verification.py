@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.threads import small_work
 from .blur import blurred
 from .endosteum import endosteal_misfit
 from .evidence import Evidence, find_evidence, grey_image
@@ -39,6 +40,7 @@ PULL = 0.005
 CALIBRATION = Path(__file__).with_name("calibration.json")
 
 
+@small_work()
 def verify(pair: ScanPair, refined: Refined) -> Verdict:
     """Judges a refined pose; if it is not accepted, without what lies still in both scans, such as a holder."""
     verdict = _judged(pair, refined)
