@@ -17,6 +17,7 @@ from DNetRegistrationLib.cohort.pairs import FoundPairs, Pair
 from DNetRegistrationLib.cohort.result import Problem, told_once
 from DNetRegistrationLib.cohort.run import find_pairs
 from DNetRegistrationLib.cohort.survey import rows, shown, survey, table
+from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
 from grids import noise
@@ -123,6 +124,14 @@ def test_what_headers_tell_of_masks_is_no_more_than_the_alignment_refuses(folder
     row = "good,good_pre.nrrd,good_post.mha,mask.nrrd,1,joint.seg.nrrd,tibia,0.1 0.1 0.1"
     (folder / "list.csv").write_text(f"{columns}\n{row}\n")
     assert not survey(find_pairs(folder / "list.csv"), CohortOptions(outputs={"cartilage": ".csv"})).problems
+
+
+def test_weights_that_are_not_there_are_told_before_any_pair(folder):
+    found = pairs_by_name(folder)
+    with pytest.raises(FileError, match="nosuch: no such weights file"):
+        survey(found, CohortOptions(weights="nosuch"))
+    assert survey(found, CohortOptions(weights="nosuch", hypotheses="search")).pairs  # it asks no network
+    assert survey(found, CohortOptions(weights="dnet")).pairs
 
 
 def test_the_table_has_a_row_for_each_pair_and_the_remedies(folder):

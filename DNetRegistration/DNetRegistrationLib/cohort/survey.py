@@ -13,6 +13,7 @@ from ..core.files import is_unicode
 from ..core.progress import ProgressFunction, no_progress
 from ..core.words import counted
 from ..geometry.transform_files import read_transform
+from ..networks.weights import require_weights
 from ..outputs.paths import check_grid
 from .closing import closing_pairs, references
 from .copies import same_files
@@ -67,8 +68,13 @@ def survey(
         options: how they will be aligned. With its `loops`, pairs that close loops are found among those without a
             problem.
         progress: called with a fraction and a message.
+
+    Raises:
+        DNetError: there are no such weights, which no pair could be aligned with.
     """
     options = CohortOptions() if options is None else options
+    if options.weights is not None and options.hypotheses != "search":
+        require_weights(options.weights)
     pairs = [_of_two(pair.with_scans(options.scans)) for pair in found.pairs]
     before = {pair.name for pair in found.pairs if pair.blocked is not None}
     problems = [*found.problems, *(p.blocked for p in pairs if p.blocked is not None and p.name not in before)]

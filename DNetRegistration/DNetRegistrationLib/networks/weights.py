@@ -12,6 +12,8 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,14 +107,8 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
         OptionError: the name is of weights that are not installed.
         FileError: the file is missing, truncated, tampered with, or not a weights file of this project.
     """
-    shipped, path = name_or_path in SHIPPED, weights_path(name_or_path)
-    if shipped and name_or_path not in available_weights():
-        raise OptionError(
-            f"no trained weights named {name_or_path!r} are installed",
-            "give the path of a weights file, or do without a network",
-            Setting("hypotheses", value="search"),
-        )
-    remedy = "install this package again" if shipped else "give a weights file that training wrote"
+    path = require_weights(name_or_path)
+    remedy = _remedy(name_or_path)
     content = _read(path, remedy)
     sha256 = hashlib.sha256(content).hexdigest()
     beside = _read_card(path, remedy)
@@ -134,6 +130,32 @@ def load_weights(name_or_path: str | os.PathLike) -> LoadedWeights:
     return loaded
 
 
+def require_weights(name_or_path: str | os.PathLike) -> Path:
+    """The file of weights, if there is one; needs no torch.
+
+    Raises:
+        OptionError, FileError: there is none; see `load_weights`.
+    """
+    path = weights_path(name_or_path)
+    if name_or_path in SHIPPED and name_or_path not in available_weights():
+        raise OptionError(
+            f"no trained weights named {name_or_path!r} are installed",
+            "give the path of a weights file, or do without a network",
+            Setting("hypotheses", value="search"),
+        )
+    with _reading(path):
+        if not path.exists():
+            names = ", ".join(available_weights()) or "none yet"
+            raise FileError(f"{path}: no such weights file", f"give an existing one, or a name that ships ({names})")
+        if not path.is_file():
+            raise FileError(f"{path}: this is not a file", _remedy(name_or_path))
+    return path
+
+
+def _remedy(name_or_path: str | os.PathLike) -> str:
+    return "install this package again" if name_or_path in SHIPPED else "give a weights file that training wrote"
+
+
 def weights_path(name_or_path: str | os.PathLike) -> Path:
     """The file of weights that ship, by their name, or the path as it is; needs no torch."""
     return FOLDER / f"{name_or_path}.pt" if name_or_path in SHIPPED else Path(name_or_path)
@@ -153,15 +175,17 @@ def _card_path(path: Path) -> Path:
 
 
 def _read(path: Path, remedy: str) -> bytes:
-    try:
-        if not path.exists():
-            names = ", ".join(available_weights()) or "none yet"
-            raise FileError(f"{path}: no such weights file", f"give an existing one, or a name that ships ({names})")
-        if not path.is_file():
-            raise FileError(f"{path}: this is not a file", remedy)
+    with _reading(path):
         if path.stat().st_size > _LARGEST:
             raise FileError(f"{path}: too large for a weights file of this project", remedy)
         return path.read_bytes()  # once, so that what is checked is what is loaded
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns errors of reading a weights file inside the block into a `FileError`."""
+    try:
+        yield
     except FileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
