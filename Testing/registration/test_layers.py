@@ -13,6 +13,7 @@ from DNetRegistrationLib.registration import layers
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.holders import ScanPair
 from DNetRegistrationLib.registration.layers import may_have_layer, peeled, without_layer
+from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from DNetRegistrationLib.synthesis.pairs import make_pair, target_registration_error
 from edge_phantom import TURNS, grid_points, pose_at
 from two_bodies import prepared
@@ -62,6 +63,20 @@ def test_nothing_is_left_out_where_hardly_any_bone_would_be_left(monkeypatch):
     """Below 0.7 mm lies the marrow. With one point of bone left, refinement ended in an IndexError (metal 7402002)."""
     monkeypatch.setattr(layers, "SURFACE", 7.0)
     assert without_layer(shells(RADIUS, THICKER), torch.from_numpy(POSE)) is None
+
+
+def test_nothing_is_left_out_where_no_edges_would_be_left(monkeypatch):
+    """Bone may be left without an edge, as between rays of metal (201001): a centre of no points was not finite."""
+    monkeypatch.setattr(layers, "SURFACE", 7.0)
+    monkeypatch.setattr(layers, "LEAST_LEFT", -1.0)
+    pair = shells(RADIUS, THICKER)
+    assert pair.has_edges and without_layer(pair, torch.from_numpy(POSE)) is None
+
+
+@pytest.mark.slow
+def test_metal_that_leaves_bone_without_edges_is_refused():
+    pair = make_adversarial(201001, "metal")
+    assert not align(pair.fixed, pair.moving).accepted
 
 
 def test_nothing_is_left_out_where_both_scans_show_as_much_or_each_something_of_its_own():

@@ -12,7 +12,7 @@ from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import BoneScale
 from DNetRegistrationLib.imaging.tensors import erode, inner_slopes
 from DNetRegistrationLib.imaging.volume import Volume
-from DNetRegistrationLib.registration.template import edge_template, finer_template
+from DNetRegistrationLib.registration.template import edge_template, finer_template, make_template
 from edge_phantom import TURNS, two_scans
 
 
@@ -110,3 +110,8 @@ def test_native_points_have_their_own_values_and_gradients():
             bone[z + 1, y, x] - bone[z - 1, y, x],
         )
         np.testing.assert_allclose(gradient, np.array(differences) / 2 @ to_world, rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_measured_about_no_points_is_finite():
+    template = make_template(torch.zeros(0, 3), np.diag((0.1, 0.2, 0.3, 1)), torch.zeros(0), torch.zeros(0, 3))
+    assert np.isfinite(template.center).all() and template.radius == pytest.approx(0.05)

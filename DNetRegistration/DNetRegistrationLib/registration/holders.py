@@ -23,6 +23,7 @@ from ..imaging.tensors import dilate, grid_index, sample_linear
 from ..imaging.volume import Volume
 from .evidence import grey_image
 from .pieces import AGREES, FACTOR, LEAST_PIECE, compare, neighbourhood_grid
+from .template import shows_edges
 
 # What lies as well together as a pose brings it, to within so much concordance, is told from it by nothing. What moves
 # by less than so many working voxels lies nearly where it was.
@@ -37,6 +38,11 @@ class ScanPair:
     moving: PreparedScan
     bones: tuple[CorticalBone, CorticalBone]
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether both scans show enough edges of bone to fix a pose."""
+        return all(shows_edges(scan.levels[-1]) for scan in (self.fixed, self.moving))
+
     @cached_property
     def dice_before(self) -> float:
         """The overlap of the cortices as the scans lie in the world."""
@@ -50,7 +56,7 @@ class ScanPair:
 
         Returns:
             The pair, and the share, 0 to 1, of what is as bright as bone that lies still, in the scan in which that is
-            more. None where it is little, or where it is the bone.
+            more. None where it is little, where it is the bone, or where hardly any edge of bone would be left.
         """
         if self._most(self._agreed) < LEAST_PIECE:
             return None
@@ -66,7 +72,8 @@ class ScanPair:
             _without(scan, bone, dilate((where & (there > 0)).float()))
             for scan, bone, where, there in zip((self.fixed, self.moving), self.bones, still, self._bone, strict=True)
         )
-        return ScanPair(fixed, moving, (first, second)), share
+        kept = ScanPair(fixed, moving, (first, second))
+        return (kept, share) if kept.has_edges else None
 
     def fits_as_it_lay(self, pose: Tensor) -> bool:
         """Whether most of what a pose brings together lies together as well where the scans lie in the world.

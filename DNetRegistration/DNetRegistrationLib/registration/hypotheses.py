@@ -50,6 +50,8 @@ def hypotheses_of(pair: PreparedPair, inputs: AlignmentInputs, watch: Watch) -> 
     if pair.has_outline and may_have_layer(pair.bones):
         with watch.stage("search"):
             inner = peeled(pair)
+            if not inner.has_edges:
+                return
             report = watch.within(0.25, 0.6, "Searching all rotations inside the bone")
             poses = search(inner.fixed.cube, inner.moving.cube, FAST, report)
         yield "search", poses, inner

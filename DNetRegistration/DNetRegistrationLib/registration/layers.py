@@ -76,7 +76,7 @@ def without_layer(pair: ScanPair, pose: Tensor) -> tuple[ScanPair, str] | None:
     kept = [inside(pair.bones[k], pair.bones[1 - k], ways[k]) for k in range(2)]
     bare = _restricted(pair, kept)
     left = (bare.fixed, pair.fixed), (bare.moving, pair.moving)
-    if any(_shown(after) <= LEAST_LEFT * _shown(before) for after, before in left):
+    if any(_shown(after) <= LEAST_LEFT * _shown(before) for after, before in left) or not bare.has_edges:
         return None
     return bare, SENTENCES[int(np.argmax(alone))]
 

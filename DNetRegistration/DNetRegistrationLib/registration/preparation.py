@@ -18,11 +18,8 @@ from ..imaging.volume import Volume
 from .holders import ScanPair
 from .inputs import AlignmentInputs
 from .search import cube_image
-from .template import edge_template
+from .template import shows_edges
 from .watch import Watch
-
-# Fewer edge voxels than this do not fix a pose.
-LEAST_EDGES = 27
 
 
 class PreparedPair(ScanPair):
@@ -113,7 +110,7 @@ def _brightness(volume: Volume, piece: BrightPiece) -> str:
 def _check_edges(scan: PreparedScan, volume: Volume) -> None:
     """Checks that the images that search and refinement start with show enough edges of bone."""
     for image in (scan.levels[-1], pool_image(cube_image(scan.cube), 2)):
-        if len(edge_template(image, LEAST_EDGES).values) < LEAST_EDGES:
+        if not shows_edges(image):
             spacing = f"the working spacing of {scan.cube.spacing:g} mm"
             error = ScanError(
                 f"{volume.name}: shows too little of the surface of a bone at {spacing}",

@@ -15,6 +15,8 @@ from ..imaging.tensors import SLAB_VOXELS, erode, inner_slopes
 
 # No template has more voxels of an image at the working spacing.
 MOST_EDGES = 1 << 17
+# Fewer edge voxels than this do not fix a pose.
+LEAST_EDGES = 27
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
     return make_template(index_of(chosen, values.shape).float(), image.affine, flat[chosen], gradient)
 
 
+def shows_edges(image: BoneImage) -> bool:
+    """Whether an image shows enough edges of bone to fix a pose."""
+    return len(edge_template(image, LEAST_EDGES).values) >= LEAST_EDGES
+
+
 def _edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
     """The steepest voxels ``(n,)``, counted in memory order, and how steep they are: `MOST_EDGES` or fewer.
 
@@ -113,11 +120,14 @@ def index_of(at: Tensor, shape: torch.Size) -> Tensor:
 
 
 def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: Tensor) -> Template:
-    """A `Template` of points ``(n, 3)`` with their values ``(n,)`` and gradients ``(n, 3)``."""
-    mean = index.cpu().double().mean(0).numpy()
+    """A `Template` of points ``(n, 3)`` with their values ``(n,)`` and gradients ``(n, 3)``.
+
+    That of no points is centred on the first voxel: what is measured about it is finite, and nothing.
+    """
+    mean = index.cpu().double().sum(0).numpy() / max(1, len(index))
     center = affine[:3, :3] @ mean + affine[:3, 3]
     template = Template(index, affine, values, gradient, center, 1.0)
-    distance = float(template.local().square().sum(-1).mean().sqrt())
+    distance = float((template.local().square().sum() / max(1, len(index))).sqrt())
     radius = max(distance, float(template.spacing.min()) / 2)
     return Template(index, affine, values, gradient, center, radius)
 
