@@ -83,6 +83,16 @@ def test_a_solid_shows_no_endosteum():
     assert endosteal_misfit([image, image], [full, full], torch.eye(4).double()) is None
 
 
+@pytest.mark.parametrize("unknown", [np.nan, np.inf])
+def test_voxels_that_are_not_finite_are_not_seen(unknown):
+    """They ended in a RuntimeError of the solver."""
+    fixed, (grey, bone) = tube(np.eye(4), 0.05), tube(OBLIQUE, 0.05, wave=0.02, seed=1)
+    values = grey.values.clone()
+    values[:, :, :20] = unknown
+    whole, part = (misfit(fixed, (one, bone), OBLIQUE) for one in (grey, BoneImage(values, grey.affine)))
+    assert part == pytest.approx(whole, rel=0.3)
+
+
 def test_shafts_of_littermates_are_told_by_their_inner_surface():
     """Its correlations alone had it accepted at 0.76."""
     pair = make_adversarial(970009, "littermate crop")

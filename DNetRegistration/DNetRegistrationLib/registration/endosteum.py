@@ -41,19 +41,30 @@ def endosteal_misfit(greys: Sequence[BoneImage], bones: Sequence[CorticalBone], 
     of both directions.
 
     Args:
-        greys: of the fixed and the moving scan, of about one resolution and blur; 0 at the bone threshold.
+        greys: of the fixed and the moving scan, of about one resolution and blur; 0 at the bone threshold. Voxels that
+            are not finite are not seen.
         bones: their cortical bone.
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
 
     Returns:
         the distance, as a share of the longest voxel edge; None where too little of the endosteum is seen.
     """
+    greys = [_seen(grey) for grey in greys]
     found = [_one_way(greys, bones[0], pose), _one_way(greys[::-1], bones[1], inverse(pose))]
     squares = [square for square in found if square is not None]
     if not squares:
         return None
     voxel = max(float(grey.spacing.max()) for grey in greys)
     return float(np.sqrt(max(0.0, sum(squares) / len(squares)))) / voxel
+
+
+def _seen(grey: BoneImage) -> BoneImage:
+    """The image, whose voxels that are not finite lie outside its field of view."""
+    finite = grey.values.isfinite()
+    if finite.all():
+        return grey
+    inside = finite.to(grey.values) if grey.inside is None else grey.inside * finite
+    return BoneImage(grey.values.where(finite, 0.0), grey.affine, inside)
 
 
 def _one_way(greys: Sequence[BoneImage], bone: CorticalBone, pose: Tensor) -> float | None:
