@@ -10,6 +10,7 @@ from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration import verification
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.evidence import Evidence
+from DNetRegistrationLib.registration.settling import Held
 from DNetRegistrationLib.registration.similarity import Similarity
 from DNetRegistrationLib.registration.uncertainty import Uncertainty
 from DNetRegistrationLib.registration.verdict import ACCEPT, REASONS, Doubt, Verdict
@@ -67,8 +68,13 @@ def test_judged_by_hand(monkeypatch):
     # Accepted: the error of a right pose.
     assert error == pytest.approx(0.2 * 0.25 * 0.25 * 0.08)
     # What is held loosely may be off by more: by 0.005 voxels of 20 um times 40.
-    loose = judge(replace(evidence, looseness=40.0), 0.08)
+    loose = judge(replace(evidence, held=Held(40.0, 0.0)), 0.08)
     assert loose == pytest.approx((confidence, np.hypot(error, 0.004)))
+    # Where edges in voxels of 80 um let it slide by 10 um, by 1.4 times as much, a quarter in those of 20 um; what
+    # counts is by how much all lets it slide, where it is known.
+    noisy = replace(evidence, held=Held(0.0, 0.01))
+    assert judge(noisy, 0.08) == pytest.approx((confidence, np.hypot(error, 0.014 / 4)))
+    assert judge(replace(noisy, scatter=0.01), 0.08) == pytest.approx((confidence, np.hypot(error, 0.02)))
     # With 4 less it is not, and the error is that of a mixture.
     model["confidence"][0] -= 4
     low = 1 / (1 + np.exp(-(-2 - 0.5 * np.log(0.1))))

@@ -15,7 +15,7 @@ from ..core.threads import at_once, of_both
 from .blur import as_bone, blurred, match_blur, without_coarse
 from .determination import determination
 from .refinement import Refined
-from .settling import looseness
+from .settling import Held, held
 from .similarity import Similarity, similarity
 from .uncertainty import Uncertainty, uncertainty
 
@@ -38,7 +38,9 @@ class Evidence:
             it takes back least. It is near 0 for a ball, which can be turned, and for a straight shaft.
         uncertainty: how far the pose may be off, by its residuals and by the shape of the bone.
         dice_before, dice: overlap of the cortices as the scans lie in the world, and in the pose.
-        looseness: how many mm the pose moves when edges are displaced by 1 mm, in the worst way.
+        held: how edges hold the pose.
+        scatter: how far noise lets the pose slide, mm, by what is inside the bone and its edges; None where edges alone
+            told it.
         misfit: of the inner surfaces of the cortices, in voxels; None where it was not asked or is not seen.
         blurs: covariances ``(3, 3)`` in mm2, each in its scan's world, of the Gaussians that make the blur of both
             images alike.
@@ -51,7 +53,8 @@ class Evidence:
     uncertainty: Uncertainty = field(default_factory=lambda: Uncertainty(0.003, 0.25))
     dice_before: float = 0.0
     dice: float = 1.0
-    looseness: float = 0.0
+    held: Held = field(default_factory=lambda: Held(0.0, 0.0))
+    scatter: float | None = None
     misfit: float | None = None
     blurs: tuple[np.ndarray, np.ndarray] = field(
         default_factory=lambda: (np.zeros((3, 3)), np.zeros((3, 3))), compare=False
@@ -117,17 +120,17 @@ def find_evidence(
     fine = of_both(without_coarse, alike, (longest,) * 2)
     images = (as_bone(alike[0]), as_bone(alike[1])) if any(one.any() for one in blurs) else (first, second)
 
-    def held() -> tuple[float, Uncertainty, float, float, float]:
+    def sure() -> tuple[float, Uncertainty, Held, float, float]:
         return (
             determination(first, second, refined.pose, working),
             uncertainty(first, second, refined.pose),
-            looseness(first, second, refined.pose),
+            held(first, second, refined.pose),
             dice(*bones, np.eye(4)) if dice_before is None else dice_before,
             dice(*bones, refined.pose.numpy()),
         )
 
-    similar, (determined, uncertain, loose, before, after) = at_once(
-        lambda _: similarity(*images, refined.pose, bones, fine), lambda _: held()
+    similar, (determined, uncertain, by_edges, before, after) = at_once(
+        lambda _: similarity(*images, refined.pose, bones, fine), lambda _: sure()
     )
     return Evidence(
         similarity=similar,
@@ -135,7 +138,8 @@ def find_evidence(
         spacing=refined.spacing,
         determination=determined,
         uncertainty=uncertain,
-        looseness=loose,
+        held=by_edges,
+        scatter=refined.scatter,
         dice_before=before,
         dice=after,
         blurs=blurs,

@@ -26,7 +26,8 @@ from ..imaging.tensors import MOST_POINTS, gaussian, sample_linear
 from .blur import blurred
 from .holders import ScanPair
 from .refinement import Refined, distance, motion, motion_jacobian, refine, resolutions, tukey
-from .settling import Frame, Part, moved, settled, told_by, told_by_edges
+from .settling import Frame, Part, moved, rested, scatter, settled, told_by, told_by_edges
+from .similarity import agreement
 from .template import Template, edge_template
 
 # Greys count between these; the bone threshold is 0, dense bone 1, and marrow lies near -1.
@@ -42,7 +43,10 @@ WORKING_POINTS, FINER_POINTS, EDGE_POINTS = 16000, 64000, 4000
 # the bone, edges decide alone.
 EDGES = 0.05
 # Steps at the end, where each of inside and edges counts by how little it scatters, and fits of their robust weights.
-SETTLING, REWEIGHTED = 4, 3
+SETTLING, REWEIGHTED = 8, 3
+# A pose that edges lead further away than so many working voxels, in as many steps, has stopped on its way: along noisy
+# shafts four voxels short, and a step is half a voxel.
+STUCK, FREEING = 0.5, 20
 # Marrow has leaked out of a bone that holds less than this share of what lies so many working spacings below the
 # surface in the other scan. Contrast agent that counts as bone there is no thicker. One of so many voxels along each
 # axis is asked.
@@ -164,8 +168,20 @@ def refine_fully(
         pair = found[0]
         refined = refine(pair.fixed, pair.moving, refined.pose, native, lambda fraction: check(0.7 + 0.1 * fraction))
     if not native and len(resolutions(pair.fixed, pair.moving)) > 1:
+        return _unstuck(pair, refined)
+    inside = refine_inside(pair.fixed, pair.moving, refined, pair.bones, lambda: check(0.8))
+    if inside is not refined or (free := _unstuck(pair, refined)) is refined:
+        return inside
+    return refine_inside(pair.fixed, pair.moving, free, pair.bones, lambda: check(0.9))
+
+
+def _unstuck(pair: ScanPair, refined: Refined) -> Refined:
+    """The pose where edges let it rest, if it stopped on its way there and fits better then, as along a noisy shaft."""
+    ends = pair.fixed.levels[-1], pair.moving.levels[-1]
+    pose = rested(*ends, refined.pose, FREEING)
+    if distance(pose, refined.pose, pair.fixed.place) < STUCK * pair.fixed.cube.spacing:
         return refined
-    return refine_inside(pair.fixed, pair.moving, refined, pair.bones, lambda: check(0.8))
+    return replace(refined, pose=pose) if agreement(*ends, pose) > agreement(*ends, refined.pose) else refined
 
 
 def refine_inside(
@@ -238,14 +254,14 @@ def refine_inside(
     for _ in range(SETTLING):
         check()
         within = of_both(_part, sides, others, (pose,) * 2, (every,) * 2)
-        told = told_by(within, frame), told_by_edges(*ends, pose, frame)
-        change = settled([one for one in told if one is not None])
+        told = [one for one in (told_by(within, frame), told_by_edges(*ends, pose, frame)) if one is not None]
+        change = settled(told)
         pose, length = moved(pose, change, frame, refined.spacing / 2)
         if length < STILL * refined.spacing:
             break
     if distance(pose, start, fixed.place) > refined.spacing:
         return refined
-    return replace(refined, pose=pose)
+    return replace(refined, pose=pose, scatter=scatter(told, frame))
 
 
 def _sealed(bone: CorticalBone, other: CorticalBone, pose: Tensor, working: float) -> CorticalBone:

@@ -194,11 +194,14 @@ class Refined:
         disagreement: the inverse-consistency error in mm: root mean square distance between fixed-to-moving and the
             inverse of moving-to-fixed, at the radius of the bone.
         spacing: voxel size in mm at which refinement ended.
+        scatter: how far noise lets the bone slide by what is inside of it and its edges, mm; None where edges alone
+            told the pose.
     """
 
     pose: Tensor
     disagreement: float
     spacing: float
+    scatter: float | None = None
 
 
 def refine(

@@ -84,6 +84,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Held:
+    """How edges hold a pose.
+
+    Attributes:
+        looseness: how many mm the bone moves when its edges are displaced by 1 mm, root mean squares, in the worst way.
+            That is by the step which displaces edges least across themselves: 2 to 4 for most bones, 4 to 5 for slender
+            ones, 10 to 30 for pieces of shaft, which slide along their axis, and `LOOSEST` where hardly any edge is
+            seen.
+        scatter: how far noise lets the bone slide by its edges alone, mm; a voxel where hardly any is seen.
+    """
+
+    looseness: float
+    scatter: float
+
+
+@dataclass(frozen=True)
 class Told:
     """What residuals tell of a step: ``information @ step = score``, where the score scatters by a covariance.
 
@@ -134,6 +150,20 @@ def settled(tolds: Sequence[Told]) -> Tensor:
     return torch.linalg.solve(precision, sum(pull @ told.score for pull, told in zip(pulls, tolds, strict=True)))
 
 
+def scatter(tolds: Sequence[Told], frame: Frame) -> float:
+    """How far noise lets the bone slide the way it is held least, by all that is told.
+
+    Returns:
+        the deviation of the step that `settled` gives, root mean square over the edges, mm; a voxel where nothing is
+        told, or edges on a line say nothing of a turn about it.
+    """
+    factor, fault = torch.linalg.cholesky_ex(frame.mean_square)
+    if fault or not tolds:
+        return frame.voxel
+    precision = sum(told.information @ torch.linalg.solve(told.covariance, told.information) for told in tolds)
+    return float(torch.linalg.eigvalsh(factor.T @ torch.linalg.inv(precision) @ factor)[-1].clamp(min=0).sqrt())
+
+
 def moved(pose: Tensor, step: Tensor, frame: Frame, most: float) -> tuple[Tensor, float]:
     """A pose ``(4, 4)`` after a step, of `most` mm at most, and how far all of the step would move the edges, mm."""
     length = float((step @ frame.mean_square @ step).sqrt())
@@ -141,10 +171,10 @@ def moved(pose: Tensor, step: Tensor, frame: Frame, most: float) -> tuple[Tensor
     return pose @ inverse(motion(part[None], frame.center, frame.radius))[0], length
 
 
-def rested(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Tensor:
-    """Where a pose ``(4, 4)``, fixed to moving, comes to rest by the edges of both scans."""
+def rested(fixed: BoneImage, moving: BoneImage, pose: Tensor, most: int = STEPS) -> Tensor:
+    """Where a pose ``(4, 4)``, fixed to moving, comes to rest by the edges of both scans, in so many steps at most."""
     frame = Frame.of(edge_template(fixed, EDGES))
-    for _ in range(STEPS):
+    for _ in range(most):
         if (told := told_by_edges(fixed, moving, pose, frame)) is None:
             break
         step = settled((told,))
@@ -154,11 +184,8 @@ def rested(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Tensor:
     return pose
 
 
-def looseness(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
-    """How many mm the bone moves when its edges are displaced by 1 mm, root mean squares, in the worst way.
-
-    That is by the step which displaces edges least across themselves: 2 to 4 for most bones, 4 to 5 for slender ones,
-    10 to 30 for pieces of shaft, which slide along their axis, and `LOOSEST` where hardly any edge is seen.
+def held(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Held:
+    """How the edges of both scans hold a pose.
 
     Args:
         fixed, moving: bone images of about one resolution.
@@ -168,10 +195,11 @@ def looseness(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> float:
     told = told_by_edges(fixed, moving, pose, frame)
     factor, fault = torch.linalg.cholesky_ex(frame.mean_square)
     if told is None or fault:  # edges on a line say nothing of a turn about it
-        return LOOSEST
+        return Held(LOOSEST, frame.voxel)
     aside = torch.linalg.inv(factor)
     least = torch.linalg.eigvalsh(aside @ told.information @ aside.T)[0]
-    return min(float((told.information[3:, 3:].trace() / least.clamp(min=1e-12)).sqrt()), LOOSEST)
+    loose = min(float((told.information[3:, 3:].trace() / least.clamp(min=1e-12)).sqrt()), LOOSEST)
+    return Held(loose, scatter((told,), frame))
 
 
 def told_by_edges(fixed: BoneImage, moving: BoneImage, pose: Tensor, frame: Frame) -> Told | None:
