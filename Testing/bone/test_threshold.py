@@ -264,6 +264,12 @@ def test_air_around_thin_tissue_counts_little(air, soft, kept):
     assert np.count_nonzero(left & (smooth == soft)) == 100 - air
 
 
+def test_air_that_is_hardly_too_much_is_no_error():
+    """28 of 93 voxels are more than three tenths; the allowed share rounds to 28 too."""
+    smooth = np.r_[np.linspace(-1000, -999, 28), np.zeros(65), np.full(57, 400.0)].reshape(1, 15, 10)
+    assert np.count_nonzero(_without_air(smooth, smooth < 400, 400.0)) == 65 + 27
+
+
 def test_metal_and_its_rim_are_left_out():
     """A bar twenty times as bright as bone, by an explicit loop over what lies within three steps of it."""
     pair = make_pair(3, size=40, spacing=0.128, scale="hu")

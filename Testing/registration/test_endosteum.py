@@ -29,7 +29,7 @@ def tube(pose, noise=0.0, wave=0.0, outer_wave=0.0, voxel=(1.0, 1.0, 1.0), seed=
     own = (world - pose[:3, 3]) @ pose[:3, :3]
     x, y, z = own[..., 0] - 0.05 * own[..., 2] ** 2, 1.2 * own[..., 1], own[..., 2]
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    waves = np.cos(3 * angle + 1.5 * z)
+    waves = np.cos(6 * angle + 3 * z)
     below, above = radius - INNER - wave * waves, OUTER + outer_wave * waves - radius
     depth, end = np.minimum(above, 1.7 - np.abs(z)), np.minimum(below, 1.7 - np.abs(z))
     grey = np.tanh(np.minimum(depth, below) / BLUR).astype(np.float32)
@@ -93,9 +93,10 @@ def test_voxels_that_are_not_finite_are_not_seen(unknown):
     assert part == pytest.approx(whole, rel=0.3)
 
 
-def test_shafts_of_littermates_are_told_by_their_inner_surface():
-    """Its correlations alone had it accepted at 0.76."""
-    pair = make_adversarial(970009, "littermate crop")
+@pytest.mark.parametrize("seed", [970009, *(pytest.param(n, marks=pytest.mark.slow) for n in (507, 511, 983006))])
+def test_shafts_of_littermates_are_told_by_their_inner_surface(seed):
+    """Their correlations alone had them accepted at 0.76 to 0.99."""
+    pair = make_adversarial(seed, "littermate crop")
     found = align(pair.fixed, pair.moving)
     assert not found.accepted and "shape" in found.doubts and "littermates" in found.verdict
 

@@ -46,6 +46,17 @@ def test_nothing_found_changes_nothing(monkeypatch):
         assert verdict.expected_error == GOOD.expected_error
 
 
+@pytest.mark.parametrize(
+    ("error", "share", "strained", "told"),
+    [(0.078, 0.33, 0.0, "little in common"), (0.078, 0.9, 0.0, "undetermined"), (0.03, 0.33, 0.08, "strain")],
+)
+def test_a_pose_that_is_hardly_known_to_within_a_voxel_says_why(monkeypatch, error, share, strained, told):
+    """A strain of some percent was told where none was found."""
+    evidence = replace(GOOD.evidence, similarity=replace(GOOD.evidence.similarity, share=share))
+    verdict = examined(monkeypatch, replace(GOOD, evidence=evidence, expected_error=error), None, 2 * strained, False)
+    assert not verdict.accepted and verdict.doubts[0].kind == told
+
+
 def test_a_pose_with_a_rival_is_refused(monkeypatch):
     verdict = examined(monkeypatch, rival=SimpleNamespace(fits_equally=True))
     assert not verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["symmetry"]

@@ -103,9 +103,11 @@ def test_nothing_comes_near_bones_that_are_cut(kind):
         assert rival is None or not rival.fits_equally, seed
 
 
-@pytest.mark.parametrize("seed", [980_006, 980_044, 980_054])
+@pytest.mark.parametrize("seed", [980_006, 980_044, 980_054, 983_029, 987_022])
 def test_a_piece_of_shaft_that_slides_back_is_no_rival(seed):
-    """Refinement brings it back along the axis, slowly: of the second after 60 steps it was 1.6 voxels away."""
+    """Refinement brings it back along the axis, slowly: of the second after 60 steps it was 1.6 voxels away, of the
+    last one 4.5. Edges alone lead the fourth to 1.3 voxels from the truth, wherever they begin.
+    """
     case = make_adversarial(seed, "crop")
     points, partners = torch.from_numpy(case.points), torch.from_numpy(case.partners)
     truth = fit(points, partners, torch.ones(len(points)).double()).numpy()

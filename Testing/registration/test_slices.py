@@ -68,3 +68,12 @@ def test_lost_slices_are_named_and_counted_as_error_or_refused(kind, seed):
     found = align(case.fixed, case.moving)
     named = "slices" in found.doubts and "missing or there twice" in found.verdict
     assert not found.accepted or (named and 1000 * case.error_mm(found.matrix) < 2 * found.expected_error_um)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "seed"), [("doubled", 820_015), ("missing", 991_002)])
+def test_slices_are_named_where_the_pose_is_refused(kind, seed):
+    """The first one was told that no pose makes the bones agree, 52 um off."""
+    case = make_adversarial(seed, kind)
+    found = align(case.fixed, case.moving)
+    assert not found.accepted and found.doubts[0] == "slices" and "missing or there twice" in found.verdict

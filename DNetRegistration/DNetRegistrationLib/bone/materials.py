@@ -150,7 +150,7 @@ def _without_air(smooth: np.ndarray, around: np.ndarray, inside: float) -> np.nd
     if soft - quantile(air, 0.5) < AIR_STEP * (inside - soft):
         return around
     # So many of the air's voxels that they are the allowed share.
-    kept = round(matter.size * MOST_AIR / (1 - MOST_AIR))
+    kept = min(round(matter.size * MOST_AIR / (1 - MOST_AIR)), air.size - 1)
     return around & (smooth > air[-kept - 1])
 
 

@@ -26,7 +26,8 @@ POINTS = 16000
 # Edges within so many voxels of the marrow's border are the endosteum's.
 NEAR = 1.5
 # Edges of two relatives are displaced alike within `BESIDE` voxels and as they happen to be from `APART` to `FAR` ones.
-BESIDE, APART, FAR = 1, 4, 7
+# What the scanner does is much the same there, the less so the farther they are.
+BESIDE, APART, FAR = 1, 2, 3
 # With fewer edges nothing is told.
 LEAST_POINTS = 500
 ITERATIONS = 5

@@ -11,7 +11,7 @@ import torch
 from ..core.errors import ScanError
 from ..geometry.transforms import require_rigid
 from .answers import Answer, best_answer, to_native
-from .examination import examine
+from .examination import examine, jump_of
 from .inputs import AlignmentInputs
 from .interior import refine_fully
 from .media import MediumChange, find_medium_change
@@ -63,7 +63,11 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         alone = inputs.bone is None and inputs.thresholds == (None, None)
         if verdict.accepted and alone and _stood_still(pair, inputs, answer, device, watch):
             verdict = replace(verdict, confidence=0.0).because("standstill")
-        if not (verdict.accepted or mirrored) and verdict.doubts[0].kind != "strain":
+        vague = not (verdict.accepted or mirrored) and verdict.doubts[0].kind in VAGUE
+        jump = jump_of(verdict, answer.pair, answer.refined.pose) if vague else None
+        if jump is not None:
+            verdict = verdict.because("slices", jump.sentence)
+        elif not (verdict.accepted or mirrored) and verdict.doubts[0].kind != "strain":
             sentence = size_fault(pair, inputs, answer.refined.pose, device, watch)
             verdict = verdict if sentence is None else verdict.because("strain", sentence)
         given = given_against_file(inputs.fixed, inputs.moving)

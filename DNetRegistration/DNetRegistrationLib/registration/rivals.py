@@ -31,9 +31,13 @@ from .template import edge_template
 ALIKE = 1.25
 # So many turns about an axis, or over all of SO(3), that refinement finds what lies between.
 TURNS, PLAN = 24, SearchPlan(rotations=576, factor=4, grid=24, candidates=8, finalists=3)
-# A pose is another one from so many working voxels on, root mean square distance over the bone. Right pieces of shaft
-# slid back and came to rest within 0.65; of two littermates' one rested at 2.1 and fitted better.
+# A pose is another one from so many working voxels on, root mean square distance over the bone.
 APART = 1.0
+# What slides along a shaft comes to rest where the found pose does by its edges alone, if these lead that no farther.
+# Right ones were led by up to 1.3; of two littermates' one rested at 2.1 and fitted better.
+LED = 1.5
+# Steps until it rests, of half a voxel at most each: one came back by 4 voxels.
+SLIDES = 24
 # Voxels that are averaged along each axis, points, and steps of refinement at most. A pose that comes back is no rival:
 # along a piece of shaft it comes slowly, and after ten steps was still 2 to 3.5 voxels away, after sixty one 1.6.
 PASSES = ((2, 1500, 10), (1, 4000, 60))
@@ -90,9 +94,19 @@ def find_rival(
     poses = _candidates(fixed, moving, pose[:3, :3] @ turns_onto_itself(points, weights), check)
     some = torch.from_numpy(points[:: max(1, len(points) // 500)])
 
+    def away(poses: Tensor, one: Tensor = pose) -> Tensor:
+        return (apply(poses, some) - apply(one, some)).square().sum(-1).mean(-1).sqrt() / spacing
+
     def apart(poses: Tensor) -> Tensor:
-        distance = (apply(poses, some) - apply(pose, some)).square().sum(-1).mean(-1).sqrt()
-        return poses[distance > APART * spacing]
+        return poses[away(poses) > APART]
+
+    def slides_back(rival: Tensor) -> bool:
+        """Whether a pose comes to rest where the found one does: the steps above are too short along a shaft."""
+        rests = rested(first, second, rival, SLIDES)
+        if away(rests) <= APART:
+            return True
+        home = rested(first, second, pose)
+        return bool(away(home) <= LED and away(rests, home) <= APART)
 
     for factor, count, steps in PASSES:
         first, second = (pool_image(cube_image(scan.cube), factor) for scan in (fixed, moving))
@@ -107,8 +121,7 @@ def find_rival(
         best = distinct_indices(poses, -told, PLAN.finalists, fixed.place.center, shift=spacing)
         poses, told = poses[best], told[best]
     for one, distinct in zip(poses, told.tolist(), strict=True):
-        # These steps are too short along a shaft.
-        if distinct >= DISTINCT or len(apart(rested(first, second, one)[None])):
+        if distinct >= DISTINCT or not slides_back(one):
             return Rival(one, distinct)
     return None
 
