@@ -280,6 +280,28 @@ def test_a_mask_that_is_full_is_carried(tmp_path, quarter):
     assert out.GetOrigin() == pytest.approx((0, 5, 0))
 
 
+@pytest.mark.parametrize("kind", ("labels", "grey values"))
+def test_a_stack_that_was_aligned_with_a_flip_is_carried_with_it(tmp_path, kind):
+    voxels = labels_of()
+    if kind == "grey values":
+        voxels = np.random.default_rng(1).normal(size=(9, 10, 11)).astype(np.float32)
+    write_volume(Volume(voxels[::-1], SKEWED), tmp_path / "reversed.nrrd")
+    write_volume(Volume(voxels, SKEWED), tmp_path / "right.nrrd")
+    write_transform(np.eye(4), tmp_path / "t.tfm")
+    words = ["--transform", str(tmp_path / "t.tfm"), "--grid", str(tmp_path / "right.nrrd")]
+    arguments = [str(tmp_path / "reversed.nrrd"), str(tmp_path / "out.nrrd"), *words, "--scan-flip", "z"]
+    assert main(["apply", *arguments]) == 0
+    np.testing.assert_allclose(read_volume(tmp_path / "out.nrrd").voxels, voxels, atol=1e-5)
+
+
+def test_points_are_not_flipped(tmp_path, quarter, capsys):
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n")
+    paths = [str(tmp_path / "points.csv"), str(tmp_path / "out.csv"), "--transform", str(quarter)]
+    assert main(["apply", *paths, "--scan-flip", "z"]) == 2
+    assert "leave the flip out (--scan-flip)" in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_segments_stay_segments(tmp_path):
     from DNetRegistrationLib.imaging.nrrd import write_nrrd
 

@@ -104,11 +104,12 @@ def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     assert read["accepted"] is True and read["network"] is None and read["seconds"]["search"] == 0.5
     assert read["fixed"] == {
         "name": "in/fixed.nrrd", "size": [36, 40, 44], "spacing": pytest.approx([0.07, 0.06, 0.065]),
-        "threshold": 500.0, "dtype": "int16",
+        "threshold": 500.0, "dtype": "int16", "flip": None,
     }  # fmt: skip
     assert read["moving"]["name"] == "in/µ$CT$.tif"
     unknown = replace(result, dice=np.float64("nan"), expected_error_um=np.inf, accepted=np.bool_(False))
-    odd = json.loads(json.dumps(report(unknown, fixed, moving), allow_nan=False))
+    odd = json.loads(json.dumps(report(unknown, fixed, moving.flipped("z")), allow_nan=False))
+    assert odd["moving"]["flip"] == "z"
     assert odd["dice"] is None and odd["expected_error_um"] is None and odd["accepted"] is False
 
 

@@ -80,6 +80,11 @@ def add_parser(commands) -> Parser:
             f"--{role}-spacing", metavar="X[,Y,Z]", type=triple, help=f"true voxel size of {metavar} in mm"
         )
         about.add_argument(f"--{role}-series", metavar="S", help=f"which scan of {metavar}: number, UID or name")
+    about.add_argument(
+        "--scan-flip",
+        choices=("x", "y", "z"),
+        help="INPUT lies on a scan that was aligned with this --fixed-flip or --moving-flip",
+    )
     return parser
 
 
@@ -96,6 +101,7 @@ def run(options) -> int:
         interpolation=options.interpolation,
         spacing=options.scan_spacing,
         series=options.scan_series,
+        flip=options.scan_flip,
         grid_spacing=options.grid_spacing,
         grid_series=options.grid_series,
     )

@@ -13,7 +13,7 @@ OPTIONS = {
     "threshold": ("fixed_threshold", "moving_threshold"),
     "series": ("fixed_series", "moving_series"),
     "mask": ("fixed_mask", "moving_mask"),
-    "flip": ("fixed_flip", "moving_flip"),
+    "flip": ("scan_flip", "fixed_flip", "moving_flip"),
     "segment": ("fixed_segment", "moving_segment"),
     "kind": ("kinds",),
 }

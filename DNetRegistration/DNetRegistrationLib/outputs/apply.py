@@ -138,6 +138,7 @@ def apply_to_file(
     interpolation: str = "auto",
     spacing: Sequence[float] | None = None,
     series: str | None = None,
+    flip: str | None = None,
     grid_spacing: Sequence[float] | None = None,
     grid_series: str | None = None,
 ) -> Applied:
@@ -151,7 +152,8 @@ def apply_to_file(
             inverted, and carries from its fixed scan to its moving one.
         grid: a scan on whose grid a scan or labels are resampled; None keeps their voxels, and turns their axes.
         interpolation: see `apply_transform`.
-        spacing, series, grid_spacing, grid_series: of `source` and of `grid`, as `read_volume` takes them.
+        spacing, series, flip, grid_spacing, grid_series: of `source` and of `grid`, as `read_volume` takes them. What the
+            alignment took in reverse order is taken so here too, as are labels of the whole scan.
 
     Raises:
         DNetError: a file cannot be read or written, or they do not go together; nothing is written then.
@@ -170,6 +172,10 @@ def apply_to_file(
         raise FileError(f"{target}: {kind} cannot be written to this kind of file", f"use {choice(endings)}")
     if grid is not None and kind in ("points", "a mesh"):
         raise OptionError(f"{source}: {kind} has no grid", "leave the grid out", Setting("grid"))
+    # Where the scan ends, about whose middle it is flipped, is known of images alone: segments may be of a part of it.
+    if flip is not None and kind != "an image":
+        problem = f"{source}: {kind} cannot be flipped, since where the scan ends is not known"
+        raise OptionError(problem, "carry an image of the whole scan, or leave the flip out", Setting("flip", "scan"))
     if not source.exists():
         raise FileError(f"{source}: there is no such file or folder", "check the path")
     matrix = np.eye(4)
@@ -193,7 +199,9 @@ def apply_to_file(
         volume = read_labels(source, spacing, series, role="scan")
         nearest = _is_nearest(volume, interpolation)
         if not nearest:
-            volume = read_volume(source, spacing, series, role="scan")
+            volume = read_volume(source, spacing, series, role="scan", flip=flip)
+        elif flip is not None:
+            volume = volume.flipped(flip)
         carried = apply_transform(volume, matrix, grid=there, interpolation="nearest" if nearest else "spline")
         if there is not None and not _arrived(volume, there, matrix):
             raise ScanError(

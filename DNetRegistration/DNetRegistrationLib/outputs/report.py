@@ -116,6 +116,7 @@ def report(
             "spacing": jsonable(volume.spacing),
             "threshold": values.pop(f"{role}_threshold"),
             "dtype": volume.voxels.dtype.name,
+            "flip": volume.flipped_axes or None,
         }
         for role, volume in (("fixed", fixed), ("moving", moving))
     }
