@@ -5,11 +5,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+from cartilages import made_measurement
 from DNetRegistrationLib import Alignment, align, make_pair, measure_cartilage
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.cartilage.layer import Layers
-from DNetRegistrationLib.cartilage.measure import _unlike
+from DNetRegistrationLib.cartilage.measure import _unlike, _why
 from DNetRegistrationLib.cartilage.mesh import Mesh
 from DNetRegistrationLib.cartilage.result import Reason
 from DNetRegistrationLib.core.errors import OptionError, ScanError
@@ -227,6 +228,29 @@ def test_agent_in_the_other_scan_is_said_so():
         measure_cartilage(swapped, replace(pair.moving, name="after.nrrd"), pair.fixed)
 
 
+def _told_of_the_other_way(pair, swap):
+    scans = (pair.moving, pair.fixed) if swap else (pair.fixed, pair.moving)
+    found = measure_cartilage(_alignment(pair), *scans, agent_in="fixed" if swap else "moving")
+    assert not found.found
+    return [one for one in found.warnings if "check which scan has the agent" in one]
+
+
+@pytest.mark.parametrize(("seed", "swap"), [(72001, True), (72003, False)])
+def test_agent_that_may_be_in_the_other_scan_is_warned_of_where_soft_tissue_hides_the_joint(seed, swap):
+    pair = make_pair(seed, size=64, spacing=0.05)
+    assert bool(_told_of_the_other_way(pair, swap)) == swap
+
+
+def test_why_a_compartment_is_not_measured_is_told_by_the_reasons_of_its_points():
+    found = made_measurement().map
+    medial = found.compartment == 0
+    found.reason[np.flatnonzero(medial)[:100]] = Reason.UNCERTAIN
+    shares = [100 * np.average(found.reason[medial] == one, weights=found.areas_mm2[medial]) for one in Reason]
+    told = _why(found, medial, "medial")
+    assert f"the medial compartment is not measured, since only {shares[0]:.0f} % of it could be: noise or" in told
+    assert f"open ({shares[4]:.0f} %); soft tissue or" in told and told.endswith(f"layer ({shares[1]:.0f} %)")
+
+
 def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
     pair = _pair(3)
     refused = _alignment(pair, accepted=False)
@@ -263,6 +287,11 @@ def test_where_a_scan_ends_nothing_is_measured_and_the_reason_is_told():
     there = (found.map.points - pair.cartilage.points.mean(0)) @ pair.fixed_pose[:3, 0]
     assert not found.map.measured[there > 0.53].any()
     assert (found.map.reason[there > 0.6] == Reason.EDGE_OF_VIEW).all()
+    # Which of both is beyond the end, the fibula tells.
+    for row in found.compartments[:2]:
+        told = any(f"The {row.name} compartment is not measured" in one for one in found.warnings)
+        assert told == np.isnan(row.mean_thickness_um)
+    assert any("field of view ends there" in one for one in found.warnings)
 
 
 @pytest.mark.slow

@@ -58,9 +58,9 @@ def test_an_error_that_points_share_does_not_average_out():
     assert row.standard_error_um == pytest.approx(math.hypot(2 / 100, 1.5))
 
 
-def test_what_is_not_measured_has_an_area_and_no_thickness():
+def test_what_is_not_measured_has_neither_area_nor_thickness():
     row = summarise("lateral", np.ones(2, bool), _map([np.nan, np.nan], [0.5, 0.25]), 0.0)
-    assert row.area_mm2 == 0.75 and row.measured_share == 0
+    assert np.isnan(row.area_mm2) and row.measured_share == 0
     assert math.isnan(row.mean_thickness_um) and math.isnan(row.volume_mm3)
 
 

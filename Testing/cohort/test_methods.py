@@ -51,6 +51,39 @@ def test_options_of_the_run_are_told():
     assert "Other options: bone = largest, fixed_threshold = 300.0." in text
 
 
+def test_three_scans_of_a_bone_and_their_loops_are_told():
+    pairs = (
+        made_pair("a", identities=("1", "2"), loop_error_um=2.0),
+        made_pair("b", identities=("1", "3"), loop_error_um=4.0),
+        refused_pair("c", identities=("4", "5"), loop_error_um=900.0),
+    )
+    assert "Two scans of each bone were aligned rigidly with" in methods_paragraph(made_cohort(*PAIRS))
+    text = methods_paragraph(made_cohort(*pairs, closing=(made_pair("d", identities=("2", "3")),)))
+    assert text.startswith("Up to 3 scans of each bone were aligned rigidly, in pairs, with DNet")
+    assert "were closed (1 alignment made besides)" in text
+    assert "a median of 3.0 um (range 2.0 to 4.0 um) over 2 accepted pairs." in text
+    assert "Loops" not in methods_paragraph(made_cohort(*PAIRS))
+
+
+def test_what_the_user_gave_is_told():
+    pairs = (
+        made_pair("a", given=("fixed_spacing", "moving_spacing", "region")),
+        made_pair("b", given=("moving_spacing", "medial")),
+    )
+    text = methods_paragraph(made_cohort(*pairs))
+    assert "Given by hand were voxel sizes (2 pairs), regions of the joint surface, drawn by the user (1 pair)," in text
+    assert "by hand" not in methods_paragraph(made_cohort(*PAIRS))
+
+
+def test_a_pair_of_one_scan_given_twice_is_in_no_figure():
+    rows = ({"mean_thickness_um": 40.0},)
+    copy = made_pair("z", marks=("x", "x"), expected_error_um=0.0, dice=1.0, compartments=rows)
+    text = methods_paragraph(made_cohort(*PAIRS, copy))
+    assert "Of 5 pairs, 3 (60 %)" in text and "(range 2.0 to 10.0 um)" in text and "cartilage" not in text
+    assert "1 further pair, whose two scans hold the same voxels, was left out of all figures." in text
+    assert "further" not in methods_paragraph(made_cohort(*PAIRS, made_pair("z", marks=("x", "y"))))
+
+
 def test_working_voxels_of_several_sizes_are_a_range():
     pairs = made_pair("a", working_spacing_um=80.0), made_pair("b", working_spacing_um=120.0)
     assert "80 to 120 um" in methods_paragraph(made_cohort(*pairs))

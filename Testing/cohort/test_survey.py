@@ -58,6 +58,8 @@ def test_each_problem_is_told_of_its_pair(folder):
     assert all(one.problem and one.remedy for one in found.problems)
     assert [found.settings[number].quantity for number in sorted(found.settings)] == ["spacing", "spacing"]
     assert set(found.sizes) == {"good", "long"}
+    # Who has a list gives it there.
+    assert all(one.remedy.endswith("in a list as moving_spacing") for one in found.problems if one.pair == "lost")
 
 
 def test_files_that_a_row_names_beside_its_scans_are_looked_for(folder):
@@ -187,6 +189,15 @@ def test_another_option_is_another_remedy(tmp_path):
     found = survey(pairs_by_name(tmp_path))
     text = table(found, {number: f"SET {setting.scan}" for number, setting in found.settings.items()})
     assert "(SET fixed)" in text and "(SET moving)" in text and "as for" not in text
+
+
+@pytest.mark.parametrize(("fixed", "moving", "role"), ((0.05, 50, "moving"), (50, 0.05, "fixed"), (50, 50, "fixed")))
+def test_micrometres_in_a_list_are_told_of_the_scan_that_has_them(folder, fixed, moving, role):
+    row = f"good,good_pre.nrrd,good_post.mha,{fixed},{moving}"
+    (folder / "list.csv").write_text(f"id,fixed,moving,fixed_spacing,moving_spacing\n{row}\n")
+    (told,) = [one for one in survey(pairs_of_list(folder / "list.csv")).problems if one.pair == "good"]
+    assert told.kind == "spacing" and f"the voxels of the {role} scan are 50 x 50 x 50 mm" in told.problem
+    assert told.remedy.endswith(f"in a list as {role}_spacing")
 
 
 def test_what_is_given_for_all_mends_what_no_list_gave(folder):

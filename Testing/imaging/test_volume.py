@@ -305,7 +305,6 @@ def pair(fixed_spacing, moving_spacing, fixed_shape=(64, 64, 64), moving_shape=(
         (pair(0.08, 1), "moving"),
         (pair(1, 0.08), "fixed"),
         (pair(0.01, 0.1), None),
-        (pair(10, 0.01), None),
         (pair((0.01, 0.01, 1), 0.01), "fixed"),
         (pair(0.01, 1, (512, 64, 64), (64, 64, 64)), "moving"),
     ],
@@ -332,6 +331,15 @@ def test_scans_too_different_for_one_bone(scans, suspect):
 )
 def test_scans_of_one_bone(scans):
     check_pair_spacing(*scans)
+
+
+@pytest.mark.parametrize("given", (False, True))
+def test_micrometres_of_one_scan_are_told_also_where_both_sizes_were_given(given):
+    for spacings, role in (((10, 0.01), "fixed"), ((0.05, 50), "moving")):
+        with pytest.raises(ScanError, match="micrometres") as caught:
+            check_pair_spacing(*(replace(scan, spacing_given=given) for scan in pair(*spacings)))
+        assert f"voxels of the {role} scan" in caught.value.problem
+        assert caught.value.setting == Setting("spacing", role)
 
 
 def test_a_spacing_that_was_given_is_believed():

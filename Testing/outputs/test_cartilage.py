@@ -187,13 +187,25 @@ def test_the_picture_says_what_it_shows_and_what_not_to_trust(tmp_path):
     words = _texts(draw_thickness(made_measurement(accepted=False, sides_known=False), scan, placed))
     assert "NOT ACCEPTED" in words and "medial (?)" in words
     # A person who sees a grey map alone learns why; no sentence is cut off, however many there are.
-    for count in (1, 4):
+    for count in (1, 2, 4, 8):
         told = [f"Agent {'lies on bone ' * 12}{number}, so nothing is measured." for number in range(count)]
         words = _texts(draw_thickness(made_measurement(warnings=told), scan, placed))
         assert all(one in words.replace("\n", " ") for one in told)
+        _no_word_on_another(draw_thickness(made_measurement(warnings=told), scan, placed))
     for ending in ("png", "svg", "pdf"):
         write_picture(tmp_path / f"p.{ending}", made_measurement(), scan, placed)
         assert (tmp_path / f"p.{ending}").stat().st_size > 5000
+
+
+def _no_word_on_another(figure):
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in figure.findobj(Text) if text.get_text().strip()]
+    warnings = next(box for text, box in boxes if text.startswith("Agent"))
+    heading = next(box for text, box in boxes if text.startswith("medial"))
+    slice_ = next(box for text, box in boxes if text == "A   ")
+    assert max(heading.y1, slice_.y1) < warnings.y0
 
 
 def _texts(figure):

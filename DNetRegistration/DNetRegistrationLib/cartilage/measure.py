@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 _EVIDENCE, _LEAST_LEVEL, _MOST_LEVEL = 16.0, 0.35, 1.8
 # Noise and small mismatches look like a layer on at most this share of a surface without agent.
 _NO_AGENT = 0.05
+# Where nothing is measured and the scan that should be without agent bears so many times as much of a layer as the
+# other one, agent may be in it: of 13 pairs of bones among soft tissue 0 to 3.7 times the right way, up to hundreds the
+# wrong way.
+_OTHER_WAY = 5.0
 # Where a layer like the one on the joint lies on this share of the bone beside it, all of it may be soft tissue; where
 # it does so near a point, that point's may be.
 _SPREAD, _NEAR_SPREAD = 0.25, 0.3
@@ -240,8 +244,7 @@ def _measured(
     covered, level = _covered(layers, sight)
     agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum()
     if not agent:
-        other, _ = sight.fit(-1.0)
-        reverse, _ = _covered(other, sight)
+        reverse = _covered(sight.fit(-1.0)[0], sight)[0]
         if mesh.areas[reverse].sum() > 4 * _NO_AGENT * mesh.areas.sum():
             raise ScanError(
                 f"{name}: a bright layer lies on the bone in this scan, which should be the one without contrast agent",
@@ -279,7 +282,7 @@ def _measured(
     sure = reason == Reason.MEASURED
     sure &= ~covered | articular_cover(mesh, covered & sure)
     further = carried_on(mesh, covered & sure, doubted, thickness, layers.level)
-    articular = np.ones(len(covered), bool)
+    articular, hidden = np.ones(len(covered), bool), False
     if agent and marked:
         warnings.append(
             "in the given region all that lies on the bone counts as cartilage: soft tissue is not looked for"
@@ -347,9 +350,17 @@ def _measured(
             f"the scan without contrast agent ends at {100 * cut:.0f} % of the border of the cartilage: "
             "areas and volumes are of what it shows, not of whole compartments"
         )
-    compartments, sides_known = _compartments(
+    compartments, sides_known, left_out = _compartments(
         found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
     )
+    # What holds for all of the joint is told above.
+    if agent and not hidden and coarse <= _COARSE:
+        warnings += left_out
+    if not found.measured.any() and _other_way(sight, layers, covered):
+        warnings.append(
+            f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
+            "one: check which scan has the agent"
+        )
     if len(compartments) > 2 and not sides_known:
         warnings.append(
             "medial and lateral may be swapped: the fibula is not seen apart; give a point on the medial side"
@@ -385,6 +396,18 @@ def _covered(layers: Layers, sight: Sight) -> tuple[np.ndarray, float]:
     covered = (layers.evidence > _EVIDENCE) & (layers.level > _LEAST_LEVEL * typical)
     # What fades less than the match of bone is sure of is no layer.
     return covered & (layers.level * layers.thickness_mm > 4 * MISMATCH * sight.contrast), typical
+
+
+def _other_way(sight: Sight, layers: Layers, covered: np.ndarray) -> bool:
+    """Whether agent may be in the scan that should be without it."""
+    other, _ = sight.fit(-1.0)
+    reverse, _ = _covered(other, sight)
+    areas = sight.mesh.areas
+    here, there = (
+        float((areas * one.level * one.thickness_mm)[chosen].sum())
+        for one, chosen in ((layers, covered), (other, reverse))
+    )
+    return bool(areas[reverse].sum() > 2 * _NO_AGENT * areas.sum()) and there > _OTHER_WAY * here
 
 
 def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) -> np.ndarray:
@@ -451,8 +474,8 @@ def _compartments(
     level: float,
     shape_um: float,
     doubts_um: np.ndarray,
-) -> tuple[tuple[Compartment, ...], bool]:
-    """Rows of the table; numbers each point of the map.
+) -> tuple[tuple[Compartment, ...], bool, list[str]]:
+    """Rows of the table, whether sides are known, and why a compartment is left out; numbers each point of the map.
 
     Standard errors that points share come from the shape of layers (`shape_um`), and where layers are not resolved from
     their level (``(n,)`` `doubts_um`).
@@ -484,13 +507,25 @@ def _compartments(
     direction = direction if lateral <= 0 else -direction
     # Now the direction points to the medial side.
     found.compartment[:] = found.points @ direction < parting(found.points, found.areas_mm2, direction)
-    for number in (0, 1):
+    names = "medial", "lateral"
+    left_out = []
+    for number, name in enumerate(names):
         here = found.compartment == number
         measured = here & found.measured
         if found.areas_mm2[measured].sum() < _LEAST_SHARE * found.areas_mm2[here].sum():
+            left_out.append(_why(found, here, name))
             _leave_out(found, here)
-    rows = [row(name, found.compartment == number) for number, name in enumerate(("medial", "lateral"))]
-    return (*rows, row("all", np.ones(len(found.points), bool))), known
+    rows = [row(name, found.compartment == number) for number, name in enumerate(names)]
+    return (*rows, row("all", np.ones(len(found.points), bool))), known, left_out
+
+
+def _why(found: ThicknessMap, points: np.ndarray, name: str) -> str:
+    """Why the compartment of some points is not measured, from their reasons, the commonest first."""
+    areas = np.bincount(found.reason[points], found.areas_mm2[points], len(Reason))
+    shares = 100 * areas / areas.sum()
+    why = sorted((one for one in Reason if one != Reason.MEASURED), key=lambda one: -shares[one])
+    told = "; ".join(f"{one.text} ({shares[one]:.0f} %)" for one in why if shares[one] >= 1)
+    return f"the {name} compartment is not measured, since only {shares[Reason.MEASURED]:.0f} % of it could be: {told}"
 
 
 def _leave_out(found: ThicknessMap, points: np.ndarray) -> None:

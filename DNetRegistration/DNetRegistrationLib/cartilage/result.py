@@ -81,8 +81,8 @@ class Compartment:
     14:974, 2006).
 
     Attributes:
-        name: "medial", "lateral" or "all" (the sum of the others).
-        area_mm2: of the articular bone surface, worn places included (tAB).
+        name: "medial", "lateral" or "all" (areas and volumes are sums, means are over both).
+        area_mm2: of the articular bone surface, worn places included (tAB); NaN where no thickness was measured.
         measured_share, filled_share: of that area, 0 to 1; the thickness of the rest is not known.
         covered_share: of the measured area, where a layer is, 0 to 1.
         volume_mm3: of the cartilage on the area that was measured or filled.
@@ -189,7 +189,8 @@ def summarise(
     measured = float(found.areas_mm2[here].sum())
     if not measured > 0:
         nothing: dict[str, Any] = dict.fromkeys([one.name for one in fields(Compartment)], math.nan)
-        return Compartment(**{**nothing, "name": name, "area_mm2": area, "measured_share": 0.0, "filled_share": 0.0})
+        # Where nothing is measured the border is not known: the area is of what was left to look at.
+        return Compartment(**{**nothing, "name": name, "measured_share": 0.0, "filled_share": 0.0})
     areas, thickness = found.areas_mm2[whole], found.filled_um[whole]
     mean = float(np.average(thickness, weights=areas))
     fifth, median, ninetyfifth = _quantiles(thickness, areas, (0.05, 0.5, 0.95))

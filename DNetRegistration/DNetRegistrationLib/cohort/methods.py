@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ..core.words import plain
 from ..registration.verdict import ACCEPT
@@ -29,6 +30,16 @@ _REFINED = {
     "working": "They were refined at the working voxel size on edges of bone, robustly against contrast agent.",
     "none": "They were not refined.",
 }
+#: What a user may say of a scan or a joint, by the last word of the column, for the paragraph.
+_GIVEN = {
+    "spacing": "voxel sizes",
+    "flip": "the order of slices",
+    "threshold": "thresholds of bone",
+    "mask": "masks of the bone",
+    "initial": "transforms to start from",
+    "region": "regions of the joint surface, drawn by the user",
+    "medial": "points on the medial side",
+}
 #: Options that the sentences tell of, or that say only what was written.
 _TOLD = {
     "hypotheses",
@@ -47,16 +58,21 @@ _TOLD = {
 
 def methods_paragraph(result: CohortResult) -> str:
     """The paragraph, in the past tense, with a reference marked [1]: see `CITATION`."""
+    kept = replace(result, pairs=tuple(pair for pair in result.pairs if not pair.copied))
+    accepted = [pair for pair in kept.pairs if pair.status == "accepted"]
     sentences = [
         _program(result),
         _proposed(result),
         _REFINED.get(str(result.options.get("refine", "native")), ""),
         _bone(result),
+        _given(kept.pairs),
         f"An alignment was accepted where its calibrated confidence, the probability that the mean error over the bone "
         f"is below one working voxel, was at least {ACCEPT:g} and no check spoke against it.",
-        _counts(result),
-        _accuracy([pair for pair in result.pairs if pair.status == "accepted"]),
-        _cartilage(result.pairs),
+        _counts(kept),
+        _copies(len(result.pairs) - len(kept.pairs)),
+        _accuracy(accepted),
+        _loops(accepted, len(result.closing)),
+        _cartilage(kept.pairs),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -67,7 +83,21 @@ def _program(result: CohortResult) -> str:
     others = [f"{name} {version}" for name, version in versions.items()]
     details = "; ".join(one for one in (code and f"code {code}", ", ".join(others)) if one)
     program = f"DNetRegistration{ours and f' {ours}'}"
-    return f"Two scans of each bone were aligned rigidly with {program}{details and f' ({details})'}."
+    most = _most_scans((*result.pairs, *result.closing))
+    scans = "Two scans of each bone" if most <= 2 else f"Up to {most} scans of each bone"
+    return (
+        f"{scans} were aligned rigidly{'' if most <= 2 else ', in pairs,'} with {program}{details and f' ({details})'}."
+    )
+
+
+def _most_scans(pairs: Iterable[PairResult]) -> int:
+    """How many scans hang together by pairs at most."""
+    groups: list[set[str]] = []
+    for pair in pairs:
+        own = set(pair.identities) - {""}
+        joined = [group for group in groups if group & own]
+        groups = [group for group in groups if group not in joined] + [own.union(*joined)]
+    return max(map(len, groups), default=0)
 
 
 def _proposed(result: CohortResult) -> str:
@@ -83,13 +113,43 @@ def _bone(result: CohortResult) -> str:
     options = dict(result.options)
     options |= options.pop("scans", {})
     given = any(name.endswith("_threshold") for name in options)
-    sentence = f"Thresholds of bone were {'given' if given else 'found automatically unless they were listed'}"
+    sentence = f"Thresholds of bone were {'given' if given else 'found automatically unless they were given'}"
     if sizes:
         low, high = min(sizes), max(sizes)
         span = f"{plain(low, 3)} um" if low == high else f"{plain(low, 3)} to {plain(high, 3)} um"
         sentence += f"; the working voxel size was {span}"
     rest = [f"{name} = {value}" for name, value in options.items() if name not in _TOLD]
     return f"{sentence}." + (f" Other options: {', '.join(rest)}." if rest else "")
+
+
+def _given(pairs: Sequence[PairResult]) -> str:
+    """What was said of scans and joints, and of how many pairs."""
+    told = []
+    for name, words in _GIVEN.items():
+        count = sum(any(one.split("_")[-1] == name for one in pair.given) for pair in pairs)
+        if count:
+            told.append(f"{words} ({_many(count, 'pair')})")
+    return f"Given by hand were {', '.join(told)}." if told else ""
+
+
+def _copies(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f"{_many(count, 'further pair')}, whose two scans hold the same voxels, {_were(count)} left out of all figures."
+    )
+
+
+def _loops(accepted: Sequence[PairResult], closing: int) -> str:
+    errors = _finite(pair.loop_error_um for pair in accepted)
+    if not errors:
+        return ""
+    more = f" ({_many(closing, 'alignment')} made besides)" if closing else ""
+    return (
+        f"Loops of three transforms between scans of one bone were closed{more}: what they left, a measured error, had "
+        f"a median of {statistics.median(errors):.1f} um (range {min(errors):.1f} to {max(errors):.1f} um) over "
+        f"{_many(len(errors), 'accepted pair')}."
+    )
 
 
 def _counts(result: CohortResult) -> str:

@@ -47,6 +47,13 @@ class Pair:
         fixed, moving = ("" if scan is None else scan.identity for scan in (self.fixed, self.moving))
         return fixed, moving
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What is said of its scans and of its cartilage, by the names of a list's columns."""
+        scans = [(role, getattr(self, role)) for role in ROLES]
+        names = [f"{role}_{name}" for role, scan in scans if scan is not None for name in scan.about]
+        return (*names, *(name for name in ("initial", "region", "medial") if getattr(self, name) is not None))
+
     def with_scans(self, about: Mapping[str, Any]) -> Pair:
         """The pair with what `about` says of each scan (``fixed_spacing``, ...) where the scan itself says nothing."""
         completed: dict[str, Any] = {}

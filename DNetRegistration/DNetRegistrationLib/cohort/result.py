@@ -112,6 +112,8 @@ class PairResult:
         marks: of the voxels of both scans, by which copies are known; see `imaging.copies.voxel_mark`. "" where the
             pair failed.
         columns: what else the list or the names say of it, such as time and group, by the name of the column.
+        given: what list or options say of its scans and its cartilage, by the names of a list's columns, such as
+            "moving_spacing" and "region".
         status: "accepted", "refused" (aligned, but not to be trusted) or "failed" (not aligned).
         verdict: a sentence: whether to trust it and, if not, what to check; of a failed pair what went wrong.
         remedy: of a failed pair what to do, where that is known; else "".
@@ -149,6 +151,7 @@ class PairResult:
     identities: tuple[str, str] = ("", "")
     marks: tuple[str, str] = ("", "")
     columns: dict[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
     status: Status
     verdict: str
     remedy: str = ""
@@ -173,6 +176,11 @@ class PairResult:
     check_error_um: float | None = None
     loop_error_um: float | None = None
     reference: str = ""
+
+    @property
+    def copied(self) -> bool:
+        """Whether both of its scans hold the same voxels."""
+        return bool(self.marks[0]) and self.marks[0] == self.marks[1]
 
     @property
     def reserved(self) -> bool:

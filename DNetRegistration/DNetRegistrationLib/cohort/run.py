@@ -29,7 +29,7 @@ from .result import CohortResult, PairResult
 from .store import ResultsFolder, opened_results
 from .survey import Survey, shown, survey
 from .tables import PAGE, write_results
-from .task import Done, PairTask, failed_pair
+from .task import Done, PairTask, failed_pair, remedy_of
 from .workers import done_by_processes
 
 #: Of the memory that there is, what is left to others.
@@ -246,7 +246,7 @@ def _all_done(
                 tasks.append(folder.task(pair, own))
             except DNetError as error:
                 del stamps[len(tasks) :]
-                note(pair, failed_pair(pair, error.problem, error.remedy or ""))
+                note(pair, failed_pair(pair, error.problem, remedy_of(error)))
     # The largest first, so that no processor is left with one at the end.
     memory = [looked.memory.get(task.pair.name, 0.0) for task in tasks]
     order = sorted(range(len(tasks)), key=lambda number: -memory[number])

@@ -21,6 +21,7 @@ from .measuring import Measuring
 from .options import CohortOptions
 from .pairs import ROLES, FoundPairs, Pair
 from .result import KINDS, Problem, told_once
+from .task import remedy_of
 
 if TYPE_CHECKING:
     from ..imaging.volume import Volume
@@ -95,7 +96,7 @@ def survey(
             except Exception as error:  # whatever is wrong with one pair, the others are looked at
                 _note(problems, settings, pair, (getattr(pair, role).path,), error)
         if len(headers) == 2:
-            for check in (_check_both, _check_masks, _check_measuring, _check_initial):
+            for check in (_check_both, _check_sizes, _check_masks, _check_measuring, _check_initial):
                 try:
                     check(pair, headers, options)
                 except Exception as error:
@@ -144,6 +145,14 @@ def _check_both(pair: Pair, headers: dict[str, Volume], options: CohortOptions) 
     check_grid(options.paths(Path(pair.name)), headers["fixed"])
 
 
+def _check_sizes(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+    from ..imaging.volume import check_micrometres, too_large
+
+    # Of one alone the check of both tells.
+    if all(too_large(scan) for scan in headers.values()):
+        check_micrometres(headers["fixed"], "fixed")
+
+
 def _check_masks(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
     for role in ROLES:
         getattr(pair, role).check_mask(role, headers[role])
@@ -171,7 +180,7 @@ def _note(
     else:
         kind = "spacing" if setting is not None and setting.quantity == "spacing" else "unreadable"
     problem = f"{files[0]}: cannot be read ({one_line(error)})" if known is None else known.problem
-    remedy = "" if known is None else known.remedy or ""
+    remedy = "" if known is None else remedy_of(known)
     if setting is not None:
         settings[len(problems)] = setting
     problems.append(Problem(kind=kind, pair=pair.name, files=files, problem=problem, remedy=remedy))

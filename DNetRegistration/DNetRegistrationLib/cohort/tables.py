@@ -41,12 +41,15 @@ PAIR_COLUMNS = {
     "seconds": ("s", "from the start of reading to the last output"),
     "fixed": ("", "the scan that stays"),
     "moving": ("", "the scan that is carried onto it"),
-    "reference": ("", "the scan that all of this bone are carried onto; empty: there is no other pair of it"),
+    "reference": (
+        "",
+        "the scan that all of this bone are carried onto; empty: no other pair of it, or none accepted leads there",
+    ),
     "folder": ("", "where the outputs lie, below the folder of results"),
 }
 _COMPARTMENT = {
-    "compartment": ("", "medial, lateral, or all: the sum of the others"),
-    "area_mm2": ("mm2", "articular bone surface, worn places included (tAB)"),
+    "compartment": ("", "medial, lateral, or all: sums of areas and volumes, means and shares over both"),
+    "area_mm2": ("mm2", "articular bone surface, worn places included (tAB); empty: no thickness"),
     "measured_share": ("", "of that area, 0 to 1"),
     "filled_share": ("", "of that area, filled from what lies around it, 0 to 1"),
     "covered_share": ("", "of the measured area, where a layer is, 0 to 1"),

@@ -8,12 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..bone.scan_file import ABOUT_SCAN
 from ..core.errors import DNetError, OptionError, ScanError, known_error, one_line
 from ..core.progress import ProgressFunction, no_progress
+from ..core.words import choice
 from ..geometry.loops import spread_points
 from ..outputs.paths import OutputPaths
 from .options import CohortOptions
-from .pairs import Pair
+from .pairs import ROLES, Pair
 from .result import PairResult, Pictures
 
 
@@ -63,7 +65,7 @@ def do_pair(task: PairTask, progress: ProgressFunction = no_progress) -> Done:
     except Exception as error:
         known = error if isinstance(error, DNetError) else known_error(error)
         told = f"unexpected {type(error).__name__}: {one_line(error)}" if known is None else known.problem
-        remedy = "report it, with the scans if you can" if known is None else known.remedy or ""
+        remedy = "report it, with the scans if you can" if known is None else remedy_of(known)
         result = failed_pair(task.pair, told, remedy)
         lasting = isinstance(error, ScanError | OptionError)
     return Done(result, lasting, content)
@@ -77,7 +79,23 @@ def of_pair(result: PairResult, pair: Pair) -> PairResult:
 def _names(pair: Pair) -> dict[str, Any]:
     """What a result holds of the pair that it is of."""
     fixed, moving = ("" if scan is None else scan.path for scan in (pair.fixed, pair.moving))
-    return {"name": pair.name, "fixed": fixed, "moving": moving, "identities": pair.identities, "columns": pair.columns}
+    names = {name: getattr(pair, name) for name in ("name", "identities", "columns", "given")}
+    return {**names, "fixed": fixed, "moving": moving}
+
+
+def remedy_of(error: DNetError) -> str:
+    """What to do about an error, with the column of a list that does it; "" where that is not known.
+
+    Example:
+        >>> from DNetRegistrationLib.core.errors import Setting
+        >>> remedy_of(ScanError("a.tif: has no voxel size", "give it in mm", Setting("spacing", "fixed")))
+        'give it in mm, in a list as fixed_spacing'
+    """
+    setting = error.setting
+    if not error.remedy or setting is None or setting.quantity not in ABOUT_SCAN:
+        return error.remedy or ""
+    roles = ROLES if setting.scan is None else (setting.scan,)
+    return f"{error.remedy}, in a list as {choice([f'{role}_{setting.quantity}' for role in roles])}"
 
 
 def failed_pair(pair: Pair, problem: str, remedy: str) -> PairResult:

@@ -30,6 +30,8 @@ MINIMUM_SIZE = 8
 #: view that shows only a piece of it stays far below. A spacing of 0.1 mm or less that was read as 1 mm lies above, and
 #: so do inches and centimetres.
 _PLAUSIBLE_RATIO = 8.0
+# No scanner makes voxels of a bone that are so large along all axes, mm. Voxels of micro-CT in um are from 3 to 100.
+_TOO_LARGE = 3.0
 
 #: A grid counts as sheared from this share of a voxel on at its far end. Rounded headers stay below.
 _SKEW = 0.1
@@ -534,12 +536,18 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
     """Checks that two scans of one object have about one size.
 
     Raises:
-        ScanError: their lengths differ by so much that a spacing must be wrong, and not both were set explicitly.
+        ScanError: their lengths differ by so much that a spacing must be wrong, and not both were set explicitly, or
+            one is as large as micrometres are.
     """
     scans = {"fixed": fixed, "moving": moving}
     lengths = {role: float(scan.extent.max()) for role, scan in scans.items()}
+    if max(lengths.values()) <= _PLAUSIBLE_RATIO * min(lengths.values()):
+        return
+    large = [role for role in scans if too_large(scans[role])]
+    if len(large) == 1:
+        raise _micrometres(scans[large[0]], large[0])
     doubted = [role for role in scans if not scans[role].spacing_given]
-    if max(lengths.values()) <= _PLAUSIBLE_RATIO * min(lengths.values()) or not doubted:
+    if not doubted:
         return
     # Where it is the file itself that a given size contradicts, the file may be right.
     others = {"fixed": "moving", "moving": "fixed"}
@@ -555,6 +563,30 @@ def check_pair_spacing(fixed: Volume, moving: Volume) -> None:
         f"object, as if a voxel size were {'wrong' if given else 'lost'}{stated}",
         f"give the true voxel size of the {f'{suspect} scan' if suspect else 'wrong one'} in mm",
         Setting("spacing", suspect),
+    )
+
+
+def check_micrometres(volume: Volume, role: str) -> None:
+    """Checks that the voxel size of a scan is not one in micrometres.
+
+    Raises:
+        ScanError: it is too large for a scan of a bone.
+    """
+    if too_large(volume):
+        raise _micrometres(volume, role)
+
+
+def too_large(volume: Volume) -> bool:
+    """Whether no scanner makes voxels of a bone that are so large along all axes."""
+    return bool(volume.spacing.min() >= _TOO_LARGE)
+
+
+def _micrometres(volume: Volume, role: str) -> ScanError:
+    return ScanError(
+        f"{volume.name}: the voxels of the {role} scan are {times(volume)} mm, too large for a scan of a bone: are "
+        "these micrometres?",
+        f"give the true voxel size of the {role} scan in mm: 10 um are 0.01 mm",
+        Setting("spacing", role),
     )
 
 

@@ -152,8 +152,8 @@ def apply_to_file(
             inverted, and carries from its fixed scan to its moving one.
         grid: a scan on whose grid a scan or labels are resampled; None keeps their voxels, and turns their axes.
         interpolation: see `apply_transform`.
-        spacing, series, flip, grid_spacing, grid_series: of `source` and of `grid`, as `read_volume` takes them. What the
-            alignment took in reverse order is taken so here too, as are labels of the whole scan.
+        spacing, series, flip, grid_spacing, grid_series: of `source` and of `grid`, as `read_volume` takes them. What
+            the alignment took in reverse order is taken so here too, as are labels of the whole scan.
 
     Raises:
         DNetError: a file cannot be read or written, or they do not go together; nothing is written then.

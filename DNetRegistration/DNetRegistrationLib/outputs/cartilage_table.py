@@ -51,7 +51,7 @@ def cartilage_summary(found: CartilageMeasurement) -> str:
     lines = [] if found.accepted else [f"{'cartilage':<17} NOT TO BE TRUSTED: the alignment was not accepted"]
     for one in found.compartments:
         if math.isnan(one.mean_thickness_um):
-            values = f"not measured ({one.area_mm2:.2f} mm2)"
+            values = "not measured"
         else:
             values = (
                 f"{one.mean_thickness_um:.1f} +- {one.standard_error_um:.1f} um, {one.volume_mm3:.4f} mm3, "

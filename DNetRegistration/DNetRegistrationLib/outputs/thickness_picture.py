@@ -95,13 +95,15 @@ def draw_thickness(measurement: CartilageMeasurement, contrast: Volume, matrix: 
     frame = Frame.of(measurement)
     seen = frame.seen(measurement.map.points)
     low, high = seen.min(0) - _MARGIN, seen.max(0) + _MARGIN
-    plateau = figure.add_axes((0.02, 0.12, 0.5, 0.73))
+    # The map has two lines of heading above it, the upper slice one.
+    top = _words(figure, measurement)
+    plateau = figure.add_axes((0.02, 0.12, 0.5, min(0.85, top - 0.09) - 0.12))
     cuts = _cuts(measurement, frame)
     _draw_map(figure, plateau, measurement, frame, low, high, cuts)
     for number, (name, at, along) in enumerate(cuts):
-        axes = figure.add_axes((0.56, 0.5 - 0.39 * number, 0.42, 0.35))
+        low_edge = 0.5 - 0.39 * number
+        axes = figure.add_axes((0.56, low_edge, 0.42, min(low_edge + 0.35, top - 0.05) - low_edge))
         _draw_slice(axes, measurement, frame, contrast, matrix, name, at, along)
-    _words(figure, measurement)
     return figure
 
 
@@ -208,7 +210,7 @@ def _draw_slice(
     _scale_bar(axes, low[0] + 0.03 * (high - low)[0], low[1] + 0.08 * (high - low)[1], (high - low)[0], "white")
     if name == "A":
         axes.text(0.06, 1.03, "bone surface", color="#1F77A8", size=8, transform=axes.transAxes)
-        axes.text(0.27, 1.03, "cartilage surface", color="#C06A00", size=8, transform=axes.transAxes)
+        axes.text(0.3, 1.03, "cartilage surface", color="#C06A00", size=8, transform=axes.transAxes)
         axes.text(1.0, 1.03, "scan with contrast agent", color=_FAINT, size=8, ha="right", transform=axes.transAxes)
 
 
@@ -272,7 +274,8 @@ def _scale_bar(axes: Axes, left: float, bottom: float, width: float, color: str 
     axes.text(*place, words, color=color, ha="center", va="bottom", size=9, path_effects=halo)
 
 
-def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
+def _words(figure: Figure, measurement: CartilageMeasurement) -> float:
+    """Writes the title and the warnings; returns where they end, as a share of the picture's height."""
     row = measurement.compartments[-1]
     if np.isnan(row.mean_thickness_um):
         title = "Cartilage: not measured"
@@ -290,3 +293,4 @@ def _words(figure: Figure, measurement: CartilageMeasurement) -> None:
         lines, size = textwrap.wrap(told, 225), 6
     figure.text(0.02, 0.947, "\n".join(lines), size=size, color=_BAD, va="top")
     figure.text(0.98, 0.02, f"DNetRegistration {__version__}", size=7, color=_FAINT, ha="right")
+    return 0.947 - len(lines) * 1.25 * size / 72 / figure.get_figheight()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..imaging.copies import voxel_mark
-from ..imaging.volume import Volume, overruled_spacing, times
-
-#: No scanner makes voxels of a bone that are so large along all axes, mm. Voxels of micro-CT in um are from 3 to 100.
-_TOO_LARGE = 3.0
+from ..imaging.volume import Volume, overruled_spacing, times, too_large
 
 
 def slips(fixed: Volume, moving: Volume) -> list[str]:
     """Sentences on what looks like a slip, for the warnings of an alignment."""
     told = []
     for role, scan in (("fixed", fixed), ("moving", moving)):
-        if scan.spacing.min() >= _TOO_LARGE:
+        if too_large(scan):
             told.append(
                 f"The voxels of the {role} scan are {times(scan)} mm, too large for a scan of a bone: are these "
                 "micrometres? 10 um are 0.01 mm."
