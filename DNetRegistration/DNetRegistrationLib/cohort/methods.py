@@ -37,7 +37,7 @@ _GIVEN = {
     "threshold": "thresholds of bone",
     "mask": "masks of the bone",
     "initial": "transforms to start from",
-    "region": "regions of the joint surface, drawn by the user",
+    "region": "regions of the joint surface",
     "medial": "points on the medial side",
 }
 #: Options that the sentences tell of, or that say only what was written.
@@ -129,7 +129,7 @@ def _given(pairs: Sequence[PairResult]) -> str:
         count = sum(any(one.split("_")[-1] == name for one in pair.given) for pair in pairs)
         if count:
             told.append(f"{words} ({_many(count, 'pair')})")
-    return f"Given by hand were {', '.join(told)}." if told else ""
+    return f"The user gave {', '.join(told)}." if told else ""
 
 
 def _copies(count: int) -> str:
