@@ -138,6 +138,20 @@ def test_agent_in_the_fixed_scan_is_measured_the_same():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gain", [1e-4, 10.0])
+def test_thickness_does_not_depend_on_the_units_of_either_scan(gain):
+    """As where a HU volume is beside a stack of 16 bits: with a gain of 10 a layer was 3 um thick, unwarned."""
+    pair = _pair(3)
+    moving = replace(pair.moving, voxels=(gain * (pair.moving.voxels.astype(float) + 3000)).astype(np.float32))
+    first, second = _found(), measure_cartilage(_alignment(pair), pair.fixed, moving)
+    assert second.blur_um == pytest.approx(first.blur_um, abs=0.01)
+    for name in ("medial", "lateral"):
+        expected = first.compartment(name)
+        assert second.compartment(name).mean_thickness_um == pytest.approx(expected.mean_thickness_um, abs=0.05)
+        assert second.compartment(name).uptake == pytest.approx(gain * expected.uptake, rel=0.01)
+
+
+@pytest.mark.slow
 def test_a_point_on_the_medial_side_names_the_compartments():
     pair = _pair(3)
     medial = pair.cartilage.points[pair.cartilage.medial & (pair.cartilage.thickness_mm > 0.02)].mean(0)

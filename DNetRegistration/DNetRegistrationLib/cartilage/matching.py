@@ -87,10 +87,11 @@ def match_bone(
         slope, offset, blur = slope + found[6], offset + found[7], blur + found[8]
     inverse = np.linalg.pinv(normal_matrix / np.outer(size, size)) / np.outer(size, size)
     error = float(np.sqrt(max(normal @ inverse[:3, :3] @ normal, 0)) * scale)
-    if np.linalg.norm(shift) > _FARTHEST or not np.isfinite(error):
+    if np.linalg.norm(shift) > _FARTHEST or not np.isfinite(error) or slope <= 0:
         return Match(matrix, fit.slope, fit.offset, 0.0, np.zeros(3), _FARTHEST)
     moved = affine_matrix(turn, middle + shift - turn @ middle)
-    return Match(matrix @ moved, float(slope), float(offset), 2 * float(blur), shift, error)
+    # A blur by half this variance adds it times the Laplacian, in grey values of the scan with agent here.
+    return Match(matrix @ moved, float(slope), float(offset), 2 * float(blur / slope), shift, error)
 
 
 def _rotation(vector: np.ndarray) -> np.ndarray:
