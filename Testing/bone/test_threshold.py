@@ -81,6 +81,8 @@ def test_only_the_mask_is_looked_at():
     bright = find_bone_scale(Volume(voxels), 1500.0).bright
     assert bright.volume == pytest.approx(3 * 28 * 28) and bright.center == pytest.approx((15.5, 15.5, 2))
     assert find_bone_scale(Volume(voxels), 1500.0, mask).bright is None
+    lies = Volume(mask.astype(np.uint8))
+    assert find_bone_scale(Volume(voxels), mask=lies) == find_bone_scale(Volume(voxels), mask=mask)
 
 
 def test_nan_is_outside_the_field_of_view():
@@ -108,7 +110,9 @@ def test_preview_is_the_mean_of_blocks():
         (3000 * ball(), {"threshold": 4000.0}, "no bone above the threshold 4000"),
         (3000 * ball(), {"threshold": np.nan}, "is not a number"),
         (3000 * ball(), {"threshold": 1.0, "mask": np.zeros((32, 32, 32), bool)}, "mask"),
-        (3000 * ball(), {"mask": np.zeros((32, 32, 32), bool)}, "found no bone"),
+        (3000 * ball(), {"mask": np.zeros((32, 32, 32), bool)}, "its mask is empty"),
+        (3000 * ball(), {"mask": np.ones((31, 32, 32), bool)}, "its mask has"),
+        (3000 * ball(), {"mask": "m.nrrd"}, "its mask is a path"),
         # As inside a mask that ends on the bone.
         (
             np.random.default_rng(0).normal(size=(30, 30, 30)),

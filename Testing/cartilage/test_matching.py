@@ -14,7 +14,7 @@ STEP = 0.02
 def test_shift_gain_offset_and_blur_are_found_again(gain):
     generator = np.random.default_rng(4)
     structure = 1000 * ndimage.gaussian_filter(generator.standard_normal((60, 60, 60)), 2.0, mode="wrap") * 20
-    # The scan with agent: shifted by fractions of a voxel along x, y, z, wider by 0.4 voxels^2, and in units of its own.
+    # The scan with agent: shifted by fractions of a voxel along x, y, z, wider by 0.4 voxels^2, in units of its own.
     shift = np.array((0.13, -0.07, 0.21))
     waves = np.stack(np.meshgrid(*[2 * np.pi * np.fft.fftfreq(60)] * 3, indexing="ij"), -1)[..., ::-1]
     spectrum = np.fft.fftn(structure) * np.exp(-1j * waves @ shift - 0.2 * (waves**2).sum(-1))

@@ -75,6 +75,28 @@ def test_names_of_two_runs_that_differ_in_the_case_of_letters(tmp_path, pair):
         assert results.task(replace(pair, name="mine"), OPTIONS).folder == "pairs/" + folder_name("mine", taken=True)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_pair_that_is_called_as_the_folder_of_another_has_one_of_its_own(tmp_path, pair, turned):
+    names = ["a/b", folder_name("a/b")][:: -1 if turned else 1]
+    for name in names:
+        with opened_results(tmp_path / "r") as results:
+            work(results, replace(pair, name=name))
+    assert len(list((tmp_path / "r/pairs").iterdir())) == 2
+    with opened_results(tmp_path / "r") as results:
+        done = [results.done(replace(pair, name=name), OPTIONS) for name in names]
+    assert [one.name for one in done] == names
+
+
+def test_a_record_that_is_damaged_is_none(tmp_path, pair):
+    with opened_results(tmp_path / "r") as results:
+        work(results, pair)
+    (record,) = (tmp_path / "r/pairs").glob("*/pair.json")
+    for text in ("[" * 100_000, "[]", "null", '{"result": {"name": 1}}', "\x00"):
+        record.write_text(text)
+        with opened_results(tmp_path / "r") as results:
+            assert results.done(pair, OPTIONS) is None
+
+
 def test_the_folder_of_a_name_that_earlier_versions_changed_otherwise_is_found(tmp_path, pair):
     pair = replace(pair, name="con ")
     with opened_results(tmp_path / "r") as results:

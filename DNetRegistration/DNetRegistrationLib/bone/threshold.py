@@ -6,12 +6,13 @@ Needs no torch, so that a preview can be drawn before anything is aligned.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..core.errors import ScanError, Setting
+from ..imaging.masks import mask_on
 from ..imaging.morphology import dilate
 from ..imaging.padding import content, with_data
 from ..imaging.volume import Volume, as_volume
@@ -79,7 +80,7 @@ class BoneScale:
 def find_bone_scale(
     volume: Volume | sitk.Image,
     threshold: float | None = None,
-    mask: np.ndarray | None = None,
+    mask: Any = None,
     role: str | None = None,
 ) -> BoneScale:
     """Finds the bone threshold and the level of dense bone of a scan.
@@ -91,7 +92,7 @@ def find_bone_scale(
     Args:
         volume: the scan, a Volume or a SimpleITK image.
         threshold: x_th in the scan's own units, or None to find it.
-        mask: boolean array of the scan's shape; bone is looked for only there.
+        mask: bone is looked for only there; see `masks.mask_on`.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose threshold to set.
 
     Returns:
@@ -101,6 +102,7 @@ def find_bone_scale(
         ScanError: the scan is another thing, has nothing above the threshold, or nothing that stands out as bone.
     """
     setting, masked, volume = Setting("threshold", role), mask is not None, as_volume(volume, "scan")
+    mask = None if mask is None else mask_on(mask, volume, role)
     volume, mask = part_of(volume, with_data(volume, mask), content(volume))
     whole = preview(volume, mask)
     if threshold is None:

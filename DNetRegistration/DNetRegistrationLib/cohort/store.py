@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from ..bone.scan_file import ABOUT_SCAN, ScanFile
@@ -190,9 +191,11 @@ class _Room:
     def folder(self, name: str) -> str:
         """The folder of a pair: its own, where no other pair has it."""
         if name not in self._folders:
-            own = folder_name(name)
-            free = self._holders.setdefault(own.lower(), name) == name
-            self._folders[name] = own if free else folder_name(name, taken=True)
+            other = folder_name(name, taken=True)
+            names = chain((folder_name(name), other), (f"{other}-{number}" for number in count(2)))
+            # A pair may be called as the folder of another one is.
+            own = next(one for one in names if self._holders.setdefault(one.lower(), name) == name)
+            self._folders[name] = own
         return self._folders[name]
 
 
@@ -201,7 +204,7 @@ def _stored(folder: Path) -> dict | None:
     try:
         stored = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         return stored if isinstance(stored["result"]["name"], str) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -147,7 +147,7 @@ def mask_on(mask: Any, scan: Volume, role: str | None = None) -> np.ndarray:
     if mask.shape != scan.voxels.shape:
         problem = f"{scan.name}: its mask has {mask.shape} voxels (z, y, x) and the scan {scan.voxels.shape}"
         raise ScanError(problem, "give an array of the scan's shape, or an image that says where it lies", setting)
-    mask = mask > 0
+    mask = mask if mask.dtype == bool else mask > 0
     if not mask.any():
         problem = f"{scan.name}: its mask is empty"
         raise ScanError(problem, "mark where to look, or leave the mask out", setting)
