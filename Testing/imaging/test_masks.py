@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from DNetRegistrationLib.core.errors import ScanError, Setting
-from DNetRegistrationLib.imaging.masks import mask_on, read_mask
+from DNetRegistrationLib.imaging.masks import check_mask, mask_on, read_mask
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.imaging.volume import Volume, read_volume, write_volume
 from grids import grid, noise
@@ -202,3 +203,26 @@ def test_a_cropped_mask_drawn_on_a_file_goes_with_its_voxels(scan, flip, spacing
     if flip is not None:
         found = np.flip(found, "zyx".index(flip))
     np.testing.assert_array_equal(found, marked > 0)
+
+
+def test_a_calibrated_tiff_of_the_scans_size_is_taken_voxel_for_voxel(tmp_path):
+    """It states a voxel size and no place: at the world's origin it marked what lies elsewhere in the scan."""
+    scan = Volume(noise(22, 18, 20), np.diag((0.1, 0.1, 0.12, 1.0)) + np.pad(FAR[:, None], ((0, 1), (3, 0))), "scan")
+    marked = np.random.default_rng(5).random(scan.voxels.shape) > 0.5
+
+    def saved(name: str, mask: np.ndarray, pixel: float = 0.1) -> np.ndarray:
+        calibrated = {"spacing": 0.12, "unit": "mm", "axes": "ZYX"}
+        tifffile.imwrite(
+            tmp_path / name, 255 * mask.astype(np.uint8), imagej=True, resolution=(1 / pixel,) * 2, metadata=calibrated
+        )
+        check_mask(tmp_path / name, scan)
+        return read_mask(tmp_path / name, scan)
+
+    assert np.array_equal(saved("mask.tif", marked), marked)
+    # What is of another size, or has other voxels, lies where its file leaves it.
+    for mask, pixel in ((marked[:-1], 0.1), (marked, 0.11)):
+        with pytest.raises(ScanError, match="lies elsewhere"):
+            saved("other.tif", mask, pixel)
+    # The program's own files say where they lie.
+    write_volume(Volume(marked.astype(np.uint8), scan.affine), tmp_path / "own.tif")
+    assert np.array_equal(read_mask(tmp_path / "own.tif", scan), marked)

@@ -46,12 +46,14 @@ class FoundImage:
         affine: ``(4, 4)`` index (x, y, z) to world LPS mm.
         lacks: what the file does not say of the voxel size, for a person; "" where it says all of it.
         anatomical: the file says how the world lies in the body.
+        placed: the file says where the image lies.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     lacks: str = ""
     anatomical: bool = False
+    placed: bool = True
 
 
 def blank(shape: Sequence[int], kind: DTypeLike) -> np.ndarray:

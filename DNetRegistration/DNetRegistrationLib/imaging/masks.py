@@ -24,6 +24,8 @@ _LAYERED = (".nrrd", ".nhdr")
 
 # Grids that differ by less than this share of a voxel are one.
 _SAME_GRID = 1e-3
+# Voxel sizes that differ by less than this share are one: resolutions in TIFF are rounded.
+_SAME_SIZE = 0.01
 
 
 def read_mask(
@@ -33,7 +35,8 @@ def read_mask(
 
     It may lie on another grid, or show a part of the scan only. Where the scan was read with another voxel size than
     its file states, or flipped, the mask lies on the scan as its file states it. A mask whose file states no voxel size
-    must have as many voxels as the scan.
+    must have as many voxels as the scan. So it is taken voxel for voxel where its file states no place and the scan's
+    voxel size.
 
     Args:
         path: the file or folder.
@@ -52,10 +55,12 @@ def read_mask(
     path, scan = Path(path), as_volume(scan, "scan")
     if path.name.lower().endswith(_LAYERED) and path.is_file():
         labels, affine, lacks = _read_layers(path, segment, role)
+        placed = True
     else:
         found = read_image(path, None, role)
         labels, affine, lacks = _labelled(found.voxels, segment, path, role), found.affine, bool(found.lacks)
-    mask = _placed(Volume(labels, affine, str(path)), lacks, scan, role)
+        placed = found.placed
+    mask = _placed(Volume(labels, affine, str(path)), lacks, placed, scan, role)
     return reversed_along(_resampled(mask, scan, _stated(scan), role), scan.flipped_axes)
 
 
@@ -75,12 +80,12 @@ def check_mask(
 
     path = Path(path)
     if path.name.lower().endswith(_LAYERED) and path.is_file():
-        mask, lacks = _layers_header(path, segment, role)
+        (mask, lacks), placed = _layers_header(path, segment, role), True
     else:
         _label(segment, path, role)
         found = read_image(path, None, role, header_only=True)
-        mask, lacks = Volume(found.voxels, found.affine, str(path)), bool(found.lacks)
-    mask = _placed(mask, lacks, scan, role)
+        mask, lacks, placed = Volume(found.voxels, found.affine, str(path)), bool(found.lacks), found.placed
+    mask = _placed(mask, lacks, placed, scan, role)
     check_image(mask)
     if _apart(mask, replace(scan, affine=_stated(scan))):
         raise _elsewhere(scan, role)
@@ -101,13 +106,21 @@ def _stated(scan: Volume) -> np.ndarray:
     return scan.affine if scan.stated_affine is None else scan.stated_affine
 
 
-def _placed(mask: Volume, lacks: bool, scan: Volume, role: str | None) -> Volume:
+def _placed(mask: Volume, lacks: bool, placed: bool, scan: Volume, role: str | None) -> Volume:
     """The mask where it lies: where its file does not say so, and it has as many voxels as the scan, on the scan.
+
+    Args:
+        mask: as its file states it.
+        lacks: the file states no voxel size.
+        placed: the file states where it lies. If not, voxels of another size are not the scan's.
+        scan, role: see `read_mask`.
 
     Raises:
         ScanError: nothing says where it lies.
     """
-    if mask.voxels.shape == scan.voxels.shape and (lacks or spacing_doubt(mask)):
+    stated = np.linalg.norm(_stated(scan)[:3, :3], axis=0)
+    nowhere = not placed and np.allclose(mask.spacing, stated, rtol=_SAME_SIZE, atol=0)
+    if mask.voxels.shape == scan.voxels.shape and (lacks or nowhere or spacing_doubt(mask)):
         return replace(mask, affine=_stated(scan))
     if lacks:
         raise ScanError(

@@ -60,7 +60,7 @@ def read_stack(
     else:
         voxels = stack_slices(members, folder, _read_slice)
     spacing, lacks = _voxel_size(members, voxels.shape, log, step)
-    return FoundImage(voxels, np.diag((*spacing, 1.0)), lacks)
+    return FoundImage(voxels, np.diag((*spacing, 1.0)), lacks, placed=False)
 
 
 def _stacks(files: list[Path]) -> dict[str, dict[Path, int | None]]:

@@ -60,13 +60,13 @@ def read_tiff(path: Path, series: str | int | None, role: str | None, header_onl
         spacing, lacks = _voxel_size(file)
         affine = np.diag((*spacing, 1.0))
         size = pages[0].imagewidth, pages[0].imagelength, len(members)
-        if (stated := stated_grid((file.imagej_metadata or {}).get("Info"), size, spacing)) is not None:
-            affine = stated
+        stated = stated_grid((file.imagej_metadata or {}).get("Info"), size, spacing)
+        placed, affine = stated is not None, affine if stated is None else stated
         if len(pages) == 1:
             if header_only:
                 shape = (len(members), pages[0].imagelength, pages[0].imagewidth)
-                return FoundImage(blank(shape, _voxel_type(path, pages[0])), affine, lacks)
-            return FoundImage(_read_contiguous(path, file, pages[0], members), affine, lacks)
+                return FoundImage(blank(shape, _voxel_type(path, pages[0])), affine, lacks, placed=placed)
+            return FoundImage(_read_contiguous(path, file, pages[0], members), affine, lacks, placed=placed)
         chosen = [pages[index] for index in members]
         for page in chosen:
             if _size(page) != _size(chosen[0]):
@@ -76,11 +76,11 @@ def read_tiff(path: Path, series: str | int | None, role: str | None, header_onl
         shape = (len(chosen), chosen[0].imagelength, chosen[0].imagewidth)
         kind = np.result_type(*(_voxel_type(path, page) for page in chosen))
         if header_only:
-            return FoundImage(blank(shape, kind), affine, lacks)
+            return FoundImage(blank(shape, kind), affine, lacks, placed=placed)
         voxels = np.empty(shape, kind)
         for index, page in enumerate(chosen):
             voxels[index] = _decoded(path, page)
-    return FoundImage(voxels, affine, lacks)
+    return FoundImage(voxels, affine, lacks, placed=placed)
 
 
 def read_tiff_slice(path: Path) -> np.ndarray:
