@@ -243,9 +243,10 @@ def _measured(
     layers = every.part(left)
     covered, level = _covered(layers, sight)
     agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum()
+    other_way = None
     if not agent:
-        reverse = _covered(sight.fit(-1.0)[0], sight)[0]
-        if mesh.areas[reverse].sum() > 4 * _NO_AGENT * mesh.areas.sum():
+        other_way = _other_way(sight)
+        if mesh.areas[other_way[1]].sum() > 4 * _NO_AGENT * mesh.areas.sum():
             raise ScanError(
                 f"{name}: a bright layer lies on the bone in this scan, which should be the one without contrast agent",
                 "swap the scans, or say which one has the agent",
@@ -356,7 +357,7 @@ def _measured(
     # What holds for all of the joint is told above.
     if agent and not hidden and coarse <= _COARSE:
         warnings += left_out
-    if not found.measured.any() and _other_way(sight, layers, covered):
+    if not found.measured.any() and _bears_more(sight, other_way or _other_way(sight), (layers, covered)):
         warnings.append(
             f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
             "one: check which scan has the agent"
@@ -398,16 +399,19 @@ def _covered(layers: Layers, sight: Sight) -> tuple[np.ndarray, float]:
     return covered & (layers.level * layers.thickness_mm > 4 * MISMATCH * sight.contrast), typical
 
 
-def _other_way(sight: Sight, layers: Layers, covered: np.ndarray) -> bool:
-    """Whether agent may be in the scan that should be without it."""
-    other, _ = sight.fit(-1.0)
-    reverse, _ = _covered(other, sight)
+def _other_way(sight: Sight) -> tuple[Layers, np.ndarray]:
+    """Layers in the scan that should be without agent, and ``(n,)`` where they are."""
+    layers, _ = sight.fit(-1.0)
+    return layers, _covered(layers, sight)[0]
+
+
+def _bears_more(sight: Sight, other_way: tuple[Layers, np.ndarray], found: tuple[Layers, np.ndarray]) -> bool:
+    """Whether agent may be in the scan that should be without it: of `_other_way`, and of what was found."""
     areas = sight.mesh.areas
-    here, there = (
-        float((areas * one.level * one.thickness_mm)[chosen].sum())
-        for one, chosen in ((layers, covered), (other, reverse))
+    there, here = (
+        float((areas * layers.level * layers.thickness_mm)[chosen].sum()) for layers, chosen in (other_way, found)
     )
-    return bool(areas[reverse].sum() > 2 * _NO_AGENT * areas.sum()) and there > _OTHER_WAY * here
+    return bool(areas[other_way[1]].sum() > 2 * _NO_AGENT * areas.sum()) and there > _OTHER_WAY * here
 
 
 def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) -> np.ndarray:
