@@ -40,6 +40,7 @@ def browser(open_browser, tmp_path_factory):
 @pytest.fixture
 def opened(browser, tmp_path):
     """A function that writes the page of a cohort and opens it; nothing may go wrong in it."""
+    browser.forget()
     browser.complaints.clear()
     browser.requests.clear()
 
@@ -53,7 +54,6 @@ def opened(browser, tmp_path):
     # Nothing but the page itself and the pictures in it is asked for.
     assert [one for one in browser.requests if not one.startswith(("file://", "data:image/webp;base64,"))] == []
     assert {one for one in browser.requests if one.startswith("file:")} <= {(tmp_path / "cohort.html").as_uri()}
-    browser.run("localStorage.clear()")
 
 
 def color(browser, tmp_path, selector):
@@ -212,7 +212,7 @@ def test_ratings_that_were_saved_are_loaded_elsewhere(opened, tmp_path, spreadsh
         writer = csv.DictWriter(stream, rows[0], delimiter=";" if spreadsheet else ",")
         writer.writeheader()
         writer.writerows([*rows[:3], gone, changed])
-    browser.run("localStorage.clear()")
+    browser.forget()
     browser.open((tmp_path / "cohort.html").as_uri())
     # What is said here later stays.
     browser.click("#pair-2 [data-rating=good]")
@@ -247,6 +247,7 @@ def test_a_rating_is_not_that_of_another_result(opened, tmp_path):
     browser = opened(cohort)
     browser.click("#pair-0 [data-rating=good]")
     browser.click("#pair-1 [data-rating=good]")
+    assert browser.run(RATED) == {"a": "good", "b": "good"}
     matrix = (*cohort.pairs[0].matrix[:3], 0.5, *cohort.pairs[0].matrix[4:])
     redone = replace(cohort, pairs=(replace(cohort.pairs[0], matrix=matrix), replace(cohort.pairs[1], seconds=99.0)))
     opened(redone)

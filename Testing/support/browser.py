@@ -62,7 +62,7 @@ class Browser:
         for one in (*high, theirs[0], ours[1]):
             os.close(one)
         self._to, self._from = theirs[1], ours[0]
-        self._buffer, self._number, self._session = b"", 0, None
+        self._buffer, self._number, self._session, self._context = b"", 0, None, None
         #: Addresses that the page asked for, and what its console and the browser complained of.
         self.requests: list[str] = []
         self.complaints: list[str] = []
@@ -74,7 +74,9 @@ class Browser:
 
     def _attach(self) -> None:
         targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(one["targetId"] for one in targets if one["type"] == "page")
+        self._look_at(next(one["targetId"] for one in targets if one["type"] == "page"))
+
+    def _look_at(self, page: str) -> None:
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for room in ("Page", "Runtime", "Log", "Network", "Performance"):
             self.call(f"{room}.enable")
@@ -92,6 +94,17 @@ class Browser:
         os.close(self._to)
         os.close(self._from)
         self._errors.close()
+
+    def forget(self) -> None:
+        """Goes on with an empty page of another user, for whom nothing is kept.
+
+        A script that clears the store would not do: what it says reaches the next page late on a busy machine, and then
+        clears what was kept since.
+        """
+        self._session = None
+        self._context = self.call("Target.createBrowserContext")["browserContextId"]
+        page = self.call("Target.createTarget", url="about:blank", browserContextId=self._context)["targetId"]
+        self._look_at(page)
 
     def open(self, address: str) -> None:
         """Opens an address, and waits until the page is there."""
@@ -147,7 +160,8 @@ class Browser:
 
     def save_to(self, folder: Path) -> None:
         """Says where files go that a page saves."""
-        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        user = {"browserContextId": self._context} if self._context else {}
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), **user)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Calls a method of the protocol, and returns what it answers."""
