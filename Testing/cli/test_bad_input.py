@@ -248,9 +248,11 @@ def test_names_that_are_not_utf8(good, tmp_path):
 def test_mask_that_lies_elsewhere(good, pair, tmp_path, capfd):
     mask = np.zeros(pair.fixed.voxels.shape, np.uint8)
     elsewhere = scan(tmp_path / "mask.nrrd", mask + 1, origin=(50, 0, 0))
-    refused(["align", good, good, "--moving-mask", elsewhere], capfd, good, "lies elsewhere", "--moving-mask")
+    refused(
+        ["align", good, good, "--moving-mask", elsewhere], capfd, elsewhere, good, "lies elsewhere", "--moving-mask"
+    )
     empty = scan(tmp_path / "small.nrrd", mask[:40])
-    refused(["align", good, good, "--fixed-mask", empty], capfd, good, "its mask is empty", "--fixed-mask")
+    refused(["align", good, good, "--fixed-mask", empty], capfd, f"{empty}: the mask is empty", "--fixed-mask")
     refused(["align", good, good, "--fixed-segment", "Femur"], capfd, good, "Femur", "--fixed-mask")
 
 

@@ -179,13 +179,15 @@ def test_masks_region_and_side_are_passed_on(
         (["--region", "none.nrrd"], "(--region)"),
         (["--region-segment", "2"], "the segment 2 is given, but no mask; give the file of the mask too (--region)"),
         (["--region", "REGION", "--region-segment", "7"], "(--region-segment)"),
-        (["--region", "EMPTY"], "the region of the joint: "),
+        (["--region", "EMPTY"], "EMPTY.nrrd: the mask is empty; mark where to look, or leave it out (--region)"),
+        (["--region", "FAR"], "FAR.nrrd: the mask lies elsewhere, and holds no voxel of "),
     ],
 )
 def test_a_region_that_cannot_be_used(reported, pair, measured_with, tmp_path, capsys, extra, error):
     voxels = np.ones(pair.fixed.voxels.shape, np.uint8)
     write_volume(Volume(voxels, pair.fixed.affine), tmp_path / "REGION.nrrd")
     write_volume(Volume(0 * voxels, pair.fixed.affine), tmp_path / "EMPTY.nrrd")
+    write_volume(Volume(voxels, pair.fixed.affine + 99 * np.eye(4, k=3)), tmp_path / "FAR.nrrd")
     extra = [str(tmp_path / f"{word}.nrrd") if word.isupper() else word for word in extra]
     assert main([*reported(), *extra]) == 2 and not measured_with
     said = capsys.readouterr().err

@@ -78,7 +78,8 @@ WRONG = {
     "a segment of nothing": ({"region_segment": "2"}, {}, "the region of the joint: .*the segment 2 is given"),
     "a label by name": ({"fixed_mask": "mask.nrrd", "fixed_segment": "bone"}, {}, "has labels without names"),
     "a segment of no mask": ({"moving_segment": "2"}, {}, "the segment 2 is given, but no mask"),
-    "elsewhere": ({"moving_mask": "far.nrrd"}, {}, "good_post.mha: its mask lies elsewhere"),
+    "elsewhere": ({"moving_mask": "far.nrrd"}, {}, "far.nrrd: the mask lies elsewhere.*good_post.mha"),
+    "a region elsewhere": ({"region": "far.nrrd"}, {}, "the region of the joint: .*far.nrrd: the mask lies elsewhere"),
     "no place": ({"fixed_mask": "bare"}, {"fixed_mask": "bare"}, "the mask states no voxel size"),
     "mirrored": ({"initial": "mirror.txt"}, {}, "mirrors"),
     "far point": ({"medial": "100 100 100"}, {"outputs": {"cartilage": ".csv"}}, "lies far out of the scan"),
@@ -114,6 +115,18 @@ def test_what_the_alignment_would_refuse_is_told_by_headers(folder, wrong):
     chosen = CohortOptions(outputs=options.get("outputs", {}))
     (problem,) = survey(find_pairs(folder / "list.csv"), chosen).problems
     assert problem.pair == "good" and re.search(words, problem.problem) and problem.remedy
+
+
+def test_the_dry_run_looks_into_masks_and_regions(folder):
+    mask = read_volume(folder / "good_pre.nrrd")
+    write_volume(replace(mask, voxels=np.zeros_like(mask.voxels)), folder / "empty.nrrd")
+    row = "good,good_pre.nrrd,good_post.mha,empty.nrrd,empty.nrrd"
+    (folder / "list.csv").write_text(f"id,fixed,moving,fixed_mask,region\n{row}\n")
+    found = find_pairs(folder / "list.csv")
+    told = [one.problem for one in survey(found, masks=True).problems]
+    empty = f"{folder / 'empty.nrrd'}: the mask is empty"
+    assert told == [empty, f"the region of the joint: {empty}"]
+    assert not survey(found).problems  # by headers alone
 
 
 def test_what_headers_tell_of_masks_is_no_more_than_the_alignment_refuses(folder):

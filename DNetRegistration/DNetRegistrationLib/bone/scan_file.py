@@ -55,7 +55,7 @@ class ScanFile:
         return read_header(self.path, self.spacing, self.series, name=self.path, role=role)
 
     def read_mask(self, role: str | None, scan: Volume) -> np.ndarray | None:
-        """The mask as a boolean array of the shape of the scan that was read; None where there is none.
+        """The mask as a boolean array of the shape of the scan or its header; None where there is none.
 
         Raises:
             ScanError: it cannot be read, or holds nothing of the scan.
@@ -64,7 +64,9 @@ class ScanFile:
         from ..imaging.masks import mask_on, read_mask
 
         self._check_segment(role, scan)
-        return None if self.mask is None else mask_on(read_mask(self.mask, scan, self.segment, role), scan, role)
+        if self.mask is None:
+            return None
+        return mask_on(read_mask(self.mask, scan, self.segment, role), scan, role, self.mask)
 
     def check_mask(self, role: str | None, header: Volume) -> None:
         """Checks the mask by its header and that of the scan; see `imaging.masks.check_mask`.

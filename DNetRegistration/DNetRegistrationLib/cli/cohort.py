@@ -60,7 +60,7 @@ def add_parser(commands) -> Parser:
     parser.set_defaults(run=run)
     parser.add_argument("scans", metavar="SCANS", help="a folder of scans, or a list of pairs")
     parser.add_argument("--output", metavar="RESULTS", help="the folder of results; it is made")
-    parser.add_argument("--dry-run", action="store_true", help="list the pairs and all problems, by headers alone")
+    parser.add_argument("--dry-run", action="store_true", help="list the pairs and all problems, by headers and masks")
     names = parser.add_argument_group("which scans are a pair")
     names.add_argument(
         "--pattern", metavar="P", help="names below SCANS without endings: {id}, {scan}, others, * ({id}_{scan})"
@@ -133,7 +133,7 @@ def run(options) -> int:
 
         with Progress(options.verbose) as progress:
             pairs = find_pairs(options.scans, options.pattern, options.words)
-            found = survey(pairs, chosen, progress)
+            found = survey(pairs, chosen, progress, masks=True)
         remedies = {number: option_of(setting, values) or "" for number, setting in found.settings.items()}
         say(table(found, remedies))
         return 1 if found.problems else 0

@@ -84,12 +84,13 @@ class Measuring:
         with _of_region():
             return self._region(plain).read_mask(None, plain)
 
-    def check_headers(self, fixed: Volume, moving: Volume, wanted: bool) -> None:
+    def check_headers(self, fixed: Volume, moving: Volume, wanted: bool, whole: bool = False) -> None:
         """Checks by headers where cartilage is to be measured.
 
         Args:
             fixed, moving: the headers of the scans.
             wanted: it will be measured; the region is read all the same.
+            whole: read the voxels of the region too, and tell of one that marks nothing.
 
         Raises:
             ScanError, OptionError: as `read_region` and `measure` do, but for what voxels tell.
@@ -98,7 +99,7 @@ class Measuring:
 
         plain, _ = self.in_order(fixed, moving)
         with _of_region():
-            self._region(plain).check_mask(None, plain)
+            (self._region(plain).read_mask if whole else self._region(plain).check_mask)(None, plain)
         if wanted:
             check_medial(self.medial, plain)
 

@@ -60,6 +60,7 @@ def survey(
     found: FoundPairs,
     options: CohortOptions | None = None,
     progress: ProgressFunction = no_progress,
+    masks: bool = False,
 ) -> Survey:
     """Reads the headers of all scans and masks, all transforms to start from, and of files of one length so much as
     tells copies.
@@ -69,6 +70,7 @@ def survey(
         options: how they will be aligned. With its `loops`, pairs that close loops are found among those without a
             problem.
         progress: called with a fraction and a message.
+        masks: read masks and regions whole, and tell of those that mark nothing; it takes up to some seconds each.
 
     Raises:
         DNetError: there are no such weights, which no pair could be aligned with.
@@ -98,7 +100,7 @@ def survey(
         if len(headers) == 2:
             for check in (_check_both, _check_sizes, _check_masks, _check_measuring, _check_initial):
                 try:
-                    check(pair, headers, options)
+                    check(pair, headers, options, masks)
                 except Exception as error:
                     _note(problems, settings, pair, (pair.fixed.path, pair.moving.path), error)  # type: ignore[union-attr]
             sizes[pair.name] = ", ".join(dict.fromkeys(_size(scan) for scan in headers.values()))
@@ -138,14 +140,14 @@ def _memory(pair: Pair, taken: Mapping[tuple, float]) -> float:
     return _BASE + sum(taken[getattr(pair, role).image] for role in ROLES)
 
 
-def _check_both(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+def _check_both(pair: Pair, headers: dict[str, Volume], options: CohortOptions, masks: bool) -> None:
     from ..imaging.volume import check_pair_spacing
 
     check_pair_spacing(headers["fixed"], headers["moving"])
     check_grid(options.paths(Path(pair.name)), headers["fixed"])
 
 
-def _check_sizes(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+def _check_sizes(pair: Pair, headers: dict[str, Volume], options: CohortOptions, masks: bool) -> None:
     from ..imaging.volume import check_micrometres, too_large
 
     # Of one alone the check of both tells.
@@ -153,19 +155,20 @@ def _check_sizes(pair: Pair, headers: dict[str, Volume], options: CohortOptions)
         check_micrometres(headers["fixed"], "fixed")
 
 
-def _check_masks(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+def _check_masks(pair: Pair, headers: dict[str, Volume], options: CohortOptions, masks: bool) -> None:
     for role in ROLES:
-        getattr(pair, role).check_mask(role, headers[role])
+        scan: ScanFile = getattr(pair, role)
+        (scan.read_mask if masks else scan.check_mask)(role, headers[role])
 
 
-def _check_measuring(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+def _check_measuring(pair: Pair, headers: dict[str, Volume], options: CohortOptions, masks: bool) -> None:
     contrast = pair.contrast or options.contrast
     measuring = Measuring(contrast, options.anyway, pair.region, pair.region_segment, pair.medial)
     wanted = bool(options.paths(Path(pair.name)).of_cartilage)
-    measuring.check_headers(headers["fixed"], headers["moving"], wanted)
+    measuring.check_headers(headers["fixed"], headers["moving"], wanted, masks)
 
 
-def _check_initial(pair: Pair, headers: dict[str, Volume], options: CohortOptions) -> None:
+def _check_initial(pair: Pair, headers: dict[str, Volume], options: CohortOptions, masks: bool) -> None:
     if pair.initial is not None:
         read_transform(pair.initial)
 

@@ -56,7 +56,7 @@ class CohortSection:
             path.connect("currentPathChanged(QString)", self._changed)
             form.addRow(label, path)
         self.checkButton, self.alignButton = qt.QPushButton(_("Check")), qt.QPushButton()
-        self.checkButton.toolTip = _("Lists the pairs and all problems, by headers alone. Writes nothing.")
+        self.checkButton.toolTip = _("Lists the pairs and all problems, by headers and masks alone. Writes nothing.")
         self.alignButton.toolTip = _("Aligns all pairs that are not done yet, or that have changed.")
         self.pageButton = qt.QPushButton(_("Open the page"))
         self.pageButton.toolTip = _("Opens the page on which to check all pairs, in the browser.")

@@ -29,6 +29,7 @@ def check(scans: str, results: str, tell: Callable[..., None]) -> None:
     found = survey(
         find_pairs(scans),
         progress=lambda fraction, message: tell(PROGRESS, fraction=fraction, message=message),
+        masks=True,
     )
     columns = {
         number: f"in a list: the column {setting.scan}_{setting.quantity}"
