@@ -9,11 +9,13 @@ from cartilages import made_measurement
 from DNetRegistrationLib import Alignment, align, make_pair, measure_cartilage
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.bone.threshold import find_bone_scale
+from DNetRegistrationLib.cartilage import measure
 from DNetRegistrationLib.cartilage.layer import Layers
 from DNetRegistrationLib.cartilage.measure import _unlike, _why
 from DNetRegistrationLib.cartilage.mesh import Mesh
 from DNetRegistrationLib.cartilage.result import Reason
 from DNetRegistrationLib.core.errors import OptionError, ScanError
+from DNetRegistrationLib.outputs.cartilage_table import rows, write_table
 from DNetRegistrationLib.registration.result import Bone
 from DNetRegistrationLib.synthesis.pairs import JOINT
 from scipy import ndimage
@@ -152,14 +154,25 @@ def test_thickness_does_not_depend_on_the_units_of_either_scan(gain):
 
 
 @pytest.mark.slow
-def test_a_point_on_the_medial_side_names_the_compartments():
+def test_a_point_on_the_medial_side_names_the_compartments(monkeypatch):
     pair = _pair(3)
     medial = pair.cartilage.points[pair.cartilage.medial & (pair.cartilage.thickness_mm > 0.02)].mean(0)
-    for point, right in ((medial, True), (2 * pair.cartilage.points.mean(0) - medial, False)):
+    middle = pair.cartilage.points.mean(0)
+    monkeypatch.setattr(measure, "lateral_by_fibula", lambda *given: -np.sign((medial - middle) @ given[-1]))
+    for point, right in ((medial, True), (2 * middle - medial, False)):
         found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving, medial=point)
         _, _, truly = _truth(pair, found.map.points)
         assert found.sides_known
+        assert any("on the side of the fibula" in warning for warning in found.warnings) != right
+        assert not (right and any("outside the scan" in warning for warning in found.warnings))
         assert ((found.map.compartment == 0) == truly).mean() == pytest.approx(float(right), abs=0.1)
+
+
+def test_a_point_on_the_medial_side_that_lies_outside_the_scan_is_warned_of():
+    pair = _pair(3, size=44, spacing=0.07)
+    point = pair.fixed.to_world((pair.fixed.size - 1) / 2 + (0, 0.6 * pair.fixed.size[1], 0))
+    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving, medial=point)
+    assert any("lies outside the scan" in one and "LPS" in one for one in found.warnings)
 
 
 @pytest.mark.parametrize("point", [(np.nan, 0, 0), (0, 0), (50.0, 0, 0)])
@@ -224,12 +237,18 @@ def test_voxels_too_coarse_to_look_into_are_an_error_in_a_region_too(small_pair)
         measure_cartilage(_alignment(small_pair), small_pair.fixed, small_pair.moving, region=region)
 
 
-def test_voxels_too_coarse_for_cartilage_measure_none_and_are_told():
+def test_voxels_too_coarse_for_cartilage_measure_none_and_are_told(tmp_path):
     """A fit takes 42 um for 21 um there."""
     pair = _pair(3, size=44, spacing=0.07)
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
-    assert found.agent and not found.found and np.isnan(found.map.thickness_um).all()
-    assert any("Voxels of 70 um are too coarse" in warning for warning in found.warnings)
+    assert not found.found and np.isnan(found.map.thickness_um).all()
+    (warning,) = found.warnings
+    assert "Voxels of 70 um are too coarse" in warning
+    assert found.agent is None and found.sides_known is None  # nobody can tell
+    written = {row["agent"] for row in rows(found)} | {row["sides_known"] for row in rows(found)}
+    assert written == {None} and found.to_dict()["agent"] is None
+    write_table(found, tmp_path / "c.csv")
+    assert "None" not in (tmp_path / "c.csv").read_text()
     assert np.isnan(found.least_thickness_um)
 
 

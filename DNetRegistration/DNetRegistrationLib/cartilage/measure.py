@@ -71,6 +71,8 @@ _MISFIT = 8.0
 _COARSE = 0.055
 # A mask may be so much closer than the bone, voxels.
 _CLOSE = 2
+# What to look at where a point on the medial side is not there.
+_CHECK_MEDIAL = "check its signs, which are those of LPS (of RAS the first two change)"
 # Thickness is uncertain from here on: standard error over the blur.
 _UNCERTAIN = 0.5
 # A layer that is not resolved is as uncertain as its level, by this share of it.
@@ -135,16 +137,20 @@ def measure_cartilage(
     tell(0.0, "outlining bone")
     if alignment.bone is not None and alignment.bone.masks is not None:
         mask = alignment.bone.masks[0 if agent_in == "moving" else 1]
-    mask, marked = (None if one is None else mask_on(one, plain) for one in (mask, region))
+    mask = None if mask is None else mask_on(mask, plain)
+    marked = None if region is None else mask_on(region, plain, name="the region of the joint")
     alone, bone, end = _outlined(plain, threshold, alignment.working_spacing, mask)
     check_medial(medial, plain)
+    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.why}"]
+    if medial is not None and (np.abs(plain.to_index(medial) + 0.5 - plain.size / 2) > plain.size / 2).any():
+        warnings.append(f"the point on the medial side lies outside the scan {plain.name}: {_CHECK_MEDIAL}")
     surface, end = _surface(alone, bone, end, threshold, marked)
     tell(0.2, "matching the bone under the cartilage")
     sight = look(plain, contrast, surface, matrix)
     tell(0.4, "fitting layers")
     coarse = float(max(plain.spacing.max(), contrast.spacing.max()))
     marks = medial, marked is not None
-    return _measured(plain.name, alignment, sight, coarse, surface.facing, bone, end, threshold, *marks)
+    return _measured(plain.name, alignment, sight, coarse, surface.facing, bone, end, threshold, *marks, warnings)
 
 
 def _outlined(
@@ -184,7 +190,7 @@ def check_medial(medial: Sequence[float] | None, plain: Volume) -> None:
     if np.linalg.norm(point - plain.to_world((size - 1) / 2)) > np.linalg.norm(plain.affine[:3, :3] @ size):
         raise OptionError(
             f"the point on the medial side lies far out of the scan {plain.name}",
-            "give it in the world of the scan without contrast agent, in LPS, mm (of RAS the first two change sign)",
+            f"give it in the world of the scan without contrast agent, in mm; {_CHECK_MEDIAL}",
             Setting("medial"),
         )
 
@@ -234,11 +240,12 @@ def _measured(
     threshold: float,
     medial: Sequence[float] | None,
     marked: bool,
+    warnings: list[str],
 ) -> CartilageMeasurement:
-    """The map and its table; `name` is that of the scan without agent."""
+    """The map and its table; `name` is that of the scan without agent. Further warnings are added to those given."""
+    first = list(warnings)
     sight, left = around.part(facing)
     mesh = sight.mesh
-    warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.why}"]
     every, doubt = around.fit()
     layers = every.part(left)
     covered, level = _covered(layers, sight)
@@ -324,10 +331,6 @@ def _measured(
     reason[(reason == Reason.MEASURED) & (error > most_error)] = Reason.UNCERTAIN
     if coarse > _COARSE:
         reason[reason == Reason.MEASURED] = Reason.UNCERTAIN
-        warnings.append(
-            f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured: "
-            f"{1000 * _COARSE:.0f} um is the most"
-        )
     measured = reason == Reason.MEASURED
     around_it = smooth_surface(mesh, (measured & (sure | thin)) | further, thickness)
     doubts = np.where(unresolved, _LEVEL_ERROR * thickness, 0)
@@ -351,7 +354,7 @@ def _measured(
             f"the scan without contrast agent ends at {100 * cut:.0f} % of the border of the cartilage: "
             "areas and volumes are of what it shows, not of whole compartments"
         )
-    compartments, sides_known, left_out = _compartments(
+    compartments, sides_known, told_of_sides, left_out = _compartments(
         found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
     )
     # What holds for all of the joint is told above.
@@ -362,13 +365,14 @@ def _measured(
             f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
             "one: check which scan has the agent"
         )
-    if len(compartments) > 2 and not sides_known:
-        warnings.append(
-            "medial and lateral may be swapped: the fibula is not seen apart; give a point on the medial side"
-        )
+    warnings += told_of_sides
     least = 3 * _bare_error(sight, level) if agent and coarse <= _COARSE else np.nan
     if agent and least > 1000 * sight.step:
         warnings.append(f"layers below {least:.0f} um cannot be told from none at this voxel size and noise")
+    if coarse > _COARSE:
+        # Layers are looked for to find agent in the wrong scan; else what they show does not count.
+        told = f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured"
+        warnings = [*first, f"{told}: {1000 * _COARSE:.0f} um is the most"]
     match = sight.match
     return CartilageMeasurement(
         map=found,
@@ -378,9 +382,9 @@ def _measured(
         shift_um=1000 * match.shift,
         slope=match.slope,
         offset=match.offset,
-        agent=bool(agent),
+        agent=bool(agent) if coarse <= _COARSE else None,
         accepted=bool(alignment.accepted),
-        sides_known=sides_known,
+        sides_known=sides_known if coarse <= _COARSE else None,
         warnings=[sentence(text) for text in warnings],
     )
 
@@ -478,8 +482,10 @@ def _compartments(
     level: float,
     shape_um: float,
     doubts_um: np.ndarray,
-) -> tuple[tuple[Compartment, ...], bool, list[str]]:
-    """Rows of the table, whether sides are known, and why a compartment is left out; numbers each point of the map.
+) -> tuple[tuple[Compartment, ...], bool, list[str], list[str]]:
+    """Rows of the table, whether sides are known, warnings of these, and why a compartment is left out.
+
+    Numbers each point of the map.
 
     Standard errors that points share come from the shape of layers (`shape_um`), and where layers are not resolved from
     their level (``(n,)`` `doubts_um`).
@@ -504,10 +510,19 @@ def _compartments(
 
     direction = across(found.points, found.areas_mm2, end.axis)
     lateral = lateral_by_fibula(bone, threshold, end, direction)
+    told = []
     if medial is not None:
+        fibula = lateral
         middle = np.average(found.points, axis=0, weights=found.areas_mm2)
         lateral = -float(np.sign((np.asarray(medial, float) - middle) @ direction))
+        if fibula * lateral < 0:
+            told.append(
+                "the point on the medial side lies on the side of the fibula, which is lateral; the point counts: "
+                f"{_CHECK_MEDIAL}"
+            )
     known = lateral != 0
+    if not known:
+        told.append("medial and lateral may be swapped: the fibula is not seen apart; give a point on the medial side")
     direction = direction if lateral <= 0 else -direction
     # Now the direction points to the medial side.
     found.compartment[:] = found.points @ direction < parting(found.points, found.areas_mm2, direction)
@@ -520,7 +535,7 @@ def _compartments(
             left_out.append(_why(found, here, name))
             _leave_out(found, here)
     rows = [row(name, found.compartment == number) for number, name in enumerate(names)]
-    return (*rows, row("all", np.ones(len(found.points), bool))), known, left_out
+    return (*rows, row("all", np.ones(len(found.points), bool))), known, told, left_out
 
 
 def _why(found: ThicknessMap, points: np.ndarray, name: str) -> str:

@@ -124,9 +124,10 @@ class CartilageMeasurement:
         shift_um: ``(3,)`` how far the scan with agent was moved against the alignment to match the bone under the
             cartilage, at its middle, LPS.
         slope, offset: grey values of the scan with agent are ``slope * plain + offset`` in bone.
-        agent: contrast agent was found.
+        agent: contrast agent was found; None where voxels are too coarse to measure anything.
         accepted: the alignment was accepted; if not, numbers may be wrong.
-        sides_known: which side is medial was found by the fibula or told; if not, the names may be swapped.
+        sides_known: which side is medial was found by the fibula or told; if not, the names may be swapped. None as for
+            `agent`.
         warnings: sentences on what else a user should know.
     """
 
@@ -137,15 +138,15 @@ class CartilageMeasurement:
     shift_um: np.ndarray
     slope: float
     offset: float
-    agent: bool
+    agent: bool | None
     accepted: bool
-    sides_known: bool
+    sides_known: bool | None
     warnings: list[str] = field(default_factory=list)
 
     @property
     def found(self) -> bool:
         """Whether contrast agent was found, and thickness measured anywhere."""
-        return self.agent and any(one.measured_share > 0 for one in self.compartments)
+        return bool(self.agent) and any(one.measured_share > 0 for one in self.compartments)
 
     def compartment(self, name: str) -> Compartment:
         """The compartment of a name.

@@ -153,7 +153,7 @@ def _draw_map(
         if np.isfinite(middle).all():
             size: dict[str, Any] = {"ha": "center", "va": "bottom", "size": 10, "color": _INK}
             mean_um = "not measured" if np.isnan(one.mean_thickness_um) else f"{one.mean_thickness_um:.1f} µm"
-            sure = measurement.sides_known or one.name not in ("medial", "lateral")
+            sure = measurement.sides_known is not False or one.name not in ("medial", "lateral")
             axes.text(middle[0], high[1] + 0.01, f"{one.name}{'' if sure else ' (?)'}\n{mean_um}", **size)
     for name, at, along in cuts:
         ends = [at.copy(), at.copy()]

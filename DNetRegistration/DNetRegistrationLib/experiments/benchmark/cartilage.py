@@ -297,7 +297,7 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
         kind,
         seed,
         bool(alignment.accepted),
-        found.agent,
+        bool(found.agent),
         tuple(errors),
         tuple(means),
         float(np.median(np.abs(surface.thickness_um - thickness)[free])) if free.any() else np.nan,
