@@ -31,6 +31,19 @@ def test_written_matrices_are_read_again(tmp_path, ending):
         np.testing.assert_allclose(read_transform(tmp_path / f"{number}{ending}"), matrix, atol=1e-12, rtol=0)
 
 
+def test_what_cannot_be_written_is_told_with_the_file_and_the_remedy(tmp_path):
+    """SimpleITK's RuntimeError came through."""
+    (tmp_path / "there.tfm").mkdir()
+    for name, words in (
+        ("none/a.tfm", "its folder does not exist; create"),
+        ("there.tfm", "it is a folder; give a file name"),
+        ("a.xyz", "cannot write this kind of file; end its name in one of .tfm"),
+    ):
+        with pytest.raises(FileError, match=f"{name}: .*{words}"):
+            write_transform(np.eye(4), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.tfm"]
+
+
 def kinds() -> list[sitk.Transform]:
     """All rigid transforms that ITK writes."""
     euler = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.3, -0.2, 0.1, (4.0, 5.0, 6.0))

@@ -6,7 +6,7 @@ import shlex
 import time
 
 from ..bone.scan_file import ScanFile
-from ..core.files import atomic_write, make_folder
+from ..core.files import make_folder
 from ..core.pictures import has_matplotlib
 from ..core.progress import say
 from ..outputs.paths import OutputPaths
@@ -48,18 +48,14 @@ def add_parser(commands) -> Parser:
 
 def run(options) -> int:
     """Aligns a synthetic pair: 0 where the alignment is accepted, else 1."""
-    from ..geometry.transform_files import write_transform
     from ..geometry.transforms import rotation_error_deg
-    from ..imaging.volume import write_volume
+    from ..synthesis.dataset import write_pair
     from ..synthesis.pairs import make_pair, target_registration_error
 
     began = time.perf_counter()
     folder = make_folder(options.output)
     pair = make_pair(options.seed, size=options.size, spacing=options.spacing)
-    with atomic_write() as staging:
-        for role in ("fixed", "moving"):
-            write_volume(getattr(pair, role), staging.path(folder / f"{role}.nrrd"))
-        write_transform(pair.matrix, staging.path(folder / "truth.tfm"))
+    write_pair(pair, folder / "fixed.nrrd", folder / "moving.nrrd", folder / "truth.tfm")
     voxels = " x ".join(str(n) for n in pair.fixed.size)
     say(
         f"Two scans of a synthetic mouse tibia, {voxels} voxels of {1000 * options.spacing:g} um, the first in\n"

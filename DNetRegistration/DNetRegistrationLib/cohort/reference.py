@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..bone.scan_file import ScanFile
-from ..core.files import atomic_write, writing
-from ..geometry.transform_files import write_transform
+from ..core.files import atomic_write
+from ..geometry.transform_files import write_transform_at
 from .pairs import ROLES
 from .result import PairResult
 
@@ -71,9 +71,10 @@ def on_reference(
         reference = references.get(pair.name)
         found = {} if reference is None else to_reference(pair, reference.identity, aligned)
         files = {role: f"{pair.folder}/{role}-to-reference{ending}" for role in ROLES}
-        with atomic_write() as staging, writing(place / pair.folder):
+        with atomic_write() as staging:
             for role, matrix in found.items():
-                write_transform(matrix, staging.path(place / files[role]))
+                path = place / files[role]
+                write_transform_at(matrix, staging.path(path), path)
         for role in ROLES:
             if role not in found:  # one of an earlier run
                 (place / files[role]).unlink(missing_ok=True)

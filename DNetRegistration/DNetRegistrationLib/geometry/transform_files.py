@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import FileError, OptionError, one_line
-from ..core.files import is_unicode
+from ..core.files import atomic_write, is_unicode, writing
 from ..core.quiet import quietly
 from .transforms import affine_matrix, from_sitk, is_sitk, matrix_of, require_rigid, to_sitk
 
@@ -28,6 +28,7 @@ _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 m
 #: Files of rigid transforms are small; those of deformations are not.
 _LARGEST = 1 << 22
 _DEEPEST = 16
+_WRITABLE = (".tfm", ".txt", ".h5", ".hdf5", ".mat")
 #: Seconds of the processor's time that reading HDF5 may take; where they cannot be limited, the clock's. It takes one.
 _LONGEST, _LONGEST_BY_CLOCK = 10, 60
 
@@ -275,19 +276,34 @@ def _euler(angles: list[float], zyx: bool) -> np.ndarray:
 
 
 def write_transform(transform: Any, path: str | os.PathLike) -> None:
-    """Writes a transform file (.tfm, .h5 or .mat).
+    """Writes a transform file. It appears whole or not at all.
 
     Args:
         transform: a ``(4, 4)`` matrix, an `Alignment` or a SimpleITK transform, fixed to moving points, LPS mm.
-        path: the file.
+        path: ends in .tfm, .txt, .h5, .hdf5 or .mat.
 
     Raises:
         OptionError: it is none of them, or not rigid.
-        RuntimeError: SimpleITK cannot write it.
+        FileError: an unknown kind of file, or it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITABLE:
+        raise FileError(f"{path}: cannot write this kind of file", f"end its name in one of {', '.join(_WRITABLE)}")
+    with atomic_write() as staging:
+        write_transform_at(transform, staging.path(path), path)
+
+
+def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Writes a transform, as `write_transform` takes it, to a temporary path; errors name `target`.
+
+    Raises:
+        OptionError: it is no rigid transform.
+        FileError: it cannot be written.
     """
     import SimpleITK as sitk
 
     if not is_sitk(transform):
         matrix_of(transform)  # refuses what is none; the matrix itself is written to the last bit
         transform = to_sitk(getattr(transform, "matrix", transform))
-    sitk.WriteTransform(transform, os.fspath(path))
+    with writing(target):
+        sitk.WriteTransform(transform, os.fspath(temporary))

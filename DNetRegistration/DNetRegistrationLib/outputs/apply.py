@@ -160,7 +160,8 @@ def apply_to_file(
     """
     source, target = Path(source), Path(target)
     if not transforms:
-        raise OptionError("no transform is given", "give one", Setting("transform"))
+        remedy = "give one; a file is converted alone in Python, by read_volume and write_volume"
+        raise OptionError("no transform is given, so nothing is carried", remedy, Setting("transform"))
     if interpolation not in INTERPOLATIONS:
         raise OptionError(f"interpolation {interpolation!r} is unknown", "give auto, spline or nearest")
     inputs = [source, *(Path(path) for path, _ in transforms), *([] if grid is None else [Path(grid)])]

@@ -14,7 +14,7 @@ from ..core.errors import OptionError, Setting
 from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
 from ..core.threads import thread_limit
-from ..geometry.transform_files import write_transform
+from ..geometry.transform_files import write_transform_at
 from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
@@ -116,8 +116,7 @@ def _stage(
     matrix = np.asarray(alignment.matrix, np.float64)
     staged = {name: staging.path(path) for name, path in wanted.items()}
     if "transform" in wanted:
-        with writing(wanted["transform"]):
-            write_transform(matrix, staged["transform"])
+        write_transform_at(matrix, staged["transform"], wanted["transform"])
     flickered = {"before", "after"} & wanted.keys()
     if flickered or {"overlay", "segmentation", "subtraction"} & wanted.keys():
         tell(0.0, "outlining bone")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.files import atomic_write
 from ..core.words import counted
-from ..geometry.transform_files import write_transform
+from ..geometry.transform_files import write_transform_at
 from ..imaging.volume import Volume, write_image
 from .pairs import SyntheticPair, make_pair
 
@@ -32,7 +32,7 @@ def write_pair(pair: SyntheticPair, fixed: Path, moving: Path, truth: Path) -> N
     with atomic_write() as staging:
         for scan, path in ((pair.fixed, fixed), (pair.moving, moving)):
             write_image(scan.to_sitk(), staging.path(path), path, compress=True)
-        write_transform(pair.matrix, staging.path(truth))
+        write_transform_at(pair.matrix, staging.path(truth), truth)
 
 
 def write_masks(pair: SyntheticPair, paths: dict[str, Path]) -> None:
