@@ -75,6 +75,42 @@ def test_torch_has_the_threads_of_the_block_and_then_those_of_before():
     assert torch.get_num_threads() == before
 
 
+def test_threads_of_the_program_that_overlap_leave_torch_as_it_was():
+    """A thread that began beside another took its number for that of before, and left it to all later ones."""
+    before, found = torch.get_num_threads(), {}
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with torch_threads(1):
+            first_in.set()
+            second_in.wait(10)
+        first_out.set()
+
+    def second() -> None:
+        first_in.wait(10)
+        with torch_threads(2):
+            found["second"] = torch.get_num_threads()
+            second_in.set()
+            first_out.wait(10)
+
+    def third() -> None:
+        found["third"] = torch.get_num_threads()
+
+    torch.set_num_threads(3)
+    try:
+        both = [threading.Thread(target=one) for one in (first, second)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+        last = threading.Thread(target=third)
+        last.start()
+        last.join()
+        assert found == {"second": 2, "third": 3} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_limit_holds_within_its_block_and_within_it_alone(monkeypatch):
     monkeypatch.setattr("DNetRegistrationLib.core.threads.available_processors", lambda: 5)
     assert usable_threads() == 5

@@ -29,6 +29,9 @@ S = TypeVar("S")
 _lock = threading.Lock()
 _parked = 0  # threads that sleep in `_park`
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
+# Threads of the program that are in `torch_threads`, and how many torch had before the first of them.
+_users, _outside = 0, 1
+_within: ContextVar[bool] = ContextVar("within", default=False)
 # Threads that functions at once share, where torch has one in each of them; or None for those that torch has.
 _shared: ContextVar[int | None] = ContextVar("shared", default=None)
 
@@ -108,7 +111,7 @@ def usable_threads() -> int:
 def torch_threads(threads: int | None = None) -> Iterator[None]:
     """Inside the block torch uses so many threads, which sleep while they wait; after it as many as before.
 
-    It is a `thread_limit` too.
+    It is a `thread_limit` too. Several threads of the program may be in such blocks at once.
 
     Args:
         threads: 1 or more, whatever the processors; or None for what torch is set to, but no more than there are
@@ -120,17 +123,39 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
     import torch
 
     checked_threads(threads)
-    before = torch.get_num_threads()
-    count = 1 if threads_lost() else threads or min(before, usable_threads(), available_processors())
-    let_threads_sleep(count)
-    if count != before:
+    with _put_back() as before:
+        count = 1 if threads_lost() else threads or min(before, usable_threads(), available_processors())
+        let_threads_sleep(count)
         torch.set_num_threads(count)
-    try:
         with thread_limit(count):
             yield
+
+
+@contextmanager
+def _put_back() -> Iterator[int]:
+    """Yields how many threads torch has; after the block it has as many again.
+
+    A new thread of the program takes the number that any other one has set last. So of several that are in such blocks
+    at once, what the first one found holds for all.
+    """
+    global _users, _outside
+    import torch
+
+    before, nested = torch.get_num_threads(), _within.get()
+    if not nested:
+        with _lock:
+            _outside = before if _users == 0 else _outside
+            before = _outside
+            _users += 1
+    token = _within.set(True)
+    try:
+        yield before
     finally:
-        if count != before:
-            torch.set_num_threads(before)
+        _within.reset(token)
+        torch.set_num_threads(before)
+        if not nested:
+            with _lock:
+                _users = max(_users - 1, 0)
 
 
 @contextmanager
@@ -259,8 +284,8 @@ def _park(library: Any, threads: int) -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _users
+    _lock, _users = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):
