@@ -84,6 +84,26 @@ def test_a_pair_of_one_scan_given_twice_is_in_no_figure():
     assert "further" not in methods_paragraph(made_cohort(*PAIRS, made_pair("z", marks=("x", "y"))))
 
 
+def test_pairs_that_share_a_copy_are_counted_and_told():
+    pairs = (made_pair("a", marks=("x", "1"), fixed="a"), made_pair("b", marks=("x", "2"), fixed="b"))
+    text = methods_paragraph(made_cohort(*pairs, made_pair("c", marks=("3", "4"))))
+    assert "2 pairs with a scan that holds the same voxels as one of another pair were counted." in text
+    assert "Of 3 pairs" in text
+    one = methods_paragraph(made_cohort(pairs[0], replace(pairs[1], fixed="a")))
+    assert "same voxels" not in one  # one file, in two pairs
+
+
+def test_what_was_filled_of_the_cartilage_is_told():
+    def rows(filled: float | None, measured: float = 0.9):
+        whole = {"compartment": "all", "mean_thickness_um": 40.0, "measured_share": measured, "filled_share": filled}
+        return ({**whole, "compartment": "medial", "filled_share": 0.5}, whole)
+
+    pairs = [made_pair(name, compartments=rows(share)) for name, share in (("a", 0.02), ("b", 0.04), ("c", 0.11))]
+    text = methods_paragraph(made_cohort(*pairs, made_pair("d", compartments=rows(0.0, 0.0))))
+    assert "filled by a smooth surface" in text and "4 % of the articular surface in the median, 11 % at most." in text
+    assert "filled" not in methods_paragraph(made_cohort(made_pair("e", compartments=rows(0.0))))
+
+
 def test_working_voxels_of_several_sizes_are_a_range():
     pairs = made_pair("a", working_spacing_um=80.0), made_pair("b", working_spacing_um=120.0)
     assert "80 to 120 um" in methods_paragraph(made_cohort(*pairs))

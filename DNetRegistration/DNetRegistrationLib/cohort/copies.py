@@ -72,20 +72,12 @@ def with_copies(pairs: Sequence[PairResult], files: Iterable[Problem] = ()) -> t
         files: what `same_files` found, since one of the pairs may not have been read to its end; without what blocks
             a pair.
     """
-    seen: dict[str, list[_Place]] = defaultdict(list)
-    for number, pair in enumerate(pairs):
-        for role, mark in zip(ROLES, pair.marks, strict=True):
-            if mark:
-                seen[mark].append(_Place(number, role, pair.name, getattr(pair, role)))
     warnings: dict[int, list[str]] = defaultdict(list)
-    for places in seen.values():
-        for place in places:
-            others = [one for one in places if one.number != place.number and not _one_file(one, place)]
-            if others:
-                warnings[place.number].append(
-                    f"The {place.role} scan holds the same voxels as {_listed(others)}: one is a copy of the other, or "
-                    "was given for it. Check which animal and which time it is of."
-                )
+    for place, others in _shared(pairs):
+        warnings[place.number].append(
+            f"The {place.role} scan holds the same voxels as {_listed(others)}: one is a copy of the other, or was "
+            "given for it. Check which animal and which time it is of."
+        )
     by_files: dict[str, list[str]] = defaultdict(list)
     for one in files:
         by_files[one.pair].append(sentence(one.problem))
@@ -96,6 +88,25 @@ def with_copies(pairs: Sequence[PairResult], files: Iterable[Problem] = ()) -> t
         replace(pair, warnings=(*pair.warnings, *warnings[number])) if number in warnings else pair
         for number, pair in enumerate(pairs)
     )
+
+
+def with_shared_voxels(pairs: Sequence[PairResult]) -> int:
+    """How many pairs have a scan of the same voxels as another file in another pair."""
+    return len({place.number for place, _ in _shared(pairs)})
+
+
+def _shared(pairs: Sequence[PairResult]) -> Iterator[tuple[_Place, list[_Place]]]:
+    """Each scan whose voxels other files of other pairs hold too, and where these stand."""
+    seen: dict[str, list[_Place]] = defaultdict(list)
+    for number, pair in enumerate(pairs):
+        for role, mark in zip(ROLES, pair.marks, strict=True):
+            if mark:
+                seen[mark].append(_Place(number, role, pair.name, getattr(pair, role)))
+    for places in seen.values():
+        for place in places:
+            others = [one for one in places if one.number != place.number and not _one_file(one, place)]
+            if others:
+                yield place, others
 
 
 def _given_twice(pairs: Sequence[Pair]) -> Iterator[Problem]:

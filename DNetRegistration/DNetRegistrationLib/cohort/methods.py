@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ..core.words import plain
 from ..registration.verdict import ACCEPT
+from .copies import with_shared_voxels
 from .result import CohortResult, PairResult
 
 #: The paper whose task and networks this program takes up.
@@ -69,7 +70,7 @@ def methods_paragraph(result: CohortResult) -> str:
         f"An alignment was accepted where its calibrated confidence, the probability that the mean error over the bone "
         f"is below one working voxel, was at least {ACCEPT:g} and no check spoke against it.",
         _counts(kept),
-        _copies(len(result.pairs) - len(kept.pairs)),
+        _copies(len(result.pairs) - len(kept.pairs), with_shared_voxels(kept.pairs)),
         _accuracy(accepted),
         _loops(accepted, len(result.closing)),
         _cartilage(kept.pairs),
@@ -132,12 +133,16 @@ def _given(pairs: Sequence[PairResult]) -> str:
     return f"The user gave {', '.join(told)}." if told else ""
 
 
-def _copies(count: int) -> str:
-    if not count:
-        return ""
-    return (
-        f"{_many(count, 'further pair')}, whose two scans hold the same voxels, {_were(count)} left out of all figures."
-    )
+def _copies(count: int, shared: int) -> str:
+    """Of pairs of one scan given twice, which are left out, and of pairs that share a copy, which are not."""
+    told = []
+    if count:
+        pairs = f"{_many(count, 'further pair')}, whose two scans hold the same voxels,"
+        told.append(f"{pairs} {_were(count)} left out of all figures.")
+    if shared:
+        pairs = f"{_many(shared, 'pair')} with a scan that holds the same voxels as one of another pair"
+        told.append(f"{pairs} {_were(shared)} counted.")
+    return " ".join(told)
 
 
 def _loops(accepted: Sequence[PairResult], closing: int) -> str:
@@ -191,6 +196,19 @@ def _cartilage(pairs: Iterable[PairResult]) -> str:
     return (
         f"Thickness of cartilage was measured in {_many(len(measured), 'pair')}{unsure}{left}: along the normals of "
         "the bone surface, a layer seen through the scanner's blur was fitted to the difference of both scans."
+        f"{_filled(tried)}"
+    )
+
+
+def _filled(pairs: Iterable[PairResult]) -> str:
+    """How much of the joint's surface was filled, where any of it was."""
+    whole = (row for pair in pairs for row in pair.compartments if row.get("compartment") == "all")
+    shares = [100 * share for share in _finite(row.get("filled_share") for row in whole if row.get("measured_share"))]
+    if not shares or max(shares) < 0.5:
+        return ""
+    return (
+        " What soft tissue hid or noise left open was filled by a smooth surface through what lies around: "
+        f"{statistics.median(shares):.0f} % of the articular surface in the median, {max(shares):.0f} % at most."
     )
 
 
