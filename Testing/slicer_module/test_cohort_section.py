@@ -119,6 +119,21 @@ def test_the_table_has_those_first_that_need_a_look(section, panel, tmp_path, mo
     assert rows(section) == [] and not section.pageButton.enabled
 
 
+def test_alignments_that_close_loops_are_told_where_something_is_wrong(section, tmp_path):
+    closing = (made_pair("w4 to w8", warnings=("Slices may be missing.",)), made_pair("good"), refused_pair("bad"))
+    (tmp_path / "results").mkdir()
+    told = json.dumps(made_cohort(made_pair("a"), closing=closing).to_dict())
+    (tmp_path / "results/cohort.json").write_text(told)
+    section.resultsPath.currentPath = str(tmp_path)
+    section.resultsPath.currentPath = str(tmp_path / "results")
+    assert [row[:2] for row in rows(section)] == [
+        ["a", "accepted"], ["bad", "not accepted, to close loops"], ["w4 to w8", "accepted, to close loops"],
+    ]  # fmt: skip
+    assert "Slices may be missing." in rows(section)[2][4]
+    section.table.cellDoubleClicked.emit(1, 0)  # it has no outputs to load
+    assert section.statusLabel.text.startswith("Pairs: 1 (1 accepted")
+
+
 def test_cancel_ends_the_process(section, panel):
     section.alignButton.click()
     process = panel.logic.launch

@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..cohort.result import CohortResult, needs_look
+from ..cohort.result import CohortResult, looked_at, needs_look
 from ..cohort.tables import PAGE, RECORD
 from ..core.errors import DNetError
 from ..core.words import micrometres
@@ -160,15 +160,18 @@ class CohortSection:
             self._tell(_("{path}: is no result of a cohort").format(path=self._results / RECORD))
             return
         pairs = needs_look(told.pairs)
+        # Alignments that nobody asked for are told where something is wrong with them.
+        closing = [pair for pair in needs_look(told.closing) if looked_at(pair)]
+        status = [*map(_status, pairs), *(_("{status}, to close loops").format(status=_status(one)) for one in closing)]
         rows = [
             (
                 pair.name,
-                _status(pair),
+                said,
                 _number(pair.expected_error_um, ".1f"),
                 _number(pair.dice, ".2f"),
                 micrometres(" ".join(text for text in (pair.verdict, pair.remedy, *pair.warnings) if text)),
             )
-            for pair in pairs
+            for pair, said in zip([*pairs, *closing], status, strict=True)
         ]
         names = [_("Pair"), _("Status"), _("Expected error (µm)"), _("Dice"), _("Verdict and warnings")]
         self._showRows(names, rows)
