@@ -390,6 +390,22 @@ def test_every_doubt_is_explained():
     assert {*written, *REASONS, "metal", "check", "loop", "unvouched"} == set(explained)
 
 
+def test_every_key_of_a_report_and_every_column_of_cartilage_is_explained(alignment, small_pair):
+    from cartilages import made_measurement
+    from DNetRegistrationLib.outputs.cartilage_table import rows
+    from DNetRegistrationLib.outputs.report import report
+
+    found = made_measurement()
+    written = report(alignment, small_pair.fixed, small_pair.moving, found)
+    for page, head, names in (
+        ("command-line.md", "| key |", written),
+        ("cartilage.md", "| column |", rows(found)[0]),
+    ):
+        table = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(head)[2].partition("\n\n")[0]
+        first = "".join(row.split("|")[1] for row in table.splitlines() if row.count("|") > 2)
+        assert sorted(re.findall(r"`(\w+)`", first)) == sorted(names)
+
+
 def test_citation_names_the_version():
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(r"^version: (.+)$", text, re.MULTILINE)[1] == DNetRegistrationLib.__version__
