@@ -265,6 +265,9 @@ def _told_of_the_other_way(pair, swap):
     scans = (pair.moving, pair.fixed) if swap else (pair.fixed, pair.moving)
     found = measure_cartilage(_alignment(pair), *scans, agent_in="fixed" if swap else "moving")
     assert not found.found
+    told = " ".join(found.warnings)
+    assert ("so nothing is measured" in told) == ("a region of the joint says where" in told)
+    assert "border of the cartilage" not in told and "may be swapped" not in told  # there is nothing
     return [one for one in found.warnings if "check which scan has the agent" in one]
 
 

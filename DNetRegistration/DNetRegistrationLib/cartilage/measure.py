@@ -71,6 +71,8 @@ _MISFIT = 8.0
 _COARSE = 0.055
 # A mask may be so much closer than the bone, voxels.
 _CLOSE = 2
+# What is to be done where soft tissue hides the joint.
+_UNMEASURED = "nothing is measured; a region of the joint says where to measure all the same"
 # What to look at where a point on the medial side is not there.
 _CHECK_MEDIAL = "check its signs, which are those of LPS (of RAS the first two change)"
 # Thickness is uncertain from here on: standard error over the blur.
@@ -300,10 +302,10 @@ def _measured(
         hidden = beside.share > _SPREAD or share < _HARDLY
         if beside.share > _SPREAD:
             told = f"on {100 * beside.share:.0f} % of the bone beside the joint lies a layer like the one on the joint"
-            warnings.append(f"{told}: soft tissue with contrast agent, not told from cartilage, so nothing is measured")
+            warnings.append(f"{told}: soft tissue with contrast agent, not told from cartilage, so {_UNMEASURED}")
         elif share < _HARDLY:
             told = f"only {100 * share:.0f} % of the bone that faces the joint bears a layer free of soft tissue"
-            warnings.append(f"{told}: what it is cannot be told, so nothing is measured")
+            warnings.append(f"{told}: what it is cannot be told, so {_UNMEASURED}")
         elif share > _EVERYWHERE:
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
         if not hidden:
@@ -318,7 +320,7 @@ def _measured(
                 told = (
                     "soft tissue with contrast agent lies on large parts of the joint apart from what could be measured"
                 )
-                warnings.append(f"{told}: where cartilage ends there cannot be told, so nothing is measured")
+                warnings.append(f"{told}: where cartilage ends there cannot be told, so {_UNMEASURED}")
         if hidden:
             articular = articular_cover(mesh, cover)
             reason[articular & (reason == Reason.MEASURED)] = Reason.SOFT_TISSUE
@@ -347,16 +349,16 @@ def _measured(
         reason=reason[left],
         filled_um=np.where(measured, thickness, np.clip(around_it, 0, None))[left],
     )
+    compartments, sides_known, told_of_sides, left_out = _compartments(
+        found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
+    )
     border = kept.border()
     cut = float(sight.at_end[left][border].mean()) if len(border) else 0.0
-    if agent and cut > _CUT:
+    if found.measured.any() and cut > _CUT:
         warnings.append(
             f"the scan without contrast agent ends at {100 * cut:.0f} % of the border of the cartilage: "
             "areas and volumes are of what it shows, not of whole compartments"
         )
-    compartments, sides_known, told_of_sides, left_out = _compartments(
-        found, sight, bone, end, threshold, medial, level, 1000 * doubt, doubts[left]
-    )
     # What holds for all of the joint is told above.
     if agent and not hidden and coarse <= _COARSE:
         warnings += left_out
@@ -365,7 +367,8 @@ def _measured(
             f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
             "one: check which scan has the agent"
         )
-    warnings += told_of_sides
+    if found.measured.any():
+        warnings += told_of_sides
     least = 3 * _bare_error(sight, level) if agent and coarse <= _COARSE else np.nan
     if agent and least > 1000 * sight.step:
         warnings.append(f"layers below {least:.0f} um cannot be told from none at this voxel size and noise")

@@ -20,6 +20,7 @@ KINDS = {
     "duplicate": "duplicate",
     "unreadable": "unreadable",
     "spacing": "voxel size",
+    "given": "given beside a scan",
     "name": "odd name",
     "list": "row of the list",
 }

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 #: Bytes that a process takes before it reads a scan; and those for each voxel of both scans beside the voxels
 #: themselves, with all outputs. Peaks measured at 128^3 (0.77 GB) and 256^3 (1.06 GB of single precision).
 _BASE, _PER_VOXEL = 0.8e9, 8
+#: Kinds of problems, by the setting that mends them.
+_SETTING_KINDS = {
+    "spacing": "spacing",
+    **dict.fromkeys(("mask", "segment", "region", "region_segment", "medial", "initial"), "given"),
+}
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def _note(
     if not all(is_unicode(path) for path in files):
         kind = "name"
     else:
-        kind = "spacing" if setting is not None and setting.quantity == "spacing" else "unreadable"
+        kind = "unreadable" if setting is None else _SETTING_KINDS.get(setting.quantity, "unreadable")
     problem = f"{files[0]}: cannot be read ({one_line(error)})" if known is None else known.problem
     remedy = "" if known is None else remedy_of(known)
     if setting is not None:
