@@ -399,7 +399,7 @@ def test_what_is_refused(tmp_path, quarter, capsys):
         return capsys.readouterr().err
 
     there = ("--transform", quarter)
-    assert "no transform is given, so nothing is carried; give one" in refused("a.csv", "b.csv")
+    assert "by read_volume and write_volume); give one (--transform)" in refused("a.csv", "b.csv")
     assert "would replace" in refused("a.csv", "a.csv", *there)
     assert "would replace" in refused("a.csv", "quarter.tfm", *there)
     assert "points cannot be written to this kind of file; use .csv" in refused("a.csv", "b.fcsv", *there)

@@ -74,7 +74,7 @@ class ThicknessMap:
 class Compartment:
     """Cartilage of one part of the articular surface; means are weighted by area.
 
-    What soft tissue hides is filled from what lies around it, so that thickness and volume are of the same surface
+    What could not be measured is filled from what lies around it, so that thickness and volume are of the same surface
     whenever an animal is scanned. The sum of several parts is of those that were measured.
 
     Numbers that are not known are NaN. The names in brackets are those of Eckstein et al. (Osteoarthritis Cartilage

@@ -207,7 +207,8 @@ def _filled(pairs: Iterable[PairResult]) -> str:
     if not shares or max(shares) < 0.5:
         return ""
     return (
-        " What soft tissue hid or noise left open was filled by a smooth surface through what lies around: "
+        " What could not be measured, as under soft tissue or where a scan ends, was filled by a smooth surface "
+        "through what lies around: "
         f"{statistics.median(shares):.0f} % of the articular surface in the median, {max(shares):.0f} % at most."
     )
 

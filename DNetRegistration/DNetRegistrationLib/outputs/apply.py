@@ -160,8 +160,8 @@ def apply_to_file(
     """
     source, target = Path(source), Path(target)
     if not transforms:
-        remedy = "give one; a file is converted alone in Python, by read_volume and write_volume"
-        raise OptionError("no transform is given, so nothing is carried", remedy, Setting("transform"))
+        problem = "no transform is given (a file alone is converted in Python, by read_volume and write_volume)"
+        raise OptionError(problem, "give one", Setting("transform"))
     if interpolation not in INTERPOLATIONS:
         raise OptionError(f"interpolation {interpolation!r} is unknown", "give auto, spline or nearest")
     inputs = [source, *(Path(path) for path, _ in transforms), *([] if grid is None else [Path(grid)])]
