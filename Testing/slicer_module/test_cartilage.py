@@ -102,6 +102,15 @@ def nodes_of(measurement, **given):
     return transform, outputs_of(transform)
 
 
+def test_what_nobody_looked_for_is_an_empty_cell(host, monkeypatch):
+    cartilage, *_ = measured(monkeypatch, agent=None, sides_known=None)
+    _, outputs = nodes_of(cartilage)
+    table = outputs["cartilage"]
+    names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
+    assert {table.GetCellText(0, names.index(name)) for name in ("agent", "sides_known")} == {""}
+    assert table.GetCellText(0, names.index("alignment_accepted")) == "yes"
+
+
 def test_nodes_hold_what_was_measured(host, monkeypatch):
     import slicer
     from DNetRegistrationLib.slicer_module.scene_compare import Solid, show_solid, solid_of, solids

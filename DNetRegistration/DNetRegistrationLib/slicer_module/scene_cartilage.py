@@ -50,9 +50,15 @@ def write_cartilage_table(node, rows: list[dict]) -> None:
             column = vtk.vtkDoubleArray() if numeric else vtk.vtkStringArray()
             column.SetName(name)
             for value in values:
-                text = ("yes" if value else "no") if isinstance(value, bool) else value
-                column.InsertNextValue(float(value) if numeric else str(text))
+                column.InsertNextValue(float(value) if numeric else _cell(value))
             node.AddColumn(column)
+
+
+def _cell(value: str | bool | None) -> str:
+    """Text of a cell; none where it is not known."""
+    if value is None:
+        return ""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def write_thickness(node, surface: ThicknessMap, limit_um: float, fixed: Placed) -> None:
