@@ -38,9 +38,10 @@ examples:
 
 The folder of --output gets checkpoint.pt, weights.pt with its model card
 weights.json, log.csv, validation.csv and, with --plot, curves.png. The same
-command goes on from the checkpoint, to the same result as without a break.
-Ctrl-C writes checkpoint and weights first. More --iterations train on, unless
-they are shared out among stages; then give the weights to --start.
+command goes on from the checkpoint, to the same result as without a break. Once
+iterations have begun, Ctrl-C writes checkpoint and weights first. More
+--iterations train on, unless they are shared out among stages; then give the
+weights to --start.
 
 With the recipe fast, se, sed, snl-sed and dnet learn the pose of each scan and
 then the motion, on cubes that become finer; me begins with small rotations.
@@ -58,7 +59,8 @@ how to read what it says:
 exit status:
   0    all iterations made, or --minutes are up: weights are written
   2    bad input or bad usage, or training failed
-  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): checkpoint and weights are written
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): once iterations have begun, checkpoint
+       and weights are written
 """
 
 # Options of earlier versions, each for one share of the resolution schedule.

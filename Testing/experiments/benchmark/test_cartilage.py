@@ -71,6 +71,16 @@ def test_groups_are_told_apart_if_errors_are_small():
         assert found.holds is holds
 
 
+def test_too_few_measurements_are_told_and_do_not_hold():
+    table = _table([(1.0,)])
+    table.results += _table([(1.0,)], cartilage.AGAIN).results + _table([(1.0,)], "20 um varied").results
+    found = [(one.what, one.measured) for one in table.findings() if one.required == "at least 2"]
+    measured = "compartments whose mean thickness is measured"
+    assert found[:2] == [(f"{kind}: {measured}", "1") for kind in ("20 um", cartilage.AGAIN)]
+    assert len(found) == 4 and not table.holds
+    assert CartilageTable([]).findings() == []
+
+
 def test_edges_of_bare_bone_are_means_over_pairs():
     """What differs in sign between pairs is no edge."""
     rows = [

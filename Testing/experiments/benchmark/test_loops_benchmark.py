@@ -29,6 +29,18 @@ def test_a_weak_correlation_or_one_wrong_transform_that_is_not_seen_does_not_hol
     assert not LoopTable(found).holds
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_too_few_triplets_are_told_and_do_not_hold(count):
+    table = LoopTable([*(result(n, 1.0) for n in range(count)), result(9, 1.0, accepted=False)])
+    (found,) = table.findings()
+    assert (found.what, found.measured, found.required) == (
+        "triplets; all three accepted",
+        f"{count + 1}; {count}",
+        "at least 3",
+    )
+    assert not table.holds
+
+
 @pytest.mark.slow
 def test_a_triplet_is_measured():
     found = loops.measure_triplet(loops.FIRST_SEED)

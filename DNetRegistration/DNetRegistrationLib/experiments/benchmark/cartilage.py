@@ -15,7 +15,7 @@ from ...core.progress import ProgressFunction, no_progress
 from ..store import measuring_code
 from ..tables import Finding
 from .cases import CaseTable, measure_cases
-from .limits import at_most, few, many
+from .limits import at_most, enough, few, many
 
 CODE = measuring_code("cartilage", "experiments/benchmark/cartilage.py")
 
@@ -110,9 +110,10 @@ class CartilageTable(CaseTable[CartilageResult]):
         rows = [one for one in self.results if one.kind == kind]
         good = self._good(kind)
         errors = np.array([error for one in good for error in one.errors_um])
-        if len(errors) < 2:
-            return []
         bias, spread, point, share = KINDS[kind][2]
+        if len(errors) < 2:
+            asked = rows and bias is not None
+            return [enough(f"{kind}: compartments whose mean thickness is measured", len(errors), 2)] if asked else []
         off, errors_of_volume = _stated(good)
         points = float(np.nanmedian([one.point_error_um for one in good]))
         mean, deviation = float(errors.mean()), float(errors.std(ddof=1))
@@ -156,7 +157,9 @@ class CartilageTable(CaseTable[CartilageResult]):
             if count > 1:
                 what = f"{AGAIN}: {name} of {count} compartments, coefficient of variation"
                 findings.append(at_most(what, f"{varied:.1f} %", varied, most, " %"))
-        if findings:
+            elif any(one.kind == AGAIN for one in self.results):
+                findings.append(enough(f"{AGAIN}: {name} of compartments measured both times", count, 2))
+        if pairs:
             of_errors, _ = _variation(values("stated_um") / values("stated_true_um"))
             findings.append(Finding("  of both, over the truth of the same surface", f"{of_errors:.1f} %"))
         return findings

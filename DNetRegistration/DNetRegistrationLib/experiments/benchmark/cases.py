@@ -28,7 +28,7 @@ class CaseTable(ABC, Generic[R]):
 
     @abstractmethod
     def findings(self) -> list[Finding]:
-        """What was measured; nothing where there is too little of it."""
+        """What was measured. Where there is too little of it to judge what is required, that does not hold."""
 
     @property
     def holds(self) -> bool:

@@ -26,6 +26,11 @@ def at_least(what: str, measured: str, value: float, least: float | None, unit: 
     return Finding(what, measured, f"at least {least:g}{unit}", bool(value >= least))
 
 
+def enough(what: str, number: int, least: int) -> Finding:
+    """A count that holds from where what is required can be judged; below, nobody knows whether that holds."""
+    return at_least(what, f"{number}", number, least)
+
+
 def few(what: str, outcomes: Iterable[bool], most: float) -> Finding:
     """How often something happened, which must be at most this share."""
     found = rate(outcomes)

@@ -25,6 +25,8 @@ FIRST_SEED, _THIRD = 340_000, 5_000
 PUT_OFF_UM, SEEN_UM = 40.0, 20.0
 #: Rank correlation of what a loop leaves with the true error.
 CORRELATION = 0.7
+# Fewer triplets have no order.
+_LEAST = 3
 # Fields of view hold U(keep, 1) of the bone: some triplets are hard, others easy.
 _KEEPS = (1.0, 0.6, 0.35)
 
@@ -65,8 +67,10 @@ class LoopTable(CaseTable[LoopResult]):
     def findings(self) -> list[Finding]:
         """What was measured, over the triplets whose three alignments are accepted."""
         good = [one for one in self.results if one.accepted and not one.failure]
-        if len(good) < 3:
-            return []
+        counted = f"{len(self.results)}; {len(good)}"
+        accepted = at_least("triplets; all three accepted", counted, len(good), _LEAST)
+        if len(good) < _LEAST:
+            return [accepted]
         loop = np.array([one.loop_um for one in good])
         true = np.array([one.true_um for one in good])
         expected = np.array([one.expected_um for one in good])
@@ -75,7 +79,7 @@ class LoopTable(CaseTable[LoopResult]):
         least = min(min(one.put_off_um) for one in good)
         rank, largest = float(spearmanr(loop, total).statistic), float(spearmanr(loop, true.max(1)).statistic)
         return [
-            Finding("triplets; all three accepted", f"{len(self.results)}; {len(good)}"),
+            accepted,
             Finding("what a loop leaves, median, largest", f"{np.median(loop):.2f}, {loop.max():.2f} um"),
             Finding("root sum of squares of the true errors", f"{np.median(total):.2f}, {total.max():.2f} um"),
             at_least("rank correlation of the two", f"{rank:.2f}", rank, CORRELATION),

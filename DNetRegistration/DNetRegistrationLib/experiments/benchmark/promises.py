@@ -8,7 +8,7 @@ import numpy as np
 
 from ..statistics import median
 from ..tables import Finding
-from .limits import at_most, count, few, many
+from .limits import at_most, count, enough, few, many
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +35,7 @@ def coverage(o: pandas.DataFrame, what: str) -> list[Finding]:
     """Whether the expected error covers the true one, of accepted answers that are right."""
     good = o[o.accepted & o.right]
     if good.empty:
-        return []
+        return [] if o.empty else [enough(f"accepted answers that are right, {what}", 0, 1)]
     ratio = good.error_um / good.expected_error_um
     low, middle, high = np.percentile(ratio, (10, 50, 90))
     return [
@@ -56,7 +56,8 @@ def adversarial(o: pandas.DataFrame) -> list[Finding]:
     found.append(Finding("  wrong, and named by a warning", count(named)))
     if len(due):
         found.append(few("  right answers refused", ~due.accepted, 0.03))
-    found += [_indented(finding) for finding in coverage(o, "adversarial pairs")]
+    if len(due):
+        found += [_indented(finding) for finding in coverage(due, "adversarial pairs")]
     times = [median(o.seconds_total[(o.failure == "") & (o.accepted == accepted)]) for accepted in (False, True)]
     if np.isfinite(times).all():
         refusal, acceptance = times
