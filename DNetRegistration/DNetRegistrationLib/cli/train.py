@@ -59,8 +59,8 @@ how to read what it says:
 exit status:
   0    all iterations made, or --minutes are up: weights are written
   2    bad input or bad usage, or training failed
-  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): once iterations have begun, checkpoint
-       and weights are written
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP): once iterations have begun,
+       checkpoint and weights are written
 """
 
 # Options of earlier versions, each for one share of the resolution schedule.
