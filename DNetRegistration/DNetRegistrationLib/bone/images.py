@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..imaging.tensors import SLAB_VOXELS, is_worth_a_pass, sample_channels, sample_linear, weighted
+from ..imaging.tensors import SLAB_VOXELS, is_worth_a_pass, pooled_by, sample_channels, sample_linear, weighted
 from .threshold import HIGHEST
 
 if TYPE_CHECKING:
@@ -186,24 +186,14 @@ def _coarser(affine: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
     return affine @ grid
 
 
-def _pool(values: Tensor, factors: tuple[int, int, int]) -> Tensor:
-    """Means over blocks of (x, y, z) `factors`; incomplete blocks are left off."""
-    for axis, factor in zip((2, 1, 0), factors, strict=True):
-        if factor == 2 and values.shape[axis] > 1:
-            even = values.shape[axis] // 2 * 2
-            values = values.narrow(axis, 0, even).unflatten(axis, (even // 2, 2))
-            values = (values.select(axis + 1, 0) + values.select(axis + 1, 1)) * 0.5
-    return values
-
-
 def pooled(image: BoneImage, factors: tuple[int, int, int]) -> BoneImage:
     """The image averaged over blocks of (x, y, z) `factors`, each 1 or 2, of its voxels."""
     affine = _coarser(image.affine, factors)
     if image.inside is None:
-        return BoneImage(_pool(image.values, factors), affine)
+        return BoneImage(pooled_by(image.values, factors), affine)
     # The mean over the part inside, as on every level.
-    inside = _pool(image.inside, factors)
-    return BoneImage(_pool(image.values * image.inside, factors) / inside.clamp(min=1e-3), affine, inside)
+    inside = pooled_by(image.inside, factors)
+    return BoneImage(pooled_by(image.values * image.inside, factors) / inside.clamp(min=1e-3), affine, inside)
 
 
 def pool_image(image: BoneImage, factor: int) -> BoneImage:
@@ -222,13 +212,13 @@ def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callabl
         stop = min(start + step, depth)
         slab = scan.bone(scan.raw[start:stop])
         if not partial:
-            values.append(_pool(slab, factors))
+            values.append(pooled_by(slab, factors))
             continue
         seen = slab.isfinite()
         if scan.mask is not None:
             seen &= scan.mask[start:stop]
-        share = _pool(seen.float(), factors)
+        share = pooled_by(seen.float(), factors)
         # The mean over the seen part of each voxel, not over all of it.
-        values.append(_pool(slab.where(seen, 0.0), factors) / share.clamp(min=1e-3))
+        values.append(pooled_by(slab.where(seen, 0.0), factors) / share.clamp(min=1e-3))
         inside.append(share)
     return BoneImage(torch.cat(values), _coarser(scan.affine, factors), torch.cat(inside) if partial else None)

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from .tensors import along_axes
 
+# The cubic B-splines of the four voxels about a place, as factors of the powers 0 to 3 of how far it lies beyond the
+# second of them.
+_CUBICS = torch.tensor(((1, 4, 1, 0), (-3, 0, 3, 0), (3, -6, 3, 0), (-1, 3, -3, 1))) / 6
+
 
 @dataclass(frozen=True)
 class Spline:
@@ -55,22 +59,25 @@ class Spline:
         """
         size = index.new_tensor(self.coefficients.shape[::-1])[:, None]
         # A place that is not known counts as 0.
-        at = torch.fmax(index.T.contiguous(), torch.zeros_like(size)).minimum(size - 1)
+        lines = index.T.contiguous()
+        at = lines.where(lines > 0, 0.0).minimum(size - 1)
         low = at.floor().minimum((size - 2).clamp(min=0))
-        low[0] = (low[0] / 4).floor_()
-        # Where points lie among the coefficients of their rows, of which one comes before.
-        x, y, z = at - low * index.new_tensor((4, 1, 1))[:, None] + 1
+        x, y, z = (_powers(beyond) for beyond in at - low)
         _, height, width, _ = self.rows.shape
-        first = torch.tensor((1, width, height * width), dtype=torch.int32, device=index.device)[:, None]
-        first = (low.int() * first).sum(0, dtype=torch.int32)
+        low = low.int()
+        first = (low[2] * height + low[1]) * width + low[0] // 4
         four = torch.arange(4, dtype=torch.int32, device=index.device)
         corners = ((four[:, None] * height + four) * width).view(-1)
-        # A product with ones repeats columns in a third of the time of broadcasting over four.
-        apart = torch.eye(4, device=index.device)
-        weights = (_weights(z, 4) @ apart.repeat_interleave(4, 1)) * (_weights(y, 4) @ apart.repeat(1, 4))
-        rows = self.rows.view(-1, 8)
-        row = F.embedding_bag(first[:, None] + corners, rows, per_sample_weights=weights, mode="sum")
-        return (row * _weights(x, 8)).sum(-1)
+        cubics = _CUBICS.to(index)
+        # Products repeat columns in a third of the time of broadcasting over four.
+        weights = (z.T @ cubics.repeat_interleave(4, 1)).mul_(y.T @ cubics.repeat(1, 4))
+        row = F.embedding_bag(
+            first[:, None] + corners, self.rows.view(-1, 8), per_sample_weights=weights, mode="sum"
+        ).view(-1)
+        # Of eight along x four lie about the point.
+        start = torch.arange(0, len(row), 8, dtype=torch.int32, device=index.device) + low[0] % 4
+        about = row.index_select(0, (start + four[:, None]).view(-1)).view(4, -1)
+        return (about * (cubics.T @ x)).sum(0)
 
     def derivatives(self, at: Tensor) -> tuple[Tensor, Tensor]:
         """The spline's first and second derivatives, each ``(n, 3)``, per voxel along x, y, z.
@@ -83,21 +90,22 @@ class Spline:
         smooth, slope = torch.tensor((1 / 6, 2 / 3, 1 / 6)), torch.tensor((-0.5, 0.0, 0.5))
         curve, shifts = torch.tensor((1.0, -2.0, 1.0)), torch.arange(-1, 2)
         offsets = (shifts[:, None, None] * height + shifts[:, None]) * width + shifts
-        around = coefficients.reshape(-1)[at[:, None] + offsets.view(-1).to(at.device)]
         stencils = [
             torch.einsum("i,j,k->ijk", *(along if axis == other else smooth for other in (2, 1, 0))).reshape(-1)
             for along in (slope, curve)
             for axis in (0, 1, 2)
         ]
-        found = around @ torch.stack(stencils, -1).to(around)
-        return found[:, :3], found[:, 3:]
+        # Lines of memory, and indices of 32 bits, take a third of the time.
+        around = offsets.view(-1, 1).int().to(at.device) + at.int()
+        around = coefficients.view(-1).index_select(0, around.view(-1)).view(around.shape)
+        found = torch.stack(stencils).to(coefficients) @ around
+        return found[:3].T, found[3:].T
 
 
-def _weights(at: Tensor, count: int) -> Tensor:
-    """``(n, count)`` the cubic B-spline about points ``(n,)`` at 0, 1, 2 and so on."""
-    away = (torch.arange(count, dtype=at.dtype, device=at.device) - at[:, None]).abs_()
-    far, near = (2 - away).clamp_(min=0), (1 - away).clamp_(min=0)
-    return (far * far * far).sub_(near * near * near, alpha=4).div_(6)
+def _powers(beyond: Tensor) -> Tensor:
+    """``(4, n)`` the powers 0 to 3 of ``(n,)`` numbers."""
+    square = beyond * beyond
+    return torch.stack((torch.ones_like(beyond), beyond, square, square * beyond))
 
 
 def _mirrored(at: Tensor, size: int) -> Tensor:
