@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..bone.cortex import CorticalBone, cortical_bone, dice
@@ -19,7 +18,7 @@ from ..bone.cube import CanonicalCube, canonical_cube
 from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse
-from ..imaging.tensors import dilate, grid_index, sample_linear
+from ..imaging.tensors import dilate, grid_index, pooled_by, sample_linear
 from ..imaging.volume import Volume
 from .evidence import grey_image
 from .pieces import AGREES, FACTOR, LEAST_PIECE, compare, neighbourhood_grid
@@ -111,7 +110,7 @@ class ScanPair:
     def _bone(self) -> list[Tensor]:
         """How much of each neighbourhood is as bright as bone, dense or not."""
         cubes = (scan.cube for scan in (self.fixed, self.moving))
-        return [F.avg_pool3d(((cube.image > 0) * cube.inside)[None], FACTOR)[0] for cube in cubes]
+        return [pooled_by((cube.image > 0) * cube.inside, (FACTOR,) * 3) for cube in cubes]
 
     @cached_property
     def _agreed(self) -> list[Tensor]:

@@ -19,7 +19,7 @@ from ..bone.images import BoneImage
 from ..bone.prepare import PreparedScan
 from ..core.threads import at_once
 from ..geometry.rigid import inverse
-from ..imaging.tensors import erode, gaussian, inner_slopes
+from ..imaging.tensors import erode, gaussian, inner_slopes, pooled_by
 
 # Neighbourhoods lie on a grid of every second working voxel, and are Gaussians of so many of its voxels.
 FACTOR, AGREEMENT_REACH, SHIFT_REACH = 2, 2.0, 2.5
@@ -124,8 +124,8 @@ class Neighbourhoods:
         concordance: 1 where the images agree, 0 or less where they do not (Lin, Biometrics 45:255, 1989;
             without the means).
         correlation: the same where the images may differ by a factor: where something lies in a brighter medium.
-        shift: how far off the second image lies, mm, by its gradients (Lucas & Kanade, IJCAI 1981). It is true for
-            shifts of up to about a working voxel, that is where the images agree at all.
+        shift: how far off the second image lies, mm, by its gradients (Lucas & Kanade, IJCAI 1981); 0 without bone. It
+            is true for shifts of up to about a working voxel, that is where the images agree at all.
         mass: ``(2, z, y, x)`` bone of either image at each point.
         unexplained: ``(2, z, y, x)`` what of it exceeds the other image's.
         seen: how much of each neighbourhood both fields of view show, 0 to 1. Where that is nothing, the images agree.
@@ -155,7 +155,7 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     second, inside = sample_on_cube(image, np.linalg.inv(image.affine) @ pose.numpy() @ cube.affine)
     seen = ((inside > 0.999) & (cube.inside > 0.999)).float()
     own, other = seen * first, seen * second
-    moments = F.avg_pool3d(torch.stack([seen, own, other, own * first, other * second, own * second])[None], FACTOR)[0]
+    moments = _coarse(seen, own, other, own * first, other * second, own * second)
     gain = _gain(moments)
     second, other = gain * second, gain * other
     moments *= gain ** torch.tensor((0.0, 0, 1, 0, 2, 1), device=gain.device)[:, None, None, None]
@@ -165,29 +165,33 @@ def compare(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Neighbourhoo
     inner = erode(seen)
     within = [inner * slope for slope in slopes]
     pairs = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)]
-    fine = [
-        *(within[a] * slopes[b] for a, b in pairs),
-        *(slope * difference for slope in within),
-        *(seen * difference.clamp(max=0).neg(), seen * difference.clamp(min=0)),
-    ]
-    coarse = F.avg_pool3d(torch.stack(fine)[None], FACTOR)[0]
+    motions = _coarse(*(within[a] * slopes[b] for a, b in pairs), *(slope * difference for slope in within))
+    unexplained = _coarse(seen * difference.clamp(max=0).neg(), seen * difference.clamp(min=0))
     around = gaussian(moments, AGREEMENT_REACH)
     covariance, variances = _covariances(around)
     concordance = 2 * (covariance + LEAST_VARIANCE) / (variances.sum(0) + 2 * LEAST_VARIANCE)
 
     correlation = _correlation(covariance, variances)
 
-    motions = gaussian(coarse[:9], SHIFT_REACH)
-    normal = torch.empty(*concordance.shape, 3, 3, device=gain.device)
+    # Without bone there is nothing to be off.
+    bone = moments[1:3].sum(0) > 0
+    motions = gaussian(motions, SHIFT_REACH)[:, bone]
+    normal = torch.empty(motions.shape[1], 3, 3, device=gain.device)
     for value, (a, b) in zip(motions, pairs, strict=False):
         normal[..., a, b] = normal[..., b, a] = value
     # Damped: along a surface nothing tells of a shift.
     damping = 0.05 * motions[:3].sum(0) + 0.1 * LEAST_VARIANCE
     normal = normal + damping[..., None, None] * torch.eye(3, device=gain.device)
-    steps = torch.linalg.solve(normal, motions[6:].movedim(0, -1)[..., None])[..., 0]
-    shift = steps.norm(dim=-1) * cube.spacing
+    steps = torch.linalg.solve(normal, motions[6:].T[..., None])[..., 0]
+    shift = torch.zeros_like(concordance)
+    shift[bone] = steps.norm(dim=-1) * cube.spacing
     affine = cube.affine @ neighbourhood_grid()
-    return Neighbourhoods(affine, concordance, correlation, shift, moments[1:3], coarse[9:], around[0], float(gain))
+    return Neighbourhoods(affine, concordance, correlation, shift, moments[1:3], unexplained, around[0], float(gain))
+
+
+def _coarse(*images: Tensor) -> Tensor:
+    """``(n, z, y, x)`` the means of images of a cube over each of its neighbourhoods."""
+    return torch.stack([pooled_by(image, (FACTOR,) * 3) for image in images])
 
 
 def neighbourhood_grid() -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage
 from ..imaging import morphology
-from ..imaging.tensors import dilate, gaussian
+from ..imaging.tensors import dilate, gaussian, gaussian_mean
 from .template import Template, index_of, make_template, sample_through
 
 # Points for each direction: enough for a correlation to three digits.
@@ -96,11 +96,12 @@ def _trabecular(images: Sequence[BoneImage], pose: Tensor, bones: Sequence[Corti
     away = kept & ~touching
     if LEAST_MARROW <= np.count_nonzero(away) <= (1 - CANAL) * np.count_nonzero(kept):
         kept = away
-    pairs = _values(images, pose, bones[0], marrow[kept])
+    pairs = _values(images, pose, bones[0], _thinned(marrow[kept]))
     if pairs.shape[1] < LEAST_MARROW:
         return None
     outside = ~morphology.dilate(bones[0].whole, BESIDE) & np.isfinite(bones[0].grey)
-    beside = _values(images, pose, bones[0], np.argwhere(outside)[:, ::-1].copy())
+    place = np.unravel_index(_thinned(np.flatnonzero(outside)), outside.shape)
+    beside = _values(images, pose, bones[0], np.stack(place[::-1], -1))
     variance, noise = pairs.var(1), torch.zeros(2)
     if beside.shape[1] >= LEAST_MARROW:
         away = (beside - beside.median(1, keepdim=True).values).abs()
@@ -111,9 +112,13 @@ def _trabecular(images: Sequence[BoneImage], pose: Tensor, bones: Sequence[Corti
     return float((torch.corrcoef(pairs)[0, 1] / true.prod().sqrt()).clamp(-1, 1))
 
 
+def _thinned(index: np.ndarray) -> np.ndarray:
+    """Evenly some of ``(n, ...)`` voxels, `TRABECULAR_POINTS` at most."""
+    return index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
+
+
 def _values(images: Sequence[BoneImage], pose: Tensor, bone: CorticalBone, index: np.ndarray) -> Tensor:
     """``(2, m)`` of both images on the CPU, at those voxels ``(n, 3)`` of the first one's bone that both show."""
-    index = index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
     at = torch.as_tensor(index, dtype=torch.float32, device=images[0].values.device)
     points = make_template(at, bone.affine, at.new_zeros(len(at)), at.new_zeros(len(at), 3))
     ways = torch.eye(4, dtype=torch.float64), pose
@@ -233,6 +238,7 @@ def band_passed(image: BoneImage) -> BoneImage:
 
     Surfaces and trabeculae remain, where bone is denser than its surroundings.
     """
-    inside = torch.ones_like(image.values) if image.inside is None else image.inside
-    local = gaussian(image.values * inside, 1.0) / gaussian(inside, 1.0).clamp(min=1e-3)
-    return BoneImage((image.values - local) * inside, image.affine, image.inside)
+    if image.inside is None:
+        return BoneImage(image.values - gaussian_mean(image.values, 1.0), image.affine)
+    local = gaussian(image.values * image.inside, 1.0) / gaussian(image.inside, 1.0).clamp(min=1e-3)
+    return BoneImage((image.values - local) * image.inside, image.affine, image.inside)
