@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
-from ..imaging.morphology import dilate, dilate_ball, large_components
+from ..imaging.morphology import box_around, dilate, dilate_ball, large_components
 from ..imaging.resample import averaged, resample_mask
 from ..imaging.volume import Volume
 
@@ -64,8 +64,7 @@ class CorticalBone:
     def depth(self) -> np.ndarray:
         """``(z, y, x)`` float32, depth of each voxel below the periosteal surface in mm, 0 outside it."""
         depth = np.zeros(self.whole.shape, np.float32)
-        if self.whole.any():
-            box = _box(self.whole, np.zeros(3, int))
+        if (box := box_around(self.whole)) is not None:
             padded = np.pad(self.whole[box], 1)
             depth[box] = ndimage.distance_transform_edt(padded, self.spacing[::-1])[1:-1, 1:-1, 1:-1]
         return depth
@@ -119,8 +118,7 @@ def cortical_bone(
         bone = grey_padded > threshold
     pieces = large_components(bone, SMALLEST_PIECE, corners=True)
     cortex, whole = np.zeros_like(bone), np.zeros_like(bone)
-    if pieces.any():
-        box = _box(pieces, np.ceil(2 * BRIDGE * spacing / step).astype(int) + 2)
+    if (box := box_around(pieces, np.ceil(2 * BRIDGE * spacing / step).astype(int) + 2)) is not None:
         dilated = np.zeros_like(bone)
         dilated[box] = dilate_ball(pieces[box], step, BRIDGE * spacing) & inside[box]
         filled = ndimage.binary_fill_holes((dilated | _cut_ends(dilated, inside))[box]) & inside[box]
@@ -141,21 +139,16 @@ def dice(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> float
         fixed, moving: segmentations.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
     """
-    grid = fixed.affine, fixed.cortex.shape
-    carried = resample_mask(moving.cortex, moving.affine, *grid, matrix)
-    seen = resample_mask(np.isfinite(moving.grey), moving.affine, *grid, matrix, whole_voxels=True)
-    seen &= np.isfinite(fixed.grey)
-    both = np.count_nonzero(fixed.cortex & carried & seen)
-    total = np.count_nonzero(fixed.cortex & seen) + np.count_nonzero(carried & seen)
-    return float(2 * both / total) if total else 0.0
-
-
-def _box(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
-    """The box around `mask`, with a margin as far as the grid goes."""
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(
-        slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(found, margin, mask.shape, strict=True)
-    )
+    carried = resample_mask(moving.cortex, moving.affine, fixed.affine, fixed.cortex.shape, matrix)
+    index = np.argwhere((fixed.cortex | carried) & np.isfinite(fixed.grey))
+    to_moving = np.linalg.solve(moving.affine, np.asarray(matrix, np.float64) @ fixed.affine)
+    there = np.floor(index[:, ::-1] @ to_moving[:3, :3].T + to_moving[:3, 3] + 0.5).astype(int)[:, ::-1]
+    inside = ((there >= 0) & (there < moving.cortex.shape)).all(1)
+    index, there = index[inside], there[inside]
+    index = tuple(index[np.isfinite(moving.grey[tuple(there.T)])].T)
+    own, other = fixed.cortex[index], carried[index]
+    total = np.count_nonzero(own) + np.count_nonzero(other)
+    return float(2 * np.count_nonzero(own & other) / total) if total else 0.0
 
 
 def _cut_ends(bone: np.ndarray, inside: np.ndarray) -> np.ndarray:

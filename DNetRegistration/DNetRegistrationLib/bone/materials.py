@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..imaging.morphology import dilate, dilate_ball, large_components
+from ..imaging.morphology import box_around, dilate, dilate_ball, large_components
 from .scenes import FAR_BRIGHTER, LEAST_BONE_VOXELS, Scene, ordered, otsu, parted, quantile, voxel_noise
 
 # Otsu's method is applied again to the brighter class while that holds more than this share of the window.
@@ -112,23 +112,27 @@ def _material(scene: Scene, threshold: float) -> Material | None:
         pieces = large_components(smooth > threshold, SMALLEST_PIECE)
         if np.count_nonzero(pieces) < LEAST_BONE_VOXELS:
             return None
-        around = dilate_ball(pieces, step, scene.far) & ~dilate_ball(pieces, step, scene.near) & seen
+        box = box_around(pieces, np.ceil(scene.far / step).astype(int) + 1)
+        part = pieces[box]
+        around = dilate_ball(part, step, scene.far) & ~dilate_ball(part, step, scene.near) & seen[box]
         if np.count_nonzero(around) < LEAST_BONE_VOXELS:
-            around = ~pieces & seen
+            box, around = (slice(None),) * 3, ~pieces & seen
         if not around.any():
             return None
         inside = np.percentile(smooth[pieces], 75)
-        around = _without_air(smooth, around, inside)
+        around = _without_air(smooth[box], around, inside)
         # The outer percentile is high, so that it is of soft tissue rather than of the air beside it.
-        outside = np.percentile(smooth[around], 80)
-        if _is_noisier(image[around], outside, (inside - outside) / (LEAST_CONTRAST_TO_NOISE * scene.left)):
+        outside = np.percentile(smooth[box][around], 80)
+        if _is_noisier(image[box][around], outside, (inside - outside) / (LEAST_CONTRAST_TO_NOISE * scene.left)):
             return None
         moved = (inside + outside) / 2
         close = abs(moved - threshold) < 0.01 * (inside - outside)
         if close:
             break
         threshold = moved
-    return Material(float(threshold), float(inside), float(outside), pieces, around)
+    surroundings = np.zeros(pieces.shape, bool)
+    surroundings[box] = around
+    return Material(float(threshold), float(inside), float(outside), pieces, surroundings)
 
 
 def _without_air(smooth: np.ndarray, around: np.ndarray, inside: float) -> np.ndarray:

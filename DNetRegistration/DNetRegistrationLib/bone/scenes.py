@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ..imaging.morphology import dilate_ball, large_components
+from ..imaging.morphology import box_around, dilate_ball, large_components
 from ..imaging.resample import block_means
 from ..imaging.volume import Volume
 
@@ -93,7 +93,8 @@ def scene_of_objects(volume: Volume, mask: np.ndarray | None, image: Volume) -> 
     while True:
         coarse = _coarse(image)
         smooth = _smoothed(coarse.voxels, np.full(3, COARSE_SMOOTHING))
-        box = _box(large_components(smooth > _background(smooth, voxel_noise(coarse)), SMALLEST_OBJECT), np.full(3, 1))
+        objects = large_components(smooth > _background(smooth, voxel_noise(coarse)), SMALLEST_OBJECT)
+        box = box_around(objects, (1, 1, 1))
         if box is None or np.prod([part.stop - part.start for part in box]) > 0.8 * smooth.size:
             break
         volume, mask = part_of(volume, mask, _carried(box, coarse, volume))
@@ -108,7 +109,7 @@ def scene_of_objects(volume: Volume, mask: np.ndarray | None, image: Volume) -> 
 def close_scene(scene: Scene, pieces: np.ndarray, metal: float, size: float) -> Scene:
     """The bone and its surroundings, at a resolution that depends on the size of the bone alone."""
     step = scene.image.spacing[::-1]
-    box = _box(pieces, np.ceil(FAR * size / step).astype(int) + 2)
+    box = box_around(pieces, np.ceil(FAR * size / step).astype(int) + 2)
     assert box is not None  # a material has voxels
     native, mask = part_of(scene.native, scene.mask, _carried(box, scene.image, scene.native))
     image = _averaged(native, mask, (VOXEL * size / native.spacing).astype(int))
@@ -169,16 +170,6 @@ def size_of(scene: Scene, pieces: np.ndarray) -> float:
     points = np.argwhere(pieces)[:, ::-1] @ scene.image.affine[:3, :3].T
     spread = np.linalg.eigvalsh(np.cov(points.T)).clip(scene.image.spacing.min() ** 2 / 12)
     return float(np.sqrt(12) * spread.prod() ** (1 / 6))
-
-
-def _box(pieces: np.ndarray, margin: np.ndarray) -> tuple[slice, ...] | None:
-    found = ndimage.find_objects(pieces.astype(np.uint8))
-    if not found:
-        return None
-    return tuple(
-        slice(max(0, part.start - m), min(n, part.stop + m))
-        for part, m, n in zip(found[0], margin, pieces.shape, strict=True)
-    )
 
 
 def _left(deviation: np.ndarray) -> float:

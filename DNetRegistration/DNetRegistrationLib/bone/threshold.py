@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from ..core.errors import ScanError, Setting
 from ..imaging.masks import mask_on
-from ..imaging.morphology import dilate
+from ..imaging.morphology import box_around, dilate
 from ..imaging.padding import content, with_data
 from ..imaging.volume import Volume, as_volume
 from .materials import Material, bone_material, brightest
@@ -156,8 +155,8 @@ def without_metal(volume: Volume, scale: BoneScale, mask: np.ndarray | None) -> 
         return mask
     bright = volume.voxels > scale.threshold + BRIGHT * (scale.maximum - scale.threshold)
     seen = np.ones(bright.shape, bool) if mask is None else mask.copy()
-    (box,) = ndimage.find_objects(bright.astype(np.uint8))
-    wider = tuple(slice(max(0, part.start - METAL_RIM), part.stop + METAL_RIM) for part in box)
+    wider = box_around(bright, (METAL_RIM,) * 3)
+    assert wider is not None  # it has voxels
     seen[wider] &= ~dilate(bright[wider], METAL_RIM)
     return seen
 

@@ -6,6 +6,8 @@ fast as those of `scipy.ndimage`, with the same result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -67,16 +69,35 @@ def large_components(mask: np.ndarray, share: float, corners: bool = False) -> n
         share: 0 to 1; with 1 only the largest component stays.
         corners: voxels that touch by an edge or a corner are connected too, not only those that share a face.
     """
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)) if corners else None)
+    # Most masks fill a part of their grid.
+    box = box_around(mask)
+    if box is None:
+        return mask
+    part = mask[box]
+    labels, count = ndimage.label(part, np.ones((3, 3, 3)) if corners else None)
     if count < 2:
         return mask
-    # A mask is mostly empty: its own voxels are counted in a fraction of the time.
-    at = np.flatnonzero(mask)
+    # Its own voxels are counted in a fraction of the time.
+    at = np.flatnonzero(part)
     which = labels.ravel()[at]
     sizes = np.bincount(which)
-    kept = np.zeros(mask.shape, bool)
-    kept.ravel()[at] = (sizes >= share * sizes.max())[which]
+    large, kept = np.zeros(part.shape, bool), np.zeros(mask.shape, bool)
+    large.ravel()[at] = (sizes >= share * sizes.max())[which]
+    kept[box] = large
     return kept
+
+
+def box_around(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...] | None:
+    """The smallest box about a mask ``(z, y, x)``, with a margin as far as the grid goes; None about an empty one."""
+    planes = mask.any(2)
+    depth, height = planes.any(1), planes.any(0)
+    if not depth.any():
+        return None
+    width = mask[:, height].any((0, 1))
+    return tuple(
+        slice(max(0, int(line.argmax()) - m), len(line) - max(0, int(line[::-1].argmax()) - m))
+        for line, m in zip((depth, height, width), margin, strict=True)
+    )
 
 
 def _higher(bits: np.ndarray) -> np.ndarray:

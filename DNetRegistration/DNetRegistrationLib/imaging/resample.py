@@ -5,6 +5,7 @@ Needs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import ndimage
 from ..core.threads import usable_threads
 from ..geometry.transforms import matrix_of, to_sitk
 from .bspline import coefficients, evaluate
+from .morphology import box_around
 from .volume import Volume, as_volume
 
 if TYPE_CHECKING:
@@ -189,13 +191,39 @@ def resample_mask(
 
     # Index coordinates are exact for any axes, and lose no digits to a far origin.
     to_own = np.linalg.solve(own, np.asarray(matrix, np.float64) @ affine)
+    carried = np.zeros(shape, bool)
+    # Nothing arrives where the box about the mask does not.
+    box = box_around(mask, (1, 1, 1))
+    if box is None:
+        return carried
+    there = _box_carried(box, np.linalg.inv(to_own), shape)
     resampler = sitk.ResampleImageFilter()
     resampler.SetNumberOfWorkUnits(usable_threads())
     resampler.SetTransform(to_sitk(to_own))
-    resampler.SetSize([int(n) for n in shape[::-1]])
+    resampler.SetOutputOrigin([float(part.start) for part in there[::-1]])
+    resampler.SetSize([part.stop - part.start for part in there[::-1]])
     resampler.SetInterpolator(sitk.sitkNearestNeighbor if whole_voxels else sitk.sitkLinear)
-    carried = resampler.Execute(sitk.GetImageFromArray(mask.astype(np.uint8) * np.uint8(255)))
-    return sitk.GetArrayViewFromImage(carried) > 127
+    image = sitk.GetImageFromArray(mask[box].astype(np.uint8) * np.uint8(255))
+    image.SetOrigin([float(part.start) for part in box[::-1]])
+    found = resampler.Execute(image)
+    carried[there] = sitk.GetArrayViewFromImage(found) > 127
+    return carried
+
+
+def _box_carried(box: tuple[slice, ...], matrix: np.ndarray, shape: Sequence[int]) -> tuple[slice, ...]:
+    """The box of whole voxels of a grid of a `shape` (z, y, x) about where another grid's box lies.
+
+    Args:
+        box: of whole voxels, along z, y, x; they reach half a voxel beyond their centres.
+        matrix: ``(4, 4)`` index (x, y, z) of that grid to that of this one.
+    """
+    ends = [(part.start - 0.5, part.stop - 0.5) for part in box[::-1]]
+    corners = np.stack(np.meshgrid(*ends), -1).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+    lowest, highest = (end[::-1].astype(int).tolist() for end in (np.floor(corners.min(0)), np.ceil(corners.max(0))))
+    return tuple(
+        slice(min(max(0, low), size - 1), max(min(high + 1, size), 1))
+        for low, high, size in zip(lowest, highest, shape, strict=True)
+    )
 
 
 def resample_labels(

@@ -208,5 +208,5 @@ def _spread_maxima(strength: Tensor) -> Tensor:
     for _ in range(_ROUNDS):
         maxima = (left == dilate(left, _APART)) & (left > 0)
         chosen |= maxima
-        left = left * (dilate(maxima.to(left.dtype), _APART) == 0)
+        left = left.masked_fill(dilate(maxima.byte(), _APART) > 0, 0.0)
     return chosen
