@@ -75,15 +75,12 @@ def test_one_step_solves_the_weighted_normal_equations():
     jacobian, target, weight = generator.normal(size=(500, 6)), generator.normal(size=500), generator.random(500)
     step, gain = generator.normal(size=6) * 0.1, 0.8
     values = (target + jacobian @ step) / gain
-    found, found_gain = refinement._solve(
-        *[torch.tensor(x).float() for x in (jacobian, values[None], target, weight[None])]
-    )
+    known = np.vstack((target, -jacobian.T))
+    found, found_gain = refinement._solve(*[torch.tensor(x).float() for x in (known, values[None], weight[None])])
     np.testing.assert_allclose(found[0], step, atol=1e-4)
     assert float(found_gain) == pytest.approx(gain, abs=1e-4)
     noisy = values + generator.normal(size=500) * 0.1
-    found, found_gain = refinement._solve(
-        *[torch.tensor(x).float() for x in (jacobian, noisy[None], target, weight[None])]
-    )
+    found, found_gain = refinement._solve(*[torch.tensor(x).float() for x in (known, noisy[None], weight[None])])
     root = np.sqrt(weight)[:, None]
     expected = np.linalg.lstsq(root * np.column_stack((-jacobian, noisy)), root[:, 0] * target, rcond=None)[0]
     np.testing.assert_allclose(np.append(found[0], found_gain), expected, atol=1e-4)

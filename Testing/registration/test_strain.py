@@ -126,7 +126,7 @@ def test_steps_and_their_derivatives_agree(grids):
         step = torch.zeros(12, dtype=torch.float64)
         step[number] = size
         moved = problem._motion(step).numpy()
-        for point, gradient, column in zip(points, template.gradient.numpy(), problem.columns.numpy(), strict=True):
+        for point, gradient, column in zip(points, template.gradient.numpy(), problem.lines.T.numpy(), strict=True):
             world = point + template.center
             shift = moved[:3, :3] @ world + moved[:3, 3] - world
             assert shift @ gradient / size == pytest.approx(column[number], abs=1e-3)

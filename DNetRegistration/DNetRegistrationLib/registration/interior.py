@@ -401,9 +401,9 @@ def _normal_equations(side: _Side, pose: Tensor, levels: Tensor | None, blur: fl
         levels = torch.linalg.lstsq(columns.cpu().double(), target.cpu().double()[:, None]).solution[:, 0]
     residual = columns @ levels.to(columns) - target
     weight = tukey(residual[None], torch.ones_like(residual)[None])[0]
-    both = torch.cat((-side.jacobian, columns, side.blurred[:, None]), -1)
-    weighted = both * weight[:, None]
-    normal, right = (weighted.T @ both).cpu().double(), (weighted.T @ target).cpu().double()
+    both = torch.cat((-side.jacobian.T, columns.T, side.blurred[None], target[None]))
+    product = ((both * weight) @ both.T).cpu().double()
+    normal, right = product[:9, :9], product[:9, 9]
     # Where nothing is seen, some of the unknowns are free.
     further = torch.linalg.lstsq(normal, right[:, None], driver="gelsd").solution[8, 0]
     # Gain and offset are eliminated (Schur complement).

@@ -75,10 +75,9 @@ def gauss_newton(
         tolerance: in mm. Steps end when none moved a point at the template's radius by more.
         check: called before each step; an exception from it ends the work.
     """
-    jacobian = motion_jacobian(template)
     base = torch.ones_like(template.values) if keep is None else keep
     gain = torch.ones(len(transforms), device=base.device)
-    step = None
+    known, step = torch.cat((template.values[None], -motion_jacobian(template).T)), None
     if len(base) == 0:
         return Fit(transforms, gain, base.expand(len(transforms), 0), base.expand(len(transforms), 0))
     for iteration in range(iterations + 1):
@@ -92,7 +91,7 @@ def gauss_newton(
         weight = prior * tukey(residual, prior)
         if iteration == iterations or (step is not None and float(step.abs().max()) < tolerance):
             break
-        step, gain = _solve(jacobian, values, template.values, weight)
+        step, gain = _solve(known, values, weight)
         transforms = transforms @ inverse(motion(step, template.center, template.radius))
     return Fit(transforms, gain, residual, prior)
 
@@ -127,18 +126,22 @@ def _nanmedian(values: Tensor) -> Tensor:
     return torch.from_numpy(np.array(found, rows.dtype))
 
 
-def _solve(jacobian: Tensor, values: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(known: Tensor, values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Solves ``values * gain - jacobian @ step = target`` by weighted least squares.
+
+    Args:
+        known: ``(7, n)`` the target, then the columns of the Jacobian times -1. Lines of memory take a third of the
+            time that rows of seven numbers do.
+        values, weight: ``(h, n)``.
 
     Returns:
         ``(h, 6)`` float64 steps and ``(h,)`` gains.
     """
-    columns = torch.cat((-jacobian.expand(len(values), -1, -1), values[..., None]), dim=-1)
-    weighted = columns * weight[..., None]
-    normal = (weighted.transpose(-1, -2) @ columns).cpu().double()
-    right = (weighted.transpose(-1, -2) @ target).cpu().double()
-    ridge = 1e-6 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None] * torch.eye(7, dtype=torch.float64)
-    solution = torch.linalg.solve(normal + ridge + 1e-12 * torch.eye(7, dtype=torch.float64), right)
+    lines = torch.cat((known.expand(len(values), -1, -1), values[:, None]), 1)
+    product = ((lines * weight[:, None]) @ lines.mT).cpu().double()
+    normal, right = product[:, 1:, 1:], product[:, 1:, 0]
+    ridge = 1e-6 * normal.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-12
+    solution = torch.linalg.solve(normal + ridge[:, None, None] * torch.eye(7, dtype=torch.float64), right)
     return solution[:, :6], solution[:, 6].clamp(0.2, 5.0).to(values)
 
 
@@ -175,6 +178,7 @@ def one_sided(template: Template, fit: Fit, cell: float) -> Tensor:
     index, seen = template.index.cpu().long(), fit.seen[0].cpu()
     residual = seen * fit.residual[0].cpu().clamp(-0.5, 0.5)
     cells = index // torch.as_tensor(np.maximum(1, np.rint(cell / template.spacing))).long()
+    cells -= cells.min(0).values
     shape = (cells.max(0).values + 1).tolist()
     at = cells @ torch.tensor((1, shape[0], shape[0] * shape[1]))
     grid = torch.zeros(2, shape[2] * shape[1] * shape[0])

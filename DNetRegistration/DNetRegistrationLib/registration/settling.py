@@ -20,7 +20,7 @@ from ..core.threads import of_both
 from ..geometry.rigid import apply, inverse, rigid
 from .refinement import gauss_newton, motion, tukey
 from .template import Template, edge_template, sample_through
-from .uncertainty import cell_scores, mean_square
+from .uncertainty import CELL, mean_square, sums_over_cells
 
 EDGES = 4000
 # Steps until a pose rests, at most, and the share of a voxel that it then moves by.
@@ -124,7 +124,8 @@ def told_by(parts: Sequence[Part], frame: Frame) -> Told:
         basis = torch.linalg.qr(root * part.fitted)[0]
 
         def free(columns: Tensor, basis: Tensor = basis, root: Tensor = root) -> Tensor:
-            return root * columns - basis @ (basis.T @ (root * columns))
+            weighted = root * columns
+            return weighted - basis @ (basis.T @ weighted)
 
         jacobian = free(part.jacobian)
         some = jacobian[:: part.every]
@@ -133,7 +134,7 @@ def told_by(parts: Sequence[Part], frame: Frame) -> Told:
         other = other + (product + product.T) / 2
         scores.append(jacobian * free(part.residual[:, None]))
     points = torch.cat([part.points for part in parts])
-    cells = cell_scores((points - points.min(0).values) / frame.voxel, torch.cat(scores))
+    cells = sums_over_cells((points - points.min(0).values) / frame.voxel // CELL, torch.cat(scores))
     every = every + (1e-9 * every.trace() + 1e-12) * torch.eye(6).double()
     # The bone's share, along those steps for which it is smallest and largest.
     factor = torch.linalg.cholesky(every)

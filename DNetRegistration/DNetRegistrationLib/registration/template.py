@@ -58,6 +58,14 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
 
     `check` is called between slabs; an exception from it ends the work.
     """
+    # Kept with the image: checks of one pose after another ask for the same one.
+    kept: dict[int, Template] = vars(image).setdefault("templates", {})
+    if count not in kept:
+        kept[count] = _steepest(image, count, check)
+    return kept[count]
+
+
+def _steepest(image: BoneImage, count: int, check: Callable[[], None]) -> Template:
     at, strength = _edges(image, check)
     check()
     chosen = at[strength.topk(min(count, len(at)), sorted=False).indices].sort().values
@@ -72,7 +80,7 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
 
 def shows_edges(image: BoneImage) -> bool:
     """Whether an image shows enough edges of bone to fix a pose."""
-    return len(edge_template(image, LEAST_EDGES).values) >= LEAST_EDGES
+    return len(_edges(image, lambda: None)[0]) >= LEAST_EDGES
 
 
 def _edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]:

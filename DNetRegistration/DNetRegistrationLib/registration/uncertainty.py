@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,7 @@ def uncertainty(fixed: BoneImage, moving: BoneImage, pose: Tensor) -> Uncertaint
 
     def spread(residual: Tensor) -> float:
         """The deviation of the pose that residuals ``(n,)`` of the points lead to."""
-        scores = cell_scores(template.index, weight * residual.cpu().double()[:, None] * jacobian)
+        scores = sums_over_cells(template.index // CELL, weight * residual.cpu().double()[:, None] * jacobian)
         steps = torch.linalg.solve(information + ridge, scores.T)
         return float((squares * (steps @ steps.T)).sum().clamp(min=0).sqrt())
 
@@ -76,14 +77,14 @@ def mean_square(template: Template) -> Tensor:
     return torch.einsum("nij,nkj->ik", moved, moved) / len(local)
 
 
-def cell_scores(index: Tensor, scores: Tensor) -> Tensor:
-    """What points ``(n, 6)`` add to the gradient, summed over cells of neighbours: ``(cells, 6)`` float64 on the CPU.
-
-    Args:
-        index: ``(n, 3)`` voxels of the points.
-        scores: ``(n, 6)``.
+def sums_over_cells(cells: Tensor, values: Tensor) -> Tensor:
+    """Sums ``(m, k)`` float64 on the CPU of values ``(n, k)`` over the cells of a grid that hold any, ``(n, 3)`` whole
+    numbers.
     """
-    place = index.cpu().long() // CELL
-    width, height = (place[:, :2].max(0).values + 1).tolist()
-    cells = torch.unique((place[:, 2] * height + place[:, 1]) * width + place[:, 0], return_inverse=True)[1]
-    return torch.zeros(int(cells.max()) + 1, 6).double().index_add_(0, cells, scores.cpu().double())
+    # On the CPU: a GPU adds floats in any order, and the sums would differ from run to run.
+    cells = (cells - cells.min(0).values).cpu().long()
+    width, height = (cells[:, :2].max(0).values + 1).tolist()
+    place = ((cells[:, 2] * height + cells[:, 1]) * width + cells[:, 0]).numpy()
+    # NumPy's counting takes a fraction of the time of `index_add_`.
+    sums = [np.bincount(place, column) for column in values.T.cpu().double().contiguous().numpy()]
+    return torch.from_numpy(np.stack(sums, -1)[np.bincount(place) > 0])
