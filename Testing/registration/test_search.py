@@ -18,7 +18,6 @@ from DNetRegistrationLib.registration.search import (
     _finer,
     _turned,
     correlate_rotations,
-    cube_image,
     distinct_indices,
     search,
 )
@@ -42,7 +41,7 @@ def test_whole_bones_are_found_by_the_first_plan(seed):
     pair = make_pair(seed)
     cubes = [scan.cube for scan in prepared(pair)]
     poses = search(*cubes, FAST)
-    scores = overlap_correlation(*map(cube_image, cubes), poses)
+    scores = overlap_correlation(*[cube.as_image for cube in cubes], poses)
     assert poses.dtype == torch.float64 and len(poses) <= FAST.finalists
     assert (scores[:-1] >= scores[1:]).all()
     assert target_registration_error(pair, poses[0].numpy()) < 0.04

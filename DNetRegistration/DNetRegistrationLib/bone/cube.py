@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,6 +42,11 @@ class CanonicalCube:
         affine = np.diag((self.spacing, self.spacing, self.spacing, 1.0))
         affine[:3, 3] = self.center - self.spacing * (self.image.shape[0] - 1) / 2
         return affine
+
+    @cached_property
+    def as_image(self) -> BoneImage:
+        """The cube as a bone image; one for all who ask, since edges and coarser images are kept with it."""
+        return BoneImage(self.image, self.affine, self.inside)
 
 
 @dataclass(frozen=True)

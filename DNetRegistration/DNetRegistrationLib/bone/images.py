@@ -197,8 +197,13 @@ def pooled(image: BoneImage, factors: tuple[int, int, int]) -> BoneImage:
 
 
 def pool_image(image: BoneImage, factor: int) -> BoneImage:
-    """Means over blocks of `factor` (a power of two) voxels an axis."""
-    return extended([image], float(image.spacing.min()) * factor)[-1] if factor > 1 else image
+    """Means over blocks of `factor` (a power of two) voxels an axis; they are kept with the image."""
+    if factor == 1:
+        return image
+    kept: dict[int, BoneImage] = vars(image).setdefault("pooled", {})
+    if factor not in kept:
+        kept[factor] = extended([image], float(image.spacing.min()) * factor)[-1]
+    return kept[factor]
 
 
 def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:

@@ -81,12 +81,12 @@ def spatial_consensus(found: Correspondences) -> Tensor:
         transforms = fit(fixed, moving, _support(found, transforms) * weight + 1e-9)
     order = (_support(found, transforms) @ weight).argsort(descending=True, stable=True)
     transforms = transforms[order]
-    arrived = rigid.apply(transforms, fixed)
+    arrived = _arrived(transforms, fixed)
     chosen: list[int] = []
     left = torch.ones(len(transforms), dtype=torch.bool)
     while len(chosen) < _TRANSFORMS and left.any():
         chosen.append(int(left.nonzero()[0]))
-        left &= (arrived - arrived[chosen[-1]]).norm(dim=-1).mean(-1) > _APART
+        left &= (arrived - arrived[chosen[-1]]).square().sum(-2).sqrt().mean(-1) > _APART
     return _polished(found, transforms[chosen])
 
 
@@ -107,8 +107,13 @@ def distances(first: Tensor, second: Tensor) -> Tensor:
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+def _arrived(transforms: Tensor, points: Tensor) -> Tensor:
+    """``(..., 3, n)`` where points ``(n, 3)`` come to lie; rows of three numbers would take several times as long."""
+    return transforms[..., :3, :3] @ points.T + transforms[..., :3, 3:]
+
+
 def _residual(found: Correspondences, transforms: Tensor) -> Tensor:
-    return (rigid.apply(transforms, found.fixed) - found.moving).norm(dim=-1)
+    return (_arrived(transforms, found.fixed) - found.moving.T).square().sum(-2).sqrt()
 
 
 def _support(found: Correspondences, transforms: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from ..imaging.tensors import gaussian, grid_index, sample_linear
 from .pieces import FACTOR, Neighbourhoods, centroid, compare
 from .refinement import distance, gauss_newton
 from .result import MOST_BONES
-from .search import cube_image
 from .template import edge_template
 
 # Neighbourhoods of this concordance and above belong to the bone of a pose, unless it is below their median by the
@@ -160,7 +159,7 @@ def _agreed(pose: Tensor, scans: Sequence[PreparedScan], totals: list[float]) ->
 
 def _settled(cube: CanonicalCube, image: BoneImage, pose: Tensor) -> Tensor:
     """A pose refined on the neighbourhoods for which it holds: these become more until they are all of a bone."""
-    template = edge_template(cube_image(cube), POINTS)
+    template = edge_template(cube.as_image, POINTS)
     at = template.index.long() // FACTOR
     for _ in range(ROUNDS):
         holds = _held(compare(cube, image, pose))

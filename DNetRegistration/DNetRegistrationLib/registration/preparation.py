@@ -17,7 +17,6 @@ from ..imaging.padding import with_data
 from ..imaging.volume import Volume
 from .holders import ScanPair
 from .inputs import AlignmentInputs
-from .search import cube_image
 from .template import shows_edges
 from .watch import Watch
 
@@ -109,7 +108,7 @@ def _brightness(volume: Volume, piece: BrightPiece) -> str:
 
 def _check_edges(scan: PreparedScan, volume: Volume) -> None:
     """Checks that the images that search and refinement start with show enough edges of bone."""
-    for image in (scan.levels[-1], pool_image(cube_image(scan.cube), 2)):
+    for image in (scan.levels[-1], pool_image(scan.cube.as_image, 2)):
         if not shows_edges(image):
             spacing = f"the working spacing of {scan.cube.spacing:g} mm"
             error = ScanError(

@@ -21,7 +21,7 @@ from ..bone.prepare import PreparedScan
 from ..geometry.rigid import apply, inverse, rotation_from_axis_angle, spiral_rotations
 from ..imaging.tensors import sample_linear
 from .refinement import gauss_newton
-from .search import SearchPlan, correlate_rotations, cube_image, distinct_indices
+from .search import SearchPlan, correlate_rotations, distinct_indices
 from .settling import rested
 from .similarity import overlap_scores
 from .template import edge_template
@@ -109,7 +109,7 @@ def find_rival(
         return bool(away(home) <= LED and away(rests, home) <= APART)
 
     for factor, count, steps in PASSES:
-        first, second = (pool_image(cube_image(scan.cube), factor) for scan in (fixed, moving))
+        first, second = (pool_image(scan.cube.as_image, factor) for scan in (fixed, moving))
         template, poses = edge_template(first, count), apart(poses)
         if len(poses):
             tolerance = 0.01 * spacing * factor

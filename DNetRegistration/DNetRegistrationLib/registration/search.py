@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bone.cube import CanonicalCube
-from ..bone.images import BoneImage, pool_image
+from ..bone.images import pool_image
 from ..geometry.rigid import rigid, spiral_rotations
 from .refinement import gauss_newton
 from .similarity import band_passed, overlap_correlation
@@ -76,7 +76,7 @@ def search(
     """
     rotations = spiral_rotations(plan.rotations)
     poses = correlate_rotations(fixed, moving, rotations, plan, lambda fraction: check(0.8 * fraction))
-    fixed_image, moving_image = cube_image(fixed), cube_image(moving)
+    fixed_image, moving_image = fixed.as_image, moving.as_image
     for factor, points, done in ((2, 2500, 0.8), (1, 6000, 0.9)):
         level_fixed, level_moving = pool_image(fixed_image, factor), pool_image(moving_image, factor)
         template = edge_template(level_fixed, points)
@@ -87,11 +87,6 @@ def search(
         scores = overlap_correlation(level_fixed, level_moving, poses)
         poses = poses[distinct_indices(poses, scores, plan.finalists, fixed.center, shift=2.5 * fixed.spacing)]
     return poses
-
-
-def cube_image(cube: CanonicalCube) -> BoneImage:
-    """The cube as a bone image."""
-    return BoneImage(cube.image, cube.affine, cube.inside)
 
 
 def distinct_indices(
@@ -133,7 +128,7 @@ def correlate_rotations(
     """
     device, grid, factor = fixed.image.device, plan.grid, plan.factor
     size, spacing = fixed.image.shape[0] // factor, fixed.spacing * factor
-    small_fixed, small_moving = (pool_image(cube_image(cube), factor) for cube in (fixed, moving))
+    small_fixed, small_moving = (pool_image(cube.as_image, factor) for cube in (fixed, moving))
     target, source = band_passed(small_fixed).values, band_passed(small_moving).values
     low = (grid - size) // 2
     fixed_inside, moving_inside = small_fixed.inside, small_moving.inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..bone.cortex import CorticalBone
 from ..bone.images import BoneImage
 from ..imaging import morphology
 from ..imaging.tensors import dilate, gaussian, gaussian_mean
-from .template import Template, index_of, make_template, sample_through
+from .template import index_of, sample_voxels
 
 # Points for each direction: enough for a correlation to three digits.
 POINTS = 20000
@@ -120,9 +120,8 @@ def _thinned(index: np.ndarray) -> np.ndarray:
 def _values(images: Sequence[BoneImage], pose: Tensor, bone: CorticalBone, index: np.ndarray) -> Tensor:
     """``(2, m)`` of both images on the CPU, at those voxels ``(n, 3)`` of the first one's bone that both show."""
     at = torch.as_tensor(index, dtype=torch.float32, device=images[0].values.device)
-    points = make_template(at, bone.affine, at.new_zeros(len(at)), at.new_zeros(len(at), 3))
     ways = torch.eye(4, dtype=torch.float64), pose
-    found = [sample_through(points, *of_one) for of_one in zip(images, (way[None] for way in ways), strict=True)]
+    found = [sample_voxels(at, bone.affine, image, way[None]) for image, way in zip(images, ways, strict=True)]
     shown = torch.stack([inside[0] > 0.999 for _, inside in found]).all(0)
     return torch.stack([values[0][shown] for values, _ in found]).cpu()
 
@@ -187,39 +186,32 @@ def _both_ways(
 ) -> Iterator[_Way]:
     """Compares two images at points on and beside the bone of the one, then of the other."""
     first, second = ([one(image) for one in filters] for image in (fixed, moving))
-    yield _one_way(bone_templates(fixed, first), second, poses)
-    yield _one_way(bone_templates(moving, second), first, torch.linalg.inv(poses))
+    yield _one_way(fixed, first, second, poses)
+    yield _one_way(moving, second, first, torch.linalg.inv(poses))
 
 
-def _one_way(templates: Sequence[Template], images: Sequence[BoneImage], poses: Tensor) -> _Way:
-    """The share is of the first template's bone."""
+def _one_way(image: BoneImage, own: Sequence[BoneImage], others: Sequence[BoneImage], poses: Tensor) -> _Way:
+    """Compares images on the grid of `image` with others, on and beside its bone. The share is of the first one's."""
     correlations = []
-    for template, image in zip(templates, images, strict=True):
-        values, inside = sample_through(template, image, poses)
+    chosen, index = _near_bone(image)
+    targets = [one.values.reshape(-1)[chosen] for one in own]
+    for target, other in zip(targets, others, strict=True):
+        values, inside = sample_voxels(index, image.affine, other, poses)
         total = inside.sum(-1, keepdim=True).clamp(min=1)
-        first = template.values - (inside * template.values).sum(-1, keepdim=True) / total
+        first = target - (inside * target).sum(-1, keepdim=True) / total
         second = values - (inside * values).sum(-1, keepdim=True) / total
         variance = (inside * first * first).sum(-1) * (inside * second * second).sum(-1)
         correlations.append((inside * first * second).sum(-1) / variance.clamp(min=1e-12).sqrt())
-    bone = templates[0].values.clamp(min=0)
+    bone = targets[0].clamp(min=0)
     return _Way(correlations, (inside * bone).sum(-1) / bone.sum().clamp(min=1e-6))
 
 
-def bone_templates(image: BoneImage, filtered: Sequence[BoneImage]) -> list[Template]:
-    """Templates of the voxels on or beside the bone of `image`, thinned evenly to about `POINTS`.
-
-    Each has the values of one of the images `filtered` on the same grid. Their gradients are zero.
-    """
-    chosen, template = _near_bone(image)
-    return [replace(template, values=one.values.reshape(-1)[chosen]) for one in filtered]
-
-
-def _near_bone(image: BoneImage) -> tuple[Tensor, Template]:
-    """The voxels of `bone_templates`, counted in memory order, and their template.
+def _near_bone(image: BoneImage) -> tuple[Tensor, Tensor]:
+    """Voxels on or beside the bone, thinned evenly to about `POINTS`: counted in memory order, and as (x, y, z).
 
     They are kept with the image, which is compared in one pose after another.
     """
-    kept: tuple[Tensor, Template] | None = vars(image).get("near_bone")
+    kept: tuple[Tensor, Tensor] | None = vars(image).get("near_bone")
     if kept is not None:
         return kept
     near = dilate((image.values > 0.05).byte()) > 0
@@ -227,9 +219,7 @@ def _near_bone(image: BoneImage) -> tuple[Tensor, Template]:
         near &= image.inside > 0.999
     chosen = near.view(-1).nonzero()[:, 0]
     chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
-    index, values = index_of(chosen, image.values.shape).float(), image.values.reshape(-1)[chosen]
-    template = make_template(index, image.affine, values, values.new_zeros(len(chosen), 3))
-    kept = vars(image)["near_bone"] = chosen, template
+    kept = vars(image)["near_bone"] = chosen, index_of(chosen, image.values.shape).float()
     return kept
 
 

@@ -140,22 +140,24 @@ def make_template(index: Tensor, affine: np.ndarray, values: Tensor, gradient: T
     return Template(index, affine, values, gradient, center, radius)
 
 
-def _index_maps(template: Template, image_affine: np.ndarray, transforms: Tensor) -> Tensor:
-    """``(h, 4, 4)`` float64 maps from template index to image index, through each world transform."""
-    to_index = torch.from_numpy(np.linalg.inv(image_affine))
-    return to_index @ transforms @ torch.tensor(template.affine)
-
-
 def sample_through(template: Template, image: BoneImage | NativeScan, transforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples `image` at the template's points, moved by ``(h, 4, 4)`` transforms.
+    """Samples `image` at the template's points, moved by ``(h, 4, 4)`` transforms; see `sample_voxels`."""
+    return sample_voxels(template.index, template.affine, image, transforms)
+
+
+def sample_voxels(
+    index: Tensor, affine: np.ndarray, image: BoneImage | NativeScan, transforms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Samples `image` at voxels ``(n, 3)`` float32 (x, y, z) of a grid, moved by ``(h, 4, 4)`` world transforms.
 
     Returns:
         ``(h, n)`` bone values, and ``(h, n)`` the share of each that lies in the field of view.
     """
-    maps = _index_maps(template, image.affine, transforms).to(torch.float32).to(template.index.device)
+    maps = torch.from_numpy(np.linalg.inv(image.affine)) @ transforms @ torch.tensor(affine)
+    maps = maps.to(torch.float32).to(index.device)
     # One product for all, whose x, y and z are lines of memory: triples take three to ten times as long.
     linear, offset = maps[:, :3, :3].transpose(0, 1).reshape(-1, 3), maps[:, :3, 3].T.reshape(-1, 1)
-    index = torch.addmm(offset, linear, template.index.T).view(3, -1).T
+    index = torch.addmm(offset, linear, index.T).view(3, -1).T
     values, inside = image.sample(index)
     return values.view(len(maps), -1), inside.view(len(maps), -1)
 
