@@ -26,7 +26,7 @@ from DNetRegistrationLib.registration.settling import (
 from DNetRegistrationLib.registration.template import edge_template
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from noisy_box import image_of, turn
-from scipy import ndimage
+from noisy_scan import with_noise
 
 STEP = np.array((0.01, -0.02, 0.03, 0.04, -0.01, 0.2))
 
@@ -121,13 +121,6 @@ def test_a_piece_of_shaft_does_not_stop_on_its_way(seed):
     found = align(pair.fixed, pair.moving, threads=1)
     error = 1000 * pair.error_mm(found.matrix)
     assert found.accepted and error < 16 and error < 2 * found.expected_error_um
-
-
-def with_noise(scan: Volume, generator: np.random.Generator) -> Volume:
-    """A scan with noise of 5 % of its range that a Gaussian of 0.4 voxels has smoothed."""
-    noise = ndimage.gaussian_filter(generator.normal(size=scan.voxels.shape), 0.4)
-    noise *= 0.05 * np.ptp(scan.voxels) / noise.std()
-    return Volume((scan.voxels + noise).astype(np.float32), scan.affine)
 
 
 @pytest.mark.parametrize(("seed", "draw"), [(970_001, 3), (970_001, 5), (970_004, 0)])

@@ -9,6 +9,7 @@ import pytest
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.registration import verification
 from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.endosteum import Misfit
 from DNetRegistrationLib.registration.evidence import Evidence
 from DNetRegistrationLib.registration.settling import Held
 from DNetRegistrationLib.registration.similarity import Similarity
@@ -204,12 +205,27 @@ def test_a_sliver_that_fits_anywhere_does_not_end_the_search():
 
 
 def test_inner_surfaces_change_the_odds():
-    odds = {}
     weak = with_similarity(trabecular_correlation=0.75)
-    for misfit in (None, 0.01, 0.037, 0.041, 0.05):
+
+    def odds(misfit: Misfit | None) -> float:
         confidence = judge(replace(weak, misfit=misfit), 0.08)[0]
-        odds[misfit] = confidence / (1 - confidence)
-    # As they were at 0.041; by the eighteenth power beside it; for a pose, no more below 0.037.
-    assert odds[0.041] == pytest.approx(odds[None]) and odds[0.05] == pytest.approx(odds[None] * (0.041 / 0.05) ** 18)
-    assert odds[0.01] == odds[0.037] == pytest.approx(odds[None] * (0.041 / 0.037) ** 18)
-    assert reasons(replace(with_similarity(trabecular_correlation=0.6), misfit=0.05)) == ["shape"]
+        return confidence / (1 - confidence) / (plain if misfit else 1)
+
+    plain = odds(None)
+    # Against a pose by the eighteenth power above 0.022, for it below 0.025, and no more below 0.0225.
+    assert odds(Misfit(0.022**2 + 1e-9, 0)) == pytest.approx(1, abs=1e-4)
+    assert odds(Misfit(0.025**2, 0)) == pytest.approx((0.022 / 0.025) ** 18)
+    for square in (0.01**2, 0, -(0.05**2)):
+        assert odds(Misfit(square, 0)) == pytest.approx((0.025 / 0.0225) ** 18)
+    # For it by the most that noise leaves, against it by what exceeds noise.
+    assert odds(Misfit(-(0.05**2), 0.024**2)) == pytest.approx((0.025 / 0.024) ** 18)
+    assert odds(Misfit(0.01**2, 0.03**2)) == odds(Misfit(0.03**2, 0.03**2)) == pytest.approx(1)
+    assert odds(Misfit(0.03**2, 0.02**2)) == pytest.approx((0.022**2 / (0.03**2 - 0.02**4 / 0.03**2)) ** 9)
+
+
+def test_the_pose_of_another_shape_is_the_one_that_is_told_of():
+    """Its confidence was less than that of poses of which all else speaks against."""
+    confidence = judge(GOOD, 0.08)[0]
+    assert judge(replace(GOOD, misfit=Misfit(0.06**2, 0)), 0.08)[0] == pytest.approx(0.05 * confidence)
+    shape = replace(with_similarity(trabecular_correlation=0.6), misfit=Misfit(0.05**2, 0))
+    assert reasons(shape) == ["shape"]

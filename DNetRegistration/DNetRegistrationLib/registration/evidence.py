@@ -14,6 +14,7 @@ from ..bone.threshold import HIGHEST
 from ..core.threads import at_once, of_both
 from .blur import as_bone, blurred, match_blur, without_coarse
 from .determination import determination
+from .endosteum import Misfit
 from .refinement import Refined
 from .settling import Held, held
 from .similarity import Similarity, similarity
@@ -41,7 +42,7 @@ class Evidence:
         held: how edges hold the pose.
         scatter: how far noise lets the pose slide, mm, by what is inside the bone and its edges; None where edges alone
             told it.
-        misfit: of the inner surfaces of the cortices, in voxels; None where it was not asked or is not seen.
+        misfit: of the inner surfaces of the cortices; None where it was not asked or is not seen.
         blurs: covariances ``(3, 3)`` in mm2, each in its scan's world, of the Gaussians that make the blur of both
             images alike.
     """
@@ -55,7 +56,7 @@ class Evidence:
     dice: float = 1.0
     held: Held = field(default_factory=lambda: Held(0.0, 0.0))
     scatter: float | None = None
-    misfit: float | None = None
+    misfit: Misfit | None = None
     blurs: tuple[np.ndarray, np.ndarray] = field(
         default_factory=lambda: (np.zeros((3, 3)), np.zeros((3, 3))), compare=False
     )

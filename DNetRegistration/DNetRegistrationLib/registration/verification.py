@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.threads import small_work
 from .blur import blurred
-from .endosteum import endosteal_misfit
+from .endosteum import Misfit, endosteal_misfit
 from .evidence import Evidence, find_evidence, grey_image
 from .holders import ScanPair
 from .refinement import Refined
@@ -25,15 +25,15 @@ LEAST_SHARE = 0.3
 # Confidence is capped: the calibration set, some hundred known pairs, is too small to resolve more.
 MOST_LOGIT = 6.9
 # The inner surfaces of the cortices are asked where the confidence lies between these, and above them too of what is
-# held as loosely as a piece of shaft, which has little else that tells it. The odds change by a power of their misfit
-# in voxels against that which speaks for neither. Of 174 pieces of shaft of one bone the misfit was 0.026 in the
-# median, 0.042 at 90 % and 0.045 at 95 %; of 65 of two littermates' it was 0.046 at least, 0.048 at 10 % and 0.056 in
-# the median. Below the least one it speaks no more for a pose, which may still have slid along the shaft.
-ASKED, LOOSE, NEUTRAL, LEAST_MISFIT, POWER = (0.3, 0.98), 8.0, 0.041, 0.037, 18.0
-# Blur that differs by more working voxels moves surfaces where they are curved. Agent and the medium change edges, the
-# inner ones too: edges of nine pieces of shaft of two littermates correlated at 0.87 to 0.93, those of two right pairs
-# with agent at 0.70 to 0.79.
-MOST_BLUR, ALIKE = 0.6, 0.85
+# held as loosely as a piece of shaft, which has little else that tells it.
+ASKED, LOOSE = (0.3, 0.98), 8.0
+# The odds change by a power of their misfit in voxels: against a pose above what is seen of one bone, and for it below
+# what is seen of two littermates, whatever noise hides; no more below the least one, since the pose may still have slid
+# along the shaft. Of 177 pieces of shaft of one bone the misfit was 0.012 at 95 % and 0.021 at most, of 57 other right
+# pairs 0.024; of 90 pieces of two littermates' it was 0.025 at least and 0.038 at 5 %.
+ONE_BONE, LITTERMATES, LEAST_MISFIT, POWER = 0.022, 0.025, 0.0225, 18.0
+# What it speaks against stays as likely as this share of what all else says, and so is told of.
+MISTAKEN = 0.05
 # By so many voxels edges are displaced alike over much of a bone, by agent, blur, what changed and the grids. In voxels
 # of 80 um, the true errors of 57 pieces of shaft, 21 slender bones and 24 plain pairs, which are held very differently,
 # were 0.42, 0.35 and 0.28 um times their looseness (medians), of six bones in voxels of 40 um 0.07.
@@ -61,13 +61,10 @@ def _judged(pair: ScanPair, refined: Refined) -> Verdict:
     return verdict if misfit is None else judged(replace(evidence, misfit=misfit), pair.fixed.cube.spacing)
 
 
-def _misfit(pair: ScanPair, refined: Refined, evidence: Evidence) -> float | None:
-    """The misfit of the inner surfaces; None where it is not seen, or where agent, blur or rays of metal move them."""
-    if evidence.similarity.edge_correlation < ALIKE:
-        return None
+def _misfit(pair: ScanPair, refined: Refined, evidence: Evidence) -> Misfit | None:
+    """The misfit of the inner surfaces; None where it is not seen, or where rays of metal move them."""
     scans = pair.fixed, pair.moving
-    differ = max(float(np.trace(blur)) / 3 for blur in evidence.blurs) > (MOST_BLUR * pair.fixed.cube.spacing) ** 2
-    if differ or any(scan.native.scale.bright is not None for scan in scans):
+    if any(scan.native.scale.bright is not None for scan in scans):
         return None
     views = zip(scans, pair.bones, evidence.blurs, strict=True)
     greys = [blurred(grey_image(scan, bone), blur) for scan, bone, blur in views]
@@ -89,11 +86,22 @@ def _reason(evidence: Evidence) -> Doubt:
         kind = "cortices"
     elif similarity.larger_share < LEAST_SHARE:
         kind = "little in common"
-    elif evidence.misfit is not None and evidence.misfit > NEUTRAL:
+    elif evidence.misfit is not None and evidence.misfit.square > ONE_BONE**2:
         kind = "shape"
     else:
         kind = "no agreement"
     return Doubt(kind, REASONS[kind])
+
+
+def _log_odds(misfit: Misfit) -> float:
+    """What the inner surfaces add to the logarithm of the odds."""
+    square = misfit.square
+    if square > ONE_BONE**2:
+        # Shrunk by its own noise (James & Stein, 1961).
+        sure = square - misfit.deviation**2 / square
+        return -POWER * max(0.0, float(np.log(max(sure, ONE_BONE**2) / ONE_BONE**2)) / 2)
+    most = max(square, 0.0) + misfit.deviation
+    return POWER * max(0.0, float(np.log(LITTERMATES**2 / max(most, LEAST_MISFIT**2))) / 2)
 
 
 def judge(evidence: Evidence, working: float) -> tuple[float, float]:
@@ -104,9 +112,10 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     model = calibration()
     features = evidence.features(working)
     logit = float(np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))
-    if evidence.misfit is not None:
-        logit -= POWER * float(np.log(max(evidence.misfit, LEAST_MISFIT) / NEUTRAL))
     confidence = float(1 / (1 + np.exp(-logit)))
+    if evidence.misfit is not None:
+        logit += _log_odds(evidence.misfit)
+        confidence = max(float(1 / (1 + np.exp(-logit))), MISTAKEN * confidence)
     confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
     # Slivers of two strangers may agree, and the known pairs hold too few of them to learn it.
     confidence *= float(np.clip(evidence.similarity.larger_share / LEAST_SHARE, 0, 1)) ** 2
