@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.cartilage.compartments import across, articular_cover, parting
+from DNetRegistrationLib.cartilage.compartments import across, articular_cover, articular_within, parting
+from DNetRegistrationLib.cartilage.filling import smooth_surface
 from DNetRegistrationLib.cartilage.mesh import Mesh
 
 
@@ -35,8 +36,32 @@ def test_a_notch_open_to_the_rim_is_no_worn_place():
     assert MESH.areas[cover & notch].sum() < 0.1 * MESH.areas[notch].sum()
 
 
+def _domes():
+    """A thick and a thin dome of cartilage, um, on bare bone."""
+    parts = ((X - 0.6) ** 2 + (Y - 0.7) ** 2) / 0.45**2, ((X - 1.75) ** 2 + (Y - 0.7) ** 2) / 0.5**2
+    return np.maximum(60 * np.clip(1 - parts[0], 0, 1), 40 * np.clip(1 - parts[1], 0, 1))
+
+
+@pytest.mark.parametrize("hidden", [Y > 0, Y > 0.7])
+def test_the_border_stays_where_it_is_when_rims_are_hidden(hidden):
+    thickness = _domes()
+    whole = articular_within(MESH, smooth_surface(MESH, np.ones(len(X), bool), thickness))
+    # What is left to be measured is thicker than all of it.
+    known = ~(hidden & (thickness > 0) & (thickness < 20))
+    found = articular_within(MESH, smooth_surface(MESH, known, thickness))
+    assert MESH.areas[found].sum() == pytest.approx(MESH.areas[whole].sum(), rel=0.06)
+
+
+def test_wear_does_not_move_the_border():
+    thickness = _domes()
+    whole = articular_within(MESH, thickness)
+    worn = articular_within(MESH, np.where(HOLE, 0, thickness))
+    assert MESH.areas[worn != whole].sum() < 0.03 * MESH.areas[whole].sum()
+
+
 def test_nothing_covered_is_nothing():
     assert not articular_cover(MESH, np.zeros(len(X), bool)).any()
+    assert not articular_within(MESH, np.zeros(len(X))).any()
 
 
 def test_two_facets_are_parted_between_them_along_the_widest_direction():

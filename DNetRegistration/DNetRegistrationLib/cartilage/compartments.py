@@ -14,6 +14,8 @@ from .mesh import Mesh
 _LEAST_PIECE = 0.1
 # Where there is no cartilage within it, worn places of up to this share of the cover belong to the articular surface.
 _LARGEST_HOLE = 0.25
+# The articular surface ends where the layer, smoothed, is as thin as this share of its thickness.
+_BORDER = 0.23
 # The valley between two compartments is looked for in this middle part of the surface.
 _MIDDLE = 0.35, 0.65
 # The fibula is looked for so far below the joint, where the plateau does not overhang, in slices so far apart, each so
@@ -46,6 +48,26 @@ def articular_cover(mesh: Mesh, covered: np.ndarray) -> np.ndarray:
         enclosed = ~border[:-1] & (holes <= _LARGEST_HOLE * mesh.areas[cover].sum())
         cover |= np.append(enclosed, False)[bare] & ~cover
     return cover
+
+
+def articular_within(mesh: Mesh, thickness: np.ndarray) -> np.ndarray:
+    """The articular surface by the thickness of a layer, smooth and filled where it is hidden: down to a share of it.
+
+    That share is of the mean over the cartilage's volume, hidden parts included. Other parts are hidden in each scan of
+    an animal, so a thickness of what was measured alone would move the border; and neither a thin rim nor worn places
+    tell in a mean over the volume.
+
+    Args:
+        mesh: of the surface that faces the joint.
+        thickness: ``(n,)`` in any unit, 0 where bone is bare.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    thickness = np.clip(thickness, 0, None)
+    volumes = mesh.areas * thickness
+    typical = float(volumes @ thickness) / max(float(volumes.sum()), 1e-12)
+    return articular_cover(mesh, thickness > _BORDER * typical)
 
 
 def _pieces(mesh: Mesh, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

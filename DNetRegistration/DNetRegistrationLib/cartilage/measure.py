@@ -19,7 +19,7 @@ from ..imaging.volume import Volume, as_scan
 from ..registration.result import Alignment, require_alignment
 from .amount import BRIGHT_BEYOND, amount_tells, level_around, thickness_by_amount
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
-from .compartments import across, articular_cover, lateral_by_fibula, parting
+from .compartments import across, articular_cover, articular_within, lateral_by_fibula, parting
 from .filling import carried_on, smooth_surface
 from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
@@ -47,8 +47,6 @@ _SPREAD, _NEAR_SPREAD = 0.25, 0.3
 _RESOLVED, _FAINT = 2.5, 0.75
 _LESS_FAINT, _THICK = 0.85, 1.4
 _ROUGH = 0.2
-# The articular surface ends where the layer, smoothed, is as thin as this share of the median.
-_BORDER = 0.25
 # A layer that is hidden and lies apart from it covers at most this share of its area, else its border is not known: on
 # 26 pairs that were measured it was at most 0.12, and 1.22 on one of which half the volume was missing.
 _APART = 0.3
@@ -310,9 +308,7 @@ def _measured(
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
         if not hidden:
             # Where soft tissue lies, the border goes where the layer around it would end.
-            here = covered & sure
-            middle = float(np.median(thickness[here])) if here.any() else 0.0
-            articular = articular_cover(mesh, smooth_surface(mesh, sure | further, thickness) > _BORDER * middle)
+            articular = articular_within(mesh, smooth_surface(mesh, sure | further, thickness))
             # Cartilage may lie under what is far from all that was measured.
             apart = mesh.areas[covered & ~sure & ~articular].sum() / max(mesh.areas[articular].sum(), 1e-12)
             hidden = bool(apart > _APART)
