@@ -111,6 +111,42 @@ def test_threads_of_the_program_that_overlap_leave_torch_as_it_was():
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("beside", "known"), [(2, False), (2, True), (1, True)])
+def test_what_a_thread_of_the_program_set_counts_beside_others(beside, known):
+    """It got the number that torch had before a block in another thread."""
+    before, found = torch.get_num_threads(), []
+    begun, ended = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with torch_threads(beside):
+            begun.set()
+            ended.wait(10)
+
+    def own() -> None:
+        if known:
+            with torch_threads():
+                pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        begun.wait(10)
+        torch.set_num_threads(1)
+        with torch_threads():
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+        ended.set()
+        thread.join()
+        found.append(torch.get_num_threads())
+
+    torch.set_num_threads(2)
+    try:
+        thread = threading.Thread(target=own)
+        thread.start()
+        thread.join()
+        assert found == [1, 1, 1]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_limit_holds_within_its_block_and_within_it_alone(monkeypatch):
     monkeypatch.setattr("DNetRegistrationLib.core.threads.available_processors", lambda: 5)
     assert usable_threads() == 5

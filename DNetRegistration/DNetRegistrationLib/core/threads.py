@@ -31,6 +31,9 @@ _parked = 0  # threads that sleep in `_park`
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 # Threads of the program that are in `torch_threads`, and how many torch had before the first of them.
 _users, _outside = 0, 1
+# The number that was set here last. A thread that has another one, or was in `torch_threads` before, set it by itself.
+_last: int | None = None
+_own = threading.local()
 _within: ContextVar[bool] = ContextVar("within", default=False)
 # Threads that functions at once share, where torch has one in each of them; or None for those that torch has.
 _shared: ContextVar[int | None] = ContextVar("shared", default=None)
@@ -120,23 +123,32 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
     Raises:
         OptionError: see `checked_threads`.
     """
-    import torch
 
     checked_threads(threads)
     with _put_back() as before:
         count = 1 if threads_lost() else threads or min(before, usable_threads(), available_processors())
         let_threads_sleep(count)
-        torch.set_num_threads(count)
+        _set(count)
         with thread_limit(count):
             yield
+
+
+def _set(threads: int) -> None:
+    """Torch has so many threads in this thread of the program, and in those that are new to it."""
+    global _last
+    import torch
+
+    with _lock:
+        _last = threads
+        torch.set_num_threads(threads)
 
 
 @contextmanager
 def _put_back() -> Iterator[int]:
     """Yields how many threads torch has; after the block it has as many again.
 
-    A new thread of the program takes the number that any other one has set last. So of several that are in such blocks
-    at once, what the first one found holds for all.
+    A new thread of the program takes the number that any other one has set last. Where that was set in a block that is
+    still open, it is none of its own, and what held outside of the blocks holds for it.
     """
     global _users, _outside
     import torch
@@ -144,15 +156,17 @@ def _put_back() -> Iterator[int]:
     before, nested = torch.get_num_threads(), _within.get()
     if not nested:
         with _lock:
-            _outside = before if _users == 0 else _outside
+            if _users == 0 or before != _last or hasattr(_own, "known"):
+                _outside = before
             before = _outside
             _users += 1
+        _own.known = True
     token = _within.set(True)
     try:
         yield before
     finally:
         _within.reset(token)
-        torch.set_num_threads(before)
+        _set(before)
         if not nested:
             with _lock:
                 _users = max(_users - 1, 0)
@@ -171,11 +185,11 @@ def small_work() -> Iterator[None]:
         yield
         return
     token = _shared.set(threads)
-    torch.set_num_threads(1)
+    _set(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        _set(threads)
         _shared.reset(token)
 
 
@@ -205,7 +219,7 @@ def at_once(
 
     token = _shared.set(threads // 2 if shared else None)
     # A new thread takes the number that was set last.
-    torch.set_num_threads(1 if shared else threads // 2)
+    _set(1 if shared else threads // 2)
     try:
         with ThreadPoolExecutor(1) as pool:
             beside = pool.submit(copy_context().run, second, go_on)
@@ -218,7 +232,7 @@ def at_once(
                 raise
             return found, beside.result()
     finally:
-        torch.set_num_threads(before)
+        _set(before)
         _shared.reset(token)
 
 
