@@ -10,7 +10,7 @@ import torch
 from DNetRegistrationLib.geometry.rigid import apply
 from DNetRegistrationLib.registration.refinement import gauss_newton
 from DNetRegistrationLib.registration.template import edge_template
-from DNetRegistrationLib.registration.uncertainty import uncertainty
+from DNetRegistrationLib.registration.uncertainty import sums_over_cells, uncertainty
 from noisy_box import image_of, turn
 
 
@@ -54,3 +54,14 @@ def test_it_scales_with_the_length():
     small, found = uncertainty(*images, pose), uncertainty(*map(enlarged, images), large)
     assert found.random == pytest.approx(10 * small.random, rel=1e-3)
     assert found.dilution == pytest.approx(small.dilution, rel=1e-3)
+
+
+def test_sums_over_cells_are_those_of_each_cell_that_holds_any_however_far_apart():
+    """A box of 1e15 cells was counted as a whole."""
+    generator = torch.Generator().manual_seed(1)
+    near, values = torch.randint(0, 3, (50, 3), generator=generator), torch.rand(50, 2, generator=generator).double()
+    far = torch.cat((near[:25], near[25:] + 100_000))
+    for cells in (near, far):
+        found, place = np.unique(cells.numpy()[:, ::-1], axis=0, return_inverse=True)
+        wanted = torch.zeros(len(found), 2).double().index_add_(0, torch.from_numpy(place.ravel()), values)
+        torch.testing.assert_close(sums_over_cells(cells, values), wanted)

@@ -85,6 +85,8 @@ def sums_over_cells(cells: Tensor, values: Tensor) -> Tensor:
     cells = (cells - cells.min(0).values).cpu().long()
     width, height = (cells[:, :2].max(0).values + 1).tolist()
     place = ((cells[:, 2] * height + cells[:, 1]) * width + cells[:, 0]).numpy()
+    if place.max() > 16 * len(place):  # the box is mostly empty, and as a whole may not fit into memory
+        place = np.unique(place, return_inverse=True)[1]
     # NumPy's counting takes a fraction of the time of `index_add_`.
     sums = [np.bincount(place, column) for column in values.T.cpu().double().contiguous().numpy()]
     return torch.from_numpy(np.stack(sums, -1)[np.bincount(place) > 0])
