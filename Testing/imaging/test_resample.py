@@ -188,3 +188,17 @@ def test_between_voxels_an_image_is_linear_and_off_the_grid_it_is_nan():
     assert values.dtype == np.float32 and values.shape == (2, 20)
     np.testing.assert_allclose(values, index @ (3.0, -2.0, 0.5), atol=1e-4)
     assert np.isnan(interpolate(scan.voxels, scan.affine, scan.to_world([(-0.1, 0, 0), (0, 4.1, 0)]))).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mask_that_lies_out_of_reach_leaves_nothing_and_no_warning():
+    """Its place overflowed whole numbers."""
+    mask, far = np.ones((4, 5, 6), bool), np.eye(4)
+    far[:3, 3] = 1e20, -1e20, 0
+    assert not resample_mask(mask, np.eye(4), np.eye(4), mask.shape, far).any()
+
+
+def test_a_shape_may_be_numpy_integers():
+    mask = np.arange(120).reshape(4, 5, 6) % 7 == 0
+    carried = resample_mask(mask, np.eye(4), np.eye(4), tuple(np.array(mask.shape)), np.eye(4))
+    np.testing.assert_array_equal(carried, mask)

@@ -219,11 +219,10 @@ def _box_carried(box: tuple[slice, ...], matrix: np.ndarray, shape: Sequence[int
     """
     ends = [(part.start - 0.5, part.stop - 0.5) for part in box[::-1]]
     corners = np.stack(np.meshgrid(*ends), -1).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
-    lowest, highest = (end[::-1].astype(int).tolist() for end in (np.floor(corners.min(0)), np.ceil(corners.max(0))))
-    return tuple(
-        slice(min(max(0, low), size - 1), max(min(high + 1, size), 1))
-        for low, high, size in zip(lowest, highest, shape, strict=True)
-    )
+    last = np.array(shape[::-1]) - 1
+    lowest, highest = (np.clip(end, 0, last) for end in (np.floor(corners.min(0)), np.ceil(corners.max(0))))
+    whole = (end[::-1].astype(int).tolist() for end in (lowest, highest))
+    return tuple(slice(low, high + 1) for low, high in zip(*whole, strict=True))
 
 
 def resample_labels(
