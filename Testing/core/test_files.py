@@ -54,6 +54,18 @@ def test_an_output_that_was_never_written_keeps_all_from_appearing(tmp_path):
     assert contents(tmp_path) == {}
 
 
+def test_writers_get_endings_in_small_letters(tmp_path):
+    """ITK knows no others, and failed after the work."""
+    names = ("Bone.NII.GZ", "Bone.nii.gz") if sys.platform == "linux" else ("Bone.NII.GZ",)  # elsewhere they are one
+    targets = [tmp_path / name for name in names]
+    with atomic_write() as staging:
+        for target in targets:
+            temporary = staging.path(target)
+            assert temporary.name.endswith("Bone.nii.gz")
+            temporary.write_text(target.name)
+    assert [target.read_text() for target in targets] == [target.name for target in targets]
+
+
 def test_missing_folder(tmp_path):
     with (
         pytest.raises(FileError, match=r"out\.json: .*folder does not exist; create .*none"),

@@ -23,7 +23,7 @@ def random_transform(seed: int = 0) -> np.ndarray:
     return matrix
 
 
-@pytest.mark.parametrize("ending", [".tfm", ".h5", ".mat", ".txt"])
+@pytest.mark.parametrize("ending", [".tfm", ".h5", ".mat", ".txt", ".TFM", ".H5", ".Mat", ".TXT"])
 def test_written_matrices_are_read_again(tmp_path, ending):
     matrix = random_transform(5)
     for number, form in enumerate((matrix, matrix.tolist(), to_sitk(matrix))):

@@ -40,9 +40,9 @@ class Staging:
         self._made = ExitStack()
 
     def path(self, target: str | os.PathLike) -> Path:
-        """Where to write what shall become `target`: same name and suffix, in a temporary folder beside it.
+        """Where to write what shall become `target`: in a temporary folder beside it, with its ending in small letters.
 
-        A link is followed: what it leads to is replaced.
+        ITK knows no others. A link is followed: what it leads to is replaced.
 
         Raises:
             FileError: the folder is missing, not a folder, full or not writable, or `target` is itself a folder, or
@@ -67,7 +67,10 @@ class Staging:
                 self._folders[place.parent] = made / "new", made / "old"
                 for folder in self._folders[place.parent]:
                     folder.mkdir()
-            temporary = self._folders[place.parent][0] / place.name
+            name, dot, ending = place.name.partition(".")
+            temporary = self._folders[place.parent][0] / f"{name}{dot}{ending.lower()}"
+            while temporary in self._moves.values():
+                temporary = temporary.with_name(f"_{temporary.name}")
             temporary.write_bytes(bytes(self.room))
             temporary.unlink()
         self._moves[place] = temporary

@@ -15,14 +15,17 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import FileError, OptionError, one_line
-from ..core.files import atomic_write, is_unicode, writing
+from ..core.files import atomic_write, is_unicode, temporary_folder, writing
 from ..core.quiet import quietly
 from .transforms import affine_matrix, from_sitk, is_sitk, matrix_of, require_rigid, to_sitk
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 matrix as text"
 #: Files of rigid transforms are small; those of deformations are not.
@@ -75,17 +78,25 @@ def read_transform(path: str | os.PathLike) -> np.ndarray:
         else:
             _require_ending(path, ".mat")
             _check_matlab(content)
-        with quietly():
-            import SimpleITK as sitk
-
-            transform = sitk.ReadTransform(os.fspath(path))
-        return from_sitk(transform)
+        return from_sitk(_read_itk(path, content))
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({one_line(error)})", "check the file and its permissions") from error
     except (_Damaged, RuntimeError) as error:
         raise FileError(f"{path}: is no transform file ({one_line(error)})", _KINDS) from error
     except OptionError as error:
         raise FileError(f"{path}: {error.problem}", error.remedy) from error
+
+
+def _read_itk(path: Path, content: bytes) -> sitk.Transform:
+    import SimpleITK as sitk
+
+    with quietly():
+        if path.suffix.islower():
+            return sitk.ReadTransform(os.fspath(path))
+        with temporary_folder() as folder:  # ITK knows endings in small letters alone
+            copy = folder / f"transform{path.suffix.lower()}"
+            copy.write_bytes(content)
+            return sitk.ReadTransform(os.fspath(copy))
 
 
 class _Damaged(Exception):
