@@ -179,8 +179,11 @@ def test_masks_region_and_side_are_passed_on(
         (["--region", "none.nrrd"], "(--region)"),
         (["--region-segment", "2"], "the segment 2 is given, but no mask; give the file of the mask too (--region)"),
         (["--region", "REGION", "--region-segment", "7"], "(--region-segment)"),
-        (["--region", "EMPTY"], "EMPTY.nrrd: the mask is empty; mark where to look, or leave it out (--region)"),
-        (["--region", "FAR"], "FAR.nrrd: the mask lies elsewhere, and holds no voxel of "),
+        (
+            ["--region", "EMPTY"],
+            "EMPTY.nrrd: the region of the joint is empty; mark where to look, or leave it out (--region)",
+        ),
+        (["--region", "FAR"], "FAR.nrrd: the region of the joint lies elsewhere, and holds no voxel of "),
     ],
 )
 def test_a_region_that_cannot_be_used(reported, pair, measured_with, tmp_path, capsys, extra, error):

@@ -43,7 +43,9 @@ def _of_region() -> Iterator[None]:
     except (ScanError, OptionError) as error:
         asked = error.setting is not None and error.setting.quantity == "segment"
         setting = Setting("region_segment" if asked else "region")
-        raise type(error)(f"the region of the joint: {error.problem}", error.remedy, setting) from error
+        file, mask, wrong = error.problem.rpartition(": the mask ")
+        problem = f"{file}: the region of the joint {wrong}" if mask else f"the region of the joint: {error.problem}"
+        raise type(error)(problem, error.remedy, setting) from error
 
 
 @dataclass(frozen=True)

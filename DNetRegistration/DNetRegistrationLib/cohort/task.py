@@ -92,8 +92,12 @@ def remedy_of(error: DNetError) -> str:
         'give it in mm, in a list as fixed_spacing'
     """
     setting = error.setting
-    if not error.remedy or setting is None or setting.quantity not in ABOUT_SCAN:
+    if not error.remedy or setting is None:
         return error.remedy or ""
+    if setting.quantity in ("region", "region_segment", "medial"):
+        return f"{error.remedy}, in a list as {setting.quantity}"
+    if setting.quantity not in ABOUT_SCAN:
+        return error.remedy
     roles = ROLES if setting.scan is None else (setting.scan,)
     return f"{error.remedy}, in a list as {choice([f'{role}_{setting.quantity}' for role in roles])}"
 
