@@ -64,9 +64,12 @@ _RIM = 0.4
 _HARDLY, _EVERYWHERE = 0.45, 0.85
 # A fit that leaves so many times more than others do is of something else.
 _MISFIT = 8.0
-# In voxels with an edge longer than this, mm, a fit takes cartilage of a mouse for half as thick: on synthetic bones it
-# was wrong by 1 um at 35 um, by 1 to 6 at 50 um, and by 4 to 28 at 70 to 120 um.
-_COARSE = 0.055
+# In voxels with an edge longer than this, mm, a fit can be wrong unnoticed: on synthetic bones 44 um were given as
+# 20 +- 8 um at 50 um, and at 70 to 120 um means were off by 4 to 28 um. Voxel sizes are rounded.
+_COARSE = 0.0405
+# In voxels with an edge longer than this, mm, what a sharper scan shows of bone's edge is taken for a layer: where the
+# point spreads' variances differ by more than this share of the voxel's square, 43 um were given as 3 +- 6 um.
+_FINE, _UNLIKE_BLUR = 0.0255, 0.15
 # A mask may be so much closer than the bone, voxels.
 _CLOSE = 2
 # What is to be done where soft tissue hides the joint.
@@ -327,7 +330,8 @@ def _measured(
     reason[thin & (reason == Reason.MEASURED) & untold] = Reason.UNCERTAIN
     error = np.where((thickness > 0) & ~unresolved, error, _bare_error(sight, level))
     reason[(reason == Reason.MEASURED) & (error > most_error)] = Reason.UNCERTAIN
-    if coarse > _COARSE:
+    unlike = coarse > _FINE and abs(sight.match.blur_mm2) > _UNLIKE_BLUR * sight.step**2
+    if coarse > _COARSE or unlike:
         reason[reason == Reason.MEASURED] = Reason.UNCERTAIN
     measured = reason == Reason.MEASURED
     around_it = smooth_surface(mesh, (measured & (sure | thin)) | further, thickness)
@@ -357,7 +361,12 @@ def _measured(
         )
     # What holds for all of the joint is told above.
     if agent and not hidden and coarse <= _COARSE:
-        warnings += left_out
+        told = f"one scan is too much sharper than the other to tell layers in voxels of {1000 * coarse:.0f} um"
+        warnings += [f"{told}, so nothing is measured; reconstruct both alike, or finer"] if unlike else left_out
+    if coarse > _COARSE:
+        # Layers are looked for to find agent in the wrong scan; else what they show does not count.
+        told = f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured"
+        warnings = [*first, f"{told}: {1000 * _COARSE:.0f} um is the most"]
     if not found.measured.any() and _bears_more(sight, other_way or _other_way(sight), (layers, covered)):
         warnings.append(
             f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
@@ -368,10 +377,6 @@ def _measured(
     least = 3 * _bare_error(sight, level) if agent and coarse <= _COARSE else np.nan
     if agent and least > 1000 * sight.step:
         warnings.append(f"layers below {least:.0f} um cannot be told from none at this voxel size and noise")
-    if coarse > _COARSE:
-        # Layers are looked for to find agent in the wrong scan; else what they show does not count.
-        told = f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured"
-        warnings = [*first, f"{told}: {1000 * _COARSE:.0f} um is the most"]
     match = sight.match
     return CartilageMeasurement(
         map=found,

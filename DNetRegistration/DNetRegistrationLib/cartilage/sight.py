@@ -94,7 +94,7 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     for scan in (plain, contrast):
         if (edge := np.prod(scan.spacing) ** (1 / 3)) > _COARSEST:
             problem = f"{scan.name}: its voxels of {1000 * edge:.0f} um are too coarse to look for cartilage in"
-            raise ScanError(problem, "scan the joint finer; cartilage of a mouse needs voxels of at most 55 um")
+            raise ScanError(problem, "scan the joint finer; cartilage of a mouse needs voxels of at most 40 um")
     mesh, facing = surface.mesh, surface.facing
     step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
     normals = _units(mesh.smoothing(3) @ mesh.normals)
