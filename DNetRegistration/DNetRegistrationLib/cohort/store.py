@@ -65,6 +65,14 @@ def is_results(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (_LOCK, RECORD))
 
 
+def outputs_before(folder: Path) -> set[str]:
+    """The names of the outputs that the run before asked for; none where there was none."""
+    try:
+        return set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["options"]["outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
 class ResultsFolder:
     """A folder of results that a run works in; see `opened_results`.
 
