@@ -123,7 +123,6 @@ def torch_threads(threads: int | None = None) -> Iterator[None]:
     Raises:
         OptionError: see `checked_threads`.
     """
-
     checked_threads(threads)
     with _put_back() as before:
         count = 1 if threads_lost() else threads or min(before, usable_threads(), available_processors())
