@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,13 @@ def test_pooling_an_anisotropic_image_brings_its_voxels_closer_to_cubes():
     assert pooled.values.shape == (8, 32, 32)
     np.testing.assert_allclose(pooled.values[3, 5, 7], image.values[3, 10:12, 14:16].mean(), rtol=1e-6)
     assert pool_image(image, 1) is image
+
+
+def test_what_is_made_of_an_image_is_kept_with_it_and_with_no_other():
+    image = BoneImage(torch.rand(4, 4, 4), np.eye(4))
+    pooled = pool_image(image, 2)
+    assert pool_image(image, 2) is pooled and pool_image(image, 4) is not pooled
+    assert pool_image(replace(image), 2) is not pooled
 
 
 @pytest.mark.parametrize("grid", GRIDS)

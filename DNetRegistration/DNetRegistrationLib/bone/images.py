@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Voxels of a native scan that a GPU works on at a time; a CPU takes `SLAB_VOXELS`.
 GPU_SLAB_VOXELS = 1 << 25
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ class BoneImage:
         if self.inside is not None and is_worth_a_pass(self.values, index):
             return sample_channels(self._weighted, index)
         return sample_linear(self.values, index, self.inside, finite=True)
+
+    def kept(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What was made of the image under this name; made now where nothing was. It is kept as long as the image is.
+
+        Threads that ask at once may each make it.
+        """
+        kept: dict[Hashable, Any] = vars(self).setdefault("_kept", {})
+        if name not in kept:
+            kept[name] = make()
+        return kept[name]
 
     @cached_property
     def _weighted(self) -> Tensor:
@@ -200,10 +212,7 @@ def pool_image(image: BoneImage, factor: int) -> BoneImage:
     """Means over blocks of `factor` (a power of two) voxels an axis; they are kept with the image."""
     if factor == 1:
         return image
-    kept: dict[int, BoneImage] = vars(image).setdefault("pooled", {})
-    if factor not in kept:
-        kept[factor] = extended([image], float(image.spacing.min()) * factor)[-1]
-    return kept[factor]
+    return image.kept(("pooled", factor), lambda: extended([image], float(image.spacing.min()) * factor)[-1])
 
 
 def _first_level(scan: NativeScan, factors: tuple[int, int, int], check: Callable[[], None]) -> BoneImage:

@@ -211,16 +211,16 @@ def _near_bone(image: BoneImage) -> tuple[Tensor, Tensor]:
 
     They are kept with the image, which is compared in one pose after another.
     """
-    kept: tuple[Tensor, Tensor] | None = vars(image).get("near_bone")
-    if kept is not None:
-        return kept
+    return image.kept("near bone", lambda: _found_near_bone(image))
+
+
+def _found_near_bone(image: BoneImage) -> tuple[Tensor, Tensor]:
     near = dilate((image.values > 0.05).byte()) > 0
     if image.inside is not None:
         near &= image.inside > 0.999
     chosen = near.view(-1).nonzero()[:, 0]
     chosen = chosen[:: max(1, -(-len(chosen) // POINTS))]
-    kept = vars(image)["near_bone"] = chosen, index_of(chosen, image.values.shape).float()
-    return kept
+    return chosen, index_of(chosen, image.values.shape).float()
 
 
 def band_passed(image: BoneImage) -> BoneImage:

@@ -58,11 +58,8 @@ def edge_template(image: BoneImage, count: int, check: Callable[[], None] = lamb
 
     `check` is called between slabs; an exception from it ends the work.
     """
-    # Kept with the image: checks of one pose after another ask for the same one.
-    kept: dict[int, Template] = vars(image).setdefault("templates", {})
-    if count not in kept:
-        kept[count] = _steepest(image, count, check)
-    return kept[count]
+    # Checks of one pose after another ask for the same one.
+    return image.kept(("template", count), lambda: _steepest(image, count, check))
 
 
 def _steepest(image: BoneImage, count: int, check: Callable[[], None]) -> Template:
@@ -88,10 +85,7 @@ def _edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]
 
     They are kept with the image, since each of its templates is made of some of them.
     """
-    kept: tuple[Tensor, Tensor] | None = vars(image).get("edges")
-    if kept is None:
-        kept = vars(image)["edges"] = _found_edges(image, check)
-    return kept
+    return image.kept("edges", lambda: _found_edges(image, check))
 
 
 def _found_edges(image: BoneImage, check: Callable[[], None]) -> tuple[Tensor, Tensor]:
