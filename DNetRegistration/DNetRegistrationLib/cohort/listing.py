@@ -14,14 +14,14 @@ from typing import Any
 from ..bone.scan_file import ABOUT_SCAN, NUMBERS, one_of, scan_of_cells
 from ..core.errors import FileError
 from ..core.spreadsheet import read_list, with_point
-from .pairs import ROLES, FoundPairs, Pair
+from .pairs import ABOUT_CARTILAGE, ROLES, FoundPairs, Pair
 from .result import Problem
 
 _NEEDED = ("id", *ROLES)
 #: Columns that say how a pair is aligned. All others travel into the results.
 COLUMNS = (
     *_NEEDED, *(f"{role}_{name}" for role in ROLES for name in ABOUT_SCAN),
-    "initial", "contrast", "region", "region_segment", "medial",
+    "initial", "contrast", *ABOUT_CARTILAGE,
 )  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from ..bone.scan_file import ABOUT_SCAN, ScanFile
 from .result import Problem
 
 ROLES = ("fixed", "moving")
+#: What is said of where a pair's cartilage is measured: attributes of `Pair`, and columns of a list.
+ABOUT_CARTILAGE = ("region", "region_segment", "medial")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from .closing import closing_pairs, references
 from .copies import same_files
 from .measuring import Measuring
 from .options import CohortOptions
-from .pairs import ROLES, FoundPairs, Pair
+from .pairs import ABOUT_CARTILAGE, ROLES, FoundPairs, Pair
 from .result import KINDS, Problem, told_once
 from .task import remedy_of
 
@@ -32,7 +32,7 @@ _BASE, _PER_VOXEL = 0.8e9, 8
 #: Kinds of problems, by the setting that mends them.
 _SETTING_KINDS = {
     "spacing": "spacing",
-    **dict.fromkeys(("mask", "segment", "region", "region_segment", "medial", "initial"), "given"),
+    **dict.fromkeys(("mask", "segment", "initial", *ABOUT_CARTILAGE), "given"),
 }
 
 

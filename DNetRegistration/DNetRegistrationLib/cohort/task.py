@@ -15,7 +15,7 @@ from ..core.words import choice
 from ..geometry.loops import spread_points
 from ..outputs.paths import OutputPaths
 from .options import CohortOptions
-from .pairs import ROLES, Pair
+from .pairs import ABOUT_CARTILAGE, ROLES, Pair
 from .result import PairResult, Pictures
 
 
@@ -94,7 +94,7 @@ def remedy_of(error: DNetError) -> str:
     setting = error.setting
     if not error.remedy or setting is None:
         return error.remedy or ""
-    if setting.quantity in ("region", "region_segment", "medial"):
+    if setting.quantity in ABOUT_CARTILAGE:
         return f"{error.remedy}, in a list as {setting.quantity}"
     if setting.quantity not in ABOUT_SCAN:
         return error.remedy
@@ -112,7 +112,7 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
 
     pair, options = task.pair, task.options
     assert pair.fixed is not None and pair.moving is not None
-    own = {name: getattr(pair, name) for name in ("initial", "contrast", "region", "region_segment", "medial")}
+    own = {name: getattr(pair, name) for name in ("initial", "contrast", *ABOUT_CARTILAGE)}
     given = options.of_alignment() | {name: value for name, value in own.items() if value is not None}
     done = align_files(pair.fixed, pair.moving, options.paths(Path(task.work)), progress=progress, **given)
     (alignment,), (paths,) = done.alignments, done.outputs
