@@ -19,13 +19,13 @@ from DNetRegistrationLib.core.errors import FileError
 def keep(tmp_path):
     """Keeps a result of a pair of two files, with what is said of them."""
 
-    def keep(initial=None, weights=None, where=None, **about):
+    def keep(initial=None, weights=None, where=None, outputs=None, **about):
         for name in ("a", "b", "other"):
             (tmp_path / name).write_bytes(name.encode())
         fixed = ScanFile(str(tmp_path / "a"), **about)
         pair = Pair(name="m1", fixed=fixed, moving=ScanFile(str(tmp_path / "b")), initial=initial)
         pair = replace(pair, **(where or {}))
-        options = CohortOptions(outputs={}, weights=weights)
+        options = CohortOptions(outputs=outputs or {}, weights=weights)
         with opened_results(tmp_path / "results") as results:
             task = results.task(pair, options)
             result = made_pair("m1", folder=task.folder, fixed=fixed.path, moving=pair.moving.path)
@@ -74,6 +74,16 @@ def test_the_record_knows_where_files_were_moved_to(keep, tmp_path):
     with opened_results(tmp_path / "results") as results:
         assert results.done(moved, CohortOptions(outputs={})) is not None
     assert recorded_pair(tmp_path / "results", result).holds()
+
+
+def test_outputs_that_nobody_asks_for_now_are_known_by_the_records_of_pairs(keep, tmp_path):
+    """They were read off the record of the last run alone, which a run that was killed does not leave."""
+    pair, _ = keep(outputs={"transform": ".tfm", "cartilage": ".csv", "thickness": ".vtp"})
+    other = replace(pair, name="m2")
+    with opened_results(tmp_path / "results") as results:
+        for asked, told in (({}, ["cartilage", "thickness"]), ({"thickness": ".ply"}, ["cartilage"])):
+            options = CohortOptions(outputs={"transform": ".h5", **asked})
+            assert results.dropped([other, pair], options) == told and not results.dropped([other], options)
 
 
 def test_loops_are_forgotten_and_what_else_lies_there_is_not(keep, tmp_path):

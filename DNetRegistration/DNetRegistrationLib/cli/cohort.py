@@ -140,19 +140,17 @@ def run(options) -> int:
     if options.output is None:
         raise OptionError("there is no folder for the results", "give one", Setting("output"))
     from ..cohort.run import State, align_cohort
-    from ..cohort.store import outputs_before
     from ..cohort.survey import Survey, shown
     from ..cohort.tables import CARTILAGE, PAGE, TABLE
 
-    dropped = sorted(outputs_before(Path(options.output)) - chosen.outputs.keys())
     with Progress(options.verbose) as progress:
 
         def tell(state: State) -> None:
             progress.tell(state.line)
 
         def surveyed(found: Survey) -> None:
-            if dropped:
-                names = ", ".join(map(option_name, dropped))
+            if found.dropped:
+                names = ", ".join(map(option_name, found.dropped))
                 progress.tell(f"of the run before, not asked for now and removed: {names}; name all to keep them")
             tried = {pair.name for pair in found.pairs if pair.blocked is None}
             doubtful = [one for one in found.problems if one.pair in tried]

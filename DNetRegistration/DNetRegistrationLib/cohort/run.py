@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import DNetError, FileError, OptionError, Setting
@@ -121,7 +121,7 @@ def align_cohort(
         dask: the address of a Dask scheduler, or ``local``; see `dask.done_by_dask`.
         progress: called with a fraction and a message.
         tell: called after each pair.
-        surveyed: called once, before anything is aligned, with what names and headers show.
+        surveyed: called once, before anything is aligned, with what names, headers and the folder of results show.
         command: as typed, for the record.
 
     Raises:
@@ -144,6 +144,8 @@ def align_cohort(
     _require_outside(Path(output), found)
     with opened_results(output) as folder:
         looked = survey(found, options, lambda f, m: progress(0.05 * f, m))
+        tried = [pair for pair in looked.pairs if pair.blocked is None]
+        looked = replace(looked, dropped=folder.dropped(tried, options))
         if surveyed is not None:
             surveyed(looked)
         if not options.loops:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -65,14 +65,6 @@ def is_results(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (_LOCK, RECORD))
 
 
-def outputs_before(folder: Path) -> set[str]:
-    """The names of the outputs that the run before asked for; none where there was none."""
-    try:
-        return set(json.loads((folder / RECORD).read_text(encoding="utf-8"))["options"]["outputs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
 class ResultsFolder:
     """A folder of results that a run works in; see `opened_results`.
 
@@ -109,6 +101,14 @@ class ResultsFolder:
         except (OSError, ValueError, KeyError, TypeError):  # no record, or none of this program's
             return None
         return of_pair(result, pair)
+
+    def dropped(self, pairs: Iterable[Pair], options: CohortOptions) -> list[str]:
+        """The names of outputs of earlier runs that nobody asks for now: they go when their pairs are done again."""
+        before: set[str] = set()
+        for pair in pairs:
+            with suppress(ValueError, KeyError, TypeError):  # no record, or none of this program's
+                before |= set(json.loads(self._rooms[_room(pair)].records[pair.name]["options"])["outputs"])
+        return sorted(before - options.outputs.keys())
 
     def task(self, pair: Pair, options: CohortOptions) -> PairTask:
         """The work on a pair, with a new folder for its outputs.

@@ -49,6 +49,8 @@ class Survey:
         closing: pairs to align besides, to close loops; `memory` holds them too.
         copies: those of the problems that tell of copies in pairs that are aligned all the same.
         references: the scan that all of a bone are carried onto, by the name of each pair.
+        dropped: the names of outputs of an earlier run that nobody asks for now, and that are removed; where it is
+            known into which folder the results go.
     """
 
     pairs: list[Pair]
@@ -59,6 +61,7 @@ class Survey:
     closing: list[Pair] = field(default_factory=list)
     references: dict[str, ScanFile] = field(default_factory=dict)
     copies: list[Problem] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
 
 def survey(
