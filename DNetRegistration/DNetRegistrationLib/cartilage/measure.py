@@ -23,7 +23,7 @@ from .compartments import across, articular_cover, articular_within, lateral_by_
 from .filling import carried_on, smooth_surface
 from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
-from .sight import MISMATCH, Sight, look
+from .sight import COARSE, MISMATCH, Sight, look
 from .surroundings import look_beside
 
 if TYPE_CHECKING:
@@ -64,9 +64,6 @@ _RIM = 0.4
 _HARDLY, _EVERYWHERE = 0.45, 0.85
 # A fit that leaves so many times more than others do is of something else.
 _MISFIT = 8.0
-# In voxels with an edge longer than this, mm, a fit can be wrong unnoticed: on synthetic bones 44 um were given as
-# 20 +- 8 um at 50 um, and at 70 to 120 um means were off by 4 to 28 um. Voxel sizes are rounded.
-_COARSE = 0.0405
 # In voxels with an edge longer than this, mm, what a sharper scan shows of bone's edge is taken for a layer: where the
 # point spreads' variances differ by more than this share of the voxel's square, 43 um were given as 3 +- 6 um.
 _FINE, _UNLIKE_BLUR = 0.0255, 0.15
@@ -220,7 +217,7 @@ def _surface(
         raise ScanError(
             f"{plain.name}: found no bone surface {where} that cartilage could lie on",
             "check that this is the scan without contrast agent, its bone threshold, and that its voxels have edges of "
-            f"at most {1000 * _COARSE:.0f} um",
+            f"at most {1000 * COARSE:.0f} um",
             Setting("threshold" if marked is None else "region"),
         )
     if end is None or marked is not None:
@@ -331,7 +328,7 @@ def _measured(
     error = np.where((thickness > 0) & ~unresolved, error, _bare_error(sight, level))
     reason[(reason == Reason.MEASURED) & (error > most_error)] = Reason.UNCERTAIN
     unlike = coarse > _FINE and abs(sight.match.blur_mm2) > _UNLIKE_BLUR * sight.step**2
-    if coarse > _COARSE or unlike:
+    if coarse > COARSE or unlike:
         reason[reason == Reason.MEASURED] = Reason.UNCERTAIN
     measured = reason == Reason.MEASURED
     around_it = smooth_surface(mesh, (measured & (sure | thin)) | further, thickness)
@@ -360,13 +357,13 @@ def _measured(
             "areas and volumes are of what it shows, not of whole compartments"
         )
     # What holds for all of the joint is told above.
-    if agent and not hidden and coarse <= _COARSE:
+    if agent and not hidden and coarse <= COARSE:
         told = f"one scan is too much sharper than the other to tell layers in voxels of {1000 * coarse:.0f} um"
         warnings += [f"{told}, so nothing is measured; reconstruct both alike, or finer"] if unlike else left_out
-    if coarse > _COARSE:
+    if coarse > COARSE:
         # Layers are looked for to find agent in the wrong scan; else what they show does not count.
         told = f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured"
-        warnings = [*first, f"{told}: {1000 * _COARSE:.0f} um is the most"]
+        warnings = [*first, f"{told}: {1000 * COARSE:.0f} um is the most"]
     if not found.measured.any() and _bears_more(sight, other_way or _other_way(sight), (layers, covered)):
         warnings.append(
             f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
@@ -374,7 +371,7 @@ def _measured(
         )
     if found.measured.any():
         warnings += told_of_sides
-    least = 3 * _bare_error(sight, level) if agent and coarse <= _COARSE else np.nan
+    least = 3 * _bare_error(sight, level) if agent and coarse <= COARSE else np.nan
     if agent and least > 1000 * sight.step:
         warnings.append(f"layers below {least:.0f} um cannot be told from none at this voxel size and noise")
     match = sight.match
@@ -386,9 +383,9 @@ def _measured(
         shift_um=1000 * match.shift,
         slope=match.slope,
         offset=match.offset,
-        agent=bool(agent) if coarse <= _COARSE else None,
+        agent=bool(agent) if coarse <= COARSE else None,
         accepted=bool(alignment.accepted),
-        sides_known=sides_known if coarse <= _COARSE else None,
+        sides_known=sides_known if coarse <= COARSE else None,
         warnings=[sentence(text) for text in warnings],
     )
 
