@@ -14,7 +14,9 @@ from DNetRegistrationLib.cartilage.layer import Layers
 from DNetRegistrationLib.cartilage.measure import _unlike, _why
 from DNetRegistrationLib.cartilage.mesh import Mesh
 from DNetRegistrationLib.cartilage.result import Reason
-from DNetRegistrationLib.core.errors import OptionError, ScanError
+from DNetRegistrationLib.core.errors import OptionError, ScanError, Setting
+from DNetRegistrationLib.geometry.transforms import affine_matrix
+from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.cartilage_table import rows, write_table
 from DNetRegistrationLib.registration.result import Bone
 from DNetRegistrationLib.synthesis.pairs import JOINT
@@ -321,6 +323,22 @@ def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
     assert caught.value.setting.quantity == "anyway"
     found = measure_cartilage(refused, pair.fixed, pair.moving, anyway=True)
     assert not found.accepted and found.warnings[0] == "The alignment was not accepted: bones differ."
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        (np.zeros((32, 32, 32), bool), "its region is empty; mark where to look, or leave it out"),
+        (np.ones((3, 3, 3), bool), "its region has .* voxels .*; give an array of the scan's shape"),
+        ("joint.nrrd", "its region is a path: 'joint.nrrd'; read it first"),
+        (Volume(np.ones((4, 4, 4)), affine_matrix(np.eye(3), 1000)), "its region lies elsewhere, .*; draw it on"),
+    ],
+)
+def test_a_region_that_marks_nothing_of_the_scan_is_called_by_its_argument(small_pair, region, words):
+    """It was called the mask of "the region of the joint", and the mask was named as what to change."""
+    with pytest.raises(ScanError, match=f"^{small_pair.fixed.name}: {words}") as caught:
+        measure_cartilage(_alignment(small_pair), small_pair.fixed, small_pair.moving, region=region)
+    assert caught.value.setting == Setting("region")
 
 
 def test_a_region_is_measured_alone():

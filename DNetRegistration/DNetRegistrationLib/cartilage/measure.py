@@ -138,7 +138,7 @@ def measure_cartilage(
     if alignment.bone is not None and alignment.bone.masks is not None:
         mask = alignment.bone.masks[0 if agent_in == "moving" else 1]
     mask = None if mask is None else mask_on(mask, plain)
-    marked = None if region is None else mask_on(region, plain, name="the region of the joint")
+    marked = None if region is None else mask_on(region, plain, quantity="region")
     alone, bone, end = _outlined(plain, threshold, alignment.working_spacing, mask)
     check_medial(medial, plain)
     warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.why}"]

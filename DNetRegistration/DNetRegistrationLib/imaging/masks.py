@@ -61,7 +61,8 @@ def read_mask(
         labels, affine, lacks = _labelled(found.voxels, segment, path, role), found.affine, bool(found.lacks)
         placed = found.placed
     mask = _placed(Volume(labels, affine, str(path)), lacks, placed, scan, role)
-    return reversed_along(_resampled(mask, scan, _stated(scan), role, mask.name), scan.flipped_axes)
+    marked = _resampled(mask, scan, _stated(scan), f"{mask.name}: the mask", Setting("mask", role))
+    return reversed_along(marked, scan.flipped_axes)
 
 
 def check_mask(
@@ -88,7 +89,7 @@ def check_mask(
     mask = _placed(mask, lacks, placed, scan, role)
     check_image(mask)
     if _apart(mask, replace(scan, affine=_stated(scan))):
-        raise _elsewhere(scan, role, mask.name)
+        raise _elsewhere(scan, f"{mask.name}: the mask", Setting("mask", role))
 
 
 def _apart(mask: Volume, scan: Volume) -> bool:
@@ -132,7 +133,9 @@ def _placed(mask: Volume, lacks: bool, placed: bool, scan: Volume, role: str | N
     return mask
 
 
-def mask_on(mask: Any, scan: Volume, role: str | None = None, name: str | None = None) -> np.ndarray:
+def mask_on(
+    mask: Any, scan: Volume, role: str | None = None, name: str | None = None, quantity: str = "mask"
+) -> np.ndarray:
     """Puts a mask onto the grid of a scan by nearest neighbour. Outside of the mask's grid is outside of the mask.
 
     Args:
@@ -141,6 +144,7 @@ def mask_on(mask: Any, scan: Volume, role: str | None = None, name: str | None =
         scan: the scan.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
         name: what errors call it, as the file that it was read from; None for the mask of the scan.
+        quantity: the argument that it was given as; errors name it, also as the setting to change.
 
     Returns:
         ``(z, y, x)`` bool of the scan's shape.
@@ -148,14 +152,14 @@ def mask_on(mask: Any, scan: Volume, role: str | None = None, name: str | None =
     Raises:
         ScanError: an array of another shape, or nothing of the scan is in the mask.
     """
-    setting = Setting("mask", role)
-    called = _called(scan, name)
+    setting = Setting(quantity, role)
+    called = f"{scan.name}: its {quantity}" if name is None else f"{name}: the {quantity}"
     if isinstance(mask, str | os.PathLike):
         raise ScanError(f"{called} is a path: {os.fspath(mask)!r}", "read it first, with read_mask", setting)
     if is_image(mask) and not isinstance(mask, Volume):
-        mask = _from_sitk(mask, f"the mask of {scan.name}")
+        mask = _from_sitk(mask, f"the {quantity} of {scan.name}")
     if isinstance(mask, Volume):
-        mask = _resampled(mask, scan, scan.affine, role, name)
+        mask = _resampled(mask, scan, scan.affine, called, setting)
     mask = np.asarray(mask)
     if mask.shape != scan.voxels.shape:
         problem = f"{called} has {mask.shape} voxels (z, y, x) and the scan {scan.voxels.shape}"
@@ -166,7 +170,7 @@ def mask_on(mask: Any, scan: Volume, role: str | None = None, name: str | None =
     return mask
 
 
-def _resampled(mask: Volume, scan: Volume, affine: np.ndarray, role: str | None, name: str | None) -> np.ndarray:
+def _resampled(mask: Volume, scan: Volume, affine: np.ndarray, called: str, setting: Setting) -> np.ndarray:
     """Where a mask is above 0, by nearest neighbour on a grid of the scan's shape and an ``(4, 4)`` affine."""
     check_image(mask)
     marked, (z, y, x) = mask.voxels > 0, scan.voxels.shape
@@ -175,17 +179,13 @@ def _resampled(mask: Volume, scan: Volume, affine: np.ndarray, role: str | None,
         return marked
     found = resample_mask(marked, mask.affine, affine, (z, y, x), np.eye(4), whole_voxels=True)
     if marked.any() and not found.any():
-        raise _elsewhere(scan, role, name)
+        raise _elsewhere(scan, called, setting)
     return found
 
 
-def _elsewhere(scan: Volume, role: str | None, name: str | None) -> ScanError:
-    problem = f"{_called(scan, name)} lies elsewhere, and holds no voxel of {scan.name}"
-    return ScanError(problem, "draw it on that scan, and keep its coordinates", Setting("mask", role))
-
-
-def _called(scan: Volume, name: str | None) -> str:
-    return f"{scan.name}: its mask" if name is None else f"{name}: the mask"
+def _elsewhere(scan: Volume, called: str, setting: Setting) -> ScanError:
+    problem = f"{called} lies elsewhere, and holds no voxel of {scan.name}"
+    return ScanError(problem, "draw it on that scan, and keep its coordinates", setting)
 
 
 def _times(voxels: np.ndarray) -> str:
