@@ -44,6 +44,66 @@ def test_what_cannot_be_written_is_told_with_the_file_and_the_remedy(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there.tfm"]
 
 
+ENDINGS = [".tfm", ".txt", ".h5", ".hdf5", ".mat"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("kind", ["matrix", "rigid", "sheared", "composite", "composite of composites"])
+def test_what_is_written_is_read_again_to_the_last_bit_or_refused(tmp_path, ending, kind):
+    """Composite transforms in MATLAB files could not be read again; one that ends in an identity was read as that.
+
+    SimpleITK could not write composites of composites.
+    """
+    sheared = sitk.AffineTransform((1.0, 0.2, 0.1, 0.0, 1.0, 0.3, 0.0, 0.0, 1.0), (1.1, 2.2, 3.3), (4.0, 5.0, 6.0))
+    shift, none = sitk.TranslationTransform(3, (7.0, 8.0, 9.0)), sitk.Transform(3, sitk.sitkIdentity)
+    composite = sitk.CompositeTransform([sheared, shift, none])
+    transform = {
+        "matrix": random_transform(7),
+        "rigid": sitk.VersorRigid3DTransform((0.6, 0.0, 0.8), 0.7, (1, 2, 3), (10, -20, 300)),
+        "sheared": sheared,
+        "composite": composite,
+        "composite of composites": sitk.CompositeTransform([sitk.CompositeTransform([shift, composite]), shift]),
+    }[kind]
+    path = tmp_path / f"a{ending}"
+    if ending == ".mat" and kind.startswith("composite"):
+        with pytest.raises(FileError, match=r"a\.mat: .* parts of a composite transform; write it as \.tfm or \.h5"):
+            write_transform(transform, path)
+        assert not path.exists()
+        return
+    write_transform(transform, path)
+    back = sitk.ReadTransform(str(path))
+    given = to_sitk(transform) if kind == "matrix" else transform
+    for point in ((0.0, 0.0, 0.0), (1.0, 2.0, 3.0), (-50.0, 0.0, 4000.0)):
+        assert back.TransformPoint(point) == given.TransformPoint(point)
+
+
+def test_a_composite_transform_in_a_matlab_file_is_not_taken_for_another(tmp_path):
+    """Its last part, which alone was written, was an identity: so it was read as one."""
+    shift, none = sitk.TranslationTransform(3, (7.0, 8.0, 9.0)), sitk.Transform(3, sitk.sitkIdentity)
+    for parts in ([shift, none], [none, shift]):
+        sitk.WriteTransform(sitk.CompositeTransform(parts), str(tmp_path / "a.mat"))
+        with pytest.raises(FileError, match=r"a\.mat: .* parts of a composite transform; write it as \.tfm or \.h5"):
+            read_transform(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("ending", [".tfm", ".mat"])
+def test_transforms_that_are_not_one_are_not_taken_for_the_first(tmp_path, ending, monkeypatch):
+    for number in range(2):
+        write_transform(random_transform(number), tmp_path / f"{number}{ending}")
+    first, second = ((tmp_path / f"{number}{ending}").read_bytes() for number in range(2))
+    second = second.replace(b"#Insight Transform File V1.0\n", b"").replace(b"#Transform 0", b"#Transform 1")
+    (tmp_path / f"both{ending}").write_bytes(first + second)
+    with pytest.raises(FileError, match=r"both\..*: holds several transforms that are not one; write each to a file"):
+        read_transform(tmp_path / f"both{ending}")
+    # Of HDF5, which nothing here writes so, what SimpleITK says tells.
+    module = "DNetRegistrationLib.geometry.transform_files"
+    script = _READ_HDF5.replace("sys.argv[1])", f"{str(tmp_path / f'both{ending}')!r})")
+    monkeypatch.setattr(f"{module}._READ_HDF5", script)
+    (tmp_path / "both.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(FileError, match=r"both\.h5: holds several transforms that are not one"):
+        read_transform(tmp_path / "both.h5")
+
+
 def kinds() -> list[sitk.Transform]:
     """All rigid transforms that ITK writes."""
     euler = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.3, -0.2, 0.1, (4.0, 5.0, 6.0))

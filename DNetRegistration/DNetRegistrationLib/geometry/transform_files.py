@@ -32,6 +32,8 @@ _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 m
 _LARGEST = 1 << 22
 _DEEPEST = 16
 _WRITABLE = (".tfm", ".txt", ".h5", ".hdf5", ".mat")
+#: Into a MATLAB file ITK writes the parameters of a composite transform, but not what they are of.
+_WITH_PARTS = "write it as .tfm or .h5"
 #: Seconds of the processor's time that reading HDF5 may take; where they cannot be limited, the clock's. It takes one.
 _LONGEST, _LONGEST_BY_CLOCK = 10, 60
 
@@ -109,6 +111,11 @@ def _require_ending(path: Path, *endings: str) -> None:
         raise _Damaged(f"what it holds belongs into a file that ends in {endings[0]}")
 
 
+def _several() -> OptionError:
+    """SimpleITK would take the first of them."""
+    return OptionError("holds several transforms that are not one", "write each to a file, or a composite one as .tfm")
+
+
 def _check_kind(name: str, parameters: int, fixed: int) -> None:
     """Checks that a transform of ITK is linear, three-dimensional, and has all its parameters and no more."""
     found = re.fullmatch(r"(\w+?)_(?:double|float)_(\d+)_(\d+)", name)
@@ -143,8 +150,11 @@ def _check_text(text: str) -> None:
     # ITK numbers the transforms, and ends each line.
     if not text.endswith("\n") or len(blocks) != len(re.findall(r"^#Transform \d+", text, re.MULTILINE) or blocks):
         raise _Damaged("it ends early")
-    if len(blocks) == 1 and blocks[0].lstrip().startswith("CompositeTransform"):
+    composite = blocks[0].lstrip().startswith("CompositeTransform")
+    if composite and len(blocks) == 1:
         raise _Damaged("the parts of its transform are missing")
+    if not composite and len(blocks) > 1:
+        raise _several()
     for block in blocks:
         name, *lines = block.strip("\n").split("\n")
         fields = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -177,10 +187,14 @@ def _check_matlab(content: bytes) -> None:
         position = end
     if not found or len(found) % 2:
         raise _Damaged("it holds no transform")
-    for (name, count), (fixed, fixed_count) in zip(found[::2], found[1::2], strict=True):
-        if fixed != "fixed":
-            raise _Damaged("its fixed parameters are missing")
-        _check_kind(name, count, fixed_count)
+    if len(found) > 2:
+        raise _several()
+    (name, count), (fixed, fixed_count) = found
+    if fixed != "fixed":
+        raise _Damaged("its fixed parameters are missing")
+    if name.startswith("CompositeTransform"):
+        raise OptionError("a MATLAB file lacks the parts of a composite transform", _WITH_PARTS)
+    _check_kind(name, count, fixed_count)
 
 
 _READ_HDF5 = """
@@ -210,6 +224,8 @@ def _in_another_process(path: Path) -> np.ndarray:
         raise _Damaged("the HDF5 file is damaged") from None
     if done.returncode:
         raise _Damaged("the HDF5 file is damaged, or holds no transform")
+    if "more than one transform" in done.stderr:  # as SimpleITK warns
+        raise _several()
     name, dimension, linear, columns, shift = json.loads(done.stdout)
     if dimension != 3:
         raise OptionError(f"{name} has {dimension} dimensions", "give a 3D rigid transform")
@@ -293,9 +309,11 @@ def write_transform(transform: Any, path: str | os.PathLike) -> None:
         transform: a ``(4, 4)`` matrix, an `Alignment` or a SimpleITK transform, fixed to moving points, LPS mm.
         path: ends in .tfm, .txt, .h5, .hdf5 or .mat.
 
+    A transform of SimpleITK is written as it is, also one that is not rigid.
+
     Raises:
-        OptionError: it is none of them, or not rigid.
-        FileError: an unknown kind of file, or it cannot be written.
+        OptionError: it is none of them, or a matrix that is not rigid.
+        FileError: an unknown kind of file, a composite transform as .mat, or it cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in _WRITABLE:
@@ -308,7 +326,7 @@ def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str
     """Writes a transform, as `write_transform` takes it, to a temporary path; errors name `target`.
 
     Raises:
-        OptionError: it is no rigid transform.
+        OptionError: it is no transform, or a matrix that is not rigid.
         FileError: it cannot be written.
     """
     import SimpleITK as sitk
@@ -316,5 +334,10 @@ def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str
     if not is_sitk(transform):
         matrix_of(transform)  # refuses what is none; the matrix itself is written to the last bit
         transform = to_sitk(getattr(transform, "matrix", transform))
+    elif transform.GetTransformEnum() == sitk.sitkComposite:
+        if Path(target).suffix.lower() == ".mat":
+            raise FileError(f"{target}: a MATLAB file lacks the parts of a composite transform", _WITH_PARTS)
+        transform = sitk.CompositeTransform(transform)
+        transform.FlattenTransform()  # files hold no composites of composites
     with writing(target):
         sitk.WriteTransform(transform, os.fspath(temporary))
