@@ -101,6 +101,7 @@ def find_bone_scale(
         ScanError: the scan is another thing, has nothing above the threshold, or nothing that stands out as bone.
     """
     setting, masked, volume = Setting("threshold", role), mask is not None, as_volume(volume, "scan")
+    # Also a mask that was checked before: without the padding of a scan it may be empty.
     mask = None if mask is None else mask_on(mask, volume, role)
     volume, mask = part_of(volume, with_data(volume, mask), content(volume))
     whole = preview(volume, mask)
