@@ -156,6 +156,14 @@ def find_transforms(fixed, moving) -> list[slicer.vtkMRMLLinearTransformNode]:
     return sorted(found, key=lambda node: node is not above)
 
 
+def is_under(node, transform) -> bool:
+    """Whether a transform node is above another node, somewhere."""
+    above = node.GetParentTransformNode()
+    while above is not None and above is not transform:
+        above = above.GetParentTransformNode()
+    return above is not None
+
+
 def check_transform(transform, fixed: Placed, moving: Placed) -> None:
     """Checks that a transform node can take the result.
 

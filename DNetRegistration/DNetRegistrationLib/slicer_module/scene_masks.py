@@ -16,7 +16,7 @@ from ..bone.scenes import PREVIEW_SIZE
 from ..core.errors import ScanError, Setting
 from ..imaging.masks import mask_on
 from ..imaging.volume import Volume
-from .scene import FLIP, Placed, linear_to_world, transform_above
+from .scene import FLIP, Placed, is_under, linear_to_world, transform_above
 from .scene_preview import surface
 
 #: The classes of nodes that can be masks.
@@ -141,14 +141,7 @@ def _to_world(node, placed: Placed, name: str) -> np.ndarray:
     """``(4, 4)`` from the RAS of a node beside a volume to the world in which that lies as it is aligned."""
     to_world = linear_to_world(node.GetParentTransformNode(), name)
     own = transform_above(placed.node) if placed.role == "moving" else None
-    if own is None or not _is_under(node, own):
+    if own is None or not is_under(node, own):
         return to_world
     seen = linear_to_world(placed.node.GetParentTransformNode(), placed.name)
     return placed.to_world @ np.linalg.solve(seen, to_world)
-
-
-def _is_under(node, transform) -> bool:
-    above = node.GetParentTransformNode()
-    while above is not None and above is not transform:
-        above = above.GetParentTransformNode()
-    return above is not None

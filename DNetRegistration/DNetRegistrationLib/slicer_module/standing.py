@@ -7,7 +7,7 @@ from enum import Enum
 import slicer
 
 from .bond import Bond
-from .scene import BOND, alignment_of, find_transforms, transform_above
+from .scene import BOND, alignment_of, find_transforms, is_under, transform_above
 
 
 class Standing(Enum):
@@ -39,7 +39,7 @@ def standing(transform, fixed, moving) -> Standing:
     if not ways:
         return Standing.EDITED
     if any(bond.holds(fixed, moving, way) for way in ways):
-        return Standing.LAID if _is_under(moving, transform) else Standing.HARDENED
+        return Standing.LAID if is_under(moving, transform) else Standing.HARDENED
     return Standing.APART if _would_lie(transform, fixed, moving) else Standing.MOVED
 
 
@@ -73,11 +73,3 @@ def _would_lie(transform, fixed, moving) -> bool:
     bond = Bond.from_json(transform.GetAttribute(BOND))
     ways = [] if bond is None else bond.same_voxels(fixed, moving)
     return any(bond.holds(fixed, moving, way, transform) for way in ways)
-
-
-def _is_under(volume, transform) -> bool:
-    """Whether a transform node is above a volume, somewhere."""
-    above = volume.GetParentTransformNode()
-    while above is not None and above is not transform:
-        above = above.GetParentTransformNode()
-    return above is not None
