@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..cartilage.result import Compartment
+from ..core.csv_table import plain_cell
 from ..core.files import atomic_write
 from .result import CohortResult, PairResult
 
@@ -104,15 +104,13 @@ def write_results(result: CohortResult, folder: Path) -> None:
 
 
 def cell(value: Any) -> str:
-    """A value as a cell of CSV: numbers with six digits, and nothing where one is not known.
+    """A value as a cell of CSV, see `plain_cell`.
 
     Text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    text = plain_cell(value)
     if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    text = "" if value is None else str(value)
+        return text
     return f"'{text}" if text.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from pathlib import Path
 from typing import Any, TextIO
@@ -55,6 +56,15 @@ class CsvTable:
         if header:
             writer.writeheader()
         writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else no_formula(v) for name, v in row.items()})
+
+
+def plain_cell(value: Any) -> str:
+    """A value as a cell: numbers with six digits, and nothing where one is not known."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return "" if value is None else str(value)
 
 
 def no_formula(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cartilage.result import CartilageMeasurement
+from ..core.csv_table import plain_cell
 from ..version import __version__
 
 
@@ -43,7 +44,7 @@ def write_table(found: CartilageMeasurement, path: str | Path) -> None:
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(table[0]))
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in table)
+        writer.writerows({name: plain_cell(value) for name, value in row.items()} for row in table)
 
 
 def cartilage_summary(found: CartilageMeasurement) -> str:
@@ -62,11 +63,3 @@ def cartilage_summary(found: CartilageMeasurement) -> str:
     if math.isfinite(found.least_thickness_um):
         lines.append(f"{'thinnest seen':<17} {found.least_thickness_um:.1f} um, at this noise and voxel size")
     return "\n".join([*lines, *(f"{'warning':<17} {warning}" for warning in found.warnings)])
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else ""
-    return "" if value is None else str(value)
