@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..bone.scan_file import ScanFile, files_of
+from ..core.files import blocks_of
 from ..core.words import sentence
 from .pairs import ROLES, Pair
 from .result import PairResult, Problem
 
-_BLOCK = 1 << 20
 #: Bytes at both ends of a file that tell nearly all other files of its length.
 _ENDS = 1 << 16
 #: So many other scans are named in a sentence.
@@ -199,7 +199,6 @@ def _ends(files: list[Path]) -> Hashable:
 def _whole(files: list[Path]) -> Hashable:
     told = hashlib.sha256()
     for file in files:
-        with open(file, "rb") as stream:
-            while block := stream.read(_BLOCK):
-                told.update(block)
+        for block in blocks_of(file):
+            told.update(block)
     return told.hexdigest()

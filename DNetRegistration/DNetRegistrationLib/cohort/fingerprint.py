@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..bone.scan_file import ABOUT_SCAN, files_of
+from ..core.files import blocks_of
 from ..core.jsonable import jsonable
 from ..core.provenance import code_hash
 from ..version import __version__
@@ -17,7 +18,6 @@ from .pairs import ROLES, Pair
 
 #: The rooms that decide what comes of a pair.
 _ALIGNING = ("core", "geometry", "imaging", "bone", "networks", "registration", "cartilage", "outputs")
-_BLOCK = 1 << 20
 
 
 def way_of_aligning() -> str:
@@ -60,9 +60,8 @@ def content_hash(pair: Pair, options: CohortOptions) -> str:
     told = hashlib.sha256()
     for name, file in _files(pair, options):
         told.update(f"{name}\0{file.stat().st_size}\0".encode("utf-8", "surrogateescape"))
-        with open(file, "rb") as stream:
-            while block := stream.read(_BLOCK):
-                told.update(block)
+        for block in blocks_of(file):
+            told.update(block)
     return told.hexdigest()
 
 

@@ -20,6 +20,8 @@ if os.name == "posix":
 _PREFIX, _LOCK = ".dnet-", "lock"
 # After so many seconds an empty temporary folder without a lock is not about to have one.
 _UNLOCKED_S = 60.0
+# Bytes that a file is read by.
+_BLOCK = 1 << 20
 
 
 class Staging:
@@ -236,6 +238,17 @@ def writing(target: str | os.PathLike) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         problem = f"{target}: cannot be written ({one_line(error)})"
         raise FileError(problem, "check the folder and the disk, or write elsewhere") from error
+
+
+def blocks_of(path: str | os.PathLike) -> Iterator[bytes]:
+    """The content of a file, a block at a time.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            yield block
 
 
 def append(path: str | os.PathLike, content: bytes) -> None:
