@@ -148,14 +148,29 @@ def find_strain(
     """
     there, back = partial(_one_way, fixed, moving, pose), partial(_one_way, moving, fixed, inverse(pose))
     (forward, forward_covariance), (backward, backward_covariance) = at_once(there, back, check)
-    affine = (forward + np.linalg.inv(backward)) / 2
-    rigid, stretch = _polar(affine[:3, :3])
+    backward = np.linalg.inv(backward)
+    affine = (forward + backward) / 2
+    rigid, _ = _polar(affine[:3, :3])
     # To first order, a strain E of the moving frame is -R^T E R in the fixed one: rows of a matrix one after the other.
     turn = np.kron(rigid.T, rigid.T)
-    covariance = _six((forward_covariance + turn @ backward_covariance @ turn.T) / 2)
-    # Where one direction went astray, the other one disagrees, and the mean tells nothing along their difference.
-    apart = (_polar(forward[:3, :3])[1] - _polar(np.linalg.inv(backward)[:3, :3])[1])[ROWS, COLUMNS] / 2
-    covariance += np.outer(apart, apart)
+    forward_covariance, backward_covariance = _six(forward_covariance), _six(turn @ backward_covariance @ turn.T)
+    # Where one direction went astray, the other one disagrees: the mean tells nothing along their difference, and the
+    # other one may tell all.
+    apart = (_polar(forward[:3, :3])[1] - _polar(backward[:3, :3])[1])[ROWS, COLUMNS] / 2
+    covariance = (forward_covariance + backward_covariance) / 2
+    mean = _strain_of(fixed, moving, pose, affine, covariance + np.outer(apart, apart))
+    if mean.significant or apart @ np.linalg.solve(covariance, apart) < LEAST_CHI_SQUARE:
+        return mean
+    ways = (forward, forward_covariance), (backward, backward_covariance)
+    told = [one for one in (_strain_of(fixed, moving, pose, *way) for way in ways) if one.significant]
+    return min(told, key=lambda one: one.unexplained, default=mean)
+
+
+def _strain_of(
+    fixed: PreparedScan, moving: PreparedScan, pose: Tensor, affine: np.ndarray, covariance: np.ndarray
+) -> Strain:
+    """The strain of an affine map ``(4, 4)`` against a rigid pose, by the covariance ``(6, 6)`` of its components."""
+    rigid, stretch = _polar(affine[:3, :3])
     found = (stretch - np.eye(3))[ROWS, COLUMNS]
     chi_square = float(found @ np.linalg.solve(covariance, found))
     prior = PRIOR**2 * np.eye(6)
