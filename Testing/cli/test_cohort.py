@@ -141,7 +141,9 @@ def test_three_pairs_and_what_is_printed(scans, tmp_path):
     done = run("cohort", str(scans), "--output", str(tmp_path / "r"), "--jobs", "1")
     assert done.returncode == 1 and not done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("1 of 3 (1 accepted, 0 refused, 0 failed")
+    # What headers show is told before the work.
+    assert lines[0].startswith("c: ") and "c_pre.nrrd: is not an image" in lines[0]
+    assert lines[1].startswith("1 of 3 (1 accepted, 0 refused, 0 failed")
     assert any("c: Failed: " in line and "c_pre.nrrd" in line for line in lines)
     assert "3 pairs: 2 accepted, 0 refused, 1 failed" in lines
     assert any(line.startswith("left out") and "stray.nrrd" in line for line in lines)
