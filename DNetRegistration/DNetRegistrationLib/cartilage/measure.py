@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 # A layer is one where chi-squared says so, and its level is at least this share of the typical one; brighter than this
 # share is soft tissue.
 _EVIDENCE, _LEAST_LEVEL, _MOST_LEVEL = 16.0, 0.35, 1.8
-# Noise and small mismatches look like a layer on at most this share of a surface without agent.
-_NO_AGENT = 0.05
+# Noise and small mismatches look like a layer on at most this share of a surface without agent. Media that differ look
+# like more, but fainter than this share of bone: of up to 0.1 in 24 pairs without agent. With agent, layers were of 0.32
+# and more in 10 pairs that could be measured.
+_NO_AGENT, _LEAST_AGENT = 0.05, 0.15
 # Where nothing is measured and the scan that should be without agent bears so many times as much of a layer as the
 # other one, agent may be in it: of 13 pairs of bones among soft tissue 0 to 3.7 times the right way, up to hundreds the
 # wrong way.
@@ -249,11 +251,12 @@ def _measured(
     every, doubt = around.fit()
     layers = every.part(left)
     covered, level = _covered(layers, sight)
-    agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum()
+    borne = layers, covered
+    agent = mesh.areas[covered].sum() > _NO_AGENT * mesh.areas.sum() and level > _LEAST_AGENT * sight.contrast
     other_way = None
     if not agent:
         other_way = _other_way(sight)
-        if mesh.areas[other_way[1]].sum() > 4 * _NO_AGENT * mesh.areas.sum():
+        if _bears_more(sight, other_way, borne, 4 * _NO_AGENT):
             raise ScanError(
                 f"{name}: a bright layer lies on the bone in this scan, which should be the one without contrast agent",
                 "swap the scans, or say which one has the agent",
@@ -261,11 +264,12 @@ def _measured(
             )
         seen_from = 3 * _bare_error(sight, sight.contrast / 2)
         warnings.append(
-            "no contrast agent was found on the bone, so no cartilage is measured; at this voxel size and noise a "
-            f"layer half as bright as bone would be seen from {seen_from:.0f} um on"
+            "no contrast agent was found on the bone, so no cartilage is measured: check that one of the two was made "
+            "with agent; at this voxel size and noise a layer half as bright as bone would be seen from "
+            f"{seen_from:.0f} um on"
         )
         # That nothing is seen does not say that the bone is bare.
-        covered[:], level = False, np.nan
+        covered, level = np.zeros(len(covered), bool), np.nan
     reason = _reasons(layers, sight, covered, level)
     seen = covered & (reason == Reason.MEASURED)
     cover = covered & (reason != Reason.SOFT_TISSUE)
@@ -364,7 +368,7 @@ def _measured(
         # Layers are looked for to find agent in the wrong scan; else what they show does not count.
         told = f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured"
         warnings = [*first, f"{told}: {1000 * COARSE:.0f} um is the most"]
-    if not found.measured.any() and _bears_more(sight, other_way or _other_way(sight), (layers, covered)):
+    if not found.measured.any() and _bears_more(sight, other_way or _other_way(sight), borne):
         warnings.append(
             f"{name}, which should be the scan without contrast agent, bears more of a bright layer than the other "
             "one: check which scan has the agent"
@@ -407,16 +411,22 @@ def _covered(layers: Layers, sight: Sight) -> tuple[np.ndarray, float]:
 def _other_way(sight: Sight) -> tuple[Layers, np.ndarray]:
     """Layers in the scan that should be without agent, and ``(n,)`` where they are."""
     layers, _ = sight.fit(-1.0)
-    return layers, _covered(layers, sight)[0]
+    covered, level = _covered(layers, sight)
+    return layers, covered & (level > _LEAST_AGENT * sight.contrast)
 
 
-def _bears_more(sight: Sight, other_way: tuple[Layers, np.ndarray], found: tuple[Layers, np.ndarray]) -> bool:
+def _bears_more(
+    sight: Sight,
+    other_way: tuple[Layers, np.ndarray],
+    found: tuple[Layers, np.ndarray],
+    least_share: float = 2 * _NO_AGENT,
+) -> bool:
     """Whether agent may be in the scan that should be without it: of `_other_way`, and of what was found."""
     areas = sight.mesh.areas
     there, here = (
         float((areas * layers.level * layers.thickness_mm)[chosen].sum()) for layers, chosen in (other_way, found)
     )
-    return bool(areas[other_way[1]].sum() > 2 * _NO_AGENT * areas.sum()) and there > _OTHER_WAY * here
+    return bool(areas[other_way[1]].sum() > least_share * areas.sum()) and there > _OTHER_WAY * here
 
 
 def _reasons(layers: Layers, sight: Sight, covered: np.ndarray, level: float) -> np.ndarray:
