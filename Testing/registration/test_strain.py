@@ -225,6 +225,14 @@ def test_one_direction_tells_a_strain_where_the_other_goes_astray():
     assert "strain" in result.doubts and "longer along z" in result.reason
 
 
+@pytest.mark.parametrize(("seed", "kind"), [(620_112, "inverted"), (620_173, "overlap")])
+def test_a_direction_that_leaves_the_view_tells_no_strain(seed, kind):
+    """Its errors were 0, which no matrix of errors can be inverted with."""
+    case = make_adversarial(seed, kind)
+    result = align(case.fixed, case.moving)
+    assert not result.accepted and "strain" not in result.doubts
+
+
 def test_a_strain_is_believed_where_the_edges_agree_better_under_it(pair):
     """The map is the true one to some tenths of a voxel, and what it leaves is worked out from the images."""
     moving, change = with_error(pair.moving, ERRORS["uniform"])

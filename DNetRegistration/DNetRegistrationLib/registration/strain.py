@@ -51,6 +51,8 @@ LARGEST_STEP = 0.15
 # The fit itself is held to no strain by this share of what edges tell of a component on average: a component that only
 # the edges of noise tell would run away.
 HELD = 3e-3
+# No strain is known better than this: few neighbourhoods leave some components without any error.
+LEAST_ERROR = 1e-4
 # A pass with fewer points tells nothing.
 LEAST_POINTS = 200
 # Steps end when none moves a point at the template's radius by more than this share of a voxel.
@@ -340,16 +342,20 @@ class _Problem:
     def covariance(self, fit: Fit, voxel: float) -> np.ndarray:
         """``(9, 9)`` of the linear part: sandwich estimator over neighbourhoods (White, Econometrica 48:817, 1980).
 
-        The edges of each are displaced together, by a share of a voxel in mm. Noise is nothing to that.
+        The edges of each are displaced together, by a share of a voxel in mm. Noise is nothing to that. A map that left
+        the field of view knows nothing: its errors are 1.
         """
         residual, prior = fit.residual[0], fit.seen[0]
+        if not prior.any():
+            return np.eye(9)
         weight = prior * tukey(residual[None], prior[None])[0]
         unknowns, local = self.lines[:14], self.template.local() / self.template.radius
         steep = unknowns[12]
         scores = SYSTEMATIC * voxel * sums_over_cells(local.round(), (unknowns * (weight * steep)).T)
         normal = _product(unknowns, weight)
         bread = torch.linalg.inv(normal + self._held(normal))
-        return ((bread @ scores.T @ scores @ bread)[:9, :9] / self.template.radius**2).numpy()
+        found = (bread @ scores.T @ scores @ bread)[:9, :9] / self.template.radius**2
+        return found.numpy() + LEAST_ERROR**2 * np.eye(9)
 
 
 def _product(lines: Tensor, weight: Tensor) -> Tensor:
