@@ -164,7 +164,8 @@ def find_strain(
     if mean.significant or apart @ np.linalg.solve(covariance, apart) < LEAST_CHI_SQUARE:
         return mean
     ways = (forward, forward_covariance), (backward, backward_covariance)
-    told = [one for one in (_strain_of(fixed, moving, pose, *way) for way in ways) if one.significant]
+    alone = [_strain_of(fixed, moving, pose, *way) for way in ways]
+    told = [one for one in alone if one.significant and one.unexplained < MOST_WITHOUT_CAUSE]
     return min(told, key=lambda one: one.unexplained, default=mean)
 
 
