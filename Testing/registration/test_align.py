@@ -21,6 +21,7 @@ from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.networks import weights as weights_module
 from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
+from DNetRegistrationLib.outputs.segmentation import segment
 from DNetRegistrationLib.registration import align as module
 from DNetRegistrationLib.registration import inputs, one_pair
 from DNetRegistrationLib.registration.align import align
@@ -29,6 +30,7 @@ from DNetRegistrationLib.registration.result import AlignmentCancelled
 from DNetRegistrationLib.registration.watch import STAGES
 from DNetRegistrationLib.synthesis.grid import Grid
 from DNetRegistrationLib.synthesis.pairs import make_pair, random_rotation, target_registration_error
+from scipy import ndimage
 
 TURN = random_rotation(np.random.default_rng(8))
 
@@ -193,6 +195,22 @@ def test_masks_leave_out_what_misleads(pair):
     whole = Volume(np.ones(pair.moving.voxels.shape, np.uint8), pair.moving.affine).to_sitk()
     alignment = align(Volume(voxels, pair.fixed.affine), pair.moving, fixed_mask=mask, moving_mask=whole)
     assert alignment.accepted and error_um(pair, alignment) < 20
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_mask_of_the_bone_itself_is_one_that_shows_what_surrounds_it(pair, found, filled):
+    """As a threshold gives it, with marrow or without: nothing of the bone's surface is seen in it."""
+    masks = [
+        scan.voxels > threshold
+        for scan, threshold in ((pair.fixed, found.fixed_threshold), (pair.moving, found.moving_threshold))
+    ]
+    if filled:
+        masks = [ndimage.binary_closing(mask, iterations=3) | mask for mask in masks]
+    alignment = align(pair.fixed, pair.moving, fixed_mask=masks[0], moving_mask=masks[1])
+    assert alignment.accepted and error_um(pair, alignment) < 10
+    assert alignment.fixed_threshold == pytest.approx(found.fixed_threshold, rel=0.1)
+    first, second = segment(pair.fixed, pair.moving, alignment, (masks[0], masks[1]))
+    assert dice(first, second, alignment.matrix) == pytest.approx(found.dice, abs=0.06)
 
 
 def test_a_mask_on_another_grid_is_that_mask(pair):

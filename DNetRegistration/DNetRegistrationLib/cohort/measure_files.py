@@ -133,6 +133,7 @@ def _alignment(
     """The alignment as a report tells it, if it is of these scans; else one that is not accepted."""
     from ..bone.cortex import cortical_bone, dice
     from ..bone.threshold import find_bone_scale, without_metal
+    from ..bone.tight_masks import reaching_past
     from ..imaging.padding import with_data
     from ..registration.result import Alignment
     from ..registration.verdict import NOT_ACCEPTED
@@ -148,8 +149,8 @@ def _alignment(
     for role, scan, mask, threshold in scans:
         stated = math.nan if known is None else getattr(known, f"{role}_threshold")
         chosen = stated if threshold is None and math.isfinite(stated) else threshold
-        seen = with_data(scan, mask)
         # As `align` outlines the bone.
+        seen = with_data(scan, reaching_past(scan, mask, chosen, spacing))
         scale = find_bone_scale(scan, chosen, seen, role)
         found.append(scale.threshold)
         bones.append(cortical_bone(scan, scale.threshold, spacing, without_metal(scan, scale, seen)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bone.cortex import cortical_bone
 from ..bone.threshold import find_bone_scale
+from ..bone.tight_masks import reaching_past
 from ..core.constants import PAPER_SPACING
 from ..core.errors import OptionError, Setting
 from ..imaging.equal_blur import interpolation_blur
@@ -80,7 +81,7 @@ def segment_cortex(
         ScanError: the scan or its mask cannot be used, or no threshold is found.
     """
     scan = as_scan(scan)
-    where = None if mask is None else mask_on(mask, scan)
+    where = None if mask is None else reaching_past(scan, mask_on(mask, scan), threshold, working_spacing)
     if threshold is None:
         threshold = find_bone_scale(scan, mask=where).threshold
     bone = cortical_bone(scan, threshold, working_spacing, where, resolution=float(scan.spacing.min()))

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..bone.cortex import CorticalBone, cortical_bone
+from ..bone.tight_masks import reaching_past
+from ..core.threads import of_both
 from ..imaging.nrrd import write_nrrd
 from ..imaging.resample import resample_mask
 from ..imaging.volume import Volume
@@ -60,14 +62,14 @@ def segment(
             alignment is of go before them.
     """
     spacing = alignment.working_spacing
+    thresholds = alignment.fixed_threshold, alignment.moving_threshold
     if alignment.bone is not None and alignment.bone.masks is not None:
         masks = alignment.bone.masks
+    else:
+        masks = of_both(reaching_past, (fixed, moving), masks, thresholds, (spacing,) * 2)  # as `align` does it
     first, second = (
         cortical_bone(scan, threshold, spacing, mask, resolution=RESOLUTION * spacing)
-        for scan, threshold, mask in (
-            (fixed, alignment.fixed_threshold, masks[0]),
-            (moving, alignment.moving_threshold, masks[1]),
-        )
+        for scan, threshold, mask in zip((fixed, moving), thresholds, masks, strict=True)
     )
     return first, second
 

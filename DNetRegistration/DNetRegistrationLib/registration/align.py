@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 import numpy as np
 import torch
 
 from ..bone.cortex import CorticalBone
-from ..core.threads import torch_threads
+from ..bone.tight_masks import reaching_past
+from ..core.threads import of_both, torch_threads
 from ..imaging.volume import Volume
 from .devices import choose_device, device_fault
 from .each_bone import align_bones
@@ -82,7 +84,8 @@ def align(
             moving) either may be None.
         spacing: working spacing in mm. None takes 0.08 mm or, for a larger bone, what lets it fill the canonical cube.
         fixed_mask, moving_mask: Volumes or SimpleITK images on any grid, or arrays of the scans' shapes. Bone is looked
-            for only where they are above 0. `read_mask` reads files.
+            for only where they are above 0; one of the bone itself is widened by four working voxels, so that it shows
+            what surrounds the bone. `read_mask` reads files.
         initial: ``(4, 4)`` fixed to moving, LPS mm, tried first.
         device: "auto", "cpu", "cuda" (or "cuda:1", ...), "mps".
         weights: name of shipped weights, or a path; None is the shipped default.
@@ -126,6 +129,10 @@ def align(
             bone=bone,
         )
         watch, chosen = Watch(progress, cancelled, posed), choose_device(device)
+        with watch.stage("preprocess"):
+            scans = inputs.fixed, inputs.moving
+            masks = of_both(reaching_past, scans, inputs.masks, inputs.thresholds, (inputs.spacing,) * 2)
+            inputs = replace(inputs, masks=masks)
         watch.warnings.extend(slips(inputs.fixed, inputs.moving))
         run = align_pair if bone is None else align_bones
         try:

@@ -10,6 +10,7 @@ from ..bone.greys import GreyFault, grey_fault
 from ..bone.images import native_scan, pool_image
 from ..bone.prepare import PreparedScan, prepare
 from ..bone.threshold import BoneScale, BrightPiece, find_bone_scale, without_metal
+from ..bone.tight_masks import REACH
 from ..core.errors import ScanError, Setting
 from ..core.threads import of_both
 from ..core.words import plain
@@ -113,7 +114,8 @@ def _check_edges(scan: PreparedScan, volume: Volume) -> None:
             spacing = f"the working spacing of {scan.cube.spacing:g} mm"
             error = ScanError(
                 f"{volume.name}: shows too little of the surface of a bone at {spacing}",
-                "check the bone threshold, the mask and the voxel spacing, or give another working spacing",
+                "check the bone threshold, the mask, which must reach past the bone by "
+                f"{REACH * scan.cube.spacing:g} mm, and the voxel spacing, or give another working spacing",
                 Setting("working_spacing"),
             )
             raise _likely_cause(error, volume, scan.native.scale.threshold, looked_at(scan))

@@ -1,0 +1,85 @@
+"""Masks of the bone itself, as a threshold gives them, are made to reach past it. Needs no torch.
+
+Where the surface of bone lies is told by the greys on both sides of it, and none are seen beyond a mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ..core.constants import PAPER_SPACING
+from ..core.errors import ScanError
+from ..imaging.morphology import dilate_ball
+from ..imaging.padding import with_data
+from ..imaging.resample import resample_mask
+from ..imaging.volume import Volume
+from .scenes import preview
+from .threshold import find_bone_scale
+
+# A mask reaches so far past the bone, in working spacings: 0.32 mm for a mouse. By 0.16 mm it showed too little, or
+# moved the answer by 1 to 4 um; by 0.24 mm it did not, where it held all of the bone.
+REACH = 4.0
+# It is one of the bone itself where half of it, and half of its border, lie no farther than this from bone. A crop
+# through bone may end on it too, but shows more of what surrounds it.
+TIGHT = 3.0
+# It holds at least this share of the bone about it that it touches.
+LEAST = 0.5
+# The working spacing as a share of how far a mask reaches from its centroid: 1 / 38 as for bone, see `cube`.
+SPACING = 1 / 38
+# So much of another bone's blurred rim is left out, in working spacings.
+RIM = 1.0
+
+
+def reaching_past(
+    volume: Volume, mask: np.ndarray | None, threshold: float | None = None, spacing: float | None = None
+) -> np.ndarray | None:
+    """A mask that shows what surrounds the bone too; `mask` where it does so, or where no bone is found about it.
+
+    Bone that the mask does not touch stays outside.
+
+    Args:
+        volume: the scan.
+        mask: ``(z, y, x)`` bool, or None.
+        threshold: bone is above, in the scan's units; None to find it.
+        spacing: working spacing in mm; None to choose it by the size of the mask.
+    """
+    if mask is None:
+        return None
+    image = preview(volume, with_data(volume, None))
+    step, values = image.spacing[::-1], image.voxels
+    within = resample_mask(mask, volume.affine, image.affine, values.shape, np.eye(4))
+    points = np.argwhere(within) * step
+    if not len(points):
+        return mask
+    if spacing is None:
+        away = np.linalg.norm(points - points.mean(0), axis=1)
+        spacing = max(PAPER_SPACING, SPACING * float(np.quantile(away, 0.95)))
+    near = dilate_ball(within, step, REACH * spacing)
+    if threshold is None:
+        try:
+            threshold = find_bone_scale(image, None, near).threshold
+        except ScanError:
+            return mask
+    bone = values > threshold
+    border = dilate_ball(within, step, step.max()) & ~within
+    if not border.any() or not (bone & within).any():
+        return mask
+    away = ndimage.distance_transform_edt(~(bone & within), sampling=step)
+    if max(np.median(away[border]), np.median(away[within])) > TIGHT * spacing:
+        return mask
+    bone &= dilate_ball(within, step, (REACH + RIM) * spacing)
+    pieces, _ = ndimage.label(bone)
+    own = bone & np.isin(pieces, np.unique(pieces[within & bone]))
+    if np.count_nonzero(own & within) < LEAST * np.count_nonzero(own):
+        return mask
+    other = bone & ~own
+    if other.any():
+        near &= ~dilate_ball(other, step, RIM * spacing)
+    return _on(volume, near, image) | mask
+
+
+def _on(volume: Volume, mask: np.ndarray, image: Volume) -> np.ndarray:
+    """A mask of a preview on the voxels of its scan."""
+    z, y, x = volume.voxels.shape
+    return resample_mask(mask, image.affine, volume.affine, (z, y, x), np.eye(4))
