@@ -44,7 +44,7 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         if refined is not answer.refined:
             answer = replace(answer, refined=refined, verdict=verify(answer.pair, refined))
         settled = answer.verdict.accepted or answer.verdict.undetermined
-        mirrored = not settled and fits_mirrored(pair, inputs.network, watch)
+        mirrored = not settled and fits_mirrored(pair, answer.verdict, inputs.network, watch)
         verdict = answer.verdict.because("mirrored") if mirrored else answer.verdict
         if not (mirrored or verdict.accepted):
             fault = grey_fault_of(pair, inputs)
