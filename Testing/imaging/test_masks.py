@@ -122,6 +122,8 @@ def segmentation(scan, tmp_path):
         ("Femur", FIRST),
         ("Tibia, left", SECOND),
         ("Segment_3", THIRD),
+        ("4", SECOND),
+        (4, SECOND),
     ],
 )
 def test_segments_of_slicer_are_read_by_layer_and_label(scan, segmentation, segment, marked):
@@ -149,6 +151,8 @@ def test_segments_that_are_not_there_are_told(scan, segmentation, tmp_path):
     with pytest.raises(ScanError, match="no segment 'Fibula'; choose one of Femur, Tibia, left, Metal") as caught:
         read_mask(segmentation, scan, "Fibula", "fixed")
     assert caught.value.setting == Setting("segment", "fixed")
+    with pytest.raises(ScanError, match=r"the label 1 is that of several segments; choose one of Femur, Metal$"):
+        read_mask(segmentation, scan, "1", "fixed")
     damaged = dict(FIELDS, Segment2_Layer="7")
     write_nrrd(segmentation, FIRST[..., None], (*FIRST.shape, 1), np.uint8, scan.affine, damaged)
     with pytest.raises(ScanError, match="list of segments is damaged"):

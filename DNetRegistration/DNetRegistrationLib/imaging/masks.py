@@ -41,7 +41,8 @@ def read_mask(
     Args:
         path: the file or folder.
         scan: the scan that it belongs to, as `read_volume` gave it, or as a SimpleITK image.
-        segment: the name or the identifier of a segment, or the label of a label image. None takes all voxels above 0.
+        segment: the name or the identifier of a segment, or a label that no other segment has. None takes all voxels
+            above 0.
         role: "fixed" or "moving" where the scan is one of a pair; errors then say whose setting is the remedy.
 
     Returns:
@@ -252,10 +253,13 @@ def _chosen(
         raise ScanError(f"{path}: its list of segments is damaged", "save the segmentation again") from error
     if segment is None or not segments:
         return None
-    chosen = [one for one in segments if str(segment) in one[:2]]
-    if not chosen:
-        names = ", ".join(name or identifier for identifier, name, _, _ in segments)
-        problem = f"{path}: has no segment {str(segment)!r}"
+    # Names go before labels, which several segments may share that lie in layers of their own.
+    named = [one for one in segments if str(segment) in one[:2]]
+    chosen = named[:1] or [one for one in segments if str(segment) == str(one[3])]
+    if len(chosen) != 1:
+        names = ", ".join(name or identifier for identifier, name, _, _ in chosen or segments)
+        shared = f"the label {segment} is that of several segments"
+        problem = f"{path}: {shared if chosen else f'has no segment {str(segment)!r}'}"
         raise ScanError(problem, f"choose one of {names}", Setting("segment", role))
     _, _, layer, label = chosen[0]
     if not 0 <= layer < layers:
