@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,6 +196,27 @@ def test_the_picture_says_what_it_shows_and_what_not_to_trust(tmp_path):
     for ending in ("png", "svg", "pdf"):
         write_picture(tmp_path / f"p.{ending}", made_measurement(), scan, placed)
         assert (tmp_path / f"p.{ending}").stat().st_size > 5000
+
+
+def test_a_map_without_a_thickness_has_no_scale_of_colours():
+    pytest.importorskip("matplotlib")
+    from matplotlib.text import Text
+
+    placed, known = _placed(), made_measurement()
+    nothing = np.full(len(known.map.points), np.nan)
+    row = replace(known.compartments[-1], mean_thickness_um=np.nan)
+    empty = replace(known, map=replace(known.map, thickness_um=nothing), compartments=(row, row, row))
+    scan = _grid(np.full(3, 0.04), placed)
+    for measurement, drawn in ((known, True), (empty, False)):
+        figure = draw_thickness(measurement, scan, placed)
+        assert ("cartilage thickness (µm)" in _texts(figure)) == drawn
+        assert ("Cartilage: not measured" in _texts(figure)) != drawn
+    # The name of a slice hangs below a large map: it does not stand on the colours.
+    figure = draw_thickness(replace(known, map=replace(known.map, points=5 * known.map.points)), scan, placed)
+    figure.canvas.draw()
+    bar = next(axes for axes in figure.axes if "thickness" in axes.get_xlabel()).get_window_extent()
+    name = next(text for text in figure.findobj(Text) if text.get_text() == "B ").get_window_extent()
+    assert name.y0 > bar.y1
 
 
 def _no_word_on_another(figure):

@@ -95,9 +95,9 @@ def draw_thickness(measurement: CartilageMeasurement, contrast: Volume, matrix: 
     frame = Frame.of(measurement)
     seen = frame.seen(measurement.map.points)
     low, high = seen.min(0) - _MARGIN, seen.max(0) + _MARGIN
-    # The map has two lines of heading above it, the upper slice one.
+    # The map has two lines of heading above it, the upper slice one; below it stand a slice's name and the colours.
     top = _words(figure, measurement)
-    plateau = figure.add_axes((0.02, 0.12, 0.5, min(0.85, top - 0.09) - 0.12))
+    plateau = figure.add_axes((0.02, 0.16, 0.5, min(0.85, top - 0.09) - 0.16))
     cuts = _cuts(measurement, frame)
     _draw_map(figure, plateau, measurement, frame, low, high, cuts)
     for number, (name, at, along) in enumerate(cuts):
@@ -166,6 +166,8 @@ def _draw_map(
     axes.axis("off")
     # The other slice's name stands below the first compartment, on the left.
     _scale_bar(axes, high[0], low[1] - 0.01, high[0] - low[0], right=True)
+    if not known.any():
+        return
     place = figure.add_axes((0.12, 0.1, 0.3, 0.022))
     bar = figure.colorbar(painter, cax=place, orientation="horizontal", extend="max")
     bar.set_label("cartilage thickness (µm); grey: not measured", color=_INK)
