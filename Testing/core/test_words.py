@@ -47,6 +47,15 @@ def test_choice():
     assert [choice(words) for words in (["a"], ("a", "b"), {"a": 1, "b": 2, "c": 3})] == ["a", "a or b", "a, b or c"]
 
 
-@pytest.mark.parametrize(("text", "words"), [("on 26 % of it", "On 26 % of it."), ("It is. So.", "It is. So.")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("on 26 % of it", "On 26 % of it."),
+        ("It is. So.", "It is. So."),
+        ("agent, if any", "Agent, if any."),
+        *[(f"{name}, which is", f"{name}, which is.") for name in ("fine/3.nrrd", "a.tif", "c:\\a", "m1", "a_b")],
+        ("plain: is cut", "plain: is cut."),
+    ],
+)
 def test_sentence(text, words):
     assert sentence(text) == words

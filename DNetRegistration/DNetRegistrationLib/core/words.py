@@ -6,6 +6,9 @@ import math
 import re
 from collections.abc import Iterable
 
+# A word as a sentence begins with it: no path, nothing with digits, and not the subject of a message, before a colon.
+_WORD = re.compile(r"[^\W\d_]+(['’-][^\W\d_]+)*[,;.?!]?(\s|$)")
+
 
 def percent(share: float) -> str:
     """A share of 0 to 1 in percent. What is not known to be all or none is not rounded to all or none.
@@ -43,13 +46,13 @@ def choice(words: Iterable[str]) -> str:
 
 
 def capital(text: str) -> str:
-    """A text that begins with a capital letter; the others stay as they are.
+    """A text that begins with a capital letter; the others stay as they are, and so does the name of a file.
 
     Example:
-        >>> capital("is it MR?"), capital("")
-        ('Is it MR?', '')
+        >>> capital("is it MR?"), capital("fine/m1.nrrd is cut off"), capital("m1: is cut off"), capital("")
+        ('Is it MR?', 'fine/m1.nrrd is cut off', 'm1: is cut off', '')
     """
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if _WORD.match(text) else text
 
 
 def sentence(text: str) -> str:
