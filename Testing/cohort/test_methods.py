@@ -104,6 +104,19 @@ def test_what_was_filled_of_the_cartilage_is_told():
     assert "filled" not in methods_paragraph(made_cohort(made_pair("e", compartments=rows(0.0))))
 
 
+def test_compartments_that_were_not_measured_are_counted():
+    def rows(**means: float | None):
+        return tuple({"compartment": name, "mean_thickness_um": mean} for name, mean in means.items())
+
+    both, one = rows(medial=40.0, lateral=30.0, all=36.0), rows(medial=40.0, lateral=None, all=40.0)
+    other, none = rows(medial=None, lateral=30.0, all=30.0), rows(medial=None, lateral=None, all=None)
+    pairs = [made_pair(str(number), compartments=found) for number, found in enumerate((both, one, one, other, none))]
+    text = methods_paragraph(made_cohort(*pairs))
+    assert "measured in 4 pairs, and could not be in 1 more" in text
+    assert "filled were the lateral compartment in 2 pairs and the medial compartment in 1 pair: mean and" in text
+    assert "Neither" not in methods_paragraph(made_cohort(pairs[0], pairs[4]))
+
+
 def test_working_voxels_of_several_sizes_are_a_range():
     pairs = made_pair("a", working_spacing_um=80.0), made_pair("b", working_spacing_um=120.0)
     assert "80 to 120 um" in methods_paragraph(made_cohort(*pairs))

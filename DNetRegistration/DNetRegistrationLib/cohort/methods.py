@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -196,7 +197,23 @@ def _cartilage(pairs: Iterable[PairResult]) -> str:
     return (
         f"Thickness of cartilage was measured in {_many(len(measured), 'pair')}{unsure}{left}: along the normals of "
         "the bone surface, a layer seen through the scanner's blur was fitted to the difference of both scans."
-        f"{_filled(tried)}"
+        f"{_filled(tried)}{_left_out(tried)}"
+    )
+
+
+def _left_out(pairs: Iterable[PairResult]) -> str:
+    """In how many pairs which compartment was not measured, where the other one was."""
+    missing: Counter[str] = Counter()
+    for pair in pairs:
+        known = {row.get("compartment"): bool(_finite([row.get("mean_thickness_um")])) for row in pair.compartments}
+        if known.pop("all", False):
+            missing.update(str(name) for name, measured in known.items() if not measured)
+    told = [f"the {name} compartment in {_many(count, 'pair')}" for name, count in missing.items()]
+    if not told:
+        return ""
+    return (
+        f" Neither measured nor filled {_were(missing.total())} {' and '.join(told)}: mean and volume of all are those "
+        "of the other compartment there."
     )
 
 
