@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import fields
 
+from cohort_results import failed_pair, made_cohort, made_pair, refused_pair
 from DNetRegistrationLib.cartilage.result import Compartment
 from DNetRegistrationLib.cohort.result import CohortResult, PairResult
 from DNetRegistrationLib.cohort.tables import cell, write_results
@@ -54,6 +55,11 @@ def test_a_row_for_each_pair_with_what_was_carried_along(tmp_path):
     assert first["surroundings"] == "The moving scan is darker." and second["surroundings"] == ""
     assert (first["version"], first["code"]) == (__version__, "c0de")
     assert second["confidence"] == second["group"] == second["loop_error_um"] == "" and second["age"] == "9"
+
+
+def test_what_to_do_is_told_of_pairs_that_failed_or_are_refused(tmp_path):
+    write_results(made_cohort(made_pair("a"), refused_pair("b"), failed_pair("c")), tmp_path)
+    assert [row["remedy"] for row in read(tmp_path / "cohort.csv")] == ["", "Check both scans.", "copy it again"]
 
 
 def test_a_row_for_each_compartment(tmp_path):

@@ -141,7 +141,7 @@ def run(options) -> int:
         raise OptionError("there is no folder for the results", "give one", Setting("output"))
     from ..cohort.run import State, align_cohort
     from ..cohort.survey import Survey, shown
-    from ..cohort.tables import CARTILAGE, PAGE, TABLE
+    from ..cohort.tables import CARTILAGE, DICTIONARY, PAGE, RECORD, TABLE
 
     with Progress(options.verbose) as progress:
 
@@ -182,7 +182,7 @@ def run(options) -> int:
     loose = [problem for problem in result.problems if not problem.pair]
     for problem, remedy in zip(loose, told_once(loose), strict=True):
         say(f"{'left out':<17} {problem.problem}; {remedy}")
-    for name in (PAGE, TABLE, CARTILAGE):
+    for name in (PAGE, TABLE, CARTILAGE, DICTIONARY, RECORD):
         if (path := Path(options.output) / name).is_file():
             say(f"{'written':<17} {path}")
     if "before" not in chosen.outputs:

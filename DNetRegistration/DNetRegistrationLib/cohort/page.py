@@ -25,7 +25,7 @@ from ..outputs.summary import number
 from ..version import __version__
 from . import plot
 from .methods import CITATION, methods_paragraph
-from .result import KINDS, CohortResult, PairResult, looked_at, needs_look, told_once
+from .result import KINDS, CohortResult, PairResult, looked_at, needs_look, split_verdict, told_once
 
 #: Bytes of all pictures, and the least and the most that each may take; larger ones are made smaller. With their text,
 #: and in base64, 200 pairs of three pictures take less than 40 MB.
@@ -108,14 +108,6 @@ def render(result: CohortResult, folder: Path) -> str:
             "pairs": [_row(place, pair) for place, pair in shown],
         },
     )
-
-
-def split_verdict(pair: PairResult) -> tuple[str, str]:
-    """What was found, and what to do or to know about it, "" where there is nothing."""
-    if pair.status == "failed":
-        return pair.verdict, capital(pair.remedy)
-    found, _, rest = pair.verdict.partition(". ")
-    return (f"{found}.", rest) if rest else (pair.verdict, "")
 
 
 def visible(text: str) -> str:

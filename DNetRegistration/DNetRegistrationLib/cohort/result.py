@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.jsonable import attributes_of, jsonable
+from ..core.words import capital
 
 #: What came of a pair: its alignment is accepted, or not; or there is none.
 Status = Literal["accepted", "refused", "failed"]
@@ -286,3 +287,11 @@ def needs_look(pairs: Iterable[PairResult]) -> Sequence[PairResult]:
         return group, -math.inf if math.isnan(pair.confidence) else pair.confidence
 
     return sorted(pairs, key=grade)
+
+
+def split_verdict(pair: PairResult) -> tuple[str, str]:
+    """What was found, and what to do or to know about it, "" where there is nothing."""
+    if pair.status == "failed":
+        return pair.verdict, capital(pair.remedy)
+    found, _, rest = pair.verdict.partition(". ")
+    return (f"{found}.", rest) if rest else (pair.verdict, "")

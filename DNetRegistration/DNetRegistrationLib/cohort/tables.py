@@ -12,7 +12,7 @@ from typing import Any
 from ..cartilage.result import Compartment
 from ..core.csv_table import plain_cell
 from ..core.files import atomic_write
-from .result import CohortResult, PairResult
+from .result import CohortResult, PairResult, split_verdict
 
 TABLE, CARTILAGE, DICTIONARY = "cohort.csv", "cohort-cartilage.csv", "cohort-dictionary.csv"
 RECORD, PAGE = "cohort.json", "cohort.html"
@@ -35,7 +35,7 @@ PAIR_COLUMNS = {
     "working_spacing_um": ("um", "voxel size of the search"),
     "doubts": ("", "what speaks against the answer or limits it, the gravest first; see docs/command-line.md"),
     "verdict": ("", "whether to trust it and, if not, what to check"),
-    "remedy": ("", "of a failed pair: what to do"),
+    "remedy": ("", "of a pair that failed or is refused: what to do"),
     "warnings": ("", "what else to know"),
     "surroundings": ("", "what surrounds the bone where it differs between the scans, which a subtraction shows"),
     "seconds": ("s", "from the start of reading to the last output"),
@@ -136,6 +136,8 @@ def _columns(pair: PairResult, extra: dict[str, str]) -> dict[str, str]:
 
 def _row(pair: PairResult) -> dict[str, Any]:
     values = {name: getattr(pair, name) for name in PAIR_COLUMNS}
+    if pair.status == "refused":
+        values["remedy"] = split_verdict(pair)[1]
     return values | {"doubts": "; ".join(pair.doubts), "warnings": " ".join(pair.warnings)}
 
 
