@@ -52,7 +52,10 @@ class Cartilage:
         return replace(self, points=points, normals=self.normals @ matrix[:3, :3].T)
 
     def mean_um(self, chosen: np.ndarray | slice = slice(None)) -> float:
-        """Mean thickness in um over the area of the points chosen by a mask; of all without one."""
+        """Mean thickness in um over the area of the points chosen by a mask; of all without one.
+
+        These reach out to where healthy cartilage thins to nothing, farther than what is measured.
+        """
         return 1000 * float(np.average(self.thickness_mm[chosen], weights=self.areas_mm2[chosen]))
 
 
