@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _EVIDENCE, _LEAST_LEVEL, _MOST_LEVEL = 16.0, 0.35, 1.8
 # Noise and small mismatches look like a layer on at most this share of a surface without agent. Media that differ look
 # like more, but fainter than this share of bone: up to 0.1 of it in 24 pairs without agent, to 0.12 of what the other
-# scan shows more. In 19 pairs with agent that could be measured it was 0.165 and more.
+# scan shows more. In 21 pairs with agent that could be measured it was 0.147 and more.
 _NO_AGENT, _LEAST_AGENT = 0.05, 0.13
 # Where nothing is measured and the scan that should be without agent bears so many times as much of a layer as the
 # other one, agent may be in it: of 13 pairs of bones among soft tissue 0 to 3.7 times the right way, up to hundreds the
