@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from command import run
-from DNetRegistrationLib.core.errors import FileError
+from DNetRegistrationLib.core.errors import FileError, OptionError
 from DNetRegistrationLib.geometry.transform_files import _READ_HDF5, read_transform, write_transform
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from scipy.spatial.transform import Rotation
@@ -75,6 +75,14 @@ def test_what_is_written_is_read_again_to_the_last_bit_or_refused(tmp_path, endi
     given = to_sitk(transform) if kind == "matrix" else transform
     for point in ((0.0, 0.0, 0.0), (1.0, 2.0, 3.0), (-50.0, 0.0, 4000.0)):
         assert back.TransformPoint(point) == given.TransformPoint(point)
+
+
+@pytest.mark.parametrize("empty", [sitk.CompositeTransform(3), sitk.CompositeTransform([sitk.CompositeTransform(3)])])
+def test_a_composite_transform_without_parts_is_not_written(tmp_path, empty):
+    """It could not be read."""
+    with pytest.raises(OptionError, match="has no parts"):
+        write_transform(empty, tmp_path / "a.tfm")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_composite_transform_in_a_matlab_file_is_not_taken_for_another(tmp_path):

@@ -17,16 +17,19 @@ from ..imaging.volume import Volume
 from .scenes import preview
 from .threshold import find_bone_scale
 
-# A mask reaches so far past the bone, in working spacings: 0.32 mm for a mouse. By 0.16 mm it showed too little, or
-# moved the answer by 1 to 4 um; by 0.24 mm it did not, where it held all of the bone.
+# A mask reaches so far past the bone, in working spacings (0.32 mm for a mouse) or voxels, whichever are larger. By
+# 0.16 mm it showed too little, or moved the answer by 1 to 4 um; by 0.24 mm it did not, where it held all of the bone.
+# In voxels of 160 um two of them were too few for three of six pairs.
 REACH = 4.0
 # It is one of the bone itself where half of it, and half of its border, lie no farther than this from bone. A crop
 # through bone may end on it too, but shows more of what surrounds it.
 TIGHT = 3.0
-# It holds at least this share of the bone about it that it touches.
+# It holds at least this share of a piece of bone about it.
 LEAST = 0.5
 # The working spacing as a share of how far a mask reaches from its centroid: 1 / 38 as for bone, see `cube`.
 SPACING = 1 / 38
+# A scan of no more voxels along any axis is looked at as it is, a larger one averaged.
+SMALL = 128
 # So much of another bone's blurred rim is left out, in working spacings.
 RIM = 1.0
 
@@ -36,7 +39,7 @@ def reaching_past(
 ) -> np.ndarray | None:
     """A mask that shows what surrounds the bone too; `mask` where it does so, or where no bone is found about it.
 
-    Bone that the mask does not touch stays outside.
+    A piece of bone of which the mask holds less than half stays outside.
 
     Args:
         volume: the scan.
@@ -46,7 +49,8 @@ def reaching_past(
     """
     if mask is None:
         return None
-    image = preview(volume, with_data(volume, None))
+    # Averages of thick slices blur the bone away.
+    image = volume if max(volume.voxels.shape) <= SMALL else preview(volume, with_data(volume, None))
     step, values = image.spacing[::-1], image.voxels
     within = resample_mask(mask, volume.affine, image.affine, values.shape, np.eye(4))
     points = np.argwhere(within) * step
@@ -55,11 +59,11 @@ def reaching_past(
     if spacing is None:
         away = np.linalg.norm(points - points.mean(0), axis=1)
         spacing = max(PAPER_SPACING, SPACING * float(np.quantile(away, 0.95)))
+    spacing = max(spacing, float(np.prod(volume.spacing)) ** (1 / 3))
     near = dilate_ball(within, step, REACH * spacing)
     if threshold is None:
-        try:
-            threshold = find_bone_scale(image, None, near).threshold
-        except ScanError:
+        threshold = _threshold(image, near)
+        if threshold is None:
             return mask
     bone = values > threshold
     border = dilate_ball(within, step, step.max()) & ~within
@@ -70,13 +74,26 @@ def reaching_past(
         return mask
     bone &= dilate_ball(within, step, (REACH + RIM) * spacing)
     pieces, _ = ndimage.label(bone)
-    own = bone & np.isin(pieces, np.unique(pieces[within & bone]))
-    if np.count_nonzero(own & within) < LEAST * np.count_nonzero(own):
+    sizes, marked = np.bincount(pieces[bone], minlength=2), np.bincount(pieces[bone & within], minlength=2)
+    # A stray voxel of a mask makes another bone none of its own.
+    shares = np.pad(marked, (0, len(sizes) - len(marked))) / np.maximum(sizes, 1)
+    own = bone & (shares >= LEAST)[pieces]
+    if not own.any():
         return mask
     other = bone & ~own
     if other.any():
         near &= ~dilate_ball(other, step, RIM * spacing)
     return _on(volume, near, image) | mask
+
+
+def _threshold(image: Volume, near: np.ndarray) -> float | None:
+    """The bone threshold near a mask, of all that is seen where too little is near it; None where there is no bone."""
+    for where in (near, None):
+        try:
+            return find_bone_scale(image, None, where).threshold
+        except ScanError:
+            continue
+    return None
 
 
 def _on(volume: Volume, mask: np.ndarray, image: Volume) -> np.ndarray:

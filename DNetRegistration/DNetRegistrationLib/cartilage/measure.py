@@ -265,8 +265,9 @@ def _measured(
             )
         seen_from = 3 * _bare_error(sight, sight.contrast / 2)
         warnings.append(
-            "no contrast agent was found on the bone, so no cartilage is measured: check that one of the two was made "
-            "with agent; at this voxel size and noise a layer half as bright as bone would be seen from "
+            f"no contrast agent of {100 * _LEAST_AGENT:.0f} % of the brightness of bone was found on it, so no "
+            "cartilage is measured: check that one of the two scans was made with agent, and which one; at this voxel "
+            "size and noise a layer half as bright as bone would be seen from "
             f"{seen_from:.0f} um on"
         )
         # That nothing is seen does not say that the bone is bare.

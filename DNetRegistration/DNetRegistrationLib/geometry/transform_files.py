@@ -339,5 +339,7 @@ def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str
             raise FileError(f"{target}: a MATLAB file lacks the parts of a composite transform", _WITH_PARTS)
         transform = sitk.CompositeTransform(transform)
         transform.FlattenTransform()  # files hold no composites of composites
+        if not transform.GetNumberOfTransforms():
+            raise OptionError("the composite transform has no parts", "write the transform that is meant")
     with writing(target):
         sitk.WriteTransform(transform, os.fspath(temporary))
