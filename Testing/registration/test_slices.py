@@ -70,10 +70,18 @@ def test_lost_slices_are_named_and_counted_as_error_or_refused(kind, seed):
     assert not found.accepted or (named and 1000 * case.error_mm(found.matrix) < 2 * found.expected_error_um)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "seed"), [("doubled", 820_015), ("missing", 991_002)])
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("doubled", 640_156),
+        pytest.param("doubled", 820_015, marks=pytest.mark.slow),
+        pytest.param("missing", 991_002, marks=pytest.mark.slow),
+    ],
+)
 def test_slices_are_named_where_the_pose_is_refused(kind, seed):
-    """The first one was told that no pose makes the bones agree, 52 um off."""
+    """The first one was accepted, 103 um off: what the doubled slices stretch fits with no shift, and hid the rest. The
+    second one was told that no pose makes the bones agree, 52 um off.
+    """
     case = make_adversarial(seed, kind)
     found = align(case.fixed, case.moving)
     assert not found.accepted and found.doubts[0] == "slices" and "missing or there twice" in found.verdict

@@ -93,10 +93,13 @@ def find_jump(fixed: PreparedScan, moving: PreparedScan, pose: Tensor) -> Jump |
                 continue
             most, jump = gained, None
             where = ((index > cut) == above) & seen
+            # Slices that are there twice stretch the bone by the cut, and fit with the shift no better than without.
+            clear = where & ((index - cut).abs() * float(affine[:3, number].norm()) > float(near[shift].abs()))
             off = (apply(index_of, torch.from_numpy(bone))[:, number].numpy() > cut) == above
             share, far = float(weight[off].sum() / weight.sum()), float(near[shift].abs())
-            fits = _fits(left[0][where], left[1 + shift][where], template.values.cpu().double()[where])
-            if fits and share >= LEAST_SHARE and far >= LEAST_SHIFT * spacing:
+            values = template.values.cpu().double()
+            fits = (_fits(left[0][part], left[1 + shift][part], values[part]) for part in (where, clear))
+            if any(fits) and share >= LEAST_SHARE and far >= LEAST_SHIFT * spacing:
                 jump = Jump(role, axis, cut, share, far)
     return jump
 
