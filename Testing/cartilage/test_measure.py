@@ -385,6 +385,17 @@ def test_where_a_scan_ends_nothing_is_measured_and_the_reason_is_told():
     assert not any("compartment is not measured" in one for one in found.warnings), "that holds for the whole joint"
 
 
+def test_a_joint_that_is_hardly_in_both_views_is_not_said_to_be_without_agent():
+    found = _cut(_pair(3, contrast=False), 0)
+    assert found.agent is None and not found.found
+    edge = found.to_dict()["shares"]["edge_of_view"]
+    (told,) = (one for one in found.warnings if "No contrast agent" in one)
+    assert f"where both scans show the joint, which is {np.floor(100 * (1 - edge)):.0f} % of it" in told
+    assert edge > 0.5 and "whether there is agent elsewhere cannot be told" in told
+    found = _cut(_pair(3), 0)
+    assert found.agent and any("bears a layer free of soft tissue, and a scan's field" in one for one in found.warnings)
+
+
 def test_one_compartment_that_is_not_measured_is_told_with_the_reason():
     found = _cut(_pair(3), 0.7)
     assert found.found

@@ -37,6 +37,8 @@ _EVIDENCE, _LEAST_LEVEL, _MOST_LEVEL = 16.0, 0.35, 1.8
 # like more, but fainter than this share of bone: up to 0.1 of it in 24 pairs without agent, to 0.12 of what the other
 # scan shows more. In 21 pairs with agent that could be measured it was 0.147 and more.
 _NO_AGENT, _LEAST_AGENT = 0.05, 0.13
+# That the joint bears no agent takes scans that both show more than this share of it.
+_IN_VIEW = 0.5
 # Where nothing is measured and the scan that should be without agent bears so many times as much of a layer as the
 # other one, agent may be in it: of 13 pairs of bones among soft tissue 0 to 3.7 times the right way, up to hundreds the
 # wrong way.
@@ -263,16 +265,12 @@ def _measured(
                 "swap the scans, or say which one has the agent",
                 Setting("contrast"),
             )
-        seen_from = 3 * _bare_error(sight, sight.contrast / 2)
-        warnings.append(
-            f"no contrast agent of {100 * _LEAST_AGENT:.0f} % of the brightness of bone was found on it, so no "
-            "cartilage is measured: check that one of the two scans was made with agent, and which one; at this voxel "
-            "size and noise a layer half as bright as bone would be seen from "
-            f"{seen_from:.0f} um on"
-        )
         # That nothing is seen does not say that the bone is bare.
         covered, level = np.zeros(len(covered), bool), np.nan
     reason = _reasons(layers, sight, covered, level)
+    in_view = 1 - mesh.areas[reason == Reason.EDGE_OF_VIEW].sum() / mesh.areas.sum()
+    if not agent:
+        warnings.append(_no_agent(sight, in_view))
     seen = covered & (reason == Reason.MEASURED)
     cover = covered & (reason != Reason.SOFT_TISSUE)
     typical = float(np.median(layers.thickness_mm[seen])) if seen.any() else 0.0
@@ -311,6 +309,8 @@ def _measured(
         elif share < _HARDLY:
             least = math.floor(100 * share)
             told = f"only {least} % of the bone that faces the joint bears a layer free of soft tissue"
+            if in_view < _EVERYWHERE:
+                told += f", and a scan's field of view ends on {100 * (1 - in_view):.0f} %"
             warnings.append(f"{told}: what it is cannot be told, so {_UNMEASURED}")
         elif share > _EVERYWHERE:
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
@@ -391,10 +391,25 @@ def _measured(
         shift_um=1000 * match.shift,
         slope=match.slope,
         offset=match.offset,
-        agent=bool(agent) if coarse <= COARSE else None,
+        agent=bool(agent) if coarse <= COARSE and (agent or in_view > _IN_VIEW) else None,
         accepted=bool(alignment.accepted),
         sides_known=sides_known if coarse <= COARSE else None,
         warnings=[sentence(text) for text in warnings],
+    )
+
+
+def _no_agent(sight: Sight, in_view: float) -> str:
+    """Says that no agent was found, where both scans show this share of the joint."""
+    told = f"no contrast agent of {100 * _LEAST_AGENT:.0f} % of the brightness of bone was found on it"
+    if not in_view > _IN_VIEW:
+        return (
+            f"{told} where both scans show the joint, which is {math.floor(100 * in_view)} % of it, so no cartilage is "
+            "measured: whether there is agent elsewhere cannot be told; it takes scans that both show the joint"
+        )
+    return (
+        f"{told}, so no cartilage is measured: check that one of the two scans was made with agent, and which one; at "
+        "this voxel size and noise a layer half as bright as bone would be seen from "
+        f"{3 * _bare_error(sight, sight.contrast / 2):.0f} um on"
     )
 
 

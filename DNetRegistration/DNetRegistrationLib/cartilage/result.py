@@ -124,10 +124,11 @@ class CartilageMeasurement:
         shift_um: ``(3,)`` how far the scan with agent was moved against the alignment to match the bone under the
             cartilage, at its middle, LPS.
         slope, offset: grey values of the scan with agent are ``slope * plain + offset`` in bone.
-        agent: contrast agent was found; None where voxels are too coarse to measure anything.
+        agent: contrast agent was found; None where voxels are too coarse to measure anything, or none was found but
+            the scans do not both show more than half of the joint.
         accepted: the alignment was accepted; if not, numbers may be wrong.
-        sides_known: which side is medial was found by the fibula or told; if not, the names may be swapped. None as for
-            `agent`.
+        sides_known: which side is medial was found by the fibula or told; if not, the names may be swapped. None where
+            voxels are too coarse.
         warnings: sentences on what else a user should know.
     """
 

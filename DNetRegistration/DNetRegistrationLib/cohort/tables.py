@@ -62,7 +62,7 @@ _COMPARTMENT = {
     "standard_error_um": ("um", "of the mean thickness"),
     "uptake": ("grey values", "mean of what agent adds to the layer, in grey values of the scan with agent"),
     "least_thickness_um": ("um", "the thinnest layer that can be told from none"),
-    "agent": ("", "whether contrast agent was found"),
+    "agent": ("", "whether contrast agent was found; empty: it cannot be told"),
     "sides_known": ("", "whether medial and lateral are known, and not perhaps swapped"),
     "alignment_accepted": ("", "if false, the numbers may be wrong"),
 }
