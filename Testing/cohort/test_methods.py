@@ -145,3 +145,5 @@ def test_cartilage_that_could_not_be_measured_is_not_counted(unknown):
     text = methods_paragraph(made_cohort(made_pair("m", compartments=({"mean_thickness_um": 40.0},)), empty))
     assert "cartilage was measured in 1 pair, and could not be in 1 more: along" in text
     assert "cartilage could not be measured (1 pair tried)." in methods_paragraph(made_cohort(empty))
+    asked = made_cohort(made_pair("a"), refused_pair("b"), options={"outputs": ["cartilage_picture"]})
+    assert "cartilage could not be measured (1 pair tried)." in methods_paragraph(asked)

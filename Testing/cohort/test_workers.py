@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import places
@@ -17,8 +18,10 @@ from DNetRegistrationLib.cohort import workers
 from DNetRegistrationLib.cohort.align_files import AlignedFiles
 from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.cohort.pairs import Pair
+from DNetRegistrationLib.cohort.result import looked_at
 from DNetRegistrationLib.cohort.task import PairTask, do_pair
 from DNetRegistrationLib.cohort.workers import done_by_processes
+from DNetRegistrationLib.core.errors import ScanError, Setting
 from DNetRegistrationLib.outputs.paths import OutputPaths
 
 OPTIONS = CohortOptions(outputs={"report": ".json"})
@@ -70,6 +73,23 @@ def test_what_surrounds_the_bone_is_told_without_reservation(tasks, monkeypatch)
     monkeypatch.setattr("DNetRegistrationLib.cohort.align_files.align_files", lambda *args, **options: done)
     result = do_pair(tasks[0]).result
     assert result.surroundings == "The moving scan is darker." and not result.warnings and not result.reserved
+
+
+def test_cartilage_that_cannot_be_measured_leaves_the_alignment_and_is_told(tasks, monkeypatch):
+    """A pair whose scans were swapped had failed, and its transform was not written."""
+    error = ScanError("a.nrrd: a bright layer lies on the bone", "say which scan has the agent", Setting("contrast"))
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("DNetRegistrationLib.cohort.measuring.Measuring.measure", fail)
+    outputs = {"transform": ".tfm", "report": ".json", "cartilage": ".csv"}
+    task = replace(tasks[0], options=CohortOptions(outputs=outputs, hypotheses="search", refine="none"))
+    result = do_pair(task).result
+    told = "Cartilage could not be measured: a.nrrd: a bright layer lies on the bone; say which scan has the agent, "
+    assert result.status == "accepted" and looked_at(result)
+    assert f"{told}in a list as contrast." in result.warnings and not result.compartments
+    assert set(result.outputs) == {"transform", "report"} == {path.stem for path in Path(task.work).iterdir()}
 
 
 @pytest.mark.slow

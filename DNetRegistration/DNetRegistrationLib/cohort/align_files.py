@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..bone.scan_file import ScanFile, members
-from ..core.errors import OptionError, Setting
+from ..core.errors import OptionError, ScanError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
 from ..core.threads import thread_limit
 from ..imaging.copies import voxel_mark
@@ -28,9 +28,10 @@ class AlignedFiles:
     Attributes:
         alignments: the alignment; or one of each bone, the largest first.
         outputs: the files that were written, for each alignment.
-        cartilage: what was measured, or None: nobody asked, or the alignment was not accepted.
+        cartilage: what was measured, or None: nobody asked, the alignment was not accepted, or it could not be.
         bone_points: ``(n, 3)`` of bone in the fixed scan, of the bone that the first alignment is of; LPS mm.
         marks: of the voxels of the fixed and the moving scan; see `imaging.copies.voxel_mark`.
+        unmeasured: why it could not be measured, where `lenient` let that pass; else None.
     """
 
     alignments: list[Alignment]
@@ -38,6 +39,7 @@ class AlignedFiles:
     cartilage: CartilageMeasurement | None
     bone_points: np.ndarray
     marks: tuple[str, str]
+    unmeasured: ScanError | None = None
 
 
 def align_files(
@@ -54,6 +56,7 @@ def align_files(
     weights: str | None = None,
     bone: Literal["largest", "each"] | None = None,
     check: bool = False,
+    lenient: bool = False,
     progress: ProgressFunction = no_progress,
     **options: Any,
 ) -> AlignedFiles:
@@ -68,6 +71,7 @@ def align_files(
         weights: the name of weights that ship, or a file; None for the default.
         bone: "largest" or "each" where bones moved on their own; of "each" the outputs are numbered.
         check: also turn the moving scan, align again and compare; see `registration.check.check_alignment`.
+        lenient: where scans can be aligned but their cartilage cannot be measured, write the other outputs.
         progress: called with a fraction and a message.
         options: further ones of `registration.align.align`.
 
@@ -103,10 +107,15 @@ def align_files(
             from ..registration.check import check_alignment
 
             found = check_alignment(found, *pair, progress=part(progress, 0.25, 0.8), **about)
-        cartilage = None
+        cartilage = unmeasured = None
         asked = bool(outputs.of_cartilage)
         if asked:
-            cartilage = measuring.measure(found, scans, part(progress, 0.8, 0.9))
+            try:
+                cartilage = measuring.measure(found, scans, part(progress, 0.8, 0.9))
+            except ScanError as error:
+                if not lenient:
+                    raise
+                unmeasured = error
             if cartilage is None:
                 outputs = outputs.without_cartilage()
                 several = [outputs]
@@ -124,7 +133,7 @@ def align_files(
     where = scans.masks[0] if first.bone is None or first.bone.masks is None else first.bone.masks[0]
     points = scans.fixed.points_above(first.fixed_threshold, where)
     marks = voxel_mark(scans.fixed.voxels), voxel_mark(scans.moving.voxels)
-    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points, marks)
+    return AlignedFiles(alignments, several[: len(alignments)], cartilage, points, marks, unmeasured)
 
 
 def read_pair(

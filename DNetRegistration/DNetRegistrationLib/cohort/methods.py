@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..core.words import plain
+from ..outputs.paths import CARTILAGE
 from ..registration.verdict import ACCEPT
 from .copies import with_shared_voxels
 from .result import CohortResult, PairResult
@@ -74,7 +75,7 @@ def methods_paragraph(result: CohortResult) -> str:
         _copies(len(result.pairs) - len(kept.pairs), with_shared_voxels(kept.pairs)),
         _accuracy(accepted),
         _loops(accepted, len(result.closing)),
-        _cartilage(kept.pairs),
+        _cartilage(kept),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -184,8 +185,9 @@ def _accuracy(accepted: Sequence[PairResult]) -> str:
     )
 
 
-def _cartilage(pairs: Iterable[PairResult]) -> str:
-    tried = [pair for pair in pairs if pair.compartments]
+def _cartilage(result: CohortResult) -> str:
+    wanted = bool(set(CARTILAGE) & set(result.options.get("outputs", ())))
+    tried = [pair for pair in result.pairs if pair.compartments or (wanted and pair.status == "accepted")]
     measured = [pair.status for pair in tried if _finite(row.get("mean_thickness_um") for row in pair.compartments)]
     if not tried:
         return ""

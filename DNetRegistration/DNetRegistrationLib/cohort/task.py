@@ -11,7 +11,7 @@ from typing import Any
 from ..bone.scan_file import ABOUT_SCAN
 from ..core.errors import DNetError, OptionError, ScanError, known_error, one_line
 from ..core.progress import ProgressFunction, no_progress
-from ..core.words import choice
+from ..core.words import choice, sentence
 from ..geometry.loops import spread_points
 from ..outputs.paths import OutputPaths
 from .options import CohortOptions
@@ -94,7 +94,7 @@ def remedy_of(error: DNetError) -> str:
     setting = error.setting
     if not error.remedy or setting is None:
         return error.remedy or ""
-    if setting.quantity in ABOUT_CARTILAGE:
+    if setting.quantity in ("contrast", *ABOUT_CARTILAGE):
         return f"{error.remedy}, in a list as {setting.quantity}"
     if setting.quantity not in ABOUT_SCAN:
         return error.remedy
@@ -114,20 +114,27 @@ def _aligned(task: PairTask, progress: ProgressFunction, began: float) -> PairRe
     assert pair.fixed is not None and pair.moving is not None
     own = {name: getattr(pair, name) for name in ("initial", "contrast", *ABOUT_CARTILAGE)}
     given = options.of_alignment() | {name: value for name, value in own.items() if value is not None}
-    done = align_files(pair.fixed, pair.moving, options.paths(Path(task.work)), progress=progress, **given)
+    done = align_files(
+        pair.fixed, pair.moving, options.paths(Path(task.work)), lenient=True, progress=progress, **given
+    )
     (alignment,), (paths,) = done.alignments, done.outputs
     outputs = _below(paths, task.folder)
     compartments: tuple[dict[str, Any], ...] = ()
+    warnings = list(alignment.warnings)
+    if done.unmeasured is not None:
+        told = "; ".join(filter(None, (done.unmeasured.problem, remedy_of(done.unmeasured))))
+        warnings.append(sentence(f"cartilage could not be measured: {told}"))
     if done.cartilage is not None:
         from ..outputs.cartilage_table import rows
 
+        warnings += done.cartilage.warnings
         compartments = tuple(rows(done.cartilage))
     return PairResult(
         **_names(pair),
         status="accepted" if alignment.accepted else "refused",
         verdict=alignment.verdict,
         doubts=tuple(alignment.doubts),
-        warnings=(*alignment.warnings, *(done.cartilage.warnings if done.cartilage is not None else ())),
+        warnings=tuple(warnings),
         surroundings=alignment.surroundings,
         confidence=alignment.confidence,
         expected_error_um=alignment.expected_error_um,
