@@ -10,12 +10,12 @@ import pytest
 import SimpleITK as sitk
 from alignments import made_alignment
 from cartilages import made_measurement
-from DNetRegistrationLib.cartilage.result import Reason
+from DNetRegistrationLib.cartilage.result import Reason, summarise
 from DNetRegistrationLib.core.errors import FileError, OptionError
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.outputs.cartilage_table import cartilage_summary, write_table
 from DNetRegistrationLib.outputs.paths import CARTILAGE, OutputPaths, check_outputs
-from DNetRegistrationLib.outputs.thickness_picture import Frame, draw_thickness, rim, section, write_picture
+from DNetRegistrationLib.outputs.thickness_picture import Frame, _cuts, draw_thickness, rim, section, write_picture
 from DNetRegistrationLib.outputs.thickness_surface import VIRIDIS, color_limit_um, colors, write_surface
 from DNetRegistrationLib.outputs.thickness_volume import thickness_volume
 from DNetRegistrationLib.outputs.write import write_outputs
@@ -196,6 +196,29 @@ def test_the_picture_says_what_it_shows_and_what_not_to_trust(tmp_path):
     for ending in ("png", "svg", "pdf"):
         write_picture(tmp_path / f"p.{ending}", made_measurement(), scan, placed)
         assert (tmp_path / f"p.{ending}").stat().st_size > 5000
+
+
+def test_a_compartment_that_was_not_measured_is_not_cut_and_the_title_is_of_all():
+    pytest.importorskip("matplotlib")
+    placed, known = _placed(), made_measurement()
+    scan = _grid(np.full(3, 0.04), placed)
+    medial = known.map.compartment == 0
+    blank = {
+        name: np.where(medial, np.nan, getattr(known.map, name))
+        for name in ("thickness_um", "standard_error_um", "uptake", "filled_um")
+    }
+    found = replace(known.map, reason=np.where(medial, Reason.UNCERTAIN, known.map.reason), **blank)
+    sides = [summarise(name, found.compartment == k, found, 0.5) for k, name in enumerate(("medial", "lateral"))]
+    whole = summarise("all", np.ones(len(medial), bool), found, 0.5)
+    words = _texts(draw_thickness(replace(known, map=found, compartments=(*sides, whole)), scan, placed))
+    share = round(100 * whole.measured_share)
+    assert f"mm³ on {share} % of {whole.area_mm2:.2f} mm²" in words and share < 50
+    assert _cut(known) < 0 < _cut(replace(known, map=found, compartments=(*sides, whole)))
+
+
+def _cut(measurement):
+    """Where the second slice lies: below 0 it is medial."""
+    return _cuts(measurement, Frame.of(measurement))[1][1][0]
 
 
 def test_a_map_without_a_thickness_has_no_scale_of_colours():

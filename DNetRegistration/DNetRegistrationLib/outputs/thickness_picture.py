@@ -80,8 +80,9 @@ def write_picture(path: str | Path, measurement: CartilageMeasurement, contrast:
 def draw_thickness(measurement: CartilageMeasurement, contrast: Volume, matrix: np.ndarray) -> Figure:
     """The picture as a ``matplotlib.figure.Figure``, 10 by 5.2 inches.
 
-    Left: the surface seen from above, coloured by thickness, grey where not measured, compartments outlined. Right: the
-    scan with agent cut along the two lines that the left part shows, with the bone's surface and the layer's.
+    Left: the surface seen from above, coloured by thickness, grey where it was filled or not measured, compartments
+    outlined. Right: the scan with agent cut along the two lines that the left part shows, with the bone's surface and
+    the layer's.
 
     Args:
         measurement: the measurement.
@@ -114,8 +115,9 @@ def _middle(found: ThicknessMap, number: int) -> np.ndarray:
 
 
 def _cuts(measurement: CartilageMeasurement, frame: Frame) -> list[tuple[str, np.ndarray, int]]:
-    """Name, a point in the frame, and the frame's axis along the slice: through all sides, and through the first."""
-    middle = _middle(measurement.map, 0)
+    """Name, a point in the frame, and the frame's axis along the slice: through both sides, and one measured."""
+    known = [number for number, one in enumerate(measurement.compartments[:-1]) if not np.isnan(one.mean_thickness_um)]
+    middle = _middle(measurement.map, known[0] if known else 0)
     first = frame.seen(middle[None])[0] if np.isfinite(middle).all() else np.zeros(3)
     return [("A", np.zeros(3), 0), ("B", first, 1)]
 
@@ -164,13 +166,14 @@ def _draw_map(
         axes.text(ends[0][0], ends[0][1], f"{name} ", **beside)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.axis("off")
-    # The other slice's name stands below the first compartment, on the left.
-    _scale_bar(axes, high[0], low[1] - 0.01, high[0] - low[0], right=True)
+    # The other slice's name stands below its compartment.
+    right = cuts[1][1][0] <= 0
+    _scale_bar(axes, high[0] if right else low[0], low[1] - 0.01, high[0] - low[0], right=right)
     if not known.any():
         return
     place = figure.add_axes((0.12, 0.1, 0.3, 0.022))
     bar = figure.colorbar(painter, cax=place, orientation="horizontal", extend="max")
-    bar.set_label("cartilage thickness (µm); grey: not measured", color=_INK)
+    bar.set_label("cartilage thickness (µm); grey: filled or not measured", color=_INK)
 
 
 def _draw_slice(
@@ -282,9 +285,10 @@ def _words(figure: Figure, measurement: CartilageMeasurement) -> float:
     if np.isnan(row.mean_thickness_um):
         title = "Cartilage: not measured"
     else:
+        share = round(100 * (row.measured_share + row.filled_share))
         title = (
             f"Cartilage {row.mean_thickness_um:.1f} ± {row.standard_error_um:.1f} µm (mean ± standard error), "
-            f"{row.volume_mm3:.4f} mm³ on {row.area_mm2 * (row.measured_share + row.filled_share):.2f} mm²"
+            f"{row.volume_mm3:.4f} mm³ on {f'{share} % of ' if share < 100 else ''}{row.area_mm2:.2f} mm²"
         )
     accepted, color = ("", _INK) if measurement.accepted else ("ALIGNMENT NOT ACCEPTED. ", _BAD)
     figure.text(0.02, 0.972, accepted + title, size=12, weight="bold", color=color, va="center")
