@@ -36,8 +36,9 @@ def test_options_of_the_run_are_told():
         plain,
         options={
             "refine": "none",
-            "scans": {"fixed_threshold": 300.0},
+            "scans": {"fixed_threshold": 300.0, "fixed_spacing": (0.02,), "moving_mask": "/study/bone.nrrd"},
             "bone": "largest",
+            "check": True,
             "weights": "dnet",
             "outputs": ["report"],
         },
@@ -48,7 +49,7 @@ def test_options_of_the_run_are_told():
         and "Thresholds of bone were given;" in text
         and "with the weights dnet [1]" in text
     )
-    assert "Other options: bone = largest, fixed_threshold = 300.0." in text
+    assert "Other options: --bone largest, --check, --fixed-threshold 300." in text
 
 
 def test_three_scans_of_a_bone_and_their_loops_are_told():

@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..core.words import plain
 from ..outputs.paths import CARTILAGE
@@ -43,12 +44,13 @@ _GIVEN = {
     "region": "regions of the joint surface",
     "medial": "points on the medial side",
 }
-#: Options that the sentences tell of, or that say only what was written.
+#: Options by their last word that the sentences tell of, or that say only what was written.
 _TOLD = {
     "hypotheses",
     "refine",
     "weights",
     "spacing",
+    "mask",
     "outputs",
     "threads",
     "device",
@@ -121,8 +123,14 @@ def _bone(result: CohortResult) -> str:
         low, high = min(sizes), max(sizes)
         span = f"{plain(low, 3)} um" if low == high else f"{plain(low, 3)} to {plain(high, 3)} um"
         sentence += f"; the working voxel size was {span}"
-    rest = [f"{name} = {value}" for name, value in options.items() if name not in _TOLD]
+    rest = [_spelled(name, value) for name, value in options.items() if name.rpartition("_")[2] not in _TOLD]
     return f"{sentence}." + (f" Other options: {', '.join(rest)}." if rest else "")
+
+
+def _spelled(name: str, value: Any) -> str:
+    """An option as the command line spells it."""
+    words = "" if value is True else f" {plain(value, 6) if isinstance(value, float) else value}"
+    return f"--{name.replace('_', '-')}{words}"
 
 
 def _given(pairs: Sequence[PairResult]) -> str:
