@@ -132,7 +132,7 @@ def test_the_same_voxels_in_two_pairs_are_told_on_both():
     assert not with_copies([result("m01", "A", "A")])[0].warnings
     # A copy may lie in a pair that was not read to its end.
     problem = Problem(kind="duplicate", pair="m04", problem="x: holds the same bytes as y")
-    assert with_copies(pairs, [problem])[3].warnings == ("X: holds the same bytes as y.",)
+    assert with_copies(pairs, [problem])[3].warnings == ("x: holds the same bytes as y.",)
     assert with_copies(pairs, [replace(problem, pair="m01")])[0] == found[0]
     many = with_copies([result(f"m{n}", "A", str(n), fixed=str(n)) for n in range(6)])
     assert "as the fixed scan of m1, the fixed scan of m2, the fixed scan of m3 and 2 more:" in many[0].warnings[0]
