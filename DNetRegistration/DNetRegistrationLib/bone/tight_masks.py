@@ -14,7 +14,7 @@ from ..imaging.morphology import dilate_ball
 from ..imaging.padding import with_data
 from ..imaging.resample import resample_mask
 from ..imaging.volume import Volume
-from .scenes import preview
+from .scenes import PREVIEW_SIZE, preview
 from .threshold import find_bone_scale
 
 # A mask reaches so far past the bone, in working spacings (0.32 mm for a mouse) or voxels, whichever are larger. By
@@ -28,8 +28,6 @@ TIGHT = 3.0
 LEAST = 0.5
 # The working spacing as a share of how far a mask reaches from its centroid: 1 / 38 as for bone, see `cube`.
 SPACING = 1 / 38
-# A scan of no more voxels along any axis is looked at as it is, a larger one averaged.
-SMALL = 128
 # So much of another bone's blurred rim is left out, in working spacings.
 RIM = 1.0
 
@@ -49,8 +47,8 @@ def reaching_past(
     """
     if mask is None:
         return None
-    # Averages of thick slices blur the bone away.
-    image = volume if max(volume.voxels.shape) <= SMALL else preview(volume, with_data(volume, None))
+    # A preview has voxels of one size: of a small scan it would average thick slices, and blur the bone away.
+    image = volume if max(volume.voxels.shape) <= PREVIEW_SIZE else preview(volume, with_data(volume, None))
     step, values = image.spacing[::-1], image.voxels
     within = resample_mask(mask, volume.affine, image.affine, values.shape, np.eye(4))
     points = np.argwhere(within) * step
@@ -74,16 +72,17 @@ def reaching_past(
         return mask
     bone &= dilate_ball(within, step, (REACH + RIM) * spacing)
     pieces, _ = ndimage.label(bone)
-    sizes, marked = np.bincount(pieces[bone], minlength=2), np.bincount(pieces[bone & within], minlength=2)
+    sizes = np.bincount(pieces[bone])
     # A stray voxel of a mask makes another bone none of its own.
-    shares = np.pad(marked, (0, len(sizes) - len(marked))) / np.maximum(sizes, 1)
+    shares = np.bincount(pieces[bone & within], minlength=len(sizes)) / np.maximum(sizes, 1)
     own = bone & (shares >= LEAST)[pieces]
     if not own.any():
         return mask
     other = bone & ~own
     if other.any():
         near &= ~dilate_ball(other, step, RIM * spacing)
-    return _on(volume, near, image) | mask
+    z, y, x = volume.voxels.shape
+    return resample_mask(near, image.affine, volume.affine, (z, y, x), np.eye(4)) | mask
 
 
 def _threshold(image: Volume, near: np.ndarray) -> float | None:
@@ -94,9 +93,3 @@ def _threshold(image: Volume, near: np.ndarray) -> float | None:
         except ScanError:
             continue
     return None
-
-
-def _on(volume: Volume, mask: np.ndarray, image: Volume) -> np.ndarray:
-    """A mask of a preview on the voxels of its scan."""
-    z, y, x = volume.voxels.shape
-    return resample_mask(mask, image.affine, volume.affine, (z, y, x), np.eye(4))
