@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cohort_results import made_pair
@@ -19,7 +20,7 @@ from DNetRegistrationLib.core.errors import FileError
 def keep(tmp_path):
     """Keeps a result of a pair of two files, with what is said of them."""
 
-    def keep(initial=None, weights=None, where=None, outputs=None, **about):
+    def keep(initial=None, weights=None, where=None, outputs=None, written=None, **about):
         for name in ("a", "b", "other"):
             (tmp_path / name).write_bytes(name.encode())
         fixed = ScanFile(str(tmp_path / "a"), **about)
@@ -28,7 +29,11 @@ def keep(tmp_path):
         options = CohortOptions(outputs=outputs or {}, weights=weights)
         with opened_results(tmp_path / "results") as results:
             task = results.task(pair, options)
-            result = made_pair("m1", folder=task.folder, fixed=fixed.path, moving=pair.moving.path)
+            paths = {name: Path(task.work) / file for name, file in (written or {}).items()}
+            for path in paths.values():
+                path.touch()
+            files = {name: f"{task.folder}/{path.name}" for name, path in paths.items()}
+            result = made_pair("m1", folder=task.folder, fixed=fixed.path, moving=pair.moving.path, outputs=files)
             results.keep(task, Done(result, True, content_hash(pair, options)), "")
         return pair, result
 
@@ -78,12 +83,24 @@ def test_the_record_knows_where_files_were_moved_to(keep, tmp_path):
 
 def test_outputs_that_nobody_asks_for_now_are_known_by_the_records_of_pairs(keep, tmp_path):
     """They were read off the record of the last run alone, which a run that was killed does not leave."""
-    pair, _ = keep(outputs={"transform": ".tfm", "cartilage": ".csv", "thickness": ".vtp"})
+    outputs = {"transform": ".tfm", "cartilage": ".csv", "thickness": ".vtp"}
+    pair, _ = keep(outputs=outputs, written={name: f"{name}{ending}" for name, ending in outputs.items()})
     other = replace(pair, name="m2")
     with opened_results(tmp_path / "results") as results:
         for asked, told in (({}, ["cartilage", "thickness"]), ({"thickness": ".ply"}, ["cartilage"])):
             options = CohortOptions(outputs={"transform": ".h5", **asked})
             assert results.dropped([other, pair], options) == told and not results.dropped([other], options)
+
+
+def test_an_output_that_was_asked_for_and_never_written_is_not_removed(keep, tmp_path):
+    """Cartilage that could not be measured leaves no file; nor is there one that its owner has taken away."""
+    asked = {"transform": ".tfm", "overlay": ".png", "cartilage": ".csv"}
+    pair, result = keep(outputs=asked, written={"transform": "transform.tfm", "overlay": "overlay.png"})
+    options = CohortOptions(outputs={"transform": ".tfm"})
+    with opened_results(tmp_path / "results") as results:
+        assert results.dropped([pair], options) == ["overlay"]
+        (tmp_path / "results" / result.outputs["overlay"]).unlink()
+        assert not results.dropped([pair], options)
 
 
 def test_loops_are_forgotten_and_what_else_lies_there_is_not(keep, tmp_path):

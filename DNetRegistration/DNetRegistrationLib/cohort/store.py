@@ -103,12 +103,14 @@ class ResultsFolder:
         return of_pair(result, pair)
 
     def dropped(self, pairs: Iterable[Pair], options: CohortOptions) -> list[str]:
-        """The names of outputs of earlier runs that nobody asks for now: they go when their pairs are done again."""
-        before: set[str] = set()
+        """The names of outputs that earlier runs have written and nobody asks for now: they go when their pairs are done
+        again."""
+        there: set[str] = set()
         for pair in pairs:
             with suppress(ValueError, KeyError, TypeError):  # no record, or none of this program's
-                before |= set(json.loads(self._rooms[_room(pair)].records[pair.name]["options"])["outputs"])
-        return sorted(before - options.outputs.keys())
+                written = PairResult.from_dict(self._rooms[_room(pair)].records[pair.name]["result"]).outputs
+                there |= {name for name, file in written.items() if (self.place / file).is_file()}
+        return sorted(there - options.outputs.keys())
 
     def task(self, pair: Pair, options: CohortOptions) -> PairTask:
         """The work on a pair, with a new folder for its outputs.
