@@ -396,12 +396,26 @@ def test_a_joint_that_is_hardly_in_both_views_is_not_said_to_be_without_agent():
     assert found.agent and any("bears a layer free of soft tissue, and a scan's field" in one for one in found.warnings)
 
 
+@cache
+def _one_side():
+    """One compartment alone is measured."""
+    return _cut(_pair(3), 0.7)
+
+
 def test_one_compartment_that_is_not_measured_is_told_with_the_reason():
-    found = _cut(_pair(3), 0.7)
+    found = _one_side()
     assert found.found
     (row,) = (one for one in found.compartments if np.isnan(one.mean_thickness_um))
     (told,) = (one for one in found.warnings if f"The {row.name} compartment is not measured, since only" in one)
     assert "a scan's field of view ends there (" in told
+
+
+def test_the_standard_error_of_all_is_that_of_what_was_measured_or_filled():
+    """The compartment that is left out counted as if it were filled: 6.8 um were stated, not 4.9 um."""
+    *sides, whole = _one_side().compartments
+    (side,) = (one for one in sides if np.isfinite(one.mean_thickness_um))
+    assert whole.mean_thickness_um == side.mean_thickness_um
+    assert whole.standard_error_um == pytest.approx(side.standard_error_um)
 
 
 @pytest.mark.slow

@@ -531,7 +531,7 @@ def _compartments(
         if not here.any():
             return summarise(name, chosen, found, float(common), together)
         areas = found.areas_mm2
-        rest = 1 - areas[here].sum() / areas[chosen].sum()
+        rest = 1 - areas[here].sum() / areas[chosen & np.isfinite(found.filled_um)].sum()
         more = (
             np.average(doubts_um[here], weights=areas[here]),
             _REST_ERROR * rest * np.average(found.thickness_um[here], weights=areas[here]),

@@ -103,8 +103,7 @@ class ResultsFolder:
         return of_pair(result, pair)
 
     def dropped(self, pairs: Iterable[Pair], options: CohortOptions) -> list[str]:
-        """The names of outputs that earlier runs have written and nobody asks for now: they go when their pairs are done
-        again."""
+        """The names of outputs of earlier runs that nobody asks for now: they go when their pairs are done again."""
         there: set[str] = set()
         for pair in pairs:
             with suppress(ValueError, KeyError, TypeError):  # no record, or none of this program's
