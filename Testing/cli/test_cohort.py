@@ -65,6 +65,19 @@ def test_warnings_of_what_closes_loops_are_printed(called, monkeypatch, tmp_path
     assert "m1 to m2: Some slices are lost." in out and "m1 to m3: Not accepted: no pose" in out and "fine" not in out
 
 
+@pytest.mark.parametrize(("outputs", "status"), [(["cartilage", "transform"], 1), (["transform"], 0)])
+def test_cartilage_that_was_asked_for_and_not_measured_shows_in_the_exit_status(
+    monkeypatch, tmp_path, capsys, outputs, status
+):
+    """The status was 0, and only the table told."""
+    thick = ({"compartment": "all", "mean_thickness_um": 40.0},)
+    result = made_cohort(made_pair("m1", compartments=thick), made_pair("m2"), options={"outputs": outputs})
+    monkeypatch.setattr(import_module("DNetRegistrationLib.cohort.run"), "align_cohort", lambda *_, **__: result)
+    assert main(["cohort", "scans", "--output", str(tmp_path)]) == status
+    told = "could not be measured in 1 pair: m2; warnings in cohort.csv say why"
+    assert (told in capsys.readouterr().out) == bool(status)
+
+
 def test_outputs_that_are_removed_since_nobody_asks_for_them_are_named_before_the_work(monkeypatch, tmp_path, capsys):
     def align_cohort(*_, surveyed, **__):
         surveyed(Survey([], [], {}, {}, {}, dropped=list(dropped)))

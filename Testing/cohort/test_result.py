@@ -45,6 +45,25 @@ def test_a_cohort_goes_to_json_and_back():
     assert again.counts == {"accepted": 1, "refused": 0, "failed": 1} and not again.accepted
 
 
+@pytest.mark.parametrize(
+    ("options", "unmeasured"),
+    [
+        ({}, ["empty"]),  # as where Python was asked
+        ({"outputs": ["transform"]}, ["empty"]),
+        ({"outputs": ["thickness"]}, ["accepted", "empty"]),
+        ({"outputs": ["cartilage"], "anyway": True}, ["accepted", "refused", "empty"]),
+    ],
+)
+def test_cartilage_that_was_asked_for_and_not_measured_is_known(options, unmeasured):
+    rows = [({"mean_thickness_um": mean}, {"mean_thickness_um": math.nan}) for mean in (math.nan, 40.0)]
+    pairs = [pair(name, name) for name in ("accepted", "refused", "failed")]
+    pairs += [pair("empty", compartments=rows[0]), pair("measured", compartments=rows[1])]
+    result = CohortResult(scans="in", pairs=tuple(pairs), options=options)
+    assert [one.name for one in result.unmeasured] == unmeasured
+    again = CohortResult.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
+    assert [one.name for one in again.unmeasured] == unmeasured
+
+
 def test_a_status_that_is_unknown_is_an_error():
     with pytest.raises(ValueError, match="unknown"):
         PairResult.from_dict({**pair("a").to_dict(), "status": "good"})

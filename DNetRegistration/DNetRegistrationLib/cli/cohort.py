@@ -47,7 +47,8 @@ missing, or what changed: files, options, or the program.
 
 exit status:
   0    all pairs are accepted; of a dry run: there is no problem
-  1    some are refused or failed; of a dry run: there are problems
+  1    some are refused or failed, or their cartilage was asked for and could
+       not be measured; of a dry run: there are problems
   2    bad input or bad usage
   3    all is done and written, but could not be printed (a full disk)
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the same again goes on from there
@@ -101,7 +102,7 @@ def add_parser(commands) -> Parser:
 
 
 def run(options) -> int:
-    """Aligns the pairs of a cohort: 0 where all are accepted, else 1."""
+    """Aligns the pairs of a cohort: 0 where all are accepted and all that was asked for was measured, else 1."""
     values = vars(options)
     asked = {name: values[name] for name in ENDINGS if values[name] is not None}
     about = {
@@ -172,6 +173,10 @@ def run(options) -> int:
         )
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
     say(f"{counted(len(result.pairs), 'pair')}: {counts}")
+    if result.unmeasured:
+        names = shown(", ".join(pair.name for pair in result.unmeasured))
+        many = counted(len(result.unmeasured), "pair")
+        say(f"{'cartilage':<17} could not be measured in {many}: {names}; warnings in {TABLE} say why")
     if result.closing:
         lost = sum(pair.status != "accepted" for pair in result.closing)
         open_ones = f"; {lost} not accepted, which measure nothing" if lost else ""
@@ -187,7 +192,7 @@ def run(options) -> int:
             say(f"{'written':<17} {path}")
     if "before" not in chosen.outputs:
         say(f"No pictures were drawn, for that install matplotlib and Pillow: {how_to_install()}")
-    return 0 if result.accepted else 1
+    return 0 if result.accepted and not result.unmeasured else 1
 
 
 def _two_words(text: str) -> tuple[str, str]:

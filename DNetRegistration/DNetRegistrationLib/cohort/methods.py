@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.words import plain
-from ..outputs.paths import CARTILAGE
 from ..registration.verdict import ACCEPT
 from .copies import with_shared_voxels
 from .result import CohortResult, PairResult
@@ -194,9 +193,8 @@ def _accuracy(accepted: Sequence[PairResult]) -> str:
 
 
 def _cartilage(result: CohortResult) -> str:
-    wanted = bool(set(CARTILAGE) & set(result.options.get("outputs", ())))
-    tried = [pair for pair in result.pairs if pair.compartments or (wanted and pair.status == "accepted")]
-    measured = [pair.status for pair in tried if _finite(row.get("mean_thickness_um") for row in pair.compartments)]
+    tried = result.of_cartilage
+    measured = [pair.status for pair in tried if pair.thickness_known]
     if not tried:
         return ""
     if not measured:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..core.jsonable import attributes_of, jsonable
 from ..core.words import capital
+from ..outputs.paths import CARTILAGE
 
 #: What came of a pair: its alignment is accepted, or not; or there is none.
 Status = Literal["accepted", "refused", "failed"]
@@ -185,6 +186,12 @@ class PairResult:
         return bool(self.marks[0]) and self.marks[0] == self.marks[1]
 
     @property
+    def thickness_known(self) -> bool:
+        """Whether the cartilage of a compartment was measured."""
+        means = (row.get("mean_thickness_um") for row in self.compartments)
+        return any(mean is not None and math.isfinite(mean) for mean in means)
+
+    @property
     def reserved(self) -> bool:
         """Whether it is accepted with a doubt. A warning alone, as of the cartilage, is no reservation."""
         return self.status == "accepted" and bool(self.doubts)
@@ -251,6 +258,18 @@ class CohortResult:
     def accepted(self) -> bool:
         """Whether every pair is accepted."""
         return self.counts["accepted"] == len(self.pairs)
+
+    @property
+    def of_cartilage(self) -> tuple[PairResult, ...]:
+        """The pairs whose cartilage was to be measured: those that are accepted, with `anyway` refused ones too."""
+        tried = ("accepted", "refused") if self.options.get("anyway") else ("accepted",)
+        tried = tried if set(CARTILAGE) & set(self.options.get("outputs", ())) else ()
+        return tuple(pair for pair in self.pairs if pair.compartments or pair.status in tried)
+
+    @property
+    def unmeasured(self) -> tuple[PairResult, ...]:
+        """Those of `of_cartilage` in which no thickness could be measured; their warnings say why."""
+        return tuple(pair for pair in self.of_cartilage if not pair.thickness_known)
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON's own types."""
