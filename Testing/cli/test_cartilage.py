@@ -61,6 +61,22 @@ def test_a_report_of_these_scans_vouches_for_the_alignment(reported, pair, two, 
     assert table.read_text().splitlines()[1].endswith("true") and segmentation.is_file()
 
 
+def test_a_mask_is_looked_at_once(reported, pair, measured_with, tmp_path, monkeypatch):
+    """Whether it is one of the bone itself was found for the check, and again for the segmentation."""
+    write_volume(Volume(np.ones(pair.fixed.voxels.shape, np.uint8), pair.fixed.affine), tmp_path / "mask.nrrd")
+    looked = []
+    for name in ("bone.tight_masks", "outputs.segmentation"):
+        module = import_module(f"DNetRegistrationLib.{name}")
+
+        def widen(scan, mask, *others, reaching_past=module.reaching_past):
+            looked.extend([] if mask is None else [scan.name])
+            return reaching_past(scan, mask, *others)
+
+        monkeypatch.setattr(module, "reaching_past", widen)
+    words = [*reported(), "--segmentation", str(tmp_path / "c.seg.nrrd"), "--fixed-mask", str(tmp_path / "mask.nrrd")]
+    assert main(words) == 0 and looked == [measured_with[0]["plain"]]
+
+
 def test_the_transform_of_the_report_is_taken_where_none_is_given(reported, pair, measured_with):
     words = reported()
     assert main(words[: words.index("--transform")]) == 0

@@ -14,19 +14,21 @@ import pytest
 import SimpleITK as sitk
 import torch
 from command import run
-from DNetRegistrationLib.bone.cortex import dice
+from DNetRegistrationLib.bone.cortex import cortical_bone, dice
+from DNetRegistrationLib.bone.tight_masks import reaching_past
 from DNetRegistrationLib.core.errors import DNetError, ScanError, Setting
 from DNetRegistrationLib.geometry.transforms import affine_matrix
 from DNetRegistrationLib.imaging.volume import Volume
 from DNetRegistrationLib.networks import weights as weights_module
 from DNetRegistrationLib.networks.registry import build
 from DNetRegistrationLib.networks.weights import load_weights, save_weights
+from DNetRegistrationLib.outputs import segmentation
 from DNetRegistrationLib.outputs.segmentation import segment
 from DNetRegistrationLib.registration import align as module
 from DNetRegistrationLib.registration import inputs, one_pair
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.proposal import propose
-from DNetRegistrationLib.registration.result import AlignmentCancelled
+from DNetRegistrationLib.registration.result import Alignment, AlignmentCancelled
 from DNetRegistrationLib.registration.watch import STAGES
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from DNetRegistrationLib.synthesis.grid import Grid
@@ -212,6 +214,28 @@ def test_a_mask_of_the_bone_itself_is_one_that_shows_what_surrounds_it(pair, fou
     assert alignment.fixed_threshold == pytest.approx(found.fixed_threshold, rel=0.1)
     first, second = segment(pair.fixed, pair.moving, alignment, (masks[0], masks[1]))
     assert dice(first, second, alignment.matrix) == pytest.approx(found.dice, abs=0.06)
+
+
+def test_the_segmentation_looks_where_the_alignment_did(pair, found, monkeypatch):
+    """Whether a mask is one of the bone itself was found anew for it, by another threshold and spacing."""
+    widened = []
+
+    def widen(*arguments):
+        widened.append(reaching_past(*arguments))
+        return widened[-1]
+
+    for one in (module, segmentation):
+        monkeypatch.setattr(one, "reaching_past", widen)
+    mask = pair.fixed.voxels > found.fixed_threshold
+    alignment = align(pair.fixed, pair.moving, fixed_mask=mask, refine="working", initial=pair.matrix)
+    assert len(widened) == 2 and widened[0].sum() > 1.5 * mask.sum()
+    looked = alignment.masks[0].on(pair.fixed)
+    assert np.array_equal(looked, widened[0]) and alignment.masks[1] is None
+    first, _ = segment(pair.fixed, pair.moving, alignment, (mask, None))
+    own = cortical_bone(pair.fixed, alignment.fixed_threshold, 0.08, looked, resolution=0.03)
+    assert np.array_equal(first.cortex, own.cortex)
+    assert len(widened) == 3 and widened[2] is None
+    assert "masks" not in alignment.to_dict() and Alignment.from_dict(alignment.to_dict()) == alignment
 
 
 def test_a_mask_on_another_grid_is_that_mask(pair):

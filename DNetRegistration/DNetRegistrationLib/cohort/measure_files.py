@@ -134,6 +134,7 @@ def _alignment(
     from ..bone.cortex import cortical_bone, dice
     from ..bone.threshold import find_bone_scale, without_metal
     from ..bone.tight_masks import reaching_past
+    from ..imaging.packed import PackedMask
     from ..imaging.padding import with_data
     from ..registration.result import Alignment
     from ..registration.verdict import NOT_ACCEPTED
@@ -144,13 +145,15 @@ def _alignment(
         matrix = known.matrix
     if spacing is None:
         spacing = PAPER_SPACING if known is None or math.isnan(known.working_spacing) else known.working_spacing
-    bones, found = [], []
+    bones, found, masks = [], [], []
     scans = zip(("fixed", "moving"), (pair.fixed, pair.moving), pair.masks, thresholds, strict=True)
     for role, scan, mask, threshold in scans:
         stated = math.nan if known is None else getattr(known, f"{role}_threshold")
         chosen = stated if threshold is None and math.isfinite(stated) else threshold
         # As `align` outlines the bone.
-        seen = with_data(scan, reaching_past(scan, mask, chosen, spacing))
+        wide = reaching_past(scan, mask, chosen, spacing)
+        masks.append(None if wide is None else PackedMask.of(wide, scan))
+        seen = with_data(scan, wide)
         scale = find_bone_scale(scan, chosen, seen, role)
         found.append(scale.threshold)
         bones.append(cortical_bone(scan, scale.threshold, spacing, without_metal(scan, scale, seen)))
@@ -164,6 +167,7 @@ def _alignment(
         fixed_threshold=found[0],
         moving_threshold=found[1],
         working_spacing=spacing,
+        masks=tuple(masks),
         translation_mm=matrix[:3, :3] @ center + matrix[:3, 3] - center,
     )
     if doubt is None:

@@ -40,7 +40,8 @@ def subtract(
         alignment: of the two scans.
         fixed, moving: the scans, as `align` takes them. They are not changed.
         contrast: which scan has the contrast agent, "fixed" or "moving".
-        masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
+        masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None. Those that
+            the alignment holds go before them.
 
     Returns:
         Volume: signed float32 on the fixed scan's grid, NaN outside the overlap of both fields of view.

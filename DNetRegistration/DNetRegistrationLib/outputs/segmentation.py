@@ -15,6 +15,7 @@ from ..bone.cortex import CorticalBone, cortical_bone
 from ..bone.tight_masks import reaching_past
 from ..core.threads import of_both
 from ..imaging.nrrd import write_nrrd
+from ..imaging.packed import PackedMask
 from ..imaging.resample import resample_mask
 from ..imaging.volume import Volume
 from ..registration.result import Alignment
@@ -58,20 +59,28 @@ def segment(
     Args:
         fixed, moving: the scans.
         alignment: of the two; its thresholds and working spacing are used.
-        masks: ``(z, y, x)`` bool arrays of where bone is looked for, or None. The places of the one bone that the
-            alignment is of go before them.
+        masks: ``(z, y, x)`` bool arrays of where bone is looked for, or None. Where the alignment knows where it has
+            looked in these scans, that goes before them.
     """
     spacing = alignment.working_spacing
     thresholds = alignment.fixed_threshold, alignment.moving_threshold
     if alignment.bone is not None and alignment.bone.masks is not None:
         masks = alignment.bone.masks
     else:
-        masks = of_both(reaching_past, (fixed, moving), masks, thresholds, (spacing,) * 2)  # as `align` does it
+        masks = of_both(_looked_at, (fixed, moving), alignment.masks, masks, thresholds, (spacing,) * 2)
     first, second = (
         cortical_bone(scan, threshold, spacing, mask, resolution=RESOLUTION * spacing)
         for scan, threshold, mask in zip((fixed, moving), thresholds, masks, strict=True)
     )
     return first, second
+
+
+def _looked_at(
+    scan: Volume, known: PackedMask | None, given: np.ndarray | None, threshold: float, spacing: float
+) -> np.ndarray | None:
+    """Where bone is looked for: as the alignment knows it, else as `align` does it with a mask that is given."""
+    seen = None if known is None else known.on(scan)
+    return reaching_past(scan, given, threshold, spacing) if seen is None else seen
 
 
 def on_fixed_grid(fixed: CorticalBone, moving: CorticalBone, matrix: np.ndarray) -> Cortices:

@@ -62,7 +62,8 @@ def write_outputs(
             ``.seg.nrrd``; resampled and subtraction: scan files; cartilage: ``.csv`` or ``.json``; thickness: ``.vtp``
             or ``.ply``; thickness_volume: a scan file; cartilage_picture: ``.png``, ``.pdf`` or ``.svg``.
         contrast: which scan has the contrast agent, "fixed" or "moving".
-        masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None.
+        masks: of the fixed and the moving scan, as `align` takes them: where bone is looked for. Or None. Those that
+            the alignment holds go before them.
         measurement: what `measure_cartilage` found for this alignment. The report and the segmentation hold it too.
         threads: of the CPU, at most; None for as many as processors.
         progress: called with a fraction and a message.

@@ -13,10 +13,11 @@ import torch
 from ..bone.cortex import CorticalBone
 from ..bone.tight_masks import reaching_past
 from ..core.threads import of_both, torch_threads
+from ..imaging.packed import PackedMask
 from ..imaging.volume import Volume
 from .devices import choose_device, device_fault
 from .each_bone import align_bones
-from .inputs import checked_inputs
+from .inputs import AlignmentInputs, checked_inputs
 from .one_pair import align_pair
 from .result import Alignment
 from .slips import slips
@@ -134,9 +135,8 @@ def align(
             masks = of_both(reaching_past, scans, inputs.masks, inputs.thresholds, (inputs.spacing,) * 2)
             inputs = replace(inputs, masks=masks)
         watch.warnings.extend(slips(inputs.fixed, inputs.moving))
-        run = align_pair if bone is None else align_bones
         try:
-            return run(inputs, chosen, watch)
+            return _aligned(inputs, chosen, watch)
         except (RuntimeError, TypeError) as error:
             why = device_fault(error)
             if chosen.type == "cpu" or why is None:
@@ -145,4 +145,16 @@ def align(
         if chosen.type == "cuda":
             torch.cuda.empty_cache()
         watch.warnings.append(f"{chosen} {why}; the CPU did the work instead.")
-        return run(inputs, torch.device("cpu"), watch)
+        return _aligned(inputs, torch.device("cpu"), watch)
+
+
+def _aligned(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> Alignment | list[Alignment]:
+    """What is asked for, with the masks that it was found in."""
+    first, second = (
+        None if mask is None else PackedMask.of(mask, scan)
+        for mask, scan in zip(inputs.masks, (inputs.fixed, inputs.moving), strict=True)
+    )
+    found = align_pair(inputs, device, watch) if inputs.bone is None else align_bones(inputs, device, watch)
+    if isinstance(found, Alignment):
+        return replace(found, masks=(first, second))
+    return [replace(one, masks=(first, second)) for one in found]

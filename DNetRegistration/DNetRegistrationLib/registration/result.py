@@ -13,6 +13,7 @@ from ..core.errors import OptionError
 from ..core.jsonable import attributes_of, jsonable
 from ..core.words import plain
 from ..geometry.transforms import rotation_error_deg, to_sitk
+from ..imaging.packed import PackedMask
 
 # Of attributes, by their annotations: the word "false" would be taken for true.
 _KINDS: dict[Any, type] = {"bool": bool, "str": str, "list[str]": list, "dict[str, float]": dict}
@@ -150,6 +151,8 @@ class Alignment:
         mirrored: the scans fit as mirror images of each other, and only so. A report does not hold it.
         bone: the bone that it is of, where bones were aligned one by one; None where all were aligned as one.
         check: how far the answer moves when the moving scan is turned; None where that was not tried.
+        masks: where bone was looked for in the fixed and in the moving scan: the masks that were given, made to reach
+            past the bone; or None. A report does not hold them.
     """
 
     accepted: bool
@@ -176,9 +179,10 @@ class Alignment:
     mirrored: bool = False
     bone: Bone | None = None
     check: Check | None = None
+    masks: tuple[PackedMask | None, PackedMask | None] = field(default=(None, None), repr=False)
 
     def __eq__(self, other: object) -> bool:
-        """Whether all attributes are the same, those that are not known included; masks of a bone do not count."""
+        """Whether all attributes are the same, those that are not known included; masks do not count."""
         return self.to_dict() == other.to_dict() if isinstance(other, Alignment) else NotImplemented
 
     def __hash__(self) -> int:
@@ -205,8 +209,8 @@ class Alignment:
         return rotation_error_deg(np.eye(4), self.matrix)
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes and `rotation_deg` as JSON's own types; numbers that are not known are None."""
-        names = [one.name for one in fields(self)]
+        """All attributes but masks, and `rotation_deg`, as JSON's own types; numbers that are not known are None."""
+        names = [one.name for one in fields(self) if one.name != "masks"]
         names.insert(names.index("translation_mm"), "rotation_deg")  # where a reader of the report looks for it
         values = {name: getattr(self, name) for name in names}
         if self.bone is not None:
@@ -223,6 +227,7 @@ class Alignment:
             KeyError, TypeError, ValueError: values are missing or of the wrong kind.
         """
         chosen = attributes_of(cls, values)
+        chosen.pop("masks", None)
         for one in fields(cls):
             if one.type in _KINDS and one.name in chosen and not isinstance(chosen[one.name], _KINDS[one.type]):
                 raise TypeError(f"{one.name} is of the wrong kind")
