@@ -58,6 +58,30 @@ def test_another_bone_stays_outside():
     assert wider.sum() > 2 * mask.sum() and not (wider & other).any()
 
 
+ROD = (0.6, 0.9, 1.2, 1.5, 1.8)
+
+
+@pytest.mark.parametrize("normal", [(1, 0, 0), (-1, 0, 0), (0.8, 0.6, 0), (0.6, 0.48, 0.64)])
+def test_a_cut_through_bone_stays_where_it_is(normal):
+    """What is marked on purpose ends there, also where the bone's surface beside it is to be seen."""
+    scan = balls(*ROD)
+    bone = scan.voxels > 1050
+    z, y, x = np.indices(bone.shape) * 0.04
+    past = np.tensordot(normal, (z - 1.2, y - 0.6, x - 0.6), 1)
+    mask = bone & (past < 0)
+    wider = reaching_past(scan, mask)
+    assert not (wider & bone)[past > 0.05].any() and wider[mask].all()
+    away = ndimage.distance_transform_edt(~mask, sampling=0.04)
+    assert wider[(away < 0.28) & (past < -0.05)].all()
+
+
+def test_a_mask_that_falls_short_of_the_surface_all_around_reaches_past_it():
+    scan = balls(*ROD)
+    bone = scan.voxels > 1050
+    wider = reaching_past(scan, ~dilate_ball(~bone, scan.spacing[::-1], 0.08))
+    assert wider[ndimage.distance_transform_edt(~bone, sampling=0.04) < 0.15].all()
+
+
 def test_a_stray_voxel_of_another_bone_does_not_let_it_in():
     scan = balls(0.6, 1.6)
     bone = scan.voxels > 1050

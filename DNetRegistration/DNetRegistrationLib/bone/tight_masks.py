@@ -26,6 +26,11 @@ REACH = 4.0
 TIGHT = 3.0
 # It holds at least this share of a piece of bone about it.
 LEAST = 0.5
+# Where a piece of bone as large as this share of what it holds goes on beyond its reach, its owner cut the bone there.
+# On 38 synthetic bones that share was at most 0.001 with masks of a threshold, which end at the surface, and at most
+# 0.11 with masks of the cortex, which leave out trabeculae. Where half of the bone was marked it was 0.40 or more, but
+# for one cut along a growth plate, where the bone does not go on.
+CUT = 0.2
 # The working spacing as a share of how far a mask reaches from its centroid: 1 / 38 as for bone, see `cube`.
 SPACING = 1 / 38
 # So much of another bone's blurred rim is left out, in working spacings.
@@ -37,7 +42,7 @@ def reaching_past(
 ) -> np.ndarray | None:
     """A mask that shows what surrounds the bone too; `mask` where it does so, or where no bone is found about it.
 
-    A piece of bone of which the mask holds less than half stays outside.
+    A piece of bone of which the mask holds less than half stays outside, and so does bone beyond a cut.
 
     Args:
         volume: the scan.
@@ -70,6 +75,7 @@ def reaching_past(
     away = ndimage.distance_transform_edt(~(bone & within), sampling=step)
     if max(np.median(away[border]), np.median(away[within])) > TIGHT * spacing:
         return mask
+    beyond = bone & ~near
     bone &= dilate_ball(within, step, (REACH + RIM) * spacing)
     pieces, _ = ndimage.label(bone)
     sizes = np.bincount(pieces[bone])
@@ -78,11 +84,22 @@ def reaching_past(
     own = bone & (shares >= LEAST)[pieces]
     if not own.any():
         return mask
+    cut_off = _large_pieces(beyond, own, CUT * np.count_nonzero(own & within))
+    if cut_off.any():
+        own &= dilate_ball(within, step, RIM * spacing) | ~dilate_ball(cut_off, step, 2 * REACH * spacing)
     other = bone & ~own
     if other.any():
         near &= ~dilate_ball(other, step, RIM * spacing)
     z, y, x = volume.voxels.shape
     return resample_mask(near, image.affine, volume.affine, (z, y, x), np.eye(4)) | mask
+
+
+def _large_pieces(mask: np.ndarray, touched: np.ndarray, least: float) -> np.ndarray:
+    """The pieces of a mask, of so many voxels at least, that another one holds a part of."""
+    pieces, _ = ndimage.label(mask)
+    chosen = np.bincount(pieces[mask], minlength=1) >= max(least, 1)
+    chosen &= np.isin(np.arange(len(chosen)), pieces[mask & touched])
+    return chosen[pieces]
 
 
 def _threshold(image: Volume, near: np.ndarray) -> float | None:
