@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -212,15 +213,30 @@ def test_inner_surfaces_change_the_odds():
         return confidence / (1 - confidence) / (plain if misfit else 1)
 
     plain = odds(None)
-    # Against a pose by the eighteenth power above 0.022, for it below 0.025, and no more below 0.0225.
-    assert odds(Misfit(0.022**2 + 1e-9, 0)) == pytest.approx(1, abs=1e-4)
-    assert odds(Misfit(0.025**2, 0)) == pytest.approx((0.022 / 0.025) ** 18)
-    for square in (0.01**2, 0, -(0.05**2)):
-        assert odds(Misfit(square, 0)) == pytest.approx((0.025 / 0.0225) ** 18)
-    # For it by the most that noise leaves, against it by what exceeds noise.
-    assert odds(Misfit(-(0.05**2), 0.024**2)) == pytest.approx((0.025 / 0.024) ** 18)
-    assert odds(Misfit(0.01**2, 0.03**2)) == odds(Misfit(0.03**2, 0.03**2)) == pytest.approx(1)
-    assert odds(Misfit(0.03**2, 0.02**2)) == pytest.approx((0.022**2 / (0.03**2 - 0.02**4 / 0.03**2)) ** 9)
+
+    def expected(square: float, deviation: float) -> float:
+        """The likelihood ratio by an explicit sum over how far apart relatives may lie."""
+        error = math.sqrt((1.5 * deviation) ** 2 + 1e-4**2)
+        apart = [0.02 * 5 ** (k / 63) for k in range(64)]
+        other = sum(math.exp(-(((square - one**2) / error) ** 2) / 2) for one in apart) / 64
+        return math.exp(-((square / error) ** 2) / 2) / other
+
+    for square, deviation in ((0.0007, 0.0004), (0.0011, 0.0003), (0.0023, 0.0008), (0.0003, 0.0005)):
+        assert odds(Misfit(square, deviation)) == pytest.approx(expected(square, deviation), rel=1e-6)
+    # What noise hides tells nothing; no misfit speaks for a pose without limit.
+    assert odds(Misfit(0.001, 1.0)) == pytest.approx(1, abs=0.01)
+    for square in (0.00005, 0, -(0.05**2)):
+        assert odds(Misfit(square, 0.0001)) == pytest.approx(math.exp(1.9))
+
+
+@pytest.mark.parametrize(
+    ("square", "deviation"), [(0.00226, 0.00081), (0.00108, 0.00048), (0.00089, 0.00024), (0.00111, 0.00068)]
+)
+def test_a_misfit_within_its_noise_refuses_no_pose(square, deviation):
+    """Of right poses of a bone in a holder, in thick slices, of two slender ones: they were refused."""
+    weak = with_similarity(trabecular_correlation=0.75)
+    before, after = (judge(one, 0.08)[0] for one in (weak, replace(weak, misfit=Misfit(square, deviation))))
+    assert after / (1 - after) > math.exp(-1.7) * before / (1 - before)
 
 
 def test_the_pose_of_another_shape_is_the_one_that_is_told_of():
@@ -229,3 +245,13 @@ def test_the_pose_of_another_shape_is_the_one_that_is_told_of():
     assert judge(replace(GOOD, misfit=Misfit(0.06**2, 0)), 0.08)[0] == pytest.approx(0.05 * confidence)
     shape = replace(with_similarity(trabecular_correlation=0.6), misfit=Misfit(0.05**2, 0))
     assert reasons(shape) == ["shape"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"), [(680_648, "slender"), pytest.param(640_242, "holder", marks=pytest.mark.slow)]
+)
+def test_right_poses_with_noisy_inner_surfaces_are_accepted(seed, kind):
+    """They were refused as those of another bone."""
+    pair = make_adversarial(seed, kind)
+    result = align(pair.fixed, pair.moving)
+    assert result.accepted and pair.error_mm(result.matrix) < 0.08

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 from ..core.threads import small_work
 from .blur import blurred
@@ -27,11 +28,13 @@ MOST_LOGIT = 6.9
 # The inner surfaces of the cortices are asked where the confidence lies between these, and above them too of what is
 # held as loosely as a piece of shaft, which has little else that tells it.
 ASKED, LOOSE = (0.3, 0.98), 8.0
-# The odds change by a power of their misfit in voxels: against a pose above what is seen of one bone, and for it below
-# what is seen of two littermates, whatever noise hides; no more below the least one, since the pose may still have slid
-# along the shaft. Of 177 pieces of shaft of one bone the misfit was 0.012 at 95 % and 0.021 at most, of 57 other right
-# pairs 0.024; of 90 pieces of two littermates' it was 0.025 at least and 0.038 at 5 %.
-ONE_BONE, LITTERMATES, LEAST_MISFIT, POWER = 0.022, 0.025, 0.0225, 18.0
+# The odds change by how likely the misfit is of one bone against how likely of two relatives. Of one bone its square is
+# 0 within an error of so many of its deviations and this much more: of 176 right pairs six lay above by one such error
+# or more, one of them by more than two, whose scans differ in blur by 1.25 voxels. Relatives' inner surfaces are any of
+# these numbers of voxels apart: of 33 pieces of shaft of two littermates 0.036 and more.
+NOISE, LEFT, APART = 1.5, 1e-4, np.geomspace(0.02, 0.1, 64)
+# It speaks for a pose by no more than this, since the pose may still have slid along the shaft.
+MOST_FOR = 1.9
 # What it speaks against stays as likely as this share of what all else says, and so is told of.
 MISTAKEN = 0.05
 # By so many voxels edges are displaced alike over much of a bone, by agent, blur, what changed and the grids. In voxels
@@ -86,7 +89,7 @@ def _reason(evidence: Evidence) -> Doubt:
         kind = "cortices"
     elif similarity.larger_share < LEAST_SHARE:
         kind = "little in common"
-    elif evidence.misfit is not None and evidence.misfit.square > ONE_BONE**2:
+    elif evidence.misfit is not None and _log_odds(evidence.misfit) < 0:
         kind = "shape"
     else:
         kind = "no agreement"
@@ -94,14 +97,10 @@ def _reason(evidence: Evidence) -> Doubt:
 
 
 def _log_odds(misfit: Misfit) -> float:
-    """What the inner surfaces add to the logarithm of the odds."""
-    square = misfit.square
-    if square > ONE_BONE**2:
-        # Shrunk by its own noise (James & Stein, 1961).
-        sure = square - misfit.deviation**2 / square
-        return -POWER * max(0.0, float(np.log(max(sure, ONE_BONE**2) / ONE_BONE**2)) / 2)
-    most = max(square, 0.0) + misfit.deviation
-    return POWER * max(0.0, float(np.log(LITTERMATES**2 / max(most, LEAST_MISFIT**2))) / 2)
+    """What the inner surfaces add to the logarithm of the odds: the likelihood ratio of one bone and two relatives."""
+    error = float(np.hypot(NOISE * misfit.deviation, LEFT))
+    likely = [-(((misfit.square - square) / error) ** 2) / 2 for square in (0.0, APART**2)]
+    return min(MOST_FOR, float(likely[0] - special.logsumexp(likely[1]) + np.log(len(APART))))
 
 
 def judge(evidence: Evidence, working: float) -> tuple[float, float]:
