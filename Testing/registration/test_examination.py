@@ -26,7 +26,9 @@ SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
 PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN)
 
 
-def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=(), pair=PAIR, jump=None):
+def examined(
+    monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=(), pair=PAIR, jump=None, bowed=None
+):
     """A verdict examined with findings that are given: the strain by the mean error in mm that it means."""
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: jump)
     significant = strained > 0 and certain
@@ -35,6 +37,8 @@ def examined(monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, 
     strain = SimpleNamespace(significant=significant, sentence=told, expected_error=expected)
     monkeypatch.setattr(examination, "find_rival", lambda *arguments: rival)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
+    bowing = None if bowed is None else SimpleNamespace(apart=bowed)
+    monkeypatch.setattr(examination, "_bowing", lambda *arguments: bowing)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
     return examination.examine(verdict, pair, torch.eye(4).double())[0]
 
@@ -61,6 +65,13 @@ def test_a_pose_with_a_rival_is_refused(monkeypatch):
     verdict = examined(monkeypatch, rival=SimpleNamespace(fits_equally=True))
     assert not verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["symmetry"]
     assert "one of several poses that fit equally" in verdict.sentence
+
+
+@pytest.mark.parametrize(("bowed", "told"), [(0.0, False), (0.04, False), (0.052, True), (0.2, True)])
+def test_slender_bones_of_another_shape_are_refused(monkeypatch, bowed, told):
+    verdict = examined(monkeypatch, bowed=bowed)
+    assert verdict.accepted != told and [doubt.kind for doubt in verdict.doubts] == ["shape"] * told
+    assert ("as those of two animals do" in verdict.sentence) == told
 
 
 def test_an_answer_that_fits_what_stood_still_is_refused(monkeypatch):
@@ -113,6 +124,7 @@ def test_rival_and_strain_are_looked_for_in_images_of_like_blur(monkeypatch):
     def note(name):
         return lambda fixed, moving, *others: seen.update({name: (fixed, moving)})
 
+    monkeypatch.setattr(examination, "_bowing", lambda *arguments: None)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: [])
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
     monkeypatch.setattr(examination, "find_rival", note("rival"))
@@ -168,6 +180,7 @@ def test_what_lies_still_is_told_and_left_out(monkeypatch):
     strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
+    monkeypatch.setattr(examination, "_bowing", lambda *arguments: None)
     monkeypatch.setattr(examination, "check_pieces", lambda fixed, *others: [moved_on_its_own] if fixed is SCAN else [])
     alone = SimpleNamespace(cube=SCAN.cube)
     left = SimpleNamespace(fixed=alone, moving=alone)

@@ -13,7 +13,7 @@ from DNetRegistrationLib.synthesis.tibia import Animal
 from poses import pose_at
 from scipy import ndimage
 
-UNLIKE = ("mirrored", "other", "littermate", "littermate crop", "refilled")
+UNLIKE = ("mirrored", "other", "littermate", "littermate crop", "slender relative", "refilled")
 # Grey values tell no more where bone is, or only part of it.
 DISGUISED = ("inverted", "wrapped", "padding", "metal", "resorbed")
 QUICK = ("strain", "ball", "symmetric", "slender")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -145,6 +146,13 @@ def find_evidence(
         dice=after,
         blurs=blurs,
     )
+
+
+def alike_greys(
+    scans: Sequence[PreparedScan], bones: Sequence[CorticalBone], blurs: Sequence[np.ndarray]
+) -> list[BoneImage]:
+    """The `grey_image` of both scans, made of one blur by covariances ``(3, 3)`` in mm2."""
+    return [blurred(grey_image(*of_one), blur) for *of_one, blur in zip(scans, bones, blurs, strict=True)]
 
 
 def grey_image(scan: PreparedScan, bone: CorticalBone) -> BoneImage:

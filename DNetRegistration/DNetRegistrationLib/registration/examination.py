@@ -17,7 +17,8 @@ from ..bone.cube import canonical_cube
 from ..bone.prepare import PreparedScan
 from ..core.threads import at_once, of_both, small_work
 from .blur import as_bone, blurred
-from .evidence import grey_image
+from .bowing import Bowing, find_bowing, slender_frame
+from .evidence import alike_greys, grey_image
 from .holders import ScanPair
 from .pieces import check_pieces, holds_for_all, told
 from .rivals import Rival, find_rival
@@ -34,10 +35,19 @@ LAY_TOGETHER = 0.3
 # Slices that are missing or doubled are looked for in refused poses that correlate by so much: of 11 such poses 10 did.
 # Blur that differs feigns shifts of 1.5 working voxels in them.
 NEAR, LARGE_SHIFT = 0.7, 2.0
+# Slender bones that surely bow, twist and taper so many voxels apart are two; the power says how sharply that changes.
+# In voxels of 80 um it was set on 45 right pairs, 0.044 apart at most, and 36 pairs of bones whose measures differ by 2
+# to 10 %, 24 of them more than 0.05. Of others, 40 of 40 right ones and 3 of 25 are accepted.
+MOST_BOWED, BOWED_SHARPNESS = 0.047, 8
 #: Of an answer that fits something that stood still.
 STOOD_STILL = (
     "most of what this pose brings together lies together without it, as a holder does that stood still and looks the "
     "same after a turn. Mask it in both scans, or raise the bone thresholds."
+)
+#: Of slender bones of another shape.
+BOWED = (
+    "the bones bow, twist or taper otherwise along their axis by more than noise explains, as those of two animals do. "
+    "Check that both scans are of the same bone."
 )
 
 
@@ -77,6 +87,11 @@ def examine(
         return replace(verdict, confidence=0.0).because("symmetry"), pair
     if verdict.evidence.dice_before > LAY_TOGETHER and pair.fits_as_it_lay(pose):
         return replace(verdict, confidence=0.0).because("standstill", STOOD_STILL), pair
+    bowing = _bowing(pair, verdict.evidence.blurs, pose)
+    if bowing is not None and bowing.apart > 0:
+        verdict = replace(verdict, confidence=verdict.confidence / (1 + (bowing.apart / MOST_BOWED) ** BOWED_SHARPNESS))
+        if not verdict.accepted:
+            return verdict.because("shape", BOWED), pair
     doubts = []
     errors = verdict.expected_error, strain.expected_error, 0.0 if jump is None else jump.error
     error = float(np.linalg.norm(errors))
@@ -110,6 +125,14 @@ def examine(
             )
         )
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts)), pair
+
+
+def _bowing(pair: ScanPair, blurs: tuple[np.ndarray, np.ndarray], pose: Tensor) -> Bowing | None:
+    """How differently the bones bow, twist and taper, if they are slender, and it is seen."""
+    frame = slender_frame(pair.fixed.levels[-1])
+    if frame is None:
+        return None
+    return find_bowing(alike_greys((pair.fixed, pair.moving), pair.bones, blurs), frame, pose)
 
 
 def _believed(verdict: Verdict, error: float, fixed: PreparedScan) -> float:

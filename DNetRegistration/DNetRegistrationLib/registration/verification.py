@@ -11,9 +11,8 @@ import numpy as np
 from scipy import special
 
 from ..core.threads import small_work
-from .blur import blurred
 from .endosteum import Misfit, endosteal_misfit
-from .evidence import Evidence, find_evidence, grey_image
+from .evidence import Evidence, alike_greys, find_evidence
 from .holders import ScanPair
 from .refinement import Refined
 from .verdict import ACCEPT, REASONS, Doubt, Verdict
@@ -69,9 +68,7 @@ def _misfit(pair: ScanPair, refined: Refined, evidence: Evidence) -> Misfit | No
     scans = pair.fixed, pair.moving
     if any(scan.native.scale.bright is not None for scan in scans):
         return None
-    views = zip(scans, pair.bones, evidence.blurs, strict=True)
-    greys = [blurred(grey_image(scan, bone), blur) for scan, bone, blur in views]
-    return endosteal_misfit(greys, pair.bones, refined.pose)
+    return endosteal_misfit(alike_greys(scans, pair.bones, evidence.blurs), pair.bones, refined.pose)
 
 
 def judged(evidence: Evidence, working: float) -> Verdict:

@@ -125,4 +125,5 @@ KINDS: dict[str, Callable[[Generator], Case]] = {
     "kernel": kinds.kernel,
     "clinical": kinds.clinical,
     "littermate crop": kinds.littermate_crop,
+    "slender relative": kinds.slender_relative,
 }

@@ -146,15 +146,18 @@ def joined(cases: Sequence[Case]) -> Case:
     return replace(cases[0], fixed=fixed, moving=moving, bones=bones)
 
 
-def of_solid(generator: Generator, solid: Solid, answerable: bool = False, wall: float | None = None) -> Case:
-    """Two scans of a solid of bone, or of its outer `wall` mm, in any orientation."""
+def of_solid(
+    generator: Generator, solid: Solid, answerable: bool = False, wall: float | None = None, other: Solid | None = None
+) -> Case:
+    """Two scans of a solid of bone, or of its outer `wall` mm, in any orientation. The second may be of an `other`."""
     grid, shape = Grid.centered(SIZE, SPACING), (SIZE,) * 3
     matrix = affine_matrix(random_rotation(generator), generator.uniform(-0.5, 0.5, 3))
     pose = affine_matrix(random_rotation(generator), generator.uniform(-0.2, 0.2, 3))
     noise = generator.uniform(0.5, 2) * _NOISE
     empty = Seen(Volume(np.full(shape, _MEDIUM, np.float32), grid.affine), np.empty((0, 3)))
-    bone = solid if wall is None else solids.hollow(solid, wall)
-    painted = [damage.painted(empty, placed(bone, at), _MINERAL) for at in (pose, matrix @ pose)]
+    both = [one if wall is None else solids.hollow(one, wall) for one in (solid, other or solid)]
+    poses = pose, matrix @ pose
+    painted = [damage.painted(empty, placed(*of_one), _MINERAL) for of_one in zip(both, poses, strict=True)]
     scans = []
     for seen in painted:
         soft = damage.blurred(seen, generator.uniform(0.35, 0.6))

@@ -307,13 +307,29 @@ def symmetric(generator: Generator) -> Case:
 
 def slender(generator: Generator) -> Case:
     """A bone as thin as a mouse's ulna, without trabeculae. Its bend, its taper and its width determine the pose."""
+    measures, wall = _slender_measures(generator)
+    return of_solid(generator, solids.bent_tube(**measures), True, wall).tell(**measures)
+
+
+def slender_relative(generator: Generator) -> Case:
+    """Such bones of two relatives, whose measures differ by some percent, their lengths by half as much."""
+    measures, wall = _slender_measures(generator)
+    amount = _logarithmic(generator, 0.03, 0.15)
+    shares = {name: amount / 2 if name == "half" else amount for name in measures}
+    others = {name: value * (1 + shares[name] * generator.normal()) for name, value in measures.items()}
+    both = [solids.bent_tube(**one) for one in (measures, others)]
+    case = of_solid(generator, both[0], wall=wall, other=both[1]).unlike()
+    return case.tell(amount=amount, **measures, other=others)
+
+
+def _slender_measures(generator: Generator) -> tuple[dict[str, float], float]:
+    """Those of `solids.bent_tube`, and the thickness of its wall in mm."""
     uniform = generator.uniform
     measures = {
         "radius": uniform(0.22, 0.45), "half": uniform(1.6, 2.2), "bend": uniform(0.2, 0.7),
         "taper": uniform(0.5, 0.8), "flatness": uniform(0.6, 0.85),
     }  # fmt: skip
-    solid = solids.bent_tube(**measures)
-    return of_solid(generator, solid, True, uniform(0.12, 0.2)).tell(**measures)
+    return measures, uniform(0.12, 0.2)
 
 
 def padding(generator: Generator) -> Case:
