@@ -10,6 +10,7 @@ from DNetRegistrationLib.bone.greys import grey_fault
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.core.errors import ScanError
 from DNetRegistrationLib.imaging.volume import read_volume
+from DNetRegistrationLib.registration.verdict import SETTINGS
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from DNetRegistrationLib.synthesis.pairs import make_pair
 from scipy import ndimage
@@ -112,21 +113,45 @@ def test_a_sharp_kernel_is_not_taken_for_wrapped_values(scan, amount):
     assert fault(replace(scan, voxels=values.round().clip(0, 255).astype(np.uint8))) != "wrapped"
 
 
-def magnetic_resonance(scan, muscle: float):
-    """The same bone as it looks in MR: dark, with bright marrow, in muscle."""
+def magnetic_resonance(scan, muscle: float, fine: int = 1):
+    """The same bone as it looks in MR: dark, with bright marrow, in muscle; `fine` voxels are 80 um."""
     threshold, voxels = find_bone_scale(scan).threshold, scan.voxels
-    filled = np.array([ndimage.binary_fill_holes(ndimage.binary_closing(s > threshold, iterations=4)) for s in voxels])
-    bone = ndimage.gaussian_filter((voxels > threshold).astype(float), 0.5)
-    values = np.where(ndimage.binary_dilation(filled, iterations=10), muscle, 15.0)
+    filled = np.array(
+        [ndimage.binary_fill_holes(ndimage.binary_closing(s > threshold, iterations=4 * fine)) for s in voxels]
+    )
+    bone = ndimage.gaussian_filter((voxels > threshold).astype(float), 0.5 * fine)
+    values = np.where(ndimage.binary_dilation(filled, iterations=10 * fine), muscle, 15.0)
     values[filled & ~(voxels > threshold)] = 850
     noise = np.random.default_rng(5).normal(0, 15, voxels.shape)
-    values = ndimage.gaussian_filter(values * (1 - 0.95 * bone), 0.6) + noise
+    values = ndimage.gaussian_filter(values * (1 - 0.95 * bone), 0.6 * fine) + noise
     return replace(scan, voxels=values.round().astype(np.int16))
 
 
 @pytest.mark.parametrize("muscle", [250, 350, 450])
 def test_the_dark_rim_of_bone_in_mr_is_told_of(scan, muscle):
-    assert fault(magnetic_resonance(scan, muscle)) == "not CT"
+    assert fault(magnetic_resonance(scan, muscle)) == "dark rim"
+
+
+@pytest.mark.parametrize("seed", [300_002, 300_010])
+def test_marrow_darker_than_fixative_is_no_rim(seed):
+    """Voxels of 40 um: little but bone is in view. What is dark lies within it."""
+    pair = make_pair(seed, size=64, spacing=0.04)
+    other = make_pair(seed, size=64, spacing=0.04, impostor="animal").moving
+    assert [fault(one) for one in (pair.fixed, pair.moving, other)] == [None] * 3
+    assert fault(inverted(pair.fixed)) == "inverted"
+
+
+def test_the_dark_rim_of_cut_bone_in_mr_is_told_of():
+    scan = make_pair(300_003, size=64, spacing=0.04).moving
+    assert fault(magnetic_resonance(scan, 450, fine=2)) == "dark rim"
+
+
+@pytest.mark.parametrize("seed", [5, 12])
+def test_something_dark_at_the_edge_is_no_bone(seed):
+    """In scans that are cut within the bone, so that bone lies along the border as inverted background does."""
+    pair = make_pair(seed, size=64, spacing=0.04, impostor="animal")
+    assert fault(pair.moving) is None
+    assert fault(inverted(pair.fixed)) == "inverted"
 
 
 @pytest.mark.parametrize(("seed", "kind"), [(501, None), (983_007, "crop"), (987_001, "littermate crop")])
@@ -141,6 +166,10 @@ def test_agent_as_bright_as_bone_is_named_where_it_looks_like_mr():
     moving = make_pair(903, agent="varied").moving
     found = grey_fault(moving, find_bone_scale(moving).threshold, None, "the moving scan")
     assert found is not None and "contrast agent" in found.problem and "contrast agent" in found.remedy
+    # It cannot be told wholly from two bones: nobody is led astray, and no threshold mends it.
+    assert (
+        found.remedy.endswith("; or the scans are of different bones: check the names") and found.kind not in SETTINGS
+    )
 
 
 def test_bright_soft_tissue_is_told_of(scan):
