@@ -379,6 +379,8 @@ def test_a_report_says_what_made_it(pair, tmp_path, monkeypatch):
     assert abs((datetime.now(timezone.utc) - datetime.fromisoformat(read["made"]["date"])).total_seconds()) < 3600
     assert read["made"]["versions"]["NumPy"] == np.__version__ and "torch" in read["made"]["versions"]
     assert read["units"]["expected_error_um"] == "um"
+    # Of a bone, and of a check.
+    assert read["units"]["center"] == "mm, LPS, in the fixed scan" and read["units"]["error_um"] == "um"
 
 
 @pytest.mark.parametrize("contrast", ("moving", "fixed"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import runpy
 import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import DNetRegistrationLib
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 from DNetRegistrationLib import align, make_pair, write_transform, write_volume
 from DNetRegistrationLib.cli.main import COMMANDS, build_parser, main
+from DNetRegistrationLib.registration.result import Bone, Repeat
 from DNetRegistrationLib.registration.verdict import REASONS
+from DNetRegistrationLib.synthesis.dataset import synthesize
 from places import LIBRARY, ROOT, environment
 from slicer_host.fixtures import host  # noqa: F401
 
@@ -404,6 +407,20 @@ def test_every_key_of_a_report_and_every_column_of_cartilage_is_explained(alignm
         table = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(head)[2].partition("\n\n")[0]
         first = "".join(row.split("|")[1] for row in table.splitlines() if row.count("|") > 2)
         assert sorted(re.findall(r"`(\w+)`", first)) == sorted(names)
+    page = (ROOT / "docs" / "cartilage.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in found.to_dict()["shares"])
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert all(f"`{one.name}`" in page for kind in (Bone, Repeat) for one in fields(kind) if one.name != "masks")
+
+
+def test_every_column_of_the_truth_of_synthetic_pairs_is_explained(tmp_path):
+    with open(synthesize(tmp_path, 1, size=16, spacing=0.3), newline="", encoding="utf-8") as stream:
+        columns = next(csv.reader(stream))
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    rows = page.partition("| column |")[2].partition("\n\n")[0].splitlines()
+    named = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows if row.count("|") > 2))
+    # The first and the last of a row of columns stand for it.
+    assert set(named) == {one for one in columns if not re.fullmatch(r"m(?!00|33)\d\d|shift_mm_2", one)}
 
 
 def test_citation_names_the_version():

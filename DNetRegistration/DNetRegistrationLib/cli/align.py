@@ -83,7 +83,11 @@ def add_cartilage(out) -> None:
     """Adds the outputs that cartilage is measured for to a group of options."""
     out.add_argument("--cartilage", metavar="OUT", help=".csv or .json: cartilage of each compartment: um, mm3, mm2")
     out.add_argument("--thickness", metavar="OUT", help=".vtp or .ply: bone surface with cartilage thickness at points")
-    out.add_argument("--thickness-volume", metavar="OUT", help=".nrrd, ...: cartilage thickness in um on FIXED's grid")
+    out.add_argument(
+        "--thickness-volume",
+        metavar="OUT",
+        help=".nrrd, ...: cartilage thickness in um on FIXED's grid, 0 for none or not measured",
+    )
     out.add_argument("--cartilage-picture", metavar="OUT", help=".png, .pdf or .svg: thickness seen from above, slices")
 
 

@@ -13,7 +13,10 @@ from .arguments import COUNT, SEED, SIZE, SPACING, Parser, number
 _SYNTHESIZE = f"""\
 Writes synthetic pairs of scans of mouse tibiae with the true transform between
 them: 0001_fixed.nrrd, 0001_moving.nrrd, 0001_truth.tfm (fixed to moving points,
-LPS mm), ..., and truth.csv for all.
+LPS mm), ..., and truth.csv for all. In it, numbers at the end of a name are of
+the fixed (_1) and the moving scan (_2), in shift_mm of x, y, z; same: one bone;
+shared: the share of the bone that both scans show; scale: grey values;
+osteoarthritis: 0 (none) to 1; left: a left leg. docs/experiments.md has all.
 
 example:
   {PROGRAM} synthesize pairs --count 10 --size 128 --spacing 0.04

@@ -33,6 +33,8 @@ UNITS = {
     "network_spread_um": "um",
     "working_spacing": "mm",
     "spacing": "mm",
+    "center": "mm, LPS, in the fixed scan",
+    "error_um": "um",
     "threshold": "grey values of the scan",
     "grey_value_fit": "grey values: contrast = slope * plain + offset",
     "seconds": "s",
