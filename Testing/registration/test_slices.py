@@ -52,6 +52,13 @@ def test_scans_without_a_jump_have_none(pair, cut_pair):
         assert find_jump(*prepared(one.fixed, one.moving), torch.tensor(one.matrix)) is None
 
 
+@pytest.mark.slow
+def test_less_than_a_slice_is_not_missing():
+    """5 % of the bone was said to lie 120 um off along an axis whose slices are 147 um apart."""
+    case = make_adversarial(710_031, "thick")
+    assert "slices" not in align(case.fixed, case.moving).doubts
+
+
 def test_the_sentence_says_where_and_how_far():
     assert Jump("fixed", "z", 38.9, 0.132, 0.4).sentence == (
         "13 % of the bone, on one side of slice 39 along z of the fixed scan, lies 400 um off: check whether slices of "

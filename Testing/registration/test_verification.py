@@ -248,7 +248,8 @@ def test_the_pose_of_another_shape_is_the_one_that_is_told_of():
 
 
 @pytest.mark.parametrize(
-    ("seed", "kind"), [(680_648, "slender"), pytest.param(640_242, "holder", marks=pytest.mark.slow)]
+    ("seed", "kind"),
+    [pytest.param(*one, marks=pytest.mark.slow) for one in ((680_648, "slender"), (640_242, "holder"))],
 )
 def test_right_poses_with_noisy_inner_surfaces_are_accepted(seed, kind):
     """They were refused as those of another bone."""

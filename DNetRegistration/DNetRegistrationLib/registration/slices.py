@@ -99,7 +99,9 @@ def find_jump(fixed: PreparedScan, moving: PreparedScan, pose: Tensor) -> Jump |
             share, far = float(weight[off].sum() / weight.sum()), float(near[shift].abs())
             values = template.values.cpu().double()
             fits = (_fits(left[0][part], left[1 + shift][part], values[part]) for part in (where, clear))
-            if any(fits) and share >= LEAST_SHARE and far >= LEAST_SHIFT * spacing:
+            # No less than one slice can be missing.
+            least = max(LEAST_SHIFT, float(affine[:3, number].norm()) / spacing - STEP / 2) * spacing
+            if any(fits) and share >= LEAST_SHARE and far >= least:
                 jump = Jump(role, axis, cut, share, far)
     return jump
 
