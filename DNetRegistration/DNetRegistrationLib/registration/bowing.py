@@ -32,6 +32,12 @@ BLUR, BLUR_BESIDE = 0.7, 1.5
 # An edge is at least this share as steep as the steepest ones. So many voxels from it on the dark side the scans differ
 # by at most so much, dense bone being 1 above the threshold. Where fewer of the edges are alike, nothing is told.
 STEEPEST, STEEP, BESIDE, ALIKE, LEAST_ALIKE = 2000, 0.15, 2.0, 0.06, 0.6
+# Nor is it where what lies on the bone, or what is in it, differs by so much in the median from what is farther off: of
+# 24 right pairs at most by 0.014 and 0.08. A layer of agent 0.1 mm thick, 0.16 as bright as bone, makes the former 0.02
+# to 0.04, and agent in the marrow the latter 0.14 to 0.3.
+FAR, MOST_ON_IT, MOST_IN_IT = 4.5, 0.02, 0.12
+# A thinner bone hides what is in it: its least standard deviation is to be so many voxels.
+LEAST_THICK = 1.3
 LEAST_POINTS, MOST_POINTS, ITERATIONS, RIDGE = 500, 20000, 6, 1e-10
 # Unknowns of an affine motion.
 AFFINE = 12
@@ -58,12 +64,18 @@ class Bowing:
 @dataclass(frozen=True)
 class Frame:
     """A bone's centre, the standard deviations ``(3,)`` along its principal axes, and these as columns, the longest one
-    last; LPS mm.
+    last; LPS mm. Its axis is a parabola about the last one, whose coefficients ``(3, 2)`` are `bend`.
     """
 
     center: Tensor
     deviations: Tensor
     axes: Tensor
+    bend: Tensor
+
+    def outwards(self, points: Tensor) -> Tensor:
+        """``(n, 2)`` where points ``(n, 3)`` lie off the bent axis, along the first two axes; mm."""
+        across, along = ((points - self.center) @ self.axes).split((2, 1), -1)
+        return across - torch.cat((torch.ones_like(along), along, along**2), -1) @ self.bend
 
     def motions(self, points: Tensor) -> Tensor:
         """``(n, 18, 3)`` how an affine motion and a change of shape move points ``(n, 3)``, along the axes.
@@ -93,7 +105,10 @@ def slender_frame(image: BoneImage) -> Frame | None:
     squares, axes = np.linalg.eigh(away.T @ (away * weight[:, None]) / weight.sum())
     if squares[0] > SLENDER**2 * squares[2]:
         return None
-    return Frame(*(torch.from_numpy(one) for one in (center, np.sqrt(squares.clip(1e-12)), axes)))
+    local = away @ axes
+    root = np.sqrt(weight)[:, None]
+    bend = np.linalg.lstsq(root * local[:, 2:] ** np.arange(3), root * local[:, :2], rcond=None)[0]
+    return Frame(*(torch.from_numpy(one) for one in (center, np.sqrt(squares.clip(1e-12)), axes, bend)))
 
 
 def find_bowing(greys: Sequence[BoneImage], frame: Frame, pose: Tensor) -> Bowing | None:
@@ -110,8 +125,10 @@ def find_bowing(greys: Sequence[BoneImage], frame: Frame, pose: Tensor) -> Bowin
         pose: ``(4, 4)`` float64 on the CPU, fixed to moving, LPS mm.
 
     Returns:
-        None where too little of what lies beside the bone is alike in both scans.
+        None where too little of what lies beside the bone is alike in both scans, and of a bone that is very thin.
     """
+    if frame.deviations[0] < LEAST_THICK * max(float(grey.spacing.max()) for grey in greys):
+        return None
     greys = [_on_cpu(grey) for grey in greys]
     spacing = max(float(grey.spacing.mean()) for grey in greys)
     greys = [blurred(grey, (BLUR * spacing) ** 2 * np.eye(3)) for grey in greys]
@@ -202,9 +219,12 @@ def _one_way(
     target, values = first.sample(edges.index.float())[0].double(), read(at)
     away = values - values.mean()
     gain = (away * target).sum() / away.square().sum().clamp(min=1e-12)
-    alike = _alike_beside(beside, edges, to_world, to_second, gain)
+    radial = frame.outwards(apply(to_fixed @ to_world, edges.index))
+    inner = ((edges.gradient @ to_fixed[:3, :3].T @ frame.axes)[:, :2] * radial).sum(-1) > 0
+    alike = _alike_beside(beside, edges, inner, to_world, to_second, gain)
     if int(alike.sum()) < max(LEAST_POINTS, LEAST_ALIKE * len(alike)):
         return None
+    inner = inner[alike]
     edges, at, target, values = edges[alike], at[alike], target[alike], values[alike]
     step = 0.5 * float(first.spacing.mean())
     steps = step * to_second[:3, :3].T
@@ -214,10 +234,13 @@ def _one_way(
     steep = slope.norm(dim=-1)
     kept = steep > STEEP * steep.topk(min(STEEPEST, len(steep))).values[-1]
     edges, slope, steep, target, values = edges[kept], slope[kept], steep[kept], target[kept], values[kept]
+    within = steep * inner[kept]
     points = apply(to_fixed @ to_world, edges.index)
     motions = frame.motions(points)
     along = (points - frame.center) @ frame.axes[:, 2] / frame.deviations[2]
-    nuisances = torch.stack((values, torch.ones_like(values), edges.laplacian, steep, steep * along), -1)
+    # What lies on the bone and what is in it moves its outer and its inner surface, each by itself.
+    shifts = (steep, steep * along, within, within * along)
+    nuisances = torch.stack((values, torch.ones_like(values), edges.laplacian, *shifts), -1)
     columns = torch.cat(((motions * slope[:, None]).sum(-1), nuisances), -1)
     fitted, covariance, weight = _fitted(columns, target, edges.index)
     shape = slice(AFFINE, motions.shape[1])
@@ -225,17 +248,28 @@ def _one_way(
 
 
 def _alike_beside(
-    beside: Sequence[BoneImage], edges: _Edges, to_world: Tensor, to_second: Tensor, gain: Tensor
+    beside: Sequence[BoneImage], edges: _Edges, inner: Tensor, to_world: Tensor, to_second: Tensor, gain: Tensor
 ) -> Tensor:
-    """``(n,)`` at which edges of the first scan what lies on the dark side is as bright in both."""
+    """``(n,)`` at which edges of the first scan what lies on the dark side is as bright in both.
+
+    At none, where something lies on the bone, or in it, in one scan alone: its edges are not where they were.
+    """
     dark = edges.gradient / edges.gradient.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    points = apply(to_world, edges.index) - BESIDE * float(beside[0].spacing.mean()) * dark
-    own, other = (
-        image.sample(apply(matrix, points).float())[0].double()
-        for image, matrix in zip(beside, (torch.linalg.inv(to_world), to_second), strict=True)
-    )
-    differ = gain * other - own
-    return (differ - differ.median()).abs() < ALIKE
+    matrices = torch.linalg.inv(to_world), to_second
+
+    def differ(voxels: float) -> Tensor:
+        points = apply(to_world, edges.index) - voxels * float(beside[0].spacing.mean()) * dark
+        own, other = (
+            image.sample(apply(matrix, points).float())[0].double()
+            for image, matrix in zip(beside, matrices, strict=True)
+        )
+        return gain * other - own
+
+    near = differ(BESIDE) - differ(FAR)[~inner].median()
+    sides = (~inner, MOST_ON_IT), (inner, MOST_IN_IT)
+    if any(side.any() and abs(float(near[side].median())) > most for side, most in sides):
+        return torch.zeros_like(inner)
+    return near.abs() < ALIKE
 
 
 def _fitted(columns: Tensor, target: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
