@@ -132,6 +132,7 @@ def test_the_dark_rim_of_bone_in_mr_is_told_of(scan, muscle):
     assert fault(magnetic_resonance(scan, muscle)) == "dark rim"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [300_002, 300_010])
 def test_marrow_darker_than_fixative_is_no_rim(seed):
     """Voxels of 40 um: little but bone is in view. What is dark lies within it."""

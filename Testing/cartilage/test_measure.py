@@ -63,6 +63,7 @@ def _errors(pair, found):
     return errors, float(np.average(errors, weights=areas))
 
 
+@pytest.mark.slow
 def test_coarse_voxels_of_35_um_tell_the_mean_to_some_um():
     pair, found = _pair(3), _found()
     errors, mean = _errors(pair, found)
@@ -233,6 +234,7 @@ def test_without_agent_there_is_no_cartilage_and_a_warning():
     assert not found.found and np.isnan(found.compartment("all").mean_thickness_um)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [300001, 300002, 301001, 301030])
 def test_what_media_and_mismatch_leave_is_no_agent(seed):
     """It looks like a faint layer: it was taken for agent that soft tissue hides, and in 301030 for swapped scans."""
@@ -279,6 +281,7 @@ def test_cartilage_that_coarse_voxels_show_wrongly_is_not_measured():
     assert not found.found and "Voxels of 50 um are too coarse" in found.warnings[0]
 
 
+@pytest.mark.slow
 def test_scans_that_differ_in_sharpness_are_not_measured_in_coarse_voxels():
     """46 um were given as 58 +- 5 um."""
     pair = make_pair(100, size=120, spacing=0.04)
@@ -309,6 +312,7 @@ def _told_of_the_other_way(pair, swap):
     return [one for one in found.warnings if "check which scan has the agent" in one]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "swap"), [(72002, True), (72003, False)])
 def test_agent_that_may_be_in_the_other_scan_is_warned_of_where_soft_tissue_hides_the_joint(seed, swap):
     pair = make_pair(seed, size=80, spacing=0.04)
@@ -376,6 +380,7 @@ def _cut(pair, at):
     return measure_cartilage(_alignment(pair), pair.fixed, replace(pair.moving, voxels=voxels))
 
 
+@pytest.mark.slow
 def test_where_a_scan_ends_nothing_is_measured_and_the_reason_is_told():
     pair = _pair(3)
     found = _cut(pair, 0.5)
@@ -385,6 +390,7 @@ def test_where_a_scan_ends_nothing_is_measured_and_the_reason_is_told():
     assert not any("compartment is not measured" in one for one in found.warnings), "that holds for the whole joint"
 
 
+@pytest.mark.slow
 def test_a_joint_that_is_hardly_in_both_views_is_not_said_to_be_without_agent():
     found = _cut(_pair(3, contrast=False), 0)
     assert found.agent is None and not found.found

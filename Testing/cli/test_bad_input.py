@@ -229,6 +229,7 @@ def test_initial_that_is_no_rigid_transform(good, tmp_path, capfd):
     refused(["align", good, good, "--initial", tmp_path / "words.h5"], capfd, tmp_path / "words.h5", ".tfm")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
 def test_names_that_are_not_utf8(good, tmp_path):
     """As of files from an old disk. In a process of its own, since ITK ends it."""
@@ -295,6 +296,7 @@ def test_output_that_cannot_be_written(good, capfd):
     refused(["align", good, good, "--report", "/proc/r.json"], capfd, "/proc/r.json", "elsewhere")
 
 
+@pytest.mark.slow
 def test_disk_full_while_writing(good, tmp_path):
     """The space runs out in the midst of a file: the largest size of files of the process stands for it."""
     if not sys.platform.startswith("linux"):

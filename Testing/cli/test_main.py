@@ -178,6 +178,7 @@ ALIGNING = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals of this kind")
 @pytest.mark.parametrize(("code", "number"), [(HELD, signal.SIGINT), (HELD, signal.SIGTERM), (ALIGNING, signal.SIGINT)])
 def test_an_interrupt_leaves_nothing_half_written(code, number, two, tmp_path):
@@ -252,6 +253,7 @@ def test_outputs_are_written_where_nothing_can_be_printed(two, tmp_path):
     assert report.is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 def test_a_reader_of_progress_that_leaves_is_no_error(two):
     end, start = os.pipe()

@@ -127,6 +127,7 @@ def test_a_pose_is_judged_without_the_holder():
     assert verdict.evidence.similarity.correlation > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "told"),
     [

@@ -226,6 +226,7 @@ def test_blur_that_differs_is_no_strain(seed):
     assert 1000 * case.error_mm(result.matrix) < 2 * result.expected_error_um
 
 
+@pytest.mark.slow
 def test_one_direction_tells_a_strain_where_the_other_goes_astray():
     """With agent on the bone of one scan the two directions differ by 13 % of stretch, and their mean tells nothing."""
     case = make_adversarial(203_303, "strain")
@@ -234,6 +235,7 @@ def test_one_direction_tells_a_strain_where_the_other_goes_astray():
     assert "strain" in result.doubts and "longer along z" in result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "kind"), [(620_112, "inverted"), (620_173, "overlap")])
 def test_a_direction_that_leaves_the_view_tells_no_strain(seed, kind):
     """Its errors were 0, which no matrix of errors can be inverted with."""
