@@ -122,6 +122,7 @@ def test_a_pose_less_than_two_voxels_away_may_be_another_one():
     assert not found.accepted
 
 
+@pytest.mark.slow
 def test_a_wrong_pose_has_a_rival_that_fits_better():
     pair = scan_twice(arms, 7_110_002)
     fixed, moving, pose = at_the_truth(pair)

@@ -80,7 +80,7 @@ def test_lost_slices_are_named_and_counted_as_error_or_refused(kind, seed):
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [
-        ("doubled", 640_156),
+        pytest.param("doubled", 640_156, marks=pytest.mark.slow),
         pytest.param("doubled", 820_015, marks=pytest.mark.slow),
         pytest.param("missing", 991_002, marks=pytest.mark.slow),
     ],
