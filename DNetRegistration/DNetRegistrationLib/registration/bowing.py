@@ -18,7 +18,9 @@ from ..bone.cube import points_of_bone
 from ..bone.images import BoneImage
 from ..geometry.rigid import apply, inverse
 from ..imaging.splines import Spline
+from ..imaging.tensors import inner_slopes
 from .blur import blurred
+from .endosteum import derivatives
 from .refinement import tukey
 from .uncertainty import CELL, sums_over_cells
 
@@ -115,9 +117,9 @@ def find_bowing(greys: Sequence[BoneImage], frame: Frame, pose: Tensor) -> Bowin
     """How differently two slender bones bow, twist and taper, of two scans in a pose.
 
     The residual of an edge of gradient g that is displaced by d is g d. The displacement is an affine motion, which any
-    wrong grid makes, and a change of shape. Nuisances are gain, offset, a blur and a threshold that differ, and how the
-    latter changes along the bone. It is fitted in both directions, by edges that both scans show, with the mean of both
-    slopes, so that the noise of neither goes together with its slope.
+    wrong grid makes, and a change of shape. Nuisances are gain, offset, a blur that differs, and how far the outer and
+    the inner surface shift, and shift more along the bone. It is fitted in both directions, by edges that both scans
+    show, with the mean of both slopes, so that the noise of neither goes together with its slope.
 
     Args:
         greys: of the fixed and the moving scan, of about one resolution and blur; 0 at the bone threshold.
@@ -161,36 +163,28 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Edges:
-    """Edges of a scan: voxels ``(n, 3)`` (x, y, z), gradients ``(n, 3)`` per mm in its world, Laplacians ``(n,)``."""
+    """Edges of a scan: voxels ``(n, 3)`` (x, y, z), and their `derivatives`."""
 
     index: Tensor
+    value: Tensor
     gradient: Tensor
     laplacian: Tensor
 
     def __getitem__(self, chosen: Tensor) -> _Edges:
-        return _Edges(self.index[chosen], self.gradient[chosen], self.laplacian[chosen])
+        return _Edges(self.index[chosen], self.value[chosen], self.gradient[chosen], self.laplacian[chosen])
 
     @classmethod
     def of(cls, grey: BoneImage) -> _Edges:
-        values = grey.values.double()
-        inner = values[1:-1, 1:-1, 1:-1]
-        ends = [
-            (values[1:-1, 1:-1, 2:], values[1:-1, 1:-1, :-2]),
-            (values[1:-1, 2:, 1:-1], values[1:-1, :-2, 1:-1]),
-            (values[2:, 1:-1, 1:-1], values[:-2, 1:-1, 1:-1]),
-        ]
-        gradient = torch.stack([(after - before) / 2 for after, before in ends], -1)
-        gradient = gradient @ torch.from_numpy(np.linalg.inv(grey.affine[:3, :3]))
-        laplacian = sum(after + before for after, before in ends) - 6 * inner
-        steep = gradient.norm(dim=-1)
+        slopes = torch.stack(list(inner_slopes(grey.values.double())), -1)
+        steep = (slopes @ torch.from_numpy(np.linalg.inv(grey.affine[:3, :3]))).norm(dim=-1)
         edge = steep > STEEP * steep.flatten().topk(min(STEEPEST, steep.numel())).values[-1]
         if grey.inside is not None:
             edge &= grey.inside[1:-1, 1:-1, 1:-1] > 0.999
         # An odd step takes voxels of all rows.
         index = edge.nonzero()
         index = index[:: len(index) // MOST_POINTS | 1]
-        z, y, x = index.unbind(-1)
-        return cls(index.flip(-1).double() + 1, gradient[z, y, x], laplacian[z, y, x])
+        index = index.flip(-1) + 1
+        return cls(index.double(), *derivatives(grey, index))
 
 
 def _one_way(
@@ -216,16 +210,16 @@ def _one_way(
     def read(where: Tensor) -> Tensor:
         return spline.sample(where.float()).double()
 
-    target, values = first.sample(edges.index.float())[0].double(), read(at)
+    values = read(at)
     away = values - values.mean()
-    gain = (away * target).sum() / away.square().sum().clamp(min=1e-12)
+    gain = (away * edges.value).sum() / away.square().sum().clamp(min=1e-12)
     radial = frame.outwards(apply(to_fixed @ to_world, edges.index))
     inner = ((edges.gradient @ to_fixed[:3, :3].T @ frame.axes)[:, :2] * radial).sum(-1) > 0
     alike = _alike_beside(beside, edges, inner, to_world, to_second, gain)
     if int(alike.sum()) < max(LEAST_POINTS, LEAST_ALIKE * len(alike)):
         return None
     inner = inner[alike]
-    edges, at, target, values = edges[alike], at[alike], target[alike], values[alike]
+    edges, at, values = edges[alike], at[alike], values[alike]
     step = 0.5 * float(first.spacing.mean())
     steps = step * to_second[:3, :3].T
     slope = torch.stack([read(at + one) - read(at - one) for one in steps], -1) / (2 * step)
@@ -233,7 +227,7 @@ def _one_way(
     # Noise is steep in one scan.
     steep = slope.norm(dim=-1)
     kept = steep > STEEP * steep.topk(min(STEEPEST, len(steep))).values[-1]
-    edges, slope, steep, target, values = edges[kept], slope[kept], steep[kept], target[kept], values[kept]
+    edges, slope, steep, values = edges[kept], slope[kept], steep[kept], values[kept]
     within = steep * inner[kept]
     points = apply(to_fixed @ to_world, edges.index)
     motions = frame.motions(points)
@@ -242,7 +236,7 @@ def _one_way(
     shifts = (steep, steep * along, within, within * along)
     nuisances = torch.stack((values, torch.ones_like(values), edges.laplacian, *shifts), -1)
     columns = torch.cat(((motions * slope[:, None]).sum(-1), nuisances), -1)
-    fitted, covariance, weight = _fitted(columns, target, edges.index)
+    fitted, covariance, weight = _fitted(columns, edges.value, edges.index)
     shape = slice(AFFINE, motions.shape[1])
     return _Fit(fitted[shape], covariance[shape, shape], _mean_square(motions, weight))
 

@@ -100,7 +100,7 @@ def _one_way(greys: Sequence[BoneImage], bone: CorticalBone, pose: Tensor) -> tu
     if int(kept.sum()) < LEAST_POINTS:
         return None
     index, outwards, points = index[kept], outwards[kept], points[kept]
-    target, gradient, laplacian = _derivatives(greys[0], index)
+    target, gradient, laplacian = derivatives(greys[0], index)
     spline = Spline.through(greys[1].values)
     values, ahead, behind = (spline.sample(there[kept].to(device)).cpu().double() for there in (at, after, before))
     # Noise that makes one scan steeper goes together with what is left of it: the mean of both slopes does not.
@@ -190,7 +190,7 @@ def _about_endosteum(grey: BoneImage, bone: CorticalBone) -> tuple[Tensor, Tenso
     return index, outwards / outwards.norm(dim=-1, keepdim=True).clamp(min=1e-9)
 
 
-def _derivatives(grey: BoneImage, voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def derivatives(grey: BoneImage, voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Values ``(n,)`` at voxels ``(n, 3)`` (x, y, z) within the border, their gradients ``(n, 3)`` per mm, and their
     discrete Laplacian ``(n,)``.
     """
