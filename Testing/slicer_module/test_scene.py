@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import vtk
 from DNetRegistrationLib.core.errors import OptionError, ScanError
 from scene_nodes import (
     GRIDS,
@@ -487,7 +488,9 @@ def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
 
 
 def test_cortices_do_not_hold_up_the_window():
-    """A tube of 128^3 voxels of 40 um, as large as a tibia: no step takes 0.2 s of processor time."""
+    """A tube of 128^3 voxels of 40 um, as large as a tibia: its surfaces are made in steps, each in less than 2.7 times
+    the processor time of plain marching cubes with smoothing. It is 1.9 times; by the segmentation's default, 3.3 times.
+    """
     import time
 
     import slicer
@@ -500,13 +503,28 @@ def test_cortices_do_not_hold_up_the_window():
     tube = (np.abs(radius - 45) < 4) & (z > 9) & (z < 119)
     affine = np.diag((0.04, 0.04, 0.04, 1.0))
     fixed = slicer.util.addVolumeFromArray(tube.astype(np.uint8), ijkToRAS=affine, name="fixed")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    took, last = [], time.process_time()
-    for _ in write_cortices(node, Cortices(tube, np.roll(tube, 1, 2), affine), place(fixed, "fixed")):
-        now = time.process_time()
-        took.append(now - last)
-        last = now
-    assert len(took) > 2 and max(took) < 0.2, took
+
+    def plain_surface():
+        marching = vtk.vtkDiscreteFlyingEdges3D()
+        marching.SetInputData(fixed.GetImageData())
+        smooth = vtk.vtkWindowedSincPolyDataFilter()
+        smooth.SetInputConnection(marching.GetOutputPort())
+        smooth.Update()
+
+    longest, plain = [], []
+    for _ in range(3):
+        began = time.process_time()
+        plain_surface()
+        plain.append(time.process_time() - began)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        took, last = [], time.process_time()
+        for _ in write_cortices(node, Cortices(tube, np.roll(tube, 1, 2), affine), place(fixed, "fixed")):
+            now = time.process_time()
+            took.append(now - last)
+            last = now
+        assert len(took) > 2
+        longest.append(max(took))
+    assert min(longest) < 2.7 * min(plain), (longest, plain)
     surface = node.GetClosedSurfaceInternalRepresentation("FixedCorticalBone")
     assert surface.GetNumberOfPoints() > 30_000  # not coarser than the voxels
 

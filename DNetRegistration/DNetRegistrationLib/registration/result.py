@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from ..core.errors import OptionError
 from ..core.jsonable import attributes_of, jsonable
 from ..core.words import plain
 from ..geometry.transforms import rotation_error_deg, to_sitk
-from ..imaging.packed import PackedMask
+
+if TYPE_CHECKING:  # Slicer loads this before SciPy is asked for
+    from ..imaging.packed import PackedMask
 
 # Of attributes, by their annotations: the word "false" would be taken for true.
 _KINDS: dict[Any, type] = {"bool": bool, "str": str, "list[str]": list, "dict[str, float]": dict}
