@@ -43,8 +43,8 @@ def test_a_layer_of_either_scan_is_left_out_with_the_surface():
     for radii, role in (((RADIUS, THICKER), "moving"), ((THICKER, RADIUS), "fixed")):
         pair = shells(*radii)
         assert may_have_layer(pair.bones)
-        found, sentence = without_layer(pair, torch.from_numpy(POSE))
-        assert f"The {role} scan shows a layer" in sentence
+        found, (doubt,) = without_layer(pair, torch.from_numpy(POSE))
+        assert doubt.kind == "layer" and f"The {role} scan shows a layer" in doubt.sentence
         for scan, bone, pose in zip((found.fixed, found.moving), found.bones, PLACES, strict=True):
             for inside, affine in (
                 (scan.levels[-1].inside, scan.levels[-1].affine),
@@ -83,6 +83,27 @@ def test_nothing_is_left_out_where_both_scans_show_as_much_or_each_something_of_
     alike, beside = shells(RADIUS, RADIUS), shells(RADIUS, THICKER, shift=0.7)
     assert not may_have_layer(alike.bones) and without_layer(alike, torch.from_numpy(POSE)) is None
     assert without_layer(beside, torch.from_numpy(POSE)) is None
+
+
+def test_bone_that_the_scan_with_the_layer_does_not_show_is_told_of():
+    """A layer hides no bone. Moved by 0.45 mm beyond a layer of 0.2 mm, a part of the ball lies bare."""
+    _, doubts = without_layer(shells(RADIUS, THICKER, shift=0.45), torch.from_numpy(POSE))
+    assert [doubt.kind for doubt in doubts] == ["other bone", "layer"]
+    share = int(doubts[0].sentence.partition(" %")[0])
+    # By hand: the share of a ball of radius 1.4 that lies outside of one of 1.6, 0.45 away.
+    generator = np.random.default_rng(0)
+    points = generator.uniform(-RADIUS, RADIUS, (400_000, 3))
+    points = points[np.linalg.norm(points, axis=1) < RADIUS]
+    outside = 100 * (np.linalg.norm(points - (0.45, 0, 0), axis=1) > THICKER).mean()
+    assert share == pytest.approx(outside, abs=1) and outside > 5
+
+
+def test_the_second_bone_in_agent_is_told_of():
+    """A knee in agent as bright as bone, of which the tibia fits and the femur lies 1.1 mm off (accepted unnamed)."""
+    case = make_adversarial(860_069, "two bones")
+    found = align(case.fixed, case.moving, threads=1)
+    assert found.accepted and {"other bone", "layer"} <= set(found.doubts)
+    assert case.errors_mm(found.matrix).min() < 0.01
 
 
 def test_a_bone_outside_the_other_field_of_view_is_no_layer():

@@ -489,7 +489,7 @@ def test_cortices_lie_in_the_world_where_they_are(grid, tmp_path):
 
 def test_cortices_do_not_hold_up_the_window():
     """A tube of 128^3 voxels of 40 um, as large as a tibia: its surfaces are made in steps, each in less than 2.7 times
-    the processor time of plain marching cubes with smoothing. It is 1.9 times; by the segmentation's default, 3.3 times.
+    the processor time of plain marching cubes with smoothing. It is 1.9, and 3.3 by the default of segmentations.
     """
     import time
 

@@ -16,7 +16,7 @@ from .interior import refine_fully
 from .layers import without_layer
 from .preparation import PreparedPair
 from .refinement import Refined, distance, resolutions
-from .verdict import Verdict
+from .verdict import Doubt, Verdict
 from .verification import verify
 from .watch import Watch
 
@@ -33,14 +33,14 @@ class Answer:
         hypothesis: what proposed it.
         refined, verdict: the pose and the verdict.
         pair: what it was refined and judged on.
-        layer: a sentence about a layer that was left out of it, or an empty one.
+        doubts: what limits it where a layer was left out of the pair.
     """
 
     hypothesis: str
     refined: Refined
     verdict: Verdict
     pair: ScanPair
-    layer: str = ""
+    doubts: tuple[Doubt, ...] = ()
 
 
 def best_answer(pair: PreparedPair, inputs: AlignmentInputs, watch: Watch) -> Answer:
@@ -89,11 +89,11 @@ def _answered(pair: ScanPair, seen_by: ScanPair, pose: Tensor, hypothesis: str, 
         found = None if answer.verdict.accepted else without_layer(pair, refined.pose)
     if found is None:
         return answer
-    bare, layer = found
+    bare, doubts = found
     with watch.stage("refine"):
         refined = refined_near(bare, refined.pose, refine, watch.check)
     with watch.stage("verify"):
-        without = Answer(hypothesis, refined, verify(bare, refined), bare, layer)
+        without = Answer(hypothesis, refined, verify(bare, refined), bare, doubts)
     return max(answer, without, key=lambda one: one.verdict.confidence)
 
 

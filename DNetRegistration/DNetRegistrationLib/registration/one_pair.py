@@ -22,7 +22,7 @@ from .preparation import PreparedPair, grey_fault_of, prepared
 from .refinement import distance
 from .result import Alignment
 from .slips import given_against_file
-from .verdict import VAGUE, Doubt
+from .verdict import VAGUE
 from .verification import verify
 from .watch import Watch
 
@@ -52,8 +52,8 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         watch.tell(0.9, "Looking for what speaks against it")
         verdict, kept = examine(verdict, answer.pair, answer.refined.pose, watch.check)
         # Where nothing fits, what one scan shows more of need not be a layer: its voxels may be too large.
-        if answer.layer and verdict.accepted:
-            verdict = replace(verdict, doubts=(*verdict.doubts, Doubt("layer", answer.layer)))
+        if verdict.accepted:
+            verdict = replace(verdict, doubts=(*verdict.doubts, *answer.doubts))
         # A holder that stood still has pulled at the pose.
         if kept is not answer.pair and inputs.refine != "none":
             report = watch.within(0.9, 1.0, "Refining again without what stood still")
