@@ -62,12 +62,15 @@ def test_the_status_says_that_it_is_not_accepted(two, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("verdict           Not accepted: ")
 
 
-def test_the_remedy_of_a_mirrored_pair_is_named_as_an_option(two, monkeypatch, capsys):
-    refused = made_alignment(accepted=False, verdict="Not accepted: one shows the mirror image.", doubts=["mirrored"])
+@pytest.mark.parametrize(
+    "doubt, remedy", [("mirrored", "--fixed-flip or --moving-flip z"), ("several bones", "--bone each")]
+)
+def test_the_remedy_of_a_refused_pair_is_named_as_an_option(two, monkeypatch, capsys, doubt, remedy):
+    refused = made_alignment(accepted=False, verdict="Not accepted: for a reason.", doubts=[doubt])
     alignment = import_module("DNetRegistrationLib.registration.align")
     monkeypatch.setattr(alignment, "align", lambda fixed, moving, **options: refused)
     assert main(["align", *two]) == 1
-    assert "remedy            --fixed-flip or --moving-flip z" in capsys.readouterr().out
+    assert f"remedy            {remedy}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

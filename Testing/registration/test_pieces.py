@@ -11,7 +11,9 @@ from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.imaging.volume import Volume
-from DNetRegistrationLib.registration.pieces import Piece, check_pieces, compare, holds_for_all, told
+from DNetRegistrationLib.registration.align import align
+from DNetRegistrationLib.registration.pieces import Piece, check_pieces, compare, holds_for_all, surely_held, told
+from DNetRegistrationLib.synthesis.adversarial import make_adversarial
 from DNetRegistrationLib.synthesis.knees import make_knee
 from DNetRegistrationLib.synthesis.pairs import random_rotation
 from edge_phantom import TURNS, pose_at
@@ -47,6 +49,28 @@ def test_a_body_that_turned_is_found(grids):
     assert np.linalg.norm(other.center - middle) < 0.5
     assert not holds_for_all([held, other])
     assert "moved on its own" in told([held, other])
+
+
+@pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
+def test_a_pose_of_one_body_of_two_surely_holds_for_it(grids):
+    turned, still = pose_at(random_rotation(np.random.default_rng(8)), (0, 0, 0)), np.eye(4)
+    held = []
+    for between in (turned, still):
+        fixed, moving, pose = pair_of_bodies(*grids, between)
+        held.append(surely_held(*prepared(fixed, moving), torch.as_tensor(pose)))
+    assert 0.4 < held[0] < 0.6 and held[1] is None
+    # Where no body lies right, none is said to.
+    wrong = pose @ pose_at(random_rotation(np.random.default_rng(9)), (0.3, 0.2, 0.1))
+    assert surely_held(*prepared(fixed, moving), torch.as_tensor(wrong)) is None
+
+
+def test_a_pose_that_fits_one_bone_of_a_knee_is_refused_with_what_to_do():
+    """Nothing was said but that no pose makes the bones agree."""
+    case = make_adversarial(881_009, "two bones")
+    found = align(case.fixed, case.moving, threads=1)
+    assert not found.accepted and found.doubts[0] == "several bones"
+    assert "Align each bone by itself" in found.verdict
+    assert case.errors_mm(found.matrix).min() < 0.02 < case.errors_mm(found.matrix).max()
 
 
 @pytest.mark.parametrize("factor", (1.0, 0.7))

@@ -114,6 +114,10 @@ def round_scan(kind: str, seed: int) -> Volume:
     return Volume.from_geometry(grey.astype(np.int16), 0.08, name=kind)
 
 
+def test_a_misfit_that_is_no_number_accepts_nothing():
+    assert not judge(replace(GOOD, misfit=Misfit(float("nan"), 0.001)), 0.08)[0] >= ACCEPT
+
+
 @pytest.mark.parametrize(
     "kind", ["ball", pytest.param("hollow ball", marks=pytest.mark.slow), pytest.param("tube", marks=pytest.mark.slow)]
 )

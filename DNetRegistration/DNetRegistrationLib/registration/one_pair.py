@@ -18,11 +18,12 @@ from .media import MediumChange, find_medium_change
 from .mirror import fits_mirrored
 from .moved_rest import find_moved_rest
 from .other_size import size_fault
+from .pieces import surely_held
 from .preparation import PreparedPair, grey_fault_of, prepared
 from .refinement import distance
 from .result import Alignment
 from .slips import given_against_file
-from .verdict import VAGUE
+from .verdict import SEVERAL, VAGUE, one_of_several
 from .verification import verify
 from .watch import Watch
 
@@ -70,6 +71,9 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         elif not (verdict.accepted or mirrored) and verdict.doubts[0].kind != "strain":
             sentence = size_fault(pair, inputs, answer.refined.pose, device, watch)
             verdict = verdict if sentence is None else verdict.because("strain", sentence)
+        if inputs.bone is None and not (verdict.accepted or mirrored) and verdict.doubts[0].kind in SEVERAL:
+            held = surely_held(answer.pair.fixed, answer.pair.moving, answer.refined.pose, watch.check)
+            verdict = verdict if held is None else verdict.because("several bones", one_of_several(held))
         given = given_against_file(inputs.fixed, inputs.moving)
         if not verdict.accepted and given is not None and verdict.doubts[0].kind in VAGUE:
             # What was found of a size speaks for it.

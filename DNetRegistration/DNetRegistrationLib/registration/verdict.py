@@ -41,13 +41,25 @@ REASONS = {
 #: Of these, a wrong voxel size may be the cause.
 VAGUE = ("strain", "slices", "cortices", "little in common", "shape", "no agreement")
 
+#: Of these, bones that moved on their own may be the cause.
+SEVERAL = ("cortices", "little in common", "no agreement")
+
 #: What to set to mend it, by the kind of doubt.
 SETTINGS = {
     "mirrored": Setting("flip", value="z"),
     "not CT": Setting("threshold"),
     "standstill": Setting("threshold"),
     "voxel size": Setting("spacing"),
+    "several bones": Setting("bone", value="each"),
 }
+
+
+def one_of_several(held: float) -> str:
+    """Why a pose that surely holds for so much of the bone, 0 to 1, is not accepted."""
+    return (
+        f"this pose fits {100 * held:.0f} % of the bone and not the rest, as where two bones of a joint moved on their "
+        "own. Align each bone by itself, or mark one of them in both scans by masks."
+    )
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ def _log_odds(misfit: Misfit) -> float:
     """What the inner surfaces add to the logarithm of the odds: the likelihood ratio of one bone and two relatives."""
     error = float(np.hypot(NOISE * misfit.deviation, LEFT))
     likely = [-(((misfit.square - square) / error) ** 2) / 2 for square in (0.0, APART**2)]
-    return min(MOST_FOR, float(likely[0] - special.logsumexp(likely[1]) + np.log(len(APART))))
+    odds = float(likely[0] - special.logsumexp(likely[1]) + np.log(len(APART)))
+    return min(odds, MOST_FOR)  # in this order NaN stays NaN, which accepts nothing
 
 
 def judge(evidence: Evidence, working: float) -> tuple[float, float]:
