@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 import slicer_host
 
 
+@cache
+def _why_unusable() -> str:
+    """Asked once, since it takes longer than a small test."""
+    return slicer_host.why_unusable()
+
+
 @pytest.fixture
 def host():
     """The stand-in for Slicer, empty; fails the test that leaves an error, a surprise question or an unused answer."""
-    reason = slicer_host.why_unusable()
+    reason = _why_unusable()
     if reason:
         pytest.skip(f"no stand-in for Slicer: {reason}")
     running = slicer_host.start()

@@ -173,7 +173,7 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         return True
 
     def _node_added(self, scene, event, node) -> None:
-        if not scene.IsImporting():
+        if not scene.IsImporting() and self._matches(node):
             self._update()
 
     def _node_leaves(self, scene, event, node) -> None:

@@ -227,8 +227,8 @@ class _ObjectMethods:
         class_name = kind if isinstance(kind, str) else kind.__name__
         return [
             adopt(child)
-            for child in QtCore.QObject.findChildren(qobject, QtCore.QObject)
-            if child.inherits(class_name) and (not name or QtCore.QObject.objectName(child) == name)
+            for child in QtCore.QObject.findChildren(qobject, QtCore.QObject, name)
+            if QtCore.QObject.inherits(child, class_name)
         ]
 
     def findChild(self, kind="QObject", name=""):
