@@ -45,8 +45,8 @@ class qMRMLSliderWidget(ctkSliderWidget):
         self._scene = scene
 
 
-def _while_alive(method):
-    """A VTK observer that neither keeps the widget nor calls it after Qt has deleted it."""
+def _observe(subject, event, method) -> int:
+    """A VTK observer that neither keeps the widget nor calls it after Qt has deleted it: then it goes."""
     reference = weakref.WeakMethod(method)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -54,8 +54,11 @@ def _while_alive(method):
         alive = reference()
         if alive is not None and shiboken6.isValid(alive.__self__):
             alive(caller, event, node)
+        else:
+            caller.RemoveObserver(tag)
 
-    return call
+    tag = subject.AddObserver(event, call)
+    return tag
 
 
 def _action_property(name: str, default: bool):
@@ -145,7 +148,7 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         }
         self._scene_tags = []
         if scene is not None:
-            self._scene_tags = [scene.AddObserver(event, _while_alive(call)) for event, call in events.items()]
+            self._scene_tags = [_observe(scene, event, call) for event, call in events.items()]
         wanted, self._requested_id = self._requested_id or self._current_id, ""
         self._current_id = ""
         QtWidgets.QWidget.setEnabled(self, scene is not None)
@@ -188,9 +191,7 @@ class qMRMLNodeComboBox(QtObject, QtWidgets.QWidget):
         nodes = [node for node in nodes if node is not without and self._matches(node)]
         self._forget_nodes()
         modified = vtk.vtkCommand.ModifiedEvent
-        self._node_tags = {
-            node.GetID(): (node, node.AddObserver(modified, _while_alive(self._node_modified))) for node in nodes
-        }
+        self._node_tags = {node.GetID(): (node, _observe(node, modified, self._node_modified)) for node in nodes}
         added = [node for node in nodes if node.GetID() not in self._ids]
         self._ids = [node.GetID() for node in nodes]
         self._fill(nodes)
