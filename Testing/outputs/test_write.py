@@ -315,11 +315,11 @@ def test_when_one_output_fails_none_appears_and_none_is_replaced(pair, tmp_path,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are POSIX")
-@pytest.mark.parametrize("name", ["subtraction.nrrd", "subtraction.nii.gz", "subtraction.mha", "overlay.png"])
-def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
+def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path):
     """A limit on file size stands in for a full disk: writing stops in the middle."""
+    names = ["subtraction.nrrd", "subtraction.nii.gz", "subtraction.mha", "overlay.png"]
     program = f"""
-        import resource, signal, sys
+        import os, resource, signal
         import numpy as np
         from alignments import made_alignment
         from DNetRegistrationLib import Volume, write_outputs
@@ -331,13 +331,17 @@ def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path, name):
         volume = Volume(voxels, np.diag((0.04, 0.04, 0.04, 1)))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-        try:
-            write_outputs(made_alignment(np.eye(4)), volume, volume, **{{{name.split(".")[0]!r}: {name!r}}})
-        except DNetError as error:
-            print("refused", error)
+        for name in {names}:
+            try:
+                write_outputs(made_alignment(np.eye(4)), volume, volume, **{{name.split(".")[0]: name}})
+            except DNetError as error:
+                print("refused", error, "left", os.listdir())
     """
     done = run(code=program, cwd=tmp_path)
-    assert done.stdout.startswith(f"refused {name}"), done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(names), done.stdout + done.stderr
+    for line, name in zip(lines, names, strict=True):
+        assert line.startswith(f"refused {name}") and line.endswith("left []")
     assert list(tmp_path.iterdir()) == []
 
 
