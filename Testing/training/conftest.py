@@ -9,4 +9,4 @@ from DNetRegistrationLib.training.dataset import synthetic_dataset
 @pytest.fixture(scope="session")
 def tibiae():
     """Two tibiae to draw pairs from."""
-    return synthetic_dataset(2, 3, kinds={"tibia": 1.0})
+    return synthetic_dataset(2, 5, kinds={"tibia": 1.0})

@@ -40,9 +40,9 @@ from DNetRegistrationLib.training.scanned_bones import own_axes
 from DNetRegistrationLib.training.synthetic_bones import grey_levels
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    return synthetic_dataset(2, 5, kinds={"tibia": 1.0})
+@pytest.fixture
+def dataset(tibiae):
+    return tibiae
 
 
 def small(count=3, size=20):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,22 +31,22 @@ def small_dnet(small, monkeypatch):
     monkeypatch.setattr("DNetRegistrationLib.networks.registry.build", lambda name: Small())
 
 
+def quick_options(blobs, folder, network="dnet", changes=None, **more):
+    short = {
+        "device": "cpu",
+        "dataset": blobs,
+        "jobs": 1,
+        "log_every": 2,
+        "validate_every": 3,
+        "validation_pairs": 2,
+    }
+    return TrainingOptions(network, folder, changes={**QUICK, **(changes or {})}, **{**short, **more})
+
+
 @pytest.fixture
 def options(blobs):
     """Makes options for a quick run in a folder."""
-
-    def make(folder, network="dnet", changes=None, **more):
-        short = {
-            "device": "cpu",
-            "dataset": blobs,
-            "jobs": 1,
-            "log_every": 2,
-            "validate_every": 3,
-            "validation_pairs": 4,
-        }
-        return TrainingOptions(network, folder, changes={**QUICK, **(changes or {})}, **{**short, **more})
-
-    return make
+    return partial(quick_options, blobs)
 
 
 def test_iterations_that_fit_a_time(small, options, tmp_path, monkeypatch):
@@ -83,6 +85,17 @@ def begun(blobs, tmp_path_factory):
         train(
             TrainingOptions("dnet", folder, changes=QUICK, dataset=blobs, device="cpu", minutes=0, validation_pairs=2)
         )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(blobs, tmp_path_factory):
+    """The folder of a run that went through, of `options` as they are."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "build", lambda name: Small(int(torch.rand(1) * 1000)))
+        patch.setattr("DNetRegistrationLib.training.pose_stage._STEPS", 30)
+        train(quick_options(blobs, folder))
     return folder
 
 
@@ -139,25 +152,25 @@ def test_weights_that_are_trained_on_keep_their_history_and_see_other_pairs(smal
     assert cards[2]["start"] == cards[1] and cards[1]["start"] == cards[0] and cards[0]["start"] is None
 
 
-def test_the_same_options_go_on_to_the_same_result(small, options, tmp_path):
+def test_the_same_options_go_on_to_the_same_result(small, options, whole, tmp_path):
     said = []
-    train(options(tmp_path / "whole"))
     result = train(options(tmp_path / "short", minutes=0), report=said.append)
     assert not result.finished and result.iterations == 0 and "the time is up" in said[-1]
     assert train(options(tmp_path / "short"), report=said.append).finished
     assert any("going on from iteration 0" in line for line in said)
-    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
+    assert equal(weights(tmp_path / "short"), weights(whole))
     # Another seed is another network, other pairs and another split.
     train(options(tmp_path / "other", seed=1))
-    assert not equal(weights(tmp_path / "other"), weights(tmp_path / "whole"))
+    assert not equal(weights(tmp_path / "other"), weights(whole))
 
 
-def test_more_iterations_train_on_where_they_shift_no_stages(small, options, tmp_path):
+def test_more_iterations_train_on_where_they_shift_no_stages(small, options, whole, tmp_path):
     train(options(tmp_path / "plain", changes=PLAIN))
     assert train(options(tmp_path / "plain", changes={**PLAIN, "iterations": 8})).iterations == 8
     # Stages are shares of all iterations: poses would begin anew, and undo what has been learned of the motion.
-    for folder, minutes in (("short", 0), ("whole", None)):
-        train(options(tmp_path / folder, minutes=minutes))
+    train(options(tmp_path / "short", minutes=0))
+    shutil.copytree(whole, tmp_path / "whole")
+    for folder in ("short", "whole"):
         before = weights(tmp_path / folder)
         for iterations in (4, 8):
             with pytest.raises(FileError, match=f"iterations 6, not {iterations}; give that run's"):
@@ -355,8 +368,7 @@ def test_a_start_keeps_cubes_where_its_weights_saw_them(small_dnet, options, tmp
     assert chosen.decided_recipe().placement == "center"
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(small, options, tmp_path, monkeypatch):
-    train(options(tmp_path / "whole"))
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(small, options, whole, tmp_path, monkeypatch):
 
     def killed(*arguments):
         raise SystemExit
@@ -367,11 +379,10 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(small, op
             train(options(tmp_path / "short"))
     assert (tmp_path / "short" / "log.csv").exists() and not (tmp_path / "short" / "checkpoint.pt").exists()
     assert train(options(tmp_path / "short")).finished
-    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
+    assert equal(weights(tmp_path / "short"), weights(whole))
 
 
-def test_ctrl_c_before_the_first_iteration_is_heard_and_gone_on_from(small, options, tmp_path, monkeypatch):
-    train(options(tmp_path / "whole"))
+def test_ctrl_c_before_the_first_iteration_is_heard_and_gone_on_from(small, options, whole, tmp_path, monkeypatch):
     monkeypatch.setattr("DNetRegistrationLib.training.run.LINE_SECONDS", 0.0)
     monkeypatch.setattr("DNetRegistrationLib.training.pose_stage._made", {})
     said = []
@@ -387,7 +398,7 @@ def test_ctrl_c_before_the_first_iteration_is_heard_and_gone_on_from(small, opti
     assert (tmp_path / "short" / "checkpoint.pt").exists() and not (tmp_path / "short" / "weights.pt").exists()
     assert train(options(tmp_path / "short"), report=said.append).finished
     assert any("going on from iteration 0" in line for line in said)
-    assert equal(weights(tmp_path / "short"), weights(tmp_path / "whole"))
+    assert equal(weights(tmp_path / "short"), weights(whole))
 
 
 def test_a_folder_with_something_else_in_it(small, options, tmp_path):
