@@ -190,9 +190,9 @@ def test_the_picture_says_what_it_shows_and_what_not_to_trust(tmp_path):
     # A person who sees a grey map alone learns why; no sentence is cut off, however many there are.
     for count in (1, 2, 4, 8):
         told = [f"Agent {'lies on bone ' * 12}{number}, so nothing is measured." for number in range(count)]
-        words = _texts(draw_thickness(made_measurement(warnings=told), scan, placed))
-        assert all(one in words.replace("\n", " ") for one in told)
-        _no_word_on_another(draw_thickness(made_measurement(warnings=told), scan, placed))
+        figure = draw_thickness(made_measurement(warnings=told), scan, placed)
+        assert all(one in _texts(figure).replace("\n", " ") for one in told)
+        _no_word_on_another(figure)
     for ending in ("png", "svg", "pdf"):
         write_picture(tmp_path / f"p.{ending}", made_measurement(), scan, placed)
         assert (tmp_path / f"p.{ending}").stat().st_size > 5000
