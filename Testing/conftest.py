@@ -35,6 +35,16 @@ settings.register_profile(
 settings.load_profile("quick")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file run in one process, so that what they share is made once."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def briefly_composed(monkeypatch):
     """Training of the paper's networks begins with a head that takes a minute to learn to compose poses."""
