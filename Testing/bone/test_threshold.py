@@ -192,7 +192,7 @@ def test_a_crop_moves_the_threshold_little(bones, scale):
     assert moved(scan, Volume(scan.voxels[5:-4, 3:-6, 4:-4], scan.affine)) < 0.05
 
 
-@pytest.mark.parametrize("background", ["air", "water"])
+@pytest.mark.parametrize("background", ["air", pytest.param("water", marks=pytest.mark.slow)])
 def test_other_voxel_sizes_move_the_threshold_little(background):
     scan = make_pair(8810, size=96, spacing=0.055, scale="hu", background=background).fixed
     voxels = scan.voxels.astype(np.float32)

@@ -83,6 +83,7 @@ def test_coarse_voxels_of_35_um_tell_the_mean_to_some_um():
     assert np.isfinite(found.map.filled_um).all() and (found.map.filled_um >= 0).all()
 
 
+@pytest.mark.slow
 def test_a_hidden_part_is_filled_and_leaves_volume_and_area_as_they_were():
     """A ball of something as bright as bone lies on the medial facet."""
     pair, first = _pair(3), _found()
@@ -102,6 +103,7 @@ def test_a_hidden_part_is_filled_and_leaves_volume_and_area_as_they_were():
     assert row.volume_mm3 == pytest.approx(medial.volume_mm3, rel=0.07)
 
 
+@pytest.mark.slow
 def test_cartilage_that_the_scan_cuts_off_is_said_to_be_cut():
     pair, whole = _pair(3), _found()
     assert not any("ends at" in one for one in whole.warnings)
@@ -274,6 +276,7 @@ def test_agent_that_may_be_in_the_other_scan_is_warned_of_in_voxels_too_coarse_f
     assert "check which scan has the agent" in found.warnings[1]
 
 
+@pytest.mark.slow
 def test_cartilage_that_coarse_voxels_show_wrongly_is_not_measured():
     """43 um were given as 3 +- 6 um."""
     pair = make_pair(300_000, size=96, spacing=0.05)
@@ -330,7 +333,7 @@ def test_why_a_compartment_is_not_measured_is_told_by_the_reasons_of_its_points(
 
 
 def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
-    pair = _pair(3)
+    pair = _pair(3, size=44, spacing=0.07)
     refused = _alignment(pair, accepted=False)
     with pytest.raises(OptionError, match="not accepted, so cartilage is not measured: bones differ") as caught:
         measure_cartilage(refused, pair.fixed, pair.moving)

@@ -119,7 +119,7 @@ def test_too_little_memory_is_said(two, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("dnet-registration: error: not enough memory; ")
 
 
-@pytest.mark.parametrize("command", ("align", "demo"))
+@pytest.mark.parametrize("command", ("align", pytest.param("demo", marks=pytest.mark.slow)))
 def test_threads_of_torch_do_not_spin(command, two, tmp_path):
     """Told before torch is loaded, or it does not listen."""
     code = """

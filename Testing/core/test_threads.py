@@ -218,6 +218,7 @@ print(work(2))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="about forks")
 def test_torch_works_in_a_forked_process():
     done = run(code=FORK, env=without_threads(OMP_NUM_THREADS="2"))

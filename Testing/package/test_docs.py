@@ -153,7 +153,16 @@ SMALLER = {
     "--precision float32",
 }
 #: Blocks that take more than some seconds even so, by a word that is in no other.
-SLOW = ("evaluate A/", "my-scans", "runs/dnet-1", "--recipe paper", "--quick", "--start dnet ", "--output results/")
+SLOW = (
+    "-registration demo",
+    "evaluate A/",
+    "my-scans",
+    "runs/dnet-1",
+    "--recipe paper",
+    "--quick",
+    "--start dnet ",
+    "--output results/",
+)
 #: Starting Slicer is not possible here: `test_logic` runs the script. The benchmark of an hour is only parsed, and what
 #: needs a cluster.
 #: No cartilage is found in voxels as large as those here.
@@ -272,10 +281,14 @@ SMALLER_PYTHON = {
 }
 
 
+#: What takes long as it stands, by a word that is in no other.
+SLOW_PYTHON = (*SMALLER_PYTHON, "pair.cartilage")
+
+
 def python(slow: bool):
     # `test_clusters` runs the scripts of that page.
     found = [block for block in PYTHON if "slicer." not in block.text and block.document.name != "clusters.md"]
-    return [block for block in found if slow == any(piece in block.text for piece in SMALLER_PYTHON)]
+    return [block for block in found if slow == any(piece in block.text for piece in SLOW_PYTHON)]
 
 
 @pytest.mark.parametrize("block", python(slow=False), ids=str)

@@ -326,6 +326,7 @@ def run(folder: Path, *words) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_what_cmake_installs_aligns(scripted, small_pair, tmp_path):
     for role in ("fixed", "moving"):
         write_volume(getattr(small_pair, role), tmp_path / f"{role}.nrrd")

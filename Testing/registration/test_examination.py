@@ -203,7 +203,7 @@ def test_a_wrong_slice_distance_is_named(pair):
     ("seed", "kind"),
     [
         (7_401_000, "symmetric"),
-        (7_401_001, "ball"),
+        pytest.param(7_401_001, "ball", marks=pytest.mark.slow),
         # Noise and interpolation tell a pose of this ball a little better than another.
         pytest.param(740_447, "ball", marks=pytest.mark.slow),
         pytest.param(7_401_002, "symmetric", marks=pytest.mark.slow),
@@ -227,6 +227,7 @@ def test_metal_is_not_what_is_aligned(seed):
     assert not result.accepted or case.error_mm(result.matrix) < 0.08 or "metal" in result.doubts
 
 
+@pytest.mark.slow
 def test_one_bone_of_two_is_named():
     case = make_adversarial(7_403_000, "two bones")
     result = align(case.fixed, case.moving)

@@ -22,7 +22,7 @@ def check(case: golden_cases.Golden) -> None:
         assert answer.dice == pytest.approx(old["dice"], abs=limit["dice"])
 
 
-@pytest.mark.parametrize("name", ["whole 0", "cut 1", "oblique 3"])
+@pytest.mark.parametrize("name", ["whole 0", "oblique 3"])
 def test_some_pairs(name):
     check(SYNTHETIC[name])
 

@@ -33,7 +33,10 @@ def middles(grid, turn):
     return [(place @ np.append(sign * AWAY / 2, 1))[:3] for sign in (-1, 1)]
 
 
-@pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize(
+    "grids",
+    [pytest.param(one, id=name, marks=pytest.mark.slow if name == "oblique" else ()) for name, one in GRIDS.items()],
+)
 def test_two_motions_are_found_with_the_places_of_each(grids):
     fixed, moving, pose = pair_of_bodies(*grids, TURNED)
     # The frame of the second body lies beside that of the first, in which `pose` acts.

@@ -44,7 +44,7 @@ def test_the_other_ankle_is_refused(ankles):
     assert not align(first.image, second.image, hypotheses="search").accepted
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*FIRST_AND_SLOW, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4, 5))])
 def test_the_network_alone_on_a_real_ankle(ankles, seed):
     """Unlike anything it has learned on; neither refined nor searched."""
     first, second = ankle_views(ankles, 500 + seed, 600 + seed)

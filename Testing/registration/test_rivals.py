@@ -103,7 +103,10 @@ def test_nothing_comes_near_bones_that_are_cut(kind):
         assert rival is None or not rival.fits_equally, seed
 
 
-@pytest.mark.parametrize("seed", [980_006, 980_044, 980_054, 983_029, 987_022])
+@pytest.mark.parametrize(
+    "seed",
+    [980_044, 987_022, *(pytest.param(n, marks=pytest.mark.slow) for n in (980_006, 980_054, 983_029))],
+)
 def test_a_piece_of_shaft_that_slides_back_is_no_rival(seed):
     """Refinement brings it back along the axis, slowly: of the second after 60 steps it was 1.6 voxels away, of the
     last one 4.5. Edges alone lead the fourth to 1.3 voxels from the truth, wherever they begin.
@@ -115,6 +118,7 @@ def test_a_piece_of_shaft_that_slides_back_is_no_rival(seed):
     assert rival is None or not rival.fits_equally
 
 
+@pytest.mark.slow
 def test_a_pose_less_than_two_voxels_away_may_be_another_one():
     """Pieces of shaft of two littermates: 1.4 voxels along the axis they fit better."""
     case = make_adversarial(980_013, "littermate crop")

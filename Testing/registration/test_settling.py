@@ -114,7 +114,7 @@ def test_scatter_is_most_of_the_spread_of_where_a_pose_rests(noise):
     assert 0.4 * spread < np.median(told) < spread
 
 
-@pytest.mark.parametrize("seed", [980_006, 980_016, 980_033])
+@pytest.mark.parametrize("seed", [980_006, *(pytest.param(n, marks=pytest.mark.slow) for n in (980_016, 980_033))])
 def test_a_piece_of_shaft_does_not_stop_on_its_way(seed):
     """They were 23 to 32 um off."""
     pair = make_adversarial(seed, "crop")
@@ -123,7 +123,10 @@ def test_a_piece_of_shaft_does_not_stop_on_its_way(seed):
     assert found.accepted and error < 16 and error < 2 * found.expected_error_um
 
 
-@pytest.mark.parametrize(("seed", "draw"), [(970_001, 3), (970_001, 5), (970_004, 0)])
+@pytest.mark.parametrize(
+    ("seed", "draw"),
+    [(970_001, 3), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((970_001, 5), (970_004, 0)))],
+)
 def test_a_noisy_piece_of_shaft_does_not_stop_far_off(seed, draw):
     """The first two were 132 and 98 um off, and accepted with an expected error of 61 and 46 um."""
     pair, generator = make_adversarial(seed, "crop"), np.random.default_rng(draw)
@@ -145,6 +148,7 @@ def test_a_pose_of_which_no_edge_tells_is_held_by_nothing_and_stays(which, part)
     assert torch.equal(rested(*images, turn()), turn())
 
 
+@pytest.mark.slow
 def test_a_scan_that_shows_no_edge_is_refused():
     pair, step = make_adversarial(980_006, "crop"), 4
     coarse = Volume(pair.moving.voxels[::4, ::4, ::4].copy(), pair.moving.affine @ np.diag((step, step, step, 1.0)))

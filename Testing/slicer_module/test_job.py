@@ -479,6 +479,7 @@ def test_a_line_without_an_end(scans, tmp_path):
     assert log.endswith("xthe end") and len(log) < 2000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python looks for modules in the working directory")
 def test_a_file_of_the_user_that_is_called_like_a_module(scans, tmp_path, monkeypatch):
     for name in ("numpy.py", "json.py"):
@@ -575,6 +576,7 @@ def test_no_temporary_folder(scans, tmp_path):
         start(scans, tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_devices_are_told_as_data():
     command = [sys.executable, "-m", "DNetRegistrationLib.registration.devices"]
     environment = {**os.environ, **worker_process.ENVIRONMENT}

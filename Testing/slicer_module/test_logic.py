@@ -216,6 +216,7 @@ def small_sample(monkeypatch):
     monkeypatch.setattr(sample_data, "PAIR", {"seed": 1, "size": 64, "spacing": 0.08})
 
 
+@pytest.mark.slow
 def test_self_test(host, logic, small_sample):
     """What Reload and Test runs."""
     import slicer

@@ -322,6 +322,7 @@ def test_a_program_that_is_missing(host, panel, pair, monkeypatch):
     assert "cannot be started" in panel.ui.verdictLabel.text and not leftovers()
 
 
+@pytest.mark.slow
 def test_a_volume_without_bone(host, panel, tmp_path):
     """For real, in another process."""
     import slicer

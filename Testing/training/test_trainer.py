@@ -56,6 +56,7 @@ def test_muon_takes_the_convolution_between_channels():
     assert step.tolist() == pytest.approx([rate * 0.2 * 81**0.5] * len(step), rel=0.35)
 
 
+@pytest.mark.slow
 def test_going_on_with_a_real_network_gives_the_same_bits():
     recipe = replace(QUICK, batch=1, micro_batch=1, iterations=2)
     torch.manual_seed(0)

@@ -112,6 +112,7 @@ def test_of_varied_pairs_only_standard_errors_are_required_and_failures_are_coun
     assert not _table([(40.0, 60.0)], "20 um varied").holds
 
 
+@pytest.mark.slow
 def test_a_pair_is_measured_and_kept(tmp_path, monkeypatch):
     small = {"size": 64, "spacing": 0.04, "agent": "even"}
     monkeypatch.setattr(cartilage, "KINDS", {"40 um": (small, 300_000, (None, None, None, None))})

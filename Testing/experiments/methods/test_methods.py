@@ -66,7 +66,7 @@ def refiners():
     """Each metric of each tool. Masks that are eroded leave too little of bones this small and voxels this large."""
     for key in REFINERS:
         if not key.endswith(("-eroded", "-shrunk", "neuroreg-all")):
-            slow = key.endswith("-all") or key.startswith("ants-correlation")
+            slow = key.endswith(("-all", "-dilated")) or key.startswith("ants-correlation")
             yield pytest.param(key, marks=pytest.mark.slow if slow else ())
 
 

@@ -144,6 +144,7 @@ def test_an_interrupted_command_keeps_and_shows_what_there_is(tmp_path, capsys, 
     assert len(calls) == 4
 
 
+@pytest.mark.slow
 def test_from_python(tmp_path):
     told = []
     options = ComparisonOptions(methods=["simpleitk"], pairs=1, size=24, growth=(), threads=1)
