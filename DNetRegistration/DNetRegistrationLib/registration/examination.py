@@ -20,7 +20,7 @@ from .blur import as_bone, blurred
 from .bowing import Bowing, find_bowing, slender_frame
 from .evidence import alike_greys, grey_image
 from .holders import ScanPair
-from .pieces import check_pieces, holds_for_all, told
+from .pieces import Piece, check_pieces, holds_for_all, told
 from .rivals import Rival, find_rival
 from .slices import Jump, find_jump
 from .strain import find_strain
@@ -72,10 +72,10 @@ def examine(
     if not verdict.accepted:
         return verdict, pair
     still = 0.0
-    pieces = check_pieces(pair.fixed, pair.moving, pose, check)
+    pieces = _checked(pair, pose, check)
     if not holds_for_all(pieces) and (found := pair.without_still(pose)) is not None:
         pair, still = found
-        pieces = check_pieces(pair.fixed, pair.moving, pose, check)
+        pieces = _checked(pair, pose, check)
     fixed, moving = pair.fixed, pair.moving
     # Blur that differs displaces edges, and what it leaves unexplained hides how much better one pose fits.
     alike = _alike(pair, verdict.evidence.blurs)
@@ -126,6 +126,13 @@ def examine(
             )
         )
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts)), pair
+
+
+def _checked(pair: ScanPair, pose: Tensor, check: Callable[[], None]) -> list[Piece]:
+    """The pieces of the bone. Where only its inside is in view, what one scan alone shows is no new bone: another bone
+    that moved lies there, in agent as bright as bone."""
+    pieces = check_pieces(pair.fixed, pair.moving, pose, check)
+    return [replace(piece, one_sided=False) for piece in pieces] if pair.bare else pieces
 
 
 def _bowing(pair: ScanPair, blurs: tuple[np.ndarray, np.ndarray], pose: Tensor) -> Bowing | None:

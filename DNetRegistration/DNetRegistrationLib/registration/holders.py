@@ -31,11 +31,18 @@ SLACK, FAR = 0.02, 4.0
 
 @dataclass(frozen=True)
 class ScanPair:
-    """Two scans that are ready to be aligned, with their cortical bone."""
+    """Two scans that are ready to be aligned, with their cortical bone.
+
+    Attributes:
+        fixed, moving: the scans.
+        bones: of either.
+        bare: only what lies inside the bone in both scans is in view, since a layer on it was left out.
+    """
 
     fixed: PreparedScan
     moving: PreparedScan
     bones: tuple[CorticalBone, CorticalBone]
+    bare: bool = False
 
     @property
     def has_edges(self) -> bool:
@@ -71,7 +78,7 @@ class ScanPair:
             _without(scan, bone, dilate((where & (there > 0)).float()))
             for scan, bone, where, there in zip((self.fixed, self.moving), self.bones, still, self._bone, strict=True)
         )
-        kept = ScanPair(fixed, moving, (first, second))
+        kept = replace(self, fixed=fixed, moving=moving, bones=(first, second))
         return (kept, share) if kept.has_edges else None
 
     def fits_as_it_lay(self, pose: Tensor) -> bool:

@@ -73,7 +73,7 @@ def without_layer(pair: ScanPair, pose: Tensor) -> tuple[ScanPair, tuple[Doubt, 
         return lambda points: torch.minimum(_depth(own, points)[0], _depth(other, apply(way, points))[0]) > depth
 
     kept = [inside(pair.bones[k], pair.bones[1 - k], ways[k]) for k in range(2)]
-    bare = _restricted(pair, kept)
+    bare = replace(_restricted(pair, kept), bare=True)
     left = (bare.fixed, pair.fixed), (bare.moving, pair.moving)
     if any(_shown(after) <= LEAST_LEFT * _shown(before) for after, before in left) or not bare.has_edges:
         return None
