@@ -92,7 +92,7 @@ def test_real_ankles_have_none(ankles):
     assert fault(read_volume(ankles)) is None
 
 
-@pytest.mark.parametrize("grow", [0, 1, 2, 4])
+@pytest.mark.parametrize("grow", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 4])
 def test_a_mask_close_around_bone_is_no_fault(scan, grow):
     """Marrow lies away from the border of the mask, and bone along it and fills it."""
     bone = scan.voxels > find_bone_scale(scan).threshold

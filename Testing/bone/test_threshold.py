@@ -34,18 +34,18 @@ def test_t_of_equation_5_by_hand():
 
 @pytest.mark.parametrize("scale", ["hu", "raw", "byte", "attenuation"])
 @pytest.mark.parametrize("background", ["air", "water", "fixative"])
-def test_the_bone_of_every_scanner_and_background_is_found(scale, background):
-    for seed in (11, 12):
-        pair = make_pair(seed, scale=scale, background=background)
-        found = []
-        for scan, bone in ((pair.fixed, pair.fixed_bone), (pair.moving, pair.moving_bone)):
-            threshold = find_bone_scale(scan).threshold
-            assert dice(scan.voxels > threshold, bone) > 0.75
-            # As a fraction of the way from what is not bone to what is.
-            low, high = np.median(scan.voxels[~bone]), np.median(scan.voxels[bone])
-            found.append((threshold - low) / (high - low))
-        assert abs(found[0] - found[1]) < 0.35
-        assert all(0.2 < share < 0.95 for share in found)
+@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.slow)])
+def test_the_bone_of_every_scanner_and_background_is_found(scale, background, seed):
+    pair = make_pair(seed, scale=scale, background=background)
+    found = []
+    for scan, bone in ((pair.fixed, pair.fixed_bone), (pair.moving, pair.moving_bone)):
+        threshold = find_bone_scale(scan).threshold
+        assert dice(scan.voxels > threshold, bone) > 0.75
+        # As a fraction of the way from what is not bone to what is.
+        low, high = np.median(scan.voxels[~bone]), np.median(scan.voxels[bone])
+        found.append((threshold - low) / (high - low))
+    assert abs(found[0] - found[1]) < 0.35
+    assert all(0.2 < share < 0.95 for share in found)
 
 
 @pytest.mark.parametrize("gain, offset, dtype", [(1, 0, "float64"), (10, 30000, "uint16"), (0.02, 20, "uint8")])

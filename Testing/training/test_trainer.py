@@ -30,7 +30,7 @@ def trainer(recipe=QUICK, network=None, seed=0, **options):
     "changes", [{}, {"optimizer": "muon"}, {"optimizer": "sgd", "ema_decay": 0.0}, {"both_directions": True}]
 )
 @pytest.mark.parametrize("kind", [Small, SmallWithConvolutions, SmallWithLoss])
-@pytest.mark.parametrize("stop", [1, 7])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 7])
 def test_going_on_gives_the_same_bits(kind, changes, stop):
     recipe = replace(QUICK, **changes)
     whole = steps(trainer(recipe, kind()), 12).state()
