@@ -178,7 +178,9 @@ def test_both_directions_and_batches(name):
     assert (there - back).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ("me", *SIAMESE))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("me", "dnet") else pytest.mark.slow) for n in ("me", *SIAMESE)]
+)
 def test_gradients_reach_every_parameter(name):
     network = build(name)
     network(*cubes()).square().sum().backward()

@@ -72,7 +72,13 @@ SYMMETRIC = {
 }
 
 
-@pytest.mark.parametrize("name", SYMMETRIC)
+#: Of which CI runs a finite group, a cut one, one with noise, and both that are shifted onto themselves.
+QUICK = ("cube", "box, cut", "triangular prism, noise", "propeller", "threaded rod", "lattice")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SYMMETRIC]
+)
 def test_a_symmetry_gives_a_rival_that_fits_equally(name):
     solid, options = SYMMETRIC[name]
     pair = scan_twice(solid, 7_110_000, **options)

@@ -47,7 +47,7 @@ def test_the_start_is_a_voxel_and_two_degrees_off(pair):
     assert np.linalg.norm(off) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("agent", ["even", "varied"])
+@pytest.mark.parametrize("agent", ["even", pytest.param("varied", marks=pytest.mark.slow)])
 def test_what_agent_changes(agent, pair, plain):
     assert not any(changed.any() for changed in plain.changed)
     seen = pair if agent == "even" else make(replace(SMALL, agent="varied"), 5)
