@@ -313,6 +313,8 @@ def test_folder_without_images(tmp_path, capfd):
     assert "holds no images" in one_line_error(capfd, tmp_path)
     write(tmp_path / "scan.nrrd", noise(8, 8, 8))
     assert "give the file itself (scan.nrrd)" in one_line_error(capfd, tmp_path)
+    write(tmp_path / "other.nrrd", noise(8, 8, 8))
+    assert "give one of its 2 files" in one_line_error(capfd, tmp_path)
 
 
 def test_folder_with_one_slice(tmp_path, capfd):

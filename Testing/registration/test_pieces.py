@@ -142,6 +142,8 @@ def test_the_words():
     center = np.zeros(3)
     larger, smaller = Piece(0.6, True, 0.0, False, center), Piece(0.4, True, 0.0, False, center)
     moved, off = Piece(0.4, False, np.nan, False, center), Piece(0.6, False, 0.0637, False, center)
-    assert told([larger, moved]) == "It holds for the larger bone; another piece of 40 % moved on its own."
-    assert told([smaller, off]) == "It holds for a smaller piece, of 40 %; the larger piece of 60 % lies 64 um off."
+    seen = "Of the bone that both scans show, it holds for"
+    away = f"{seen} 60 %; another piece of 40 % moved on its own. Align each bone by itself."
+    assert told([larger, moved]) == away
+    assert told([smaller, off]) == f"{seen} 40 %; another piece of 60 % lies 64 um off."
     assert told([moved, off]) == "It holds for no large piece of bone."

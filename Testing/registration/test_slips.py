@@ -21,7 +21,7 @@ def test_a_copy_is_told(kind):
     one = scan(kind)
     moved = Volume(one.voxels.copy(), np.array([[0, -1, 0, 5], [1, 0, 0, 3], [0, 0, 1, 2], [0, 0, 0, 1.0]]))
     (told,) = slips(one, moved)
-    assert "the same voxels" in told
+    assert told.kind == "copy" and "the same voxels" in told.sentence
     assert slips(one, scan(kind, seed=1)) == []
 
 
@@ -48,11 +48,11 @@ def test_a_turned_copy_is_told_where_sums_exceed_64_bits():
 
 def test_micrometres_are_told():
     (told,) = slips(scan(), scan(spacing=(10, 10, 20), seed=1))
-    assert "moving scan are 10 x 10 x 20 mm" in told and "micrometres" in told
+    assert "moving scan are 10 x 10 x 20 mm" in told.sentence and "micrometres" in told.sentence
     assert slips(scan(spacing=(0.5, 0.5, 10)), scan(spacing=0.9, seed=1)) == []  # a clinical CT
     # A voxel size that is typed is as easily in micrometres.
     (told,) = slips(scan(), replace(scan(spacing=10, seed=1), spacing_given=True))
-    assert "moving scan are 10 x 10 x 10 mm" in told and "micrometres" in told
+    assert "moving scan are 10 x 10 x 10 mm" in told.sentence and told.kind == "voxel size"
 
 
 @pytest.mark.parametrize("size", (0.02, (0.02, 0.02, 0.03)))
@@ -61,9 +61,9 @@ def test_a_voxel_size_that_a_file_contradicts_is_told(tmp_path, size):
     stated = {0.02: "0.02 x 0.02 x 0.02"}.get(size, "0.02 x 0.02 x 0.03")
     for given in (0.021, (0.02, 0.02, 0.025)):
         (told,) = slips(scan(seed=1), read_volume(tmp_path / "scan.nrrd", given))
-        assert "moving scan were given as 0.02" in told and f"its file states {stated} mm" in told
+        assert "moving scan were given as 0.02" in told.sentence and f"file states {stated} mm" in told.sentence
         (told,) = slips(read_volume(tmp_path / "scan.nrrd", given, flip="x"), scan(seed=1))
-        assert "fixed scan were given" in told
+        assert "fixed scan were given" in told.sentence and told.kind == "voxel size"
     for given in (size, np.multiply(size, 1.001)):
         assert slips(scan(seed=1), read_volume(tmp_path / "scan.nrrd", given)) == []
 
@@ -79,6 +79,16 @@ def test_a_lost_voxel_size_is_mended_in_silence(tmp_path, lost, given):
 def test_an_alignment_warns(small_pair):
     copy = Volume(small_pair.fixed.voxels.copy(), small_pair.fixed.affine)
     found = align(small_pair.fixed, copy, hypotheses="search", refine="working")
-    assert any("the same voxels" in text for text in found.warnings)
+    assert any("the same voxels" in text for text in found.warnings) and found.doubts == ["copy"]
     found = align(small_pair.fixed, small_pair.moving, hypotheses="search", refine="working")
-    assert not any("the same voxels" in text for text in found.warnings)
+    assert not any("the same voxels" in text for text in found.warnings) and not found.doubts
+
+
+def test_a_voxel_size_that_was_given_against_both_files_is_a_doubt(small_pair, tmp_path):
+    """The bones fit all the same, and a program that reads doubts alone saw nothing."""
+    given = []
+    for role in ("fixed", "moving"):
+        write_volume(getattr(small_pair, role), tmp_path / f"{role}.nrrd")
+        given.append(read_volume(tmp_path / f"{role}.nrrd", 1.25 * small_pair.fixed.spacing[0]))
+    found = align(*given, hypotheses="search", refine="working")
+    assert found.accepted and found.doubts == ["voxel size"] and len(found.warnings) == 2

@@ -114,5 +114,7 @@ def _read_folder(folder: Path, series: str | int | None, role: str | None, heade
     if slices:
         return read_stack(folder, slices, series, role, header_only)
     single = [f.name for f in others if f.name.lower().endswith(VOLUME_SUFFIXES)]
-    hint = f"give the file itself ({single[0]})" if single else "give a folder of numbered slices or of DICOM files"
+    hint = "give a folder of numbered slices or of DICOM files"
+    if single:
+        hint = f"give the file itself ({single[0]})" if len(single) == 1 else f"give one of its {len(single)} files"
     raise ScanError(f"{folder}: the folder holds no images to stack", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
@@ -21,6 +21,7 @@ from .inputs import AlignmentInputs, checked_inputs
 from .one_pair import align_pair
 from .result import Alignment
 from .slips import slips
+from .verdict import Doubt
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -134,9 +135,10 @@ def align(
             scans = inputs.fixed, inputs.moving
             masks = of_both(reaching_past, scans, inputs.masks, inputs.thresholds, (inputs.spacing,) * 2)
             inputs = replace(inputs, masks=masks)
-        watch.warnings.extend(slips(inputs.fixed, inputs.moving))
+        slipped = slips(inputs.fixed, inputs.moving)
+        watch.warnings.extend(doubt.sentence for doubt in slipped)
         try:
-            return _aligned(inputs, chosen, watch)
+            return _aligned(inputs, chosen, watch, slipped)
         except (RuntimeError, TypeError) as error:
             why = device_fault(error)
             if chosen.type == "cpu" or why is None:
@@ -145,16 +147,21 @@ def align(
         if chosen.type == "cuda":
             torch.cuda.empty_cache()
         watch.warnings.append(f"{chosen} {why}; the CPU did the work instead.")
-        return _aligned(inputs, torch.device("cpu"), watch)
+        return _aligned(inputs, torch.device("cpu"), watch, slipped)
 
 
-def _aligned(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> Alignment | list[Alignment]:
-    """What is asked for, with the masks that it was found in."""
+def _aligned(
+    inputs: AlignmentInputs, device: torch.device, watch: Watch, slipped: Sequence[Doubt]
+) -> Alignment | list[Alignment]:
+    """What is asked for, with the masks that it was found in, and with what looks like a slip among its doubts."""
     first, second = (
         None if mask is None else PackedMask.of(mask, scan)
         for mask, scan in zip(inputs.masks, (inputs.fixed, inputs.moving), strict=True)
     )
+    kinds = [doubt.kind for doubt in slipped]
+
+    def whole(found: Alignment) -> Alignment:
+        return replace(found, masks=(first, second), doubts=list(dict.fromkeys((*found.doubts, *kinds))))
+
     found = align_pair(inputs, device, watch) if inputs.bone is None else align_bones(inputs, device, watch)
-    if isinstance(found, Alignment):
-        return replace(found, masks=(first, second))
-    return [replace(one, masks=(first, second)) for one in found]
+    return whole(found) if isinstance(found, Alignment) else [whole(one) for one in found]

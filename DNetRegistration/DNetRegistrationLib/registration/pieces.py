@@ -126,13 +126,13 @@ def told(pieces: Sequence[Piece]) -> str:
     held = sum(piece.share for piece in pieces if piece.holds)
     if held < LEAST_PIECE:
         return "It holds for no large piece of bone."
-    largest = held >= max(piece.share for piece in others)
-    holds = "the larger bone" if largest else f"a smaller piece, of {_percent(held)}"
-    return f"It holds for {holds}; {' and '.join(_fate(piece, held) for piece in others)}."
+    # Which bone is the larger one is not known: the most of one may lie outside the other field of view.
+    found = f"Of the bone that both scans show, it holds for {_percent(held)}; {' and '.join(map(_fate, others))}."
+    return found if all(np.isfinite(piece.moved) for piece in others) else f"{found} Align each bone by itself."
 
 
-def _fate(piece: Piece, held: float) -> str:
-    subject = f"{'another' if piece.share <= held else 'the larger'} piece of {_percent(piece.share)}"
+def _fate(piece: Piece) -> str:
+    subject = f"another piece of {_percent(piece.share)}"
     if np.isfinite(piece.moved):
         return f"{subject} lies {1000 * piece.moved:.0f} um off"
     return f"{subject} moved on its own"

@@ -6,24 +6,28 @@ import numpy as np
 
 from ..imaging.copies import voxel_mark
 from ..imaging.volume import Volume, overruled_spacing, times, too_large
+from .verdict import Doubt
 
 
-def slips(fixed: Volume, moving: Volume) -> list[str]:
-    """Sentences on what looks like a slip, for the warnings of an alignment."""
+def slips(fixed: Volume, moving: Volume) -> list[Doubt]:
+    """What looks like a slip, for the warnings and the doubts of an alignment."""
     told = []
     for role, scan in (("fixed", fixed), ("moving", moving)):
         if too_large(scan):
-            told.append(
+            sentence = (
                 f"The voxels of the {role} scan are {times(scan)} mm, too large for a scan of a bone: are these "
                 "micrometres? 10 um are 0.01 mm."
             )
+            told.append(Doubt("voxel size", sentence))
         if (stated := overruled_spacing(scan)) is not None:
-            told.append(f"{_disagreement(role, scan, stated)}. All lengths are by the former.")
+            sentence = f"{_disagreement(role, scan, stated)}. All lengths are by the former."
+            told.append(Doubt("voxel size", sentence))
     if _same_voxels(fixed.voxels, moving.voxels):
-        told.append(
+        sentence = (
             "Both scans hold the same voxels: one scan was given twice, or a copy of it. The alignment says nothing "
             "about two scans of one bone then."
         )
+        told.append(Doubt("copy", sentence))
     return told
 
 
