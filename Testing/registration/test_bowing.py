@@ -128,3 +128,11 @@ def test_slender_bones_of_two_animals_are_refused_and_the_reason_is_named():
     pair = make_adversarial(960_020, "slender relative")
     result = align(pair.fixed, pair.moving)
     assert not result.accepted and "shape" in result.doubts and "two animals" in result.verdict
+
+
+@pytest.mark.slow
+def test_a_holder_beside_a_slender_bone_is_no_other_shape():
+    """A platform that stands still beside the bone, of another place in either scan, was taken for another bone."""
+    pair = make_adversarial(882_157, "holder")
+    result = align(pair.fixed, pair.moving)
+    assert result.accepted and pair.error_mm(result.matrix) < 0.005

@@ -137,8 +137,9 @@ def _checked(pair: ScanPair, pose: Tensor, check: Callable[[], None]) -> list[Pi
 
 def _bowing(pair: ScanPair, blurs: tuple[np.ndarray, np.ndarray], pose: Tensor) -> Bowing | None:
     """How differently the bones bow, twist and taper, if they are slender, and it is seen."""
-    frame = slender_frame(pair.fixed.levels[-1])
-    if frame is None:
+    # A holder beside a slender bone is in one of the scans what makes the whole none.
+    frame, other = (slender_frame(scan.levels[-1]) for scan in (pair.fixed, pair.moving))
+    if frame is None or other is None:
         return None
     return find_bowing(alike_greys((pair.fixed, pair.moving), pair.bones, blurs), frame, pose)
 
