@@ -15,6 +15,7 @@ from DNetRegistrationLib.registration import examination
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.blur import blurred
 from DNetRegistrationLib.registration.evidence import Evidence, grey_image
+from DNetRegistrationLib.registration.pieces import Piece
 from DNetRegistrationLib.registration.similarity import Similarity
 from DNetRegistrationLib.registration.verdict import Verdict
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
@@ -23,7 +24,7 @@ from two_bodies import OBLIQUE, prepared, two_bodies
 
 GOOD = Verdict(0.98, 0.003, Evidence(Similarity(0.95, 0.9, 0.8, 0.9), 0.02, 0.08))
 SCAN = SimpleNamespace(cube=SimpleNamespace(spacing=0.08))
-PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN)
+PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN, bare=False)
 
 
 def examined(
@@ -48,6 +49,15 @@ def test_nothing_found_changes_nothing(monkeypatch):
         verdict = examined(monkeypatch, rival=rival)
         assert verdict.confidence == pytest.approx(GOOD.confidence) and verdict.doubts == ()
         assert verdict.expected_error == GOOD.expected_error
+
+
+def test_what_one_scan_alone_shows_is_another_bone_only_where_a_layer_was_left_out(monkeypatch):
+    center = np.zeros(3)
+    pieces = [Piece(0.8, True, 0.0, False, center), Piece(0.2, False, np.nan, True, center)]
+    for bare in (False, True):
+        pair = SimpleNamespace(fixed=SCAN, moving=SCAN, bare=bare, without_still=lambda pose: None)
+        verdict = examined(monkeypatch, pieces=pieces, pair=pair)
+        assert verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["other bone"] * bare
 
 
 @pytest.mark.parametrize(
@@ -75,7 +85,7 @@ def test_slender_bones_of_another_shape_are_refused(monkeypatch, bowed, told):
 
 
 def test_an_answer_that_fits_what_stood_still_is_refused(monkeypatch):
-    pair = SimpleNamespace(fixed=SCAN, moving=SCAN, fits_as_it_lay=lambda pose: True)
+    pair = SimpleNamespace(fixed=SCAN, moving=SCAN, bare=False, fits_as_it_lay=lambda pose: True)
     lay = replace(GOOD, evidence=replace(GOOD.evidence, dice_before=0.7))
     verdict = examined(monkeypatch, lay, pair=pair)
     assert not verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["standstill"]
@@ -131,7 +141,7 @@ def test_rival_and_strain_are_looked_for_in_images_of_like_blur(monkeypatch):
     strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: note("strain")(*arguments) or strain)
     blurs = np.zeros((3, 3)), np.diag((0.0, 0.01, 0.03))
-    pair = SimpleNamespace(fixed=scan, moving=scan, bones=(cortex, cortex))
+    pair = SimpleNamespace(fixed=scan, moving=scan, bones=(cortex, cortex), bare=False)
     examination.examine(replace(GOOD, evidence=replace(GOOD.evidence, blurs=blurs)), pair, torch.eye(4).double())
     grey = grey_image(scan, cortex)
     for scans in seen.values():
@@ -183,8 +193,8 @@ def test_what_lies_still_is_told_and_left_out(monkeypatch):
     monkeypatch.setattr(examination, "_bowing", lambda *arguments: None)
     monkeypatch.setattr(examination, "check_pieces", lambda fixed, *others: [moved_on_its_own] if fixed is SCAN else [])
     alone = SimpleNamespace(cube=SCAN.cube)
-    left = SimpleNamespace(fixed=alone, moving=alone)
-    pair = SimpleNamespace(fixed=SCAN, moving=SCAN, without_still=lambda pose: (left, 0.42))
+    left = SimpleNamespace(fixed=alone, moving=alone, bare=False)
+    pair = SimpleNamespace(fixed=SCAN, moving=SCAN, bare=False, without_still=lambda pose: (left, 0.42))
     verdict, without = examination.examine(GOOD, pair, torch.eye(4).double())
     assert without is left
     assert verdict.accepted and [doubt.kind for doubt in verdict.doubts] == ["other bone"]
