@@ -583,8 +583,8 @@ def too_large(volume: Volume) -> bool:
 
 def _micrometres(volume: Volume, role: str) -> ScanError:
     return ScanError(
-        f"{volume.name}: the voxels of the {role} scan are {times(volume)} mm, too large for a scan of a bone: are "
-        "these micrometres?",
+        f"{volume.name}: the voxels of the {role} scan are {times(volume)} mm, too large for a scan of a bone, as "
+        "if these were micrometres",
         f"give the true voxel size of the {role} scan in mm: 10 um are 0.01 mm",
         Setting("spacing", role),
     )
