@@ -58,8 +58,8 @@ def one_of_several(held: float) -> str:
     """Why a pose that surely holds for so much of the bone, 0 to 1, is not accepted."""
     return (
         f"this pose fits {100 * held:.0f} % of the bone and not the rest, as where two bones of a joint moved on their "
-        "own, or slices are missing. Align each bone by itself, or mark one of them in both scans by masks; of a single "
-        "bone, check that the slices are complete."
+        "own, or slices are missing. Align each bone by itself, or mark one of them in both scans by masks; of one "
+        "bone, check that no slices are missing."
     )
 
 
