@@ -108,6 +108,9 @@ def _moved(matrix, shift):
     [
         (lambda pair: {"given": _moved(pair.matrix, (0.001, 0, 0))}, "um from where its report says"),
         (lambda pair: {"dice": 0.99}, "overlap with a Dice of"),
+        # Of scans in other grey values: all that is seen counts as bone and overlaps, or nothing does.
+        (lambda pair: {"fixed_threshold": -1e5, "moving_threshold": -1e5}, "overlap with a Dice of 1.000, and its"),
+        (lambda pair: {"moving_threshold": 1e5}, "the bone threshold of its report, 1e+05, finds no bone in "),
         (lambda pair: {"dice": np.nan}, "its report says unknown"),
         (lambda pair: {"accepted": False, "verdict": "Not accepted: no pose."}, "Not accepted: no pose."),
     ],
@@ -115,6 +118,11 @@ def _moved(matrix, shift):
 def test_a_report_that_does_not_fit_vouches_for_nothing(reported, pair, measured_with, capsys, change, reason):
     assert main(reported(**change(pair))) == 1
     assert reason in capsys.readouterr().out and not measured_with
+
+
+def test_a_threshold_of_the_users_that_finds_no_bone_is_bad_input(reported, measured_with, capsys):
+    assert main([*reported(), "--fixed-threshold", "1e5"]) == 2
+    assert capsys.readouterr().err.endswith("(--fixed-threshold)\n") and not measured_with
 
 
 def test_scans_in_the_other_order_are_not_accepted(reported, two, measured_with, capsys):

@@ -21,6 +21,8 @@ _DEEP = 1.2
 _FACING = 0.42
 # Beside it bone is looked at within this of it, mm, down to normals at this cosine to the axis.
 _BESIDE, _TURNED = 0.35, -0.2
+# Nearer to each other than this, voxels, the middles of a bone and of its cut give no direction.
+_AS_ONE = 1e-3
 # Bone farther below the periosteal surface is a trabecula.
 _BELOW = 0.09
 
@@ -62,7 +64,7 @@ def joint_end(bone: CorticalBone) -> JointEnd | None:
     """Finds the end of a long bone whose shaft the field of view cuts: the joint is on the other side.
 
     Returns:
-        None where the field of view cuts no bone.
+        None where the field of view cuts no bone, or cuts it alike on all sides, as where all of it counts as bone.
     """
     whole = bone.whole
     known = np.pad(np.isfinite(bone.grey), 1)
@@ -73,7 +75,10 @@ def joint_end(bone: CorticalBone) -> JointEnd | None:
     index = np.argwhere(whole)[:, ::-1]
     linear = bone.affine[:3, :3]
     axis = linear @ (index.mean(0) - cut.mean(0))
-    axis /= np.linalg.norm(axis)
+    length = float(np.linalg.norm(axis))
+    if not length > _AS_ONE * float(bone.spacing.max()):
+        return None
+    axis /= length
     points = index @ linear.T + bone.affine[:3, 3]
     # The plateau is wide, and its normals tell the axis better than centroids do: the normals of all that can be seen
     # from the joint, weighted towards the end.

@@ -178,7 +178,8 @@ def _shape(
     best, even = int(total.argmin()), SHAPES.index(Shape())
     if total[best] >= (1 - _SHAPE_GAIN) * total[even]:
         best = even
-    likely = np.exp(-(total / total.min() - 1) / _SHAPE_DOUBT)
+    # Where both scans see no place in common, nothing is left over by any shape.
+    likely = np.exp(-(total / max(float(total.min()), 1e-30) - 1) / _SHAPE_DOUBT)
     # About the thickness of the shape that is taken.
     return SHAPES[best], float(np.sqrt(np.average((means - means[best]) ** 2, weights=likely)))
 

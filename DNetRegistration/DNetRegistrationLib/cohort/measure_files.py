@@ -16,7 +16,7 @@ import numpy as np
 
 from ..bone.scan_file import ScanFile
 from ..core.constants import PAPER_SPACING
-from ..core.errors import OptionError, Setting
+from ..core.errors import OptionError, ScanError, Setting
 from ..core.progress import ProgressFunction, no_progress, part
 from ..core.words import plain
 from ..outputs.paths import OutputPaths
@@ -136,6 +136,7 @@ def _alignment(
     from ..bone.tight_masks import reaching_past
     from ..imaging.packed import PackedMask
     from ..imaging.padding import with_data
+    from ..outputs.summary import number
     from ..registration.result import Alignment
     from ..registration.verdict import NOT_ACCEPTED
 
@@ -146,6 +147,8 @@ def _alignment(
     if spacing is None:
         spacing = PAPER_SPACING if known is None or math.isnan(known.working_spacing) else known.working_spacing
     bones, found, masks = [], [], []
+    # Scans in which the report's own threshold finds no bone.
+    without: list[str] = []
     scans = zip(("fixed", "moving"), (pair.fixed, pair.moving), pair.masks, thresholds, strict=True)
     for role, scan, mask, threshold in scans:
         stated = math.nan if known is None else getattr(known, f"{role}_threshold")
@@ -154,13 +157,22 @@ def _alignment(
         wide = reaching_past(scan, mask, chosen, spacing)
         masks.append(None if wide is None else PackedMask.of(wide, scan))
         seen = with_data(scan, wide)
-        scale = find_bone_scale(scan, chosen, seen, role)
+        try:
+            scale = find_bone_scale(scan, chosen, seen, role)
+        except ScanError:
+            if chosen is None or chosen == threshold:
+                raise
+            without.append(
+                f"the bone threshold of its report, {number(stated, '.4g')}, finds no bone in {scan.name}. Check that "
+                "these are the scans, in the same order."
+            )
+            scale = find_bone_scale(scan, None, seen, role)
         found.append(scale.threshold)
         bones.append(cortical_bone(scan, scale.threshold, spacing, without_metal(scan, scale, seen)))
     overlap, center = dice(bones[0], bones[1], matrix), bones[0].center
     doubt: str | None = "whether this transform is right is not known, since the report of its alignment is not given."
     if known is not None:
-        doubt = _doubt(pair, matrix, known, about, overlap, center)
+        doubt = _doubt(pair, matrix, known, about, without, overlap, center)
     values: dict[str, Any] = dict(
         matrix=matrix,
         dice=overlap,
@@ -188,7 +200,13 @@ def _alignment(
 
 
 def _doubt(
-    pair: PairOfScans, matrix: np.ndarray, known: Alignment, about: dict, overlap: float, center: np.ndarray
+    pair: PairOfScans,
+    matrix: np.ndarray,
+    known: Alignment,
+    about: dict,
+    without: list[str],
+    overlap: float,
+    center: np.ndarray,
 ) -> str | None:
     """Why a report does not vouch for this pose of these scans; None where it does."""
     for role, scan in (("fixed", pair.fixed), ("moving", pair.moving)):
@@ -199,6 +217,8 @@ def _doubt(
                 f"{_grid(scan.size, scan.spacing)}. Check that these are the scans, in the same order, and their voxel "
                 "sizes."
             )
+    if without:
+        return without[0]
     from ..outputs.summary import number
 
     # Within a few mm about the bone.
@@ -210,7 +230,8 @@ def _doubt(
             f"the transform puts the bone {plain(1000 * apart, 3)} um from where its report says. Check that they "
             "belong together."
         )
-    if not overlap >= known.dice - _DICE:
+    # Nor may it be larger: where a threshold of other grey values makes bone of all that is seen, all of it overlaps.
+    if not abs(overlap - known.dice) <= _DICE:
         return (
             f"the cortices overlap with a Dice of {overlap:.3f}, and its report says {number(known.dice, '.3f')}. "
             "Check that these are the scans, in the same order, with the masks, flips and thresholds that they were "

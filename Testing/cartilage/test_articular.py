@@ -1,0 +1,45 @@
+"""Where cartilage can be, on solids that have no joint."""
+
+import numpy as np
+import pytest
+from alignments import made_alignment
+from DNetRegistrationLib import Volume, measure_cartilage
+from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.cartilage.articular import joint_end
+from DNetRegistrationLib.core.errors import ScanError
+
+_Z, _Y, _X = np.indices((40, 40, 40))
+
+
+def _scan(solid, shift=0.0):
+    voxels = np.where(np.broadcast_to(solid, _Z.shape), 1000.0, 0.0).astype(np.float32)
+    return Volume(voxels, np.diag((0.03, 0.03, 0.03, 1.0)) + shift * np.eye(4, k=3), "before.nrrd")
+
+
+@pytest.mark.parametrize(
+    "solid", [np.array(True), np.abs(_Z - 19.5) < 6, (np.abs(_X - 19.5) < 6) & (np.abs(_Y - 19.5) < 6)]
+)
+def test_what_the_view_cuts_alike_on_all_sides_has_no_end(solid):
+    assert joint_end(cortical_bone(_scan(solid), 500.0, 0.08)) is None
+
+
+def test_a_shaft_has_its_end_away_from_the_cut():
+    end = joint_end(cortical_bone(_scan((np.hypot(_X - 19.5, _Y - 19.5) < 8) & (_Z < 30)), 500.0, 0.08))
+    assert end.axis == pytest.approx((0, 0, 1), abs=0.05) and end.top[2] == pytest.approx(0.87, abs=0.05)
+
+
+def test_a_scan_that_is_all_bone_has_no_surface_and_is_refused():
+    """As where the threshold is that of other grey values."""
+    scan = _scan(np.array(True))
+    scan.voxels[20, 20, 20] = 1100
+    with pytest.raises(ScanError, match=r"^before\.nrrd: found no bone surface in it") as caught:
+        measure_cartilage(made_alignment(fixed_threshold=500.0), scan, scan)
+    assert caught.value.setting.quantity == "threshold"
+
+
+@pytest.mark.filterwarnings("error")
+def test_scans_that_see_no_place_in_common_measure_nothing():
+    stump = (np.hypot(_X - 19.5, _Y - 19.5) < 8) & (_Z < 30)
+    found = measure_cartilage(made_alignment(fixed_threshold=500.0), _scan(stump), _scan(stump, shift=50.0))
+    assert found.agent is None and found.to_dict()["shares"]["edge_of_view"] == 1
+    assert any("whether there is agent elsewhere cannot be told" in one for one in found.warnings)
