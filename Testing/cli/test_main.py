@@ -83,6 +83,12 @@ def test_an_unknown_option_leads_to_the_help_of_its_command(command, capsys):
         ),
         ("align a b -overlay x.png", "-overlay; did you mean --overlay? see "),
         ("cohort scans --ouput x --jobz 2", "options --ouput, --jobz; did you mean --output or --jobs? see "),
+        (
+            "cohort scans --medial 1 2 3",
+            "--medial is no option of this command; give it to each pair, in the column medial of a list of pairs;",
+        ),
+        ("cohort scans --region-segment 2", "in the column region_segment of a list of pairs; see "),
+        ("cohort scans --region=r.nrrd --initial t.tfm", "in the column initial or region of a list of pairs; see "),
         ("align Maus 1.nrrd Maus 2.nrrd", '2 words too many: Maus 2.nrrd; put a name with spaces in quotes ("..."); '),
         ("align a b --moving-spacing 0,01", "with decimal points: 0.01 or 0.01,0.01,0.02"),
         ("align a b --fixed-threshold 1,5", "'1,5' is not a number; write a decimal point, not a comma"),

@@ -15,7 +15,13 @@ from ..version import PROGRAM
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises an `OptionError` for bad usage, and takes no abbreviations of options."""
+    """A parser that raises an `OptionError` for bad usage, and takes no abbreviations of options.
+
+    Attributes:
+        columns: names that are no options of the command, but columns of the list that it can be given.
+    """
+
+    columns: tuple[str, ...] = ()
 
     def __init__(self, **options) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -29,12 +35,12 @@ class Parser(argparse.ArgumentParser):
         """As of argparse; but the command itself tells what it does not know, since its own help is what is needed."""
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            problem, remedy = _unknown(unknown, self._option_string_actions)
+            problem, remedy = _unknown(unknown, self._option_string_actions, self.columns)
             raise OptionError(problem, f"{remedy} see {self.prog} --help".lstrip())
         return namespace, unknown
 
 
-def _unknown(words: list[str], options: Iterable[str]) -> tuple[str, str]:
+def _unknown(words: list[str], options: Iterable[str], columns: tuple[str, ...] = ()) -> tuple[str, str]:
     """What is wrong with the words of a command line that nothing takes, and a guess of what was meant or nothing."""
     unknown = [word.partition("=")[0] for word in words if word.startswith("-")]
     if not unknown:
@@ -42,6 +48,10 @@ def _unknown(words: list[str], options: Iterable[str]) -> tuple[str, str]:
         return f"{counted(len(words), 'word')} too many: {' '.join(words)}", 'put a name with spaces in quotes ("...");'
     if late := [name for name in unknown if name in options]:
         return f"behind -- all words are names of files, {choice(late)} too", "give options before it;"
+    listed = [column for column in columns if option_name(column) in unknown]
+    if listed:
+        problem = f"{choice([option_name(column) for column in listed])} is no option of this command"
+        return problem, f"give it to each pair, in the column {choice(listed)} of a list of pairs;"
     near = list(dict.fromkeys(option for name in unknown for option in near_options(name, options)))
     problem = f"unknown option{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
     return problem, f"did you mean {choice(near)}?" if near else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..bone.scan_file import ABOUT_SCAN
 from ..cohort.options import CohortOptions, usual_outputs
-from ..cohort.pairs import ROLES
+from ..cohort.pairs import ABOUT_CARTILAGE, ROLES
 from ..cohort.result import looked_at, told_once
 from ..core.errors import OptionError, Setting
 from ..core.pictures import how_to_install
@@ -54,11 +54,15 @@ exit status:
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the same again goes on from there
 """
 
+# What `align` takes as options, and a cohort in its list alone, beside what is about cartilage.
+_COLUMNS_ALONE = ("initial",)
+
 
 def add_parser(commands) -> Parser:
     """Adds the command."""
     parser = commands.add_parser("cohort", help="align many pairs", description=_COHORT, epilog=_COHORT_END)
     parser.set_defaults(run=run)
+    parser.columns = (*_COLUMNS_ALONE, *ABOUT_CARTILAGE)
     parser.add_argument("scans", metavar="SCANS", help="a folder of scans, or a list of pairs")
     parser.add_argument("--output", metavar="RESULTS", help="the folder of results; it is made")
     parser.add_argument("--dry-run", action="store_true", help="list the pairs and all problems, by headers and masks")
