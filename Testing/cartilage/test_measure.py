@@ -11,7 +11,7 @@ from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.cartilage import measure
 from DNetRegistrationLib.cartilage.layer import Layers
-from DNetRegistrationLib.cartilage.measure import _unlike, _why
+from DNetRegistrationLib.cartilage.measure import _CHECK_MEDIAL, _doubtful_medial, _unlike, _why
 from DNetRegistrationLib.cartilage.mesh import Mesh
 from DNetRegistrationLib.cartilage.result import Reason
 from DNetRegistrationLib.core.errors import OptionError, ScanError, Setting
@@ -169,15 +169,51 @@ def test_a_point_on_the_medial_side_names_the_compartments(monkeypatch):
         _, _, truly = _truth(pair, found.map.points)
         assert found.sides_known
         assert any("on the side of the fibula" in warning for warning in found.warnings) != right
-        assert not (right and any("outside the scan" in warning for warning in found.warnings))
+        assert not (right and any(" mm outside " in warning for warning in found.warnings))
         assert ((found.map.compartment == 0) == truly).mean() == pytest.approx(float(right), abs=0.1)
 
 
-def test_a_point_on_the_medial_side_that_lies_outside_the_scan_is_warned_of():
+def _placed(origin):
+    """A scan of 2 mm of another world."""
+    affine = np.diag((0.05, 0.05, 0.05, 1.0))
+    affine[:3, 3] = origin
+    return Volume(np.zeros((40, 40, 40), np.float32), affine, "fixed scan")
+
+
+@pytest.mark.parametrize(
+    ("origin", "point", "apart"),
+    [
+        ((-1, -1, -1), (0.5, 0.2, 0.1), None),  # within
+        ((-1, -1, -1), (1.2, 0.2, 0.1), None),  # beyond a cut view, whose middle is the world's
+        ((-1, -1, -1), (0.1, 0.2, 2.0), None),  # other signs leave it outside
+        ((-1, -1, -1), (0.1, 0.2, 3.1), "2.1"),  # farther than the scan is long
+        ((-1.6, -1, -1), (0.6, 0.1, 0.1), None),  # cut on one side: with other signs it would lie within
+        ((4, 5, 6), (-5, -6, 7), "14.2"),  # of RAS
+        ((4, 5, 6), (5, 6, 7), None),
+    ],
+)
+def test_a_point_on_the_medial_side_is_warned_of_where_its_signs_may_be_wrong(origin, point, apart):
+    """Right points just beyond a cut view were told to have wrong signs."""
+    found = _doubtful_medial(point, _placed(origin))
+    assert found == (
+        [] if apart is None else [f"the point on the medial side lies {apart} mm outside fixed scan: {_CHECK_MEDIAL}"]
+    )
+
+
+def test_a_point_on_the_medial_side_of_another_world_is_warned_of():
     pair = _pair(3, size=44, spacing=0.07)
-    point = pair.fixed.to_world((pair.fixed.size - 1) / 2 + (0, 0.6 * pair.fixed.size[1], 0))
-    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving, medial=point)
-    assert any("lies outside the scan" in one and "LPS" in one for one in found.warnings)
+    place = np.eye(4)
+    place[:3, 3] = 0.4 * pair.fixed.extent[0] * np.array((1, 1, 0))
+    fixed, medial = replace(pair.fixed, affine=place @ pair.fixed.affine), place[:3, 3] * (-1, -1, 1)
+    alignment = _alignment(pair, pair.matrix @ np.linalg.inv(place))
+    assert not any(
+        "on the medial side lies" in one
+        for one in measure_cartilage(alignment, fixed, pair.moving, medial=-medial).warnings
+    )
+    (told,) = (
+        one for one in measure_cartilage(alignment, fixed, pair.moving, medial=medial).warnings if "medial" in one
+    )
+    assert told.startswith("The point on the medial side lies ") and " mm outside fixed scan: check its signs" in told
 
 
 @pytest.mark.parametrize("point", [(np.nan, 0, 0), (0, 0), (50.0, 0, 0)])

@@ -83,7 +83,7 @@ WRONG = {
     "a region elsewhere": ({"region": "far.nrrd"}, {}, "far.nrrd: the region of the joint lies elsewhere"),
     "no place": ({"fixed_mask": "bare"}, {"fixed_mask": "bare"}, "the mask states no voxel size"),
     "mirrored": ({"initial": "mirror.txt"}, {}, "mirrors"),
-    "far point": ({"medial": "100 100 100"}, {"outputs": {"cartilage": ".csv"}}, "lies far out of the scan"),
+    "far point": ({"medial": "100 100 100"}, {"outputs": {"cartilage": ".csv"}}, "mm outside "),
     "sheared": ({"fixed": "sheared.nrrd"}, {"outputs": {"resampled": ".nii.gz"}}, "NIfTI cannot hold"),
 }
 

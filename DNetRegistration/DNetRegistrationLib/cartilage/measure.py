@@ -78,6 +78,8 @@ _CLOSE = 2
 _UNMEASURED = "nothing is measured; a region of the joint says where to measure all the same"
 # What to look at where a point on the medial side is not there.
 _CHECK_MEDIAL = "check its signs, which are those of LPS (of RAS the first two change)"
+# A medial side may lie so far beyond a cut view, as a share of the scan's longest edge.
+_BEYOND_VIEW = 0.25
 # Thickness is uncertain from here on: standard error over the blur.
 _UNCERTAIN = 0.5
 # A layer that is not resolved is as uncertain as its level, by this share of it.
@@ -147,8 +149,7 @@ def measure_cartilage(
     alone, bone, end = _outlined(plain, threshold, alignment.working_spacing, mask)
     check_medial(medial, plain)
     warnings = [] if alignment.accepted else [f"the alignment was not accepted: {alignment.why}"]
-    if medial is not None and (np.abs(plain.to_index(medial) + 0.5 - plain.size / 2) > plain.size / 2).any():
-        warnings.append(f"the point on the medial side lies outside the scan {plain.name}: {_CHECK_MEDIAL}")
+    warnings += _doubtful_medial(medial, plain)
     surface, end = _surface(alone, bone, end, threshold, marked)
     tell(0.2, "matching the bone under the cartilage")
     sight = look(plain, contrast, surface, matrix)
@@ -194,10 +195,28 @@ def check_medial(medial: Sequence[float] | None, plain: Volume) -> None:
     size = np.array(plain.size)
     if np.linalg.norm(point - plain.to_world((size - 1) / 2)) > np.linalg.norm(plain.affine[:3, :3] @ size):
         raise OptionError(
-            f"the point on the medial side lies far out of the scan {plain.name}",
+            f"the point on the medial side lies {_outside(point, plain):.1f} mm outside {plain.name}",
             f"give it in the world of the scan without contrast agent, in mm; {_CHECK_MEDIAL}",
             Setting("medial"),
         )
+
+
+def _outside(point: np.ndarray, scan: Volume) -> float:
+    """How far a point lies outside a scan's voxels, mm; 0 inside."""
+    index = scan.to_index(point)
+    return float(np.linalg.norm(scan.affine[:3, :3] @ (index - np.clip(index, -0.5, scan.size - 0.5))))
+
+
+def _doubtful_medial(medial: Sequence[float] | None, plain: Volume) -> list[str]:
+    """Warns of a point on the medial side that may be of another world; one just beyond a cut view may be right."""
+    if medial is None:
+        return []
+    point, longest = np.asarray(medial, float), float(plain.extent.max())
+    apart, turned = (_outside(one, plain) for one in (point, point * (-1, -1, 1)))
+    near = _BEYOND_VIEW * longest
+    if not apart > near or not (turned <= near or apart > longest):
+        return []
+    return [f"the point on the medial side lies {apart:.1f} mm outside {plain.name}: {_CHECK_MEDIAL}"]
 
 
 def _surface(
