@@ -206,10 +206,6 @@ def test_a_point_on_the_medial_side_of_another_world_is_warned_of():
     place[:3, 3] = 0.4 * pair.fixed.extent[0] * np.array((1, 1, 0))
     fixed, medial = replace(pair.fixed, affine=place @ pair.fixed.affine), place[:3, 3] * (-1, -1, 1)
     alignment = _alignment(pair, pair.matrix @ np.linalg.inv(place))
-    assert not any(
-        "on the medial side lies" in one
-        for one in measure_cartilage(alignment, fixed, pair.moving, medial=-medial).warnings
-    )
     (told,) = (
         one for one in measure_cartilage(alignment, fixed, pair.moving, medial=medial).warnings if "medial" in one
     )
@@ -273,7 +269,7 @@ def test_without_agent_there_is_no_cartilage_and_a_warning():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [300001, 300002, 301001, 301030])
+@pytest.mark.parametrize("seed", [300001, 301001, 301030])
 def test_what_media_and_mismatch_leave_is_no_agent(seed):
     """It looks like a faint layer: it was taken for agent that soft tissue hides, and in 301030 for swapped scans."""
     pair = make_pair(seed, contrast=False, focus=JOINT, size=96, spacing=0.025)
@@ -281,6 +277,43 @@ def test_what_media_and_mismatch_leave_is_no_agent(seed):
     assert found.agent is False and not found.found
     (warning,) = found.warnings
     assert warning.startswith("No contrast agent") and "was made with agent, and which one" in warning
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        (42, {"size": 96, "spacing": 0.03}),  # agent, soaked from air into fixative
+        (300002, {"size": 96, "spacing": 0.025, "contrast": False, "focus": JOINT}),
+    ],
+)
+def test_agent_that_media_hide_is_not_denied(seed, options):
+    """Cartilage that was visibly brighter was told to have no agent, and a layer of 9 um to be seen there."""
+    pair = make_pair(seed, **options)
+    assert pair.drawn["backgrounds"] == ["air", "fixative"]
+    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
+    assert found.agent is None and not found.found and {row["agent"] for row in rows(found)} == {None}
+    (told,) = found.warnings
+    assert told.startswith("Whether there is contrast agent on the joint's surface cannot be told")
+    assert "scan both in the same medium" in told and "No contrast agent" not in told
+
+
+def test_what_is_brighter_around_the_bone_counts_where_both_scans_show_it():
+    heights = np.arange(-0.06, 0.2, 0.01)
+    difference = np.zeros((6, len(heights)))
+    difference[:4, heights > 0.01] = 30  # of 100; a layer alone is on the fourth
+    difference[3, heights > 0.03] = 0
+    seen = np.ones(difference.shape, bool)
+    seen[0] = False
+    sight = type(
+        "Sight",
+        (),
+        {
+            "heights": heights, "blur": 0.01, "contrast": 100.0, "difference": difference, "seen": seen,
+            "mesh": type("Mesh", (), {"areas": np.array((9, 1, 1, 1, 1, 1.0))}),
+        },
+    )  # fmt: skip
+    assert measure._brighter(sight) == pytest.approx(2 / 5)
 
 
 def test_voxels_too_coarse_to_look_into_are_an_error_in_a_region_too(small_pair):
@@ -435,7 +468,7 @@ def test_a_joint_that_is_hardly_in_both_views_is_not_said_to_be_without_agent():
     assert found.agent is None and not found.found
     edge = found.to_dict()["shares"]["edge_of_view"]
     (told,) = (one for one in found.warnings if "No contrast agent" in one)
-    assert f"where both scans show the joint, which is {np.floor(100 * (1 - edge)):.0f} % of it" in told
+    assert f"on the joint's surface where both scans show it, which is {np.floor(100 * (1 - edge)):.0f} % of it" in told
     assert edge > 0.5 and "whether there is agent elsewhere cannot be told" in told
     found = _cut(_pair(3), 0)
     assert found.agent and any("bears a layer free of soft tissue, and a scan's field" in one for one in found.warnings)

@@ -124,8 +124,9 @@ class CartilageMeasurement:
         shift_um: ``(3,)`` how far the scan with agent was moved against the alignment to match the bone under the
             cartilage, at its middle, LPS.
         slope, offset: grey values of the scan with agent are ``slope * plain + offset`` in bone.
-        agent: contrast agent was found; None where voxels are too coarse to measure anything, or none was found but
-            the scans do not both show more than half of the joint.
+        agent: contrast agent was found; None where it cannot be told: voxels are too coarse to measure anything, none
+            was found but the scans do not both show more than half of the joint, or none, or only a faint layer of
+            which nothing is measured, but around the bone the scan with agent is much brighter than the other one.
         accepted: the alignment was accepted; if not, numbers may be wrong.
         sides_known: which side is medial was found by the fibula or told; if not, the names may be swapped. None where
             voxels are too coarse.
