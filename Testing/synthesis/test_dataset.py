@@ -64,3 +64,7 @@ def test_masks_are_the_truth(tmp_path):
             np.testing.assert_array_equal(sitk.GetArrayFromImage(image), wanted.astype(int))
             np.testing.assert_allclose(image.GetOrigin(), scan.origin)
     assert pair.fixed_bone.any()
+    with open(tmp_path / "truth.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    middle = pair.cartilage.points[pair.cartilage.medial].mean(0)
+    assert [float(row[f"medial_mm_{axis}"]) for axis in (1, 2, 3)] == pytest.approx(middle)

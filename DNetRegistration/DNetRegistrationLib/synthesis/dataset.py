@@ -80,6 +80,8 @@ def synthesize(
         count: how many pairs; they are those of seeds `seed`, `seed + 1`, ...
         seed: of the first pair.
         truth: also write masks of bone and cartilage, as ``0001_fixed_cartilage.nrrd``; see `write_masks`.
+            ``medial_mm`` is then the middle of the medial joint surface of the fixed scan's bone, in or out of its
+            view, LPS.
         progress: called with the fraction done and a message.
         suffix: kind of the scans' files: ".nrrd", ".nii", ".nii.gz" or ".mha".
         options: to `make_pair`.
@@ -102,7 +104,12 @@ def synthesize(
         entries = {f"m{row}{column}": repr(float(pair.matrix[row, column])) for row in range(4) for column in range(4)}
         if truth:
             write_masks(pair, {mask: folder / f"{name}_{mask}{suffix}" for mask in MASKS})
-        rows.append({"pair": name, "same": pair.same, **entries, **_columns(pair.drawn)})
+        row = {"pair": name, "same": pair.same, **entries, **_columns(pair.drawn)}
+        if truth:
+            joint = pair.cartilage
+            medial = joint.points[joint.medial]
+            row |= _columns({"medial_mm": medial.mean(0).tolist() if len(medial) else [None] * 3})
+        rows.append(row)
     with atomic_write() as staging, open(staging.path(folder / "truth.csv"), "w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0] if rows else ["pair"])
         writer.writeheader()
