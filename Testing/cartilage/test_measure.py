@@ -263,7 +263,10 @@ def test_without_agent_there_is_no_cartilage_and_a_warning():
     assert not found.agent
     thick = np.nan_to_num(found.map.thickness_um) > 0
     assert found.map.areas_mm2[thick].sum() <= 0.01 * found.map.areas_mm2.sum()
-    assert any("No contrast agent" in warning and " um on" in warning for warning in found.warnings)
+    assert any(
+        "No contrast agent" in warning and "taken for the joint's" in warning and " um on" in warning
+        for warning in found.warnings
+    )
     # Nobody knows that the bone is bare.
     assert not found.found and np.isnan(found.compartment("all").mean_thickness_um)
 
@@ -294,7 +297,7 @@ def test_agent_that_media_hide_is_not_denied(seed, options):
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
     assert found.agent is None and not found.found and {row["agent"] for row in rows(found)} == {None}
     (told,) = found.warnings
-    assert told.startswith("Whether there is contrast agent on the joint's surface cannot be told")
+    assert told.startswith("Whether there is contrast agent on the surface taken for the joint's cannot be told")
     assert "scan both in the same medium" in told and "No contrast agent" not in told
 
 
@@ -468,7 +471,8 @@ def test_a_joint_that_is_hardly_in_both_views_is_not_said_to_be_without_agent():
     assert found.agent is None and not found.found
     edge = found.to_dict()["shares"]["edge_of_view"]
     (told,) = (one for one in found.warnings if "No contrast agent" in one)
-    assert f"on the joint's surface where both scans show it, which is {np.floor(100 * (1 - edge)):.0f} % of it" in told
+    shown = f"where both scans show it, which is {np.floor(100 * (1 - edge)):.0f} % of it"
+    assert f"on the surface that was taken for the joint's {shown}" in told
     assert edge > 0.5 and "whether there is agent elsewhere cannot be told" in told
     found = _cut(_pair(3), 0)
     assert found.agent and any("bears a layer free of soft tissue, and a scan's field" in one for one in found.warnings)

@@ -445,7 +445,7 @@ def _brighter(sight: Sight) -> float:
 def _media(brighter: float) -> str:
     """Says that media may differ, and what to do, where `_brighter` is that."""
     return (
-        f"on {100 * brighter:.0f} % of the joint's surface that both scans show the scan with agent is brighter than "
+        f"on {100 * brighter:.0f} % of that surface, where both scans show it, the scan with agent is brighter than "
         "the other one around the bone too, as where one lay in air and the other in liquid, which hides a layer; scan "
         "both in the same medium"
     )
@@ -456,19 +456,21 @@ def _no_agent(sight: Sight, in_view: float, brighter: float) -> str:
     if brighter > _AS_MEDIA:
         beside = f"; both scans show {math.floor(100 * in_view)} % of that surface" if in_view < _EVERYWHERE else ""
         return (
-            "whether there is contrast agent on the joint's surface cannot be told, so no cartilage is measured: "
-            f"{_media(brighter)}{beside}"
+            "whether there is contrast agent on the surface taken for the joint's cannot be told, so no cartilage is "
+            f"measured: {_media(brighter)}{beside}"
         )
-    told = f"no contrast agent of {100 * _LEAST_AGENT:.0f} % of the brightness of bone was found on the joint's surface"
+    least = f"{100 * _LEAST_AGENT:.0f} % of the brightness of bone"
+    told = f"no contrast agent of {least} was found on the surface that was taken for the joint's"
     if not in_view > _IN_VIEW:
         return (
             f"{told} where both scans show it, which is {math.floor(100 * in_view)} % of it, so no cartilage is "
             "measured: whether there is agent elsewhere cannot be told; it takes scans that both show the joint"
         )
     return (
-        f"{told}, so no cartilage is measured: check that one of the two scans was made with agent, and which one; at "
-        "this voxel size and noise a layer half as bright as bone would be seen from "
-        f"{3 * _bare_error(sight, sight.contrast / 2):.0f} um on"
+        f"{told}, so no cartilage is measured: check that one of the two scans was made with agent, and which one, and "
+        "that this surface is the joint's, which may be another where the view cuts the bone on several sides: a "
+        "region of the joint says where it is; at this voxel size and noise a layer half as bright as bone would be "
+        f"seen from {3 * _bare_error(sight, sight.contrast / 2):.0f} um on"
     )
 
 
