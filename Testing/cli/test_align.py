@@ -73,6 +73,15 @@ def test_the_remedy_of_a_refused_pair_is_named_as_an_option(two, monkeypatch, ca
     assert f"remedy            {remedy}\n" in capsys.readouterr().out
 
 
+def test_what_is_accepted_needs_no_remedy(two, monkeypatch, capsys):
+    """A voxel size that was given on purpose had a remedy to give it."""
+    accepted = made_alignment(accepted=True, verdict="Accepted: for a reason.", doubts=["voxel size"])
+    alignment = import_module("DNetRegistrationLib.registration.align")
+    monkeypatch.setattr(alignment, "align", lambda fixed, moving, **options: accepted)
+    assert main(["align", *two]) == 0
+    assert "remedy" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_another_animal_is_not_accepted_and_its_outputs_say_so(other_pair, tmp_path, capsys):
     paths = [str(tmp_path / f"{role}.nrrd") for role in ("fixed", "moving")]

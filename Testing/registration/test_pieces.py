@@ -11,6 +11,7 @@ from DNetRegistrationLib.bone.images import native_scan
 from DNetRegistrationLib.bone.prepare import prepare
 from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.imaging.volume import Volume
+from DNetRegistrationLib.registration import each_bone
 from DNetRegistrationLib.registration.align import align
 from DNetRegistrationLib.registration.pieces import Piece, check_pieces, compare, holds_for_all, surely_held, told
 from DNetRegistrationLib.synthesis.adversarial import make_adversarial
@@ -64,10 +65,14 @@ def test_a_pose_of_one_body_of_two_surely_holds_for_it(grids):
     assert surely_held(*prepared(fixed, moving), torch.as_tensor(wrong)) is None
 
 
-def test_a_pose_that_fits_one_bone_of_a_knee_is_refused_with_what_to_do():
+def test_a_pose_that_fits_one_bone_of_a_knee_is_refused_with_what_to_do(monkeypatch):
     """Nothing was said but that no pose makes the bones agree."""
     case = make_adversarial(881_009, "two bones")
     found = align(case.fixed, case.moving, threads=1)
+    # Nor is it advised where bones were looked for one by one, and none was found.
+    monkeypatch.setattr(each_bone, "find_motions", lambda *arguments: [])
+    (alone,) = align(case.fixed, case.moving, threads=1, bone="each")
+    assert alone.doubts == found.doubts[1:]
     assert not found.accepted and found.doubts[0] == "several bones"
     assert "Align each bone by itself" in found.verdict
     assert case.errors_mm(found.matrix).min() < 0.02 < case.errors_mm(found.matrix).max()
@@ -146,4 +151,8 @@ def test_the_words():
     away = f"{seen} 60 %; another piece of 40 % moved on its own. Align each bone by itself."
     assert told([larger, moved]) == away
     assert told([smaller, off]) == f"{seen} 40 %; another piece of 60 % lies 64 um off."
+    unsure = f"{seen} 60 %; another piece of 40 % may have moved on its own."
+    assert told([larger, moved], sure=False) == unsure
+    # Shares are of either scan, and add to more than all.
+    assert told([Piece(0.97, True, 0.0, False, center), off]).startswith(f"{seen} 40 %")
     assert told([moved, off]) == "It holds for no large piece of bone."

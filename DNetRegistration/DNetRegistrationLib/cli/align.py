@@ -222,7 +222,8 @@ def _align(options, values: dict, aside: Path | None) -> int:
         say(texts[0] if len(texts) == 1 else "[\n" + ",\n".join(texts) + "\n]")
 
     for alignment in alignments:
-        setting = SETTINGS.get(alignment.doubts[0]) if alignment.doubts else None
+        refused = alignment.doubts and not alignment.accepted
+        setting = SETTINGS.get(alignment.doubts[0]) if refused else None
         if setting is not None and (option := option_of(setting, values)):
             tell(f"{'remedy':<17} {option}")
     return 0 if all(alignment.accepted for alignment in alignments) else 1

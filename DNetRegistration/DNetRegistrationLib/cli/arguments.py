@@ -159,7 +159,7 @@ def spell(command: str, *words, **options) -> str:
 STATUSES = """\
 exit status:
   0    aligned, and accepted: verification says that the result can be trusted
-  1    aligned, but not accepted: outputs are written; the report and pictures say so
+  1    not accepted: outputs are written, and report and pictures say so
   2    bad input, bad usage, or an output cannot be written: nothing is written
   3    done and written, but the result could not be printed (a full disk)
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP): nothing is half-written

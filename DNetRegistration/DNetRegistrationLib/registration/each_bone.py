@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor
 from ..bone.prepare import PreparedScan
 from ..core.errors import ScanError
 from .inputs import AlignmentInputs
-from .motions import find_motions
+from .motions import Motion, find_motions
 from .one_pair import align_pair
 from .preparation import found_bone
 from .proposal import proposal_of
 from .result import Alignment, Bone
 from .search import FAST, search
+from .severed import SENTENCE, severed
 from .watch import Watch
 
 # Of bones aligned one by one, more than this share of the bone in none of them is told.
@@ -64,7 +66,7 @@ def align_bones(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> 
         if inputs.bone == "largest":
             break
     if not aligned:
-        whole = align_pair(replace(inputs, bone=None), device, watch)
+        whole = align_pair(replace(inputs, bone=None), device, watch, parted=True)
         return [whole] if inputs.bone == "each" else whole
     count = len(motions) if inputs.bone == "largest" else len(aligned)
     found = []
@@ -73,7 +75,11 @@ def align_bones(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> 
         if alignment.hypothesis == "initial":
             alignment = replace(alignment, hypothesis="dnet" if inputs.hypotheses == "dnet" else "search")
         found.append(alignment)
-    rest = 1 - sum(motion.share for motion in (motions if inputs.bone == "largest" else [one for _, one in aligned]))
+    parted = motions if inputs.bone == "largest" else [one for _, one in aligned]
+    for sentence in _severed(inputs, parted, found):
+        watch.warnings.append(sentence)
+        found = [replace(one, doubts=list(dict.fromkeys((*one.doubts, "slices")))) for one in found]
+    rest = 1 - sum(motion.share for motion in parted)
     if rest > UNEXPLAINED:
         watch.warnings.append(
             f"{100 * rest:.0f} % of the bone in the fixed scan belongs to no bone that was found: another one may have "
@@ -84,6 +90,19 @@ def align_bones(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> 
     for stage, seconds in (*watch.seconds.items(), ("total", parting)):
         found[0].seconds[stage] = found[0].seconds.get(stage, 0.0) + seconds
     return found if inputs.bone == "each" else found[0]
+
+
+def _severed(inputs: AlignmentInputs, motions: Sequence[Motion], found: Sequence[Alignment]) -> list[str]:
+    """A sentence for each two bones that may be one, which lost slices or a motion during a scan part by a plane."""
+    told = []
+    for role, (scan, given) in enumerate(zip((inputs.fixed, inputs.moving), inputs.masks, strict=True)):
+        name = ("fixed", "moving")[role]
+        bone = scan.voxels > min(getattr(one, f"{name}_threshold") for one in found)
+        bone = bone if given is None else bone & given
+        for (i, first), (j, second) in combinations(enumerate(motions, 1), 2):
+            if severed(bone, first.masks[role], second.masks[role]):
+                told.append(SENTENCE.format(i, j, name))
+    return told
 
 
 def _only(inputs: AlignmentInputs, masks: Sequence[np.ndarray]) -> AlignmentInputs:

@@ -116,7 +116,7 @@ def examine(
             )
         )
     if not holds_for_all(pieces):
-        doubts.append(Doubt("other bone", told(pieces)))
+        doubts.append(Doubt("other bone", told(pieces, jump is None and not pair.bare)))
     if share < LEAST_COMMON:
         doubts.append(
             Doubt(

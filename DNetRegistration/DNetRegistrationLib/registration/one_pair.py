@@ -28,7 +28,8 @@ from .verification import verify
 from .watch import Watch
 
 
-def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> Alignment:
+def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch, parted: bool = False) -> Alignment:
+    """Aligns one pair as one bone; `parted` says that bones that moved on their own were looked for, and none found."""
     start = time.perf_counter()
     pair = prepared(inputs, device, watch)
     answer = best_answer(pair, inputs, watch)
@@ -71,14 +72,14 @@ def align_pair(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> A
         elif not (verdict.accepted or mirrored) and verdict.doubts[0].kind != "strain":
             sentence = size_fault(pair, inputs, answer.refined.pose, device, watch)
             verdict = verdict if sentence is None else verdict.because("strain", sentence)
-        if inputs.bone is None and not (verdict.accepted or mirrored) and verdict.doubts[0].kind in SEVERAL:
-            held = surely_held(answer.pair.fixed, answer.pair.moving, answer.refined.pose, watch.check)
-            verdict = verdict if held is None else verdict.because("several bones", one_of_several(held))
         given = given_against_file(inputs.fixed, inputs.moving)
         if not verdict.accepted and given is not None and verdict.doubts[0].kind in VAGUE:
             # What was found of a size speaks for it.
             found = f" {verdict.doubts[0].sentence}" if verdict.doubts[0].kind == "strain" else ""
             verdict = verdict.because("voxel size", given + found)
+        if inputs.bone is None and not (parted or verdict.accepted) and verdict.doubts[0].kind in SEVERAL:
+            held = surely_held(answer.pair.fixed, answer.pair.moving, answer.refined.pose, watch.check)
+            verdict = verdict if held is None else verdict.because("several bones", one_of_several(held))
     matrix, center = require_rigid(answer.refined.pose.numpy()), pair.fixed.place.center
     # Only the threshold that the program finds lies half way up, from which the bone's contrast is known.
     medium = _medium_change(pair, matrix) if verdict.accepted and inputs.thresholds[0] is None else None

@@ -118,24 +118,32 @@ def surely_held(
     return min(shares) if min(shares) >= LEAST_HELD else None
 
 
-def told(pieces: Sequence[Piece]) -> str:
-    """A sentence that says for which pieces a pose holds; empty where it holds for all."""
+def told(pieces: Sequence[Piece], sure: bool = True) -> str:
+    """A sentence that says for which pieces a pose holds; empty where it holds for all.
+
+    Args:
+        pieces: of `check_pieces`.
+        sure: nothing else is known, as lost slices are, by which they may disagree.
+    """
     others = [piece for piece in pieces if not (piece.holds or piece.one_sided)]
     if not others:
         return ""
-    held = sum(piece.share for piece in pieces if piece.holds)
+    # Each share is of the scan in which it is larger.
+    held = min(sum(piece.share for piece in pieces if piece.holds), 1 - sum(piece.share for piece in others))
     if held < LEAST_PIECE:
         return "It holds for no large piece of bone."
     # Which bone is the larger one is not known: the most of one may lie outside the other field of view.
-    found = f"Of the bone that both scans show, it holds for {_percent(held)}; {' and '.join(map(_fate, others))}."
-    return found if all(np.isfinite(piece.moved) for piece in others) else f"{found} Align each bone by itself."
+    fates = " and ".join(_fate(piece, sure) for piece in others)
+    found = f"Of the bone that both scans show, it holds for {_percent(held)}; {fates}."
+    away = sure and any(np.isnan(piece.moved) for piece in others)
+    return f"{found} Align each bone by itself." if away else found
 
 
-def _fate(piece: Piece) -> str:
+def _fate(piece: Piece, sure: bool) -> str:
     subject = f"another piece of {_percent(piece.share)}"
     if np.isfinite(piece.moved):
         return f"{subject} lies {1000 * piece.moved:.0f} um off"
-    return f"{subject} moved on its own"
+    return f"{subject} {'moved' if sure else 'may have moved'} on its own"
 
 
 def _percent(share: float) -> str:

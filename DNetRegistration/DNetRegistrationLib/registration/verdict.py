@@ -42,7 +42,7 @@ REASONS = {
 VAGUE = ("strain", "slices", "cortices", "little in common", "shape", "no agreement")
 
 #: Of these, bones that moved on their own may be the cause.
-SEVERAL = ("cortices", "little in common", "no agreement")
+SEVERAL = ("cortices", "little in common", "no agreement", "symmetry")
 
 #: What to set to mend it, by the kind of doubt.
 SETTINGS = {
