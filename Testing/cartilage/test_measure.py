@@ -368,6 +368,7 @@ def test_scans_that_differ_in_sharpness_are_not_measured_in_coarse_voxels():
     )
 
 
+@pytest.mark.slow
 def test_agent_in_the_other_scan_is_said_so():
     pair = _pair(3)
     swapped = replace(_alignment(pair, np.linalg.inv(pair.matrix)), fixed_threshold=_alignment(pair).moving_threshold)
@@ -484,6 +485,7 @@ def _one_side():
     return _cut(_pair(3), 0.7)
 
 
+@pytest.mark.slow
 def test_one_compartment_that_is_not_measured_is_told_with_the_reason():
     found = _one_side()
     assert found.found

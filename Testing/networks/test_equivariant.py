@@ -74,6 +74,7 @@ def moved(keypoints, matrix, shift=0.0):
     )
 
 
+@pytest.mark.slow
 def test_learns(network):
     assert network.losses[-1] < 0.8 * network.losses[0]
 

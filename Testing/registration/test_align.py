@@ -286,6 +286,7 @@ def test_an_initial_transform_is_tried_first_and_a_wrong_one_does_no_harm(pair):
     assert alignment.hypothesis != "initial" and alignment.accepted and error_um(pair, alignment) < 10
 
 
+@pytest.mark.slow
 def test_how_far_it_is_refined():
     pair = make_pair(13, size=80, spacing=0.04)
     near = pair.matrix.copy()
@@ -369,6 +370,7 @@ def test_a_voxel_size_that_is_wrong_by_far_is_told(pair, factor):
     assert float(percent) * {"larger": 1, "smaller": -1}[word] == pytest.approx(100 * (factor - 1), abs=1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "axis", "factor", "told"),
     [
@@ -393,6 +395,7 @@ def test_a_length_along_one_axis_that_is_wrong_by_far_is_told(pair, role, axis, 
     assert re.search(told, found.verdict) and found.verdict.endswith(f"of the {role} scan.")
 
 
+@pytest.mark.slow
 def test_a_refusal_for_its_grey_values_says_so(small_pair):
     voxels = small_pair.moving.voxels.astype(np.float32)
     inverted = replace(small_pair.moving, voxels=voxels.max() - voxels)

@@ -145,6 +145,7 @@ def test_one_bone_is_the_only_one(small_pair, monkeypatch):
     assert 1000 * target_registration_error(small_pair, alignment.matrix) < 80
 
 
+@pytest.mark.slow
 def test_a_motion_that_may_be_chance_has_to_be_accepted_and_the_rest_is_told(small_pair, monkeypatch):
     upper, true = np.arange(len(small_pair.fixed.voxels))[:, None, None] > 30, torch.from_numpy(small_pair.matrix)
     wrong = true @ torch.as_tensor(pose_at(TURNS[2], (0.5, 0, 0)))

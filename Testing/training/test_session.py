@@ -139,6 +139,7 @@ def test_a_run_and_what_its_card_says(small, options, tmp_path):
     assert (on.seed, on.dataset, on.start, on.output) == (3, "blobs.pt", "weights.pt", "one-on")
 
 
+@pytest.mark.slow
 def test_weights_that_are_trained_on_keep_their_history_and_see_other_pairs(small_dnet, options, tmp_path, monkeypatch):
     seeds, pairs = [], session._pairs
     monkeypatch.setattr(session, "_pairs", lambda bones, recipe, seed: seeds.append(seed) or pairs(bones, recipe, seed))
@@ -164,6 +165,7 @@ def test_the_same_options_go_on_to_the_same_result(small, options, whole, tmp_pa
     assert not equal(weights(tmp_path / "other"), weights(whole))
 
 
+@pytest.mark.slow
 def test_more_iterations_train_on_where_they_shift_no_stages(small, options, whole, tmp_path):
     train(options(tmp_path / "plain", changes=PLAIN))
     assert train(options(tmp_path / "plain", changes={**PLAIN, "iterations": 8})).iterations == 8
@@ -212,6 +214,7 @@ def test_other_bones_do_not_go_on(small, options, blobs, begun, tmp_path):
         train(options(begun, dataset=tmp_path / "other.pt"))
 
 
+@pytest.mark.slow
 def test_start_from_weights(small_dnet, options, tmp_path, monkeypatch):
     network = Small(7)
     save_weights(network, tmp_path / "start.pt", {})

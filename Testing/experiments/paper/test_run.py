@@ -238,6 +238,7 @@ def test_the_report_again_from_what_is_stored(measured, whole, monkeypatch):
         write_report(measured, ["nobody"])
 
 
+@pytest.mark.slow
 def test_a_figure_that_cannot_be_drawn_says_why(measured, monkeypatch):
     monkeypatch.setattr(reporting, "has_anova", lambda: False)
     for path in (measured / "scans" / "B").glob("mouse002*"):

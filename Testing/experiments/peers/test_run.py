@@ -63,6 +63,7 @@ def test_a_comparison_carries_on(tmp_path, empty_scans):
     assert len(aligned([(dataclasses.replace(first, version="2"), pairs[:1])], tmp_path)[1]) == 1
 
 
+@pytest.mark.slow
 def test_what_is_over_the_limit_is_spared_larger_volumes_and_tried_again_with_more_time(tmp_path, empty_scans):
     pairs = growing_pairs((24, 32, 40), 1.0, True)
     method = StandIn("a", "sleeps_at_32")
