@@ -92,6 +92,7 @@ def test_a_dataset_is_made_the_same_in_one_process_and_in_two():
     assert torch.equal(synthetic_dataset(1, 5, spacing=0.24).contrast[0], one.contrast[0])
 
 
+@pytest.mark.slow
 def test_kinds_of_bones_are_as_frequent_as_told(monkeypatch):
     """And each is about the middle, in both scans."""
     dataset = synthetic_dataset(3, 2, kinds={"long": 1, "flat": 1, "irregular": 1, "tibia": 0}, spacing=0.24)

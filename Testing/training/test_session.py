@@ -245,6 +245,7 @@ def test_start_from_weights(small_dnet, options, tmp_path, monkeypatch):
         train(options(tmp_path / "no", start=tmp_path / "no.pt"))
 
 
+@pytest.mark.slow
 def test_synthetic_bones_are_made_once(small, options, tmp_path, monkeypatch):
     made = []
 
@@ -302,6 +303,7 @@ def test_scans_of_the_user(small, tmp_path, monkeypatch):
     assert "kinds" not in eval(card["command"], {"TrainingOptions": TrainingOptions}).changes
 
 
+@pytest.mark.slow
 def test_a_network_sees_its_inputs_first(options, tmp_path, monkeypatch):
     fitted = []
     monkeypatch.setattr(session, "build", lambda name: SmallWithLoss())

@@ -94,6 +94,7 @@ def interrupt(monkeypatch, module, name, after):
     monkeypatch.setattr(module, name, interrupted)
 
 
+@pytest.mark.slow
 def test_everything_is_there(whole):
     names = {path.name for path in whole.iterdir()}
     assert names >= {
@@ -106,6 +107,7 @@ def test_everything_is_there(whole):
     assert all(line["failure"] == "" for line in lines(whole))
 
 
+@pytest.mark.slow
 def test_what_the_tables_say_is_what_the_pairs_say(whole):
     found = [line for line in lines(whole) if (line["test"], line["method"]) == ("rotation", "dnet")]
     assert {(line["strategy"], line["fold"]) for line in found} == {("S1", "B")}
@@ -123,6 +125,7 @@ def test_what_the_tables_say_is_what_the_pairs_say(whole):
     assert f"{PAPER['translation', 'TE', 'dnet', 'S1&S2']}" not in table  # nor is the paper's mean of it
 
 
+@pytest.mark.slow
 def test_no_numbers_of_a_network_that_has_not_learned(measured, monkeypatch):
     """Their mean would be metres: it puts a bone anywhere."""
     monkeypatch.setattr(EvaluationResults, "learned", lambda self, method, strategies: method != "dnet")
@@ -134,6 +137,7 @@ def test_no_numbers_of_a_network_that_has_not_learned(measured, monkeypatch):
     assert "Not learned: the network" in table and "Not learned: the network" in page
 
 
+@pytest.mark.slow
 def test_the_report_needs_nothing_else(whole):
     page = (whole / "report.html").read_text()
     assert len(re.findall('src="data:image/png;base64,', page)) >= 4
@@ -144,6 +148,7 @@ def test_the_report_needs_nothing_else(whole):
     assert record["bones"]["mouse002"]["pre"] == "scans/B/mouse002_pre.nrrd"
 
 
+@pytest.mark.slow
 def test_names_are_text_in_the_report(measured, monkeypatch):
     """Whatever is in the name of a file, it is no markup."""
     record = json.loads((measured / "evaluation.json").read_text())
@@ -156,6 +161,7 @@ def test_names_are_text_in_the_report(measured, monkeypatch):
     assert "scans of &lt;b&gt;A&lt;/b&gt;, B &amp; C." in page
 
 
+@pytest.mark.slow
 def test_nothing_is_done_twice(whole, monkeypatch):
     before, told = (whole / "pairs.csv").read_bytes(), []
     monkeypatch.setattr(measuring, "measure_pair", None)
@@ -183,6 +189,7 @@ def test_interrupted_and_continued(whole, begun, monkeypatch, jobs):
     assert without_times(begun) == without_times(whole)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_results_is_noticed(measured):
     content = (measured / "pairs.csv").read_bytes().replace(b"rotation,mouse002", b"rotation,mouse004", 1)
     (measured / "pairs.csv").write_bytes(content)
@@ -191,12 +198,14 @@ def test_a_damaged_file_of_results_is_noticed(measured):
             again()
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_noticed(begun):
     (begun / "evaluation.json").write_text('{"format": ')
     with pytest.raises(FileError, match=r"evaluation.json: cannot be read, or is damaged \("):
         evaluate(output=begun, **SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "other"), [("steps", 3), ("animals", 6), ("own_batch", 2), ("seed", 1)])
 def test_other_settings_are_another_evaluation(whole, name, other):
     with pytest.raises(FileError, match=f"with {name.replace('_', ' ')} .*, not {other}; evaluate into") as caught:
@@ -215,6 +224,7 @@ def test_scans_that_were_begun_are_continued_alike(tmp_path, monkeypatch):
         evaluate(output=tmp_path, **{**SMALL, "size": 24})
 
 
+@pytest.mark.slow
 def test_other_voxels_are_another_evaluation(begun, small_pair):
     scans = begun / "scans" / "B"
     shutil.copy(scans / "mouse002_pre.nrrd", scans / "mouse004_pre.nrrd")
@@ -227,6 +237,7 @@ def test_other_voxels_are_another_evaluation(begun, small_pair):
         evaluate(output=begun, **SMALL)
 
 
+@pytest.mark.slow
 def test_the_report_again_from_what_is_stored(measured, whole, monkeypatch):
     monkeypatch.setattr(measuring, "measure_pair", None)
     write_report(measured, ["mouse004"])
@@ -250,6 +261,7 @@ def test_a_figure_that_cannot_be_drawn_says_why(measured, monkeypatch):
     assert not (measured / "figure5_1.png").exists()
 
 
+@pytest.mark.slow
 def test_nothing_to_report(tmp_path, begun):
     with pytest.raises(FileError, match="nothing was evaluated in this folder yet"):
         write_report(tmp_path)
@@ -257,6 +269,7 @@ def test_nothing_to_report(tmp_path, begun):
         write_report(begun)
 
 
+@pytest.mark.slow
 def test_weights_of_another_network(begun):
     weights = {"dnet": FOLDER / "equivariant.pt"}
     with pytest.raises(FileError, match="has weights of 'equivariant', not of 'dnet'") as caught:
@@ -264,6 +277,7 @@ def test_weights_of_another_network(begun):
     assert caught.value.setting.quantity == "weights"
 
 
+@pytest.mark.slow
 def test_training_can_be_all(begun):
     assert evaluate(output=begun, **SMALL, train_only=True) is None
     assert not (begun / "pairs.csv").exists()
