@@ -356,9 +356,8 @@ def test_a_mirror_image_is_the_cause_whatever_voxel_size_was_given(mirror_pair):
     assert found.doubts[0] == "mirrored"
 
 
-@pytest.mark.parametrize(
-    "factor", [pytest.param(0.7, marks=pytest.mark.slow), pytest.param(1.3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.7, 1.3])
 def test_a_voxel_size_that_is_wrong_by_far_is_told(pair, factor):
     """Off the origin: a size is no shift."""
     shift = np.eye(4)

@@ -185,7 +185,7 @@ def test_an_ordinary_pair_stands_the_examination(alignment):
 
 
 def test_what_lies_still_is_told_and_left_out(monkeypatch):
-    moved_on_its_own = SimpleNamespace(holds=False, one_sided=False)
+    moved_on_its_own = Piece(0.4, False, np.nan, False, np.zeros(3))
     monkeypatch.setattr(examination, "find_rival", lambda fixed, *others: SimpleNamespace(fits_equally=fixed is SCAN))
     strain = SimpleNamespace(significant=False, sentence=None, expected_error=0.0)
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)

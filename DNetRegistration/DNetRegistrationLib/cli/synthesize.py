@@ -74,11 +74,7 @@ def add_parser(commands) -> Parser:
         default="even",
         help="how contrast agent, soft tissue and joint surfaces vary: little, or as widely as they may (%(default)s)",
     )
-    parser.add_argument(
-        "--truth",
-        action="store_true",
-        help="write masks of bone and cartilage in both scans too",
-    )
+    parser.add_argument("--truth", action="store_true", help="write masks of bone and cartilage in both scans too")
     parser.add_argument("--clean", action="store_true", help="bone only: no noise, no artefacts, nothing else")
     parser.add_argument("--impostor", choices=("animal", "relative", "mirror"), help="scan another bone")
     parser.add_argument("--format", choices=(".nrrd", ".nii.gz", ".mha"), default=".nrrd", help="of the scans")

@@ -76,8 +76,8 @@ def align_bones(inputs: AlignmentInputs, device: torch.device, watch: Watch) -> 
             alignment = replace(alignment, hypothesis="dnet" if inputs.hypotheses == "dnet" else "search")
         found.append(alignment)
     parted = motions if inputs.bone == "largest" else [one for _, one in aligned]
-    for sentence in _severed(inputs, parted, found):
-        watch.warnings.append(sentence)
+    if severances := _severed(inputs, parted, found):
+        watch.warnings.extend(severances)
         found = [replace(one, doubts=list(dict.fromkeys((*one.doubts, "slices")))) for one in found]
     rest = 1 - sum(motion.share for motion in parted)
     if rest > UNEXPLAINED:

@@ -62,6 +62,11 @@ class Piece:
     one_sided: bool
     center: np.ndarray
 
+    @property
+    def contradicts(self) -> bool:
+        """Whether it speaks against a pose. New bone, which only one scan shows, contradicts none."""
+        return not (self.holds or self.one_sided)
+
 
 def check_pieces(
     fixed: PreparedScan, moving: PreparedScan, pose: Tensor, check: Callable[[], None] = lambda: None
@@ -76,23 +81,35 @@ def check_pieces(
     Returns:
         The piece for which it holds, if any, and every other one of at least `LEAST_PIECE` of the bone.
     """
-    views = at_once(
-        lambda check: _pieces(compare(fixed.cube, moving.levels[-1], pose), np.eye(4)),
-        lambda check: _pieces(compare(moving.cube, fixed.levels[-1], inverse(pose)), np.linalg.inv(pose.numpy())),
+    return _most_against(_compared(fixed, moving, pose, check), pose)
+
+
+def _compared(
+    fixed: PreparedScan, moving: PreparedScan, pose: Tensor, check: Callable[[], None]
+) -> tuple[Neighbourhoods, Neighbourhoods]:
+    """The cube of the fixed scan with the moving one, and the other way round."""
+    return at_once(
+        lambda check: compare(fixed.cube, moving.levels[-1], pose),
+        lambda check: compare(moving.cube, fixed.levels[-1], inverse(pose)),
         check,
     )
 
+
+def _most_against(views: tuple[Neighbourhoods, Neighbourhoods], pose: Tensor) -> list[Piece]:
+    """The pieces of that view which speaks more against a pose."""
+    to_fixed = np.eye(4), np.linalg.inv(pose.numpy())
+
     def against(pieces: list[Piece]) -> tuple[float, float]:
         others = [piece for piece in pieces if not piece.holds]
-        return sum(piece.share for piece in others if not piece.one_sided), sum(piece.share for piece in others)
+        return sum(piece.share for piece in others if piece.contradicts), sum(piece.share for piece in others)
 
     # A piece may lie outside the cube of one scan, and then the other tells of it.
-    return max(views, key=against)
+    return max(map(_pieces, views, to_fixed), key=against)
 
 
 def holds_for_all(pieces: Sequence[Piece]) -> bool:
-    """Whether the pose holds for every large piece. New bone, which only one scan shows, contradicts no pose."""
-    return all(piece.holds or piece.one_sided for piece in pieces)
+    """Whether the pose holds for every large piece."""
+    return not any(piece.contradicts for piece in pieces)
 
 
 def surely_held(
@@ -106,11 +123,11 @@ def surely_held(
     Returns:
         0 to 1, of the scan and the view in which it is least; None where it cannot be said.
     """
-    others = [piece for piece in check_pieces(fixed, moving, pose, check) if not (piece.holds or piece.one_sided)]
-    if sum(piece.share for piece in others) < LEAST_MOVED:
+    views = _compared(fixed, moving, pose, check)
+    if sum(piece.share for piece in _most_against(views, pose) if piece.contradicts) < LEAST_MOVED:
         return None
     shares = []
-    for found in (compare(fixed.cube, moving.levels[-1], pose), compare(moving.cube, fixed.levels[-1], inverse(pose))):
+    for found in views:
         spacing = float(np.linalg.norm(found.affine[:3, 0])) / FACTOR
         sure = (found.concordance >= SURELY_AGREES) & (found.shift <= SURELY_HOLDS * spacing)
         total = found.mass.sum((1, 2, 3)).clamp(min=1e-6)
@@ -125,7 +142,7 @@ def told(pieces: Sequence[Piece], sure: bool = True) -> str:
         pieces: of `check_pieces`.
         sure: nothing else is known, as lost slices are, by which they may disagree.
     """
-    others = [piece for piece in pieces if not (piece.holds or piece.one_sided)]
+    others = [piece for piece in pieces if piece.contradicts]
     if not others:
         return ""
     # Each share is of the scan in which it is larger.
