@@ -1,12 +1,14 @@
-"""Where cartilage can be, on solids that have no joint."""
+"""Where cartilage can be: on solids that have no joint, and on ends of bone that the view cuts on several sides."""
 
 import numpy as np
 import pytest
 from alignments import made_alignment
 from DNetRegistrationLib import Volume, measure_cartilage
 from DNetRegistrationLib.bone.cortex import cortical_bone
+from DNetRegistrationLib.bone.threshold import find_bone_scale
 from DNetRegistrationLib.cartilage.articular import joint_end
 from DNetRegistrationLib.core.errors import ScanError
+from DNetRegistrationLib.synthesis.pairs import make_pair
 
 _Z, _Y, _X = np.indices((40, 40, 40))
 
@@ -20,12 +22,21 @@ def _scan(solid, shift=0.0):
     "solid", [np.array(True), np.abs(_Z - 19.5) < 6, (np.abs(_X - 19.5) < 6) & (np.abs(_Y - 19.5) < 6)]
 )
 def test_what_the_view_cuts_alike_on_all_sides_has_no_end(solid):
-    assert joint_end(cortical_bone(_scan(solid), 500.0, 0.08)) is None
+    assert joint_end(cortical_bone(_scan(solid), 500.0, 0.08), 500.0) is None
 
 
 def test_a_shaft_has_its_end_away_from_the_cut():
-    end = joint_end(cortical_bone(_scan((np.hypot(_X - 19.5, _Y - 19.5) < 8) & (_Z < 30)), 500.0, 0.08))
+    end = joint_end(cortical_bone(_scan((np.hypot(_X - 19.5, _Y - 19.5) < 8) & (_Z < 30)), 500.0, 0.08), 500.0)
     assert end.axis == pytest.approx((0, 0, 1), abs=0.05) and end.top[2] == pytest.approx(0.87, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", [40, 41, 54])
+def test_the_marrow_tells_the_end_where_the_view_cuts_it_on_several_sides(seed):
+    """By the cuts alone a flank was taken for the joint."""
+    pair = make_pair(seed, size=64, spacing=0.045, contrast=False)
+    threshold = find_bone_scale(pair.fixed).threshold
+    end = joint_end(cortical_bone(pair.fixed, threshold, 0.08), threshold)
+    assert end.axis @ pair.fixed_pose[:3, 2] > 0.95
 
 
 def test_a_scan_that_is_all_bone_has_no_surface_and_is_refused():

@@ -283,16 +283,17 @@ def test_what_media_and_mismatch_leave_is_no_agent(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seed", "options"),
-    [
-        (42, {"size": 96, "spacing": 0.03}),  # agent, soaked from air into fixative
-        (300002, {"size": 96, "spacing": 0.025, "contrast": False, "focus": JOINT}),
-    ],
-)
-def test_agent_that_media_hide_is_not_denied(seed, options):
-    """Cartilage that was visibly brighter was told to have no agent, and a layer of 9 um to be seen there."""
-    pair = make_pair(seed, **options)
+@pytest.mark.parametrize(("seed", "agent"), [(40, True), (40, False), (44, True)])
+def test_where_the_view_cuts_the_end_of_the_bone_agent_is_looked_for_on_the_joint(seed, agent):
+    """A flank was looked at."""
+    pair = make_pair(seed, size=96, spacing=0.03, contrast=agent)
+    assert measure_cartilage(_alignment(pair), pair.fixed, pair.moving).agent is agent
+
+
+@pytest.mark.slow
+def test_agent_that_media_hide_is_not_denied():
+    """What was visibly brighter was told to have no agent, and a layer of 9 um to be seen there."""
+    pair = make_pair(300002, size=96, spacing=0.025, contrast=False, focus=JOINT)
     assert pair.drawn["backgrounds"] == ["air", "fixative"]
     found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
     assert found.agent is None and not found.found and {row["agent"] for row in rows(found)} == {None}
@@ -389,9 +390,15 @@ def _told_of_the_other_way(pair, swap):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seed", "swap"), [(72002, True), (72003, False)])
-def test_agent_that_may_be_in_the_other_scan_is_warned_of_where_soft_tissue_hides_the_joint(seed, swap):
-    pair = make_pair(seed, size=80, spacing=0.04)
+@pytest.mark.parametrize(
+    ("seed", "options", "swap"),
+    [
+        (72016, {"spacing": 0.04}, True),
+        (72034, {"spacing": 0.03, "focus": JOINT, "max_translation": 0.1, "agent": "varied"}, False),
+    ],
+)
+def test_agent_that_may_be_in_the_other_scan_is_warned_of_where_soft_tissue_hides_the_joint(seed, options, swap):
+    pair = make_pair(seed, size=80, **options)
     assert bool(_told_of_the_other_way(pair, swap)) == swap
 
 

@@ -23,6 +23,10 @@ _FACING = 0.42
 _BESIDE, _TURNED = 0.35, -0.2
 # Nearer to each other than this, voxels, the middles of a bone and of its cut give no direction.
 _AS_ONE = 1e-3
+# Bone on so many of six sides makes a space one within the bone. Where the view cuts it along, one side is open.
+_WALLS = 5
+# A space counts by this power of its width: the shaft is hollow, and trabeculae fill the end.
+_HOLLOW = 4
 # Bone farther below the periosteal surface is a trabecula.
 _BELOW = 0.09
 
@@ -60,8 +64,15 @@ class JointSurface:
         return cls(mesh, np.ones(len(mesh.points), bool))
 
 
-def joint_end(bone: CorticalBone) -> JointEnd | None:
-    """Finds the end of a long bone whose shaft the field of view cuts: the joint is on the other side.
+def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
+    """Finds the end of a long bone whose shaft the field of view cuts: away from the cut, and from the widest marrow.
+
+    A view that cuts the end itself on several sides has cuts all around, and the marrow tells; one in which a long
+    shaft is seen has its widest marrow close to the end, and the cut tells.
+
+    Args:
+        bone: its segmentation.
+        threshold: bone is above.
 
     Returns:
         None where the field of view cuts no bone, or cuts it alike on all sides, as where all of it counts as bone.
@@ -74,7 +85,7 @@ def joint_end(bone: CorticalBone) -> JointEnd | None:
         return None
     index = np.argwhere(whole)[:, ::-1]
     linear = bone.affine[:3, :3]
-    axis = linear @ (index.mean(0) - cut.mean(0))
+    axis = linear @ (2 * index.mean(0) - cut.mean(0) - _hollow(bone, threshold, index.mean(0)))
     length = float(np.linalg.norm(axis))
     if not length > _AS_ONE * float(bone.spacing.max()):
         return None
@@ -82,7 +93,7 @@ def joint_end(bone: CorticalBone) -> JointEnd | None:
     points = index @ linear.T + bone.affine[:3, 3]
     # The plateau is wide, and its normals tell the axis better than centroids do: the normals of all that can be seen
     # from the joint, weighted towards the end.
-    for _ in range(3):
+    for _ in range(6):
         height = points @ axis
         top = np.percentile(height, 99.9)
         near = height > top - _DEEP
@@ -91,6 +102,22 @@ def joint_end(bone: CorticalBone) -> JointEnd | None:
     top = points[height.argmax()]
     center = points[height > height.max() - _DEEP].mean(0)
     return JointEnd(axis, top, center + ((top - center) @ axis) * axis)
+
+
+def _hollow(bone: CorticalBone, threshold: float, otherwise: np.ndarray) -> np.ndarray:
+    """``(3,)`` index (x, y, z) in the middle of the widest marrow; `otherwise` where a bone has none."""
+    with np.errstate(invalid="ignore"):
+        dense = bone.whole & (bone.grey > threshold)
+    walls = np.zeros(dense.shape, np.uint8)
+    for side in range(3):
+        for turned in (slice(None), slice(None, None, -1)):
+            along = (slice(None),) * side + (turned,)
+            walls[along] += np.logical_or.accumulate(dense[along], side)
+    space = (walls >= _WALLS) & ~dense & np.isfinite(bone.grey)
+    if not space.any():
+        return otherwise
+    width = ndimage.distance_transform_edt(~dense, bone.spacing[::-1])[space]
+    return np.average(np.argwhere(space)[:, ::-1], axis=0, weights=(width / width.max()) ** _HOLLOW)
 
 
 def _facing(bone: CorticalBone, axis: np.ndarray, index: np.ndarray) -> np.ndarray:

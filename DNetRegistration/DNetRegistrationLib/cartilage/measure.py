@@ -172,7 +172,7 @@ def _outlined(
     """The scan with the bone of a mask alone, that bone, and its end at the joint."""
     if mask is None:
         bone = cortical_bone(plain, threshold, spacing)
-        return plain, bone, joint_end(bone)
+        return plain, bone, joint_end(bone, threshold)
     with np.errstate(invalid="ignore"):
         dense = plain.voxels > threshold
         # Masks are drawn close to the bone, and its edge is blurred.
@@ -182,7 +182,7 @@ def _outlined(
     bone = cortical_bone(alone, threshold, spacing)
     # A mask that leaves out what is not bone does not cut the bone, as the border of the scan does.
     left_out, _ = averaged(replace(plain, voxels=other.astype(np.float32)), spacing * GRID)
-    end = joint_end(replace(bone, grey=np.where(left_out > 0.5, np.nan, bone.grey)))
+    end = joint_end(replace(bone, grey=np.where(left_out > 0.5, np.nan, bone.grey)), threshold)
     # The fibula may lie out of the mask.
     return alone, replace(bone, grey=averaged(plain, spacing * GRID)[0]), end
 
