@@ -28,7 +28,16 @@ PAIR = SimpleNamespace(fixed=SCAN, moving=SCAN, bare=False)
 
 
 def examined(
-    monkeypatch, verdict=GOOD, rival=None, strained=0.0, certain=True, pieces=(), pair=PAIR, jump=None, bowed=None
+    monkeypatch,
+    verdict=GOOD,
+    rival=None,
+    strained=0.0,
+    certain=True,
+    pieces=(),
+    pair=PAIR,
+    jump=None,
+    bowed=None,
+    vouched=True,
 ):
     """A verdict examined with findings that are given: the strain by the mean error in mm that it means."""
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: jump)
@@ -41,6 +50,7 @@ def examined(
     bowing = None if bowed is None else SimpleNamespace(apart=bowed)
     monkeypatch.setattr(examination, "_bowing", lambda *arguments: bowing)
     monkeypatch.setattr(examination, "check_pieces", lambda *arguments: list(pieces))
+    monkeypatch.setattr(examination, "unvouched", lambda *arguments: not vouched)
     return examination.examine(verdict, pair, torch.eye(4).double())[0]
 
 
@@ -82,6 +92,16 @@ def test_slender_bones_of_another_shape_are_refused(monkeypatch, bowed, told):
     verdict = examined(monkeypatch, bowed=bowed)
     assert verdict.accepted != told and [doubt.kind for doubt in verdict.doubts] == ["shape"] * told
     assert ("as those of two animals do" in verdict.sentence) == told
+
+
+def test_an_accepted_answer_says_that_nothing_vouches_for_one_animal(monkeypatch):
+    verdict = examined(monkeypatch, vouched=False)
+    assert verdict.confidence == pytest.approx(GOOD.confidence)
+    assert [doubt.kind for doubt in verdict.doubts] == ["identity"]
+    assert "Make sure that both scans are of the same bone" in verdict.sentence
+    # Of what is refused for something else, that is to be mended first.
+    refused = examined(monkeypatch, replace(GOOD, expected_error=0.12), vouched=False)
+    assert not refused.accepted and "identity" not in [doubt.kind for doubt in refused.doubts]
 
 
 def test_an_answer_that_fits_what_stood_still_is_refused(monkeypatch):
@@ -191,6 +211,7 @@ def test_what_lies_still_is_told_and_left_out(monkeypatch):
     monkeypatch.setattr(examination, "find_strain", lambda *arguments: strain)
     monkeypatch.setattr(examination, "find_jump", lambda *arguments: None)
     monkeypatch.setattr(examination, "_bowing", lambda *arguments: None)
+    monkeypatch.setattr(examination, "unvouched", lambda *arguments: False)
     monkeypatch.setattr(examination, "check_pieces", lambda fixed, *others: [moved_on_its_own] if fixed is SCAN else [])
     alone = SimpleNamespace(cube=SCAN.cube)
     left = SimpleNamespace(fixed=alone, moving=alone, bare=False)

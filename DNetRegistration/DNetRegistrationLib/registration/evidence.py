@@ -117,9 +117,7 @@ def find_evidence(
     greys = grey_image(fixed, bones[0]), grey_image(moving, bones[1])
     blurs = match_blur(*greys, refined.pose)
     alike = of_both(blurred, greys, blurs)
-    # What no voxel of either scan averages away.
-    longest = max(float(one.spacing.max()) for one in greys)
-    fine = of_both(without_coarse, alike, (longest,) * 2)
+    fine = fine_structure(alike)
     images = (as_bone(alike[0]), as_bone(alike[1])) if any(one.any() for one in blurs) else (first, second)
 
     def sure() -> tuple[float, Uncertainty, Held, float, float]:
@@ -146,6 +144,12 @@ def find_evidence(
         dice=after,
         blurs=blurs,
     )
+
+
+def fine_structure(greys: Sequence[BoneImage]) -> list[BoneImage]:
+    """Of both greys what is fine, and what no voxel of either scan averages away."""
+    longest = max(float(one.spacing.max()) for one in greys)
+    return list(of_both(without_coarse, (greys[0], greys[1]), (longest,) * 2))
 
 
 def alike_greys(

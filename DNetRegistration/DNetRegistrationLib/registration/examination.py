@@ -20,6 +20,7 @@ from .blur import as_bone, blurred
 from .bowing import Bowing, find_bowing, slender_frame
 from .evidence import alike_greys, grey_image
 from .holders import ScanPair
+from .identity import UNVOUCHED, unvouched
 from .pieces import Piece, check_pieces, holds_for_all, told
 from .rivals import Rival, find_rival
 from .slices import Jump, find_jump
@@ -125,6 +126,8 @@ def examine(
                 "whether it moved along is not known.",
             )
         )
+    if confidence >= ACCEPT and unvouched(pair, verdict.evidence, pose):
+        doubts.append(Doubt("identity", UNVOUCHED))
     return replace(verdict, confidence=confidence, expected_error=error, doubts=tuple(doubts)), pair
 
 

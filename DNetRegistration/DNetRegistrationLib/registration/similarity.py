@@ -96,12 +96,12 @@ def _trabecular(images: Sequence[BoneImage], pose: Tensor, bones: Sequence[Corti
     away = kept & ~touching
     if LEAST_MARROW <= np.count_nonzero(away) <= (1 - CANAL) * np.count_nonzero(kept):
         kept = away
-    pairs = _values(images, pose, bones[0], _thinned(marrow[kept]))
+    pairs = values_of_both(images, pose, bones[0], thinned(marrow[kept]))
     if pairs.shape[1] < LEAST_MARROW:
         return None
     outside = ~morphology.dilate(bones[0].whole, BESIDE) & np.isfinite(bones[0].grey)
-    place = np.unravel_index(_thinned(np.flatnonzero(outside)), outside.shape)
-    beside = _values(images, pose, bones[0], np.stack(place[::-1], -1))
+    place = np.unravel_index(thinned(np.flatnonzero(outside)), outside.shape)
+    beside = values_of_both(images, pose, bones[0], np.stack(place[::-1], -1))
     variance, noise = pairs.var(1), torch.zeros(2)
     if beside.shape[1] >= LEAST_MARROW:
         away = (beside - beside.median(1, keepdim=True).values).abs()
@@ -112,12 +112,12 @@ def _trabecular(images: Sequence[BoneImage], pose: Tensor, bones: Sequence[Corti
     return float((torch.corrcoef(pairs)[0, 1] / true.prod().sqrt()).clamp(-1, 1))
 
 
-def _thinned(index: np.ndarray) -> np.ndarray:
+def thinned(index: np.ndarray) -> np.ndarray:
     """Evenly some of ``(n, ...)`` voxels, `TRABECULAR_POINTS` at most."""
     return index[:: max(1, -(-len(index) // TRABECULAR_POINTS))]
 
 
-def _values(images: Sequence[BoneImage], pose: Tensor, bone: CorticalBone, index: np.ndarray) -> Tensor:
+def values_of_both(images: Sequence[BoneImage], pose: Tensor, bone: CorticalBone, index: np.ndarray) -> Tensor:
     """``(2, m)`` of both images on the CPU, at those voxels ``(n, 3)`` of the first one's bone that both show."""
     at = torch.as_tensor(index, dtype=torch.float32, device=images[0].values.device)
     ways = torch.eye(4, dtype=torch.float64), pose

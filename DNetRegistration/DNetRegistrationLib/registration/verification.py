@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import special
+from torch import Tensor
 
 from ..core.threads import small_work
 from .endosteum import Misfit, endosteal_misfit
@@ -59,16 +60,16 @@ def _judged(pair: ScanPair, refined: Refined) -> Verdict:
     evidence = find_evidence(pair.fixed, pair.moving, refined, pair.bones, pair.dice_before)
     verdict = judged(evidence, pair.fixed.cube.spacing)
     most = 1.0 if evidence.held.looseness >= LOOSE else ASKED[1]
-    misfit = _misfit(pair, refined, evidence) if ASKED[0] <= verdict.confidence < most else None
+    misfit = inner_misfit(pair, refined.pose, evidence) if ASKED[0] <= verdict.confidence < most else None
     return verdict if misfit is None else judged(replace(evidence, misfit=misfit), pair.fixed.cube.spacing)
 
 
-def _misfit(pair: ScanPair, refined: Refined, evidence: Evidence) -> Misfit | None:
+def inner_misfit(pair: ScanPair, pose: Tensor, evidence: Evidence) -> Misfit | None:
     """The misfit of the inner surfaces; None where it is not seen, or where rays of metal move them."""
     scans = pair.fixed, pair.moving
     if any(scan.native.scale.bright is not None for scan in scans):
         return None
-    return endosteal_misfit(alike_greys(scans, pair.bones, evidence.blurs), pair.bones, refined.pose)
+    return endosteal_misfit(alike_greys(scans, pair.bones, evidence.blurs), pair.bones, pose)
 
 
 def judged(evidence: Evidence, working: float) -> Verdict:
@@ -86,14 +87,14 @@ def _reason(evidence: Evidence) -> Doubt:
         kind = "cortices"
     elif similarity.larger_share < LEAST_SHARE:
         kind = "little in common"
-    elif evidence.misfit is not None and _log_odds(evidence.misfit) < 0:
+    elif evidence.misfit is not None and log_odds(evidence.misfit) < 0:
         kind = "shape"
     else:
         kind = "no agreement"
     return Doubt(kind, REASONS[kind])
 
 
-def _log_odds(misfit: Misfit) -> float:
+def log_odds(misfit: Misfit) -> float:
     """What the inner surfaces add to the logarithm of the odds: the likelihood ratio of one bone and two relatives."""
     error = float(np.hypot(NOISE * misfit.deviation, LEFT))
     likely = [-(((misfit.square - square) / error) ** 2) / 2 for square in (0.0, APART**2)]
@@ -111,7 +112,7 @@ def judge(evidence: Evidence, working: float) -> tuple[float, float]:
     logit = float(np.clip(features @ model["confidence"], -MOST_LOGIT, MOST_LOGIT))
     confidence = float(1 / (1 + np.exp(-logit)))
     if evidence.misfit is not None:
-        logit += _log_odds(evidence.misfit)
+        logit += log_odds(evidence.misfit)
         confidence = max(float(1 / (1 + np.exp(-logit))), MISTAKEN * confidence)
     confidence *= float(np.clip(evidence.determination / DETERMINED, 0, 1)) ** 2
     # Slivers of two strangers may agree, and the known pairs hold too few of them to learn it.

@@ -41,12 +41,15 @@ def test_wrong_ones_are_named_or_listed():
         # One bone lies right, and it is told that another does not; neither does.
         outcome(9, "two bones", 3.0, 4000.0, doubts="other bone"),
         outcome(10, "two bones", 120.0, 4000.0, doubts="other bone"),
+        nowhere(11, "slender relative", accepted=True, doubts="strain; identity"),
+        nowhere(12, "slender relative", accepted=True, doubts="strain"),
+        nowhere(13, "littermate crop", accepted=True, doubts="identity"),
     ]
     found = lines(outcomes)
     wrong = found["adversarial pairs accepted though wrong"]
-    assert wrong.measured == "4 of 10: metal 3, shear 6, littermate 7, two bones 10"
+    assert wrong.measured == "5 of 13: metal 3, shear 6, littermate 7, two bones 10, slender relative 12"
     assert (wrong.required, wrong.holds) == ("at most 0", False)
-    assert found["wrong, and named by a warning"].measured == "3 of 10"
+    assert found["wrong, and named by a warning"].measured == "5 of 13"
     assert found["metal"].measured == "2 pairs, 2 accepted, 1 of these wrong"
     assert found["littermate"].measured == "2 pairs, 1 accepted, 1 of these wrong"
     assert found["clinical"].measured.endswith("0 of 1 right ones refused, expected error covers 0 of 1")
