@@ -27,9 +27,10 @@ BROAD = 0.5
 # there deviates by 0.03 at most, and by 0.05 to 0.13 in whole tibiae (dense bone is 1). These correlate by 0.7 to 0.9,
 # two relatives' by 0.4 at most.
 AWAY, LEAST_AWAY, LEAST_SHARED = 2.3, 30, 0.5
-# Inner surfaces tell where the bone's least standard deviation is so many working voxels: of pieces of shaft it is 3.0
-# and more. Of bones as slender as an ulna, 1.0 to 2.8, they do not. They vouch where one bone is e times as likely.
-THICK, CLEAR = 2.9, 1.0
+# Inner surfaces tell where the bone's least standard deviation is so many working voxels: of 35 pieces of shaft it is
+# 2.9 and more. Of bones as slender as an ulna, 0.9 to 2.75 but for one of 3.0, they do not, since they differ slowly
+# along the bone. They vouch where one bone is e times as likely as two.
+THICK, CLEAR = 2.85, 1.0
 UNVOUCHED = (
     "The bones are slender, with little inside that tells one animal's from another's: their outer shapes agree, but "
     "that of another animal of the same age may agree too. Make sure that both scans are of the same bone."
