@@ -387,6 +387,17 @@ def test_a_damaged_mesh_is_refused(tmp_path, quarter, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_a_refused_alignment_carried_says_so(tmp_path, capsys):
+    refused = made_alignment(np.eye(4), accepted=False, doubts=["symmetry"])
+    write_transform(refused, tmp_path / "t.tfm")
+    write_volume(Volume(labels_of(), SKEWED), tmp_path / "labels.nrrd")
+    carried = [str(tmp_path / name) for name in ("labels.nrrd", "out.nrrd")]
+    assert main(["apply", *carried, "--transform", str(tmp_path / "t.tfm")]) == 0
+    told = capsys.readouterr().out
+    assert f"warning           {tmp_path / 't.tfm'}: the alignment that it is of is not accepted (symmetry)" in told
+    assert b"DNetRegistration:=not accepted (symmetry)\n" in (tmp_path / "out.nrrd").read_bytes()
+
+
 def test_what_is_refused(tmp_path, quarter, capsys):
     (tmp_path / "a.csv").write_text("1,2,3\n")
     write_volume(Volume(labels_of(), SKEWED), tmp_path / "labels.nrrd")

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from alignments import made_alignment
 from command import run
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.core.errors import DNetError, FileError, OptionError, Setting
+from DNetRegistrationLib.geometry.transform_files import read_transform, stated_mark
 from DNetRegistrationLib.imaging.equal_blur import blurred_slices, interpolation_blur
 from DNetRegistrationLib.imaging.resample import resample
 from DNetRegistrationLib.imaging.volume import Volume, read_volume
@@ -90,6 +92,32 @@ def test_transform_files_give_the_same_map(pair, tmp_path, ending, rotation):
     for point in np.random.default_rng(0).normal(size=(20, 3)) * 50:
         expected = [sum(rotation[i][j] * point[j] for j in range(3)) + matrix[i][3] for i in range(3)]
         np.testing.assert_allclose(back.TransformPoint(point.tolist()), expected, atol=1e-11)
+
+
+def test_files_of_a_refused_alignment_say_so_and_those_of_an_accepted_one_do_not(pair, written, tmp_path):
+    fixed, moving, alignment = pair
+    refused = replace(alignment, accepted=False, doubts=["symmetry", "cortices"])
+    mark = "not accepted (symmetry, cortices)"
+    names = ("r.nrrd", "r.mha", "r.nii.gz", "r.tif")
+    for name in names:
+        write_outputs(refused, fixed, moving, resampled=tmp_path / name)
+    outputs = dict(transform=tmp_path / "t.tfm", segmentation=tmp_path / "s.seg.nrrd", subtraction=tmp_path / "d.nrrd")
+    write_outputs(refused, fixed, moving, **outputs)
+    for name in ("r.nrrd", "r.mha", "r.nii.gz", "d.nrrd", "s.seg.nrrd"):
+        image = sitk.ReadImage(str(tmp_path / name))
+        assert mark in [image.GetMetaData(key) for key in image.GetMetaDataKeys()], name
+    with tifffile.TiffFile(tmp_path / "r.tif") as stack:
+        assert mark in stack.imagej_metadata["Info"]
+    same = [read_volume(tmp_path / name) for name in names]
+    for one in same[1:]:
+        assert np.allclose(one.affine, same[0].affine, atol=1e-6) and np.array_equal(one.voxels, same[0].voxels)
+    path = tmp_path / "t.tfm"
+    assert stated_mark(path) == mark and f"# DNetRegistration: {mark}\n" in path.read_text()
+    assert np.allclose(read_transform(path), alignment.matrix, atol=1e-12)
+    moved = [one.TransformPoint((1.0, 2, 3)) for one in (sitk.ReadTransform(str(path)), refused.transform)]
+    assert moved[0] == pytest.approx(moved[1], abs=1e-9)
+    assert stated_mark(written["transform"]) == ""
+    assert b"DNetRegistration" not in written["resampled"].read_bytes()
 
 
 def test_report_has_the_agreed_keys_and_no_nan(pair, written):

@@ -106,5 +106,7 @@ def run(options) -> int:
         grid_series=options.grid_series,
     )
     say(f"{'carried':<17} {done.what}")
+    for warning in done.warnings:
+        say(f"{'warning':<17} {warning}")
     say(f"{'written':<17} {options.output}")
     return 0

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
+#: What files name the line by that says they are made of an alignment which is not accepted.
+MARKED = "DNetRegistration"
 
 
 def code_hash(*rooms: str) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..core.errors import FileError, OptionError, one_line
 from ..core.files import atomic_write, is_unicode, temporary_folder, writing
+from ..core.provenance import MARKED
 from ..core.quiet import quietly
 from .transforms import affine_matrix, from_sitk, is_sitk, matrix_of, require_rigid, to_sitk
 
@@ -31,7 +32,8 @@ _KINDS = "give .tfm, .h5 or .mat of ITK, a transform file of elastix, or a 4x4 m
 #: Files of rigid transforms are small; those of deformations are not.
 _LARGEST = 1 << 22
 _DEEPEST = 16
-_WRITABLE = (".tfm", ".txt", ".h5", ".hdf5", ".mat")
+_TEXT = (".tfm", ".txt")
+_WRITABLE = (*_TEXT, ".h5", ".hdf5", ".mat")
 #: Into a MATLAB file ITK writes the parameters of a composite transform, but not what they are of.
 _WITH_PARTS = "write it as .tfm or .h5"
 #: Seconds of the processor's time that reading HDF5 may take; where they cannot be limited, the clock's. It takes one.
@@ -302,6 +304,19 @@ def _euler(angles: list[float], zyx: bool) -> np.ndarray:
     return z @ y @ x if zyx else z @ x @ y
 
 
+def stated_mark(path: str | os.PathLike) -> str:
+    """What `write_transform` wrote into a file of text of an alignment that is not accepted; empty of any other.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if Path(path).suffix.lower() not in _TEXT:
+        return ""
+    text = Path(path).read_text("utf-8", "replace")
+    found = re.search(rf"^# {MARKED}: (.+)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def write_transform(transform: Any, path: str | os.PathLike) -> None:
     """Writes a transform file. It appears whole or not at all.
 
@@ -309,7 +324,8 @@ def write_transform(transform: Any, path: str | os.PathLike) -> None:
         transform: a ``(4, 4)`` matrix, an `Alignment` or a SimpleITK transform, fixed to moving points, LPS mm.
         path: ends in .tfm, .txt, .h5, .hdf5 or .mat.
 
-    A transform of SimpleITK is written as it is, also one that is not rigid.
+    A transform of SimpleITK is written as it is, also one that is not rigid. Of an alignment that is not accepted,
+    .tfm and .txt say so in a comment.
 
     Raises:
         OptionError: it is none of them, or a matrix that is not rigid.
@@ -331,6 +347,7 @@ def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str
     """
     import SimpleITK as sitk
 
+    mark = getattr(transform, "mark", "")
     if not is_sitk(transform):
         matrix_of(transform)  # refuses what is none; the matrix itself is written to the last bit
         transform = to_sitk(getattr(transform, "matrix", transform))
@@ -343,3 +360,6 @@ def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str
             raise OptionError("the composite transform has no parts", "write the transform that is meant")
     with writing(target):
         sitk.WriteTransform(transform, os.fspath(temporary))
+        if mark and Path(temporary).suffix.lower() in _TEXT:
+            first, rest = Path(temporary).read_text("ascii").split("\n", 1)
+            Path(temporary).write_text(f"{first}\n# {MARKED}: {mark}\n{rest}", "ascii", newline="\n")

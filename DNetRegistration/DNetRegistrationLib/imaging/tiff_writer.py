@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.errors import FileError
 from ..core.packages import needed
+from ..core.provenance import MARKED
 
 _KEY = "DNetRegistration grid"
 #: ImageJ's own limit of a file with one directory a page; larger ones have only the first.
@@ -21,7 +22,9 @@ _LARGE = 3_900_000_000
 _WHOLE_IN_FLOAT = 1 << 24
 
 
-def write_tiff(voxels: np.ndarray, affine: np.ndarray, temporary: str | Path, target: str | Path) -> None:
+def write_tiff(
+    voxels: np.ndarray, affine: np.ndarray, temporary: str | Path, target: str | Path, mark: str = ""
+) -> None:
     """Writes a stack for ImageJ: 8 and 16 bits without sign as they are, all else in single precision.
 
     Args:
@@ -29,6 +32,7 @@ def write_tiff(voxels: np.ndarray, affine: np.ndarray, temporary: str | Path, ta
         affine: ``(4, 4)``, index (x, y, z) to world LPS mm.
         temporary: where to write.
         target: what errors call the file.
+        mark: a line that is added to what ImageJ shows as "Info".
 
     Raises:
         FileError: the voxels are whole numbers that single precision does not hold.
@@ -47,6 +51,7 @@ def write_tiff(voxels: np.ndarray, affine: np.ndarray, temporary: str | Path, ta
         kind = np.dtype(np.float32)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     grid = {"size": list(voxels.shape[::-1]), "affine": np.asarray(affine, np.float64).tolist()}
+    info = f"{_KEY}: {json.dumps(grid)}" + (f"\n{MARKED}: {mark}" if mark else "")
     tifffile.imwrite(
         temporary,
         voxels.astype(kind, copy=False),
@@ -54,7 +59,7 @@ def write_tiff(voxels: np.ndarray, affine: np.ndarray, temporary: str | Path, ta
         resolution=(1 / spacing[0], 1 / spacing[1]),
         # One directory for all pages, as ImageJ writes what is above 4 GB.
         truncate=voxels.size * kind.itemsize > _LARGE,
-        metadata={"axes": "ZYX", "spacing": float(spacing[2]), "unit": "mm", "Info": f"{_KEY}: {json.dumps(grid)}"},
+        metadata={"axes": "ZYX", "spacing": float(spacing[2]), "unit": "mm", "Info": info},
     )
 
 

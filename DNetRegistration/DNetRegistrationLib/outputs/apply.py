@@ -19,7 +19,7 @@ from ..core.files import atomic_write, writing
 from ..core.words import choice, counted
 from ..geometry.mesh_files import MESH_ENDINGS, carry_mesh
 from ..geometry.point_files import POINT_ENDINGS, carried_point_file, carried_points
-from ..geometry.transform_files import read_transform
+from ..geometry.transform_files import read_transform, stated_mark
 from ..geometry.transforms import composed, inverted
 from ..imaging.masks import read_layers
 from ..imaging.nrrd import write_nrrd
@@ -50,10 +50,12 @@ class Applied:
     Attributes:
         matrix: ``(4, 4)`` of all transforms together: where the result lies to where it came from, LPS mm.
         what: what was carried and how, for a person.
+        warnings: sentences on transforms of alignments that are not accepted.
     """
 
     matrix: np.ndarray
     what: str
+    warnings: tuple[str, ...] = ()
 
 
 @overload
@@ -180,9 +182,13 @@ def apply_to_file(
     if not source.exists():
         raise FileError(f"{source}: there is no such file or folder", "check the path")
     matrix = np.eye(4)
+    marks = {}
     for path, inverse in transforms:
         step = read_transform(path)
+        if mark := stated_mark(path):
+            marks[os.fspath(path)] = mark
         matrix = matrix @ (inverted(step) if inverse else step)
+    warnings = tuple(f"{path}: the alignment that it is of is {mark}" for path, mark in marks.items())
     there = None if grid is None else read_header(grid, grid_spacing, grid_series, role="grid")
     with atomic_write() as staging:
         temporary = staging.path(target)
@@ -190,13 +196,13 @@ def apply_to_file(
             text, count = carried_point_file(source, inverted(matrix))
             with writing(target):
                 temporary.write_text(text, "utf-8")
-            return Applied(matrix, counted(count, "point"))
+            return Applied(matrix, counted(count, "point"), warnings)
         if kind == "a mesh":
             with writing(target):
                 count = carry_mesh(source, temporary, inverted(matrix))
-            return Applied(matrix, f"a mesh of {counted(count, 'point')}")
+            return Applied(matrix, f"a mesh of {counted(count, 'point')}", warnings)
         if kind == "a segmentation":
-            return Applied(matrix, _carry_segmentation(source, target, temporary, matrix, there))
+            return Applied(matrix, _carry_segmentation(source, target, temporary, matrix, there), warnings)
         volume = read_labels(source, spacing, series, role="scan")
         nearest = _is_nearest(volume, interpolation)
         if not nearest:
@@ -210,9 +216,11 @@ def apply_to_file(
                 "check the direction and the order of the transforms, and which scan gives the grid",
             )
         require_holdable(carried, target)
-        write_scan(cast_like(carried, volume) if there is not None and not nearest else carried, temporary, target)
+        cast = cast_like(carried, volume) if there is not None and not nearest else carried
+        write_scan(cast, temporary, target, "; ".join(dict.fromkeys(marks.values())))
     how = "labels, by nearest neighbour" if nearest else "grey values, by cubic splines"
-    return Applied(matrix, "an image voxel for voxel, with other axes in its header" if there is None else how)
+    how = "an image voxel for voxel, with other axes in its header" if there is None else how
+    return Applied(matrix, how, warnings)
 
 
 def _kind(source: Path) -> tuple[str, tuple[str, ...]]:

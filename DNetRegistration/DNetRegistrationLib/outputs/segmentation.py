@@ -13,6 +13,7 @@ import numpy as np
 
 from ..bone.cortex import CorticalBone, cortical_bone
 from ..bone.tight_masks import reaching_past
+from ..core.provenance import MARKED
 from ..core.threads import of_both
 from ..imaging.nrrd import write_nrrd
 from ..imaging.packed import PackedMask
@@ -95,6 +96,7 @@ def write_segmentation(
     bones: tuple[CorticalBone, CorticalBone],
     matrix: np.ndarray,
     cartilage: np.ndarray | None = None,
+    mark: str = "",
 ) -> None:
     """Writes a ``.seg.nrrd`` on the fixed scan's grid, with the fixed cortex, the aligned moving one, and cartilage.
 
@@ -106,6 +108,7 @@ def write_segmentation(
         bones: segmentations of the fixed and the moving scan.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
         cartilage: ``(z, y, x)`` bool on the fixed scan's grid; None where it was not measured.
+        mark: of the alignment, as `Alignment.mark` gives it.
 
     Raises:
         OSError: it could not be written.
@@ -117,7 +120,7 @@ def write_segmentation(
     ]
     if cartilage is not None:
         layers.append(cartilage)
-    keys = _keys(shape, len(layers))
+    keys = _keys(shape, len(layers)) | ({MARKED: mark} if mark else {})
     write_nrrd(path, _slices(layers), (*shape, len(layers)), np.uint8, fixed.affine, keys, compress=True)
 
 

@@ -13,6 +13,7 @@ from ..cartilage.result import CartilageMeasurement
 from ..core.errors import OptionError, Setting
 from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
+from ..core.provenance import MARKED
 from ..core.threads import thread_limit
 from ..geometry.transform_files import write_transform_at
 from ..imaging.equal_blur import interpolation_blur
@@ -35,6 +36,9 @@ from .thickness_volume import thickness_volume
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+# ITK's name of the description in a NIfTI file, of which it holds 79 letters.
+_NOTES = "ITK_FileNotes"
 
 
 def write_outputs(
@@ -117,7 +121,7 @@ def _stage(
     matrix = np.asarray(alignment.matrix, np.float64)
     staged = {name: staging.path(path) for name, path in wanted.items()}
     if "transform" in wanted:
-        write_transform_at(matrix, staged["transform"], wanted["transform"])
+        write_transform_at(alignment, staged["transform"], wanted["transform"])
     flickered = {"before", "after"} & wanted.keys()
     if flickered or {"overlay", "segmentation", "subtraction"} & wanted.keys():
         tell(0.0, "outlining bone")
@@ -136,24 +140,24 @@ def _stage(
         tell(0.3, "writing the segmentation")
         with writing(wanted["segmentation"]):
             mask = None if layer is None else layer.voxels > 0
-            write_segmentation(staged["segmentation"], fixed, bones, matrix, mask)
+            write_segmentation(staged["segmentation"], fixed, bones, matrix, mask, alignment.mark)
     if measurement is not None:
         tell(0.35, "writing the cartilage")
         _stage_cartilage(staged, wanted, measurement, (fixed, moving), matrix, contrast)
     if layer is not None and "thickness_volume" in wanted:
-        write_scan(layer, staged["thickness_volume"], wanted["thickness_volume"])
+        write_scan(layer, staged["thickness_volume"], wanted["thickness_volume"], alignment.mark)
     if {"resampled", "subtraction"} & wanted.keys():
         tell(0.4, "resampling the moving scan")
         carried = resample(moving, fixed, matrix)
     if "resampled" in wanted:
         tell(0.8, "writing the resampled scan")
-        write_scan(cast_like(carried, moving), staged["resampled"], wanted["resampled"])
+        write_scan(cast_like(carried, moving), staged["resampled"], wanted["resampled"], alignment.mark)
     fit = None
     if "subtraction" in wanted:
         tell(0.9, "writing the subtraction")
         fit = match_grey_values(*bones, matrix, contrast)
         subtraction = subtract(carried, fixed, fit, contrast, interpolation_blur(moving, fixed, matrix))
-        write_scan(subtraction, staged["subtraction"], wanted["subtraction"])
+        write_scan(subtraction, staged["subtraction"], wanted["subtraction"], alignment.mark)
     if "overlay" in wanted:
         tell(0.95, "drawing the picture")
         with writing(wanted["overlay"]):
@@ -184,19 +188,26 @@ def _stage_cartilage(
             write_picture(staged["cartilage_picture"], measurement, agent, placed)
 
 
-def write_scan(volume: Volume, temporary: Path, target: Path) -> None:
+def write_scan(volume: Volume, temporary: Path, target: Path, mark: str = "") -> None:
     """Writes a scan to a temporary path, of the kind that its ending says; errors name `target`.
+
+    A `mark`, as `Alignment.mark` gives it, stands in the header: as `MARKED` in NRRD and MetaImage, as the description
+    in NIfTI, in what ImageJ shows as "Info" in TIFF.
 
     Raises:
         FileError: it cannot be written.
     """
     if temporary.name.lower().endswith((".tif", ".tiff")):
         with writing(target):
-            write_tiff(volume.voxels, volume.affine, temporary, target)
+            write_tiff(volume.voxels, volume.affine, temporary, target, mark)
         return
     # SimpleITK converts what NRRD has no name for, truth values and half precision.
     if temporary.name.lower().endswith(".nrrd") and volume.voxels.dtype.name in TYPES:
         with writing(target):
-            write_nrrd(temporary, volume.voxels, volume.voxels.shape, volume.voxels.dtype, volume.affine)
+            keys = {MARKED: mark} if mark else None
+            write_nrrd(temporary, volume.voxels, volume.voxels.shape, volume.voxels.dtype, volume.affine, keys)
     else:
-        write_image(volume.to_sitk(), temporary, target)
+        image = volume.to_sitk()
+        for key in (MARKED, _NOTES) if mark else ():
+            image.SetMetaData(key, mark)
+        write_image(image, temporary, target)

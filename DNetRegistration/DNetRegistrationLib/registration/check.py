@@ -6,6 +6,7 @@ start and interpolation do to it: a lower bound of the error, and a sign of an a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,8 +86,11 @@ def check_alignment(
         if own is None:
             raise OptionError("the alignment of one bone of several does not hold its masks", "align again")
         report = part(progress, number / len(every), (number + 1) / len(every))
-        repeats = _repeated(one, fixed, moving, own, initial, report, options)
-        checked.append(with_check(one, Check(tuple(repeats))))
+        began = time.perf_counter()
+        check = Check(tuple(_repeated(one, fixed, moving, own, initial, report, options)))
+        took = time.perf_counter() - began
+        seconds = {**one.seconds, "check": took, "total": one.seconds.get("total", 0.0) + took}
+        checked.append(with_check(replace(one, seconds=seconds), check))
     return checked[0] if isinstance(alignment, Alignment) else checked
 
 

@@ -145,7 +145,7 @@ class Alignment:
         hypothesis: "dnet", "search" or "initial": where the answer came from, accepted or not.
         working_spacing: in mm.
         fixed_threshold, moving_threshold: bone thresholds, in each scan's units.
-        seconds: time by stage: preprocess, dnet, search, refine, verify; and total.
+        seconds: time by stage: preprocess, dnet, search, refine, verify, check; and total.
         device: where it ran.
         network, weights_sha256: of the network that proposed, or None where none ran.
         network_spread_um: median distance, over the bone, of the network's answers from their median, where it was
@@ -194,6 +194,12 @@ class Alignment:
     def why(self) -> str:
         """The reason; of a report without one, the verdict."""
         return self.reason or self.verdict
+
+    @property
+    def mark(self) -> str:
+        """What files that are made of it say of it where it is not accepted: a line of plain words. Else empty."""
+        words = f" ({', '.join(self.doubts)})" if self.doubts else ""
+        return "" if self.accepted else f"not accepted{words}"
 
     @property
     def remarks(self) -> list[str]:
