@@ -213,6 +213,7 @@ def test_what_synthesize_writes_will_do(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_made_up_bones_go_on_and_have_a_fingerprint(tmp_path):
     folders = write_bones(tmp_path, 2, 0, 24, 0.2)
     bones = find_bones(folders).bones

@@ -171,7 +171,8 @@ def test_nothing_is_done_twice(whole, monkeypatch):
     assert (whole / "pairs.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupted_and_continued(whole, begun, monkeypatch, jobs):
     with monkeypatch.context() as patch:
         interrupt(patch, measuring, "measure_pair", after=1)

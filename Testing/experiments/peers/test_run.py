@@ -77,6 +77,7 @@ def test_what_is_over_the_limit_is_spared_larger_volumes_and_tried_again_with_mo
     assert [r.limit_s for r in store.results.values() if r.late] == [1.5]
 
 
+@pytest.mark.slow
 def test_the_command_compares_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(methods, "_installed", lambda package: "" if package == "itk-elastix" else "0", raising=True)
     folder = tmp_path / "out"
