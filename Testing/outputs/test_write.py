@@ -120,6 +120,18 @@ def test_files_of_a_refused_alignment_say_so_and_those_of_an_accepted_one_do_not
     assert b"DNetRegistration" not in written["resampled"].read_bytes()
 
 
+def test_many_doubts_and_odd_ones_of_an_edited_report_are_written_too(pair, tmp_path):
+    fixed, moving, alignment = pair
+    doubts = ["little in common", "voxel size", "metal", "clipped", "dark rim", "wrapped", "other bone", "a\nµ", 1]
+    refused = replace(alignment, accepted=False, doubts=doubts)
+    assert refused.mark.endswith("other bone, a ?, 1)")
+    for name in ("r.nii.gz", "r.mha", "r.nrrd"):
+        write_outputs(refused, fixed, moving, resampled=tmp_path / name, transform=tmp_path / "t.tfm")
+        assert read_volume(tmp_path / name).voxels.shape == fixed.voxels.shape
+    assert stated_mark(tmp_path / "t.tfm") == refused.mark
+    assert sitk.ReadImage(str(tmp_path / "r.nii.gz")).GetMetaData("descrip") == refused.mark[:79]
+
+
 def test_report_has_the_agreed_keys_and_no_nan(pair, written):
     fixed, moving, result = pair
     read = json.loads(written["report"].read_text("utf-8"))

@@ -37,8 +37,8 @@ from .thickness_volume import thickness_volume
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-# ITK's name of the description in a NIfTI file, of which it holds 79 letters.
-_NOTES = "ITK_FileNotes"
+# ITK's name of the description in a NIfTI file, and how many letters it takes; of more it writes nothing at all.
+_NOTES, _MOST_NOTES = "ITK_FileNotes", 79
 
 
 def write_outputs(
@@ -208,6 +208,7 @@ def write_scan(volume: Volume, temporary: Path, target: Path, mark: str = "") ->
             write_nrrd(temporary, volume.voxels, volume.voxels.shape, volume.voxels.dtype, volume.affine, keys)
     else:
         image = volume.to_sitk()
-        for key in (MARKED, _NOTES) if mark else ():
-            image.SetMetaData(key, mark)
+        if mark:
+            image.SetMetaData(MARKED, mark)
+            image.SetMetaData(_NOTES, mark[:_MOST_NOTES])
         write_image(image, temporary, target)

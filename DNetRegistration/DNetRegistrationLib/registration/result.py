@@ -198,7 +198,9 @@ class Alignment:
     @property
     def mark(self) -> str:
         """What files that are made of it say of it where it is not accepted: a line of plain words. Else empty."""
-        words = f" ({', '.join(self.doubts)})" if self.doubts else ""
+        # Doubts of a report that was edited may be anything; headers take one line of plain letters.
+        told = " ".join(", ".join(map(str, self.doubts)).encode("ascii", "replace").decode().split())
+        words = f" ({told})" if told else ""
         return "" if self.accepted else f"not accepted{words}"
 
     @property
