@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage, spatial
 
 from ..bone.cortex import CorticalBone
-from ..imaging.morphology import dilate
+from ..imaging.morphology import box_around, dilate
 from ..imaging.resample import averaged, interpolate
 from ..imaging.volume import Volume
 from .mesh import Mesh, level_surface
@@ -85,7 +85,8 @@ def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
         return None
     index = np.argwhere(whole)[:, ::-1]
     linear = bone.affine[:3, :3]
-    axis = linear @ (2 * index.mean(0) - cut.mean(0) - _hollow(bone, threshold, index.mean(0)))
+    middle = index.mean(0)
+    axis = linear @ (2 * middle - cut.mean(0) - _hollow(bone, threshold, middle))
     length = float(np.linalg.norm(axis))
     if not length > _AS_ONE * float(bone.spacing.max()):
         return None
@@ -106,18 +107,23 @@ def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
 
 def _hollow(bone: CorticalBone, threshold: float, otherwise: np.ndarray) -> np.ndarray:
     """``(3,)`` index (x, y, z) in the middle of the widest marrow; `otherwise` where a bone has none."""
+    box = box_around(bone.whole)
+    if box is None:
+        return otherwise
+    grey = bone.grey[box]
     with np.errstate(invalid="ignore"):
-        dense = bone.whole & (bone.grey > threshold)
+        dense = bone.whole[box] & (grey > threshold)
     walls = np.zeros(dense.shape, np.uint8)
     for side in range(3):
         for turned in (slice(None), slice(None, None, -1)):
             along = (slice(None),) * side + (turned,)
             walls[along] += np.logical_or.accumulate(dense[along], side)
-    space = (walls >= _WALLS) & ~dense & np.isfinite(bone.grey)
+    space = (walls >= _WALLS) & ~dense & np.isfinite(grey)
     if not space.any():
         return otherwise
     width = ndimage.distance_transform_edt(~dense, bone.spacing[::-1])[space]
-    return np.average(np.argwhere(space)[:, ::-1], axis=0, weights=(width / width.max()) ** _HOLLOW)
+    index = (np.argwhere(space) + [side.start for side in box])[:, ::-1]
+    return np.average(index, axis=0, weights=(width / width.max()) ** _HOLLOW)
 
 
 def _facing(bone: CorticalBone, axis: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -75,6 +75,6 @@ def _trabeculae_agree(pair: ScanPair, evidence: Evidence, pose: Tensor) -> bool:
 
 def _marrow_away(bone: CorticalBone, distance: float) -> np.ndarray:
     """``(n, 3)`` indices (x, y, z) of marrow that is so many mm from the cortex."""
-    marrow = (bone.depth > distance) & ~bone.cortex
+    marrow = bone.marrow(distance)
     away = ndimage.distance_transform_edt(~bone.cortex, bone.spacing[::-1])
-    return np.argwhere(marrow & (away > distance))[:, ::-1].copy()
+    return marrow[away[tuple(marrow[:, ::-1].T)] > distance]
