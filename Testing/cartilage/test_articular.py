@@ -30,6 +30,30 @@ def test_a_shaft_has_its_end_away_from_the_cut():
     assert end.axis == pytest.approx((0, 0, 1), abs=0.05) and end.top[2] == pytest.approx(0.87, abs=0.05)
 
 
+@pytest.mark.parametrize("noise", [0.0, 150.0])
+def test_a_piece_of_shaft_that_is_cut_at_both_ends_has_none(noise):
+    """Noise made one up, across the shaft."""
+    scan = _scan((np.hypot(_X - 19.5, _Y - 19.5) < 12) & (np.hypot(_X - 19.5, _Y - 19.5) > 7))
+    scan.voxels[:] += np.random.default_rng(0).normal(0, noise, scan.voxels.shape).astype(np.float32)
+    assert joint_end(cortical_bone(scan, 500.0, 0.08), 500.0) is None
+
+
+def test_a_pore_in_solid_bone_is_no_marrow():
+    """It counted as much as the hollow of a shaft, and the axis was up to 89 degrees off."""
+    solid = (np.hypot(_X - 19.5, _Y - 19.5) < 14) & (_Z < 20)
+    solid &= (_X - 28) ** 2 + (_Y - 19.5) ** 2 + (_Z - 14) ** 2 > 3**2
+    end = joint_end(cortical_bone(_scan(solid), 500.0, 0.08), 500.0)
+    assert end.axis == pytest.approx((0, 0, 1), abs=0.05)
+
+
+def test_normals_do_not_lead_to_a_flank_that_the_view_cuts():
+    """Of this end they led to 78 degrees off; the cuts and the marrow had told it to 13."""
+    pair = make_pair(233, size=80, spacing=0.03, contrast=False)
+    threshold = find_bone_scale(pair.fixed).threshold
+    end = joint_end(cortical_bone(pair.fixed, threshold, 0.04), threshold)
+    assert end.axis @ pair.fixed_pose[:3, 2] > 0.95
+
+
 @pytest.mark.parametrize("seed", [40, 41, 54])
 def test_the_marrow_tells_the_end_where_the_view_cuts_it_on_several_sides(seed):
     """By the cuts alone a flank was taken for the joint."""

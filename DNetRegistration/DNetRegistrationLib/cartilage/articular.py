@@ -21,12 +21,17 @@ _DEEP = 1.2
 _FACING = 0.42
 # Beside it bone is looked at within this of it, mm, down to normals at this cosine to the axis.
 _BESIDE, _TURNED = 0.35, -0.2
-# Nearer to each other than this, voxels, the middles of a bone and of its cut give no direction.
-_AS_ONE = 1e-3
+# Nearer to each other than this, as a share of the bone's spread, a piece of shaft's middle and its cuts' give no
+# direction.
+_AS_ONE = 0.1
 # Bone on so many of six sides makes a space one within the bone. Where the view cuts it along, one side is open.
 _WALLS = 5
 # A space counts by this power of its width: the shaft is hollow, and trabeculae fill the end.
 _HOLLOW = 4
+# So much of a bone must be marrow, as a share, for it to count in full: a pore in solid bone tells nothing.
+_MARROW = 0.1
+# Normals that lead farther than this from where the search began, cosine, lead to a flank that the view cuts.
+_LED = 0.77
 # Bone farther below the periosteal surface is a trabecula.
 _BELOW = 0.09
 
@@ -75,7 +80,7 @@ def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
         threshold: bone is above.
 
     Returns:
-        None where the field of view cuts no bone, or cuts it alike on all sides, as where all of it counts as bone.
+        None where the field of view cuts no bone, or cuts it alike on all sides.
     """
     whole = bone.whole
     known = np.pad(np.isfinite(bone.grey), 1)
@@ -88,10 +93,10 @@ def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
     middle = index.mean(0)
     axis = linear @ (2 * middle - cut.mean(0) - _hollow(bone, threshold, middle))
     length = float(np.linalg.norm(axis))
-    if not length > _AS_ONE * float(bone.spacing.max()):
-        return None
-    axis /= length
     points = index @ linear.T + bone.affine[:3, 3]
+    if not length > _AS_ONE * float(np.sqrt(points.var(0).sum())):
+        return None
+    axis = away = axis / length
     # The plateau is wide, and its normals tell the axis better than centroids do: the normals of all that can be seen
     # from the joint, weighted towards the end.
     for _ in range(6):
@@ -99,17 +104,19 @@ def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
         top = np.percentile(height, 99.9)
         near = height > top - _DEEP
         axis = _facing(bone, axis, index[near])
+    if axis @ away < _LED:
+        axis = away
     height = points @ axis
     top = points[height.argmax()]
     center = points[height > height.max() - _DEEP].mean(0)
     return JointEnd(axis, top, center + ((top - center) @ axis) * axis)
 
 
-def _hollow(bone: CorticalBone, threshold: float, otherwise: np.ndarray) -> np.ndarray:
-    """``(3,)`` index (x, y, z) in the middle of the widest marrow; `otherwise` where a bone has none."""
+def _hollow(bone: CorticalBone, threshold: float, middle: np.ndarray) -> np.ndarray:
+    """``(3,)`` index (x, y, z) in the middle of the widest marrow; nearer to that of the bone where it has little."""
     box = box_around(bone.whole)
     if box is None:
-        return otherwise
+        return middle
     grey = bone.grey[box]
     with np.errstate(invalid="ignore"):
         dense = bone.whole[box] & (grey > threshold)
@@ -120,10 +127,12 @@ def _hollow(bone: CorticalBone, threshold: float, otherwise: np.ndarray) -> np.n
             walls[along] += np.logical_or.accumulate(dense[along], side)
     space = (walls >= _WALLS) & ~dense & np.isfinite(grey)
     if not space.any():
-        return otherwise
+        return middle
     width = ndimage.distance_transform_edt(~dense, bone.spacing[::-1])[space]
     index = (np.argwhere(space) + [side.start for side in box])[:, ::-1]
-    return np.average(index, axis=0, weights=(width / width.max()) ** _HOLLOW)
+    widest = np.average(index, axis=0, weights=(width / width.max()) ** _HOLLOW)
+    counts = min(1.0, len(index) / (_MARROW * np.count_nonzero(bone.whole)))
+    return middle + counts * (widest - middle)
 
 
 def _facing(bone: CorticalBone, axis: np.ndarray, index: np.ndarray) -> np.ndarray:
