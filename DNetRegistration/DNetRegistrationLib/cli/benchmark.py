@@ -28,6 +28,7 @@ examples:
   {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
   {PROGRAM} benchmark --only adversarial --pairs 3000 --output hard
   {PROGRAM} benchmark --only refinement --kinds "80 um contrast"
+  {PROGRAM} benchmark --only cartilage --kinds "10 um" --pairs 200 --output fine
 """
 
 _BENCHMARK_END = """\
@@ -36,6 +37,11 @@ kinds of pairs for refinement:
   40 um contrast
   25 um plain, contrast, varied
   10 um plain, contrast
+
+kinds of pairs for cartilage:
+  20 um, 20 um again (the same animals in other scans), 20 um varied
+  10 um, 10 um varied
+  edges (of bare bone in subtractions)
 
 methods for refinement, by tool, measure and mask:
   refine, oracle (this project, and had there been no agent)
@@ -60,9 +66,15 @@ def _sections(text: str) -> tuple[str, ...]:
 
 
 def _kinds(text: str) -> tuple[str, ...]:
-    from ..experiments.refinement.kinds import KINDS
+    return several([kind for kinds in _known_kinds().values() for kind in kinds])(text)
 
-    return several(KINDS)(text)
+
+def _known_kinds() -> dict[str, list[str]]:
+    """Of each part that has kinds of pairs."""
+    from ..experiments.benchmark import cartilage
+    from ..experiments.refinement import kinds
+
+    return {REFINEMENT: list(kinds.KINDS), CARTILAGE: [*cartilage.KINDS, cartilage.EDGES]}
 
 
 def _methods(text: str) -> tuple[str, ...]:
@@ -97,7 +109,12 @@ def add_parser(commands) -> Parser:
         "true error by the expected one), adversarial (pairs that invite a wrong answer); and refinement, "
         "cartilage and loops, which are measured only when named",
     )
-    parser.add_argument("--kinds", metavar="KIND[,KIND]", type=_kinds, help='for refinement, as "25 um plain" (all)')
+    parser.add_argument(
+        "--kinds",
+        metavar="KIND[,KIND]",
+        type=_kinds,
+        help='for refinement, as "25 um plain", and for cartilage, as "10 um" (all)',
+    )
     parser.add_argument("--methods", metavar="M[,M]", type=_methods, help='for refinement, as "refine,oracle" (all)')
     parser.add_argument(
         "--limit", type=number(float, 0.1, 1e6), default=300.0, metavar="S",
@@ -122,6 +139,10 @@ def run(options: argparse.Namespace) -> int:
     named = () if options.only is None else options.only
     sections = None if not named else tuple(name for name in named if name not in (REFINEMENT, CARTILAGE, LOOPS))
     count = {} if options.pairs is None else {"pairs": options.pairs}
+    kinds = {
+        part: [kind for kind in options.kinds or () if kind in known] or options.kinds
+        for part, known in _known_kinds().items()
+    }
     holds = []
     with Progress(options.verbose) as progress:
         shared = {"seed": options.seed, "output": options.output, "progress": progress, "tell": progress.tell, **count}
@@ -136,9 +157,9 @@ def run(options: argparse.Namespace) -> int:
             )
             holds.append(found.holds)
         if REFINEMENT in named:
-            holds.append(contest(kinds=options.kinds, methods=options.methods, limit=options.limit, **shared).holds)
+            holds.append(contest(kinds=kinds[REFINEMENT], methods=options.methods, limit=options.limit, **shared).holds)
         if CARTILAGE in named:
-            holds.append(benchmark_cartilage(jobs=options.jobs, **shared).holds)
+            holds.append(benchmark_cartilage(jobs=options.jobs, kinds=kinds[CARTILAGE], **shared).holds)
         if LOOPS in named:
             holds.append(benchmark_loops(jobs=options.jobs, **shared).holds)
     return 0 if all(holds) else 1

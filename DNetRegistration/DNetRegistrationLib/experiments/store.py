@@ -23,13 +23,13 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..core.csv_table import no_formula, with_formula
-from ..core.errors import FileError, Setting, one_line
+from ..core.errors import FileError, OptionError, Setting, one_line
 from ..core.files import append, atomic_write
 from ..core.provenance import code_hash
 from ..version import __version__
@@ -50,6 +50,14 @@ def measuring_code(*modules: str) -> str:
         the version, and a hash of all code that aligns and of these modules.
     """
     return f"{__version__}+{code_hash(*_ALIGNING, *modules)}"
+
+
+def chosen(names: Collection[str] | None, known: Collection[str], quantity: str) -> list[str]:
+    """The known names that were asked for, in their order; all for None."""
+    for name in names or ():
+        if name not in known:
+            raise OptionError(f"{name!r} is unknown", f"choose from {', '.join(known)}", Setting(quantity))
+    return [name for name in known if names is None or name in names]
 
 
 class Result(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from scipy.spatial import cKDTree
 
 from ...core.progress import ProgressFunction, no_progress
-from ..store import measuring_code
+from ..store import chosen, measuring_code
 from ..tables import Finding
 from .cases import CaseTable, measure_cases
 from .limits import at_most, enough, few, many
@@ -35,6 +35,7 @@ AGAIN, FIRST, MOST_VARIATION = "20 um again", "20 um", (3.0, 5.0)
 #: Bone without agent in air, without noise: what a subtraction shows at its edge is of the subtraction.
 EDGES = "edges"
 _EDGES = {"size": 80, "spacing": 0.03, "contrast": False, "clean": True, "max_translation": 0.05}
+_MOST_EDGES = 8
 # Mean difference in the outermost voxels of bone and in the voxels on it, as a share of the bone's height, %.
 _MOST_EDGE = 0.5, 1.5
 # So far apart are the seeds of an animal's sessions.
@@ -216,6 +217,7 @@ def benchmark_cartilage(
     seed: int = 0,
     jobs: int | None = None,
     output: str | os.PathLike | None = None,
+    kinds: Collection[str] | None = None,
     progress: ProgressFunction = no_progress,
     tell: Callable[[str], None] = lambda text: None,
 ) -> CartilageTable:
@@ -229,18 +231,22 @@ def benchmark_cartilage(
         jobs: processes of one thread each; one a processor by default.
         output: a folder that gets a row for each pair, and the table. What was measured into it before, by the same
             code, is not measured again.
+        kinds: keys of `KINDS`, and `EDGES`; None takes all.
         progress: called with the fraction done and a message.
         tell: called with the table as Markdown, also when the benchmark is interrupted.
 
     Raises:
+        OptionError: a kind is unknown.
         FileError: the folder cannot be written, or holds results of other code.
         RunError: a process died.
     """
+    firsts = {**{kind: first for kind, (_, first, _) in KINDS.items()}, EDGES: 0}
     return measure_cases(
         measure_pair,
         [
-            *((kind, first + seed + number) for kind, (_, first, _) in KINDS.items() for number in range(pairs)),
-            *((EDGES, seed + number) for number in range(min(pairs, 8))),
+            (kind, firsts[kind] + seed + number)
+            for kind in chosen(kinds, firsts, "kinds")
+            for number in range(min(pairs, _MOST_EDGES) if kind == EDGES else pairs)
         ],
         CartilageResult,
         CartilageTable,

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.errors import OptionError, Setting
 from ...core.files import atomic_write, make_folder, temporary_folder
 from ...core.progress import ProgressFunction, no_progress
 from ...geometry.transforms import require_rigid
 from ..method_process import MethodProcess, MethodRun
 from ..methods import ComparedMethod
 from ..pair_files import PairFiles
-from ..store import ResultStore
+from ..store import ResultStore, chosen
 from .kinds import KINDS, ContestPair, make
 from .results import BOUND, CONTESTANTS, ORACLE, PROPOSALS, START, STARTS, RefinementResult
 from .table import Contest
@@ -57,8 +56,8 @@ def contest(
         OptionError: a kind or a method is unknown.
         FileError: the folder cannot be written, or holds results of other code.
     """
-    places = [(name, number) for name in _chosen(kinds, KINDS, "kinds") for number in range(seed, seed + pairs)]
-    wanted = _chosen(methods, CONTESTANTS, "methods")
+    places = [(name, number) for name in chosen(kinds, KINDS, "kinds") for number in range(seed, seed + pairs)]
+    wanted = chosen(methods, CONTESTANTS, "methods")
     folder = None if output is None else make_folder(output)
     store = ResultStore(None if folder is None else folder / RESULTS, RefinementResult)
     skipped = {key: why for key in wanted if (why := CONTESTANTS[key].missing())}
@@ -76,14 +75,6 @@ def contest(
                 with atomic_write() as staging:
                     staging.path(folder / TABLE).write_text(text + "\n", encoding="utf-8")
     return found
-
-
-def _chosen(names: Collection[str] | None, known: Collection[str], quantity: str) -> list[str]:
-    """The known names that were asked for, in their order; all for None."""
-    for name in names or ():
-        if name not in known:
-            raise OptionError(f"{name!r} is unknown", f"choose from {', '.join(known)}", Setting(quantity))
-    return [name for name in known if names is None or name in names]
 
 
 def _starts(number: int) -> tuple[str, ...]:
