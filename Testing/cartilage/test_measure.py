@@ -438,6 +438,7 @@ def test_a_region_that_marks_nothing_of_the_scan_is_called_by_its_argument(small
     assert caught.value.setting == Setting("region")
 
 
+@pytest.mark.slow
 def test_a_region_is_measured_alone():
     pair = _pair(3)
     whole = _found()

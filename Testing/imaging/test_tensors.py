@@ -83,6 +83,7 @@ def test_many_points_are_interpolated_as_scipy_does_on_any_number_of_threads(thr
     assert not values[seen == 0].any()
 
 
+@pytest.mark.slow
 def test_many_points_take_little_memory_and_keep_their_order():
     code = """
         import torch

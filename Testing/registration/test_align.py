@@ -125,7 +125,8 @@ def test_reversed_axes_are_the_same_scan(pair, found):
 
 
 @pytest.mark.parametrize(
-    "kind", ["uint16", "float64 with NaN", *(pytest.param(n, marks=pytest.mark.slow) for n in ("uint8", "SimpleITK"))]
+    "kind",
+    ["uint16", *(pytest.param(n, marks=pytest.mark.slow) for n in ("float64 with NaN", "uint8", "SimpleITK"))],
 )
 def test_every_kind_of_voxel(kind):
     scale = {"uint8": "byte", "uint16": "raw", "float64 with NaN": "attenuation", "SimpleITK": "hu"}[kind]
@@ -333,6 +334,7 @@ def given(scan, factor):
     return replace(scan, affine=affine, stated_affine=scan.affine, spacing_given=True)
 
 
+@pytest.mark.slow
 def test_of_scans_that_do_not_fit_a_voxel_size_that_was_given_against_the_file_is_the_cause(pair):
     found = align(pair.fixed, given(pair.moving, 1.06), hypotheses="dnet", refine="working")
     assert not found.accepted and found.doubts[:2] == ["voxel size", "strain"]

@@ -102,7 +102,8 @@ def test_bone_that_the_scan_with_the_layer_does_not_show_is_told_of():
     assert share == pytest.approx(outside, abs=1) and outside > 5
 
 
-@pytest.mark.parametrize("flooded", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flooded", [False, True])
 def test_the_second_bone_in_agent_is_told_of(flooded):
     """A knee in agent as bright as bone, of which the tibia fits and the femur lies 1.1 mm off (accepted unnamed).
     Agent may flood all the place where the femur is not.

@@ -54,6 +54,7 @@ def test_no_two_bones_are_in_one_place():
     assert 0.1 < gaps < 0.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_the_same_scene():
     first, again, other = (make_knee(seed, size=16, spacing=0.15) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.fixed.voxels, again.fixed.voxels)
