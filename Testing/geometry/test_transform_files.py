@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from alignments import made_alignment
 from command import run
 from DNetRegistrationLib.core.errors import FileError, OptionError
-from DNetRegistrationLib.geometry.transform_files import _READ_HDF5, read_transform, write_transform
+from DNetRegistrationLib.geometry.transform_files import _READ_HDF5, read_transform, read_truth, write_transform
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from scipy.spatial.transform import Rotation
 
@@ -364,3 +365,17 @@ def test_damaged_hdf5_ends_no_process(tmp_path):
     sitk.WriteTransform(kinds()[0], str(tmp_path / "a.h5"))
     done = run(tmp_path, "20", code=_DAMAGE)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_transform_of_a_refused_alignment_is_no_truth(tmp_path):
+    """Neither to train on nor to measure errors by."""
+    for accepted, doubts in ((True, []), (False, ["symmetry"])):
+        alignment = made_alignment(np.eye(4), accepted=accepted, doubts=doubts)
+        for ending in (".tfm", ".txt"):
+            write_transform(alignment, tmp_path / f"{accepted}{ending}")
+    assert np.array_equal(read_truth(tmp_path / "True.tfm"), np.eye(4))
+    for ending in (".tfm", ".txt"):
+        with pytest.raises(FileError, match=rf"False\{ending}: is no truth.* not accepted \(symmetry\); give the true"):
+            read_truth(tmp_path / f"False{ending}")
+        # Other readers than ITK's count the lines.
+        assert (tmp_path / f"False{ending}").read_text().startswith((tmp_path / f"True{ending}").read_text())

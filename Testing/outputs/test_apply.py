@@ -20,7 +20,10 @@ from DNetRegistrationLib import (
     write_volume,
 )
 from DNetRegistrationLib.cli.main import main
+from DNetRegistrationLib.imaging.masks import read_layers
+from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.outputs.apply import apply_to_file
+from DNetRegistrationLib.outputs.write import scan_mark
 
 #: A quarter turn about z, then 5 mm along x: the fixed point (2, 0, 1) is the moving point (5, 2, 1).
 QUARTER = np.array([[0, -1, 0, 5], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], float)
@@ -303,8 +306,6 @@ def test_points_are_not_flipped(tmp_path, quarter, capsys):
 
 
 def test_segments_stay_segments(tmp_path):
-    from DNetRegistrationLib.imaging.nrrd import write_nrrd
-
     layers = np.zeros((6, 7, 8, 2), np.uint8)
     layers[1:3, 2:4, 3:6, 0] = 1
     layers[2:5, 3:6, 1:4, 1] = 3
@@ -396,6 +397,29 @@ def test_what_a_refused_alignment_carried_says_so(tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"warning           {tmp_path / 't.tfm'}: the alignment that it is of is not accepted (symmetry)" in told
     assert b"DNetRegistration:=not accepted (symmetry)\n" in (tmp_path / "out.nrrd").read_bytes()
+
+
+def test_what_is_carried_again_still_says_that_it_is_of_a_refused_alignment(tmp_path):
+    mark = "not accepted (symmetry)"
+    write_transform(made_alignment(np.eye(4), accepted=False, doubts=["symmetry"]), tmp_path / "refused.tfm")
+    write_transform(np.eye(4), tmp_path / "true.tfm")
+
+    def carried(source, target, transform):
+        apply_to_file(tmp_path / source, tmp_path / target, [(tmp_path / f"{transform}.tfm", False)])
+        return tmp_path / target
+
+    write_volume(Volume(labels_of(), np.diag((0.1, 0.1, 0.1, 1))), tmp_path / "labels.nrrd")
+    assert scan_mark(carried("labels.nrrd", "fine.nrrd", "true")) == "" == scan_mark(tmp_path)
+    before = carried("labels.nrrd", "first.nrrd", "refused").name
+    for name in ("again.mha", "again.nii.gz", "again.tif", "again.nrrd"):
+        assert scan_mark(carried(before, name, "true")) == mark
+        before = name
+    layers = (labels_of() > 2).astype(np.uint8)
+    keys = {"Segment0_ID": "bone", "Segment0_LabelValue": "1", "Segment0_Layer": "0"}
+    write_nrrd(tmp_path / "in.seg.nrrd", layers, layers.shape, np.uint8, np.diag((0.1, 0.1, 0.1, 1)), keys)
+    for source, target, transform in (("in", "first", "refused"), ("first", "again", "true")):
+        header = read_layers(carried(f"{source}.seg.nrrd", f"{target}.seg.nrrd", transform))[2]
+        assert header["DNetRegistration"] == mark
 
 
 def test_what_is_refused(tmp_path, quarter, capsys):

@@ -11,6 +11,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 #: What files name the line by that says they are made of an alignment which is not accepted.
 MARKED = "DNetRegistration"
+#: How what they say begins.
+NOT_ACCEPTED = "not accepted"
 
 
 def code_hash(*rooms: str) -> str:

@@ -317,6 +317,19 @@ def stated_mark(path: str | os.PathLike) -> str:
     return found[1] if found else ""
 
 
+def read_truth(path: str | os.PathLike) -> np.ndarray:
+    """Reads a transform that is taken for true, as `read_transform` does.
+
+    Raises:
+        FileError: it cannot be read, or says that it is of an alignment which is not accepted.
+    """
+    matrix = read_transform(path)
+    if mark := stated_mark(path):
+        remedy = "give the true transform; once you have seen that this one is true, take its last line out"
+        raise FileError(f"{path}: is no truth, as the alignment that it is of is {mark}", remedy)
+    return matrix
+
+
 def write_transform(transform: Any, path: str | os.PathLike) -> None:
     """Writes a transform file. It appears whole or not at all.
 
@@ -361,5 +374,6 @@ def write_transform_at(transform: Any, temporary: str | os.PathLike, target: str
     with writing(target):
         sitk.WriteTransform(transform, os.fspath(temporary))
         if mark and Path(temporary).suffix.lower() in _TEXT:
-            first, rest = Path(temporary).read_text("ascii").split("\n", 1)
-            Path(temporary).write_text(f"{first}\n# {MARKED}: {mark}\n{rest}", "ascii", newline="\n")
+            # Last: readers other than ITK's count the lines before it.
+            with open(temporary, "a", encoding="ascii", newline="\n") as stream:
+                stream.write(f"# {MARKED}: {mark}\n")

@@ -63,6 +63,15 @@ def write_tiff(
     )
 
 
+def tiff_mark(path: Path) -> str:
+    """The mark that `write_tiff` wrote into a file; empty of any other."""
+    tifffile = needed("tifffile", f"{path}: TIFF")
+    with tifffile.TiffFile(path) as file:
+        info = str((file.imagej_metadata or {}).get("Info", ""))
+    found = re.search(rf"^{MARKED}: (.+)$", info, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def stated_grid(info: object, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> np.ndarray | None:
     """The ``(4, 4)`` affine, index (x, y, z) to world LPS mm, that ImageJ's "Info" holds of `write_tiff`.
 

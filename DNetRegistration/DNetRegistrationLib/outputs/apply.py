@@ -7,7 +7,7 @@ what lies in the moving scan onto the fixed scan. Needs no torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import FileError, OptionError, ScanError, Setting
 from ..core.files import atomic_write, writing
+from ..core.provenance import MARKED
 from ..core.words import choice, counted
 from ..geometry.mesh_files import MESH_ENDINGS, carry_mesh
 from ..geometry.point_files import POINT_ENDINGS, carried_point_file, carried_points
@@ -34,7 +35,7 @@ from ..imaging.volume import (
     require_holdable,
 )
 from .paths import SCAN_ENDINGS
-from .write import write_scan
+from .write import scan_mark, write_scan
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -202,7 +203,8 @@ def apply_to_file(
                 count = carry_mesh(source, temporary, inverted(matrix))
             return Applied(matrix, f"a mesh of {counted(count, 'point')}", warnings)
         if kind == "a segmentation":
-            return Applied(matrix, _carry_segmentation(source, target, temporary, matrix, there), warnings)
+            what = _carry_segmentation(source, target, temporary, matrix, there, list(marks.values()))
+            return Applied(matrix, what, warnings)
         volume = read_labels(source, spacing, series, role="scan")
         nearest = _is_nearest(volume, interpolation)
         if not nearest:
@@ -217,7 +219,7 @@ def apply_to_file(
             )
         require_holdable(carried, target)
         cast = cast_like(carried, volume) if there is not None and not nearest else carried
-        write_scan(cast, temporary, target, "; ".join(dict.fromkeys(marks.values())))
+        write_scan(cast, temporary, target, _joined([scan_mark(source), *marks.values()]))
     how = "labels, by nearest neighbour" if nearest else "grey values, by cubic splines"
     how = "an image voxel for voxel, with other axes in its header" if there is None else how
     return Applied(matrix, how, warnings)
@@ -246,7 +248,14 @@ def _arrived(volume: Volume, grid: Volume, matrix: np.ndarray) -> bool:
     return bool(((found >= -0.5) & (found <= grid.size - 0.5)).all(-1).any())
 
 
-def _carry_segmentation(source: Path, target: Path, temporary: Path, matrix: np.ndarray, grid: Volume | None) -> str:
+def _joined(marks: Iterable[str]) -> str:
+    """Marks as one, each once."""
+    return "; ".join(dict.fromkeys(mark for mark in marks if mark))
+
+
+def _carry_segmentation(
+    source: Path, target: Path, temporary: Path, matrix: np.ndarray, grid: Volume | None, marks: list[str]
+) -> str:
     layers, own, header = read_layers(source)
     affine = inverted(matrix) @ own
     if grid is not None:
@@ -259,6 +268,8 @@ def _carry_segmentation(source: Path, target: Path, temporary: Path, matrix: np.
     extent = " ".join(f"0 {n - 1}" for n in layers.shape[2::-1])
     keys |= {key: extent for key in keys if key.endswith("_Extent")}
     keys["Segmentation_ReferenceImageExtentOffset"] = "0 0 0"
+    if mark := _joined([header.get(MARKED, ""), *marks]):
+        keys[MARKED] = mark
     shape = layers.shape if layers.shape[3] > 1 else layers.shape[:3]
     with writing(target):
         write_nrrd(temporary, layers.reshape(shape), shape, layers.dtype, affine, keys, compress=True)

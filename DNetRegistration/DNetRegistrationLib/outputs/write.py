@@ -13,20 +13,20 @@ from ..cartilage.result import CartilageMeasurement
 from ..core.errors import OptionError, Setting
 from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
-from ..core.provenance import MARKED
+from ..core.provenance import MARKED, NOT_ACCEPTED
 from ..core.threads import thread_limit
 from ..geometry.transform_files import write_transform_at
 from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
-from ..imaging.tiff_writer import write_tiff
+from ..imaging.tiff_writer import tiff_mark, write_tiff
 from ..imaging.volume import Volume, as_scan, write_image
 from ..registration.result import Alignment, alignments
 from .before_after import before_and_after, write_slices
 from .cartilage_table import write_table
 from .overlay import write_overlay
-from .paths import OutputPaths, check_grid, check_outputs
+from .paths import SCAN_ENDINGS, OutputPaths, check_grid, check_outputs
 from .report import write_report
 from .segmentation import segment, write_segmentation
 from .subtraction import match_grey_values, subtract
@@ -212,3 +212,24 @@ def write_scan(volume: Volume, temporary: Path, target: Path, mark: str = "") ->
             image.SetMetaData(MARKED, mark)
             image.SetMetaData(_NOTES, mark[:_MOST_NOTES])
         write_image(image, temporary, target)
+
+
+def scan_mark(path: Path) -> str:
+    """What `write_scan` wrote into a file of an alignment that is not accepted; empty of any other file or folder."""
+    import SimpleITK as sitk
+
+    name = path.name.lower()
+    if name.endswith((".tif", ".tiff")):
+        return tiff_mark(path)
+    if not name.endswith(SCAN_ENDINGS):
+        return ""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(os.fspath(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return ""
+    if reader.HasMetaDataKey(MARKED):
+        return reader.GetMetaData(MARKED)
+    notes = reader.GetMetaData(_NOTES) if reader.HasMetaDataKey(_NOTES) else ""
+    return notes if notes.startswith(NOT_ACCEPTED) else ""

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.errors import OptionError
 from ..core.jsonable import attributes_of, jsonable
+from ..core.provenance import NOT_ACCEPTED
 from ..core.words import plain
 from ..geometry.transforms import rotation_error_deg, to_sitk
 
@@ -201,7 +202,7 @@ class Alignment:
         # Doubts of a report that was edited may be anything; headers take one line of plain letters.
         told = " ".join(", ".join(map(str, self.doubts)).encode("ascii", "replace").decode().split())
         words = f" ({told})" if told else ""
-        return "" if self.accepted else f"not accepted{words}"
+        return "" if self.accepted else f"{NOT_ACCEPTED}{words}"
 
     @property
     def remarks(self) -> list[str]:

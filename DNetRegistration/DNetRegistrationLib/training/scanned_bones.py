@@ -18,7 +18,7 @@ from ..bone.scan_file import ABOUT_SCAN, NUMBERS, ScanFile, one_of, scan_of_cell
 from ..core.constants import PAPER_SPACING
 from ..core.errors import FileError, ScanError
 from ..core.spreadsheet import read_list
-from ..geometry.transform_files import read_transform
+from ..geometry.transform_files import read_transform, read_truth
 from ..imaging.scan_folders import find_scans
 from ..registration.align import align
 from ..registration.inputs import checked_inputs
@@ -207,7 +207,7 @@ def own_axes(image: BoneImage) -> np.ndarray:
 def _between(entry: BoneScans, pair: dict[str, Any]) -> np.ndarray:
     """The ``(4, 4)`` transform from the fixed to the moving scan, LPS mm; `pair` is what `align` takes."""
     if entry.transform is not None:
-        return read_transform(entry.transform)
+        return read_truth(entry.transform)
     initial = None if entry.initial is None else read_transform(entry.initial)
     alignment = align(**pair, initial=initial)
     if not alignment.accepted:

@@ -16,7 +16,7 @@ from ...bone.prepare import PreparedScan, prepare
 from ...bone.scan_file import ScanFile
 from ...bone.threshold import BoneScale, find_bone_scale
 from ...geometry import rigid
-from ...geometry.transform_files import read_transform
+from ...geometry.transform_files import read_truth
 from ...imaging.resample import resample, resample_mask
 from ...imaging.volume import Volume
 from .plan import AXIS, FIXED_ANGLE, FIXED_TRANSLATION, PlannedPair, ScannedBone
@@ -109,7 +109,7 @@ def load_pair(planned: PlannedPair, bone: ScannedBone, spacing: Sequence[float] 
     """
     if planned.test == "real":
         fixed, moving = (_read(scan.with_spacing(spacing)) for scan in (bone.pre, bone.post))
-        truth = None if bone.transform is None else read_transform(bone.transform)
+        truth = None if bone.transform is None else read_truth(bone.transform)
         given = bone.pre.threshold, bone.post.threshold
         return PreparedPair(fixed[0], moving[0], (fixed[1], moving[1]), truth, (fixed[2], moving[2]), given)
     scan = bone.scan(planned.scan)
