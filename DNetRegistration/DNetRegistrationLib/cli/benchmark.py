@@ -41,6 +41,7 @@ kinds of pairs for refinement:
 kinds of pairs for cartilage:
   20 um, 20 um again (the same animals in other scans), 20 um varied
   10 um, 10 um varied
+  20 um without (agent in either scan)
   edges (of bare bone in subtractions)
 
 methods for refinement, by tool, measure and mask:

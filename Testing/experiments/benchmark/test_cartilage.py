@@ -1,5 +1,7 @@
 """The benchmark of cartilage: what its table makes of results, and one pair."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from DNetRegistrationLib.experiments.benchmark import cartilage, cases
@@ -10,8 +12,8 @@ def _table(errors, kind="20 um", **more):
     return CartilageTable(
         [
             CartilageResult(
-                kind, seed, True, True, pair, (40.0,) * len(pair), 3.0, 0.1, (40.0 + pair[0], np.nan), (2.0, np.nan),
-                (40.0, 40.0), (0.04 + pair[0] / 1000, np.nan), (0.04, 0.04), **more,
+                kind, seed, True, True, pair, (40.0,) * len(pair), 3.0, 0.1, 0.9, 0.0,
+                (40.0 + pair[0], np.nan), (2.0, np.nan), (40.0, 40.0), (0.04 + pair[0] / 1000, np.nan), (0.04, 0.04), **more,
             )
             for seed, pair in enumerate(errors)
         ]
@@ -99,6 +101,27 @@ def test_a_subtraction_of_bare_bone_shows_less_of_its_edge(monkeypatch):
     assert abs(after_in) < 0.6 * abs(before_in) and abs(after_out) < 0.6 * before_out
 
 
+def test_without_agent_hardly_any_surface_may_be_given_a_thickness():
+    """An answer that is not accepted says nothing of cartilage."""
+    for share, holds in ((0.01, True), (0.03, False)):
+        rows = [
+            CartilageResult(cartilage.WITHOUT, 1, True, given=0.0),
+            CartilageResult(cartilage.WITHOUT, 2, True, True, given=2 * share - 0.001),
+            CartilageResult(cartilage.WITHOUT, 3, False, given=1.0),
+        ]
+        found, said = CartilageTable(rows).findings()
+        assert found.measured == f"{100 * share - 0.05:.2f} %" and found.holds is holds
+        assert said.measured == "1 of 2"
+
+
+def test_cartilage_off_the_joint_does_not_hold():
+    for share, holds in ((0.005, True), (0.02, False)):
+        table = _table([(1.0, 2.0), (1.0, 3.0)])
+        table.results[:] = [replace(one, other=share) for one in table.results]
+        found = next(one for one in table.findings() if "off the joint" in one.what)
+        assert found.measured == f"{100 * share:.2f} %" and found.holds is holds
+
+
 @pytest.mark.parametrize("errors", [[(4.5, 5.5)], [(-9.0, 9.0)]])
 def test_a_bias_or_a_spread_that_is_too_large_does_not_hold(errors):
     assert not _table(errors).holds
@@ -121,6 +144,7 @@ def test_a_pair_is_measured_and_kept(tmp_path, monkeypatch):
     assert len(result.errors_um) == len(result.true_um) == 2
     assert np.abs(result.errors_um).max() < 15 and 0 < result.point_error_um < 15
     assert 0 < result.processor_s < 100 and result.edges == ()
+    assert 0.1 < result.given < 1 and result.other < 0.01
     assert np.subtract(result.stated_um, result.stated_true_um) == pytest.approx(0, abs=15)
     assert np.divide(result.volumes_mm3, result.true_volumes_mm3) == pytest.approx(1, abs=0.4)
     monkeypatch.setattr(cases, "completed_calls", lambda function, calls, jobs: (function(*call) for call in calls))

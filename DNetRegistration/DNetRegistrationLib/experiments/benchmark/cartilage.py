@@ -28,10 +28,13 @@ KINDS = {
     "20 um varied": ({"size": 176, "spacing": 0.02, "agent": "varied"}, 310_000, (None, None, None, None)),
     "10 um": ({"size": 256, "spacing": 0.01, "agent": "even"}, 320_000, (2.0, 3.0, 6.0, 5.0)),
     "10 um varied": ({"size": 256, "spacing": 0.01, "agent": "varied"}, 330_000, (None, None, None, None)),
+    "20 um without": ({"size": 176, "spacing": 0.02, "contrast": False}, 340_000, (None, None, None, None)),
 }
 #: The animals of the first kind are scanned again as those of the second; what is allowed: coefficients of variation of
 #: thickness and of volume, %.
 AGAIN, FIRST, MOST_VARIATION = "20 um again", "20 um", (3.0, 5.0)
+#: Without agent in either scan at most this share of the surface may be given a thickness.
+WITHOUT, _MOST_GIVEN = "20 um without", 0.01
 #: Bone without agent in air, without noise: what a subtraction shows at its edge is of the subtraction.
 EDGES = "edges"
 _EDGES = {"size": 80, "spacing": 0.03, "contrast": False, "clean": True, "max_translation": 0.05}
@@ -47,6 +50,8 @@ _GROUP, _ANIMALS_VARY, _THINNER, _STUDIES, _TOLD = 8, 0.06, 0.15, 2000, 0.9
 _BEYOND = 0.05
 # A point of the map belongs to the point of the true surface within this distance, mm; else its truth is bare bone.
 _NEAR = 0.03
+# Cartilage measured farther than this from the true joint's surface, mm, is of other tissue: at most this share.
+_OFF_THE_JOINT, _MOST_OTHER = 0.1, 0.01
 # A compartment counts from this area of points on, mm^2, that soft tissue leaves free.
 _LEAST_AREA = 0.2
 
@@ -62,6 +67,8 @@ class CartilageResult:
         true_um: the true means of the same.
         point_error_um: median absolute error of the points that soft tissue leaves free.
         touched: share of the measured area that soft tissue lies on.
+        given: share of the surface that is given a thickness above 0, measured or filled.
+        other: share of what is measured above 0 that lies off the true joint's surface.
         stated_um, standard_errors_um: mean thickness of the medial and the lateral compartment as stated, touched or
             not, and its standard error; NaN where not measured.
         stated_true_um: the true means of the same compartments, hidden parts included.
@@ -81,6 +88,8 @@ class CartilageResult:
     true_um: tuple[float, ...] = ()
     point_error_um: float = np.nan
     touched: float = np.nan
+    given: float = np.nan
+    other: float = np.nan
     stated_um: tuple[float, ...] = ()
     standard_errors_um: tuple[float, ...] = ()
     stated_true_um: tuple[float, ...] = ()
@@ -102,7 +111,13 @@ class CartilageTable(CaseTable[CartilageResult]):
 
     def findings(self) -> list[Finding]:
         """What was measured, kind by kind; of accepted alignments alone."""
-        return [*(one for kind in KINDS for one in self._kind(kind)), *self._again(), *self._groups(), *self._edges()]
+        return [
+            *(one for kind in KINDS for one in self._kind(kind)),
+            *self._again(),
+            *self._groups(),
+            *self._without(),
+            *self._edges(),
+        ]
 
     def _good(self, kind: str) -> list[CartilageResult]:
         return [one for one in self.results if one.kind == kind and one.accepted and one.agent and not one.failure]
@@ -131,6 +146,13 @@ class CartilageTable(CaseTable[CartilageResult]):
                 f"{errors_of_volume:.1f} %",
                 errors_of_volume,
                 share,
+                " %",
+            ),
+            at_most(
+                "  cartilage measured off the joint, share of its area",
+                f"{100 * (other := _mean([one.other for one in good])):.2f} %",
+                100 * other,
+                100 * _MOST_OTHER,
                 " %",
             ),
             Finding(
@@ -182,6 +204,19 @@ class CartilageTable(CaseTable[CartilageResult]):
         told = stats.ttest_ind(*groups, axis=1).pvalue < 0.05
         return [many(f"two groups of {_GROUP}, one {100 * _THINNER:.0f} % thinner, simulated: told apart", told, _TOLD)]
 
+    def _without(self) -> list[Finding]:
+        """Of accepted pairs without agent."""
+        rows = [one for one in self.results if one.kind == WITHOUT and one.accepted and not one.failure]
+        if not rows:
+            return []
+        given = 100 * _mean([one.given for one in rows])
+        what = f"{WITHOUT} agent, {len(rows)} pairs: share of the surface that is given a thickness"
+        said = sum(one.agent for one in rows)
+        return [
+            at_most(what, f"{given:.2f} %", given, 100 * _MOST_GIVEN, " %"),
+            Finding("  pairs of which agent is said to be there", f"{said} of {len(rows)}"),
+        ]
+
     def _edges(self) -> list[Finding]:
         edges = np.array([one.edges for one in self.results if one.kind == EDGES and not one.failure])
         if not len(edges):
@@ -191,6 +226,12 @@ class CartilageTable(CaseTable[CartilageResult]):
             at_most(f"edge of bare bone in subtractions, {where}", f"{now:.2f} %, was {then:.2f} %", now, most, " %")
             for where, now, then, most in zip(("inside", "outside"), after, before, _MOST_EDGE, strict=True)
         ]
+
+
+def _mean(shares: list[float]) -> float:
+    """Of those that are known; 0 where none is."""
+    known = [share for share in shares if np.isfinite(share)]
+    return float(np.mean(known)) if known else 0.0
 
 
 def _variation(values: np.ndarray) -> tuple[float, int]:
@@ -302,6 +343,8 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
     areas = [surface.areas_mm2[part] for part in parts]
     volumes = [float(area @ thickness[part]) / 1000 for part, area in zip(parts, areas, strict=True)]
     measured = surface.areas_mm2[surface.measured].sum()
+    bears = surface.measured & (surface.thickness_um > 0)
+    given = bears | (np.nan_to_num(surface.filled_um) > 0)
     return CartilageResult(
         kind,
         seed,
@@ -311,6 +354,8 @@ def measure_pair(kind: str, seed: int) -> CartilageResult:
         tuple(means),
         float(np.median(np.abs(surface.thickness_um - thickness)[free])) if free.any() else np.nan,
         float(surface.areas_mm2[surface.measured & touched].sum() / measured) if measured else np.nan,
+        float(surface.areas_mm2[given].sum() / surface.areas_mm2.sum()) if len(given) else 0.0,
+        float(np.average(apart[bears] > _OFF_THE_JOINT, weights=surface.areas_mm2[bears])) if bears.any() else np.nan,
         tuple(row.mean_thickness_um for row in rows),
         tuple(row.standard_error_um for row in rows),
         tuple(1000 * one / area.sum() if len(area) else np.nan for one, area in zip(volumes, areas, strict=True)),
