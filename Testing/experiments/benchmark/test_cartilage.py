@@ -13,7 +13,8 @@ def _table(errors, kind="20 um", **more):
         [
             CartilageResult(
                 kind, seed, True, True, pair, (40.0,) * len(pair), 3.0, 0.1, 0.9, 0.0,
-                (40.0 + pair[0], np.nan), (2.0, np.nan), (40.0, 40.0), (0.04 + pair[0] / 1000, np.nan), (0.04, 0.04), **more,
+                (40.0 + pair[0], np.nan), (2.0, np.nan), (40.0, 40.0),
+                (0.04 + pair[0] / 1000, np.nan), (0.04, 0.04), **more,
             )
             for seed, pair in enumerate(errors)
         ]
