@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from DNetRegistrationLib.cartilage.layer import Profiles, Shape, fit_layers, responses
+from DNetRegistrationLib.cartilage.layer import Profiles, Shape, _different, fit_layers, responses
 from scipy import sparse
 
 HEIGHTS = np.arange(-0.06, 0.22, 0.005)
@@ -90,3 +90,14 @@ def test_where_noise_leaves_the_shape_open_thickness_is_less_certain():
     assert 0.0008 < doubt < 0.004
     assert layers.thickness_mm.mean() == pytest.approx(0.03, abs=doubt)
     assert _fit(profile, noise=20.0)[1] < 0.0001
+
+
+@pytest.mark.parametrize("columns", [1, 8, 64, 65, 130])
+def test_different_windows_are_those_of_numpy_in_its_order(columns):
+    generator = np.random.default_rng(columns)
+    rows = generator.random((7, columns)) > 0.4
+    rows = rows[generator.integers(0, 7, 200)]
+    expected, numbers = np.unique(rows, axis=0, return_inverse=True)
+    found, number = _different(rows)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(number, numbers.reshape(-1))

@@ -14,6 +14,7 @@ from DNetRegistrationLib.cartilage.layer import Layers
 from DNetRegistrationLib.cartilage.measure import _CHECK_MEDIAL, _doubtful_medial, _unlike, _why
 from DNetRegistrationLib.cartilage.mesh import Mesh
 from DNetRegistrationLib.cartilage.result import Reason
+from DNetRegistrationLib.cartilage.sight import _averaged
 from DNetRegistrationLib.core.errors import OptionError, ScanError, Setting
 from DNetRegistrationLib.geometry.transforms import affine_matrix
 from DNetRegistrationLib.imaging.volume import Volume
@@ -583,3 +584,25 @@ def test_what_is_faint_or_thick_and_rough_is_not_cartilage():
     assert found[faint].all() and not found[thin].any()
     assert found[rough & (thickness > 0.1)].all()
     assert not found[~faint & (thickness < 0.05)].any()
+
+
+def test_the_match_is_on_voxels_of_about_10_um_where_they_are_finer():
+    voxels = np.random.default_rng(0).normal(500, 100, (6, 8, 10)).astype(np.int16)
+    fine = Volume(voxels, affine_matrix(np.eye(3) * 0.005, np.array((1.0, 2, 3))))
+    coarse = _averaged(fine)
+    blocks = voxels.reshape(3, 2, 4, 2, 5, 2).mean((1, 3, 5))
+    np.testing.assert_allclose(coarse.voxels, blocks, rtol=1e-6)
+    np.testing.assert_allclose(coarse.to_world(np.zeros(3)), fine.to_world(np.full(3, 0.5)))
+    seven = replace(fine, affine=np.diag((0.007, 0.007, 0.007, 1)))
+    assert _averaged(seven) is seven
+
+
+@pytest.mark.slow
+def test_voxels_of_5_um_are_measured_to_a_micrometre():
+    pair = make_pair(920302, size=240, spacing=0.005, focus=JOINT, max_translation=0.1, agent="even")
+    found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving)
+    truth, usable, _ = _truth(pair, found.map.points)
+    usable &= found.map.measured
+    assert found.agent and found.map.areas_mm2[usable].sum() > 0.1
+    errors = (found.map.thickness_um - truth)[usable]
+    assert abs(np.average(errors, weights=found.map.areas_mm2[usable])) < 1 and np.median(np.abs(errors)) < 2

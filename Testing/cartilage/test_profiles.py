@@ -32,6 +32,16 @@ def test_a_scan_is_interpolated_at_its_place_in_another_world():
     assert found == pytest.approx(_wave(inside), abs=0.7)
 
 
+def test_many_points_are_interpolated_in_pieces_as_few_are(monkeypatch):
+    scan = Volume(np.random.default_rng(3).integers(0, 999, (9, 8, 7)).astype(np.int16), np.eye(4))
+    points = np.random.default_rng(4).uniform(-1, 9, (40, 5, 3))
+    sampler = Sampler(scan, np.eye(4), points.reshape(-1, 3), 0.0)
+    whole = sampler(points)
+    monkeypatch.setattr("DNetRegistrationLib.cartilage.profiles._AT_ONCE", 33)
+    np.testing.assert_array_equal(sampler(points), whole)
+    assert np.isnan(whole).any() and np.isfinite(whole).any() and whole.shape == (40, 5)
+
+
 def test_outside_the_field_of_view_there_are_no_values():
     scan, points = _scan(_wave)
     scan.voxels[:, :, :10] = np.nan

@@ -15,6 +15,7 @@ import pytest
 from command import run
 from DNetRegistrationLib.core.errors import RunError, Setting
 from DNetRegistrationLib.core.processes import completed_calls, fresh_processes
+from DNetRegistrationLib.core.threads import usable_threads
 
 
 def test_peak_memory_grows_and_can_be_forgotten():
@@ -36,6 +37,7 @@ print(peak_memory() - before)
 
 def test_results_come_from_fresh_processes():
     assert list(completed_calls(pow, [], 2)) == []
+    assert list(completed_calls(usable_threads, [()], 1, threads=3)) == [3]
     assert sorted(completed_calls(pow, [(2, 3), (3, 2), (5, 1)], 2, threads=None)) == [5, 8, 9]
 
 

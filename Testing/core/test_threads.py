@@ -16,6 +16,7 @@ from DNetRegistrationLib.core.errors import OptionError, Setting
 from DNetRegistrationLib.core.threads import (
     at_once,
     available_processors,
+    in_threads,
     let_threads_sleep,
     of_both,
     small_work,
@@ -305,3 +306,22 @@ def test_an_error_of_the_second_function_is_raised():
 def test_a_function_of_two_pairs_of_arguments_gives_a_pair():
     with torch_threads(2):
         assert of_both(divmod, (17, 23), (5, 4)) == ((3, 2), (5, 3))
+
+
+def test_items_are_worked_on_at_once_in_order_and_by_no_more_threads_than_may_be():
+    begun = threading.Barrier(2, timeout=30)
+
+    def work(item):
+        begun.wait()  # a single thread would wait here for ever
+        return item, usable_threads(), threading.current_thread()
+
+    with thread_limit(2):
+        found = in_threads(work, range(4))
+        with pytest.raises(ZeroDivisionError):
+            in_threads(lambda item: 1 // item, (1, 0))
+        assert usable_threads() == 2
+    assert [item for item, *_ in found] == [0, 1, 2, 3]
+    assert {limit for _, limit, _ in found} == {1} and len({thread for *_, thread in found}) == 2
+    with thread_limit(1):
+        assert in_threads(lambda item: threading.current_thread(), "ab") == [threading.current_thread()] * 2
+    assert in_threads(work, ()) == []

@@ -14,6 +14,8 @@ import numpy as np
 from scipy import sparse
 from scipy.special import ndtr
 
+from ..core.threads import in_threads
+
 # Thicknesses that are tried, mm.
 THICKEST, _STEP = 0.16, 0.003
 THICKNESSES = np.arange(_STEP, THICKEST, _STEP)
@@ -243,6 +245,20 @@ def _channels(
     return _Channel(difference, heights, known, thicker), _Channel(plain, heights, known * above, thicker)
 
 
+def _different(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of ``(n, k)`` bool rows, ``(m, k)`` float, and the number ``(n,)`` of each row among them."""
+    packed = np.packbits(rows, axis=1)
+    # As large integers they are sorted ten times as fast as by `unique`.
+    words = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(">u8").astype(np.uint64)
+    order = np.lexsort(words.T[::-1])
+    words = words[order]
+    begins = np.ones(len(rows), bool)
+    begins[1:] = (words[1:] != words[:-1]).any(1)
+    number = np.empty(len(rows), np.intp)
+    number[order] = begins.cumsum() - 1
+    return rows[order[begins]].astype(float), number
+
+
 class _Channel:
     """Least squares for the levels in one kind of profiles, at given thicknesses.
 
@@ -253,9 +269,7 @@ class _Channel:
         self.window = window.astype(np.float32)
         self.deviation = float(profiles.noise * np.sqrt(thicker))
         self._heights, self._blur = heights, profiles.blur
-        windows, number = np.unique(np.packbits(window > 0, axis=1), axis=0, return_inverse=True)
-        self._number = number.reshape(-1)
-        self._windows = np.unpackbits(windows, axis=1, count=len(heights)).astype(float)
+        self._windows, self._number = _different(window > 0)
         self._inverse = 1 / self.deviation**2
         self._values = self.window * np.nan_to_num(profiles.values).astype(np.float32)
         self._squares = (self._values.astype(float) ** 2).sum(1) * self._inverse
@@ -271,10 +285,13 @@ class _Channel:
         chi = np.empty((len(THICKNESSES), len(self.window)), np.float32)
         levels = np.empty((*chi.shape, 2), np.float32)
         within = responses(self._heights, THICKNESSES, self._blur, shape)
-        for row, thickness in enumerate(THICKNESSES):
-            outside = ndtr((self._heights - thickness) / self._blur)
+
+        def fit(row: int) -> None:
+            outside = ndtr((self._heights - THICKNESSES[row]) / self._blur)
             chi[row], solution = self._residual(np.stack((within[row], outside)), prior)
             levels[row] = solution[:, -2:]
+
+        in_threads(fit, range(len(THICKNESSES)))
         return chi, levels
 
     def endless(self, prior: tuple | None) -> np.ndarray:

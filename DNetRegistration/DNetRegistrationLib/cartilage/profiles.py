@@ -10,11 +10,14 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import ndtr
 
+from ..core.threads import in_threads
 from ..imaging.bspline import coefficients
 from ..imaging.volume import Volume
 
 # Voxels beyond the outermost point: the spline's own reach, and what smoothing needs.
 _MARGIN = 8
+# As many points are interpolated at a time.
+_AT_ONCE = 1 << 16
 
 
 class Sampler:
@@ -37,16 +40,20 @@ class Sampler:
         high = np.maximum(high, low + 1)
         part = scan.voxels[low[2] : high[2], low[1] : high[1], low[0] : high[0]].astype(np.float32)
         self._linear, self._shift = to_index[:3, :3], to_index[:3, 3] - low
-        outside = ~np.isfinite(part)
-        self._outside = outside if outside.any() else None
-        if self._outside is not None:
-            part[outside] = part[~outside].mean() if (~outside).any() else 0
+        self._outside = None
+        if scan.voxels.dtype.kind == "f" and not (known := np.isfinite(part)).all():
+            self._outside = ~known
+            part[~known] = part[known].mean() if known.any() else 0
         if smooth:
             ndimage.gaussian_filter(part, smooth, output=part)
         self._coefficients = coefficients(part, overwrite=True)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """``(...)`` float32 values at ``(..., 3)`` points, NaN outside the field of view."""
+        pieces = np.array_split(points.reshape(-1, 3), max(1, points.size // 3 // _AT_ONCE))
+        return np.concatenate(in_threads(self._values, pieces)).reshape(points.shape[:-1])
+
+    def _values(self, points: np.ndarray) -> np.ndarray:
         index = points @ self._linear.T + self._shift
         coordinates = np.moveaxis(index[..., ::-1], -1, 0)
         size = np.array(self._coefficients.shape[::-1])

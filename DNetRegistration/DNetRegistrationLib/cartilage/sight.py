@@ -9,6 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from ..core.errors import ScanError
+from ..core.threads import in_threads
+from ..imaging.resample import averaged
 from ..imaging.volume import Volume
 from .articular import JointSurface
 from .layer import THICKEST, Layers, Profiles, fit_layers
@@ -19,6 +21,8 @@ from .profiles import Sampler, along, edge_blur, half_height
 # Bone that the scans are matched on: from so many voxels below the surface on, which the blur of the layer does not
 # reach, to this depth in mm. So many lines of it are enough.
 _CLEAR, _DEEP, _LINES = 3.0, 0.4, 3000
+# Finer voxels are averaged to about this for it, mm: what is matched is smoothed anyway.
+_FINE = 0.01
 # In larger voxels (mm) there is none between the surface and the bone that it is compared to.
 _COARSEST = 0.11
 # In voxels with an edge longer than this, mm, a fit can be wrong unnoticed: on synthetic bones 44 um were given as
@@ -100,9 +104,9 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
             remedy = f"scan the joint finer; cartilage of a mouse needs voxels of at most {1000 * COARSE:.0f} um"
             raise ScanError(problem, remedy)
     mesh, facing = surface.mesh, surface.facing
-    step = float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
+    step = _step(plain, contrast)
     normals = _units(mesh.smoothing(3) @ mesh.normals)
-    match = _matched(plain, contrast, surface, matrix, _units(normals[facing].mean(0, keepdims=True))[0], step)
+    match = _matched(plain, contrast, surface, matrix, _units(normals[facing].mean(0, keepdims=True))[0])
     heights = np.arange(-max(0.06, 4 * step), THICKEST + 0.06, step / 2)
     near = mesh.smoothing(1)
     sampler = Sampler(plain, np.eye(4), mesh.points, 0.3)
@@ -114,10 +118,11 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     mesh = Mesh(mesh.points + shift[:, None] * normals, mesh.triangles)
     points = along(mesh.points, normals, heights)
     values = sampler(points)
-    agent = Sampler(contrast, match.matrix, mesh.points, 0.3)(points)
-    seen = np.isfinite(values) & np.isfinite(agent)
     ends = 2 * step * np.concatenate((np.eye(3), -np.eye(3)))
     at_end = ~np.isfinite(sampler(mesh.points[:, None] + ends)).all(1)
+    del sampler  # which is as large as a scan, and so is the next
+    agent = Sampler(contrast, match.matrix, mesh.points, 0.3)(points)
+    seen = np.isfinite(values) & np.isfinite(agent)
     smoothed = _over(near, values)
     blur = edge_blur(smoothed[facing], heights, step)
     bend = np.gradient(np.gradient(_over(near, smoothed), heights, axis=1), heights, axis=1)
@@ -132,18 +137,29 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     return Sight(mesh, normals, heights, step, match, smoothed, difference, seen, at_end, near, blur, tall, noise)
 
 
-def _matched(
-    plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndarray, normal: np.ndarray, step: float
-) -> Match:
+def _step(plain: Volume, contrast: Volume) -> float:
+    """The edge of a voxel of the coarser scan, mm."""
+    return float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
+
+
+def _matched(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndarray, normal: np.ndarray) -> Match:
+    plain, contrast = _averaged(plain), _averaged(contrast)
+    step = _step(plain, contrast)
     mesh, facing = surface.mesh, np.flatnonzero(surface.facing)
     pick = facing[np.random.default_rng(0).permutation(len(facing))[:_LINES]]
     depths = np.arange(-_DEEP, -_CLEAR * step, step)
     points = along(mesh.points[pick], mesh.normals[pick], depths).reshape(-1, 3)
     reach = _DEEP + 0.05
-    first, second = (
-        Sampler(scan, m, mesh.points[facing], reach, 1.0) for scan, m in ((plain, np.eye(4)), (contrast, matrix))
+    first, second = in_threads(
+        lambda of: Sampler(*of, mesh.points[facing], reach, 1.0), ((plain, np.eye(4)), (contrast, matrix))
     )
     return match_bone(first, second, points, matrix, step, normal)
+
+
+def _averaged(scan: Volume) -> Volume:
+    if (scan.spacing > _FINE / 1.5).all():
+        return scan
+    return Volume(*averaged(scan, _FINE), scan.name)
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

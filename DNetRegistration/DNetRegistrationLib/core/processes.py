@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import RunError, Setting
+from .threads import limit_threads
 
 R = TypeVar("R")
 
@@ -37,7 +38,7 @@ def fresh_processes(count: int, threads: int | None = None) -> Iterator[ProcessP
 
     Args:
         count: of processes.
-        threads: of torch in each, or None for its default.
+        threads: of torch in each, and of what else starts some; or None for their defaults.
     """
     others = set(multiprocessing.active_children())
     # Forking a process that has used torch can hang.
@@ -101,6 +102,7 @@ def _begin(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+        limit_threads(threads)
 
 
 @contextmanager
