@@ -129,6 +129,9 @@ def test_a_bone_that_lies_elsewhere_is_said_to(scans, tmp_path):
     bones = cortical_bone(fixed, 500.0, 0.08), cortical_bone(moved, 500.0, 0.08)
     before, after = before_and_after(fixed, moved, bones, away @ OBLIQUE)
     assert before.note == "the moving bone lies 500 mm away" and after.note == ""
+    assert (
+        before_and_after(fixed, moved, bones, OBLIQUE, "not accepted (symmetry)")[1].note == "not accepted (symmetry)"
+    )
     for name, slices in (("a.png", before), ("b.png", replace(before, note=""))):
         write_slices(tmp_path / name, slices)
     told, untold = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))

@@ -111,6 +111,9 @@ def test_files_of_a_refused_alignment_say_so_and_those_of_an_accepted_one_do_not
     same = [read_volume(tmp_path / name) for name in names]
     for one in same[1:]:
         assert np.allclose(one.affine, same[0].affine, atol=1e-6) and np.array_equal(one.voxels, same[0].voxels)
+    for name, one in (("refused.png", refused), ("accepted.png", alignment)):
+        write_outputs(one, fixed, moving, after=tmp_path / name)
+    assert (tmp_path / "refused.png").read_bytes() != (tmp_path / "accepted.png").read_bytes()
     path = tmp_path / "t.tfm"
     assert stated_mark(path) == mark and f"# DNetRegistration: {mark}\n" in path.read_text()
     assert np.allclose(read_transform(path), alignment.matrix, atol=1e-12)

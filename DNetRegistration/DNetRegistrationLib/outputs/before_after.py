@@ -37,7 +37,7 @@ class Slices:
 
 
 def before_and_after(
-    fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray
+    fixed: Volume, moving: Volume, bones: tuple[CorticalBone, CorticalBone], matrix: np.ndarray, mark: str = ""
 ) -> tuple[Slices, Slices]:
     """The moving scan as it lies in the world, and as it is carried onto the fixed one.
 
@@ -47,6 +47,7 @@ def before_and_after(
         fixed, moving: the scans.
         bones: cortical bone of the fixed and of the moving scan.
         matrix: ``(4, 4)``, fixed to moving points, LPS mm.
+        mark: of the alignment, as `Alignment.mark` gives it; a note of the latter.
     """
     shown = window(bones, matrix)
     views = shown.views(fixed.anatomical)
@@ -56,7 +57,7 @@ def before_and_after(
     if not shown.shows(bones[1]):
         away = float(np.linalg.norm(bones[1].center - bones[0].center))
         note = f"the moving bone lies {length_text(away)} away"
-    return Slices(before, views, note), Slices(after, views)
+    return Slices(before, views, note), Slices(after, views, mark)
 
 
 def write_slices(path: str | Path, slices: Slices) -> None:

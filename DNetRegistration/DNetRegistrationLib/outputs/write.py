@@ -127,7 +127,8 @@ def _stage(
         tell(0.0, "outlining bone")
         bones = segment(fixed, moving, alignment, masks)
     if flickered:
-        for name, slices in zip(("before", "after"), before_and_after(fixed, moving, bones, matrix), strict=True):
+        pictures = before_and_after(fixed, moving, bones, matrix, alignment.mark)
+        for name, slices in zip(("before", "after"), pictures, strict=True):
             if name in wanted:
                 with writing(wanted[name]):
                     write_slices(staged[name], slices)
