@@ -1,7 +1,7 @@
 """Thickness where it was not measured, against energies written out edge by edge and values known exactly."""
 
 import numpy as np
-from DNetRegistrationLib.cartilage.filling import carried_on, smooth_surface
+from DNetRegistrationLib.cartilage.filling import carried_on, down_to_rim, smooth_surface
 from DNetRegistrationLib.cartilage.mesh import Mesh
 
 
@@ -77,3 +77,17 @@ def test_nothing_is_carried_on_from_nothing():
     mesh, x, _ = _plane(side=6)
     none = np.zeros(len(x), bool)
     assert not carried_on(mesh, none, ~none, np.full(len(x), 40.0), np.full(len(x), 100.0)).any()
+
+
+def test_what_is_hidden_thins_to_the_rim_but_where_the_scan_ends():
+    """Known up to 0.2 mm from one border, along which half is a cut."""
+    mesh, x, y = _plane(side=41)
+    known, cut = x <= 0.6, y > 0.4
+    values = np.where(known, 40.0, np.nan)
+    found = down_to_rim(mesh, known, values, cut)
+    np.testing.assert_allclose(found[x <= 0.4], 40, rtol=0.05)
+    rim, half, thick = (found[np.isclose(x, at) & (y < 0.2)].mean() for at in (0.8, 0.7, 0.6))
+    assert rim < 8 and rim + 5 < half < thick - 5
+    np.testing.assert_allclose(found[np.isclose(x, 0.8) & (y > 0.6)], 40, rtol=0.15)
+    # What is known at the rim stays.
+    np.testing.assert_allclose(down_to_rim(mesh, np.ones(len(x), bool), np.full(len(x), 40.0), cut), 40, rtol=1e-4)
