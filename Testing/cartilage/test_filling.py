@@ -1,6 +1,7 @@
 """Thickness where it was not measured, against energies written out edge by edge and values known exactly."""
 
 import numpy as np
+import pytest
 from DNetRegistrationLib.cartilage.filling import carried_on, down_to_rim, smooth_surface
 from DNetRegistrationLib.cartilage.mesh import Mesh
 
@@ -80,14 +81,17 @@ def test_nothing_is_carried_on_from_nothing():
 
 
 def test_what_is_hidden_thins_to_the_rim_but_where_the_scan_ends():
-    """Known up to 0.2 mm from one border, along which half is a cut."""
+    """Known but for a strip along one border, where the scan ends at one half; elsewhere the rim is bare, or 6 um."""
     mesh, x, y = _plane(side=41)
-    known, cut = x <= 0.6, y > 0.4
-    values = np.where(known, 40.0, np.nan)
-    found = down_to_rim(mesh, known, values, cut)
-    np.testing.assert_allclose(found[x <= 0.4], 40, rtol=0.05)
-    rim, half, thick = (found[np.isclose(x, at) & (y < 0.2)].mean() for at in (0.8, 0.7, 0.6))
-    assert rim < 8 and rim + 5 < half < thick - 5
-    np.testing.assert_allclose(found[np.isclose(x, 0.8) & (y > 0.6)], 40, rtol=0.15)
-    # What is known at the rim stays.
-    np.testing.assert_allclose(down_to_rim(mesh, np.ones(len(x), bool), np.full(len(x), 40.0), cut), 40, rtol=1e-4)
+    known, cut = x < 0.59, (x > 0.59) & (y > 0.39)
+    border = np.isin(np.arange(len(x)), mesh.border())
+    strip = [np.isclose(x, at) & (y > 0.1) & (y < 0.2) for at in (0.8, 0.7, 0.58)]
+    for thin in (0.0, 6.0):
+        values = np.where(known, np.where(border, thin, 40.0), np.nan)
+        found = down_to_rim(mesh, known, values, cut)
+        rim, half, thick = (found[here].mean() for here in strip)
+        assert rim == pytest.approx(thin, abs=0.1) and rim + 5 < half < thick - 5
+        assert found[np.isclose(x, 0.8) & (y > 0.6) & (y < 0.7)].mean() > 25
+        # It goes straight on where the border is a cut all along.
+        on = down_to_rim(mesh, known, np.where(known, 40.0, np.nan), x > 0.59)
+        np.testing.assert_allclose(on, 40, rtol=1e-3)
