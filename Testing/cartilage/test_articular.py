@@ -30,6 +30,14 @@ def test_a_shaft_has_its_end_away_from_the_cut():
     assert end.axis == pytest.approx((0, 0, 1), abs=0.05) and end.top[2] == pytest.approx(0.87, abs=0.05)
 
 
+def test_a_fragment_that_floats_beyond_the_joint_is_no_end_of_the_bone():
+    """It was taken for the end, so that a fifth of a joint's surface was measured as all of it."""
+    solid = (np.hypot(_X - 19.5, _Y - 19.5) < 12) & (_Z < 20)
+    solid |= (_X - 26) ** 2 + (_Y - 19.5) ** 2 + (_Z - 34) ** 2 < 4**2
+    end = joint_end(cortical_bone(_scan(solid), 500.0, 0.08), 500.0)
+    assert end.axis == pytest.approx((0, 0, 1), abs=0.05) and end.top[2] == pytest.approx(0.57, abs=0.05)
+
+
 @pytest.mark.parametrize("noise", [0.0, 150.0])
 def test_a_piece_of_shaft_that_is_cut_at_both_ends_has_none(noise):
     """Noise made one up, across the shaft."""

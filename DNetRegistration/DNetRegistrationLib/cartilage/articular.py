@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage, spatial
 
 from ..bone.cortex import CorticalBone
-from ..imaging.morphology import box_around, dilate
+from ..imaging.morphology import box_around, dilate, large_components
 from ..imaging.resample import averaged, interpolate
 from ..imaging.volume import Volume
 from .mesh import Mesh, level_surface
@@ -28,6 +28,8 @@ _AS_ONE = 0.1
 _WALLS = 5
 # A space counts by this power of its width: the shaft is hollow, and trabeculae fill the end.
 _HOLLOW = 4
+# Pieces apart below this share of the largest are no part of the bone, as fragments that float beyond the joint.
+_PIECE = 0.1
 # So much of a bone must be marrow, as a share, for it to count in full: a pore in solid bone tells nothing.
 _MARROW = 0.1
 # Normals that lead farther than this from where the search began, cosine, lead to a flank that the view cuts.
@@ -82,7 +84,8 @@ def joint_end(bone: CorticalBone, threshold: float) -> JointEnd | None:
     Returns:
         None where the field of view cuts no bone, or cuts it alike on all sides.
     """
-    whole = bone.whole
+    whole = large_components(bone.whole, _PIECE)
+    bone = replace(bone, whole=whole)
     known = np.pad(np.isfinite(bone.grey), 1)
     border = dilate(~known, 1)[1:-1, 1:-1, 1:-1]
     cut = np.argwhere(whole & border)[:, ::-1]
