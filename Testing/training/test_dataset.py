@@ -154,8 +154,31 @@ def test_datasets_are_split_by_bones():
             assert torch.equal(part.plain[number], dataset.plain[dataset.names.index(name)])
             assert torch.equal(part.contrast[number], dataset.contrast[dataset.names.index(name)])
     assert dataset.split(0.2, 1)[1].names == validation.names != dataset.split(0.2, 2)[1].names
-    with pytest.raises(OptionError, match="none left to train on"):
+    with pytest.raises(OptionError, match="of 1 bone none can be held out"):
         small(1).split(0.2, 1)
+
+
+def test_bones_of_one_animal_are_not_parted():
+    """A bone at two times, and one scan given twice, were trained on and validated on."""
+    dataset = replace(small(7), animals=["a", "b", "a", "c", "c", "c", "c"])
+    for seed in range(12):
+        train, validation = dataset.split(0.3, seed)
+        assert not set(train.animals) & set(validation.animals) and len(train) >= len(validation) > 0
+        assert sorted(train.names + validation.names) == sorted(dataset.names)
+    with pytest.raises(OptionError, match="of 7 bones, all of one animal, none can be held out"):
+        replace(dataset, animals=["a"] * 7).split(0.3, 1)
+
+
+def test_bones_of_one_animal_are_those_of_its_name_or_of_one_file(tmp_path):
+    lines = (
+        "id,time,fixed,moving,animal", "m1,4,a.nrrd,b.nrrd,", "m1,8,c.nrrd,d.nrrd,", "m2,,e.nrrd,f.nrrd,x",
+        "m3,,f.nrrd,g.nrrd,y", "m4,,h.nrrd,i.nrrd,y", "m5,,j.nrrd,k.nrrd,", "m6,,j.nrrd,,",
+    )  # fmt: skip
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    for name in "abcdefghijk":
+        (tmp_path / f"{name}.nrrd").touch()
+    bones = scanned_bones.find_bone_scans(tmp_path / "pairs.csv")
+    assert scanned_bones.animals_of(bones) == ["m1_4", "m1_4", "m2", "m2", "m2", "m5", "m5"]
 
 
 @pytest.mark.parametrize("kinds", [{"horn": 1.0}, {"tibia": -1.0}, {"tibia": 0.0}, {}, {"tibia": math.nan}])

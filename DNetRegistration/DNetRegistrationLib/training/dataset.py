@@ -39,8 +39,8 @@ STEPS = 128
 # edge in mm, the diagonal of a cube of 64 voxels of 0.08 mm.
 GRID_SPACING, GRID_EDGE = 0.06, 8.88
 
-_FORMAT = "DNetRegistration bank 1"
-_KEYS = {"format", "code", "sha256", "plain", "contrast", "spacing", "names", "fields", "made"}
+_FORMAT = "DNetRegistration bank 2"
+_KEYS = {"format", "code", "sha256", "plain", "contrast", "spacing", "names", "fields", "made", "animals"}
 # The code that decides how bones come out.
 _CODE = (
     "bone", "imaging", "synthesis", "core/constants.py", "training/dataset.py", "training/scanned_bones.py",
@@ -62,6 +62,7 @@ class BoneDataset:
         fields: ``(n, 2, 3, 4)`` float64, for both scans: takes mm from the middle of the grid, (x, y, z), to
             coordinates that are within -1 and 1 in the scan's field of view. None where the whole grid is seen.
         made: what they were made from, in plain words and numbers.
+        animals: of each bone: those of one are not parted. None where each is of another.
     """
 
     plain: Tensor
@@ -70,6 +71,7 @@ class BoneDataset:
     names: list[str]
     fields: Tensor | None = None
     made: dict[str, Any] = field(default_factory=dict)
+    animals: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -94,17 +96,26 @@ class BoneDataset:
     def split(self, fraction: float, seed: int) -> tuple[BoneDataset, BoneDataset]:
         """Bones to train on, and a `fraction` of them, at least one, drawn at random, to validate on.
 
+        All bones of an animal are on one side, and no fewer to train on than to validate on.
+
         Raises:
             OptionError: none is left to train on.
         """
-        held = max(1, round(fraction * len(self)))
-        if held >= len(self):
+        count = len(self)
+        wanted = max(1, round(fraction * count))
+        animals = np.array(range(count) if self.animals is None else self.animals)
+        held: list[int] = []
+        for number in np.random.default_rng([seed, 8]).permutation(count):
+            of_one = [] if number in held else np.flatnonzero(animals == animals[number]).tolist()
+            if len(held) < wanted and 2 * (len(held) + len(of_one)) <= count:
+                held += of_one
+        if not held:
+            animal = "" if count < 2 else ", all of one animal,"
             raise OptionError(
-                f"of {counted(len(self), 'bone')} {held} would be held out for validation, and none left to train on",
-                "give more bones",
+                f"of {counted(count, 'bone')}{animal} none can be held out for validation with any left to train on",
+                "give bones of more animals",
             )
-        order = np.random.default_rng([seed, 8]).permutation(len(self)).tolist()
-        return self._of(sorted(order[held:])), self._of(sorted(order[:held]))
+        return self._of(sorted(set(range(count)) - set(held))), self._of(sorted(held))
 
     def _of(self, numbers: list[int]) -> BoneDataset:
         return replace(
@@ -113,6 +124,7 @@ class BoneDataset:
             contrast=self.contrast[numbers],
             names=[self.names[number] for number in numbers],
             fields=None if self.fields is None else self.fields[numbers],
+            animals=None if self.animals is None else [self.animals[number] for number in numbers],
         )
 
 
@@ -216,32 +228,35 @@ def dataset_of_bones(
     Raises:
         ScanError: a scan cannot be read or aligned.
     """
-    from .scanned_bones import BoneScans, resample_bone
+    from .scanned_bones import BoneScans, animals_of, resample_bone
 
     size = round(GRID_EDGE / GRID_SPACING)
     names: list[str] = []
+    animals: list[str] = []
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     fields: list[np.ndarray] = []
 
-    def add(bone: BoneScans) -> None:
+    def add(bone: BoneScans, animal: str) -> None:
         found = resample_bone(bone, size, GRID_SPACING, scan_spacing)
         names.append(bone.name)
+        animals.append(animal)
         fields.append(found.fields)
         for side, values in zip(sides, found.values, strict=True):
             side.append(quantized(values))
 
-    for number, bone in enumerate(bones):
+    for number, (bone, animal) in enumerate(zip(bones, animals_of(bones), strict=True)):
         progress(number / len(bones), f"reading {bone.name}")
         try:
-            add(bone)
+            add(bone, animal)
         except DNetError:
             if bone.moving is None or not apart:
                 raise
             for scan in (bone.fixed, bone.moving):
-                add(BoneScans(Path(scan.path).name, scan))
+                add(BoneScans(Path(scan.path).name, scan), animal)
     progress(1.0, f"{counted(len(bones), 'bone')} read")
     plain, contrast = (torch.stack(side).to(device) for side in sides)
-    return BoneDataset(plain, contrast, GRID_SPACING, names, torch.from_numpy(np.stack(fields)))
+    seen = torch.from_numpy(np.stack(fields))
+    return BoneDataset(plain, contrast, GRID_SPACING, names, seen, animals=animals)
 
 
 def quantized(values: Tensor) -> Tensor:
@@ -264,6 +279,7 @@ def save_dataset(dataset: BoneDataset, path: str | os.PathLike) -> None:
         "names": dataset.names,
         "fields": dataset.fields,
         "made": json.dumps(dataset.made),
+        "animals": dataset.animals,
     }
     content["sha256"] = _digest(content)
     with atomic_write() as staging:
@@ -300,7 +316,8 @@ def load_dataset(path: str | os.PathLike, device: str | torch.device = "cpu") ->
     try:
         same = content["sha256"] == _digest(content)
         made = json.loads(content["made"])
-        dataset = BoneDataset(*(content[key] for key in ("plain", "contrast", "spacing", "names", "fields")), made)
+        parts = (content[key] for key in ("plain", "contrast", "spacing", "names", "fields"))
+        dataset = BoneDataset(*parts, made, content["animals"])
     except (RuntimeError, TypeError, ValueError) as error:  # fields of other kinds than those that are written
         raise FileError(f"{path}: damaged, or no dataset of bones", remedy) from error
     if not same:

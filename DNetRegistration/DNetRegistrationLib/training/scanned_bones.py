@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class BoneScans:
         transform: file of the transform from `fixed` to `moving`; where it is None, they are aligned.
         initial: file of a transform that the alignment tries first.
         contrast: which of the two has the contrast agent, "fixed" or "moving".
+        animal: that the bone is of; where it is empty, the bone's name.
     """
 
     name: str
@@ -48,6 +49,7 @@ class BoneScans:
     transform: Path | None = None
     initial: Path | None = None
     contrast: str = "moving"
+    animal: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ def find_bone_scans(folder, tell: Callable[[str], None] = lambda line: None) -> 
     Args:
         folder: of scans; or a CSV file with a line a bone, parted by commas, semicolons or tabs, and the columns name
             and pre, and if wanted post, transform, initial, contrast, and what else is to be said of each scan:
-            pre_spacing (mm, "0.01" or "0.01 0.01 0.02"), post_mask and others, see `ScanFile`. The columns of a list of
-            pairs to align, id, fixed, moving, fixed_spacing and others, mean the same. Paths are relative to the table;
+            pre_spacing (mm, "0.01" or "0.01 0.01 0.02"), post_mask and others, see `ScanFile`; and animal, where
+            several lines are of one. The columns of a list of pairs to align, id, fixed, moving, fixed_spacing and
+            others, mean the same, and lines of one id are of one animal. Paths are relative to the table;
             other columns are passed over.
         tell: called with a line about what is passed over in a folder.
 
@@ -146,7 +149,20 @@ def _of_row(where: str, folder: Path, cells: dict[str, str], called: dict[str, s
         raise FileError(f"{where} has {cells['contrast']!r} as contrast, {error}", "correct it") from error
     # In a list of pairs one bone may be scanned at several times.
     name = "_".join(filter(None, (cells["id"], cells.get("time"))))
-    return BoneScans(name, scans[0], scans[1], transform, initial, contrast)
+    animal = cells.get("animal") or (cells["id"] if cells.get("time") else "")
+    return BoneScans(name, scans[0], scans[1], transform, initial, contrast, animal)
+
+
+def animals_of(bones: Sequence[BoneScans]) -> list[str]:
+    """A name for each bone, which those share that are of one animal or of one file."""
+    first: dict[str, int] = {}
+    animals = list(range(len(bones)))
+    for number, bone in enumerate(bones):
+        scans = [scan.image for scan in (bone.fixed, bone.moving) if scan is not None]
+        for mark in (f"animal {bone.animal or bone.name}", *(f"scan {one}" for one in scans)):
+            one, other = animals[number], animals[first.setdefault(mark, number)]
+            animals = [min(one, other) if animal in (one, other) else animal for animal in animals]
+    return [bones[number].name for number in animals]
 
 
 def resample_bone(entry: BoneScans, size: int, spacing: float, scan_spacing=None) -> ResampledBone:
