@@ -11,6 +11,7 @@ from DNetRegistrationLib.experiments.paper.figures import draw_positions, draw_s
 from DNetRegistrationLib.experiments.paper.measure import PairResult
 from DNetRegistrationLib.experiments.paper.plan import METHODS, STEPS, networks, plan, positions
 from DNetRegistrationLib.experiments.paper.results import DSC, NOT_LEARNED, RE, TE, TRUE_DSC, EvaluationResults
+from DNetRegistrationLib.experiments.paper.significance import analyses
 from DNetRegistrationLib.experiments.paper.tables import (
     PAPER,
     PAPER_ORDER,
@@ -25,9 +26,9 @@ from DNetRegistrationLib.experiments.paper.tables import (
 from DNetRegistrationLib.experiments.tables import write_csv
 
 
-def result(test, bone, fold, method, strategy, te, re, dice, **more):
+def result(test, bone, fold, method, strategy, te, re, dice, step=0, **more):
     more = {"target_um": te, "dice_true": 0.9, "spacing_um": 80.0, "weights": "w" if strategy else "", **more}
-    return PairResult(test, bone, "pre", 0, method, strategy, fold, 0.0, te_um=te, re_deg=re, dice=dice, **more)
+    return PairResult(test, bone, "pre", step, method, strategy, fold, 0.0, te_um=te, re_deg=re, dice=dice, **more)
 
 
 FACTS = {"weights": "w", "parameters": 4_847_180, "iterations": 4, "batch": 2, "hours": 0.5, "device": "CPU"}
@@ -252,3 +253,9 @@ def test_what_is_tested():
     }
     # Where only B is tested, A is left alone.
     assert {task.bone for task in plan({"a": "A", "b": "B"}, ("S1",), tuple(METHODS), ("real",))} == {"b"}
+
+
+def test_where_no_method_moved_anything_there_is_nothing_to_analyse():
+    """It ended the evaluation with an unexpected error."""
+    found = [result("rotation", "b1", "B", "unmoved", "", 700.0, 120.0 + step, 0.1, step=step) for step in range(3)]
+    assert list(analyses(EvaluationResults(found, {}))) == []

@@ -63,7 +63,7 @@ def analyses(results: EvaluationResults) -> Iterator[VarianceAnalysis]:
     """
     there = tuple(method for method in results.methods if method != UNMOVED)
     pairs = [(first, second) for first, others in _COMPARED.items() for second in others]
-    compared = [there, *(pair for pair in pairs if set(pair) <= set(there))]
+    compared = [methods for methods in (there, *pairs) if methods and set(methods) <= set(there)]
     for group, strategies in GROUPS.items():
         if set(strategies) & set(results.strategies):
             for test in results.tests:
