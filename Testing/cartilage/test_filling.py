@@ -1,8 +1,7 @@
 """Thickness where it was not measured, against energies written out edge by edge and values known exactly."""
 
 import numpy as np
-import pytest
-from DNetRegistrationLib.cartilage.filling import carried_on, down_to_rim, smooth_surface
+from DNetRegistrationLib.cartilage.filling import carried_on, smooth_surface
 from DNetRegistrationLib.cartilage.mesh import Mesh
 
 
@@ -78,20 +77,3 @@ def test_nothing_is_carried_on_from_nothing():
     mesh, x, _ = _plane(side=6)
     none = np.zeros(len(x), bool)
     assert not carried_on(mesh, none, ~none, np.full(len(x), 40.0), np.full(len(x), 100.0)).any()
-
-
-def test_what_is_hidden_thins_to_the_rim_but_where_the_scan_ends():
-    """Known but for a strip along one border, where the scan ends at one half; elsewhere the rim is bare, or 6 um."""
-    mesh, x, y = _plane(side=41)
-    known, cut = x < 0.59, (x > 0.59) & (y > 0.39)
-    border = np.isin(np.arange(len(x)), mesh.border())
-    strip = [np.isclose(x, at) & (y > 0.1) & (y < 0.2) for at in (0.8, 0.7, 0.58)]
-    for thin in (0.0, 6.0):
-        values = np.where(known, np.where(border, thin, 40.0), np.nan)
-        found = down_to_rim(mesh, known, values, cut)
-        rim, half, thick = (found[here].mean() for here in strip)
-        assert rim == pytest.approx(thin, abs=0.1) and rim + 5 < half < thick - 5
-        assert found[np.isclose(x, 0.8) & (y > 0.6) & (y < 0.7)].mean() > 25
-        # It goes straight on where the border is a cut all along.
-        on = down_to_rim(mesh, known, np.where(known, 40.0, np.nan), x > 0.59)
-        np.testing.assert_allclose(on, 40, rtol=1e-3)

@@ -491,7 +491,7 @@ def test_a_joint_that_is_hardly_in_both_views_is_not_said_to_be_without_agent():
 @cache
 def _one_side():
     """One compartment alone is measured."""
-    return _cut(_pair(3), 0.6)
+    return _cut(_pair(3), 0.7)
 
 
 @pytest.mark.slow

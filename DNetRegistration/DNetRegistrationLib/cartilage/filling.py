@@ -14,8 +14,6 @@ _REACH = 0.08
 # share of the level, over so many rings of neighbours. So many times a ring is added.
 _SMOOTH, _SMOOTH_UM, _EVEN = 0.15, 4.0, 0.1
 _RINGS, _TIMES = 3, 40
-# What is sure weighs so many times what is known.
-_SURE = 1e4
 
 
 def carried_on(
@@ -50,16 +48,16 @@ def carried_on(
     return found
 
 
-def smooth_surface(mesh: Mesh, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The membrane that lies nearest to known values: the mean of a Gaussian Markov random field.
 
-    It minimises the weighted squares of what it leaves of the known values plus those of its slopes along the surface,
-    so it goes straight on where nothing is known (Rue & Held, Gaussian Markov Random Fields, 2005, chapter 3).
+    It minimises the squares of what it leaves of the known values plus those of its slopes along the surface, so it
+    goes straight on where nothing is known (Rue & Held, Gaussian Markov Random Fields, 2005, chapter 3).
 
     Args:
         mesh: of ``n`` points.
-        weights: ``(n,)`` of the values, 1 where they are known and 0 where not.
-        values: ``(n,)``; those of weight 0 are not looked at.
+        known: ``(n,)`` bool, where values are known.
+        values: ``(n,)``; others are not looked at.
 
     Returns:
         ``(n,)``, 0 on pieces of the mesh of which nothing is known.
@@ -67,30 +65,7 @@ def smooth_surface(mesh: Mesh, weights: np.ndarray, values: np.ndarray) -> np.nd
     near = mesh.neighbours
     ties = sparse.diags(np.asarray(near.sum(1), float).ravel()) - near
     stiff = _REACH**2 / float(mesh.areas.mean())
-    weights = weights.astype(float)
     # A little keeps pieces at 0 of which nothing is known.
-    matrix = sparse.diags(weights + 1e-9) + stiff * ties
+    matrix = sparse.diags(known + 1e-9) + stiff * ties
     order: dict = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    right = weights * np.where(weights > 0, values, 0.0)
-    return np.asarray(splu(sparse.csc_matrix(matrix), **order).solve(right))
-
-
-def down_to_rim(mesh: Mesh, known: np.ndarray, values: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """As `smooth_surface`; but where the border of the mesh is hidden it is as thin as where that is known.
-
-    Where the scan ends at the border it goes straight on. On synthetic bones cartilage is 3 to 9 um thick at the border
-    of what faces the joint, and 30 to 50 um 0.4 mm within. Filled as thick as what lay beside it, compartments that the
-    edge of a view crossed were 2 to 6 um too thick.
-
-    Args:
-        mesh: of the surface that faces the joint, ``n`` points.
-        known, values: ``(n,)`` bool, where values are known, and these.
-        cut: ``(n,)`` bool, whether the scan ends there.
-    """
-    rim = np.zeros(len(known), bool)
-    rim[mesh.border()] = True
-    rim &= ~cut
-    told = rim & known
-    thin = float(np.average(values[told], weights=mesh.areas[told])) if told.any() else 0.0
-    hidden = rim & ~known
-    return smooth_surface(mesh, np.where(hidden, _SURE, known), np.where(hidden, thin, values))
+    return np.asarray(splu(sparse.csc_matrix(matrix), **order).solve(np.where(known, values, 0.0).astype(float)))

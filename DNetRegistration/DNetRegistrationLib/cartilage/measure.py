@@ -21,7 +21,7 @@ from ..registration.result import Alignment, require_alignment
 from .amount import BRIGHT_BEYOND, amount_tells, level_around, thickness_by_amount
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
 from .compartments import across, articular_cover, articular_within, lateral_by_fibula, parting
-from .filling import carried_on, down_to_rim
+from .filling import carried_on, smooth_surface
 from .layer import THICKEST, Layers
 from .result import CartilageMeasurement, Compartment, Reason, ThicknessMap, summarise
 from .sight import COARSE, MISMATCH, Sight, look
@@ -343,7 +343,7 @@ def _measured(
             warnings.append("agent lies on all of the bone that faces the joint: soft tissue may lie on the cartilage")
         if not hidden:
             # Where soft tissue lies, the border goes where the layer around it would end.
-            articular = articular_within(mesh, down_to_rim(mesh, sure | further, thickness, sight.at_end))
+            articular = articular_within(mesh, smooth_surface(mesh, sure | further, thickness))
             # Cartilage may lie under what is far from all that was measured.
             apart = mesh.areas[covered & ~sure & ~articular].sum() / max(mesh.areas[articular].sum(), 1e-12)
             hidden = bool(apart > _APART)
@@ -366,7 +366,7 @@ def _measured(
     if coarse > COARSE or unlike:
         reason[reason == Reason.MEASURED] = Reason.UNCERTAIN
     measured = reason == Reason.MEASURED
-    around_it = down_to_rim(mesh, (measured & (sure | thin)) | further, thickness, sight.at_end)
+    around_it = smooth_surface(mesh, (measured & (sure | thin)) | further, thickness)
     doubts = np.where(unresolved, _LEVEL_ERROR * thickness, 0)
     kept, left = mesh.part(articular)
     found = ThicknessMap(
