@@ -12,7 +12,7 @@ from ..core.errors import ScanError
 from ..core.threads import in_threads
 from ..imaging.resample import averaged
 from ..imaging.volume import Volume
-from .articular import JointSurface
+from .articular import EDGE, JointSurface
 from .layer import THICKEST, Layers, Profiles, fit_layers
 from .matching import Match, match_bone
 from .mesh import Mesh
@@ -45,7 +45,7 @@ class Sight:
         smoothed: ``(n, k)`` grey values of the scan without agent, means over neighbours.
         difference: ``(n, k)`` the scan with agent minus the other, matched to it, likewise.
         seen: ``(n, k)`` bool, whether both scans show that place.
-        at_end: ``(n,)`` bool, whether the scan without agent ends within two voxels.
+        at_end: ``(n,)`` bool, whether the scan without agent ends there.
         near: ``(n, n)`` the weights of those means.
         blur: standard deviation of the point spread of the scan without agent, mm.
         contrast: height of bone over what lies on it, in units of the scan with agent.
@@ -99,7 +99,7 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
         ScanError: the voxels are too coarse to tell bone from what lies on it.
     """
     for scan in (plain, contrast):
-        if (edge := np.prod(scan.spacing) ** (1 / 3)) > _COARSEST:
+        if (edge := _edge(scan)) > _COARSEST:
             problem = f"{scan.name}: its voxels of {1000 * edge:.0f} um are too coarse to look for cartilage in"
             remedy = f"scan the joint finer; cartilage of a mouse needs voxels of at most {1000 * COARSE:.0f} um"
             raise ScanError(problem, remedy)
@@ -118,7 +118,9 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     mesh = Mesh(mesh.points + shift[:, None] * normals, mesh.triangles)
     points = along(mesh.points, normals, heights)
     values = sampler(points)
-    ends = 2 * step * np.concatenate((np.eye(3), -np.eye(3)))
+    axes = plain.affine[:3, :3].T / np.linalg.norm(plain.affine[:3, :3], axis=0)[:, None]
+    # The surface was found on blocks of voxels, and ends so much before the view.
+    ends = (2 * step if step >= EDGE else 3 * EDGE) * np.concatenate((axes, -axes))
     at_end = ~np.isfinite(sampler(mesh.points[:, None] + ends)).all(1)
     del sampler  # which is as large as a scan, and so is the next
     agent = Sampler(contrast, match.matrix, mesh.points, 0.3)(points)
@@ -137,21 +139,30 @@ def look(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndar
     return Sight(mesh, normals, heights, step, match, smoothed, difference, seen, at_end, near, blur, tall, noise)
 
 
+def _edge(scan: Volume) -> float:
+    """The edge of a voxel, mm."""
+    return float(np.prod(scan.spacing) ** (1 / 3))
+
+
 def _step(plain: Volume, contrast: Volume) -> float:
     """The edge of a voxel of the coarser scan, mm."""
-    return float(max(np.prod(scan.spacing) ** (1 / 3) for scan in (plain, contrast)))
+    return max(_edge(plain), _edge(contrast))
 
 
 def _matched(plain: Volume, contrast: Volume, surface: JointSurface, matrix: np.ndarray, normal: np.ndarray) -> Match:
-    plain, contrast = _averaged(plain), _averaged(contrast)
-    step = _step(plain, contrast)
+    scans, finest = [_averaged(scan) for scan in (plain, contrast)], (plain, contrast)
+    step = _step(*scans)
+    # Both are smoothed alike in mm, averaging included: else what differs would be taken for the scanner's blur.
+    means = [np.mean(scan.spacing**2 - fine.spacing**2) / 12 for scan, fine in zip(scans, finest, strict=True)]
+    smooth = [np.sqrt(step**2 + max(means) - mean) for mean in means]
     mesh, facing = surface.mesh, np.flatnonzero(surface.facing)
     pick = facing[np.random.default_rng(0).permutation(len(facing))[:_LINES]]
     depths = np.arange(-_DEEP, -_CLEAR * step, step)
     points = along(mesh.points[pick], mesh.normals[pick], depths).reshape(-1, 3)
     reach = _DEEP + 0.05
     first, second = in_threads(
-        lambda of: Sampler(*of, mesh.points[facing], reach, 1.0), ((plain, np.eye(4)), (contrast, matrix))
+        lambda of: Sampler(*of[:2], mesh.points[facing], reach, of[2] / _edge(of[0])),
+        zip(scans, (np.eye(4), matrix), smooth, strict=True),
     )
     return match_bone(first, second, points, matrix, step, normal)
 
