@@ -37,8 +37,10 @@ def test_kinds_of_pairs_for_cartilage_are_chosen(monkeypatch, capsys):
     monkeypatch.setattr(cartilage, "measure_cases", measure_cases)
     assert main(["benchmark", "--only", "cartilage", "--kinds", "10 um,edges", "--pairs", "9"]) == 0
     assert measured == [*(("10 um", 320_000 + n) for n in range(9)), *((cartilage.EDGES, n) for n in range(8))]
-    assert main(["benchmark", "--only", "cartilage", "--kinds", "80 um plain"]) == 2
-    assert "choose from 20 um, 20 um again" in capsys.readouterr().err
+    # Before anything is measured.
+    for parts in ("cartilage", "refinement,cartilage"):
+        assert main(["benchmark", "--only", parts, "--kinds", "80 um plain"]) == 2
+        assert "none of the kinds is one of cartilage; choose from 20 um, 20 um again" in capsys.readouterr().err
 
 
 def test_the_help_lists_kinds_of_pairs_for_cartilage(capsys):

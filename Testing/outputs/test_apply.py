@@ -23,7 +23,7 @@ from DNetRegistrationLib.cli.main import main
 from DNetRegistrationLib.imaging.masks import read_layers
 from DNetRegistrationLib.imaging.nrrd import write_nrrd
 from DNetRegistrationLib.outputs.apply import apply_to_file
-from DNetRegistrationLib.outputs.write import scan_mark
+from DNetRegistrationLib.outputs.write import scan_mark, write_scan
 
 #: A quarter turn about z, then 5 mm along x: the fixed point (2, 0, 1) is the moving point (5, 2, 1).
 QUARTER = np.array([[0, -1, 0, 5], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], float)
@@ -447,3 +447,17 @@ def test_what_is_refused(tmp_path, quarter, capsys):
     assert "NIfTI cannot hold a sheared grid" in refused("labels.nrrd", "b.nii", *there)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "far.tfm", "labels.nrrd", "quarter.tfm"]
     assert read_transform(quarter) == pytest.approx(QUARTER)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.mha"])
+def test_a_mark_in_letters_of_another_program_is_no_error(tmp_path, name):
+    """Bytes that are no text, where the mark stands."""
+    refused = made_alignment(np.eye(4), accepted=False, doubts=["symmetry"])
+    write_scan(Volume(labels_of(), np.diag((0.1, 0.1, 0.1, 1))), tmp_path / name, tmp_path / name, refused.mark)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data.replace(b"symmetry", b"symm\xfctry"[:8]))
+    write_transform(np.eye(4), tmp_path / "t.tfm")
+    apply_to_file(tmp_path / name, tmp_path / "b.nrrd", [(tmp_path / "t.tfm", False)])
+    assert scan_mark(tmp_path / "b.nrrd").startswith("not accepted (symm?")
+    (tmp_path / "stack.tif").mkdir()
+    assert scan_mark(tmp_path / "stack.tif") == ""

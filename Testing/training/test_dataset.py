@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from alignments import made_alignment
 from DNetRegistrationLib.bone.cube import CUBE_REACH, BonePlace, canonical_cube, place_of_bone
 from DNetRegistrationLib.bone.images import BoneImage, bone_pyramid, native_scan
 from DNetRegistrationLib.bone.scan_file import ScanFile
@@ -281,6 +282,14 @@ def test_a_folder_of_scans_becomes_a_dataset(read):
             assert abs(float((along * axis).sum() / along.sum())) < 0.02
     batch = PairSource(read, 0).draw(0, 4)
     assert batch.fixed.amax((1, 2, 3, 4)).min() > 0.5
+
+
+def test_a_transform_of_a_refused_alignment_is_not_trained_on(folder, tmp_path):
+    for name in ("mouse_pre.nrrd", "mouse_post.mha"):
+        (tmp_path / name).write_bytes((folder[0] / name).read_bytes())
+    write_transform(made_alignment(folder[1].matrix, accepted=False, doubts=["symmetry"]), tmp_path / "mouse.tfm")
+    with pytest.raises(FileError, match=r"mouse\.tfm: is no truth"):
+        dataset_of_scans(tmp_path)
 
 
 def test_resampled_scans_lie_on_the_true_bone(folder, read):

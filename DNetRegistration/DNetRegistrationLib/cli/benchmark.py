@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..core.errors import OptionError, Setting
 from ..core.threads import available_processors
 from ..version import PROGRAM
 from .arguments import COUNT, JOBS, SEED, Parser, number, several
@@ -129,6 +130,21 @@ def add_parser(commands) -> Parser:
     return parser
 
 
+def _chosen_of(part: str, known: list[str], options: argparse.Namespace, named: tuple[str, ...]) -> list[str] | None:
+    """The kinds of a part that were asked for; None for all.
+
+    Raises:
+        OptionError: the part is to be measured, and none of them is of it.
+    """
+    if options.kinds is None:
+        return None
+    chosen = [kind for kind in options.kinds if kind in known]
+    if part in named and not chosen:
+        remedy = f"choose from {', '.join(known)}"
+        raise OptionError(f"none of the kinds is one of {part}", remedy, Setting("kinds"))
+    return chosen
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the benchmark; returns 0 when everything measured holds, 1 when something does not."""
     from ..core.progress import Progress
@@ -140,10 +156,7 @@ def run(options: argparse.Namespace) -> int:
     named = () if options.only is None else options.only
     sections = None if not named else tuple(name for name in named if name not in (REFINEMENT, CARTILAGE, LOOPS))
     count = {} if options.pairs is None else {"pairs": options.pairs}
-    kinds = {
-        part: [kind for kind in options.kinds or () if kind in known] or options.kinds
-        for part, known in _known_kinds().items()
-    }
+    kinds = {part: _chosen_of(part, known, options, named) for part, known in _known_kinds().items()}
     holds = []
     with Progress(options.verbose) as progress:
         shared = {"seed": options.seed, "output": options.output, "progress": progress, "tell": progress.tell, **count}

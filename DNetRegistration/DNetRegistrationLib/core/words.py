@@ -45,6 +45,11 @@ def choice(words: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
+def ascii_line(text: str) -> str:
+    """A text as one line of plain letters, as any header takes it; others are question marks."""
+    return " ".join(text.encode("ascii", "replace").decode().split())
+
+
 def capital(text: str) -> str:
     """A text that begins with a capital letter; the others stay as they are, and so does the name of a file.
 

@@ -15,6 +15,7 @@ from ..core.files import Staging, atomic_write, writing
 from ..core.progress import part
 from ..core.provenance import MARKED, NOT_ACCEPTED
 from ..core.threads import thread_limit
+from ..core.words import ascii_line
 from ..geometry.transform_files import write_transform_at
 from ..imaging.equal_blur import interpolation_blur
 from ..imaging.masks import mask_on
@@ -220,17 +221,17 @@ def scan_mark(path: Path) -> str:
     import SimpleITK as sitk
 
     name = path.name.lower()
+    if not path.is_file() or not name.endswith(SCAN_ENDINGS):
+        return ""
     if name.endswith((".tif", ".tiff")):
         return tiff_mark(path)
-    if not name.endswith(SCAN_ENDINGS):
-        return ""
     reader = sitk.ImageFileReader()
     reader.SetFileName(os.fspath(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
         return ""
-    if reader.HasMetaDataKey(MARKED):
-        return reader.GetMetaData(MARKED)
-    notes = reader.GetMetaData(_NOTES) if reader.HasMetaDataKey(_NOTES) else ""
-    return notes if notes.startswith(NOT_ACCEPTED) else ""
+    key = MARKED if reader.HasMetaDataKey(MARKED) else _NOTES
+    told = reader.GetMetaData(key) if reader.HasMetaDataKey(key) else ""
+    # Of another program's header it may be anything.
+    return ascii_line(told) if told.startswith(NOT_ACCEPTED) else ""

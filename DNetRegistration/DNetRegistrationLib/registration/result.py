@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import OptionError
 from ..core.jsonable import attributes_of, jsonable
 from ..core.provenance import NOT_ACCEPTED
-from ..core.words import plain
+from ..core.words import ascii_line, plain
 from ..geometry.transforms import rotation_error_deg, to_sitk
 
 if TYPE_CHECKING:  # Slicer loads this before SciPy is asked for
@@ -200,7 +200,7 @@ class Alignment:
     def mark(self) -> str:
         """What files that are made of it say of it where it is not accepted: a line of plain words. Else empty."""
         # Doubts of a report that was edited may be anything; headers take one line of plain letters.
-        told = " ".join(", ".join(map(str, self.doubts)).encode("ascii", "replace").decode().split())
+        told = ascii_line(", ".join(map(str, self.doubts)))
         words = f" ({told})" if told else ""
         return "" if self.accepted else f"{NOT_ACCEPTED}{words}"
 

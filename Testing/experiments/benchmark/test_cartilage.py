@@ -110,9 +110,15 @@ def test_without_agent_hardly_any_surface_may_be_given_a_thickness():
             CartilageResult(cartilage.WITHOUT, 2, True, True, given=2 * share - 0.001),
             CartilageResult(cartilage.WITHOUT, 3, False, given=1.0),
         ]
-        found, said = CartilageTable(rows).findings()
+        rows.append(CartilageResult(cartilage.WITHOUT, 4, True, failure="ScanError: a bright layer"))
+        found, said, failed = CartilageTable(rows).findings()
+        assert failed.measured == "1 of 4"
         assert found.measured == f"{100 * share - 0.05:.2f} %" and found.holds is holds
         assert said.measured == "1 of 2"
+
+
+def test_pairs_without_agent_that_all_fail_do_not_hold():
+    assert not CartilageTable([CartilageResult(cartilage.WITHOUT, 1, True, failure="ScanError: a layer")]).holds
 
 
 def test_cartilage_off_the_joint_does_not_hold():

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from alignments import made_alignment
 from DNetRegistrationLib.bone.cube import CanonicalCube
 from DNetRegistrationLib.bone.scan_file import ScanFile
 from DNetRegistrationLib.bone.threshold import find_bone_scale
+from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.experiments.metrics import measure, translation_error_um
 from DNetRegistrationLib.experiments.paper import methods as evaluation_methods
 from DNetRegistrationLib.experiments.paper.methods import by_network, by_simpleitk, estimate
 from DNetRegistrationLib.experiments.paper.pairs import PreparedPair, load_pair, moved, true_motion
 from DNetRegistrationLib.experiments.paper.plan import METHODS, PlannedPair, ScannedBone, positions
+from DNetRegistrationLib.geometry.transform_files import write_transform
 from DNetRegistrationLib.geometry.transforms import to_sitk
 from DNetRegistrationLib.imaging.volume import Volume, write_volume
 from DNetRegistrationLib.networks.regression import RegressionNetwork
@@ -152,6 +155,13 @@ def scans(tmp_path_factory):
     sitk.WriteTransform(to_sitk(pair.matrix), str(folder / "truth.tfm"))
     files = [ScanFile(str(folder / f"{role}.nrrd")) for role in ("fixed", "moving")]
     return ScannedBone("tibia", "mouse", "A", *files, folder / "truth.tfm"), pair
+
+
+def test_a_transform_of_a_refused_alignment_is_no_truth_of_a_real_pair(scans, tmp_path):
+    bone, made = scans
+    write_transform(made_alignment(made.matrix, accepted=False, doubts=["symmetry"]), tmp_path / "t.tfm")
+    with pytest.raises(FileError, match=r"t\.tfm: is no truth"):
+        load_pair(PlannedPair("real", "tibia", "both", 0, 0.0, ()), replace(bone, transform=tmp_path / "t.tfm"))
 
 
 def test_the_real_pair(scans):

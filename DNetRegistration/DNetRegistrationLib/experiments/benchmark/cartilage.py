@@ -112,7 +112,7 @@ class CartilageTable(CaseTable[CartilageResult]):
     def findings(self) -> list[Finding]:
         """What was measured, kind by kind; of accepted alignments alone."""
         return [
-            *(one for kind in KINDS for one in self._kind(kind)),
+            *(one for kind in KINDS if kind != WITHOUT for one in self._kind(kind)),
             *self._again(),
             *self._groups(),
             *self._without(),
@@ -206,15 +206,17 @@ class CartilageTable(CaseTable[CartilageResult]):
 
     def _without(self) -> list[Finding]:
         """Of accepted pairs without agent."""
-        rows = [one for one in self.results if one.kind == WITHOUT and one.accepted and not one.failure]
+        tried = [one for one in self.results if one.kind == WITHOUT]
+        rows = [one for one in tried if one.accepted and not one.failure]
         if not rows:
-            return []
+            return [enough(f"{WITHOUT} agent: accepted pairs that were measured", 0, 1)] if tried else []
         given = 100 * _mean([one.given for one in rows])
         what = f"{WITHOUT} agent, {len(rows)} pairs: share of the surface that is given a thickness"
         said = sum(one.agent for one in rows)
         return [
             at_most(what, f"{given:.2f} %", given, 100 * _MOST_GIVEN, " %"),
             Finding("  pairs of which agent is said to be there", f"{said} of {len(rows)}"),
+            Finding("  pairs that ended with an error", f"{sum(bool(one.failure) for one in tried)} of {len(tried)}"),
         ]
 
     def _edges(self) -> list[Finding]:
