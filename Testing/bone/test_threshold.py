@@ -171,6 +171,7 @@ def moved(scan: Volume, changed: Volume) -> float:
     return abs(find_bone_scale(changed).threshold - first) / (2 * (dense - first))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(scale=st.sampled_from(["hu", "raw", "byte", "attenuation"]), before=st.tuples(*[st.integers(0, 60)] * 3),
        after=st.tuples(*[st.integers(0, 60)] * 3), kind=st.sampled_from(["lowest", "air", "nan"]))  # fmt: skip
@@ -192,6 +193,7 @@ def test_a_crop_moves_the_threshold_little(bones, scale):
     assert moved(scan, Volume(scan.voxels[5:-4, 3:-6, 4:-4], scan.affine)) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", ["air", pytest.param("water", marks=pytest.mark.slow)])
 def test_other_voxel_sizes_move_the_threshold_little(background):
     scan = make_pair(8810, size=96, spacing=0.055, scale="hu", background=background).fixed
@@ -244,6 +246,7 @@ def test_a_crop_of_a_real_scan_moves_its_threshold_little(ankles, seed):
     assert moved(scan, Volume(scan.voxels[box], scan.affine)) < 0.05
 
 
+@pytest.mark.slow
 def test_other_voxel_sizes_move_the_threshold_of_a_real_scan_little(ankles):
     scan = read_volume(ankles)
     for factor in (0.8, 1.5):

@@ -79,6 +79,7 @@ def test_learns(network):
     assert network.losses[-1] < 0.8 * network.losses[0]
 
 
+@pytest.mark.slow
 def test_the_answer_turns_with_the_input(scans, network):
     plain = network.transforms(*inputs(scans.batch))[0]
     assert len(plain) >= 1

@@ -357,6 +357,7 @@ def test_when_one_output_fails_none_appears_and_none_is_replaced(pair, tmp_path,
     assert (tmp_path / "a.json").read_text() == "old"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on file size are POSIX")
 def test_a_file_cut_short_by_the_system_leaves_nothing(tmp_path):
     """A limit on file size stands in for a full disk: writing stops in the middle."""

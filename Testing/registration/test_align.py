@@ -206,6 +206,7 @@ def test_a_network_sees_cubes_where_they_lay_in_its_training(pair, tmp_path, mon
     assert max(off) < 1e-9 if placement == "center" else min(off) > 0.1
 
 
+@pytest.mark.slow
 def test_masks_leave_out_what_misleads(pair):
     """A bright block in one scan, masked away; the mask of the other as an image."""
     voxels = pair.fixed.voxels.copy()
@@ -217,6 +218,7 @@ def test_masks_leave_out_what_misleads(pair):
     assert alignment.accepted and error_um(pair, alignment) < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_mask_of_the_bone_itself_is_one_that_shows_what_surrounds_it(pair, found, filled):
     """As a threshold gives it, with marrow or without: nothing of the bone's surface is seen in it."""
@@ -255,6 +257,7 @@ def test_the_segmentation_looks_where_the_alignment_did(pair, found, monkeypatch
     assert "masks" not in alignment.to_dict() and Alignment.from_dict(alignment.to_dict()) == alignment
 
 
+@pytest.mark.slow
 def test_a_mask_on_another_grid_is_that_mask(pair):
     """A box of the world, on coarse voxels along the world's axes and as an array of the scan's."""
     low, high = pair.fixed.center - 1.5, pair.fixed.center + 1.9
@@ -276,6 +279,7 @@ def test_thresholds_are_used_as_given(pair, found):
     assert error_um(pair, alignment) < 15
 
 
+@pytest.mark.slow
 def test_an_initial_transform_is_tried_first_and_a_wrong_one_does_no_harm(pair):
     near = pair.matrix.copy()
     near[:3, 3] += 0.1

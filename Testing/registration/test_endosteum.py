@@ -129,6 +129,7 @@ def test_voxels_that_are_not_finite_are_not_seen(unknown):
     assert np.sqrt(part) == pytest.approx(np.sqrt(whole), rel=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [970009, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (507, 511, 983006, 986027, 201029))]
 )

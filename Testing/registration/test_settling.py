@@ -114,6 +114,7 @@ def test_scatter_is_most_of_the_spread_of_where_a_pose_rests(noise):
     assert 0.4 * spread < np.median(told) < spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [980_006, *(pytest.param(n, marks=pytest.mark.slow) for n in (980_016, 980_033))])
 def test_a_piece_of_shaft_does_not_stop_on_its_way(seed):
     """They were 23 to 32 um off."""
@@ -123,6 +124,7 @@ def test_a_piece_of_shaft_does_not_stop_on_its_way(seed):
     assert found.accepted and error < 16 and error < 2 * found.expected_error_um
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "draw"),
     [(970_001, 3), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((970_001, 5), (970_004, 0)))],

@@ -201,6 +201,7 @@ def test_what_chance_makes_of_an_error_is_taken_out(chi_square, unexplained, sha
     assert strain.likely_error == pytest.approx(0.04 * share, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed",
     [

@@ -34,6 +34,7 @@ def alone(animal, **changes):
     return replace(Session.draw(0, animal, clean=True, scale="attenuation"), **changes)
 
 
+@pytest.mark.slow
 def test_same_seed_same_pair_and_the_even_one_unlike():
     pair, again = (make_pair(810_201, size=24, spacing=0.2, agent="varied") for _ in range(2))
     assert np.array_equal(pair.fixed.voxels, again.fixed.voxels)
@@ -46,6 +47,7 @@ def test_same_seed_same_pair_and_the_even_one_unlike():
         make_pair(1, agent="patchy")
 
 
+@pytest.mark.slow
 def test_draws_reach_from_faint_to_brighter_than_bone():
     drawn = [varied(seed) for seed in range(40)]
     sessions, films = [session for _, session in drawn], [session.film for _, session in drawn]

@@ -134,6 +134,7 @@ def test_thinned_cartilage_is_thinner_and_ends_where_it_did(animal, cartilage):
     assert thinned.mean_um() == pytest.approx(0.85 * cartilage.mean_um(), rel=0.01)
 
 
+@pytest.mark.slow
 def test_pair_knows_its_cartilage_in_the_world_of_the_fixed_scan():
     pair = make_pair(810_103, agent="varied", size=60, spacing=0.036, focus=JOINT)
     found = pair.cartilage
@@ -150,6 +151,7 @@ def test_pair_knows_its_cartilage_in_the_world_of_the_fixed_scan():
         assert np.median(fraction[tuple(seen.T)]) > 200 and bone[tuple(seen.T)].mean() < 0.02
 
 
+@pytest.mark.slow
 def test_touched_cartilage_lies_under_something_in_the_moving_scan():
     """Told by a film that covers all of the joint, and by none."""
     pair = make_pair(810_103, agent="varied", size=16, spacing=0.3)

@@ -51,6 +51,7 @@ def test_the_table_is_plain(tmp_path):
     assert not any(set(cell) & set('"[]{}') for cell in row.values())
 
 
+@pytest.mark.slow
 def test_masks_are_the_truth(tmp_path):
     synthesize(tmp_path, 1, seed=7, size=24, spacing=0.2, truth=True)
     pair = make_pair(7, size=24, spacing=0.2)

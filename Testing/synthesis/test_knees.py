@@ -19,6 +19,7 @@ def knee(request):
     return make_knee(9_100_002, scene=request.param, **SMALL)
 
 
+@pytest.mark.slow
 def test_each_matrix_takes_its_bone_onto_itself(knee):
     """Voxels of a bone, taken to the moving scan by its matrix, are the same bone's there; by another's few are."""
     for bone, matrix in enumerate(knee.matrices):
@@ -46,6 +47,7 @@ def test_bones_turn_against_each_other_as_far_as_was_asked():
     assert 40 < rotation_error_deg(knee.matrices[0], knee.matrices[1]) < 80
 
 
+@pytest.mark.slow
 def test_no_two_bones_are_in_one_place():
     """The frames of bones bring their surfaces close, and apart: there is bone of both kinds within 0.3 mm."""
     knee = make_knee(7, keep=1.0, clean=True, **SMALL)

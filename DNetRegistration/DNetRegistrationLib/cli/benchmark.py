@@ -29,7 +29,7 @@ examples:
   {PROGRAM} benchmark --pairs 1000 --large --output dnet-benchmark
   {PROGRAM} benchmark --only adversarial --pairs 3000 --output hard
   {PROGRAM} benchmark --only refinement --kinds "80 um contrast"
-  {PROGRAM} benchmark --only cartilage --kinds "10 um" --pairs 200 --output fine
+  {PROGRAM} benchmark --only cartilage --kinds "10 um"
 """
 
 _BENCHMARK_END = """\
