@@ -62,7 +62,7 @@ def completed_calls(
         function: of a module, so that it can be sent to a process.
         calls: arguments, likewise.
         processes: the most that run at once.
-        threads: of torch in each, or None for its default.
+        threads: as `fresh_processes` takes them.
 
     Raises:
         RunError: a process ended before its call did. What a call raises is raised here.
