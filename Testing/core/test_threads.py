@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
 import places
@@ -325,3 +326,17 @@ def test_items_are_worked_on_at_once_in_order_and_by_no_more_threads_than_may_be
     with thread_limit(1):
         assert in_threads(lambda item: threading.current_thread(), "ab") == [threading.current_thread()] * 2
     assert in_threads(work, ()) == []
+
+
+def test_work_in_threads_has_the_context_of_its_caller_and_as_many_threads_as_are_asked_for():
+    asked: ContextVar[int] = ContextVar("asked", default=0)
+    began = threading.Barrier(3, timeout=60)
+
+    def work(item: int) -> tuple[int, threading.Thread]:
+        if item < 3:
+            began.wait()
+        return asked.get(), threading.current_thread()
+
+    asked.set(7)
+    found = in_threads(work, range(5), threads=3)
+    assert {value for value, _ in found} == {7} and len({thread for _, thread in found}) == 3

@@ -411,7 +411,7 @@ def test_what_is_carried_again_still_says_that_it_is_of_a_refused_alignment(tmp_
     write_volume(Volume(labels_of(), np.diag((0.1, 0.1, 0.1, 1))), tmp_path / "labels.nrrd")
     assert scan_mark(carried("labels.nrrd", "fine.nrrd", "true")) == "" == scan_mark(tmp_path)
     before = carried("labels.nrrd", "first.nrrd", "refused").name
-    for name in ("again.mha", "again.nii.gz", "again.tif", "again.nrrd"):
+    for name in ("again.mha", "again.nii.gz", "again.tif", "AGAIN.MHA", "again.nrrd"):
         assert scan_mark(carried(before, name, "true")) == mark
         before = name
     layers = (labels_of() > 2).astype(np.uint8)
@@ -420,6 +420,24 @@ def test_what_is_carried_again_still_says_that_it_is_of_a_refused_alignment(tmp_
     for source, target, transform in (("in", "first", "refused"), ("first", "again", "true")):
         header = read_layers(carried(f"{source}.seg.nrrd", f"{target}.seg.nrrd", transform))[2]
         assert header["DNetRegistration"] == mark
+
+
+def test_a_mark_that_nifti_cut_short_is_no_second_mark(tmp_path):
+    refused = made_alignment(np.eye(4), accepted=False, doubts=["symmetry", "extreme strain of the moving scan" * 3])
+    assert len(refused.mark) > 79
+    write_transform(refused, tmp_path / "refused.tfm")
+    written = Volume(labels_of(), np.diag((0.1, 0.1, 0.1, 1)))
+    write_scan(written, tmp_path / "cut.nii", tmp_path / "cut.nii", refused.mark)
+    apply_to_file(tmp_path / "cut.nii", tmp_path / "again.nrrd", [(tmp_path / "refused.tfm", False)])
+    assert scan_mark(tmp_path / "again.nrrd") == refused.mark
+
+
+def test_a_mark_is_read_where_the_header_is_a_file_of_its_own(tmp_path):
+    image = Volume(labels_of(), np.diag((0.1, 0.1, 0.1, 1))).to_sitk()
+    image.SetMetaData("DNetRegistration", "not accepted (symmetry)")
+    for name in ("a.mhd", "b.nhdr"):
+        sitk.WriteImage(image, str(tmp_path / name))
+        assert scan_mark(tmp_path / name) == "not accepted (symmetry)"
 
 
 def test_what_is_refused(tmp_path, quarter, capsys):

@@ -116,13 +116,19 @@ def usable_threads() -> int:
     return _limit.get() or available_processors()
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """What a function returns for each item, in `usable_threads` threads at once, which start none of their own.
+def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> list[R]:
+    """What a function returns for each item, in several threads at once, which start none of their own.
 
-    It gains where the function's time is that of NumPy and SciPy on large arrays, which let other threads run.
+    It gains where the function's time is that of NumPy and SciPy on large arrays, which let other threads run. What
+    context variables say here, they say there (with NumPy 2 how it treats errors is one of them).
+
+    Args:
+        function: to call.
+        items: what to call it with, one at a time.
+        threads: how many at most; `usable_threads` for None.
     """
     items = list(items)
-    threads = min(usable_threads(), len(items))
+    threads = min(threads or usable_threads(), len(items))
     if threads <= 1:
         return [function(item) for item in items]
 
@@ -130,8 +136,10 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         with thread_limit(1):
             return function(item)
 
+    # A context can be entered by one thread at a time.
+    contexts = [copy_context() for _ in items]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(alone, items))
+        return list(pool.map(lambda context, item: context.run(alone, item), contexts, items))
 
 
 @contextmanager

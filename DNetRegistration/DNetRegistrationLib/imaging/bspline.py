@@ -7,11 +7,12 @@ processor time, and so did the values by VTK, which is used where it is installe
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+
+from ..core.threads import in_threads
 
 # The pole of the recursive filter; its powers from here on are below what float32 tells.
 _POLE, _HORIZON = np.sqrt(3) - 2, 24
@@ -93,9 +94,7 @@ def _by_scipy(spline: np.ndarray, to_index: np.ndarray, threads: int) -> Callabl
             target, offset = out[z : z + 1], shift + linear[:, 0] * (first + z)
             ndimage.affine_transform(spline, linear, offset, target.shape, target, 3, "mirror", prefilter=False)
 
-        with ThreadPoolExecutor(threads) as pool:
-            # Going through the results raises here what was raised in a thread.
-            list(pool.map(plane, range(len(out))))
+        in_threads(plane, range(len(out)), threads)
 
     return fill
 

@@ -249,8 +249,9 @@ def _arrived(volume: Volume, grid: Volume, matrix: np.ndarray) -> bool:
 
 
 def _joined(marks: Iterable[str]) -> str:
-    """Marks as one, each once."""
-    return "; ".join(dict.fromkeys(mark for mark in marks if mark))
+    """Marks as one, each once; one that a NIfTI file has cut short is the one that it begins."""
+    found = list(dict.fromkeys(mark for mark in marks if mark))
+    return "; ".join(mark for mark in found if not any(one != mark and one.startswith(mark) for one in found))
 
 
 def _carry_segmentation(

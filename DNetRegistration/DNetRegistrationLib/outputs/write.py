@@ -18,6 +18,7 @@ from ..core.threads import thread_limit
 from ..core.words import ascii_line
 from ..geometry.transform_files import write_transform_at
 from ..imaging.equal_blur import interpolation_blur
+from ..imaging.itk_reader import reader_of
 from ..imaging.masks import mask_on
 from ..imaging.nrrd import TYPES, write_nrrd
 from ..imaging.resample import cast_like, resample
@@ -27,7 +28,7 @@ from ..registration.result import Alignment, alignments
 from .before_after import before_and_after, write_slices
 from .cartilage_table import write_table
 from .overlay import write_overlay
-from .paths import SCAN_ENDINGS, OutputPaths, check_grid, check_outputs
+from .paths import OutputPaths, check_grid, check_outputs
 from .report import write_report
 from .segmentation import segment, write_segmentation
 from .subtraction import match_grey_values, subtract
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # ITK's name of the description in a NIfTI file, and how many letters it takes; of more it writes nothing at all.
 _NOTES, _MOST_NOTES = "ITK_FileNotes", 79
+_MARKED_BY_ITK = ("NrrdImageIO", "MetaImageIO", "NiftiImageIO")
 
 
 def write_outputs(
@@ -221,12 +223,17 @@ def scan_mark(path: Path) -> str:
     import SimpleITK as sitk
 
     name = path.name.lower()
-    if not path.is_file() or not name.endswith(SCAN_ENDINGS):
+    if not path.is_file():
         return ""
     if name.endswith((".tif", ".tiff")):
         return tiff_mark(path)
+    # By its name: ITK knows no endings in capital letters.
+    kind = "NiftiImageIO" if name.endswith((".nii", ".nii.gz")) else reader_of(path)
+    if kind not in _MARKED_BY_ITK:
+        return ""
     reader = sitk.ImageFileReader()
     reader.SetFileName(os.fspath(path))
+    reader.SetImageIO(kind)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
