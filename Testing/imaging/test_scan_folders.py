@@ -41,6 +41,14 @@ def test_masks_are_no_scans(folder):
     assert (found.pairs, found.singles, found.unpaired) == (before.pairs, before.singles, before.unpaired)
 
 
+def test_a_mask_of_a_single_scan_is_no_scan(folder):
+    for name in ("a_mask.nrrd", "other_mask.nrrd"):
+        (folder / name).touch()
+    found = find_scans(folder)
+    assert [path.name for path in found.masks] == ["a_mask.nrrd"]
+    assert sorted(found.singles) == ["a", "other_mask", "pre"]
+
+
 def test_of_two_scans_of_one_name_the_second_is_a_problem(folder):
     (folder / "b_pre.nrrd").touch()
     found = find_scans(folder)

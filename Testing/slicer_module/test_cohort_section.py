@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cohort_results import failed_pair, made_cohort, made_pair, refused_pair
 from DNetRegistrationLib import Volume, make_pair, write_volume
+from DNetRegistrationLib.cohort.options import CohortOptions
 from DNetRegistrationLib.core.errors import FileError
 from DNetRegistrationLib.slicer_module import events
 from scene_nodes import FLIP, GRIDS, INDICES, MODULE, aligned, positions, rigid
@@ -117,6 +118,29 @@ def test_the_table_has_those_first_that_need_a_look(section, panel, tmp_path, mo
     # Those of another folder are not shown as its own.
     section.resultsPath.currentPath = str(tmp_path)
     assert rows(section) == [] and not section.pageButton.enabled
+
+
+def test_results_of_a_run_with_other_options_are_replaced_only_where_the_user_says_so(host, section, panel, tmp_path):
+    (tmp_path / "results").mkdir()
+
+    def written(**options) -> None:
+        told = json.dumps(made_cohort(made_pair("a"), options=options).to_dict())
+        (tmp_path / "results/cohort.json").write_text(told)
+
+    usual = CohortOptions().told()
+    written(outputs=[*usual["outputs"], "cartilage", "subtraction"], check=True)
+    host.dialogs.will_answer("Cancel")
+    section.alignButton.click()
+    assert section.job is None and section.alignButton.text == "Align all"
+    assert "a run with other options (cartilage, check, subtraction)" in host.dialogs.texts[0]
+    host.dialogs.will_answer("OK")
+    section.alignButton.click()
+    assert section.job is not None and panel.logic.launch.command[3] == "align"
+    panel.logic.launch.end(0)
+    # Of its own results nothing is asked.
+    written(**usual)
+    section.alignButton.click()
+    assert section.job is not None and len(host.dialogs.texts) == 2
 
 
 def test_alignments_that_close_loops_are_told_where_something_is_wrong(section, tmp_path):

@@ -16,6 +16,7 @@ SCAN_SUFFIXES = (*VOLUME_SUFFIXES, ".tif", ".tiff")
 WORDS = (("pre", "post"), ("fixed", "moving"))
 # Behind the name of a pair, its transform from the first to the second scan.
 _TRANSFORMS = (".tfm", "_truth.tfm")
+_MASK = "_mask"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def find_scans(folder: str | os.PathLike) -> ScanFolder:
         if partner in scans:
             if (word, partners[word]) in WORDS:
                 found.pairs.append(ScanPair(stem, path, scans[partner], _transform_beside(path, stem)))
-        elif any(name.startswith(f"{scan}_") for scan in paired):
+        elif any(name.startswith(f"{scan}_") for scan in paired) or _masked(name) in scans:
             masks.append(path)
         elif partner is None:
             found.singles[name] = path
@@ -105,6 +106,11 @@ def _partner(name: str, partners: Mapping[str, str]) -> str | None:
     """The name of the other scan of a pair; None where a name does not end in a word of a pair."""
     stem, _, word = name.rpartition("_")
     return f"{stem}_{partners[word]}" if stem and word in partners else None
+
+
+def _masked(name: str) -> str:
+    """The name of the scan that a mask is called after; "" where it is called after none."""
+    return name[: -len(_MASK)] if name.lower().endswith(_MASK) else ""
 
 
 def _transform_beside(scan: Path, name: str) -> Path | None:

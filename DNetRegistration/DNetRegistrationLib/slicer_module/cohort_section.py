@@ -12,6 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..cohort.options import CohortOptions
 from ..cohort.result import CohortResult, looked_at, needs_look
 from ..cohort.tables import PAGE, RECORD
 from ..core.errors import DNetError
@@ -104,7 +105,22 @@ class CohortSection:
             self._tell(_("Cancelled. What is done stays; the same again goes on from there."))
             self._update()
             return
-        self._start("align")
+        if self._mayReplace():
+            self._start("align")
+
+    def _mayReplace(self) -> bool:
+        """Whether results of a run with other options, where there are any, may be replaced: asks."""
+        told, usual = self._record(), CohortOptions().told()
+        if told is None or told.options == usual:
+            return True
+        others = set(told.options.get("outputs", ())) - set(usual["outputs"]) | (told.options.keys() - usual.keys())
+        question = _(
+            "The results in this folder are of a run with other options ({names}).\n\n"
+            "Align all aligns each pair anew without them. What only they gave, such as subtractions or cartilage, is "
+            "removed. Choose another folder to keep it."
+        )
+        names = ", ".join(name.replace("_", " ") for name in sorted(others)) or _("fewer outputs")
+        return slicer.util.confirmOkCancelDisplay(question.format(names=names))
 
     def _start(self, what: str) -> None:
         if what == "align":
@@ -147,17 +163,23 @@ class CohortSection:
         pairs = sum(row[0] not in ("", "-") for row in rows)
         self._tell(_("Pairs: {pairs}, problems: {problems}").format(pairs=pairs, problems=problems))
 
+    def _record(self) -> CohortResult | None:
+        """What lies in the folder of results; None where that is nothing, or, which is told, another thing."""
+        if not self.resultsPath.currentPath.strip():
+            return None
+        try:
+            return CohortResult.from_dict(json.loads((self._results / RECORD).read_text(encoding="utf-8")))
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            self._tell(_("{path}: is no result of a cohort").format(path=self._results / RECORD))
+            return None
+
     def _showResults(self) -> None:
         """The table of the folder of results, those first that need a look; nothing where there is none."""
         self._showRows([], [])
-        if not self.resultsPath.currentPath.strip():
-            return
-        try:
-            told = CohortResult.from_dict(json.loads((self._results / RECORD).read_text(encoding="utf-8")))
-        except OSError:
-            return
-        except (ValueError, KeyError, TypeError):
-            self._tell(_("{path}: is no result of a cohort").format(path=self._results / RECORD))
+        told = self._record()
+        if told is None:
             return
         pairs = needs_look(told.pairs)
         # Alignments that nobody asked for are told where something is wrong with them.
