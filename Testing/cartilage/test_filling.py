@@ -1,7 +1,8 @@
 """Thickness where it was not measured, against energies written out edge by edge and values known exactly."""
 
 import numpy as np
-from DNetRegistrationLib.cartilage.filling import carried_on, smooth_surface
+import pytest
+from DNetRegistrationLib.cartilage.filling import carried_on, rise_from_rim, smooth_surface
 from DNetRegistrationLib.cartilage.mesh import Mesh
 
 
@@ -77,3 +78,71 @@ def test_nothing_is_carried_on_from_nothing():
     mesh, x, _ = _plane(side=6)
     none = np.zeros(len(x), bool)
     assert not carried_on(mesh, none, ~none, np.full(len(x), 40.0), np.full(len(x), 100.0)).any()
+
+
+@pytest.fixture
+def dome():
+    """A plate on which cartilage rises from its rim to 60 um, and is 20 % thicker at one end."""
+    mesh, x, y = _plane(side=48)
+    side = x.max()
+    rim = np.minimum.reduce((x, y, side - x, side - y))
+    return mesh, x, y, 60 * (1 - np.exp(-rim / 0.12)) * (0.9 + 0.2 * y / side)
+
+
+def test_a_hidden_part_of_the_rim_is_filled_as_thin_as_the_rest_of_it(dome):
+    mesh, x, y, thickness = dome
+    hidden = (x < 0.35) & (np.abs(y - 0.5) < 0.25)
+    at_end = np.zeros(len(x), bool)
+    rise = rise_from_rim(mesh, ~hidden, np.where(hidden, np.nan, thickness), at_end)
+    flat, risen = (
+        smooth_surface(mesh, ~hidden, np.where(hidden, np.nan, thickness), expected)[hidden] - thickness[hidden]
+        for expected in (None, rise)
+    )
+    at_rim = x[hidden] < 0.05
+    assert flat[at_rim].mean() > 20 and flat[~at_rim].min() < -10
+    assert abs(risen.mean()) < 1.5 and np.abs(risen).max() < 12
+    assert (np.diff(rise.reshape(48, 48)[:20, 24]) >= 0).all() and rise[0] < 15 < 50 < rise.max()
+
+
+def test_where_the_scan_ends_there_is_no_rim(dome):
+    """A view that cuts the plate: cartilage is as thick there as beside it."""
+    mesh, x, y, _ = dome
+    cut = x == x.min()
+    side = x.max()
+    thickness = 60 * (1 - np.exp(-np.minimum.reduce((side - x, y, side - y)) / 0.12))
+    hidden = (x < 0.3) & (np.abs(y - 0.5) < 0.2)
+    errors = [
+        (smooth_surface(mesh, ~hidden, thickness, rise_from_rim(mesh, ~hidden, thickness, ends)) - thickness)[hidden]
+        for ends in (cut, np.zeros(len(x), bool))
+    ]
+    assert abs(errors[0].mean()) < 2 and errors[1].mean() < 2 * -abs(errors[0].mean())
+
+
+def test_nothing_is_expected_where_the_rim_is_not_seen(dome):
+    mesh, x, y, thickness = dome
+    inside = (np.abs(x - 0.47) < 0.3) & (np.abs(y - 0.47) < 0.3)
+    none = np.zeros(len(x), bool)
+    mean = np.average(thickness[inside], weights=mesh.areas[inside])
+    np.testing.assert_allclose(rise_from_rim(mesh, inside, thickness, none), mean)
+    np.testing.assert_allclose(rise_from_rim(mesh, none, thickness, none), 1)
+    for known in (inside, ~none):  # all of it bare
+        filled = smooth_surface(mesh, known, 0 * thickness, rise_from_rim(mesh, known, 0 * thickness, none))
+        np.testing.assert_allclose(filled, 0, atol=1e-9)
+    # Of all of the surface the scan may show no rim.
+    assert np.ptp(rise_from_rim(mesh, ~none, thickness, ~none)) == 0
+
+
+def test_no_other_surface_over_what_is_expected_has_less_energy(dome):
+    mesh, x, _, thickness = dome
+    generator = np.random.default_rng(6)
+    known = generator.random(len(x)) < 0.6
+    values = thickness + generator.normal(0, 4, len(x))
+    share = thickness / thickness.mean() + 0.1
+    found = smooth_surface(mesh, known, values, share)
+    share = share / share.mean()
+
+    def energy(surface):
+        slopes = _energy(mesh, np.zeros(len(x), bool), values, surface / share)
+        return ((surface - values)[known] ** 2).sum() + slopes
+
+    assert all(energy(found + generator.normal(0, 0.3, len(x))) > energy(found) for _ in range(10))

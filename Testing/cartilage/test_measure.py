@@ -565,7 +565,7 @@ def test_what_is_stated_among_soft_tissue_holds_to_its_standard_error(seed, agen
 
 
 def test_what_is_faint_or_thick_and_rough_is_not_cartilage():
-    """A plane of cartilage of 40 um, level 100, with three patches that differ from it."""
+    """A plane of cartilage of 40 um, level 100, with four patches that differ from it."""
     side = 30
     x, y = (one.ravel() * 0.02 for one in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
     corner = np.arange(side * side).reshape(side, side)
@@ -576,14 +576,36 @@ def test_what_is_faint_or_thick_and_rough_is_not_cartilage():
     level[faint | thin] = 60
     thickness[thin] = 0.02
     thickness[rough] = np.random.default_rng(1).choice((0.03, 0.13), rough.sum())
+    even = np.hypot(x - 0.5, y - 0.5) < 0.07
+    thickness[even] = 0.08
     other = np.zeros(side * side)
     layers = Layers(thickness, other, level, other, other, other, other)
     sight = type("Sight", (), {"mesh": mesh, "agent_blur": 0.01})
-    found = _unlike(layers, sight, np.ones(side * side, bool), 100.0, 0.04, thickness < 0.025)
+    found, thick = _unlike(layers, sight, np.ones(side * side, bool), 100.0, 0.04, thickness < 0.025)
     # What is too thin to be resolved may be cartilage that is seen faintly.
     assert found[faint].all() and not found[thin].any()
     assert found[rough & (thickness > 0.1)].all()
     assert not found[~faint & (thickness < 0.05)].any()
+    # What is thick and even may be cartilage that goes on from thinner.
+    inside = np.hypot(x - 0.5, y - 0.5) < 0.02
+    assert not found[inside].any() and (thick == (thickness > 0.06)).all()
+
+
+@pytest.mark.slow
+def test_soft_tissue_that_begins_with_a_step_is_not_measured_as_thick_cartilage():
+    """An animal of 20 um, scanned again: a sheet that thins out over cartilage was given as cartilage of 120 um."""
+    options = {"focus": JOINT, "max_translation": 0.1, "spacing": 0.02, "agent": "even"}
+    animal = make_pair(950019, size=8, **options).fixed_animal
+    pair = make_pair(5950019, size=176, fixed_animal=animal, **options)
+    truth = pair.cartilage
+    found = measure_cartilage(
+        align(pair.fixed, pair.moving), pair.fixed, pair.moving, medial=truth.points[truth.medial].mean(0)
+    ).map
+    distance, at = cKDTree(truth.points).query(found.points)
+    error = found.thickness_um - np.where(distance < 0.03, 1000 * truth.thickness_mm[at], 0)
+    measured = found.measured
+    assert measured.mean() > 0.5 and (error[measured] > 30).mean() < 0.01
+    assert abs(np.average(error[measured], weights=found.areas_mm2[measured])) < 2
 
 
 def test_the_match_is_on_voxels_of_about_10_um_where_they_are_finer():

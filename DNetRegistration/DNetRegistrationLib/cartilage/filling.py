@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, spatial
 from scipy.sparse.linalg import splu
 
 from .mesh import Mesh
@@ -12,8 +12,11 @@ from .mesh import Mesh
 _REACH = 0.08
 # What goes on from what is known differs from it by at most this share of the thickness, or this much, um, and by this
 # share of the level, over so many rings of neighbours. So many times a ring is added.
-_SMOOTH, _SMOOTH_UM, _EVEN = 0.15, 4.0, 0.1
+_SMOOTH, _SMOOTH_UM, _EVEN = 0.1, 2.0, 0.1
 _RINGS, _TIMES = 3, 40
+# So much of the rim at least tells of the rest, in steps of so many mm from it, each with so much of the area of the
+# largest. Nowhere is cartilage expected to be thinner than this share of the most.
+_RIM_SEEN, _RIM_STEP, _RIM_LEAST, _LEAST_RISE = 0.25, 0.05, 0.1, 0.05
 
 
 def carried_on(
@@ -48,7 +51,42 @@ def carried_on(
     return found
 
 
-def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+def rise_from_rim(mesh: Mesh, known: np.ndarray, thickness: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """How thick cartilage is on average at each point's distance from the rim, where it is known.
+
+    Cartilage thins towards the rim, so what is hidden there is not as thick as what lies beside it.
+
+    Args:
+        mesh: of ``n`` points.
+        known: ``(n,)`` bool, where the thickness is known.
+        thickness: ``(n,)`` um.
+        ends: ``(n,)`` bool, where a border is no rim, as where the scan ends.
+
+    Returns:
+        ``(n,)`` um; the mean everywhere where too little of the rim is seen.
+    """
+    border = np.zeros(len(known), bool)
+    border[mesh.border()] = True
+    border &= ~ends
+    mean = float(np.average(thickness[known], weights=mesh.areas[known])) if known.any() else 1.0
+    even = np.full(len(known), max(mean, 1e-9))
+    if np.count_nonzero(border & known) < _RIM_SEEN * max(np.count_nonzero(border), 1):
+        return even
+    distance = spatial.cKDTree(mesh.points[border]).query(mesh.points)[0]
+    step = (distance / _RIM_STEP).astype(int)
+    count = np.bincount(step, mesh.areas * known)
+    total = np.bincount(step, mesh.areas * np.where(known, thickness, 0))
+    # Beyond what is seen it goes on as it is there.
+    told = count > _RIM_LEAST * count.max()
+    last = len(told) if told.all() else int(np.argmin(told))
+    if last < 2 or not total[:last].any():
+        return even
+    rise = total[:last] / count[:last]
+    rise = np.interp(distance, (np.arange(last) + 0.5) * _RIM_STEP, rise)
+    return np.maximum(rise, _LEAST_RISE * rise.max())
+
+
+def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray, expected: np.ndarray | None = None) -> np.ndarray:
     """The membrane that lies nearest to known values: the mean of a Gaussian Markov random field.
 
     It minimises the squares of what it leaves of the known values plus those of its slopes along the surface, so it
@@ -58,6 +96,7 @@ def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray) -> np.ndar
         mesh: of ``n`` points.
         known: ``(n,)`` bool, where values are known.
         values: ``(n,)``; others are not looked at.
+        expected: ``(n,)`` positive: what is smooth are values over it.
 
     Returns:
         ``(n,)``, 0 on pieces of the mesh of which nothing is known.
@@ -65,7 +104,9 @@ def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray) -> np.ndar
     near = mesh.neighbours
     ties = sparse.diags(np.asarray(near.sum(1), float).ravel()) - near
     stiff = _REACH**2 / float(mesh.areas.mean())
+    share = np.ones(len(known)) if expected is None else expected / expected.mean()
     # A little keeps pieces at 0 of which nothing is known.
-    matrix = sparse.diags(known + 1e-9) + stiff * ties
+    matrix = sparse.diags(known * share**2 + 1e-9) + stiff * ties
     order: dict = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    return np.asarray(splu(sparse.csc_matrix(matrix), **order).solve(np.where(known, values, 0.0).astype(float)))
+    solved = splu(sparse.csc_matrix(matrix), **order).solve(np.where(known, share * values, 0.0).astype(float))
+    return share * np.asarray(solved)
