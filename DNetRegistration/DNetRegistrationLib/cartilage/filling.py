@@ -101,10 +101,11 @@ def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray, expected: 
     Returns:
         ``(n,)``, 0 on pieces of the mesh of which nothing is known.
     """
-    near = mesh.neighbours
+    share = np.ones(len(known)) if expected is None else expected / expected.mean()
+    # A slope of the share counts as that of the value, so that single points are smoothed alike everywhere.
+    near = sparse.diags(share) @ mesh.neighbours @ sparse.diags(share)
     ties = sparse.diags(np.asarray(near.sum(1), float).ravel()) - near
     stiff = _REACH**2 / float(mesh.areas.mean())
-    share = np.ones(len(known)) if expected is None else expected / expected.mean()
     # A little keeps pieces at 0 of which nothing is known.
     matrix = sparse.diags(known * share**2 + 1e-9) + stiff * ties
     order: dict = dict(permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
