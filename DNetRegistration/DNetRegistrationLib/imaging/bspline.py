@@ -37,13 +37,18 @@ def coefficients(voxels: np.ndarray, overwrite: bool = False) -> np.ndarray:
     for first in range(0, height, rows):
         _filter(out[:, first : first + rows])
     planes = max(1, _BLOCK // max(height, width))
+    # Along the rows of memory a recursion over single numbers would be slow. Each plane is turned by itself: across
+    # several, lines that lie a power of two apart would take each other's place in the processor's cache.
+    across = np.empty((width, planes, height), np.float32)
     for first in range(0, depth, planes):
         part = out[first : first + planes]
         _filter(np.moveaxis(part, 1, 0))
-        # Along the rows of memory a recursion over single numbers would be slow.
-        turned = np.ascontiguousarray(np.moveaxis(part, 2, 0))
+        turned = across[:, : len(part)]
+        for number, plane in enumerate(part):
+            turned[:, number] = plane.T
         _filter(turned)
-        part[...] = np.moveaxis(turned, 0, 2)
+        for number, plane in enumerate(part):
+            plane[...] = turned[:, number].T
     return out
 
 
