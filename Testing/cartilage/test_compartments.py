@@ -56,7 +56,7 @@ def test_wear_does_not_move_the_border():
     thickness = _domes()
     whole = articular_within(MESH, thickness)
     worn = articular_within(MESH, np.where(HOLE, 0, thickness))
-    assert MESH.areas[worn != whole].sum() < 0.03 * MESH.areas[whole].sum()
+    assert MESH.areas[worn != whole].sum() < 0.04 * MESH.areas[whole].sum()
 
 
 def test_nothing_covered_is_nothing():

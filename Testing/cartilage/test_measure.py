@@ -5,14 +5,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cartilages import made_measurement
 from DNetRegistrationLib import Alignment, align, make_pair, measure_cartilage
 from DNetRegistrationLib.bone.cortex import cortical_bone
 from DNetRegistrationLib.bone.threshold import find_bone_scale
-from DNetRegistrationLib.cartilage import measure
-from DNetRegistrationLib.cartilage.layer import Layers
-from DNetRegistrationLib.cartilage.measure import _CHECK_MEDIAL, _doubtful_medial, _unlike, _why
-from DNetRegistrationLib.cartilage.mesh import Mesh
+from DNetRegistrationLib.cartilage import sides
 from DNetRegistrationLib.cartilage.result import Reason
 from DNetRegistrationLib.cartilage.sight import _averaged
 from DNetRegistrationLib.core.errors import OptionError, ScanError, Setting
@@ -164,7 +160,7 @@ def test_a_point_on_the_medial_side_names_the_compartments(monkeypatch):
     pair = _pair(3)
     medial = pair.cartilage.points[pair.cartilage.medial & (pair.cartilage.thickness_mm > 0.02)].mean(0)
     middle = pair.cartilage.points.mean(0)
-    monkeypatch.setattr(measure, "lateral_by_fibula", lambda *given: -np.sign((medial - middle) @ given[-1]))
+    monkeypatch.setattr(sides, "lateral_by_fibula", lambda *given: -np.sign((medial - middle) @ given[-1]))
     for point, right in ((medial, True), (2 * middle - medial, False)):
         found = measure_cartilage(_alignment(pair), pair.fixed, pair.moving, medial=point)
         _, _, truly = _truth(pair, found.map.points)
@@ -172,33 +168,6 @@ def test_a_point_on_the_medial_side_names_the_compartments(monkeypatch):
         assert any("on the side of the fibula" in warning for warning in found.warnings) != right
         assert not (right and any(" mm outside " in warning for warning in found.warnings))
         assert ((found.map.compartment == 0) == truly).mean() == pytest.approx(float(right), abs=0.1)
-
-
-def _placed(origin):
-    """A scan of 2 mm of another world."""
-    affine = np.diag((0.05, 0.05, 0.05, 1.0))
-    affine[:3, 3] = origin
-    return Volume(np.zeros((40, 40, 40), np.float32), affine, "fixed scan")
-
-
-@pytest.mark.parametrize(
-    ("origin", "point", "apart"),
-    [
-        ((-1, -1, -1), (0.5, 0.2, 0.1), None),  # within
-        ((-1, -1, -1), (1.2, 0.2, 0.1), None),  # beyond a cut view, whose middle is the world's
-        ((-1, -1, -1), (0.1, 0.2, 2.0), None),  # other signs leave it outside
-        ((-1, -1, -1), (0.1, 0.2, 3.1), "2.1"),  # farther than the scan is long
-        ((-1.6, -1, -1), (0.6, 0.1, 0.1), None),  # cut on one side: with other signs it would lie within
-        ((4, 5, 6), (-5, -6, 7), "14.2"),  # of RAS
-        ((4, 5, 6), (5, 6, 7), None),
-    ],
-)
-def test_a_point_on_the_medial_side_is_warned_of_where_its_signs_may_be_wrong(origin, point, apart):
-    """Right points just beyond a cut view were told to have wrong signs."""
-    found = _doubtful_medial(point, _placed(origin))
-    assert found == (
-        [] if apart is None else [f"the point on the medial side lies {apart} mm outside fixed scan: {_CHECK_MEDIAL}"]
-    )
 
 
 def test_a_point_on_the_medial_side_of_another_world_is_warned_of():
@@ -303,24 +272,6 @@ def test_agent_that_media_hide_is_not_denied():
     assert "scan both in the same medium" in told and "No contrast agent" not in told
 
 
-def test_what_is_brighter_around_the_bone_counts_where_both_scans_show_it():
-    heights = np.arange(-0.06, 0.2, 0.01)
-    difference = np.zeros((6, len(heights)))
-    difference[:4, heights > 0.01] = 30  # of 100; a layer alone is on the fourth
-    difference[3, heights > 0.03] = 0
-    seen = np.ones(difference.shape, bool)
-    seen[0] = False
-    sight = type(
-        "Sight",
-        (),
-        {
-            "heights": heights, "blur": 0.01, "contrast": 100.0, "difference": difference, "seen": seen,
-            "mesh": type("Mesh", (), {"areas": np.array((9, 1, 1, 1, 1, 1.0))}),
-        },
-    )  # fmt: skip
-    assert measure._brighter(sight) == pytest.approx(2 / 5)
-
-
 def test_voxels_too_coarse_to_look_into_are_an_error_in_a_region_too(small_pair):
     region = np.ones(small_pair.fixed.voxels.shape, bool)
     with pytest.raises(ScanError, match="voxels of 160 um are too coarse to look for cartilage"):
@@ -401,16 +352,6 @@ def _told_of_the_other_way(pair, swap):
 def test_agent_that_may_be_in_the_other_scan_is_warned_of_where_soft_tissue_hides_the_joint(seed, options, swap):
     pair = make_pair(seed, size=80, **options)
     assert bool(_told_of_the_other_way(pair, swap)) == swap
-
-
-def test_why_a_compartment_is_not_measured_is_told_by_the_reasons_of_its_points():
-    found = made_measurement().map
-    medial = found.compartment == 0
-    found.reason[np.flatnonzero(medial)[:100]] = Reason.UNCERTAIN
-    shares = [100 * np.average(found.reason[medial] == one, weights=found.areas_mm2[medial]) for one in Reason]
-    told = _why(found, medial, "medial")
-    assert f"the medial compartment is not measured, since only {int(shares[0])} % of it could be: noise or" in told
-    assert f"open ({shares[4]:.0f} %); soft tissue or" in told and told.endswith(f"layer ({shares[1]:.0f} %)")
 
 
 def test_an_alignment_that_was_not_accepted_is_measured_on_request_and_marked():
@@ -562,33 +503,6 @@ def test_what_is_stated_among_soft_tissue_holds_to_its_standard_error(seed, agen
             assert abs(row.mean_thickness_um - true) < 3 * row.standard_error_um
             assert row.measured_share >= 0.5
     assert stated
-
-
-def test_what_is_faint_or_thick_and_rough_is_not_cartilage():
-    """A plane of cartilage of 40 um, level 100, with four patches that differ from it."""
-    side = 30
-    x, y = (one.ravel() * 0.02 for one in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
-    corner = np.arange(side * side).reshape(side, side)
-    a, b, c, d = (one.ravel() for one in (corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]))
-    mesh = Mesh(np.stack((x, y, 0 * x), 1), np.concatenate((np.stack((a, b, c), 1), np.stack((a, c, d), 1))))
-    thickness, level = np.full(side * side, 0.04), np.full(side * side, 100.0)
-    faint, thin, rough = (np.hypot(x - u, y - v) < 0.09 for u, v in ((0.12, 0.12), (0.45, 0.12), (0.3, 0.45)))
-    level[faint | thin] = 60
-    thickness[thin] = 0.02
-    thickness[rough] = np.random.default_rng(1).choice((0.03, 0.13), rough.sum())
-    even = np.hypot(x - 0.5, y - 0.5) < 0.07
-    thickness[even] = 0.08
-    other = np.zeros(side * side)
-    layers = Layers(thickness, other, level, other, other, other, other)
-    sight = type("Sight", (), {"mesh": mesh, "agent_blur": 0.01})
-    found, thick = _unlike(layers, sight, np.ones(side * side, bool), 100.0, 0.04, thickness < 0.025)
-    # What is too thin to be resolved may be cartilage that is seen faintly.
-    assert found[faint].all() and not found[thin].any()
-    assert found[rough & (thickness > 0.1)].all()
-    assert not found[~faint & (thickness < 0.05)].any()
-    # What is thick and even may be cartilage that goes on from thinner.
-    inside = np.hypot(x - 0.5, y - 0.5) < 0.02
-    assert not found[inside].any() and (thick == (thickness > 0.06)).all()
 
 
 @pytest.mark.slow

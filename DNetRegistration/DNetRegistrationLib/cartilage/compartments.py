@@ -14,8 +14,10 @@ from .mesh import Mesh
 _LEAST_PIECE = 0.1
 # Where there is no cartilage within it, worn places of up to this share of the cover belong to the articular surface.
 _LARGEST_HOLE = 0.25
-# The articular surface ends where the layer, smoothed, is as thin as this share of its thickness.
-_BORDER = 0.23
+# The articular surface ends where the layer, smoothed, is as thin as this share of its thickness. At 0.23 the border of
+# some synthetic joints ran through the film on the bone beside them, and moved far by little: means of an animal that
+# was scanned twice varied by 3.2 %, now by 2.3 % (21 compartments).
+_BORDER = 0.3
 # The valley between two compartments is looked for in this middle part of the surface.
 _MIDDLE = 0.35, 0.65
 # The fibula is looked for so far below the joint, where the plateau does not overhang, in slices so far apart, each so
@@ -98,6 +100,12 @@ def parting(points: np.ndarray, areas: np.ndarray, direction: np.ndarray) -> flo
     middle = (bins[1:] + bins[:-1]) / 2
     inside = (middle > low + _MIDDLE[0] * (high - low)) & (middle < low + _MIDDLE[1] * (high - low))
     return float(middle[inside][share[inside].argmin()])
+
+
+def halves(points: np.ndarray, areas: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The direction across a joint, ``(3,)``, and ``(n,)`` bool, which points lie before the valley along it."""
+    direction = across(points, areas, axis)
+    return direction, points @ direction < parting(points, areas, direction)
 
 
 def lateral_by_fibula(bone: CorticalBone, threshold: float, end: JointEnd, direction: np.ndarray) -> float:

@@ -77,6 +77,14 @@ class Sight:
         values = {name: getattr(self, name)[left] for name in ("normals", "smoothed", "difference", "seen", "at_end")}
         return replace(self, mesh=mesh, near=self.near[left], **values), left
 
+    def bare_error(self, level: float) -> float:
+        """Standard error in um of the thickness of a thin layer of a known level."""
+        if not level > 0:
+            return float("inf")
+        # The area under a thin layer's profile is level times thickness; it is spread like the blur.
+        random = self.noise * np.sqrt(2 * np.sqrt(np.pi) * self.agent_blur * self.step) / level
+        return 1000 * float(np.hypot(random, MISMATCH * self.contrast / level))
+
     def fit(self, sign: float = 1.0) -> tuple[Layers, float]:
         """Layers in the difference, or with -1 in the scan that should be without agent; see `fit_layers`."""
         edge = self.contrast * MISMATCH / (self.agent_blur * np.sqrt(2 * np.pi))

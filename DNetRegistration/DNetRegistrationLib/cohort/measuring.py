@@ -97,7 +97,7 @@ class Measuring:
         Raises:
             ScanError, OptionError: as `read_region` and `measure` do, but for what voxels tell.
         """
-        from ..cartilage.measure import check_medial
+        from ..cartilage.sides import check_medial
 
         plain, _ = self.in_order(fixed, moving)
         with _of_region():
