@@ -93,7 +93,7 @@ def test_a_hidden_part_of_the_rim_is_filled_as_thin_as_the_rest_of_it(dome):
     mesh, x, y, thickness = dome
     hidden = (x < 0.35) & (np.abs(y - 0.5) < 0.25)
     at_end = np.zeros(len(x), bool)
-    rise = rise_from_rim(mesh, ~hidden, np.where(hidden, np.nan, thickness), at_end)
+    rise = rise_from_rim(mesh, ~hidden, np.where(hidden, np.nan, thickness), at_end, at_end)
     flat, risen = (
         smooth_surface(mesh, ~hidden, np.where(hidden, np.nan, thickness), expected)[hidden] - thickness[hidden]
         for expected in (None, rise)
@@ -112,7 +112,10 @@ def test_where_the_scan_ends_there_is_no_rim(dome):
     thickness = 60 * (1 - np.exp(-np.minimum.reduce((side - x, y, side - y)) / 0.12))
     hidden = (x < 0.3) & (np.abs(y - 0.5) < 0.2)
     errors = [
-        (smooth_surface(mesh, ~hidden, thickness, rise_from_rim(mesh, ~hidden, thickness, ends)) - thickness)[hidden]
+        (
+            smooth_surface(mesh, ~hidden, thickness, rise_from_rim(mesh, ~hidden, thickness, ends, ends & False))
+            - thickness
+        )[hidden]
         for ends in (cut, np.zeros(len(x), bool))
     ]
     assert abs(errors[0].mean()) < 2 and errors[1].mean() < 2 * -abs(errors[0].mean())
@@ -123,13 +126,30 @@ def test_nothing_is_expected_where_the_rim_is_not_seen(dome):
     inside = (np.abs(x - 0.47) < 0.3) & (np.abs(y - 0.47) < 0.3)
     none = np.zeros(len(x), bool)
     mean = np.average(thickness[inside], weights=mesh.areas[inside])
-    np.testing.assert_allclose(rise_from_rim(mesh, inside, thickness, none), mean)
-    np.testing.assert_allclose(rise_from_rim(mesh, none, thickness, none), 1)
+    np.testing.assert_allclose(rise_from_rim(mesh, inside, thickness, none, none), mean)
+    np.testing.assert_allclose(rise_from_rim(mesh, none, thickness, none, none), 1)
     for known in (inside, ~none):  # all of it bare
-        filled = smooth_surface(mesh, known, 0 * thickness, rise_from_rim(mesh, known, 0 * thickness, none))
+        filled = smooth_surface(mesh, known, 0 * thickness, rise_from_rim(mesh, known, 0 * thickness, none, none))
         np.testing.assert_allclose(filled, 0, atol=1e-9)
     # Of all of the surface the scan may show no rim.
-    assert np.ptp(rise_from_rim(mesh, ~none, thickness, ~none)) == 0
+    assert np.ptp(rise_from_rim(mesh, ~none, thickness, ~none, none)) == 0
+
+
+def test_the_middle_of_a_thick_compartment_is_filled_thick_though_the_other_is_thin_and_bone_between_is_bare():
+    """As on 960009, where 55 um were given, and 60 are true: what is bare and thin told of the thick one too."""
+    mesh, x, y = _plane(side=72)
+    parts = [1 - np.hypot(x - at, (y - 0.7) / 1.6) / 0.33 for at in (0.36, 1.06)]
+    first = parts[0] > parts[1]
+    thickness = np.where(first, 90, 40) * np.clip(2 * np.maximum(*parts), 0, 1)
+    hidden = (parts[0] > 0.2) & (y < 0.75)
+    assert 0.3 < hidden.sum() / (first & (thickness > 0)).sum() < 0.5
+    given, none = np.where(hidden, np.nan, thickness), np.zeros(len(x), bool)
+    apart, together = (
+        smooth_surface(mesh, ~hidden, given, rise_from_rim(mesh, ~hidden, given, none, one))[hidden].mean()
+        - thickness[hidden].mean()
+        for one in (first, none)
+    )
+    assert abs(apart) < 2 and together < -4
 
 
 def test_no_other_surface_over_what_is_expected_has_less_energy(dome):

@@ -15,8 +15,9 @@ _REACH = 0.08
 _SMOOTH, _SMOOTH_UM, _EVEN = 0.1, 2.0, 0.1
 _RINGS, _TIMES = 3, 40
 # So much of the rim at least tells of the rest, in steps of so many mm from it, each with so much of the area of the
-# largest. Nowhere is cartilage expected to be thinner than this share of the most.
-_RIM_SEEN, _RIM_STEP, _RIM_LEAST, _LEAST_RISE = 0.25, 0.05, 0.1, 0.05
+# largest. Bone is bare where what lies on it is thinner than this share of the median. Nowhere is cartilage expected to
+# be thinner than this share of the most.
+_RIM_SEEN, _RIM_STEP, _RIM_LEAST, _BARE, _LEAST_RISE = 0.25, 0.05, 0.1, 0.15, 0.05
 
 
 def carried_on(
@@ -51,16 +52,20 @@ def carried_on(
     return found
 
 
-def rise_from_rim(mesh: Mesh, known: np.ndarray, thickness: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """How thick cartilage is on average at each point's distance from the rim, where it is known.
+def rise_from_rim(
+    mesh: Mesh, known: np.ndarray, thickness: np.ndarray, ends: np.ndarray, first: np.ndarray
+) -> np.ndarray:
+    """How thick cartilage of each compartment is on average at a distance from its rim, where it is known.
 
-    Cartilage thins towards the rim, so what is hidden there is not as thick as what lies beside it.
+    Cartilage thins towards its rim, so what is hidden there is not as thick as what lies beside it, and what is hidden
+    amidst it is thicker. Its rim is the border of what faces the joint, and where bone is bare.
 
     Args:
         mesh: of ``n`` points.
         known: ``(n,)`` bool, where the thickness is known.
         thickness: ``(n,)`` um.
         ends: ``(n,)`` bool, where a border is no rim, as where the scan ends.
+        first: ``(n,)`` bool, which of two compartments each point is of.
 
     Returns:
         ``(n,)`` um; the mean everywhere where too little of the rim is seen.
@@ -69,20 +74,25 @@ def rise_from_rim(mesh: Mesh, known: np.ndarray, thickness: np.ndarray, ends: np
     border[mesh.border()] = True
     border &= ~ends
     mean = float(np.average(thickness[known], weights=mesh.areas[known])) if known.any() else 1.0
-    even = np.full(len(known), max(mean, 1e-9))
+    rise = np.full(len(known), max(mean, 1e-9))
     if np.count_nonzero(border & known) < _RIM_SEEN * max(np.count_nonzero(border), 1):
-        return even
-    distance = spatial.cKDTree(mesh.points[border]).query(mesh.points)[0]
+        return rise
+    near = mesh.smoothing(_RINGS)
+    smooth = near @ np.where(known, thickness, 0) / np.maximum(near @ known.astype(float), 1e-9)
+    layer = known & (smooth > 0)
+    bare = known & (smooth < _BARE * (np.median(smooth[layer]) if layer.any() else 0.0))
+    distance = spatial.cKDTree(mesh.points[border | bare]).query(mesh.points)[0]
     step = (distance / _RIM_STEP).astype(int)
-    count = np.bincount(step, mesh.areas * known)
-    total = np.bincount(step, mesh.areas * np.where(known, thickness, 0))
-    # Beyond what is seen it goes on as it is there.
-    told = count > _RIM_LEAST * count.max()
-    last = len(told) if told.all() else int(np.argmin(told))
-    if last < 2 or not total[:last].any():
-        return even
-    rise = total[:last] / count[:last]
-    rise = np.interp(distance, (np.arange(last) + 0.5) * _RIM_STEP, rise)
+    for here in (first, ~first):
+        tells = here & known & ~bare
+        count = np.bincount(step[tells], mesh.areas[tells], 2)
+        total = np.bincount(step[tells], (mesh.areas * thickness)[tells], 2)
+        told = count > _RIM_LEAST * count.max()
+        last = len(told) if told.all() else int(np.argmin(told))
+        # Beyond what is seen it goes on as it is there.
+        if last >= 2 and total[:last].any():
+            means = np.maximum.accumulate(total[:last] / count[:last])
+            rise[here] = np.interp(distance[here], (np.arange(last) + 0.5) * _RIM_STEP, means)
     return np.maximum(rise, _LEAST_RISE * rise.max())
 
 

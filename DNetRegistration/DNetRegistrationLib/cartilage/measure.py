@@ -20,6 +20,7 @@ from ..imaging.volume import Volume, as_scan
 from ..registration.result import Alignment, require_alignment
 from .agent import Agent, look_for_agent
 from .articular import JointEnd, JointSurface, articular_surface, joint_end, outer_surface
+from .compartments import halves
 from .extent import Extent, find_extent
 from .filling import rise_from_rim, smooth_surface
 from .mesh import Mesh
@@ -183,7 +184,7 @@ def _measured(
     warnings: list[str],
 ) -> CartilageMeasurement:
     """The map and its table; `name` is that of the scan without agent. Further warnings are added to those given."""
-    first = list(warnings)
+    given = list(warnings)
     sight, left = around.part(facing)
     every, shape_error = around.fit()
     agent = look_for_agent(every.part(left), sight)
@@ -193,13 +194,14 @@ def _measured(
             "swap the scans, or say which one has the agent",
             Setting("contrast"),
         )
-    tissue = find_tissue(agent, around, every, facing, end.axis)
     areas = sight.mesh.areas
+    _, first = halves(sight.mesh.points, areas, end.axis)
+    tissue = find_tissue(agent, around, every, facing, first)
     in_view = float(1 - areas[tissue.reason == Reason.EDGE_OF_VIEW].sum() / areas.sum())
     if not agent.found:
         warnings.append(agent.absence(in_view))
     # Where a region is marked, its border is no rim.
-    rise = rise_from_rim(sight.mesh, tissue.known, tissue.thickness_um, sight.at_end | marked)
+    rise = rise_from_rim(sight.mesh, tissue.known, tissue.thickness_um, sight.at_end | marked, first)
     extent = find_extent(agent, tissue, in_view, rise, marked)
     warnings += extent.warnings
     unlike = coarse > _FINE and abs(sight.match.blur_mm2) > _UNLIKE_BLUR * sight.step**2
@@ -222,7 +224,7 @@ def _measured(
     if coarse > COARSE:
         # Layers are looked for to find agent in the wrong scan; else what they show does not count.
         told = f"voxels of {1000 * coarse:.0f} um are too coarse for cartilage of a mouse, so nothing is measured"
-        warnings = [*first, f"{told}: {1000 * COARSE:.0f} um is the most"]
+        warnings = [*given, f"{told}: {1000 * COARSE:.0f} um is the most"]
     if not measured and agent.in_the_other_scan(surely=False):
         warnings.append(
             f"the scan that should be without contrast agent, {name}, bears more of a bright layer than the other "

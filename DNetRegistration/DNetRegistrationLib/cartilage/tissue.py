@@ -8,7 +8,7 @@ import numpy as np
 
 from .agent import EVIDENCE, Agent
 from .amount import BRIGHT_BEYOND, amount_tells, level_around, thickness_by_amount
-from .compartments import articular_cover, halves
+from .compartments import articular_cover
 from .filling import carried_on
 from .layer import THICKEST, Layers
 from .result import Reason
@@ -75,7 +75,7 @@ class Tissue:
         return np.where(self.unresolved, _LEVEL_ERROR * thickness_um, 0)
 
 
-def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, axis: np.ndarray) -> Tissue:
+def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, first: np.ndarray) -> Tissue:
     """Tells cartilage from soft tissue.
 
     Args:
@@ -83,7 +83,7 @@ def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, 
         around: of that surface and of the bone beside it, ``m`` points.
         every: the layers there.
         facing: ``(m,)`` bool, what faces the joint.
-        axis: ``(3,)`` of the bone.
+        first: ``(n,)`` bool, which of two compartments each point is of.
     """
     layers, sight, covered = agent.layers, agent.sight, agent.covered
     mesh = sight.mesh
@@ -97,7 +97,11 @@ def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, 
     nearby = level_around(mesh, seen, resolved & ~alike, layers.level)
     by_amount, untold = thickness_by_amount(layers, nearby), ~amount_tells(layers, nearby)
     unresolved = np.where(untold, layers.thickness_mm, np.minimum(by_amount, layers.thickness_mm)) < resolvable
-    thick = layers.thickness_mm > _THICK * _typical_of_sides(sight, axis, seen, layers)
+    thick = np.zeros(len(seen), bool)
+    # One compartment may be worn.
+    for side in (first, ~first):
+        usual_there = _median(layers.thickness_mm, seen & side if (seen & side).any() else seen)
+        thick[side] = layers.thickness_mm[side] > _THICK * usual_there
     other = _unlike(layers, sight, seen, usual, thick, unresolved)
     doubted = seen & (alike | other | thick)
     reason[doubted] = Reason.SOFT_TISSUE
@@ -144,15 +148,6 @@ def _reasons(agent: Agent) -> np.ndarray:
     needed = (heights[None] > -2 * sight.step) & (heights[None] < layers.thickness_mm[:, None] + 2 * sight.step)
     reason[(~sight.seen & needed).any(1)] = Reason.EDGE_OF_VIEW
     return reason
-
-
-def _typical_of_sides(sight: Sight, axis: np.ndarray, seen: np.ndarray, layers: Layers) -> np.ndarray:
-    """``(n,)`` median thickness, mm, of the layers that are seen in the compartment of each point; one may be worn."""
-    _, side = halves(sight.mesh.points, sight.mesh.areas, axis)
-    found = np.zeros(len(side))
-    for one in (side, ~side):
-        found[one] = _median(layers.thickness_mm, seen & one if (seen & one).any() else seen)
-    return found
 
 
 def _unlike(
