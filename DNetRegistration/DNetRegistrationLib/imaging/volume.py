@@ -516,8 +516,11 @@ def overruled_spacing(volume: Volume) -> str | None:
     stated = _as_stated(volume)
     ratio = volume.spacing / stated.spacing
     change = max(ratio.max(), 1 / ratio.min())
+    lost = spacing_doubt(stated) or too_large(stated)
+    # Exporters that know a position may fill in 1 mm all the same.
+    lost = lost or (change > _PLAUSIBLE_RATIO and np.allclose(stated.spacing, 1, atol=1e-9))
     # Sizes that were rounded to three digits agree.
-    return times(stated) if 1.005 < change <= _PLAUSIBLE_RATIO and not spacing_doubt(stated) else None
+    return times(stated) if change > 1.005 and not lost else None
 
 
 def _as_stated(volume: Volume) -> Volume:
