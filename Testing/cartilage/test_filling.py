@@ -152,6 +152,19 @@ def test_the_middle_of_a_thick_compartment_is_filled_thick_though_the_other_is_t
     assert abs(apart) < 2 and together < -4
 
 
+def test_where_the_rim_of_one_compartment_is_hidden_the_other_tells_of_it():
+    """It was expected as thick everywhere: hidden bone beside it was filled with 60 um."""
+    mesh, x, y = _plane(side=72)
+    inside = [1 - np.hypot(x - at, (y - 0.7) / 1.6) / 0.33 for at in (0.36, 1.06)]
+    first, none = inside[0] > inside[1], np.zeros(len(x), bool)
+    thickness = np.where(first, 90, 45) * np.clip(2 * np.maximum(*inside), 0, 1)
+    for side, inner, share in ((first, inside[0], 2), (~first, inside[1], 0.5)):
+        hidden = side & (inner < 0.5)
+        rise = rise_from_rim(mesh, ~hidden, np.where(hidden, np.nan, thickness), none, first)
+        assert rise[hidden].min() < 0.2 * rise[side].max() and np.ptp(rise[side]) > 20
+        assert rise[side].max() / rise[~side].max() > 0.9 * share
+
+
 def test_no_other_surface_over_what_is_expected_has_less_energy(dome):
     mesh, x, _, thickness = dome
     generator = np.random.default_rng(6)

@@ -28,7 +28,7 @@ class Extent:
     """The part of ``n`` points that is articular.
 
     Attributes:
-        articular: ``(n,)`` bool; where that cannot be told, what bears a layer.
+        articular: ``(n,)`` bool; where that cannot be told, what bears a layer, and all without agent or in a region.
         hidden: soft tissue hides the joint, so that nothing can be measured.
         warnings: what a user should know of it.
     """
@@ -53,7 +53,7 @@ def find_extent(agent: Agent, tissue: Tissue, in_view: float, rise: np.ndarray, 
     if not agent.found:
         return Extent(everywhere)
     if marked:
-        told = "in the given region all that lies on the bone counts as cartilage: soft tissue is not looked for"
+        told = "in the given region soft tissue that looks like cartilage counts as it: bone beside it is not looked at"
         return Extent(everywhere, warnings=[told])
 
     def hidden(why: str) -> Extent:

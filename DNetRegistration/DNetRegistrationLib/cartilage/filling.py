@@ -58,7 +58,8 @@ def rise_from_rim(
     """How thick cartilage of each compartment is on average at a distance from its rim, where it is known.
 
     Cartilage thins towards its rim, so what is hidden there is not as thick as what lies beside it, and what is hidden
-    amidst it is thicker. Its rim is the border of what faces the joint, and where bone is bare.
+    amidst it is thicker. Its rim is the border of what faces the joint, and where bone is bare. Where that of one
+    compartment is hidden, the other's tells, in proportion.
 
     Args:
         mesh: of ``n`` points.
@@ -82,18 +83,30 @@ def rise_from_rim(
     layer = known & (smooth > 0)
     bare = known & (smooth < _BARE * (np.median(smooth[layer]) if layer.any() else 0.0))
     distance = spatial.cKDTree(mesh.points[border | bare]).query(mesh.points)[0]
-    step = (distance / _RIM_STEP).astype(int)
-    for here in (first, ~first):
-        tells = here & known & ~bare
-        count = np.bincount(step[tells], mesh.areas[tells], 2)
-        total = np.bincount(step[tells], (mesh.areas * thickness)[tells], 2)
-        told = count > _RIM_LEAST * count.max()
-        last = len(told) if told.all() else int(np.argmin(told))
-        # Beyond what is seen it goes on as it is there.
-        if last >= 2 and total[:last].any():
-            means = np.maximum.accumulate(total[:last] / count[:last])
-            rise[here] = np.interp(distance[here], (np.arange(last) + 0.5) * _RIM_STEP, means)
+    sides = first, ~first
+    tell = [np.flatnonzero(side & known & ~bare) for side in sides]
+    means = [np.average(thickness[one], weights=mesh.areas[one]) if len(one) else 0.0 for one in tell]
+    profiles = [_by_distance(distance[one], mesh.areas[one], thickness[one]) for one in tell]
+    for number, other in ((0, 1), (1, 0)):
+        # Where the rim of one is hidden, the other's tells of it.
+        told = number if profiles[number] is not None else other
+        if (profile := profiles[told]) is not None and means[number] > 0:
+            side = sides[number]
+            rise[side] = means[number] / means[told] * np.interp(distance[side], *profile)
     return np.maximum(rise, _LEAST_RISE * rise.max())
+
+
+def _by_distance(distance: np.ndarray, areas: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Distances, mm, and the means of values there, as far as they are seen; None where hardly any is."""
+    if not len(distance):
+        return None
+    step = (distance / _RIM_STEP).astype(int)
+    count, total = (np.bincount(step, weights, 2) for weights in (areas, areas * values))
+    told = count > _RIM_LEAST * count.max()
+    last = len(told) if told.all() else int(np.argmin(told))
+    if last < 2 or not total[:last].any():
+        return None
+    return (np.arange(last) + 0.5) * _RIM_STEP, total[:last] / count[:last]
 
 
 def smooth_surface(mesh: Mesh, known: np.ndarray, values: np.ndarray, expected: np.ndarray | None = None) -> np.ndarray:

@@ -73,7 +73,7 @@ def lateral_side(
     Returns:
         ``(n,)`` bool; whether it is known; and warnings.
     """
-    direction, before = halves(mesh.points, mesh.areas, end.axis)
+    direction, first = halves(mesh.points, mesh.areas, end.axis)
     lateral = lateral_by_fibula(bone, threshold, end, direction)
     warnings = []
     if medial is not None:
@@ -89,4 +89,4 @@ def lateral_side(
         warnings.append(
             "medial and lateral may be swapped: the fibula is not seen apart; give a point on the medial side"
         )
-    return before if lateral <= 0 else ~before, lateral != 0, warnings
+    return first if lateral <= 0 else ~first, lateral != 0, warnings
