@@ -201,7 +201,7 @@ def _measured(
     if not agent.found:
         warnings.append(agent.absence(in_view))
     # Where a region is marked, its border is no rim.
-    rise = rise_from_rim(sight.mesh, tissue.known, tissue.thickness_um, sight.at_end | marked, first)
+    rise = rise_from_rim(sight.mesh, tissue.telling, tissue.thickness_um, sight.at_end | marked, first)
     extent = find_extent(agent, tissue, in_view, rise, marked)
     warnings += extent.warnings
     unlike = coarse > _FINE and abs(sight.match.blur_mm2) > _UNLIKE_BLUR * sight.step**2
@@ -271,8 +271,7 @@ def _map(
     # Within the articular surface a thin layer counts, though it cannot be told from none at one point.
     thin = articular & ~agent.covered & (layers.level > 0) & agent.found
     thickness = np.where(thin, tissue.by_amount_um, tissue.thickness_um)
-    untold = tissue.untold | (tissue.by_amount_um > 1000 * sight.agent_blur)
-    reason[thin & (reason == Reason.MEASURED) & untold] = Reason.UNCERTAIN
+    reason[thin & (reason == Reason.MEASURED) & tissue.untold] = Reason.UNCERTAIN
     error = np.where((thickness > 0) & ~tissue.unresolved, error, sight.bare_error(agent.level))
     reason[(reason == Reason.MEASURED) & (nothing | (error > tissue.most_error_um))] = Reason.UNCERTAIN
     measured = reason == Reason.MEASURED

@@ -43,9 +43,10 @@ class Tissue:
         error_um: ``(n,)`` standard error of what was fitted.
         most_error_um: a thickness with a larger one is uncertain.
         by_amount_um: ``(n,)`` thickness as the amount of agent tells it.
-        untold: ``(n,)`` bool, where that does not tell.
+        untold: ``(n,)`` bool, where that does not tell, or too little to rely on it.
         unresolved: ``(n,)`` bool, where it was taken, since the layer is too thin to be resolved.
         sure: ``(n,)`` bool, where thickness is measured, be it of bare bone.
+        bare: ``(n,)`` bool, where bone is bare for sure: no layer is seen, and the amount of agent tells.
         carried: ``(n,)`` bool, where cartilage goes on from there without a step, though it looked like soft tissue.
         layer: ``(n,)`` bool, where a layer is that does not look like soft tissue by itself.
         alike: ``(n,)`` bool, where the bone beside the joint bears such a layer too.
@@ -60,6 +61,7 @@ class Tissue:
     untold: np.ndarray
     unresolved: np.ndarray
     sure: np.ndarray
+    bare: np.ndarray
     carried: np.ndarray
     layer: np.ndarray
     alike: np.ndarray
@@ -69,6 +71,11 @@ class Tissue:
     def known(self) -> np.ndarray:
         """``(n,)`` bool, where the thickness of cartilage is known."""
         return self.sure | self.carried
+
+    @property
+    def telling(self) -> np.ndarray:
+        """``(n,)`` bool, where what lies there tells of other places: known cartilage, and bare bone."""
+        return (self.known & self.layer) | self.bare
 
     def level_error_um(self, thickness_um: np.ndarray) -> np.ndarray:
         """``(n,)`` standard error that layers that are not resolved share, of ``(n,)`` thicknesses."""
@@ -120,9 +127,10 @@ def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, 
     # Thick cartilage goes on from thinner; soft tissue that is taken for cartilage begins with a step.
     back = carried & thick & ~alike & ~other
     reason[back], sure = Reason.MEASURED, sure | back
-    by_amount_um = 1000 * by_amount
-    told = (reason, thickness, error, most_error, by_amount_um, untold, unresolved)
-    return Tissue(*told, sure, carried, layer, alike, beside.share)
+    untold |= by_amount > sight.agent_blur
+    bare = sure & ~covered & ~(untold & (layers.level > 0))
+    told = (reason, thickness, error, most_error, 1000 * by_amount, untold, unresolved)
+    return Tissue(*told, sure, bare, carried, layer, alike, beside.share)
 
 
 def _median(values: np.ndarray, chosen: np.ndarray) -> float:
