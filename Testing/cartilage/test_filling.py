@@ -135,15 +135,21 @@ def test_nothing_is_expected_where_the_rim_is_not_seen(dome):
     assert np.ptp(rise_from_rim(mesh, ~none, thickness, ~none, none)) == 0
 
 
-def test_the_middle_of_a_thick_compartment_is_filled_thick_though_the_other_is_thin_and_bone_between_is_bare():
-    """As on 960009, where 55 um were given, and 60 are true: what is bare and thin told of the thick one too."""
+@pytest.fixture
+def two_domes():
+    """A mesh with two domes on bare bone, 1 in the middle of each, and which points are nearer to the first."""
     mesh, x, y = _plane(side=72)
-    parts = [1 - np.hypot(x - at, (y - 0.7) / 1.6) / 0.33 for at in (0.36, 1.06)]
-    first = parts[0] > parts[1]
-    thickness = np.where(first, 90, 40) * np.clip(2 * np.maximum(*parts), 0, 1)
-    hidden = (parts[0] > 0.2) & (y < 0.75)
+    domes = [1 - np.hypot(x - at, (y - 0.7) / 1.6) / 0.33 for at in (0.36, 1.06)]
+    return mesh, y, domes, domes[0] > domes[1]
+
+
+def test_the_middle_of_a_thick_compartment_is_filled_thick_though_the_other_is_thin_and_bone_between_is_bare(two_domes):
+    """As on 960009, where 55 um were given, and 60 are true: what is bare and thin told of the thick one too."""
+    mesh, y, domes, first = two_domes
+    thickness = np.where(first, 90, 40) * np.clip(2 * np.maximum(*domes), 0, 1)
+    hidden = (domes[0] > 0.2) & (y < 0.75)
     assert 0.3 < hidden.sum() / (first & (thickness > 0)).sum() < 0.5
-    given, none = np.where(hidden, np.nan, thickness), np.zeros(len(x), bool)
+    given, none = np.where(hidden, np.nan, thickness), np.zeros(len(y), bool)
     apart, together = (
         smooth_surface(mesh, ~hidden, given, rise_from_rim(mesh, ~hidden, given, none, one))[hidden].mean()
         - thickness[hidden].mean()
@@ -152,14 +158,12 @@ def test_the_middle_of_a_thick_compartment_is_filled_thick_though_the_other_is_t
     assert abs(apart) < 2 and together < -4
 
 
-def test_where_the_rim_of_one_compartment_is_hidden_the_other_tells_of_it():
+def test_where_the_rim_of_one_compartment_is_hidden_the_other_tells_of_it(two_domes):
     """It was expected as thick everywhere: hidden bone beside it was filled with 60 um."""
-    mesh, x, y = _plane(side=72)
-    inside = [1 - np.hypot(x - at, (y - 0.7) / 1.6) / 0.33 for at in (0.36, 1.06)]
-    first, none = inside[0] > inside[1], np.zeros(len(x), bool)
-    thickness = np.where(first, 90, 45) * np.clip(2 * np.maximum(*inside), 0, 1)
-    for side, inner, share in ((first, inside[0], 2), (~first, inside[1], 0.5)):
-        hidden = side & (inner < 0.5)
+    mesh, y, domes, first = two_domes
+    thickness, none = np.where(first, 90, 45) * np.clip(2 * np.maximum(*domes), 0, 1), np.zeros(len(y), bool)
+    for side, dome, share in ((first, domes[0], 2), (~first, domes[1], 0.5)):
+        hidden = side & (dome < 0.5)
         rise = rise_from_rim(mesh, ~hidden, np.where(hidden, np.nan, thickness), none, first)
         assert rise[hidden].min() < 0.2 * rise[side].max() and np.ptp(rise[side]) > 20
         assert rise[side].max() / rise[~side].max() > 0.9 * share

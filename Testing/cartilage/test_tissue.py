@@ -3,7 +3,7 @@
 import numpy as np
 from DNetRegistrationLib.cartilage.layer import Layers
 from DNetRegistrationLib.cartilage.mesh import Mesh
-from DNetRegistrationLib.cartilage.tissue import _unlike
+from DNetRegistrationLib.cartilage.tissue import _thick, _unlike
 
 
 def test_what_is_faint_or_thick_and_rough_is_not_cartilage():
@@ -23,11 +23,21 @@ def test_what_is_faint_or_thick_and_rough_is_not_cartilage():
     other = np.zeros(side * side)
     layers = Layers(thickness, other, level, other, other, other, other)
     sight = type("Sight", (), {"mesh": mesh, "agent_blur": 0.01})
-    found = _unlike(layers, sight, np.ones(side * side, bool), 100.0, thickness > 0.06, thickness < 0.025)
+    seen = np.ones(side * side, bool)
+    thick = _thick(thickness, seen, seen)
+    found = _unlike(layers, sight, seen, 100.0, thick, thickness < 0.025)
     # What is too thin to be resolved may be cartilage that is seen faintly.
     assert found[faint].all() and not found[thin].any()
     assert found[rough & (thickness > 0.1)].all()
     assert not found[~faint & (thickness < 0.05)].any()
     # What is thick and even may be cartilage that goes on from thinner.
     inside = np.hypot(x - 0.5, y - 0.5) < 0.02
-    assert not found[inside].any()
+    assert not found[inside].any() and (thick == (thickness > 0.06)).all()
+
+
+def test_what_is_thick_is_so_in_its_own_compartment():
+    thickness, first = np.array((20, 20, 29, 60, 60, 85.0)), np.arange(6) < 3
+    seen = np.ones(6, bool)
+    assert (_thick(thickness, seen, first) == (0, 0, 1, 0, 0, 1)).all()
+    # Where nothing of one is seen, the other tells.
+    assert (_thick(thickness, first, first) == (0, 0, 1, 1, 1, 1)).all()

@@ -205,13 +205,13 @@ def _measured(
     extent = find_extent(agent, tissue, in_view, rise, marked)
     warnings += extent.warnings
     unlike = coarse > _FINE and abs(sight.match.blur_mm2) > _UNLIKE_BLUR * sight.step**2
-    found, level_error, at_end = _map(agent, tissue, extent, rise, nothing=coarse > COARSE or unlike)
-    articular = Mesh(found.points, found.triangles)
-    lateral, sides_known, told_of_sides = lateral_side(articular, end, bone, threshold, medial)
-    found, left_out = measured_compartments(replace(found, compartment=lateral.astype(int)))
+    mesh, left = sight.mesh.part(extent.articular)
+    lateral, sides_known, told_of_sides = lateral_side(mesh, end, bone, threshold, medial)
+    found = _map(agent, tissue, extent, rise, mesh, left, lateral, nothing=coarse > COARSE or unlike)
+    found, left_out = measured_compartments(found)
     measured = bool(found.measured.any())
-    border = articular.border()
-    cut = float(at_end[border].mean()) if len(border) else 0.0
+    border = mesh.border()
+    cut = float(sight.at_end[left][border].mean()) if len(border) else 0.0
     if measured and cut > _CUT:
         warnings.append(
             f"the scan without contrast agent ends at {math.ceil(100 * cut)} % of the border of the cartilage: "
@@ -241,7 +241,7 @@ def _measured(
     match = sight.match
     return CartilageMeasurement(
         map=found,
-        compartments=tabulate(found, sight, agent.level, 1000 * shape_error, level_error),
+        compartments=tabulate(found, sight, agent.level, 1000 * shape_error, tissue.unresolved[left]),
         least_thickness_um=float(least),
         blur_um=1000 * sight.agent_blur,
         shift_um=1000 * match.shift,
@@ -255,13 +255,22 @@ def _measured(
 
 
 def _map(
-    agent: Agent, tissue: Tissue, extent: Extent, rise: np.ndarray, nothing: bool
-) -> tuple[ThicknessMap, np.ndarray, np.ndarray]:
-    """The map, in one compartment; what error of the level its points share, um; and where the scan ends.
+    agent: Agent,
+    tissue: Tissue,
+    extent: Extent,
+    rise: np.ndarray,
+    mesh: Mesh,
+    left: np.ndarray,
+    lateral: np.ndarray,
+    nothing: bool,
+) -> ThicknessMap:
+    """The map.
 
     Args:
         agent, tissue, extent: of the surface that faces the joint.
         rise: how thick cartilage is expected to be there; see `rise_from_rim`.
+        mesh, left: the articular part of that surface, and which of its points that has; see `Mesh.part`.
+        lateral: bool, which points of the part are lateral.
         nothing: nothing can be measured.
     """
     sight, layers, articular = agent.sight, agent.layers, extent.articular
@@ -277,17 +286,15 @@ def _map(
     measured = reason == Reason.MEASURED
     known = (measured & (tissue.sure | thin)) | tissue.carried
     around_it = smooth_surface(sight.mesh, known, thickness, rise)
-    mesh, left = sight.mesh.part(articular)
-    found = ThicknessMap(
+    return ThicknessMap(
         points=mesh.points,
         normals=sight.normals[left],
         triangles=mesh.triangles,
         areas_mm2=mesh.areas,
-        compartment=np.zeros(len(left), int),
+        compartment=lateral.astype(int),
         thickness_um=np.where(measured, thickness, np.nan)[left],
         standard_error_um=np.where(measured, error, np.nan)[left],
         uptake=np.where(agent.covered & measured, layers.level, np.nan)[left],
         reason=reason[left],
         filled_um=np.where(measured, thickness, np.clip(around_it, 0, None))[left],
     )
-    return found, tissue.level_error_um(thickness)[left], sight.at_end[left]

@@ -17,6 +17,8 @@ NAMES = "medial", "lateral"
 _LEAST_SHARE, _REST_ERROR = 0.6, 0.25
 # Standard error that the model of scanner and layer leaves to a mean, in voxels: twice it held 95 % of those errors.
 _MODEL_ERROR = 0.1
+# A layer that is not resolved is as uncertain as its level, by this share of it.
+_LEVEL_ERROR = 0.12
 
 
 def measured_compartments(found: ThicknessMap) -> tuple[ThicknessMap, list[str]]:
@@ -31,7 +33,7 @@ def measured_compartments(found: ThicknessMap) -> tuple[ThicknessMap, list[str]]
 
 
 def tabulate(
-    found: ThicknessMap, sight: Sight, level: float, shape_um: float, level_um: np.ndarray
+    found: ThicknessMap, sight: Sight, level: float, shape_um: float, unresolved: np.ndarray
 ) -> tuple[Compartment, ...]:
     """Rows of the table: one for each compartment, and one for all.
 
@@ -40,7 +42,7 @@ def tabulate(
         sight: of the surface that it is a part of.
         level: typical one of the cartilage, grey values.
         shape_um: standard error that all points share, as how agent grades through the layer is not known.
-        level_um: ``(n,)`` standard error that points share, as the level of layers that are not resolved is not known.
+        unresolved: ``(n,)`` bool, where layers are too thin to tell their level, an error that they share.
     """
     # Neighbours share what they were averaged over. What all share: the match on bone, in thickness.
     together = 1 / float(np.mean(sight.near.multiply(sight.near).sum(1)))
@@ -55,7 +57,7 @@ def tabulate(
         areas = found.areas_mm2
         rest = 1 - areas[here].sum() / areas[chosen & np.isfinite(found.filled_um)].sum()
         more = (
-            np.average(level_um[here], weights=areas[here]),
+            np.average(np.where(unresolved, _LEVEL_ERROR * found.thickness_um, 0)[here], weights=areas[here]),
             _REST_ERROR * rest * np.average(found.thickness_um[here], weights=areas[here]),
         )
         return summarise(name, chosen, found, float(np.hypot(common, np.hypot(*more))), together)

@@ -29,8 +29,6 @@ _ROUGH = 0.2
 _MISFIT = 8.0
 # Thickness is uncertain from here on: standard error over the blur.
 _UNCERTAIN = 0.5
-# A layer that is not resolved is as uncertain as its level, by this share of it.
-_LEVEL_ERROR = 0.12
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +75,6 @@ class Tissue:
         """``(n,)`` bool, where what lies there tells of other places: known cartilage, and bare bone."""
         return (self.known & self.layer) | self.bare
 
-    def level_error_um(self, thickness_um: np.ndarray) -> np.ndarray:
-        """``(n,)`` standard error that layers that are not resolved share, of ``(n,)`` thicknesses."""
-        return np.where(self.unresolved, _LEVEL_ERROR * thickness_um, 0)
-
 
 def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, first: np.ndarray) -> Tissue:
     """Tells cartilage from soft tissue.
@@ -104,11 +98,7 @@ def find_tissue(agent: Agent, around: Sight, every: Layers, facing: np.ndarray, 
     nearby = level_around(mesh, seen, resolved & ~alike, layers.level)
     by_amount, untold = thickness_by_amount(layers, nearby), ~amount_tells(layers, nearby)
     unresolved = np.where(untold, layers.thickness_mm, np.minimum(by_amount, layers.thickness_mm)) < resolvable
-    thick = np.zeros(len(seen), bool)
-    # One compartment may be worn.
-    for side in (first, ~first):
-        usual_there = _median(layers.thickness_mm, seen & side if (seen & side).any() else seen)
-        thick[side] = layers.thickness_mm[side] > _THICK * usual_there
+    thick = _thick(layers.thickness_mm, seen, first)
     other = _unlike(layers, sight, seen, usual, thick, unresolved)
     doubted = seen & (alike | other | thick)
     reason[doubted] = Reason.SOFT_TISSUE
@@ -156,6 +146,14 @@ def _reasons(agent: Agent) -> np.ndarray:
     needed = (heights[None] > -2 * sight.step) & (heights[None] < layers.thickness_mm[:, None] + 2 * sight.step)
     reason[(~sight.seen & needed).any(1)] = Reason.EDGE_OF_VIEW
     return reason
+
+
+def _thick(thickness: np.ndarray, seen: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """``(n,)`` bool, where a layer is thicker than those that are seen in its compartment; one may be worn."""
+    usual = np.zeros(len(thickness))
+    for side in (first, ~first):
+        usual[side] = _median(thickness, seen & side if (seen & side).any() else seen)
+    return thickness > _THICK * usual
 
 
 def _unlike(
